@@ -1,0 +1,73 @@
+"""What a plugin imports. Each name is loaded when it is first used, so that a plugin's entry module stays light."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from drupe.hookspecs import Ref, hookimpl
+
+if TYPE_CHECKING:
+    from drupe.context import Context, NoProgress, Progress
+    from drupe.errors import (
+        Cancelled,
+        CheckFailed,
+        DrupeError,
+        ModelError,
+        OutputError,
+        PlanError,
+        PluginError,
+        RuntimeMissing,
+        UsageError,
+        nearest,
+        unknown,
+    )
+    from drupe.evaluation import Evaluator, EvaluatorConfig, Metric
+    from drupe.events import Event
+    from drupe.model import Estimate, Model, ModelKind
+    from drupe.passes import Pass, PassConfig, Shape
+    from drupe.plan import Plan, Recipe, Request, Step
+    from drupe.runtime import Generation, Message, Runtime, Session
+    from drupe.target import (
+        Capabilities,
+        Device,
+        ExecutionProvider,
+        KernelSupport,
+        Operator,
+        OperatorUse,
+        RuntimePackage,
+        Target,
+    )
+
+_HOMES = {
+    "drupe.context": ("Context", "NoProgress", "Progress"),
+    "drupe.errors": (
+        "Cancelled", "CheckFailed", "DrupeError", "ModelError", "OutputError", "PlanError", "PluginError",
+        "RuntimeMissing", "UsageError", "nearest", "unknown",
+    ),
+    "drupe.evaluation": ("Evaluator", "EvaluatorConfig", "Metric"),
+    "drupe.events": ("Event",),
+    "drupe.model": ("Estimate", "Model", "ModelKind"),
+    "drupe.passes": ("Pass", "PassConfig", "Shape"),
+    "drupe.plan": ("Plan", "Recipe", "Request", "Step"),
+    "drupe.runtime": ("Generation", "Message", "Runtime", "Session"),
+    "drupe.target": (
+        "Capabilities", "Device", "ExecutionProvider", "KernelSupport", "Operator", "OperatorUse", "RuntimePackage",
+        "Target",
+    ),
+}  # fmt: skip
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Cancelled", "Capabilities", "CheckFailed", "Context", "Device", "DrupeError", "Estimate", "Evaluator",
+    "EvaluatorConfig", "Event", "ExecutionProvider", "Generation", "KernelSupport", "Message", "Metric", "Model",
+    "ModelError", "ModelKind", "NoProgress", "Operator", "OperatorUse", "OutputError", "Pass", "PassConfig", "Plan",
+    "PlanError", "PluginError", "Progress", "Recipe", "Ref", "Request", "Runtime", "RuntimeMissing", "RuntimePackage",
+    "Session", "Shape", "Step", "Target", "UsageError", "hookimpl", "nearest", "unknown",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"drupe.api has no '{name}'")
+    return getattr(importlib.import_module(_HOME_OF[name]), name)

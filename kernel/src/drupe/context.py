@@ -1,0 +1,80 @@
+"""Context: what a pass, an evaluator or a writer is given besides its model."""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from drupe.errors import Cancelled
+from drupe.target import Target
+
+MEMORY_BUDGET = 128 << 20  # bytes of weights in flight
+
+
+class Progress(ABC):
+    """Where a long step says how far it is."""
+
+    @abstractmethod
+    def start(self, label: str, total: int, unit: str = "bytes") -> None:
+        """A step of `total` units begins."""
+
+    @abstractmethod
+    def advance(self, amount: int) -> None:
+        """`amount` more units are done; may be called from any thread."""
+
+    @abstractmethod
+    def finish(self) -> None:
+        """The step has ended, well or not."""
+
+    @contextmanager
+    def task(self, label: str, total: int, unit: str = "bytes") -> Iterator[Progress]:
+        """Start and finish a step around a block."""
+        self.start(label, total, unit)
+        try:
+            yield self
+        finally:
+            self.finish()
+
+
+class NoProgress(Progress):
+    """Says nothing."""
+
+    def start(self, label: str, total: int, unit: str = "bytes") -> None:
+        pass
+
+    def advance(self, amount: int) -> None:
+        pass
+
+    def finish(self) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a pass is given besides its model.
+
+    target: what the model is made for.
+    scratch: a folder of its own, removed afterwards.
+    threads: how many threads it may keep busy.
+    memory_budget: bytes of weights and activations that it may hold at once.
+    seed: for all that is random.
+    progress: where it says how far it is.
+    cancelled: set when the user wants to stop.
+    """
+
+    target: Target
+    scratch: Path
+    threads: int = 1
+    memory_budget: int = MEMORY_BUDGET
+    seed: int = 0
+    progress: Progress = field(default_factory=NoProgress)
+    cancelled: threading.Event = field(default_factory=threading.Event)
+
+    def stop_if_cancelled(self) -> None:
+        """Raise Cancelled when the user wants to stop; long loops call it often."""
+        if self.cancelled.is_set():
+            raise Cancelled

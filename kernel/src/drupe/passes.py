@@ -1,0 +1,80 @@
+"""Pass: one step that makes a model of a model, and says beforehand what it needs and what it gives."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from drupe.context import Context
+    from drupe.model import Model
+
+
+class PassConfig(BaseModel):
+    """A pass's configuration: frozen, complete with defaults, closed to unknown keys.
+
+    version is raised when a key changes its meaning; `migrate` brings an older document up to date.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    version: ClassVar[int] = 1
+
+    @classmethod
+    def migrate(cls, values: Mapping[str, Any], version: int) -> Mapping[str, Any] | None:
+        """`values` of an older `version` in today's terms; None refuses them."""
+        return None
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a chain of passes is checked by: a model's kind and facts."""
+
+    kind: str
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+class Pass(ABC):
+    """One step from model to model.
+
+    A complete pass, that notes in a text model who passed it on::
+
+        class SignConfig(PassConfig):
+            name: str = "anonymous"
+
+        class Sign(Pass):
+            name = "sign"
+            summary = "adds a signature"
+            revision = 1
+            Config = SignConfig
+            requires = Shape("text", {"signed": "no"})
+            ensures = Shape("text", {"signed": "yes"})
+
+            def run(self, model, config, context):
+                return model.but(payload=model.payload + config.name)
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    revision: ClassVar[int] = 1
+    """Raised when the same input and configuration give another result; the cache keys on it."""
+    Config: ClassVar[type[PassConfig]] = PassConfig
+    requires: ClassVar[Shape]
+    """A fact that the model does not state is taken to hold."""
+    ensures: ClassVar[Shape]
+    costly: ClassVar[bool] = False
+    """Whether its own work is worth keeping in the cache; a pass that only rewrites is not."""
+    libraries: ClassVar[tuple[str, ...]] = ()
+    """Distributions whose version decides the result."""
+    needs_target: ClassVar[bool] = True
+    """Whether the result depends on the target."""
+
+    @abstractmethod
+    def run(self, model: Model, config: Any, context: Context) -> Model:
+        """Make the new model. The payload is this pass's own copy and may be changed in place.
+
+        The engine merges the facts of `ensures` into what comes back. Raises ModelError for a model it cannot do.
+        """

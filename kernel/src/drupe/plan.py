@@ -1,0 +1,166 @@
+"""Request, Recipe, Step, Plan: from what a user asks for to an ordered, checked list of configured passes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from drupe.errors import PlanError, UsageError, unknown
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+    from drupe.model import Model
+    from drupe.passes import Pass, PassConfig
+    from drupe.plugins import Registry
+    from drupe.target import ExecutionProvider
+
+MODEL_OPTIONS = ("revision", "token", "cache_dir")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asks for.
+
+    options: settings for the plan's passes by name ("quality", "block_size", ...); only those the user gave.
+    model_options: settings for finding the model ("revision", "token", "cache_dir").
+    threads: 0 stands for all that the process may use.
+    """
+
+    reference: str
+    output: Path
+    provider: str = "cpu"
+    precision: str = "int4"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    model_options: Mapping[str, Any] = field(default_factory=dict)
+    threads: int = 0
+    verify: bool = True
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Step:
+    """A pass by name with its configuration.
+
+    options: for a key of the configuration, the name of the request's option that sets it.
+    """
+
+    name: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    def filled(self, options: Mapping[str, Any]) -> Step:
+        """This step with what the user asked for in its configuration."""
+        asked = {key: options[option] for key, option in self.options.items() if option in options}
+        return replace(self, config={**self.config, **asked})
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A named plan of a provider: the steps that make a package of one precision."""
+
+    name: str
+    precision: str
+    steps: tuple[Step, ...]
+    summary: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An ordered list of passes with their configuration; `check` makes sure that they fit together."""
+
+    steps: tuple[Step, ...]
+    recipe: str = ""
+
+    def insert_after(self, name: str, step: Step) -> Plan:
+        """This plan with one more step behind the step called `name`."""
+        at = [existing.name for existing in self.steps].index(name) + 1
+        return replace(self, steps=(*self.steps[:at], step, *self.steps[at:]))
+
+
+@dataclass(frozen=True)
+class CheckedStep:
+    """A step whose pass was found and whose configuration is valid."""
+
+    runner: Pass
+    config: PassConfig
+
+
+def propose(request: Request, provider: ExecutionProvider) -> Plan:
+    """The plan of the provider's own recipe for the precision that is asked for."""
+    recipes = {recipe.precision: recipe for recipe in reversed(provider.recipes())}
+    recipe = recipes.get(request.precision)
+    if recipe is None:
+        raise UsageError(
+            f"the provider '{provider.name}' has no recipe for precision '{request.precision}'",
+            cure=f"--precision {' or '.join(recipes)}",
+        )
+    _refuse_unused(request, recipe)
+    return Plan(tuple(step.filled(request.options) for step in recipe.steps), recipe.name)
+
+
+def _refuse_unused(request: Request, recipe: Recipe) -> None:
+    """An option that no step reads would be ignored in silence; refuse it."""
+    known = {option for step in recipe.steps for option in step.options.values()}
+    for option in request.options:
+        if option not in known:
+            flag = "--" + option.replace("_", "-")
+            raise UsageError(
+                f"{flag} means nothing for precision '{request.precision}' on '{request.provider}'",
+                cure=f"leave {flag} out",
+            )
+
+
+def check(plan: Plan, model: Model, registry: Registry) -> list[CheckedStep]:
+    """Find each pass, validate its configuration, and follow kind and facts along the chain.
+
+    Raises PlanError or UsageError before anything has run.
+    """
+    checked = []
+    kind, facts = model.kind, dict(model.facts)
+    for step in plan.steps:
+        runner = registry.passes.make(step.name)
+        config = configure(runner, step.config)
+        if runner.requires.kind != kind:
+            raise PlanError(f"the pass '{step.name}' takes a model of kind '{runner.requires.kind}', not '{kind}'")
+        for fact, wanted in runner.requires.facts.items():
+            if facts.get(fact, wanted) != wanted:
+                raise PlanError(
+                    f"the pass '{step.name}' needs {fact} = {wanted}, but the model has {fact} = {facts[fact]}",
+                    where=" > ".join(each.name for each in plan.steps),
+                )
+        kind = runner.ensures.kind
+        facts.update(runner.ensures.facts)
+        checked.append(CheckedStep(runner, config))
+    return checked
+
+
+def configure(runner: Pass, values: Mapping[str, Any]) -> PassConfig:
+    """The pass's configuration out of plain values; one error for one cause."""
+    from pydantic import ValidationError
+
+    known = runner.Config.model_fields
+    for key in values:
+        if key not in known:
+            raise unknown("key", key, known, where=f"configuration of the pass '{runner.name}'")
+    try:
+        return runner.Config(**values)
+    except ValidationError as error:
+        raise UsageError(
+            f"the pass '{runner.name}' refuses its configuration: {_first_message(error)}",
+            cure=f"drupe passes {runner.name}",
+        ) from error
+
+
+def _first_message(error: ValidationError) -> str:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{key} = {first['input']!r}: {message}" if key else message
+
+
+def names(steps: Iterable[Step]) -> str:
+    """The names of steps, for a person."""
+    return " > ".join(step.name for step in steps)

@@ -1,0 +1,263 @@
+"""Plugins: find them, check that they fit this kernel, load them, and keep what is broken apart."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib import metadata
+from types import ModuleType
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import pluggy
+
+from drupe import hookspecs
+from drupe.errors import PluginError, unknown
+from drupe.hookspecs import PROJECT, Ref
+
+if TYPE_CHECKING:
+    from drupe.evaluation import Evaluator
+    from drupe.model import ModelKind
+    from drupe.passes import Pass
+    from drupe.runtime import Runtime
+    from drupe.target import ExecutionProvider
+
+GROUP = "drupe.plugins"
+KERNEL = "drupe-kernel"
+DEFAULTS = "drupe"
+"""The distribution whose requirements are the default plugins."""
+ALLOW_LIST = "DRUPE_PLUGINS"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """An installed plugin. reason: why it is not in use, None when it is; cure: what would mend that."""
+
+    name: str
+    distribution: str
+    version: str
+    reason: str | None = None
+    cure: str | None = None
+
+
+@dataclass(frozen=True)
+class Claim(Generic[T]):
+    """A Ref and the plugin that brought it."""
+
+    ref: Ref
+    plugin: Plugin
+
+    def resolve(self) -> type[T]:
+        """Import what the Ref points at."""
+        module, _, name = self.ref.target.partition(":")
+        try:
+            found: type[T] = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError) as error:
+            raise PluginError(
+                f"'{self.ref.name}' of {self.plugin.distribution} {self.plugin.version} cannot be imported: {error}",
+                where=self.ref.target,
+                cure=_install(error, self.plugin.distribution),
+            ) from error
+        return found
+
+
+class Table(Generic[T]):
+    """The things of one sort that plugins bring, by name."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self.claims: dict[str, list[Claim[T]]] = {}
+
+    def add(self, ref: Ref, plugin: Plugin) -> None:
+        self.claims.setdefault(ref.name, []).append(Claim(ref, plugin))
+
+    def __iter__(self) -> Iterator[Claim[T]]:
+        for name in sorted(self.claims):
+            yield self.claim(name)
+
+    def claim(self, name: str) -> Claim[T]:
+        """What is called `name`; UsageError where nothing is, PluginError where two are."""
+        claims = self.claims.get(name)
+        if not claims:
+            raise unknown(self.what, name, self.claims, cure=f"drupe plugins shows what is installed; {self.what}s are")
+        if len(claims) > 1:
+            owners = " and ".join(f"{claim.plugin.distribution} ({claim.ref.target})" for claim in claims)
+            raise PluginError(
+                f"the {self.what} '{name}' is claimed by {owners}",
+                cure=f"pip uninstall {claims[-1].plugin.distribution}",
+            )
+        return claims[0]
+
+    def make(self, name: str) -> T:
+        """An instance of what is called `name`."""
+        return self.claim(name).resolve()()
+
+
+@dataclass
+class Registry:
+    """All that the installed plugins bring, and the hooks they answer."""
+
+    manager: pluggy.PluginManager
+    plugins: list[Plugin] = field(default_factory=list)
+    kinds: Table[ModelKind] = field(default_factory=lambda: Table("model kind"))
+    passes: Table[Pass] = field(default_factory=lambda: Table("pass"))
+    providers: Table[ExecutionProvider] = field(default_factory=lambda: Table("provider"))
+    runtimes: Table[Runtime] = field(default_factory=lambda: Table("runtime"))
+    evaluators: Table[Evaluator] = field(default_factory=lambda: Table("evaluator"))
+    commands: Table[object] = field(default_factory=lambda: Table("command"))
+
+    @property
+    def broken(self) -> list[Plugin]:
+        return [plugin for plugin in self.plugins if plugin.reason]
+
+    def provider(self, name: str) -> ExecutionProvider:
+        """The provider that answers to `name`: its own, its runtime's name for it, or an alias, in any case."""
+        wanted = name.casefold()
+        spellings: dict[str, str] = {}
+        for claim in self.providers:
+            kind = claim.resolve()
+            for spelling in (claim.ref.name, kind.runtime_name, *kind.aliases):
+                spellings[spelling.casefold()] = claim.ref.name
+        if wanted not in spellings:
+            raise unknown("provider", name, self.providers.claims, cure="drupe providers lists what is installed")
+        return self.providers.make(spellings[wanted])
+
+
+@functools.cache
+def registry() -> Registry:
+    """The registry of this process: every plugin is looked at once."""
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(hookspecs)
+    found = Registry(manager)
+    for entry, distribution in _candidates():
+        found.plugins.append(_load(manager, entry, distribution))
+    _read_tables(found)
+    return found
+
+
+def _candidates() -> list[tuple[metadata.EntryPoint, metadata.Distribution]]:
+    """Entry points with their distributions, one for each distribution name, in the order of names."""
+    allowed = _allowed()
+    seen: dict[tuple[str, str], tuple[metadata.EntryPoint, metadata.Distribution]] = {}
+    for distribution in metadata.distributions():
+        for entry in distribution.entry_points:
+            if entry.group == GROUP and (allowed is None or canonical(distribution.name) in allowed):
+                seen.setdefault((entry.name, canonical(distribution.name)), (entry, distribution))
+    return [seen[key] for key in sorted(seen)]
+
+
+def _allowed() -> set[str] | None:
+    """The distributions that may be loaded: all (None), or the defaults and those in DRUPE_PLUGINS."""
+    listed = os.environ.get(ALLOW_LIST)
+    if listed is None:
+        return None
+    return {canonical(name) for name in listed.replace(",", " ").split()} | default_plugins()
+
+
+def default_plugins() -> set[str]:
+    """The distributions that `drupe` itself requires."""
+    from packaging.requirements import Requirement
+
+    try:
+        requirements = metadata.requires(DEFAULTS) or []
+    except metadata.PackageNotFoundError:
+        return set()
+    return {canonical(Requirement(text).name) for text in requirements if "extra ==" not in text}
+
+
+def canonical(name: str) -> str:
+    return name.lower().replace("_", "-").replace(".", "-")
+
+
+def _load(manager: pluggy.PluginManager, entry: metadata.EntryPoint, distribution: metadata.Distribution) -> Plugin:
+    """Check, import and register one plugin; whatever goes wrong is its own."""
+    name, version = distribution.name, distribution.version
+    if wanted := _wants_another_kernel(distribution):
+        reason = f"it wants {wanted}; this is {metadata.version(KERNEL)}"
+        return Plugin(entry.name, name, version, reason, f"pip install -U {name} '{wanted}'")
+    if manager.has_plugin(entry.name):
+        reason = f"another distribution already brings a plugin called '{entry.name}'"
+        return Plugin(entry.name, name, version, reason, f"pip uninstall {name}")
+    try:
+        manager.register(_import(entry), name=entry.name)
+        manager.check_pending()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a plugin may do anything when it is imported, exit included
+        if manager.has_plugin(entry.name):
+            manager.unregister(name=entry.name)
+        reason = f"{type(error).__name__}: {error}"
+        return Plugin(entry.name, name, version, reason, _install(error, name))
+    return Plugin(entry.name, name, version)
+
+
+def _import(entry: metadata.EntryPoint) -> ModuleType:
+    """The entry's module, loaded by stevedore."""
+    from stevedore.named import NamedExtensionManager
+
+    failures: list[BaseException] = []
+    loaded: NamedExtensionManager[ModuleType] = NamedExtensionManager(
+        GROUP,
+        [entry.name],
+        on_load_failure_callback=lambda _manager, _entry, error: failures.append(error),
+        on_missing_entrypoints_callback=lambda names: None,
+    )
+    for extension in loaded:
+        if extension.entry_point.value == entry.value:
+            return extension.plugin  # type: ignore[return-value]  # stevedore calls any object a class
+    if failures:
+        raise failures[0]
+    module: ModuleType = entry.load()  # newer than stevedore's cache
+    return module
+
+
+def _wants_another_kernel(distribution: metadata.Distribution) -> str | None:
+    """The plugin's requirement on the kernel where this kernel does not meet it."""
+    from packaging.requirements import Requirement
+
+    for text in distribution.requires or ():
+        if canonical(text).startswith(KERNEL):
+            requirement = Requirement(text)
+            if canonical(requirement.name) == KERNEL and not requirement.specifier.contains(
+                metadata.version(KERNEL), prereleases=True
+            ):
+                return text
+    return None
+
+
+def _install(error: BaseException, distribution: str) -> str:
+    """The command that most likely mends a failed import."""
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"pip install {error.name.partition('.')[0]}"
+    return f"pip install -U {distribution}"
+
+
+def _read_tables(found: Registry) -> None:
+    """Ask each plugin what it brings."""
+    tables: dict[str, Table[object]] = {
+        "drupe_model_kinds": found.kinds,  # type: ignore[dict-item]
+        "drupe_passes": found.passes,  # type: ignore[dict-item]
+        "drupe_execution_providers": found.providers,  # type: ignore[dict-item]
+        "drupe_runtimes": found.runtimes,  # type: ignore[dict-item]
+        "drupe_evaluators": found.evaluators,  # type: ignore[dict-item]
+        "drupe_commands": found.commands,
+    }
+    for at, plugin in enumerate(found.plugins):
+        module = found.manager.get_plugin(plugin.name)
+        if plugin.reason or module is None:
+            continue
+        try:
+            refs = [(table, ref) for hook, table in tables.items() if hasattr(module, hook)
+                    for ref in getattr(module, hook)()]  # fmt: skip
+        except Exception as error:  # isolate a plugin whose hook raises
+            found.manager.unregister(module)
+            reason = f"{type(error).__name__}: {error}"
+            cure = _install(error, plugin.distribution)
+            found.plugins[at] = Plugin(plugin.name, plugin.distribution, plugin.version, reason, cure)
+            continue
+        for table, ref in refs:
+            table.add(ref, plugin)

@@ -1,0 +1,108 @@
+"""Runtime and Session: what opens a model on a target and runs it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from drupe.errors import RuntimeMissing
+
+if TYPE_CHECKING:
+    from drupe.model import Model
+    from drupe.target import Target
+
+
+@dataclass(frozen=True)
+class Generation:
+    """How to generate.
+
+    max_new_tokens: at most this many. temperature: 0 takes the likeliest token. top_p, top_k: what is sampled from
+    (top_k 0: all). seed: makes a sampled text repeatable.
+    """
+
+    max_new_tokens: int = 128
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation; role is "system", "user" or "assistant"."""
+
+    role: str
+    content: str
+
+
+class Session(ABC):
+    """An open model. A context manager; closing frees what it holds."""
+
+    def run(self, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None) -> Mapping[str, Any]:
+        """Run the graph once: arrays in, arrays out, by name. Raises RuntimeMissing where this runtime cannot."""
+        raise RuntimeMissing(f"{type(self).__name__} does not run bare graphs", cure="open it with another runtime")
+
+    def generate(self, prompt: str, generation: Generation | None = None) -> Iterator[str]:
+        """Continue `prompt`; yields text as it comes, without the prompt."""
+        raise RuntimeMissing(f"{type(self).__name__} does not generate text", cure="open it with another runtime")
+
+    def conversation(self, messages: Sequence[Message]) -> str:
+        """`messages` as the prompt that the model's chat template makes of them."""
+        raise RuntimeMissing(f"{type(self).__name__} knows no chat template", cure="open it with another runtime")
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free what the session holds."""
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Runtime(ABC):
+    """Opens models on targets.
+
+    A complete runtime::
+
+        class Echo(Runtime):
+            name = "echo"
+            distributions = ("echo-runtime",)
+
+            def refusal(self, model, target):
+                return None if model.kind == "text" else f"echo does not run models of kind '{model.kind}'"
+
+            def open(self, model, target, max_length=None):
+                return EchoSession(model)
+    """
+
+    name: ClassVar[str]
+    distributions: ClassVar[tuple[str, ...]]
+    """Distributions any one of which brings the runtime; the first is the one to name to a user."""
+
+    def version(self) -> str | None:
+        """The installed version; None where none of `distributions` is installed."""
+        for distribution in self.distributions:
+            try:
+                return metadata.version(distribution)
+            except metadata.PackageNotFoundError:
+                continue
+        return None
+
+    @abstractmethod
+    def refusal(self, model: Model, target: Target) -> str | None:
+        """Why this runtime cannot open the model on the target; None when it can. Imports nothing heavy."""
+
+    @abstractmethod
+    def open(self, model: Model, target: Target, *, max_length: int | None = None) -> Session:
+        """Open the model. max_length: room for this many tokens (prompt and answer); None for the package's own.
+
+        Raises RuntimeMissing where the runtime is not installed, CheckFailed where it refuses the model.
+        """

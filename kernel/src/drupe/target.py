@@ -1,0 +1,259 @@
+"""Target: an execution provider, its runtime, a device, and what they can do, as data."""
+
+from __future__ import annotations
+
+import functools
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from packaging.specifiers import SpecifierSet
+
+if TYPE_CHECKING:
+    from drupe.plan import Recipe
+
+
+@dataclass(frozen=True)
+class OperatorUse:
+    """One node of a graph, as a capability table sees it.
+
+    domain is "" for ONNX's own operators; version is the opset version imported for it.
+    inputs: the element type of each input ("float32", "uint8", ...), "" for one left out, None where it is not known.
+    attributes: those set on the node, by name.
+    """
+
+    domain: str
+    name: str
+    version: int
+    inputs: tuple[str | None, ...]
+    outputs: tuple[str | None, ...] = ()
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        return f"{self.domain}::{self.name}" if self.domain else self.name
+
+
+@dataclass(frozen=True)
+class KernelSupport:
+    """One registered kernel: the opset versions it serves and the element types of each type parameter.
+
+    required: positions of inputs that must be there though the operator's schema lets them be left out.
+    refused: positions of inputs that must be left out.
+    attributes: for an attribute, the values that are served; one that is not listed may have any.
+    """
+
+    types: Mapping[str, frozenset[str]]
+    since: int = 1
+    until: int | None = None
+    required: tuple[int, ...] = ()
+    refused: tuple[int, ...] = ()
+    attributes: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+
+    def refusal(self, use: OperatorUse, inputs: Sequence[str], outputs: Sequence[str]) -> str | None:
+        """Why this kernel does not serve `use`; None when it does. `inputs` and `outputs` name type parameters."""
+        if not self.since <= use.version <= (self.until or use.version):
+            return f"opset version {use.version} is not served"
+        for label, types, parameters in (("input", use.inputs, inputs), ("output", use.outputs, outputs)):
+            for position, (element, parameter) in enumerate(zip(types, _spread(parameters, len(types)), strict=True)):
+                allowed = self.types.get(parameter)
+                if element and allowed is not None and element not in allowed:
+                    return f"{label} {position} is {element}; served: {', '.join(sorted(allowed))}"
+        present = {position for position, element in enumerate(use.inputs) if element != ""}
+        if missing := [position for position in self.required if position not in present]:
+            return f"input {missing[0]} must be given"
+        if extra := [position for position in self.refused if position in present]:
+            return f"input {extra[0]} is not served"
+        for name, allowed_values in self.attributes.items():
+            if name in use.attributes and use.attributes[name] not in allowed_values:
+                return f"attribute {name} = {use.attributes[name]!r}; served: {', '.join(map(repr, allowed_values))}"
+        return None
+
+
+def _spread(parameters: Sequence[str], count: int) -> list[str]:
+    """Type parameters for `count` values: the last one of a variadic operator serves all that follow."""
+    last = parameters[-1] if parameters else ""
+    return [parameters[i] if i < len(parameters) else last for i in range(count)]
+
+
+@dataclass(frozen=True)
+class Operator:
+    """All kernels of one operator. inputs, outputs: the type parameter of each position, as in its schema."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    kernels: tuple[KernelSupport, ...]
+
+    def refusal(self, use: OperatorUse) -> str | None:
+        reasons = [kernel.refusal(use, self.inputs, self.outputs) for kernel in self.kernels]
+        return None if None in reasons else reasons[-1] if reasons else "no kernel"
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a provider can do in a range of runtime versions.
+
+    runtime_versions: a version specifier, such as ">=1.20,<1.33".
+    operators: by name, "Add" or "com.microsoft::MatMulNBits".
+    activations: element types that run, the best first.
+    traits: numbers and words that no operator table tells ("matmul_nbits_accuracy_level": 4).
+    """
+
+    runtime_versions: str
+    operators: Mapping[str, Operator]
+    activations: tuple[str, ...]
+    traits: Mapping[str, Any] = field(default_factory=dict)
+
+    def refusal(self, use: OperatorUse) -> str | None:
+        """Why `use` does not run, in words; None when it does."""
+        operator = self.operators.get(use.key)
+        if operator is None:
+            return f"no kernel for {use.key}"
+        reason = operator.refusal(use)
+        return reason and f"{use.key}: {reason}"
+
+    def serves(self, use: OperatorUse) -> bool:
+        return self.refusal(use) is None
+
+    @classmethod
+    def from_json(cls, path: Path) -> Capabilities:
+        """Read a table. Its form::
+
+            {"runtime_versions": ">=1.20,<2", "activations": ["float32"], "traits": {},
+             "operators": {"Add": {"inputs": ["T", "T"], "outputs": ["T"],
+                                   "kernels": [{"since": 7, "until": 12, "types": {"T": ["float32"]}}]}}}
+        """
+        table = json.loads(path.read_text(encoding="utf-8"))
+        return cls(
+            runtime_versions=table["runtime_versions"],
+            operators={name: _operator(entry) for name, entry in table["operators"].items()},
+            activations=tuple(table["activations"]),
+            traits=table.get("traits", {}),
+        )
+
+
+def _operator(entry: Mapping[str, Any]) -> Operator:
+    kernels = tuple(
+        KernelSupport(
+            types={name: frozenset(types) for name, types in kernel.get("types", {}).items()},
+            since=kernel.get("since", 1),
+            until=kernel.get("until"),
+            required=tuple(kernel.get("required", ())),
+            refused=tuple(kernel.get("refused", ())),
+            attributes={name: tuple(values) for name, values in kernel.get("attributes", {}).items()},
+        )
+        for kernel in entry["kernels"]
+    )
+    return Operator(tuple(entry["inputs"]), tuple(entry["outputs"]), kernels)
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device that is in this machine. memory: bytes that a model may take, None where it is not known."""
+
+    name: str
+    kind: str
+    memory: int | None = None
+
+
+@dataclass(frozen=True)
+class RuntimePackage:
+    """A distribution that brings a runtime with this provider in it.
+
+    runtime: the name of a registered Runtime ("onnxruntime-genai").
+    distributions: any one of these brings it.
+    install: the command that installs it.
+    """
+
+    runtime: str
+    distributions: tuple[str, ...]
+    install: str
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a model is made for.
+
+    provider: the provider's own name ("cpu"); runtime_version: of onnxruntime, as text.
+    here: whether the device is in this machine; device: that device.
+    """
+
+    provider: str
+    runtime_version: str
+    capabilities: Capabilities
+    runtime_name: str = ""
+    device: Device | None = None
+    runtime_options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def here(self) -> bool:
+        return self.device is not None
+
+
+class ExecutionProvider(ABC):
+    """One execution provider: tables, recipes, runtimes, devices; nothing outside it compares its name.
+
+    A complete provider::
+
+        class Acme(ExecutionProvider):
+            name = "acme"
+            summary = "Acme's accelerator cards"
+            runtime_name = "AcmeExecutionProvider"
+            aliases = ("acme-npu",)
+            packages = (RuntimePackage("onnxruntime-genai", ("onnxruntime-acme",), "pip install onnxruntime-acme"),)
+            tables = (Path(__file__).with_name("operators.json"),)
+
+            def recipes(self):
+                return [Recipe("int4", "int4", (Step("build-decoder"), Step("quantize-weights", {"bits": 4})))]
+
+            def devices(self):
+                return [Device("Acme One", "npu")] if Path("/dev/acme0").exists() else []
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    runtime_name: ClassVar[str]
+    """What onnxruntime calls it ("CPUExecutionProvider")."""
+    aliases: ClassVar[tuple[str, ...]] = ()
+    packages: ClassVar[tuple[RuntimePackage, ...]]
+    """What brings the runtimes that can run a package, the preferred first."""
+    tables: ClassVar[tuple[Path, ...]]
+    """Capability tables, the newest runtime first."""
+
+    @abstractmethod
+    def recipes(self) -> Sequence[Recipe]:
+        """Named plans, the default first."""
+
+    @abstractmethod
+    def devices(self) -> Sequence[Device]:
+        """The devices in this machine that the provider can drive now."""
+
+    def runtime_options(self) -> Mapping[str, Any]:
+        """Provider options for the runtime, such as genai_config's `provider_options` entry."""
+        return {}
+
+    @functools.cached_property
+    def capability_tables(self) -> tuple[Capabilities, ...]:
+        return tuple(Capabilities.from_json(path) for path in self.tables)
+
+    def capabilities(self, runtime_version: str | None) -> Capabilities:
+        """The table for a version of the runtime; the newest table where there is no version, or none fits."""
+        for table in self.capability_tables:
+            if runtime_version and SpecifierSet(table.runtime_versions, prereleases=True).contains(runtime_version):
+                return table
+        return self.capability_tables[0]
+
+    def target(self, runtime_version: str | None = None) -> Target:
+        """The target that this provider is on this machine; its device is None where it is not here."""
+        devices = self.devices()
+        return Target(
+            provider=self.name,
+            runtime_version=runtime_version or "",
+            capabilities=self.capabilities(runtime_version),
+            runtime_name=self.runtime_name,
+            device=devices[0] if devices else None,
+            runtime_options=self.runtime_options(),
+        )
