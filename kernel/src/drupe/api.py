@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from drupe.hookspecs import Ref, hookimpl
 
 if TYPE_CHECKING:
-    from drupe.context import Context, NoProgress, Progress
+    from drupe.cache import file_digest
+    from drupe.context import Context, NoProgress, Progress, usable_threads
     from drupe.errors import (
         Cancelled,
         CheckFailed,
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from drupe.model import Estimate, Model, ModelKind
     from drupe.passes import Pass, PassConfig, Shape
     from drupe.plan import Plan, Recipe, Request, Step
-    from drupe.runtime import Generation, Message, Runtime, Session
+    from drupe.runtime import Generation, Message, Runtime, Session, Timing
     from drupe.target import (
         Capabilities,
         Device,
@@ -40,7 +41,8 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
-    "drupe.context": ("Context", "NoProgress", "Progress"),
+    "drupe.cache": ("file_digest",),
+    "drupe.context": ("Context", "NoProgress", "Progress", "usable_threads"),
     "drupe.errors": (
         "Cancelled", "CheckFailed", "DrupeError", "ModelError", "OutputError", "PlanError", "PluginError",
         "RuntimeMissing", "UsageError", "nearest", "unknown",
@@ -50,7 +52,7 @@ _HOMES = {
     "drupe.model": ("Estimate", "Model", "ModelKind"),
     "drupe.passes": ("Pass", "PassConfig", "Shape"),
     "drupe.plan": ("Plan", "Recipe", "Request", "Step"),
-    "drupe.runtime": ("Generation", "Message", "Runtime", "Session"),
+    "drupe.runtime": ("Generation", "Message", "Runtime", "Session", "Timing"),
     "drupe.target": (
         "Capabilities", "Device", "ExecutionProvider", "KernelSupport", "Operator", "OperatorUse", "RuntimePackage",
         "Target",
@@ -63,7 +65,8 @@ __all__ = [
     "EvaluatorConfig", "Event", "ExecutionProvider", "Generation", "KernelSupport", "Message", "Metric", "Model",
     "ModelError", "ModelKind", "NoProgress", "Operator", "OperatorUse", "OutputError", "Pass", "PassConfig", "Plan",
     "PlanError", "PluginError", "Progress", "Recipe", "Ref", "Request", "Runtime", "RuntimeMissing", "RuntimePackage",
-    "Session", "Shape", "Step", "Target", "UsageError", "hookimpl", "nearest", "unknown",
+    "Session", "Shape", "Step", "Target", "Timing", "UsageError", "file_digest", "hookimpl", "nearest",
+    "unknown", "usable_threads",
 ]  # fmt: skip
 
 

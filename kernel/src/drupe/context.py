@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -13,6 +14,20 @@ from drupe.errors import Cancelled
 from drupe.target import Target
 
 MEMORY_BUDGET = 128 << 20  # bytes of weights in flight
+
+
+def usable_threads() -> int:
+    """How many threads this process may keep busy: its CPU affinity, and the CPU quota of its control group."""
+    try:
+        count = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS and Windows
+        count = os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        count = min(count, max(1, round(int(quota) / int(period))))
+    except (OSError, ValueError):  # no control group, or "max"
+        pass
+    return count
 
 
 class Progress(ABC):

@@ -29,7 +29,7 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @dataclass(frozen=True)
 class Ref:
-    """What exists, known without importing it: a name, where its object is ("module:Object"), one line on what it is."""
+    """What exists, known without importing it: a name, where it is ("module:Object"), one line on what it is."""
 
     name: str
     target: str

@@ -66,8 +66,9 @@ class ModelKind(ABC):
 
             def save(self, model, folder, context):
                 (folder / "model.txt").write_text(model.payload)
+                return {}
 
-            def fingerprint(self, model):
+            def fingerprint(self, model, thorough=True):
                 return hashlib.sha256(self.load(model).payload.encode()).hexdigest()
     """
 
@@ -78,15 +79,19 @@ class ModelKind(ABC):
         """The model with its payload; one that has its payload already comes back as it is."""
 
     @abstractmethod
-    def save(self, model: Model, folder: Path, context: Context) -> None:
+    def save(self, model: Model, folder: Path, context: Context) -> Mapping[str, str]:
         """Write the model into `folder`, which exists and is empty; report bytes to `context.progress`.
 
+        Returns the SHA-256 (hexadecimal) of the files whose digest it computed on the way, by name.
         Raises OutputError where the disk refuses, ModelError where the weights do.
         """
 
     @abstractmethod
-    def fingerprint(self, model: Model) -> str:
-        """A digest of all that decides what the model computes."""
+    def fingerprint(self, model: Model, thorough: bool = True) -> str:
+        """A digest of all that decides what the model computes.
+
+        With `thorough`, of every byte, as cache keys need; without, large weights may be sampled, as records do.
+        """
 
     def fork(self, model: Model) -> Model:
         """A copy whose payload a pass may change; weights are shared."""

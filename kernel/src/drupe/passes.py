@@ -72,6 +72,10 @@ class Pass(ABC):
     needs_target: ClassVar[bool] = True
     """Whether the result depends on the target."""
 
+    def refusal(self, model: Model) -> str | None:
+        """Why this pass cannot do `model`, from what is cheap to read; None where nothing speaks against it."""
+        return None
+
     @abstractmethod
     def run(self, model: Model, config: Any, context: Context) -> Model:
         """Make the new model. The payload is this pass's own copy and may be changed in place.

@@ -6,10 +6,10 @@ import functools
 import importlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from types import ModuleType
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import pluggy
 
@@ -30,6 +30,16 @@ DEFAULTS = "drupe"
 """The distribution whose requirements are the default plugins."""
 ALLOW_LIST = "DRUPE_PLUGINS"
 
+TABLES = {
+    "drupe_model_kinds": "kinds",
+    "drupe_passes": "passes",
+    "drupe_execution_providers": "providers",
+    "drupe_runtimes": "runtimes",
+    "drupe_evaluators": "evaluators",
+    "drupe_commands": "commands",
+}
+"""The hooks that list Refs, and the registry's table for each."""
+
 T = TypeVar("T")
 
 
@@ -44,6 +54,12 @@ class Plugin:
     cure: str | None = None
 
 
+def load(ref: Ref) -> Any:
+    """Import what a Ref points at."""
+    module, _, name = ref.target.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
 @dataclass(frozen=True)
 class Claim(Generic[T]):
     """A Ref and the plugin that brought it."""
@@ -53,9 +69,8 @@ class Claim(Generic[T]):
 
     def resolve(self) -> type[T]:
         """Import what the Ref points at."""
-        module, _, name = self.ref.target.partition(":")
         try:
-            found: type[T] = getattr(importlib.import_module(module), name)
+            found: type[T] = load(self.ref)
         except (ImportError, AttributeError) as error:
             raise PluginError(
                 f"'{self.ref.name}' of {self.plugin.distribution} {self.plugin.version} cannot be imported: {error}",
@@ -83,7 +98,9 @@ class Table(Generic[T]):
         """What is called `name`; UsageError where nothing is, PluginError where two are."""
         claims = self.claims.get(name)
         if not claims:
-            raise unknown(self.what, name, self.claims, cure=f"drupe plugins shows what is installed; {self.what}s are")
+            raise unknown(
+                self.what, name, self.claims, cure="drupe plugins (lists what is installed, and what failed to load)"
+            )
         if len(claims) > 1:
             owners = " and ".join(f"{claim.plugin.distribution} ({claim.ref.target})" for claim in claims)
             raise PluginError(
@@ -113,6 +130,18 @@ class Registry:
     @property
     def broken(self) -> list[Plugin]:
         return [plugin for plugin in self.plugins if plugin.reason]
+
+    def ask_one(self, plugin: Plugin, hook: str, **arguments: Any) -> Any:
+        """What one plugin answers to a hook; None where it does not implement it."""
+        others = [other for name, other in self.manager.list_name_plugin() if name != plugin.name]
+        answers = self.manager.subset_hook_caller(hook, others)(**arguments)
+        return answers[0] if answers else None
+
+    def ask(self, hook: str, **arguments: Any) -> Iterator[tuple[Plugin, Any]]:
+        """Each plugin that answers a hook with something, in the order of names, and its answer."""
+        for plugin in self.plugins:
+            if not plugin.reason and (answer := self.ask_one(plugin, hook, **arguments)) is not None:
+                yield plugin, answer
 
     def provider(self, name: str) -> ExecutionProvider:
         """The provider that answers to `name`: its own, its runtime's name for it, or an alias, in any case."""
@@ -237,27 +266,17 @@ def _install(error: BaseException, distribution: str) -> str:
 
 
 def _read_tables(found: Registry) -> None:
-    """Ask each plugin what it brings."""
-    tables: dict[str, Table[object]] = {
-        "drupe_model_kinds": found.kinds,  # type: ignore[dict-item]
-        "drupe_passes": found.passes,  # type: ignore[dict-item]
-        "drupe_execution_providers": found.providers,  # type: ignore[dict-item]
-        "drupe_runtimes": found.runtimes,  # type: ignore[dict-item]
-        "drupe_evaluators": found.evaluators,  # type: ignore[dict-item]
-        "drupe_commands": found.commands,
-    }
+    """Ask each plugin what it brings; one whose hook raises is taken out whole."""
     for at, plugin in enumerate(found.plugins):
-        module = found.manager.get_plugin(plugin.name)
-        if plugin.reason or module is None:
+        if plugin.reason:
             continue
         try:
-            refs = [(table, ref) for hook, table in tables.items() if hasattr(module, hook)
-                    for ref in getattr(module, hook)()]  # fmt: skip
-        except Exception as error:  # isolate a plugin whose hook raises
-            found.manager.unregister(module)
-            reason = f"{type(error).__name__}: {error}"
-            cure = _install(error, plugin.distribution)
-            found.plugins[at] = Plugin(plugin.name, plugin.distribution, plugin.version, reason, cure)
+            refs = [(table, ref) for hook, table in TABLES.items() for ref in found.ask_one(plugin, hook) or ()]
+        except Exception as error:
+            found.manager.unregister(name=plugin.name)
+            found.plugins[at] = replace(
+                plugin, reason=f"{type(error).__name__}: {error}", cure=_install(error, plugin.distribution)
+            )
             continue
         for table, ref in refs:
-            table.add(ref, plugin)
+            getattr(found, table).add(ref, plugin)

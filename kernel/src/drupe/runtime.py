@@ -21,7 +21,7 @@ class Generation:
     """How to generate.
 
     max_new_tokens: at most this many. temperature: 0 takes the likeliest token. top_p, top_k: what is sampled from
-    (top_k 0: all). seed: makes a sampled text repeatable.
+    (top_k 0: all). seed: makes a sampled text repeatable. validate: raise CheckFailed where a logit is not finite.
     """
 
     max_new_tokens: int = 128
@@ -29,6 +29,27 @@ class Generation:
     top_p: float = 1.0
     top_k: int = 0
     seed: int = 0
+    validate: bool = False
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How fast the last text came. prompt_seconds: until the first token is there; decode_seconds: for all others."""
+
+    prompt_tokens: int
+    new_tokens: int
+    prompt_seconds: float
+    decode_seconds: float
+
+    @property
+    def prompt_rate(self) -> float:
+        """Prompt tokens a second."""
+        return self.prompt_tokens / self.prompt_seconds if self.prompt_seconds else 0.0
+
+    @property
+    def decode_rate(self) -> float:
+        """New tokens a second, the first one aside."""
+        return (self.new_tokens - 1) / self.decode_seconds if self.decode_seconds and self.new_tokens > 1 else 0.0
 
 
 @dataclass(frozen=True)
@@ -42,13 +63,20 @@ class Message:
 class Session(ABC):
     """An open model. A context manager; closing frees what it holds."""
 
+    timing: Timing | None = None
+    """Of the text that `stream` or `generate` gave last."""
+
     def run(self, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None) -> Mapping[str, Any]:
         """Run the graph once: arrays in, arrays out, by name. Raises RuntimeMissing where this runtime cannot."""
         raise RuntimeMissing(f"{type(self).__name__} does not run bare graphs", cure="open it with another runtime")
 
-    def generate(self, prompt: str, generation: Generation | None = None) -> Iterator[str]:
+    def stream(self, prompt: str, generation: Generation | None = None) -> Iterator[str]:
         """Continue `prompt`; yields text as it comes, without the prompt."""
         raise RuntimeMissing(f"{type(self).__name__} does not generate text", cure="open it with another runtime")
+
+    def generate(self, prompt: str, generation: Generation | None = None) -> str:
+        """Continue `prompt`; the text without the prompt."""
+        return "".join(self.stream(prompt, generation))
 
     def conversation(self, messages: Sequence[Message]) -> str:
         """`messages` as the prompt that the model's chat template makes of them."""

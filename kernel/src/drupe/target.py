@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -122,9 +124,9 @@ class Capabilities:
     def from_json(cls, path: Path) -> Capabilities:
         """Read a table. Its form::
 
-            {"runtime_versions": ">=1.20,<2", "activations": ["float32"], "traits": {},
-             "operators": {"Add": {"inputs": ["T", "T"], "outputs": ["T"],
-                                   "kernels": [{"since": 7, "until": 12, "types": {"T": ["float32"]}}]}}}
+        {"runtime_versions": ">=1.20,<2", "activations": ["float32"], "traits": {},
+         "operators": {"Add": {"inputs": ["T", "T"], "outputs": ["T"],
+                               "kernels": [{"since": 7, "until": 12, "types": {"T": ["float32"]}}]}}}
         """
         table = json.loads(path.read_text(encoding="utf-8"))
         return cls(
@@ -203,6 +205,8 @@ class ExecutionProvider(ABC):
             summary = "Acme's accelerator cards"
             runtime_name = "AcmeExecutionProvider"
             aliases = ("acme-npu",)
+            device_kind = "npu"
+            versioned_by = ("onnxruntime-acme",)
             packages = (RuntimePackage("onnxruntime-genai", ("onnxruntime-acme",), "pip install onnxruntime-acme"),)
             tables = (Path(__file__).with_name("operators.json"),)
 
@@ -218,6 +222,10 @@ class ExecutionProvider(ABC):
     runtime_name: ClassVar[str]
     """What onnxruntime calls it ("CPUExecutionProvider")."""
     aliases: ClassVar[tuple[str, ...]] = ()
+    device_kind: ClassVar[str]
+    """What `--device` calls what it drives: "cpu", "gpu" or "npu"."""
+    versioned_by: ClassVar[tuple[str, ...]]
+    """Distributions whose version tells which table holds; the first that is installed counts."""
     packages: ClassVar[tuple[RuntimePackage, ...]]
     """What brings the runtimes that can run a package, the preferred first."""
     tables: ClassVar[tuple[Path, ...]]
@@ -246,9 +254,17 @@ class ExecutionProvider(ABC):
                 return table
         return self.capability_tables[0]
 
-    def target(self, runtime_version: str | None = None) -> Target:
+    def runtime_version(self) -> str | None:
+        """The installed version that decides which table holds; None where none is installed."""
+        for distribution in self.versioned_by:
+            with contextlib.suppress(metadata.PackageNotFoundError):
+                return metadata.version(distribution)
+        return None
+
+    def target(self) -> Target:
         """The target that this provider is on this machine; its device is None where it is not here."""
         devices = self.devices()
+        runtime_version = self.runtime_version()
         return Target(
             provider=self.name,
             runtime_version=runtime_version or "",

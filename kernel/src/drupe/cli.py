@@ -1,0 +1,119 @@
+"""The `drupe` program: commands of the kernel and of plugins, each loaded only when it runs."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from drupe.errors import Cancelled, DrupeError
+from drupe.hookspecs import Ref
+from drupe.plugins import load, registry
+
+UNEXPECTED = 70
+"""Exit status for an error that nobody foresaw."""
+
+COMMANDS = (
+    Ref("optimize", "drupe.commands.optimize:optimize", "Make a small, fast package of a model."),
+    Ref("auto-opt", "drupe.commands.optimize:auto_opt", "The same, with the flag names that users of Olive type."),
+    Ref("generate", "drupe.commands.generate:generate", "Continue a text with a package."),
+    Ref("chat", "drupe.commands.generate:chat", "Talk with a package."),
+    Ref("inspect", "drupe.commands.inspect:inspect", "Say what a model or a package is, and whether it is supported."),
+    Ref("passes", "drupe.commands.listing:passes", "List passes, or show the configuration of one."),
+    Ref("providers", "drupe.commands.listing:providers", "List execution providers, or show what one can do."),
+    Ref("plugins", "drupe.commands.listing:plugins", "List plugins, and say what is wrong with those that are broken."),
+)
+
+
+class Commands(TyperGroup):
+    """A group that knows its commands by name and summary, and imports one when it is called."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(_summaries())
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        for ref in COMMANDS:
+            if ref.name == cmd_name:
+                return _as_command(ref.name, load(ref))
+        if cmd_name in registry().commands.claims:
+            return _as_command(cmd_name, registry().commands.claim(cmd_name).resolve())
+        return None
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_summaries().items()))
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; an error meant for the user is printed as one, without a traceback."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            _complain(Cancelled())
+            raise typer.Exit(Cancelled.exit_status) from None
+        except DrupeError as error:
+            if (ctx.obj or {}).get("debug"):
+                traceback.print_exc()
+            _complain(error)
+            raise typer.Exit(error.exit_status) from None
+
+
+def _summaries() -> dict[str, str]:
+    """Name and summary of every command; the kernel's own come first and cannot be replaced."""
+    from_plugins = {name: claims[0].ref.summary for name, claims in sorted(registry().commands.claims.items())}
+    own = {ref.name: ref.summary for ref in COMMANDS}
+    return own | {name: summary for name, summary in from_plugins.items() if name not in own}
+
+
+def _as_command(name: str, found: Any) -> Any:
+    """A typer app, or a function with typer annotations, as a command. Long options may be typed with underscores."""
+    if isinstance(found, typer.Typer):
+        command = typer.main.get_command(found)
+        command.name = name
+        return command
+    app = typer.Typer(rich_markup_mode=None, add_completion=False)
+    normalize: Callable[[str], str] = lambda token: token.replace("_", "-")  # noqa: E731
+    app.command(name, context_settings={"token_normalize_func": normalize})(found)
+    return typer.main.get_command(app)
+
+
+def _complain(error: DrupeError) -> None:
+    print(f"error: {error}", file=sys.stderr)
+
+
+app = typer.Typer(cls=Commands, rich_markup_mode=None, add_completion=False, no_args_is_help=True)
+
+
+@app.callback()
+def drupe(
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> None:
+    """Make a trained model small and fast on the hardware you have, and prove that it still is right."""
+    if version:
+        from importlib import metadata
+
+        from drupe.plugins import KERNEL
+
+        print(f"drupe {metadata.version(KERNEL)}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the program; ends the process with 0, an error's own status, or 70 for what nobody foresaw."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        app()
+    except Exception:
+        traceback.print_exc()
+        print("This is a mistake in drupe or in a plugin, not in what you typed; please report it.", file=sys.stderr)
+        sys.exit(UNEXPECTED)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """A polite kill ends a run as Ctrl-C does, so that it cleans up behind itself."""
+    raise KeyboardInterrupt

@@ -1,0 +1,1 @@
+"""The kernel's own commands: thin faces over the Python API."""

@@ -1,0 +1,201 @@
+"""`drupe optimize` and `drupe auto-opt`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from drupe.errors import UsageError
+
+if TYPE_CHECKING:
+    from drupe.engine import Outcome, Preview
+    from drupe.plan import Request
+
+MODEL_HELP = "Checkpoint folder, hub id, or what else installed plugins know."
+
+
+def optimize(
+    context: typer.Context,
+    model: Annotated[str | None, typer.Argument(help=MODEL_HELP)] = None,
+    model_name_or_path: Annotated[
+        str | None, typer.Option("-m", "--model-name-or-path", help="The same, as an option.")
+    ] = None,
+    output_path: Annotated[Path | None, typer.Option("-o", "--output-path", "--output", help="Folder to make.")] = None,
+    precision: Annotated[str, typer.Option(help="int4, int8, fp16, bf16 or fp32.")] = "int4",
+    provider: Annotated[
+        str | None, typer.Option(help="Execution provider: cpu, CUDAExecutionProvider, ...", show_default="cpu")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="Instead of a provider: cpu, gpu or npu.")] = None,
+    quality: Annotated[
+        str | None, typer.Option(help="fast (round to nearest) or balanced (error search).", show_default="balanced")
+    ] = None,
+    block_size: Annotated[
+        int | None, typer.Option(help="Weights that share a scale: 16 to 256.", show_default="chosen for each matrix")
+    ] = None,
+    symmetric: Annotated[
+        bool | None,
+        typer.Option("--symmetric/--asymmetric", help="Without or with zero points.", show_default="asymmetric"),
+    ] = None,
+    head_bits: Annotated[int | None, typer.Option(help="Bits of embedding and head: 4 or 8.", show_default="8")] = None,
+    all_logits: Annotated[
+        bool | None, typer.Option("--all-logits", help="Logits for every token, not just the last.")
+    ] = None,
+    threads: Annotated[
+        int, typer.Option(min=0, help="For converting, and for the package on this machine.", show_default="all")
+    ] = 0,
+    verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Run the finished package.")] = True,
+    force: Annotated[bool, typer.Option("--force", help="Replace the output folder.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Only say what would run, and what it takes.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    log_level: Annotated[int, typer.Option(min=0, max=2, help="0 minimal, 1 detailed, 2 debug.")] = 0,
+    revision: Annotated[str | None, typer.Option(help="Hub: branch, tag or commit.")] = None,
+    token: Annotated[str | None, typer.Option(help="Hub: access token.", envvar="HF_TOKEN")] = None,
+    cache_dir: Annotated[Path | None, typer.Option(help="Hub: where downloads are kept.")] = None,
+    use_ort_genai: Annotated[
+        bool, typer.Option("--use-ort-genai", help="Accepted for Olive's users; packages always run there.")
+    ] = False,
+    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", hidden=True)] = False,
+) -> None:
+    """Make a small, fast package of a model, and run it once to see that it works."""
+    from drupe import engine
+    from drupe.console import Narrator, progress
+    from drupe.plan import Request
+    from drupe.plugins import registry
+
+    context.find_root().obj = {"debug": log_level == 2}
+    if trust_remote_code:
+        raise UsageError(
+            "drupe never runs code from a checkpoint, and does not need to", cure="leave --trust-remote-code out"
+        )
+    options = {"quality": quality, "block_size": block_size, "symmetric": symmetric, "head_bits": head_bits,
+               "all_logits": all_logits}  # fmt: skip
+    found_by = {"revision": revision, "token": token, "cache_dir": cache_dir}
+    request = Request(
+        reference=_one_model(model, model_name_or_path),
+        output=_output(output_path, plan),
+        provider=_provider(provider, device),
+        precision=precision.lower(),
+        options={name: value for name, value in options.items() if value is not None},
+        model_options={name: value for name, value in found_by.items() if value is not None},
+        threads=threads,
+        verify=verify,
+        force=force,
+    )
+    if plan:
+        _show_preview(engine.preview(request), request, as_json)
+        return
+    if log_level:
+        registry().manager.register(Narrator(log_level), name="terminal")
+    _show_outcome(engine.optimize(request, progress()), request, as_json)
+
+
+auto_opt = optimize
+
+
+def _one_model(argument: str | None, option: str | None) -> str:
+    if argument and option and argument != option:
+        raise UsageError(f"two models are named: '{argument}' and '{option}'", cure="name one")
+    if not (argument or option):
+        raise UsageError("no model is named", cure="drupe optimize MODEL -o OUT")
+    return argument or option or ""
+
+
+def _output(given: Path | None, plan: bool) -> Path:
+    if given is None and not plan:
+        raise UsageError("no output folder is named", cure="-o OUT")
+    return given or Path("package")
+
+
+def _provider(name: str | None, device: str | None) -> str:
+    """The provider's name: as given, or the only one for a kind of device; both have to agree."""
+    from drupe.opening import DEFAULT_PROVIDER
+    from drupe.plugins import registry
+
+    if device is None:
+        return name or DEFAULT_PROVIDER
+    kinds: dict[str, list[str]] = {}
+    for claim in registry().providers:
+        kinds.setdefault(claim.resolve().device_kind, []).append(claim.ref.name)
+    if device.lower() not in kinds:
+        raise UsageError(f"no provider is for the device '{device}'", cure=f"--device {' or '.join(sorted(kinds))}")
+    candidates = kinds[device.lower()]
+    if name is not None:
+        chosen = registry().provider(name).name
+        if chosen not in candidates:
+            raise UsageError(f"--provider {name} is not for --device {device}", cure="give one of the two")
+        return chosen
+    if len(candidates) > 1:
+        raise UsageError(
+            f"several providers are for the device '{device}'", cure=f"--provider {' or '.join(candidates)}"
+        )
+    return candidates[0]
+
+
+def _show_preview(preview: Preview, request: Request, as_json: bool) -> None:
+    from drupe.console import size, table
+
+    estimate = preview.estimate
+    facts = {
+        "source": str(preview.source.location),
+        "target": f"{preview.target.provider} {preview.target.runtime_version}".strip(),
+        "recipe": preview.plan.recipe,
+        "threads": preview.threads,
+        "problems": list(preview.problems),
+    }
+    if estimate:
+        facts |= {
+            "output_bytes": estimate.output_bytes,
+            "read_bytes": estimate.read_bytes,
+            "peak_bytes": estimate.peak_bytes,
+            "seconds": round(preview.seconds, 1),
+        }
+    if as_json:
+        steps = [
+            {"name": step.runner.name, "brought_by": owner, "config": step.config.model_dump(mode="json")}
+            for step, owner in preview.steps
+        ]
+        print(json.dumps({**facts, "passes": steps}, indent=1))
+        return
+    table([(step.runner.name, owner, _settings(step.config.model_dump())) for step, owner in preview.steps],
+          ("pass", "brought by", "configuration"))  # fmt: skip
+    print()
+    if estimate:
+        print(f"reads {size(estimate.read_bytes)}, writes {size(estimate.output_bytes)}, "
+              f"holds about {size(estimate.peak_bytes)} in memory, takes about {preview.seconds:.0f} s "
+              f"with {preview.threads} threads")  # fmt: skip
+    for problem in preview.problems:
+        print(f"would not run on {preview.target.provider}: {problem}")
+
+
+def _settings(config: dict[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in config.items() if value is not None)
+
+
+def _show_outcome(outcome: Outcome, request: Request, as_json: bool) -> None:
+    from drupe.check import as_record
+    from drupe.console import size
+
+    if as_json:
+        facts = {
+            "output": str(outcome.output),
+            "bytes": outcome.bytes,
+            "source_bytes": outcome.source_bytes,
+            "conversion_seconds": round(outcome.conversion_seconds, 3),
+            "peak_bytes": outcome.peak_bytes,
+            "passes": outcome.steps,
+            "check": as_record(outcome.check),
+        }
+        print(json.dumps(facts, indent=1))
+        return
+    ratio = outcome.source_bytes / outcome.bytes
+    peak = f", {size(outcome.peak_bytes)} of memory at most" if outcome.peak_bytes else ""
+    print(f"{outcome.output}: {size(outcome.bytes)}, {ratio:.1f} times smaller than its source")
+    print(f"converted in {outcome.conversion_seconds:.1f} s{peak}")
+    if outcome.check.not_run:
+        print(f"not run here: {outcome.check.not_run}")
+    else:
+        print(f"checked in {outcome.check.seconds:.1f} s: {outcome.check.runtime} runs it")
+        print(f'  drupe generate {outcome.output} "def parse("')

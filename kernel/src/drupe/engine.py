@@ -1,0 +1,347 @@
+"""The engine: resolve a model, run a checked plan, write, check, record, publish."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from drupe.cache import Cache, file_digest, key_of
+from drupe.check import Check, as_record, check_package
+from drupe.context import Context, NoProgress, Progress, usable_threads
+from drupe.errors import Cancelled, ModelError, PlanError, PluginError
+from drupe.events import Event
+from drupe.model import Estimate, Model
+from drupe.plan import CheckedStep, Plan, Request, check, propose
+from drupe.plugins import KERNEL, Registry, registry
+from drupe.publishing import RECORD, disk_errors, prepare, publish, staging
+from drupe.target import ExecutionProvider, Target
+
+RECORD_VERSION = 1
+START_UP, DISK_RATE, WORK_RATE = 1.0, 1e9, 1e8
+"""For guesses: seconds, bytes a second, and parameters a second on one thread."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What `optimize` has done. Seconds are wall time; peak_bytes is this process's, None where it is not known."""
+
+    output: Path
+    bytes: int
+    source_bytes: int
+    conversion_seconds: float
+    peak_bytes: int | None
+    check: Check
+    steps: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What `optimize` would do, known without reading a weight."""
+
+    source: Model
+    target: Target
+    plan: Plan
+    steps: tuple[tuple[CheckedStep, str], ...]
+    """Each step with the distribution and version that brings it."""
+    estimate: Estimate | None
+    threads: int
+    problems: tuple[str, ...]
+
+    @property
+    def seconds(self) -> float:
+        """About how long it takes: start-up, the disk's share, and the computation spread over the threads."""
+        if self.estimate is None:
+            return 0.0
+        moved = (self.estimate.read_bytes + self.estimate.output_bytes) / DISK_RATE
+        return START_UP + max(moved, self.estimate.work / (WORK_RATE * self.threads))
+
+
+@dataclass
+class Job:
+    """One request on its way: all that its stages share."""
+
+    request: Request
+    registry: Registry
+    provider: ExecutionProvider
+    source: Model
+    plan: Plan
+    steps: list[CheckedStep]
+    context: Context
+
+    @property
+    def target(self) -> Target:
+        return self.context.target
+
+
+def optimize(request: Request, progress: Progress | None = None) -> Outcome:
+    """Do the whole job: `request.output` is a package that runs, or it is as it was before.
+
+    Raises DrupeError for what a user can mend; KeyboardInterrupt becomes Cancelled.
+    """
+    started = time.perf_counter()
+    with _job(request, progress) as job:
+        prepare(request.output, job.source.location, request.force)
+        _observe(job.registry, Event("run-started", request.reference))
+        try:
+            with staging(request.output) as folder:
+                model = _refuse_unfit(run_steps(job), job)
+                digests = _write(model, folder, job)
+                converted = time.perf_counter() - started
+                staged = Model(model.kind, folder, model.facts)
+                verdict = _check(staged, job)
+                timings = {"conversion_seconds": round(converted, 3), "check_seconds": round(verdict.seconds, 3)}
+                _record(folder, job, digests, timings, verdict)
+                outcome = Outcome(
+                    output=request.output,
+                    bytes=_size(folder),
+                    source_bytes=_size(job.source.location),
+                    conversion_seconds=converted,
+                    peak_bytes=peak_memory(),
+                    check=verdict,
+                    steps=tuple(step.runner.name for step in job.steps),
+                )
+                publish(folder, request.output)
+        except KeyboardInterrupt:
+            job.context.cancelled.set()
+            raise Cancelled from None
+        except BaseException as error:
+            _observe(job.registry, Event("run-failed", request.reference, details={"error": error}))
+            raise
+        _observe(job.registry, Event("published", str(request.output), time.perf_counter() - started))
+    return outcome
+
+
+def preview(request: Request) -> Preview:
+    """Check the plan and, where its passes only rewrite, what the output will take."""
+    with _job(request, None) as job:
+        estimate: Estimate | None = None
+        problems: tuple[str, ...] = ()
+        if not any(step.runner.costly for step in job.steps):
+            model = run_steps(job)
+            kind = job.registry.kinds.make(model.kind)
+            estimate, problems = kind.estimate(model, job.context), tuple(kind.check(model, job.target))
+        return Preview(
+            source=job.source,
+            target=job.target,
+            plan=job.plan,
+            steps=tuple((step, _brought_by(step, job.registry)) for step in job.steps),
+            estimate=estimate,
+            threads=job.context.threads,
+            problems=problems,
+        )
+
+
+def resolve(reference: str, options: Mapping[str, Any]) -> Model:
+    """The model that `reference` names. All plugins are asked, and exactly one has to know it."""
+    answers = list(registry().ask("drupe_resolve_model", reference=reference, options=options))
+    if not answers:
+        raise ModelError(
+            f"'{reference}' is not a model that any installed plugin knows",
+            cure="name a checkpoint folder, a package folder, an .onnx file or a hub id; drupe plugins lists plugins",
+        )
+    if len(answers) > 1:
+        owners = " and ".join(plugin.distribution for plugin, _ in answers)
+        raise PluginError(f"'{reference}' is claimed by {owners}", cure="uninstall one of them, or set DRUPE_PLUGINS")
+    model: Model = answers[0][1]
+    return model
+
+
+@contextmanager
+def _job(request: Request, progress: Progress | None) -> Iterator[Job]:
+    """Find model and target, make and check the plan; hold a scratch folder meanwhile."""
+    found = registry()
+    provider = found.provider(request.provider)
+    plan = propose(request, provider)
+    source = resolve(request.reference, request.model_options)
+    for plugin, amended in found.ask("drupe_amend_plan", plan=plan, request=request):
+        if not isinstance(amended, Plan):
+            raise PluginError(f"{plugin.distribution} amended the plan with {amended!r}, which is not a plan")
+        plan = amended
+    steps = check(plan, source, found)
+    with tempfile.TemporaryDirectory(prefix="drupe-", ignore_cleanup_errors=True) as scratch:
+        context = Context(
+            target=provider.target(),
+            scratch=Path(scratch),
+            threads=request.threads or usable_threads(),
+            progress=progress or NoProgress(),
+        )
+        yield Job(request, found, provider, source, plan, steps, context)
+
+
+def run_steps(job: Job) -> Model:
+    """The source model after all steps of the plan."""
+    model = job.source
+    cache = Cache()
+    for at, step in enumerate(job.steps):
+        job.context.stop_if_cancelled()
+        started = time.perf_counter()
+        _observe(job.registry, Event("pass-started", step.runner.name))
+        key = _cache_key(job, at) if step.runner.costly else None
+        kept = key and cache.find(key)
+        if kept:
+            model = _restore(kept, job)
+        else:
+            model = _run_one(step, model, job)
+            if key:
+                model = _keep(cache, key, model, job)
+        name = "pass-cached" if kept else "pass-finished"
+        _observe(job.registry, Event(name, step.runner.name, time.perf_counter() - started))
+    return model
+
+
+def _run_one(step: CheckedStep, model: Model, job: Job) -> Model:
+    """Run one pass on its own copy of the model."""
+    kind = job.registry.kinds.make(model.kind)
+    scratch = Path(tempfile.mkdtemp(dir=job.context.scratch))
+    made = step.runner.run(kind.fork(kind.load(model)), step.config, replace(job.context, scratch=scratch))
+    if made.kind != step.runner.ensures.kind:
+        raise PluginError(
+            f"the pass '{step.runner.name}' made a model of kind '{made.kind}', which it does not declare"
+        )
+    return made.but(facts=step.runner.ensures.facts)
+
+
+def _cache_key(job: Job, at: int) -> str:
+    """All that decides what the steps up to `at` make: source, passes, configurations, libraries, target."""
+    steps = [
+        {
+            "pass": step.runner.name,
+            "revision": step.runner.revision,
+            "config_version": step.config.version,
+            "config": {key: _identity(value) for key, value in step.config.model_dump().items()},
+            "libraries": {name: metadata.version(name) for name in step.runner.libraries},
+            "target": (job.target.provider, job.target.runtime_version) if step.runner.needs_target else None,
+        }
+        for step in job.steps[: at + 1]
+    ]
+    kind = job.registry.kinds.make(job.source.kind)
+    return key_of({"source": kind.fingerprint(job.source), "steps": steps})
+
+
+def _identity(value: Any) -> Any:
+    """A configured value as the key sees it: a file by its content."""
+    return file_digest(value) if isinstance(value, Path) and value.is_file() else value
+
+
+def _keep(cache: Cache, key: str, model: Model, job: Job) -> Model:
+    def fill(folder: Path) -> None:
+        (folder / "payload").mkdir()
+        job.registry.kinds.make(model.kind).store(model, folder / "payload", job.context)
+        (folder / "model.json").write_text(json.dumps({"kind": model.kind, "facts": dict(model.facts)}))
+
+    return _restore(cache.keep(key, fill), job)
+
+
+def _restore(folder: Path, job: Job) -> Model:
+    note = json.loads((folder / "model.json").read_text())
+    return job.registry.kinds.make(note["kind"]).restore(Model(note["kind"], folder / "payload", note["facts"]))
+
+
+def _refuse_unfit(model: Model, job: Job) -> Model:
+    """The finished model, unless the target's table says that it would not run there."""
+    problems = job.registry.kinds.make(model.kind).check(model, job.target)
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise PlanError(
+            f"the model would not run on '{job.target.provider}': {problems[0]}{more}",
+            where=f"the plan '{job.plan.recipe}'",
+            cure="choose another --precision or --provider",
+        )
+    return model
+
+
+def _write(model: Model, folder: Path, job: Job) -> Mapping[str, str]:
+    started = time.perf_counter()
+    _observe(job.registry, Event("write-started", str(job.request.output)))
+    with disk_errors(folder):
+        digests = job.registry.kinds.make(model.kind).save(model, folder, job.context)
+    _observe(job.registry, Event("write-finished", str(job.request.output), time.perf_counter() - started))
+    return digests
+
+
+def _check(staged: Model, job: Job) -> Check:
+    if not job.request.verify:
+        return Check(not_run="--no-verify")
+    _observe(job.registry, Event("check-started", str(job.request.output)))
+    verdict = check_package(staged, job.target, job.provider, job.registry)
+    _observe(job.registry, Event("check-finished", str(job.request.output), verdict.seconds, as_record(verdict)))
+    return verdict
+
+
+def _record(folder: Path, job: Job, digests: Mapping[str, str], timings: Mapping[str, float], verdict: Check) -> None:
+    """Write what ran into the package."""
+    kind = job.registry.kinds.make(job.source.kind)
+    files = {
+        file.relative_to(folder).as_posix(): {
+            "bytes": file.stat().st_size,
+            "sha256": digests.get(file.relative_to(folder).as_posix()) or file_digest(file),
+        }
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    }
+    libraries = sorted({name for step in job.steps for name in step.runner.libraries})
+    record = {
+        "version": RECORD_VERSION,
+        "drupe": metadata.version(KERNEL),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "source": {
+            "reference": job.request.reference,
+            "kind": job.source.kind,
+            "fingerprint": kind.fingerprint(job.source, thorough=False),
+        },
+        "target": {"provider": job.target.provider, "runtime_version": job.target.runtime_version},
+        "precision": job.request.precision,
+        "recipe": job.plan.recipe,
+        "passes": [
+            {"name": step.runner.name, "brought_by": _brought_by(step, job.registry), "revision": step.runner.revision,
+             "config": step.config.model_dump(mode="json")}
+            for step in job.steps
+        ],
+        "plugins": {plugin.distribution: plugin.version for plugin in job.registry.plugins if not plugin.reason},
+        "libraries": {name: metadata.version(name) for name in libraries},
+        "timings": timings,
+        "check": as_record(verdict),
+        "files": files,
+    }  # fmt: skip
+    with disk_errors(folder):
+        (folder / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
+
+
+def _brought_by(step: CheckedStep, found: Registry) -> str:
+    plugin = found.passes.claim(step.runner.name).plugin
+    return f"{plugin.distribution} {plugin.version}"
+
+
+def _observe(found: Registry, event: Event) -> None:
+    """Tell every observer; one that fails is reported and the run goes on."""
+    for observer in found.manager.hook.drupe_observe.get_hookimpls():
+        try:
+            observer.function(**dict.fromkeys(observer.argnames, event))
+        except Exception as error:
+            print(f"the observer of '{observer.plugin_name}' failed on {event.name}: {error!r}", file=sys.stderr)
+
+
+def _size(path: Path) -> int:
+    """Bytes in a file, or in all files of a folder."""
+    if path.is_file():
+        return path.stat().st_size
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+
+
+def peak_memory() -> int | None:
+    """The most memory this process has held so far, in bytes; None on a system that does not say."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,146 @@
+"""Publishing: output appears whole or not at all, whatever interrupts the run."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from drupe.errors import OutputError
+
+RECORD = "drupe.json"
+_STAGING, _OLD = ".drupe-staging-", ".drupe-old-"
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn what a disk refuses into the error that a user understands."""
+    try:
+        yield
+    except OSError as error:
+        reasons = {
+            errno.ENOSPC: ("the disk is full", "free some room, or choose an output on another disk"),
+            errno.EDQUOT: ("the disk quota is used up", "free some room, or choose an output on another disk"),
+            errno.EACCES: ("no permission to write there", "choose an output folder that you may write to"),
+            errno.EPERM: ("no permission to write there", "choose an output folder that you may write to"),
+            errno.EROFS: ("the disk is read-only", "choose an output folder that you may write to"),
+            errno.ENOTDIR: ("a part of the path is a file", "choose another output"),
+        }
+        if error.errno not in reasons:
+            raise
+        what, cure = reasons[error.errno]
+        raise OutputError(what, where=error.filename or path, cure=cure) from error
+
+
+def prepare(output: Path, source: Path, force: bool) -> None:
+    """Make sure, before any work, that `output` can be published; mend what an earlier run left behind."""
+    output = _absolute(output)
+    with disk_errors(output):
+        _repair(output)
+        if output.exists() or output.is_symlink():
+            _refuse_to_replace(output, source.resolve(), force)
+        parent = next(folder for folder in output.parents if folder.exists())
+        if not parent.is_dir():
+            raise OutputError("a part of the path is a file", where=parent, cure="choose another output")
+        if not os.access(parent, os.W_OK):
+            raise OutputError("no permission to write there", where=parent, cure="choose another output folder")
+
+
+def _refuse_to_replace(output: Path, source: Path, force: bool) -> None:
+    if not output.is_dir() or output.is_symlink():
+        raise OutputError("the output exists and is not a folder", where=output, cure="choose another output")
+    if not any(output.iterdir()):
+        return
+    if source == output.resolve() or output.resolve() in source.parents:
+        raise OutputError("the output would replace the model it is made from", where=output, cure="choose another")
+    if not force:
+        raise OutputError("the output folder exists", where=output, cure="--force replaces it, -o names another")
+    if not (output / RECORD).is_file():
+        raise OutputError(
+            f"the output folder was not made by drupe (it has no {RECORD}), so --force does not replace it",
+            where=output,
+            cure="choose another output, or remove the folder yourself",
+        )
+
+
+@contextmanager
+def staging(output: Path) -> Iterator[Path]:
+    """An empty folder beside `output`; whatever happens in the block, it is gone afterwards."""
+    output = _absolute(output)
+    folder = output.with_name(f".{output.name}{_STAGING}{uuid.uuid4().hex[:12]}")
+    with disk_errors(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir()
+    with _held(folder):
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def publish(folder: Path, output: Path) -> None:
+    """Rename the staged `folder` to `output`; an old output steps aside first and is removed last."""
+    output = _absolute(output)
+    with disk_errors(output):
+        aside = None
+        if output.exists():
+            aside = output.with_name(f".{output.name}{_OLD}{uuid.uuid4().hex[:12]}")
+            output.rename(aside)
+        folder.rename(output)
+        if aside:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def _absolute(output: Path) -> Path:
+    return Path(os.path.abspath(output))  # noqa: PTH100 - resolve() would follow a link that is the output itself
+
+
+def _repair(output: Path) -> None:
+    """Undo a run that was killed: bring an old output back, remove what nobody is writing to any more."""
+    if not output.parent.is_dir():
+        return
+    for old in output.parent.glob(f".{output.name}{_OLD}*"):
+        if output.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            old.rename(output)
+    for left in output.parent.glob(f".{output.name}{_STAGING}*"):
+        if not _is_held(left):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Mark a folder as in use for as long as this process lives; the system lets go of it however that ends."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: an open file inside does the same, but would also stop the publishing rename
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _is_held(folder: Path) -> bool:
+    try:
+        import fcntl
+    except ImportError:
+        return False  # files that are open there cannot be removed, so nothing is lost
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
