@@ -1,0 +1,158 @@
+"""Files: reads by position from many files and threads, into memory that each thread uses again."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from drupe.api import ModelError
+
+_ALIGNMENT = 64  # a cache line, and what vector instructions like best
+_CURE = "the file was cut short or changed since it was opened; fetch it again"
+
+
+class Files:
+    """Open files and scratch memory of one job. A context manager; closing it closes the files.
+
+    reuse: `empty` hands out a thread's memory again after that thread has called `recycle`. The writer does so before
+    each chunk: fresh memory for each would spend more time in page faults than in copying.
+    """
+
+    def __init__(self, *, reuse: bool = False) -> None:
+        self._reuse = reuse
+        self._lock = threading.Lock()
+        self._descriptors: dict[Path, int] = {}
+        self._handles: list[BinaryIO] = []
+        self._local = threading.local()
+
+    def read_into(self, path: Path, offset: int, buffer: NDArray[Any]) -> None:
+        """Fill `buffer` (C-contiguous) with the bytes of `path` from `offset` on.
+
+        Raises ModelError, naming file and offset, where the file ends before or cannot be read.
+        """
+        if not buffer.nbytes:
+            return
+        view = memoryview(buffer.reshape(-1).view(np.uint8))
+        done = 0
+        try:
+            while done < len(view):
+                count = self._read_some(path, offset + done, view[done:])
+                if not count:
+                    raise ModelError(
+                        f"'{path.name}' ends at byte {offset + done}, {len(view) - done} bytes too early",
+                        where=path,
+                        cure=_CURE,
+                    )
+                done += count
+        except OSError as error:
+            raise ModelError(
+                f"cannot read '{path.name}' at byte {offset + done}: {error.strerror or error}", where=path
+            ) from error
+
+    def read(self, path: Path, offset: int, nbytes: int) -> NDArray[np.uint8]:
+        """`nbytes` bytes of `path` from `offset` on; see `read_into` and `empty`."""
+        buffer = self.empty((nbytes,), np.uint8)
+        self.read_into(path, offset, buffer)
+        return buffer
+
+    def empty(self, shape: int | Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
+        """Uninitialised memory for an array; with `reuse`, good until this thread calls `recycle`."""
+        if not self._reuse:
+            return np.empty(shape, dtype)
+        element = np.dtype(dtype)
+        shape = (shape,) if isinstance(shape, int) else tuple(shape)
+        nbytes = element.itemsize
+        for length in shape:
+            nbytes *= length
+        arena = self._arena()
+        taken = -(-nbytes // _ALIGNMENT) * _ALIGNMENT
+        start = arena.wanted
+        arena.wanted += taken
+        if arena.wanted > len(arena.memory):
+            return np.empty(shape, element)
+        return arena.memory[start : start + nbytes].view(element).reshape(shape)
+
+    def recycle(self) -> None:
+        """This thread needs none of the arrays any more that `empty` and `read` have given it."""
+        if self._reuse:
+            self._arena().recycle()
+
+    def close(self) -> None:
+        with self._lock:
+            for descriptor in self._descriptors.values():
+                os.close(descriptor)
+            for handle in self._handles:
+                handle.close()
+            self._descriptors.clear()
+            self._handles.clear()
+            self._local = threading.local()
+
+    def __enter__(self) -> Files:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _arena(self) -> _Arena:
+        if not hasattr(self._local, "arena"):
+            self._local.arena = _Arena()
+        arena: _Arena = self._local.arena
+        return arena
+
+    if hasattr(os, "preadv"):
+
+        def _read_some(self, path: Path, offset: int, view: memoryview) -> int:
+            return os.preadv(self._descriptor(path), [view], offset)
+
+        def _descriptor(self, path: Path) -> int:
+            descriptor = self._descriptors.get(path)
+            if descriptor is None:
+                with self._lock:
+                    if path not in self._descriptors:
+                        self._descriptors[path] = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+                    descriptor = self._descriptors[path]
+            return descriptor
+
+    else:  # Windows and old systems: the position belongs to the handle, so each thread has its own
+
+        def _read_some(self, path: Path, offset: int, view: memoryview) -> int:
+            handle = self._handle(path)
+            handle.seek(offset)
+            return handle.readinto(view) or 0  # type: ignore[attr-defined, no-any-return]
+
+        def _handle(self, path: Path) -> BinaryIO:
+            mine: dict[Path, BinaryIO] = self._local.__dict__.setdefault("handles", {})
+            if path not in mine:
+                mine[path] = path.open("rb", buffering=0)  # type: ignore[assignment]
+                with self._lock:
+                    self._handles.append(mine[path])
+            return mine[path]
+
+
+class _Arena:
+    """One thread's scratch memory: handed out from front to back, grown to what the chunk before would have liked."""
+
+    def __init__(self) -> None:
+        self.memory: NDArray[np.uint8] = np.empty(0, np.uint8)
+        self.wanted = 0
+
+    def recycle(self) -> None:
+        if self.wanted > len(self.memory):
+            self.memory = np.empty(0, np.uint8)  # let go of the old before asking for the new
+            self.memory = _aligned(self.wanted)
+        self.wanted = 0
+
+
+def _aligned(nbytes: int) -> NDArray[np.uint8]:
+    memory = np.empty(nbytes + _ALIGNMENT, np.uint8)
+    skip = -memory.ctypes.data % _ALIGNMENT
+    return memory[skip : skip + nbytes]

@@ -1,0 +1,77 @@
+"""OnnxPackage: graphs whose weights are expressions, and the files that go beside them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+from drupe_onnx import ir
+
+DECODER_KEY = "drupe.decoder"
+
+
+@dataclass(frozen=True)
+class DecoderDescription:
+    """What a runtime's configuration has to know of a decoder.
+
+    model_type: as in the checkpoint's config.json. activations, kv_dtype: element types ("float32").
+    bos, eos, pad: token numbers.
+    """
+
+    model_type: str
+    hidden_size: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocab_size: int
+    context_length: int
+    activations: str
+    kv_dtype: str
+    bos: int | None = None
+    eos: tuple[int, ...] = ()
+    pad: int | None = None
+
+
+@dataclass
+class OnnxPackage:
+    """components: a graph by name, "model" for a decoder; it is written to "model.onnx" and "model.onnx.data".
+
+    files: what lies beside them, by name (with "/" for one in a folder): a file to copy, or its contents.
+    """
+
+    components: dict[str, ir.Model]
+    files: dict[str, Path | bytes] = field(default_factory=dict)
+
+    def clone(self) -> OnnxPackage:
+        """A copy whose graphs and files may be changed; the weights are shared."""
+        return OnnxPackage({name: model.clone() for name, model in self.components.items()}, dict(self.files))
+
+    @property
+    def decoder(self) -> DecoderDescription | None:
+        """The description in the metadata of "model", where it is a decoder."""
+        text = self.components["model"].metadata_props.get(DECODER_KEY) if "model" in self.components else None
+        if text is None:
+            return None
+        document = json.loads(text)
+        known = {each.name for each in fields(DecoderDescription)}
+        values = {name: value for name, value in document.items() if name in known}
+        return DecoderDescription(**{**values, "eos": tuple(values.get("eos", ()))})
+
+    @decoder.setter
+    def decoder(self, description: DecoderDescription) -> None:
+        self.components["model"].metadata_props[DECODER_KEY] = json.dumps(asdict(description))
+
+
+def graphs_of(model: ir.Model) -> Iterator[ir.Graph]:
+    """The main graph and every graph inside it."""
+    yield model.graph
+    yield from model.graph.subgraphs()
+
+
+def initializers_of(model: ir.Model) -> Iterator[ir.Value]:
+    """Every initializer, those of inner graphs included, in the order of the graphs."""
+    for graph in graphs_of(model):
+        yield from graph.initializers.values()
