@@ -1,0 +1,265 @@
+"""Who may import whom, and what every package has: the layering that CONTRIBUTING.md states."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[1]
+KERNEL = ROOT / "kernel" / "src" / "drupe"
+KERNEL_LINES = 2000
+KERNEL_MAY_IMPORT = {"packaging", "pluggy", "pydantic", "rich", "stevedore", "typer"}
+LIBRARIES = {"drupe_blockquant", "drupe_huggingface", "drupe_onnx"}
+HEAVY = ("numba", "numpy", "onnx", "onnx_ir", "onnxruntime", "onnxruntime_genai", "torch", "transformers")
+
+# One of several wheels brings these (drupe[cpu], [cuda], [directml]), and they exclude each other: a plugin that named
+# one would break the environments of the others.
+RUNTIME_IMPORTS = {"onnxruntime", "onnxruntime_genai"}
+DISTRIBUTION_OF = {"yaml": "pyyaml", "huggingface_hub": "huggingface-hub"}
+
+
+@dataclass(frozen=True)
+class Import:
+    """An import statement: the module it names, and where it stands."""
+
+    module: str
+    where: str
+
+    @property
+    def top(self) -> str:
+        return self.module.partition(".")[0]
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A folder of plugins/ with its pyproject.toml."""
+
+    folder: Path
+
+    @property
+    def project(self) -> dict[str, Any]:
+        return tomllib.loads((self.folder / "pyproject.toml").read_text("utf-8"))["project"]
+
+    @property
+    def package(self) -> str:
+        """The import name of its one package."""
+        (package,) = (path.name for path in (self.folder / "src").iterdir() if (path / "__init__.py").exists())
+        return package
+
+    @property
+    def sources(self) -> list[Path]:
+        return python_files(self.folder / "src")
+
+    @property
+    def declared(self) -> set[str]:
+        """Every distribution that it depends on, extras included."""
+        needs = [*self.project.get("dependencies", [])]
+        for extra in self.project.get("optional-dependencies", {}).values():
+            needs += extra
+        return {canonicalize_name(Requirement(need).name) for need in needs}
+
+    @property
+    def entry_modules(self) -> list[Path]:
+        entries = self.project.get("entry-points", {}).get("drupe.plugins", {})
+        return [self.folder / "src" / Path(*module.split(".")).with_suffix(".py") for module in entries.values()]
+
+
+def python_files(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.py"))
+
+
+def imports(path: Path) -> Iterator[Import]:
+    """Every import of a file, those in functions and for type checkers included; relative ones are the package's own."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"), str(path))):
+        where = f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"
+        if isinstance(node, ast.Import):
+            yield from (Import(alias.name, where) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            # `from drupe import api` imports drupe.api.
+            names = [f"drupe.{alias.name}" for alias in node.names] if node.module == "drupe" else [node.module or ""]
+            yield from (Import(name, where) for name in names)
+
+
+def foreign(path: Path, own: str) -> list[Import]:
+    """Imports of a file that are neither the standard library's nor its own package's."""
+    return [each for each in imports(path) if each.top not in sys.stdlib_module_names and each.top != own]
+
+
+def listed(found: list[Import]) -> str:
+    return "\n".join(f"{each.where} imports {each.module}" for each in found)
+
+
+PLUGINS = [Plugin(path.parent) for path in sorted(ROOT.glob("plugins/*/pyproject.toml"))]
+each_plugin = pytest.mark.parametrize("plugin", PLUGINS, ids=lambda plugin: plugin.folder.name)
+
+
+def test_the_kernel_imports_no_plugin_and_no_framework() -> None:
+    outside = [each for path in python_files(KERNEL) for each in foreign(path, "drupe")]
+    assert outside, "nothing was looked at"
+    wrong = [each for each in outside if each.top not in KERNEL_MAY_IMPORT]
+    assert not wrong, listed(wrong)
+
+
+def test_the_kernel_declares_what_it_imports() -> None:
+    project = tomllib.loads((ROOT / "kernel" / "pyproject.toml").read_text("utf-8"))["project"]
+    declared = {Requirement(need).name for need in project["dependencies"]}
+    assert declared == KERNEL_MAY_IMPORT
+
+
+def test_the_kernel_stays_small() -> None:
+    lines = {path: len(path.read_text("utf-8").splitlines()) for path in python_files(KERNEL)}
+    assert 0 < sum(lines.values()) < KERNEL_LINES, "\n".join(f"{n:5} {p.name}" for p, n in lines.items())
+
+
+@each_plugin
+def test_a_plugin_imports_of_the_kernel_only_its_api(plugin: Plugin) -> None:
+    wrong = [
+        each
+        for path in plugin.sources
+        for each in foreign(path, plugin.package)
+        if each.top == "drupe" and each.module != "drupe.api" and not each.module.startswith("drupe.api.")
+    ]
+    assert not wrong, listed(wrong)
+
+
+@each_plugin
+def test_a_plugin_imports_no_other_plugin(plugin: Plugin) -> None:
+    wrong = [
+        each
+        for path in plugin.sources
+        for each in foreign(path, plugin.package)
+        if each.top.startswith("drupe_") and each.top not in LIBRARIES
+    ]
+    assert not wrong, listed(wrong)
+
+
+@each_plugin
+def test_a_plugins_entry_module_is_light(plugin: Plugin) -> None:
+    if not plugin.entry_modules:
+        assert plugin.package in LIBRARIES, f"{plugin.folder.name} is neither a plugin nor a library"
+    for path in plugin.entry_modules:
+        wrong = [each for each in imports_on_loading(path) if each.top not in sys.stdlib_module_names]
+        wrong = [each for each in wrong if each.module != "drupe.api"]
+        assert not wrong, listed(wrong)
+        own_init = path.with_name("__init__.py")
+        assert not foreign(own_init, plugin.package), "importing the entry module imports its package first"
+
+
+def imports_on_loading(path: Path) -> list[Import]:
+    """The imports of a file that run when it is imported: not those in functions, nor those for type checkers."""
+    tree = ast.parse(path.read_text("utf-8"))
+    inside = (
+        node
+        for parent in ast.walk(tree)
+        if isinstance(parent, ast.FunctionDef)
+        or (isinstance(parent, ast.If) and "TYPE_CHECKING" in ast.dump(parent.test))
+        for node in ast.walk(parent)
+    )
+    later = {
+        f"{path.relative_to(ROOT)}:{node.lineno}" for node in inside if isinstance(node, ast.Import | ast.ImportFrom)
+    }
+    return [each for each in imports(path) if each.where not in later]
+
+
+@each_plugin
+def test_a_plugin_declares_what_it_imports(plugin: Plugin) -> None:
+    wrong = [
+        each
+        for path in plugin.sources
+        for each in foreign(path, plugin.package)
+        if each.top not in RUNTIME_IMPORTS and distribution(each.top) not in plugin.declared
+    ]
+    assert not wrong, listed(wrong)
+
+
+def distribution(top: str) -> str:
+    """The distribution that brings an import name."""
+    return "drupe-kernel" if top == "drupe" else canonicalize_name(DISTRIBUTION_OF.get(top, top))
+
+
+@each_plugin
+def test_a_plugin_states_the_kernels_it_works_with(plugin: Plugin) -> None:
+    uses_kernel = any(each.top == "drupe" for path in plugin.sources for each in foreign(path, plugin.package))
+    needs = [Requirement(need) for need in plugin.project.get("dependencies", [])]
+    kernels = [need for need in needs if need.name == "drupe-kernel"]
+    assert not uses_kernel or (kernels and "0.1.0" in kernels[0].specifier and "0.2" not in kernels[0].specifier)
+
+
+@each_plugin
+def test_a_plugin_has_what_every_plugin_has(plugin: Plugin) -> None:
+    for name in ("README.md", "CHANGELOG.md", "src", "tests"):
+        assert (plugin.folder / name).exists(), f"{plugin.folder.name} has no {name}"
+    assert list((plugin.folder / "tests").glob("test_*.py")), f"{plugin.folder.name} has no tests"
+    project = plugin.project
+    assert project["name"] == plugin.package.replace("_", "-")
+    assert project["license"] == "Apache-2.0"
+    assert project["requires-python"] == ">=3.11"
+
+
+def test_every_folder_of_plugins_is_a_package() -> None:
+    folders = {path for path in (ROOT / "plugins").iterdir() if (path / "src").is_dir() and python_files(path / "src")}
+    assert folders == {plugin.folder for plugin in PLUGINS}
+
+
+def test_the_distribution_drupe_brings_the_kernel_and_the_plugins() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    needs = [*project["dependencies"], *(need for extra in project["optional-dependencies"].values() for need in extra)]
+    brought = {Requirement(need).name for need in needs}
+    assert {"drupe-kernel", *(plugin.project["name"] for plugin in PLUGINS)} <= brought
+
+
+def test_test_files_have_names_of_their_own() -> None:
+    names: dict[str, Path] = {}
+    for path in [
+        *ROOT.glob("kernel/tests/**/test_*.py"),
+        *ROOT.glob("plugins/*/tests/**/test_*.py"),
+        *ROOT.glob("tests/test_*.py"),
+    ]:
+        assert path.name not in names, f"{path} and {names[path.name]}"
+        names[path.name] = path
+
+
+def test_no_file_names_a_machines_folders() -> None:
+    folders = re.compile(r"(?<![\w.])/(?:home|root|Users|work|opt|mnt)/\w")
+    found = [
+        f"{path}:{number}: {line.strip()}"
+        for path in tracked_texts()
+        for number, line in enumerate((ROOT / path).read_text("utf-8", "replace").splitlines(), 1)
+        if folders.search(line)
+    ]
+    assert not found, "\n".join(found)
+
+
+def tracked_texts() -> list[Path]:
+    """The repository's text files."""
+    listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if listing.returncode:
+        pytest.skip("not a git checkout")
+    paths = [Path(name) for name in listing.stdout.split("\0") if name]
+    return [path for path in paths if (ROOT / path).is_file() and b"\0" not in (ROOT / path).read_bytes()[:4096]]
+
+
+def test_help_imports_nothing_heavy() -> None:
+    program = f"""
+import contextlib, sys
+from drupe.cli import main
+sys.argv = ["drupe", "--help"]
+with contextlib.suppress(SystemExit):
+    main()
+print([name for name in {HEAVY} if name in sys.modules])
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert "optimize" in ran.stdout
+    assert ran.stdout.splitlines()[-1] == "[]"
