@@ -49,7 +49,8 @@ class Plugin:
 
     @property
     def project(self) -> dict[str, Any]:
-        return tomllib.loads((self.folder / "pyproject.toml").read_text("utf-8"))["project"]
+        project: dict[str, Any] = tomllib.loads((self.folder / "pyproject.toml").read_text("utf-8"))["project"]
+        return project
 
     @property
     def package(self) -> str:
@@ -80,7 +81,7 @@ def python_files(folder: Path) -> list[Path]:
 
 
 def imports(path: Path) -> Iterator[Import]:
-    """Every import of a file, those in functions and for type checkers included; relative ones are the package's own."""
+    """Every import of a file, in functions and for type checkers too; relative ones are the package's own."""
     for node in ast.walk(ast.parse(path.read_text("utf-8"), str(path))):
         where = f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"
         if isinstance(node, ast.Import):
