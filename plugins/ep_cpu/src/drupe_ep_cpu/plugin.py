@@ -1,0 +1,10 @@
+"""What this distribution adds: the execution provider `cpu`."""
+
+from __future__ import annotations
+
+from drupe.api import Ref, hookimpl
+
+
+@hookimpl
+def drupe_execution_providers() -> list[Ref]:
+    return [Ref("cpu", "drupe_ep_cpu.provider:Cpu", "onnxruntime's own kernels on any processor")]

@@ -1,0 +1,67 @@
+"""The provider `cpu`: its device, its recipes, and how light it is."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from drupe.api import Recipe
+from drupe_ep_cpu import machine
+from drupe_ep_cpu.provider import Cpu
+
+KEYS = {
+    "build-decoder": {"weights", "activations", "all_logits"},
+    "quantize-weights": {"bits", "block_size", "symmetric", "quality", "head_bits"},
+    "package-genai": {"max_length"},
+}
+
+
+@pytest.fixture(params=Cpu().recipes(), ids=lambda recipe: recipe.name)
+def recipe(request: pytest.FixtureRequest) -> Recipe:
+    return request.param  # type: ignore[no-any-return]
+
+
+def test_int4_comes_first_and_every_precision_has_one_recipe() -> None:
+    assert [recipe.precision for recipe in Cpu().recipes()] == ["int4", "int8", "fp16", "bf16", "fp32"]
+
+
+def test_a_recipe_sets_only_keys_that_its_passes_have(recipe: Recipe) -> None:
+    for step in recipe.steps:
+        assert set(step.config) | set(step.options) <= KEYS[step.name]
+
+
+def test_half_precision_is_for_storage_alone() -> None:
+    built = {recipe.precision: recipe.steps[0].config for recipe in Cpu().recipes()}
+    assert built["fp16"] == {"weights": "float16", "activations": "float32"}
+    assert built["bf16"] == {"weights": "bfloat16", "activations": "float32"}
+
+
+def test_this_machine_has_one_processor() -> None:
+    (device,) = Cpu().devices()
+    assert device.kind == "cpu"
+    assert device.name
+    assert device.memory is None or device.memory > 0
+
+
+def test_memory_is_what_the_container_leaves(tmp_path: Path) -> None:
+    assert machine._cgroup_room(tmp_path) is None
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.current").write_text("300\n")
+    assert machine._cgroup_room(tmp_path) is None
+    (tmp_path / "memory.max").write_text("1000\n")
+    (tmp_path / "memory.stat").write_text("anon 200\ninactive_file 50\n")
+    assert machine._cgroup_room(tmp_path) == 750
+
+
+def test_the_runtime_needs_no_options() -> None:
+    assert Cpu().runtime_options() == {}
+
+
+def test_naming_the_provider_loads_nothing_heavy() -> None:
+    code = "import sys, drupe_ep_cpu.plugin as p; p.drupe_execution_providers(); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "drupe_ep_cpu.provider" not in loaded
+    assert not {"numpy", "onnxruntime", "pydantic", "drupe.target"} & set(loaded)
