@@ -1,0 +1,1 @@
+"""onnxruntime-genai for Drupe: the runtime that opens packages, and the pass that makes them."""

@@ -1,0 +1,156 @@
+"""GenaiSession: a package that is open in onnxruntime-genai."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from drupe.api import CheckFailed, Generation, Message, ModelError, Session, Timing, UsageError
+
+
+class GenaiSession(Session):
+    """Generates text with a package.
+
+    max_length: room for so many tokens, prompt and answer together. timing: grows while an answer comes.
+    """
+
+    def __init__(self, module: Any, model: Any, max_length: int, vocab_size: int) -> None:
+        self._og = module
+        self._model = model
+        self._tokenizer = module.Tokenizer(model)
+        self._ends = {int(token) for token in self._tokenizer.eos_token_ids}
+        self._vocab_size = vocab_size
+        self.max_length = max_length
+
+    def stream(self, prompt: str, generation: Generation | None = None) -> Iterator[str]:
+        """Continue `prompt`; text comes as soon as it is whole: a character of several tokens comes in one piece.
+
+        The prompt is checked here, before the first text is asked for. Raises UsageError for a prompt without room for
+        an answer.
+        """
+        generation = generation or Generation()
+        _check(generation)
+        tokens = self.encode(prompt)
+        self._check_room(tokens)
+        return self._answer(tokens, generation)
+
+    def encode(self, prompt: str) -> Sequence[int]:
+        """The prompt's tokens, with the beginning of sequence where the tokenizer puts one before a text.
+
+        A prompt that a chat template made begins with that token already; it is not put there twice.
+        """
+        text = prompt.encode("utf-8", "replace").decode("utf-8")
+        return with_beginning(self._encode(text, special=False), self._encode(text, special=True))
+
+    def _encode(self, text: str, special: bool) -> list[int]:
+        self._tokenizer.update_options(add_special_tokens="true" if special else "false")
+        tokens: list[int] = self._tokenizer.encode(text).tolist()
+        return tokens
+
+    def _check_room(self, tokens: Sequence[int]) -> None:
+        if not tokens:
+            raise UsageError("the prompt is empty")
+        if len(tokens) >= self.max_length:
+            raise UsageError(
+                f"the prompt takes {len(tokens)} tokens, and there is room for {self.max_length}, prompt and answer "
+                "together",
+                cure="shorten the prompt, or raise search.max_length in genai_config.json",
+            )
+
+    def _answer(self, tokens: Sequence[int], generation: Generation) -> Iterator[str]:
+        import numpy
+
+        started = time.perf_counter()
+        self.timing = None
+        stream = self._tokenizer.create_stream()
+        generator = None
+        new, first = 0, started
+        try:
+            generator = self._og.Generator(self._model, self._parameters(len(tokens), generation))
+            generator.append_tokens(numpy.asarray(tokens, dtype=numpy.int32))
+            while new < generation.max_new_tokens and not generator.is_done():
+                if generation.validate and not numpy.isfinite(generator.get_logits()).all():
+                    raise CheckFailed(f"the model's logits are not finite after {len(tokens) + new} tokens")
+                generator.generate_next_token()
+                token = int(generator.get_next_tokens()[0])
+                now = time.perf_counter()
+                new += 1
+                first = now if new == 1 else first
+                self.timing = Timing(len(tokens), new, first - started, now - first)
+                if token in self._ends:
+                    break
+                if text := stream.decode(token):
+                    yield text
+        except RuntimeError as error:
+            raise CheckFailed(f"onnxruntime-genai cannot run the package: {error}") from error
+        finally:
+            generator = None  # before the model, which it holds memory of; also when the caller stops early
+
+    def _parameters(self, prompt_tokens: int, generation: Generation) -> Any:
+        """Search parameters. The cache is allocated for `max_length`, so no more is asked for than can be used."""
+        parameters = self._og.GeneratorParams(self._model)
+        length = min(self.max_length, prompt_tokens + generation.max_new_tokens)
+        options: dict[str, Any] = {"max_length": length, "batch_size": 1, "num_beams": 1}
+        if generation.temperature == 0:
+            options |= {"do_sample": False}
+        else:
+            options |= {
+                "do_sample": True,
+                "temperature": generation.temperature,
+                "top_p": generation.top_p,
+                "top_k": min(generation.top_k, self._vocab_size),
+                "random_seed": generation.seed % 2**31,
+            }
+        parameters.set_search_options(**options)
+        return parameters
+
+    def conversation(self, messages: Sequence[Message]) -> str:
+        """The prompt that the package's chat template makes. Raises ModelError where it has none that works."""
+        document = json.dumps([asdict(message) for message in messages], ensure_ascii=False)
+        try:
+            prompt: str = self._tokenizer.apply_chat_template(document, add_generation_prompt=True)
+        except RuntimeError as error:
+            if "Empty chat template" in str(error):
+                raise ModelError(
+                    "the model has no chat template: it continues text, and was not made for conversations",
+                    cure="drupe generate",
+                ) from error
+            raise ModelError(f"onnxruntime-genai cannot use the model's chat template: {error}") from error
+        return prompt
+
+    def close(self) -> None:
+        self._tokenizer = None
+        self._model = None
+
+
+def with_beginning(plain: list[int], special: list[int]) -> list[int]:
+    """`plain` with what `special` has before it, unless it begins with that already; nothing is put behind a prompt.
+
+    onnxruntime-genai's tokenizer puts an end of sequence there for some models whose own tokenizer does not.
+    """
+    for start in range(len(special) - len(plain) + 1 if plain else 0):
+        if special[start : start + len(plain)] == plain:
+            return plain if plain[:start] == special[:start] else special[:start] + plain
+    return special
+
+
+def open_session(module: Any, model: Any, max_length: int, vocab_size: int) -> GenaiSession:
+    """A session, or CheckFailed where onnxruntime-genai does not read the package's tokenizer."""
+    try:
+        return GenaiSession(module, model, max_length, vocab_size)
+    except RuntimeError as error:
+        raise CheckFailed(f"onnxruntime-genai refuses the package's tokenizer: {error}") from error
+
+
+def _check(generation: Generation) -> None:
+    if generation.max_new_tokens < 1:
+        raise UsageError(f"max_new_tokens is {generation.max_new_tokens}; it must be at least 1")
+    if generation.temperature < 0:
+        raise UsageError(f"temperature is {generation.temperature}; it must be at least 0")
+    if not 0 < generation.top_p <= 1:
+        raise UsageError(f"top_p is {generation.top_p}; it must be above 0 and at most 1")
+    if generation.top_k < 0:
+        raise UsageError(f"top_k is {generation.top_k}; it must be at least 0 (0 for all tokens)")

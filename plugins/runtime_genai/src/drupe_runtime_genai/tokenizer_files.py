@@ -1,0 +1,137 @@
+"""The tokenizer's files as onnxruntime-genai's own tokenizer reads them.
+
+Its tokenizer (onnxruntime-extensions) is stricter than transformers. As of onnxruntime-genai 0.18 it refuses, or reads
+differently:
+
+- a `tokenizer_class` that it does not know. `tokenizer.json` says all that the class would, so the generic class is
+  named instead. transformers 5 writes `TokenizersBackend`, which transformers 4 and older runtimes do not know;
+- no `tokenizer_class`, which it takes for a tokenizer of 2019 and then forgets the chat template and special tokens;
+- `chat_template` as a list of named templates: only the default one stays, and the others go into files of their own,
+  where transformers keeps them today;
+- `chat_template` beside `chat_template.jinja`: it reads the former, transformers the latter, so they are made equal;
+- a key that is null;
+- special tokens that are only in `special_tokens_map.json`, for which its chat templates have no text.
+
+What is read alike by both is left as it is, to the byte.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from drupe.api import ModelError
+
+CONFIG = "tokenizer_config.json"
+VOCABULARY = "tokenizer.json"
+TEMPLATE = "chat_template.jinja"
+SPECIAL_TOKENS = "special_tokens_map.json"
+
+GENERIC_CLASS = "PreTrainedTokenizerFast"
+BPE_CLASSES = frozenset(
+    {
+        "BaichuanTokenizer", "CLIPTokenizer", "CodeGenTokenizer", "CodeLlamaTokenizer", "GPT2Tokenizer",
+        "GPTNeoXTokenizer", "GemmaTokenizer", "InternLM2Tokenizer", "LlamaTokenizer", "Phi3Tokenizer",
+        "PreTrainedTokenizer", "Qwen2Tokenizer", "WhisperTokenizer",
+    }
+)  # fmt: skip
+UNIGRAM_CLASSES = frozenset(
+    {"ChatGLMTokenizer", "DebertaV2Tokenizer", "MarianTokenizer", "T5Tokenizer", "XLMRobertaTokenizer"}
+)
+NULL_MEANS_ABSENT = (
+    "chat_template", "clean_up_tokenization_spaces", "model_max_length", "tiktoken_file", "tokenizer_class",
+)  # fmt: skip
+_KIND = re.compile(rb'"model"\s*:\s*\{\s*"type"\s*:\s*"(\w+)"')
+TOKEN_KEYS = ("bos_token", "eos_token", "unk_token", "pad_token")
+
+
+def readable(files: Mapping[str, Path | bytes]) -> dict[str, Path | bytes]:
+    """The files that have to change for onnxruntime-genai, by name; none where it reads all as they are.
+
+    Raises ModelError where it cannot read the tokenizer in any form.
+    """
+    if VOCABULARY not in files:
+        raise ModelError(
+            "the model has no tokenizer.json, and onnxruntime-genai reads nothing else",
+            cure="save the tokenizer with transformers: AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)",
+        )
+    before = _object(files, CONFIG) or {}
+    config = {key: value for key, value in before.items() if value is not None or key not in NULL_MEANS_ABSENT}
+    changed: dict[str, Path | bytes] = {}
+    config["tokenizer_class"] = _known_class(config.get("tokenizer_class"), _vocabulary_kind(files))
+    for key, token in (_object(files, SPECIAL_TOKENS) or {}).items():
+        if key in TOKEN_KEYS and config.get(key) is None and token is not None:
+            config[key] = token
+    changed.update(_one_template(config, files))
+    if config != before:
+        changed[CONFIG] = _text(config)
+    return changed
+
+
+def _vocabulary_kind(files: Mapping[str, Path | bytes]) -> str | None:
+    """What model.type says; found without parsing many megabytes where the file is laid out as `tokenizers` does."""
+    if match := _KIND.search(read(files[VOCABULARY])):
+        return match.group(1).decode()
+    model = (_object(files, VOCABULARY) or {}).get("model")
+    return str(model.get("type", "BPE")) if isinstance(model, dict) else None
+
+
+def _known_class(name: object, kind: str | None) -> str:
+    """`name` where onnxruntime-genai knows it, or the generic class; the kind of tokenizer.json decides."""
+    plain = name.removesuffix("Fast") if isinstance(name, str) else ""
+    if kind == "BPE":
+        known = plain in BPE_CLASSES or plain in UNIGRAM_CLASSES
+        return str(name) if known else GENERIC_CLASS
+    if kind == "Unigram" and plain in UNIGRAM_CLASSES:
+        return str(name)
+    raise ModelError(
+        f"onnxruntime-genai reads no tokenizer of the kind {kind!r} and the class {name!r}",
+        where=VOCABULARY,
+        cure="leave the pass package-genai out, and run the model with the runtime onnxruntime",
+    )
+
+
+def _one_template(config: dict[str, Any], files: Mapping[str, Path | bytes]) -> dict[str, Path | bytes]:
+    """Make `config["chat_template"]` a single text or absent, and say which files hold the other templates."""
+    template = config.get("chat_template")
+    others: dict[str, Path | bytes] = {}
+    if isinstance(template, list):
+        named = {entry["name"]: entry["template"] for entry in template if isinstance(entry, dict) and len(entry) >= 2}
+        default = named.pop("default", None)
+        others = {
+            f"additional_chat_templates/{name}.jinja": text.encode("utf-8")
+            for name, text in named.items()
+            if re.fullmatch(r"\w[\w.-]*", name)
+        }
+        if default is None:
+            del config["chat_template"]
+        else:
+            config["chat_template"] = default
+    if "chat_template" in config and TEMPLATE in files:
+        config["chat_template"] = read(files[TEMPLATE]).decode("utf-8")
+    return {name: text for name, text in others.items() if name not in files}
+
+
+def read(content: Path | bytes) -> bytes:
+    return content if isinstance(content, bytes) else content.read_bytes()
+
+
+def _object(files: Mapping[str, Path | bytes], name: str) -> dict[str, Any] | None:
+    """The JSON object in a file; None where there is no such file."""
+    if name not in files:
+        return None
+    where = files[name] if isinstance(files[name], Path) else name
+    try:
+        value = json.loads(read(files[name]))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise ModelError(f"{name} is not JSON: {error}", where=where) from error
+    if not isinstance(value, dict):
+        raise ModelError(f"{name} holds no JSON object", where=where)
+    return value
+
+
+def _text(value: object) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
