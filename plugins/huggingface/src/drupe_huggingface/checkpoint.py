@@ -1,0 +1,72 @@
+"""Checkpoint: a folder that transformers' save_pretrained() wrote, with its configuration read and its weights not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from drupe.api import ModelError
+
+from drupe_huggingface.configuration import Configuration
+
+if TYPE_CHECKING:
+    from drupe_onnx.expressions import SafetensorsTensor
+
+POINT_AT_A_CHECKPOINT = "point at a folder with config.json, *.safetensors and tokenizer.json, or at a hub id"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder with config.json and, by and by, safetensors files and a tokenizer.
+
+    config: what config.json says. generation: what generation_config.json says, empty where there is none.
+    """
+
+    folder: Path
+    config: Configuration
+    generation: Configuration
+
+    @classmethod
+    def open(cls, folder: Path) -> Checkpoint:
+        """Read the configuration of the checkpoint in `folder`. Raises ModelError, with the cure, for what is not one."""
+        if not folder.is_dir():
+            raise ModelError(f"there is no folder {folder}", cure=POINT_AT_A_CHECKPOINT)
+        path = folder / "config.json"
+        if not path.is_file():
+            if not any(folder.iterdir()):
+                raise ModelError(f"the folder {folder} is empty", cure=POINT_AT_A_CHECKPOINT)
+            raise ModelError("there is no config.json", where=folder, cure=POINT_AT_A_CHECKPOINT)
+        generation = folder / "generation_config.json"
+        return cls(
+            folder,
+            Configuration.read(path),
+            Configuration.read(generation) if generation.is_file() else Configuration(generation, {}),
+        )
+
+    @property
+    def model_type(self) -> str:
+        """transformers' name for the kind of configuration ("qwen2")."""
+        return self.config.text("model_type")
+
+    @property
+    def architectures(self) -> tuple[str, ...]:
+        """The classes that config.json names ("Qwen2ForCausalLM"); empty where it names none."""
+        return self.config.texts("architectures")
+
+    def tokens(self, key: str) -> tuple[int, ...]:
+        """Token ids such as `eos_token_id`; generation_config.json has the last word, as it has in generate()."""
+        return self.generation.tokens(key) or self.config.tokens(key)
+
+    def tensors(self) -> Mapping[str, SafetensorsTensor]:
+        """Where each tensor lies in the safetensors files. Headers are checked, weights are not read.
+
+        Raises ModelError for files that are broken, missing or pickles.
+        """
+        from drupe_onnx.safetensors import open_checkpoint
+
+        return open_checkpoint(self.folder)
+
+    def weight_files(self) -> list[Path]:
+        return sorted(self.folder.glob("*.safetensors"))

@@ -1,0 +1,49 @@
+"""From what a user typed to a checkpoint's folder."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from drupe.api import Model, ModelError
+
+from drupe_huggingface.checkpoint import POINT_AT_A_CHECKPOINT, Checkpoint
+
+HUB_ID = re.compile(r"[A-Za-z0-9_][\w.-]*(/[\w.-]+)?", re.ASCII)
+
+
+def resolve(reference: str, options: Mapping[str, Any]) -> Model | None:
+    """The model of kind `hf` that `reference` names; None for what other plugins may know.
+
+    options: `revision`, `token` and `cache_dir`, for the hub. Raises ModelError for a path that is not a checkpoint and for a
+    hub id that cannot be had.
+    """
+    path = Path(reference).expanduser()
+    if (path / "model.onnx").is_file() or path.is_file() or "://" in reference:
+        return None
+    if not path.is_dir():
+        path = _download(reference, options)
+    return Model("hf", path, payload=Checkpoint.open(path))
+
+
+def _download(reference: str, options: Mapping[str, Any]) -> Path:
+    if looks_like_a_path(reference):
+        raise ModelError(f"there is no folder {reference}", cure=POINT_AT_A_CHECKPOINT)
+    if not HUB_ID.fullmatch(reference) or "--" in reference or ".." in reference:
+        raise ModelError(f"'{reference}' is neither a folder nor a hub id", cure=POINT_AT_A_CHECKPOINT)
+    from drupe_huggingface.hub import download
+
+    return download(reference, options)
+
+
+def looks_like_a_path(reference: str) -> bool:
+    """Whether a reference that is nowhere on disk was meant to be there all the same."""
+    if reference.startswith((".", "~", "/", "\\")) or Path(reference).is_absolute():
+        return True
+    separators = [separator for separator in (os.sep, os.altsep) if separator]
+    if reference.endswith(tuple(separators)) or "\\" in reference or reference.count("/") > 1:
+        return True
+    return any(separator in reference for separator in separators) and Path(reference).parent.is_dir()

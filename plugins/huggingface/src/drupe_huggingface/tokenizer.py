@@ -1,0 +1,61 @@
+"""Which files of a checkpoint go into a package beside the graph: the tokenizer's, the generation defaults, the licence."""
+
+from __future__ import annotations
+
+import importlib.util
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from drupe.api import ModelError
+
+CARRIED = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
+    "chat_template.jinja", "chat_template.json", "generation_config.json",
+)  # fmt: skip
+CARRIED_PATTERNS = ("additional_chat_templates/*.jinja", "LICENSE*", "LICENCE*", "NOTICE*")
+SENTENCEPIECE = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
+
+CONVERSION = (
+    "import sys; from transformers import AutoTokenizer; "
+    "AutoTokenizer.from_pretrained(sys.argv[1]).backend_tokenizer.save(sys.argv[2])"
+)
+
+
+def package_files(folder: Path) -> Mapping[str, Path | bytes]:
+    """The files to put beside the graph, by their name in the package; a tokenizer is always among them.
+
+    A lone tokenizer.model is converted where transformers is installed. Raises ModelError where there is no tokenizer that the
+    runtime could read.
+    """
+    files: dict[str, Path | bytes] = {name: folder / name for name in CARRIED if (folder / name).is_file()}
+    for pattern in CARRIED_PATTERNS:
+        files.update((path.relative_to(folder).as_posix(), path) for path in sorted(folder.glob(pattern)) if path.is_file())
+    if "tokenizer.json" not in files:
+        files["tokenizer.json"] = _converted(folder)
+    return files
+
+
+def _converted(folder: Path) -> bytes:
+    """The tokenizer.json that transformers makes of an older tokenizer, in a process of its own for its memory's sake."""
+    source = next((name for name in SENTENCEPIECE if (folder / name).is_file()), None)
+    if source is None:
+        raise ModelError(
+            "there is no tokenizer.json", where=folder, cure="copy the tokenizer's files into the checkpoint's folder"
+        )
+    command = [sys.executable, "-c", CONVERSION, str(folder)]
+    by_hand = shlex.join(["python", *command[1:], str(folder / "tokenizer.json")])
+    cure = f"pip install transformers sentencepiece protobuf, then run: {by_hand}"
+    what = f"there is {source}, but no tokenizer.json, which the runtime reads"
+    if importlib.util.find_spec("transformers") is None:
+        raise ModelError(what, where=folder, cure=cure)
+    with tempfile.TemporaryDirectory() as scratch:
+        made = Path(scratch) / "tokenizer.json"
+        done = subprocess.run([*command, str(made)], capture_output=True, text=True, check=False)
+        if done.returncode or not made.is_file():
+            reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+            raise ModelError(f"{what}, and transformers could not convert it: {reason}", where=folder, cure=cure)
+        return made.read_bytes()

@@ -1,0 +1,1 @@
+"""Lazy ONNX decoder graphs from checkpoints, with architectures as data."""

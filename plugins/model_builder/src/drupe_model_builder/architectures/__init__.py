@@ -1,0 +1,60 @@
+"""Which architectures there are: a function for each `model_type`, from config.json to a recipe.
+
+A new one is a file beside this one and a line in ARCHITECTURES.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from drupe.api import ModelError, nearest
+from drupe_huggingface import Checkpoint, Configuration
+
+from drupe_model_builder.architectures.granite import granite
+from drupe_model_builder.architectures.llama import llama
+from drupe_model_builder.architectures.mistral import mistral
+from drupe_model_builder.architectures.qwen2 import qwen2
+from drupe_model_builder.architectures.qwen3 import qwen3
+from drupe_model_builder.recipe import DecoderRecipe
+
+ARCHITECTURES: Mapping[str, Callable[[Configuration], DecoderRecipe]] = {
+    "granite": granite,
+    "llama": llama,
+    "mistral": mistral,
+    "qwen2": qwen2,
+    "qwen3": qwen3,
+}
+OTHER_WAYS = "drupe plugins lists what is installed; a plugin that exports this architecture to ONNX adds the way"
+
+
+def recipe_for(checkpoint: Checkpoint) -> DecoderRecipe:
+    """The recipe of a checkpoint's decoder. Raises ModelError for an architecture or a setting that is not supported."""
+    config = checkpoint.config
+    model_type = checkpoint.model_type
+    if model_type not in ARCHITECTURES:
+        raise ModelError(f"the architecture '{_name(checkpoint)}' is not supported; {_near(model_type)}", where=config.path, cure=OTHER_WAYS)
+    if checkpoint.architectures and not any(name.endswith("ForCausalLM") for name in checkpoint.architectures):
+        raise ModelError(
+            f"{_name(checkpoint)} does not generate text; only ...ForCausalLM models are supported",
+            where=config.path,
+            cure=OTHER_WAYS,
+        )
+    quantized = config.section("quantization_config")
+    if quantized is not None:
+        method = quantized.get("quant_method") or "unknown"
+        raise ModelError(
+            f"the checkpoint is already quantized (quant_method '{method}'), which cannot be read yet",
+            where=config.path,
+            cure="use the checkpoint it was made from, in float16, bfloat16 or float32",
+        )
+    return ARCHITECTURES[model_type](config)
+
+
+def _name(checkpoint: Checkpoint) -> str:
+    return ", ".join(checkpoint.architectures) or checkpoint.model_type
+
+
+def _near(model_type: str) -> str:
+    close = nearest(model_type, ARCHITECTURES)
+    known = ", ".join(ARCHITECTURES)
+    return f"near ones that are: {', '.join(close)}" if close else f"supported are: {known}"

@@ -1,0 +1,18 @@
+"""Mistral 7B and Mistral Nemo: Llama without biases, and with a sliding window unless the configuration says null."""
+
+from __future__ import annotations
+
+from drupe_huggingface import Configuration
+
+from drupe_model_builder.architectures.common import decoder, sliding_window
+from drupe_model_builder.recipe import DecoderRecipe
+
+
+def mistral(config: Configuration) -> DecoderRecipe:
+    window = sliding_window(config, 4096)
+    return decoder(
+        config,
+        context_length=131072,
+        kv_heads=8,
+        windows=(window,) * config.integer("num_hidden_layers"),
+    )

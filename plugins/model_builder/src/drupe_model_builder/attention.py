@@ -1,0 +1,182 @@
+"""Grouped-query attention: projections, q/k norms and rotary embedding around GroupQueryAttention."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from drupe.api import ModelError
+from drupe_onnx import ir
+
+from drupe_model_builder.graph import MICROSOFT, GraphBuilder
+from drupe_model_builder.inputs import BATCH, PAST, SEQUENCE, TOTAL, Lengths
+from drupe_model_builder.linear import linear
+from drupe_model_builder.norms import rms_norm
+from drupe_model_builder.precision import element_name
+from drupe_model_builder.recipe import DecoderRecipe
+from drupe_model_builder.rotary import RotaryCache
+
+OPERATOR = "GroupQueryAttention"
+ROTATED_MULTIPLE = 16  # GroupQueryAttention rotates heads of a multiple of this size only, on every provider
+COS, SIN = "rotary.cos_cache", "rotary.sin_cache"
+
+
+@dataclass(frozen=True)
+class AttentionForm:
+    """What GroupQueryAttention does itself on a target; the graph does the rest beforehand.
+
+    packed: takes query, key and value as one. rotates: embeds positions. norms: applies q/k norms.
+    """
+
+    packed: bool
+    rotates: bool
+    norms: bool
+
+
+def choose_form(graph: GraphBuilder, recipe: DecoderRecipe) -> AttentionForm:
+    """The form that leaves most to the operator. Raises ModelError where the target serves none."""
+    # What happens before attention splits the packed projection: a norm in the graph means that the rotation, inside or not,
+    # finds query, key and value apart.
+    inside = [AttentionForm(True, True, True)] if recipe.qk_norm else [AttentionForm(True, True, False)]
+    apart = [AttentionForm(False, True, False), AttentionForm(False, False, False)]
+    window = min((window for window in recipe.windows if window), default=None)
+    for form in (*inside, *apart):
+        if form.rotates and recipe.head_dim % ROTATED_MULTIPLE:
+            continue
+        types = _input_types(graph, form)
+        attributes = _attributes(recipe, form, window)
+        if graph.serves(OPERATOR, *types, domain=MICROSOFT, outputs=[graph.dtype] * 3, **attributes):
+            return form
+    raise ModelError(
+        f"the target has no {OPERATOR} for {element_name(graph.dtype)} activations, and no other attention is built",
+        cure="choose a precision with other activations; drupe providers lists them",
+    )
+
+
+def _input_types(graph: GraphBuilder, form: AttentionForm) -> list[ir.DataType | None]:
+    """The types of the inputs that `_inputs` gives, in its order."""
+    kind, lengths = graph.dtype, ir.DataType.INT32
+    apart = None if form.packed else kind
+    tables = kind if form.rotates else None
+    types = [kind, apart, apart, kind, kind, lengths, lengths, tables, tables]
+    return [*types, *[None] * 5, kind, kind] if form.norms else types
+
+
+def _attributes(recipe: DecoderRecipe, form: AttentionForm, window: int | None) -> dict[str, Any]:
+    attributes: dict[str, Any] = {
+        "num_heads": recipe.heads,
+        "kv_num_heads": recipe.kv_heads,
+        "scale": recipe.attention_scale,
+        "do_rotary": int(form.rotates),
+    }
+    if window is not None:
+        attributes["local_window_size"] = window
+    if form.norms:
+        attributes["qk_norm_epsilon"] = recipe.norm_epsilon
+    return attributes
+
+
+class Attention:
+    """The attention half of every block of one decoder."""
+
+    def __init__(self, graph: GraphBuilder, recipe: DecoderRecipe, form: AttentionForm, lengths: Lengths) -> None:
+        self.graph = graph
+        self.recipe = recipe
+        self.form = form
+        self.lengths = lengths
+        self.past = [self._past(layer) for layer in range(recipe.layers)]
+        self.present: list[tuple[ir.Value, ir.Value]] = []
+
+    def __call__(self, x: ir.Value, layer: int) -> ir.Value:
+        """What the heads of `layer` make of x [batch, sequence, hidden]: [batch, sequence, heads * head_dim]."""
+        prefix = self.recipe.tensor(layer, "self_attn")
+        projected = self._project(x, layer, prefix)
+        shape = [BATCH, self.recipe.kv_heads, TOTAL, self.recipe.head_dim]
+        kind = self.graph.dtype
+        out, key, value = self.graph.nodes(
+            OPERATOR,
+            self._inputs(projected, layer),
+            f"{prefix}/{OPERATOR}",
+            [(kind, [BATCH, SEQUENCE, self.recipe.query_size]), (kind, shape), (kind, shape)],
+            domain=MICROSOFT,
+            **_attributes(self.recipe, self.form, self.recipe.windows[layer]),
+        )
+        self.present.append((key, value))
+        return out
+
+    def name_outputs(self) -> None:
+        """Make the grown caches outputs of the graph."""
+        for layer, (key, value) in enumerate(self.present):
+            self.graph.output(key, f"present.{layer}.key")
+            self.graph.output(value, f"present.{layer}.value")
+
+    def _past(self, layer: int) -> tuple[ir.Value, ir.Value]:
+        shape = [BATCH, self.recipe.kv_heads, PAST, self.recipe.head_dim]
+        names = (f"past_key_values.{layer}.{part}" for part in ("key", "value"))
+        key, value = (self.graph.input(name, self.graph.dtype, shape) for name in names)
+        return key, value
+
+    def _inputs(self, projected: Sequence[ir.Value | None], layer: int) -> list[ir.Value | None]:
+        inputs = [*projected, *self.past[layer], self.lengths.last_keys(), self.lengths.total()]
+        inputs += self._tables() if self.form.rotates else [None, None]
+        if self.form.norms:
+            names = self.recipe.names
+            norms = (self.recipe.tensor(layer, name) for name in (names.query_norm, names.key_norm))
+            inputs += [None] * 5 + [self.graph.vector(name) for name in norms]
+        while inputs[-1] is None:
+            inputs.pop()
+        return inputs
+
+    def _project(self, x: ir.Value, layer: int, prefix: str) -> list[ir.Value | None]:
+        """Query, key and value as the operator takes them: one and two blanks, or three."""
+        recipe = self.recipe
+        names = [recipe.tensor(layer, name) for name in (recipe.names.query, recipe.names.key, recipe.names.value)]
+        sizes = [recipe.query_size, recipe.kv_size, recipe.kv_size]
+        shape = [BATCH, SEQUENCE, sum(sizes)]
+        packed = linear(
+            self.graph, x, names, f"{prefix}.qkv_proj", shape, role="attention.qkv", bias=recipe.qkv_bias
+        )
+        if self.form.packed:
+            return [packed, None, None]
+        kinds = [(self.graph.dtype, [BATCH, SEQUENCE, size]) for size in sizes]
+        query, key, value = self.graph.nodes(
+            "Split", [packed, self.graph.integers(sizes)], f"{prefix}/Split", kinds, axis=-1
+        )
+        if recipe.qk_norm:
+            query = self._normed(query, recipe.tensor(layer, recipe.names.query_norm), recipe.heads)
+            key = self._normed(key, recipe.tensor(layer, recipe.names.key_norm), recipe.kv_heads)
+        if not self.form.rotates:
+            query = self._rotated(query, f"{prefix}/RotateQuery", recipe.heads)
+            key = self._rotated(key, f"{prefix}/RotateKey", recipe.kv_heads)
+        return [query, key, value]
+
+    def _normed(self, x: ir.Value, weight: str, heads: int) -> ir.Value:
+        """Each head's RMS norm: [batch, sequence, heads * head_dim] by way of a shape with the heads apart."""
+        graph, size = self.graph, self.recipe.head_dim
+        name = weight.removesuffix(".weight")
+        apart = graph.node(
+            "Reshape", [x, graph.integers([0, 0, heads, size])], f"{name}/Heads", [BATCH, SEQUENCE, heads, size]
+        )
+        normed = rms_norm(graph, apart, weight, self.recipe.norm_epsilon)
+        return graph.node(
+            "Reshape", [normed, graph.integers([0, 0, heads * size])], f"{name}/Joined", [BATCH, SEQUENCE, heads * size]
+        )
+
+    def _rotated(self, x: ir.Value, name: str, heads: int) -> ir.Value:
+        cos, sin = self._tables()
+        partial = self.recipe.rotary.dim != self.recipe.head_dim
+        attributes = {"num_heads": heads, "rotary_embedding_dim": self.recipe.rotary.dim} if partial else {}
+        inputs = [x, self.lengths.positions(), cos, sin]
+        shape = [BATCH, SEQUENCE, heads * self.recipe.head_dim]
+        return self.graph.node("RotaryEmbedding", inputs, name, shape, domain=MICROSOFT, **attributes)
+
+    def _tables(self) -> list[ir.Value | None]:
+        recipe = self.recipe
+        length, rotary = recipe.context_length, recipe.rotary
+        return [
+            self.graph.initializer(
+                name, RotaryCache(function, length, rotary.frequencies, rotary.scaling, self.graph.dtype)
+            )
+            for name, function in ((COS, "cos"), (SIN, "sin"))
+        ]

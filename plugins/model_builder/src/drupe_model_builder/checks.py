@@ -1,0 +1,82 @@
+"""Whether a checkpoint's tensors are those that its recipe wants, before any of them is used."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from drupe.api import ModelError
+from drupe_huggingface import Checkpoint
+from drupe_onnx import Expression
+
+from drupe_model_builder.precision import READABLE, element_name
+from drupe_model_builder.recipe import DecoderRecipe
+
+# Buffers that older versions of transformers saved although they follow from the configuration.
+DERIVED = re.compile(r".*\.(rotary_emb\.inv_freq|rotary_emb\.(cos|sin)_cached|self_attn\.(masked_)?bias)")
+SHOWN = 5
+
+
+def weights_of(checkpoint: Checkpoint, recipe: DecoderRecipe) -> Mapping[str, Expression]:
+    """The recipe's tensors by name. Raises ModelError where one is missing, misshapen, not floating-point, or left over."""
+    held: dict[str, Expression] = dict(checkpoint.tensors())
+    _settle_tied_head(held, recipe)
+    wanted = recipe.tensors()
+    _refuse_missing(checkpoint, wanted, held, recipe)
+    for name, shape in wanted.items():
+        _refuse_misfit(checkpoint, name, shape, held[name])
+    extra = [name for name in held if name not in wanted and not DERIVED.fullmatch(name)]
+    if extra:
+        raise ModelError(
+            f"the checkpoint holds {_count(extra)} that a {recipe.model_type} model of this configuration does not have: {_list(extra)}",
+            where=checkpoint.folder,
+            cure="check config.json: leaving weights out in silence would change what the model computes",
+        )
+    return held
+
+
+def _settle_tied_head(held: dict[str, Expression], recipe: DecoderRecipe) -> None:
+    """One tensor for embedding and head where they are tied: config.json decides that, whatever copies the files hold."""
+    if recipe.tied and recipe.names.head in held:
+        head = held.pop(recipe.names.head)
+        held.setdefault(recipe.names.embedding, head)
+
+
+def _refuse_missing(
+    checkpoint: Checkpoint, wanted: Iterable[str], held: Mapping[str, Expression], recipe: DecoderRecipe
+) -> None:
+    missing = [name for name in wanted if name not in held]
+    if not missing:
+        return
+    cure = "check config.json against the safetensors files; download the checkpoint again if one is incomplete"
+    if missing == [recipe.names.head]:
+        cure = 'set "tie_word_embeddings": true in config.json if the head shares the embedding\'s weights'
+    elif len(missing) == len(list(wanted)):
+        cure = f"the files hold other names, such as {next(iter(held), 'none at all')}: save the causal language model itself"
+    raise ModelError(
+        f"the checkpoint lacks {_count(missing)} that config.json asks for: {_list(missing)}", where=checkpoint.folder, cure=cure
+    )
+
+
+def _refuse_misfit(checkpoint: Checkpoint, name: str, shape: tuple[int, ...], tensor: Expression) -> None:
+    if tuple(tensor.shape) != shape:
+        raise ModelError(
+            f"the tensor {name} has the shape {list(tensor.shape)}, but config.json asks for {list(shape)}",
+            where=checkpoint.folder,
+            cure="check that config.json belongs to these files",
+        )
+    if tensor.dtype not in READABLE:
+        raise ModelError(
+            f"the tensor {name} holds {element_name(tensor.dtype)}, not floating-point weights",
+            where=checkpoint.folder,
+            cure="use the checkpoint in float16, bfloat16 or float32",
+        )
+
+
+def _count(names: list[str]) -> str:
+    return "a tensor" if len(names) == 1 else f"{len(names)} tensors"
+
+
+def _list(names: list[str]) -> str:
+    rest = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,0 +1,66 @@
+"""The one graph that all recipes become: embedding, blocks, final norm, head."""
+
+from __future__ import annotations
+
+from drupe_onnx import ir
+
+from drupe_model_builder.attention import Attention, choose_form
+from drupe_model_builder.ends import drop_all_but_last, embed, logits, scaled
+from drupe_model_builder.graph import GraphBuilder, dims
+from drupe_model_builder.inputs import Lengths
+from drupe_model_builder.linear import linear
+from drupe_model_builder.mlp import gated_mlp
+from drupe_model_builder.norms import add_and_norm, rms_norm
+from drupe_model_builder.recipe import DecoderRecipe
+
+
+def build(graph: GraphBuilder, recipe: DecoderRecipe, *, all_logits: bool) -> ir.Model:
+    """The decoder's graph, with lazy weights. Raises ModelError where the target cannot run it.
+
+    Without `all_logits` only each row's last token goes on behind the last attention, which still sees all of them.
+    """
+    form = choose_form(graph, recipe)
+    lengths = Lengths(graph, positions=not form.rotates)
+    attention = Attention(graph, recipe, form, lengths)
+    x, residual = embed(graph, recipe, lengths.ids), None
+    for layer in range(recipe.layers):
+        last = layer == recipe.layers - 1 and not all_logits
+        index = lengths.last_tokens() if last else None
+        with graph.block(layer):
+            x, residual = _block(graph, recipe, attention, x, residual, layer, index)
+    x, _ = add_and_norm(graph, x, residual, recipe.names.final_norm, recipe.norm_epsilon)
+    graph.output(logits(graph, recipe, x), "logits")
+    attention.name_outputs()
+    return graph.model("decoder")
+
+
+def _block(
+    graph: GraphBuilder,
+    recipe: DecoderRecipe,
+    attention: Attention,
+    x: ir.Value,
+    residual: ir.Value | None,
+    layer: int,
+    last_token: ir.Value | None,
+) -> tuple[ir.Value, ir.Value]:
+    """What the block's MLP adds, and the residual that it is to be added to; the next norm adds them up.
+
+    x, residual: the same of the block before; the embedding and None for the first one.
+    last_token: where to find the only token that goes on; None for all of them.
+    """
+    names = recipe.names
+    input_norm, mlp_norm, output = (recipe.tensor(layer, name) for name in (names.input_norm, names.mlp_norm, names.output))
+    if residual is None:
+        residual = x
+        x = rms_norm(graph, x, input_norm, recipe.norm_epsilon)
+    else:
+        x, residual = add_and_norm(graph, x, residual, input_norm, recipe.norm_epsilon)
+    x = attention(x, layer)
+    if last_token is not None:
+        x = drop_all_but_last(graph, x, last_token, recipe.tensor(layer, "self_attn"))
+        residual = drop_all_but_last(graph, residual, last_token, recipe.tensor(layer, "residual"))
+    x = linear(graph, x, [output], output, dims(residual), role="attention.output", bias=recipe.output_bias)
+    x = scaled(graph, x, recipe.residual_scale, output)
+    x, residual = add_and_norm(graph, x, residual, mlp_norm, recipe.norm_epsilon)
+    x = scaled(graph, gated_mlp(graph, recipe, x, layer), recipe.residual_scale, recipe.tensor(layer, "mlp"))
+    return x, residual

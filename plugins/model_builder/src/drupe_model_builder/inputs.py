@@ -1,0 +1,62 @@
+"""The graph's inputs besides weights and caches, and what follows from the attention mask."""
+
+from __future__ import annotations
+
+from drupe_onnx import ir
+
+from drupe_model_builder.graph import GraphBuilder
+
+BATCH, SEQUENCE, PAST, TOTAL = "batch", "sequence", "past", "total"
+INT32, INT64 = ir.DataType.INT32, ir.DataType.INT64
+
+
+class Lengths:
+    """How long each row of the batch is, out of attention_mask [batch, total], whose padding is on the right.
+
+    Past and new tokens count together. Where the caches were made for padded rows, the mask has its zeros in the middle, and the
+    sum is still the number of tokens: the runtime writes each row's new token behind its own last one.
+    """
+
+    def __init__(self, graph: GraphBuilder, *, positions: bool) -> None:
+        self._graph = graph
+        self.ids = graph.input("input_ids", INT64, [BATCH, SEQUENCE])
+        mask = graph.input("attention_mask", INT64, [BATCH, TOTAL])
+        self._positions = graph.input("position_ids", INT64, [BATCH, SEQUENCE]) if positions else None
+        name = "attention_mask"
+        self._counts = graph.node(
+            "ReduceSum", [mask, graph.integers([1])], f"{name}/Count", [BATCH], dtype=INT64, keepdims=0
+        )
+        last = graph.node("Sub", [self._counts, graph.integers([1])], f"{name}/Last", [BATCH], dtype=INT64)
+        self._last_keys = graph.node("Cast", [last], f"{name}/LastKeys", [BATCH], dtype=INT32, to=INT32)
+        shape = graph.node("Shape", [mask], f"{name}/Shape", [2], dtype=INT64)
+        total = graph.node("Gather", [shape, graph.integers(1)], f"{name}/Total", [], dtype=INT64, axis=0)
+        self._total = graph.node("Cast", [total], f"{name}/TotalLength", [], dtype=INT32, to=INT32)
+
+    def last_keys(self) -> ir.Value:
+        """int32 [batch]: the index of each row's last token, what GroupQueryAttention calls seqlens_k."""
+        return self._last_keys
+
+    def total(self) -> ir.Value:
+        """int32 scalar: the length of the longest row."""
+        return self._total
+
+    def positions(self) -> ir.Value:
+        """int64 [batch, sequence]: the input position_ids, which there is only where the graph rotates by itself."""
+        assert self._positions is not None
+        return self._positions
+
+    def last_tokens(self) -> ir.Value:
+        """int64 [batch, 1, 1]: where in input_ids each row's last token is; an index for GatherND.
+
+        The longest row has it at the end; another as much before that as it is shorter, and at 0 where one token a row comes in.
+        """
+        graph, name = self._graph, "last_token"
+        longest = graph.node("ReduceMax", [self._counts], f"{name}/Longest", [1], dtype=INT64, keepdims=1)
+        short = graph.node("Sub", [self._counts, longest], f"{name}/Short", [BATCH], dtype=INT64)
+        width = graph.node("Shape", [self.ids], f"{name}/Width", [1], dtype=INT64, start=1, end=2)
+        end = graph.node("Sub", [width, graph.integers([1])], f"{name}/End", [1], dtype=INT64)
+        at = graph.node("Add", [short, end], f"{name}/At", [BATCH], dtype=INT64)
+        index = graph.node("Max", [at, graph.integers([0])], f"{name}/Index", [BATCH], dtype=INT64)
+        return graph.node(
+            "Unsqueeze", [index, graph.integers([1, 2])], f"{name}/Indices", [BATCH, 1, 1], dtype=INT64
+        )

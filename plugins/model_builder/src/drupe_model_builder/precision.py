@@ -1,0 +1,43 @@
+"""Element types of a graph: what it computes in, and what its matrices are stored in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from drupe.api import ModelError, Target, UsageError
+from drupe_onnx import ir
+
+FLOATS = {"float32": ir.DataType.FLOAT, "float16": ir.DataType.FLOAT16, "bfloat16": ir.DataType.BFLOAT16}
+READABLE = (*FLOATS.values(), ir.DataType.DOUBLE)
+
+
+def element_name(dtype: ir.DataType) -> str:
+    """The name that capability tables use."""
+    return {ir.DataType.FLOAT: "float32", ir.DataType.DOUBLE: "float64"}.get(dtype, dtype.name.lower())
+
+
+@dataclass(frozen=True)
+class Precision:
+    """activations: what values and vectors (norms, biases) are. weights: what matrices are stored in; None for what they have."""
+
+    activations: ir.DataType
+    weights: ir.DataType | None
+
+    def stored(self, dtype: ir.DataType) -> ir.DataType:
+        """What a matrix of the checkpoint is stored in. float64 is nobody's weight type and becomes float32."""
+        if self.weights is not None:
+            return self.weights
+        return ir.DataType.FLOAT if dtype == ir.DataType.DOUBLE else dtype
+
+
+def choose(weights: str | None, activations: str | None, target: Target) -> Precision:
+    """The precision for a target. Raises UsageError for activations that it does not compute in."""
+    served = target.capabilities.activations
+    if not served:
+        raise ModelError(f"the provider '{target.provider}' computes in no floating-point type")
+    if activations is not None and activations not in served:
+        raise UsageError(
+            f"the provider '{target.provider}' does not compute in {activations}",
+            cure=f"activations: {' or '.join(served)}",
+        )
+    return Precision(FLOATS[activations or served[0]], FLOATS[weights] if weights else None)
