@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -44,6 +45,7 @@ def main(arguments: list[str]) -> int:
     if not arguments or arguments[0] not in commands:
         sys.stderr.write(USAGE)
         return 2
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that what it started ends with it
     try:
         return commands[arguments[0]](arguments[1:])
     except KeyboardInterrupt:
@@ -190,15 +192,21 @@ def pip(*what: str) -> int:
         text=True,
         errors="replace",
     ) as process:
-        for line in process.stdout or ():
-            said.append(line)
-            if terminal:
-                show(line.strip())
+        try:
+            for line in process.stdout or ():
+                said.append(line)
+                if terminal:
+                    show(line.strip())
+        except BaseException:
+            process.terminate()  # two of them must never work on one .venv
+            raise
     if terminal:
         show("")
     if process.returncode:
         sys.stderr.write("".join(said))
-        return refuse(f"pip could not install (exit status {process.returncode}); what it said is above.")
+        return refuse(
+            f"pip failed; what it said is above. If an earlier run was killed half-way, delete {VENV} and try again."
+        )
     return 0
 
 
