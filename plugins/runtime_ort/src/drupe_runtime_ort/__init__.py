@@ -1,0 +1,1 @@
+"""onnxruntime for Drupe: opens ONNX models on a target and runs them."""
