@@ -141,8 +141,22 @@ def preview(request: Request) -> Preview:
 
 
 def resolve(reference: str, options: Mapping[str, Any]) -> Model:
-    """The model that `reference` names. All plugins are asked, and exactly one has to know it."""
-    answers = list(registry().ask("drupe_resolve_model", reference=reference, options=options))
+    """The model that `reference` names. All plugins are asked, and exactly one has to know it.
+
+    A plugin that would take it, but finds it broken, raises; that counts where no other one takes it.
+    """
+    found, answers, complaints = registry(), [], []
+    for plugin in found.plugins:
+        if plugin.reason:
+            continue
+        try:
+            model = found.ask_one(plugin, "drupe_resolve_model", reference=reference, options=options)
+        except ModelError as error:
+            complaints.append(error)
+        else:
+            answers += [(plugin, model)] if model is not None else []
+    if not answers and complaints:
+        raise complaints[0]
     if not answers:
         raise ModelError(
             f"'{reference}' is not a model that any installed plugin knows",
@@ -151,8 +165,8 @@ def resolve(reference: str, options: Mapping[str, Any]) -> Model:
     if len(answers) > 1:
         owners = " and ".join(plugin.distribution for plugin, _ in answers)
         raise PluginError(f"'{reference}' is claimed by {owners}", cure="uninstall one of them, or set DRUPE_PLUGINS")
-    model: Model = answers[0][1]
-    return model
+    answer: Model = answers[0][1]
+    return answer
 
 
 @contextmanager

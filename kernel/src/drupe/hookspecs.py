@@ -70,7 +70,8 @@ def drupe_commands() -> list[Ref]:  # type: ignore[empty-body]
 def drupe_resolve_model(reference: str, options: Mapping[str, Any]) -> Model | None:
     """Make a Model of what a user typed, or None for what is not yours.
 
-    All plugins are asked; two that claim one reference are an error that names both.
+    All plugins are asked; two that claim one reference are an error that names both. Raise ModelError for what would be
+    yours but is broken: it is shown where no other plugin takes the reference.
     """
 
 

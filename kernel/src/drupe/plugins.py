@@ -219,8 +219,7 @@ def _load(manager: pluggy.PluginManager, entry: metadata.EntryPoint, distributio
     except BaseException as error:  # a plugin may do anything when it is imported, exit included
         if manager.has_plugin(entry.name):
             manager.unregister(name=entry.name)
-        reason = f"{type(error).__name__}: {error}"
-        return Plugin(entry.name, name, version, reason, _install(error, name))
+        return Plugin(entry.name, name, version, _reason(error), _install(error, name))
     return Plugin(entry.name, name, version)
 
 
@@ -258,6 +257,11 @@ def _wants_another_kernel(distribution: metadata.Distribution) -> str | None:
     return None
 
 
+def _reason(error: BaseException) -> str:
+    """An error in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
 def _install(error: BaseException, distribution: str) -> str:
     """The command that most likely mends a failed import."""
     if isinstance(error, ModuleNotFoundError) and error.name:
@@ -274,9 +278,7 @@ def _read_tables(found: Registry) -> None:
             refs = [(table, ref) for hook, table in TABLES.items() for ref in found.ask_one(plugin, hook) or ()]
         except Exception as error:
             found.manager.unregister(name=plugin.name)
-            found.plugins[at] = replace(
-                plugin, reason=f"{type(error).__name__}: {error}", cure=_install(error, plugin.distribution)
-            )
+            found.plugins[at] = replace(plugin, reason=_reason(error), cure=_install(error, plugin.distribution))
             continue
         for table, ref in refs:
             getattr(found, table).add(ref, plugin)

@@ -1,0 +1,178 @@
+"""The engine, with a third party's plugin: plans are checked, output is whole or absent, failures look like failures."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+
+def optimize(site, source, out, *more):
+    return site.run("optimize", source, "-o", out, "--provider", "paper", *more)
+
+
+def leftovers(folder: Path) -> list[str]:
+    return [each.name for each in folder.iterdir() if "drupe" in each.name]
+
+
+def test_the_main_job(acme, source, tmp_path):
+    out = tmp_path / "out"
+    done = optimize(acme, source, out, "--precision", "plain")
+    assert done.returncode == 0, done.stderr
+    assert (out / "model.txt").read_text() == "hello -- anonymous"
+    record = json.loads((out / "drupe.json").read_text())
+    assert record["passes"][0] == {
+        "name": "sign",
+        "brought_by": "acme 1.0",
+        "revision": 1,
+        "config": {"by": "anonymous"},
+    }
+    assert record["files"]["model.txt"]["bytes"] == 18
+    assert record["check"]["text"].endswith("hello -- anonymous")
+    assert leftovers(tmp_path) == []
+
+
+def test_the_plan_is_shown_without_writing_anything(acme, source, tmp_path):
+    shown = acme.run("optimize", source, "--provider", "paper", "--precision", "plain", "--plan", "--json")
+    assert json.loads(shown.stdout)["passes"][0]["name"] == "sign"
+    assert not (tmp_path / "package").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (("--precision", "int3"), 2, "no recipe for precision 'int3'"),
+        (("--precision", "twice"), 4, "needs signed = no, but the model has signed = yes"),
+        (("--precision", "odd"), 2, "did you mean by?"),
+        (("--precision", "plain", "--quality", "best"), 2, "--quality means nothing"),
+        (("--provider", "papper", "--precision", "plain"), 2, "did you mean paper?"),
+        (("--device", "gpu", "--precision", "plain"), 2, "device"),
+        (("--precision", "plain", "--blok-size", "32"), 2, "--block-size"),
+        (("--precision", "plain", "--trust_remote_code"), 2, "never runs"),
+    ],
+)
+def test_what_a_user_gets_wrong_is_said_before_anything_runs(acme, source, tmp_path, arguments, status, message):
+    done = optimize(acme, source, tmp_path / "out", *arguments)
+    assert done.returncode == status
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_exists_is_replaced_only_by_force_and_only_if_drupe_made_it(acme, source, tmp_path):
+    out = tmp_path / "out"
+    assert optimize(acme, source, out, "--precision", "plain").returncode == 0
+    (source / "model.txt").write_text("again")
+    refused = optimize(acme, source, out, "--precision", "plain")
+    assert refused.returncode == 5 and "--force" in refused.stderr
+    assert (out / "model.txt").read_text().startswith("hello")
+    assert optimize(acme, source, out, "--precision", "plain", "--force").returncode == 0
+    assert (out / "model.txt").read_text().startswith("again")
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("years of work")
+    assert optimize(acme, source, mine, "--precision", "plain", "--force").returncode == 5
+    assert optimize(acme, source, source, "--precision", "plain", "--force").returncode == 5
+    assert leftovers(tmp_path) == []
+
+
+def test_a_model_that_the_target_cannot_run_is_not_written(acme, source, tmp_path):
+    (source / "model.txt").write_text("xylophone")
+    done = optimize(acme, source, tmp_path / "out", "--precision", "plain")
+    assert done.returncode == 4 and "no ink for 'x'" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_package_that_does_not_run_is_not_published(acme, source, tmp_path):
+    (source / "model.txt").write_text("mute")
+    done = optimize(acme, source, tmp_path / "out", "--precision", "plain")
+    assert done.returncode == 7 and "nothing is heard" in done.stderr
+    assert not (tmp_path / "out").exists()
+    assert optimize(acme, source, tmp_path / "out", "--precision", "plain", "--no-verify").returncode == 0
+
+
+def test_a_package_too_large_for_the_device_is_published_and_said_not_to_have_run(acme, source, tmp_path):
+    (source / "model.txt").write_text("long " * 3000)
+    done = optimize(acme, source, tmp_path / "out", "--precision", "plain")
+    assert done.returncode == 0 and "not run here: it needs" in done.stdout
+
+
+def test_a_costly_pass_runs_once_and_a_failed_one_is_never_kept(acme, source, tmp_path):
+    for number in range(2):
+        assert optimize(acme, source, tmp_path / f"out{number}", "--precision", "loud").returncode == 0
+    assert acme.log.read_text() == "shout ran\n"
+    assert (tmp_path / "out1" / "model.txt").read_text() == "HELLO -- anonymous"
+    (source / "model.txt").write_text("fail")
+    for _ in range(2):
+        failed = optimize(acme, source, tmp_path / "out2", "--precision", "loud")
+        assert failed.returncode == 70
+        assert "ZeroDivisionError: a mistake in a plugin" in failed.stderr
+    assert acme.log.read_text() == "shout ran\n" * 3
+    assert not (tmp_path / "out2").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are sent as POSIX systems have them")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_whatever_ends_a_run_leaves_the_old_output_whole_and_the_next_run_cleans_up(acme, source, tmp_path, number):
+    out = tmp_path / "out"
+    assert optimize(acme, source, out, "--precision", "plain").returncode == 0
+    command = acme.command("optimize", source, "-o", out, "--provider", "paper", "--precision", "plain", "--force")
+    environment = {**acme.environ(), "ACME_SLEEP": "30"}
+    running = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 20
+    while not list(tmp_path.glob(".out.drupe-staging-*/model.txt")):
+        assert time.monotonic() < deadline and running.poll() is None
+        time.sleep(0.02)
+    running.send_signal(number)
+    _, errors = running.communicate(timeout=20)
+    assert (out / "model.txt").read_text() == "hello -- anonymous"
+    if number == signal.SIGKILL:
+        assert leftovers(tmp_path) != []
+    else:
+        assert running.returncode == 130 and errors.endswith("error: stopped; nothing was published\n")
+        assert "Traceback" not in errors
+        assert leftovers(tmp_path) == []
+    assert optimize(acme, source, out, "--precision", "plain", "--force").returncode == 0
+    assert leftovers(tmp_path) == []
+
+
+def test_a_run_killed_between_its_two_renames_is_mended_by_the_next(acme, source, tmp_path):
+    out = tmp_path / "out"
+    assert optimize(acme, source, out, "--precision", "plain").returncode == 0
+    out.rename(tmp_path / ".out.drupe-old-0123456789ab")
+    refused = optimize(acme, source, out, "--precision", "plain")
+    assert refused.returncode == 5 and (out / "model.txt").is_file()
+    assert leftovers(tmp_path) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="the superuser may write anywhere")
+def test_no_permission_to_write(acme, source, tmp_path):
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o500)
+    done = optimize(acme, source, locked / "out", "--precision", "plain")
+    assert done.returncode == 5 and "no permission" in done.stderr
+
+
+def test_an_output_below_a_file_is_refused(acme, source, tmp_path):
+    done = optimize(acme, source, source / "model.txt" / "out", "--precision", "plain")
+    assert done.returncode == 5 and "is a file" in done.stderr
+
+
+def test_a_package_is_opened_by_the_python_api(acme, source, tmp_path):
+    assert optimize(acme, source, tmp_path / "out", "--precision", "plain").returncode == 0
+    script = f"import drupe; print(drupe.open({str(tmp_path / 'out')!r}).generate('>'))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=acme.environ(), capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "> hello -- anonymous\n"
+
+
+def test_an_unknown_reference_says_what_could_be_named(acme, tmp_path):
+    done = acme.run("optimize", tmp_path / "nowhere", "-o", tmp_path / "out")
+    assert done.returncode == 3 and "nowhere" in done.stderr and "Traceback" not in done.stderr

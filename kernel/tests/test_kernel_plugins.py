@@ -1,0 +1,98 @@
+"""Discovery: what is installed is found, what is broken disables only itself."""
+
+from __future__ import annotations
+
+import pytest
+
+GOOD = """
+from drupe.api import Ref, hookimpl
+@hookimpl
+def drupe_passes():
+    return [Ref("tidy", "good:Tidy", "tidies up")]
+"""
+
+
+def row(text: str, name: str) -> str:
+    return next(line for line in text.splitlines() if line.startswith(name + " "))
+
+
+@pytest.mark.parametrize(
+    ("module", "reason"),
+    [
+        ("import a_library_that_nobody_has", "No module named 'a_library_that_nobody_has'"),
+        ("def broken(:", "SyntaxError"),
+        ("raise SystemExit(3)", "SystemExit"),
+        ("assert False, 'not today'", "not today"),
+        ("from drupe.api import hookimpl\n@hookimpl\ndef drupe_pases():\n    return []", "drupe_pases"),
+        ("from drupe.api import hookimpl\n@hookimpl\ndef drupe_passes(colour):\n    return []", "colour"),
+        ("from drupe.api import hookimpl\n@hookimpl\ndef drupe_passes():\n    return 1 / 0", "ZeroDivisionError"),
+    ],
+)
+def test_a_plugin_that_fails_disables_only_itself(site, module, reason):
+    site.add("good", {"good": "good"}, {"good.py": GOOD})
+    site.add("bad", {"bad": "bad"}, {"bad.py": module})
+    listed = site.run("plugins")
+    assert listed.returncode == 0
+    assert "in use" in row(listed.stdout, "good")
+    assert reason in row(listed.stdout, "bad")
+    assert "to mend bad: pip install" in listed.stdout
+    assert "tidies up" in site.run("passes").stdout
+
+
+def test_a_plugin_for_another_kernel_is_not_even_imported(site):
+    site.add("future", {"future": "future"}, {"future.py": "raise SystemExit"}, requires=("drupe-kernel>=99",))
+    listed = row(site.run("plugins").stdout, "future")
+    assert "drupe-kernel>=99" in listed
+    assert "SystemExit" not in listed
+
+
+def test_two_plugins_that_claim_one_name_are_an_error_that_names_both(site):
+    site.add("good", {"good": "good"}, {"good.py": GOOD})
+    site.add("rival", {"rival": "rival"}, {"rival.py": GOOD})
+    shown = site.run("passes", "tidy")
+    assert shown.returncode == 8
+    assert "good" in shown.stderr and "rival" in shown.stderr
+
+
+def test_two_distributions_with_one_plugin_name_leave_the_first_in_use(site):
+    site.add("good", {"good": "good"}, {"good.py": GOOD})
+    site.add("other", {"good": "other"}, {"other.py": GOOD})
+    listed = site.run("plugins").stdout
+    assert "already brings a plugin called 'good'" in listed
+    assert site.run("passes").returncode == 0
+
+
+def test_the_allow_list_leaves_out_what_it_does_not_name(site):
+    site.add("good", {"good": "good"}, {"good.py": GOOD})
+    site.add_acme()
+    site.environment["DRUPE_PLUGINS"] = "acme"
+    listed = site.run("plugins").stdout
+    assert "acme" in listed and "good" not in listed.replace("acme", "")
+    site.environment["DRUPE_PLUGINS"] = ""
+    assert "acme" not in site.run("plugins").stdout
+
+
+def test_what_a_ref_points_at_is_imported_only_when_it_is_used(site):
+    module = GOOD.replace("good:Tidy", "not_there:Tidy")
+    site.add("good", {"good": "good"}, {"good.py": module})
+    assert "tidies up" in site.run("passes").stdout
+    shown = site.run("passes", "tidy")
+    assert shown.returncode == 8
+    assert "pip install not_there" in shown.stderr
+
+
+def test_a_plugins_command_is_one_of_the_programs_commands(acme):
+    assert "Say hello." in acme.run("--help").stdout
+    assert acme.run("greet", "--name", "Drupe").stdout == "hello Drupe\n"
+
+
+def test_an_unknown_name_gets_the_nearest_good_one(acme):
+    shown = acme.run("passes", "singe")
+    assert shown.returncode == 2
+    assert "did you mean sign?" in shown.stderr
+    assert "Traceback" not in shown.stderr
+
+
+def test_a_provider_answers_to_all_its_names(acme):
+    for name in ("paper", "PaperExecutionProvider", "paperexecutionprovider", "sheet"):
+        assert acme.run("providers", name).stdout.startswith("paper: a sheet of paper")

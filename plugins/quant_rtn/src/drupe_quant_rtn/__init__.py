@@ -1,0 +1,1 @@
+"""drupe-quant-rtn: weight-only block quantization, data-free."""

@@ -1,0 +1,9 @@
+"""What drupe-quant-rtn brings."""
+
+from drupe.api import Ref, hookimpl
+
+
+@hookimpl
+def drupe_passes() -> list[Ref]:
+    return [Ref("quantize-weights", "drupe_quant_rtn.quantize_weights:QuantizeWeights",
+                "quantizes weights in blocks to 2, 4 or 8 bits, without data")]  # fmt: skip

@@ -1,0 +1,129 @@
+"""Rewriting: a site with float weights becomes one with quantized weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from drupe.api import Capabilities, OperatorUse
+from drupe_blockquant import Scheme
+from drupe_onnx import Array, Cast, Expression, Produced, Reshape, expression_of, initializer, ir
+from drupe_onnx.kind import element_name
+
+from drupe_quant_rtn.expressions import SCALES, WEIGHT, ZERO_POINTS, QuantizeBlocks
+from drupe_quant_rtn.sites import MICROSOFT, Site
+
+
+class Rewriter:
+    """Rewrites the sites of one graph; equal weights under equal schemes share their initializers."""
+
+    def __init__(self, graph: ir.Graph, capabilities: Capabilities, accuracy_level: int | None) -> None:
+        self.graph = graph
+        self.capabilities = capabilities
+        self.accuracy_level = accuracy_level
+        graph.opset_imports.setdefault(MICROSOFT, 1)
+
+    def product(self, site: Site, scheme: Scheme) -> None:
+        """A matrix product becomes MatMulNBits; a bias that it had goes along."""
+        n, k = site.rows.shape
+        producer = QuantizeBlocks(site.rows, scheme, site.dtype)
+        attributes = {"N": n, "K": k, "bits": scheme.bits, "block_size": scheme.block_size}
+        if self.accuracy_level is not None:
+            attributes["accuracy_level"] = self.accuracy_level
+        weights = [self._output(site, producer, WEIGHT), *self._scaling(site, producer)]
+        inputs = [site.activations, *weights]
+        if site.bias is not None:
+            inputs += [None] * (5 - len(inputs)) + [site.bias]
+        self._replace(site, self._node("MatMulNBits", inputs, site, attributes))
+
+    def embedding(self, site: Site, scheme: Scheme) -> bool:
+        """A look-up becomes GatherBlockQuantized. False, and nothing done, where the target has no kernel for that."""
+        producer = QuantizeBlocks(site.rows, scheme, site.dtype)
+        attributes = {"bits": scheme.bits, "block_size": scheme.block_size, "gather_axis": 0, "quantize_axis": 1}
+        if not self._serves_embedding(site, attributes, scheme):
+            return False
+        n, blocks, width = producer.outputs[WEIGHT].shape
+        table = self._initializer(
+            f"{_name(site, scheme)}_rows", Reshape(Produced(producer, WEIGHT), (n, blocks * width))
+        )
+        node = self._node(
+            "GatherBlockQuantized", [table, site.activations, *self._scaling(site, producer)], site, attributes
+        )
+        self._replace(site, node, padding=blocks * scheme.block_size - site.rows.shape[1])
+        return True
+
+    def keep(self, site: Site) -> None:
+        """Leave a site in floating point, in the very type that it computes in: a target need not serve any other."""
+        if site.cast is None:
+            return
+        expression = site.rows if site.rows.dtype == site.dtype else Cast(site.rows, site.dtype)
+        value = self._initializer(f"{site.weight.name}_{element_name(site.dtype)}", expression)
+        ir.convenience.replace_all_uses_with(site.cast.outputs[0], value)
+
+    def _serves_embedding(self, site: Site, attributes: dict[str, int], scheme: Scheme) -> bool:
+        element, indices = element_name(site.dtype), site.activations.dtype or ir.DataType.INT64
+        inputs = ("uint8", element_name(indices), element) + (() if scheme.symmetric else ("uint8",))
+        return self.capabilities.serves(
+            OperatorUse(MICROSOFT, "GatherBlockQuantized", 1, inputs, (element,), attributes)
+        )
+
+    def _scaling(self, site: Site, producer: QuantizeBlocks) -> list[ir.Value]:
+        outputs = [SCALES] if producer.scheme.symmetric else [SCALES, ZERO_POINTS]
+        return [self._output(site, producer, index) for index in outputs]
+
+    def _output(self, site: Site, producer: QuantizeBlocks, index: int) -> ir.Value:
+        name = f"{_name(site, producer.scheme)}_{producer.outputs[index].name}"
+        return self._initializer(name, Produced(producer, index))
+
+    def _initializer(self, name: str, expression: Expression) -> ir.Value:
+        """The initializer of that name and content: an equal one is used again, another content gets another name."""
+        wanted, number = name, 1
+        while (existing := self.graph.initializers.get(name)) is not None:
+            if expression_of(existing) == expression:
+                return existing
+            number += 1
+            name = f"{wanted}_{number}"
+        value = initializer(name, expression)
+        self.graph.register_initializer(value)
+        return value
+
+    def _node(
+        self, operator: str, inputs: Sequence[ir.Value | None], site: Site, attributes: dict[str, int]
+    ) -> ir.Node:
+        return ir.Node(
+            MICROSOFT,
+            operator,
+            inputs,
+            [ir.AttrInt64(name, value) for name, value in attributes.items()],
+            name=site.node.name,
+            metadata_props=dict(site.node.metadata_props),
+        )
+
+    def _replace(self, site: Site, node: ir.Node, padding: int = 0) -> None:
+        """Put `node` in the site's place; `padding` last columns of its output are cut off."""
+        old = site.node.outputs[0]
+        nodes = [node]
+        if padding:
+            nodes.append(self._without_padding(node, site))
+        new = nodes[-1].outputs[0]
+        new.name, new.type, new.shape = old.name, old.type, old.shape
+        self.graph.insert_before(site.node, nodes)
+        ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+        self.graph.remove(site.node, safe=True)
+
+    def _without_padding(self, node: ir.Node, site: Site) -> ir.Node:
+        name = f"{site.node.outputs[0].name}_padded"
+        node.outputs[0].name, node.outputs[0].type = name, ir.TensorType(site.dtype)
+        bounds = [
+            self._initializer(f"{name}/{label}", Array(np.array([value], np.int64)))
+            for label, value in (("start", 0), ("stop", site.rows.shape[1]), ("axis", -1))
+        ]
+        metadata = dict(site.node.metadata_props)
+        return ir.Node("", "Slice", [node.outputs[0], *bounds], name=f"{name}/Slice", metadata_props=metadata)
+
+
+def _name(site: Site, scheme: Scheme) -> str:
+    """A name for what is made of a site's weight: its own, with the scheme."""
+    symmetry = "S" if scheme.symmetric else "A"
+    return f"{site.weight.name}_Q{scheme.bits}{symmetry}{scheme.block_size}"

@@ -1,0 +1,126 @@
+"""quantize-weights on small graphs, run by onnxruntime and compared with the float graph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from drupe_ep_cpu.provider import Cpu
+
+from drupe.api import Context, Model, ModelError, Target
+from drupe_blockquant import Scheme, dequantize_rows, quantize_rows
+from drupe_onnx import Array, OnnxPackage, Transpose, initializer, ir, write_package
+from drupe_quant_rtn.quantize_weights import QuantizeWeights, QuantizeWeightsConfig
+
+ROWS, VOCABULARY = 48, 40
+
+
+def target() -> Target:
+    return Cpu().target()
+
+
+def node(operator: str, inputs: list[ir.Value], domain: str = "", role: str = "", **attributes: int) -> ir.Node:
+    marks = {"drupe.role": role} if role else {}
+    found = ir.Node(domain, operator, inputs, [ir.AttrInt64(*each) for each in attributes.items()],
+                    name=f"{operator}_{role}", metadata_props=marks)  # fmt: skip
+    found.outputs[0].name, found.outputs[0].type = f"{operator}_{role}_out", ir.TensorType(ir.DataType.FLOAT)
+    return found
+
+
+def tied_model(width: int) -> tuple[OnnxPackage, np.ndarray, np.ndarray]:
+    """ids -> embedding -> MatMul -> Gemm with a bias -> head tied to the embedding."""
+    random = np.random.default_rng(width)
+    table = random.standard_normal((VOCABULARY, width)).astype(np.float32)
+    inner = random.standard_normal((ROWS, width)).astype(np.float32)
+    outer = random.standard_normal((width, ROWS)).astype(np.float32)
+    bias = random.standard_normal(width).astype(np.float32)
+    ids = ir.Value(name="ids", type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape(["n"]))
+    weights = {
+        "table": Array(table),
+        "inner": Transpose(Array(inner)),
+        "outer": Array(outer),
+        "bias": Array(bias),
+    }
+    values = {name: initializer(name, expression) for name, expression in weights.items()}
+    embed = node("Gather", [values["table"], ids], role="embedding", axis=0)
+    product = node("MatMul", [embed.outputs[0], values["inner"]])
+    gemm = node("Gemm", [product.outputs[0], values["outer"], values["bias"]], transB=1)
+    head = node("FusedMatMul", [gemm.outputs[0], values["table"]], "com.microsoft", "head", transB=1)
+    graph = ir.Graph([ids], head.outputs, nodes=[embed, product, gemm, head], initializers=list(values.values()),
+                     opset_imports={"": 21, "com.microsoft": 1}, name="tied")  # fmt: skip
+    package = OnnxPackage({"model": ir.Model(graph, ir_version=10)}, {})
+    everything = np.arange(VOCABULARY)
+    expected = (table[everything] @ inner.T @ outer.T + bias) @ table.T
+    return package, everything, expected
+
+
+def run(package: OnnxPackage, folder: Path, ids: np.ndarray) -> np.ndarray:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_package(package, folder, Context(target(), folder))
+    session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+    return session.run(None, {"ids": ids})[0]
+
+
+def quantized(package: OnnxPackage, folder: Path, **config: object) -> OnnxPackage:
+    model = Model("onnx", folder, {"weights": "float"}, package)
+    return QuantizeWeights().run(model, QuantizeWeightsConfig(**config), Context(target(), folder)).payload
+
+
+@pytest.mark.parametrize("width", [32, 64, 72, 100, 161])
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("head_bits", [4, 8])
+def test_a_quantized_graph_computes_what_its_dequantized_weights_say(
+    tmp_path: Path, width: int, symmetric: bool, head_bits: int
+) -> None:
+    package, ids, expected = tied_model(width)
+    found = run(
+        quantized(package, tmp_path, bits=8, head_bits=head_bits, symmetric=symmetric, accuracy_level=0),
+        tmp_path / "out",
+        ids,
+    )
+    error = np.abs(found - expected).max() / np.abs(expected).max()
+    assert error < (0.02 if head_bits == 8 else 0.3)
+
+
+def test_a_tied_embedding_and_head_share_their_bytes(tmp_path: Path) -> None:
+    package, ids, _ = tied_model(64)
+    run(quantized(package, tmp_path, head_bits=8), tmp_path / "out", ids)
+    graph = ir.load(tmp_path / "out" / "model.onnx").graph
+    shared = [value.const_value for value in graph.initializers.values() if "table" in value.name and "weight" in value.name
+              or value.name.endswith("_rows")]  # fmt: skip
+    assert len(shared) == 2
+    assert len({(each.offset, each.length) for each in shared}) == 1
+
+
+def test_the_weights_are_those_of_the_numerics(tmp_path: Path) -> None:
+    package, ids, _ = tied_model(64)
+    table = package.components["model"].graph.initializers["table"].const_value.numpy()
+    run(quantized(package, tmp_path, head_bits=4, block_size=32), tmp_path / "out", ids)
+    written = {
+        v.name: v.const_value.numpy() for v in ir.load(tmp_path / "out" / "model.onnx").graph.initializers.values()
+    }
+    scheme = Scheme(4, 32, False, "search")
+    expected = quantize_rows(table, scheme)
+    assert written["table_Q4A32_weight"].tobytes() == expected.packed.tobytes()
+    assert written["table_Q4A32_scales"].tobytes() == expected.scales.tobytes()
+    assert written["table_Q4A32_zero_points"].tobytes() == expected.zero_points.tobytes()
+    assert np.abs(dequantize_rows(*expected, scheme, 64) - table).max() < 0.5
+
+
+def test_nothing_to_quantize_is_an_error(tmp_path: Path) -> None:
+    package, _, _ = tied_model(32)
+    once = quantized(package, tmp_path)
+    with pytest.raises(ModelError, match="no matrix of float weights"):
+        quantized(once, tmp_path)
+
+
+def test_weights_that_are_not_finite_name_their_tensor(tmp_path: Path) -> None:
+    package, ids, _ = tied_model(32)
+    broken = np.ones((ROWS, 32), np.float32)
+    broken[7, 3] = np.nan
+    graph = package.components["model"].graph
+    graph.initializers["inner"].const_value = initializer("inner", Transpose(Array(broken))).const_value
+    with pytest.raises(ModelError, match=r"\[7, 3\]"):
+        run(quantized(package, tmp_path), tmp_path / "out", ids)
