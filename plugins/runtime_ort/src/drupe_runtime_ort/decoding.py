@@ -27,7 +27,7 @@ _NUMPY = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
 class Decoder:
     """Takes tokens, keeps the caches, gives the logits of the last token. One sequence, batch 1."""
 
-    def __init__(self, module: Any, session: Any) -> None:
+    def __init__(self, module: Any, session: Any, head_size: int | None = None) -> None:
         self._ort = module
         self._session = session
         self._inputs = {value.name: value for value in session.get_inputs()}
@@ -35,6 +35,7 @@ class Decoder:
         self._caches = _match_caches(self._inputs, outputs)
         if "input_ids" not in self._inputs or "logits" not in outputs or not self._caches:
             raise ModelError("the graph does not generate text: it lacks input_ids, logits, or a key-value cache")
+        self._head_size = head_size
         self._past: dict[str, Any] = {}
         self.reset()
 
@@ -46,16 +47,10 @@ class Decoder:
     def _empty(self, value: Any) -> Any:
         """A cache of no tokens: [1, heads, 0, head size]. A graph names what varies, and gives the rest as numbers."""
         sizes = [size if isinstance(size, int) else None for size in value.shape]
-        if len(sizes) != 4 or sizes[1] is None:
-            raise ModelError(f"the cache '{value.name}' is {value.shape}, not [batch, heads, tokens, head size]")
-        head_size = sizes[3] or self._head_size(value.name)
-        return self._ort.OrtValue.ortvalue_from_shape_and_type([1, sizes[1], 0, head_size], ELEMENT_TYPES[value.type])
-
-    def _head_size(self, past: str) -> int:
-        for value in self._session.get_outputs():
-            if value.name == self._caches[past] and isinstance(value.shape[3], int):
-                return value.shape[3]
-        raise ModelError(f"the graph does not say how large the heads of the cache '{past}' are")
+        heads, head_size = (sizes[1], sizes[3] or self._head_size) if len(sizes) == 4 else (None, None)
+        if heads is None or head_size is None:
+            raise ModelError(f"the cache '{value.name}' is {value.shape}, which does not tell its heads and their size")
+        return self._ort.OrtValue.ortvalue_from_shape_and_type([1, heads, 0, head_size], ELEMENT_TYPES[value.type])
 
     def step(self, tokens: Sequence[int]) -> NDArray[np.floating]:
         """Take `tokens` behind those before; the logits of the last one: [vocabulary]."""

@@ -25,7 +25,7 @@ class OrtSession(Session):
         self._ort = module
         self._session = session
         self._folder = folder
-        self._ends = settings.ends
+        self._settings = settings
         limits = [max_length or settings.max_length, settings.context_length]
         self.max_length = min((limit for limit in limits if limit), default=None)
 
@@ -60,7 +60,7 @@ class OrtSession(Session):
         sampler = Sampler(generation)
         tokens = self._tokenizer.encode(prompt)
         self._check_room(tokens)
-        return self._answer(Decoder(self._ort, self._session), sampler, tokens, generation)
+        return self._answer(Decoder(self._ort, self._session, self._settings.head_size), sampler, tokens, generation)
 
     def _check_room(self, tokens: Sequence[int]) -> None:
         if not tokens:
@@ -93,7 +93,7 @@ class OrtSession(Session):
             new += 1
             first = now if new == 1 else first
             self.timing = Timing(len(tokens), new, first - started, now - first)
-            if token in self._ends:
+            if token in self._settings.ends:
                 break
             if text := stream.add(token):
                 yield text

@@ -15,12 +15,16 @@ DESCRIPTION = "drupe.decoder"
 
 @dataclass(frozen=True)
 class Settings:
-    """ends: tokens that end an answer. max_length: room for prompt and answer. threads: that a package asks for."""
+    """ends: tokens that end an answer. max_length: room for prompt and answer. threads: that a package asks for.
+
+    head_size: of the caches, for graphs that leave it open.
+    """
 
     ends: frozenset[int] = frozenset()
     max_length: int | None = None
     context_length: int | None = None
     threads: int | None = None
+    head_size: int | None = None
 
     def with_metadata(self, session: Any) -> Settings:
         """Filled up with what the graph's own metadata says."""
@@ -32,6 +36,7 @@ class Settings:
             self,
             ends=self.ends or _tokens(description.get("eos")),
             context_length=self.context_length or description.get("context_length"),
+            head_size=self.head_size or description.get("head_dim"),
         )
 
 
@@ -39,13 +44,14 @@ def read_settings(folder: Path) -> Settings:
     """From genai_config.json and generation_config.json, as far as they are there."""
     genai = read_object(folder / "genai_config.json")
     model = genai.get("model", {})
-    options = model.get("decoder", {}).get("session_options", {})
+    decoder = model.get("decoder", {})
     generation = read_object(folder / "generation_config.json")
     return Settings(
         ends=_tokens(model.get("eos_token_id")) or _tokens(generation.get("eos_token_id")),
         max_length=genai.get("search", {}).get("max_length"),
         context_length=model.get("context_length"),
-        threads=options.get("intra_op_num_threads"),
+        threads=decoder.get("session_options", {}).get("intra_op_num_threads"),
+        head_size=decoder.get("head_size"),
     )
 
 
