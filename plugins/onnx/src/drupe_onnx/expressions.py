@@ -264,7 +264,7 @@ class Array(Expression):
         return self.values.shape
 
     @functools.cached_property
-    def dtype(self) -> ir.DataType:  # type: ignore[override]
+    def dtype(self) -> ir.DataType:
         return ir.DataType.from_numpy(self.values.dtype)
 
     @functools.cached_property

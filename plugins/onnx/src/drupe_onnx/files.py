@@ -39,7 +39,7 @@ class Files:
         """
         if not buffer.nbytes:
             return
-        view = memoryview(buffer.reshape(-1).view(np.uint8))
+        view = buffer.reshape(-1).view(np.uint8).data
         done = 0
         try:
             while done < len(view):
@@ -127,12 +127,12 @@ class Files:
         def _read_some(self, path: Path, offset: int, view: memoryview) -> int:
             handle = self._handle(path)
             handle.seek(offset)
-            return handle.readinto(view) or 0  # type: ignore[attr-defined, no-any-return]
+            return handle.readinto(view) or 0  # type: ignore[attr-defined]
 
         def _handle(self, path: Path) -> BinaryIO:
             mine: dict[Path, BinaryIO] = self._local.__dict__.setdefault("handles", {})
             if path not in mine:
-                mine[path] = path.open("rb", buffering=0)  # type: ignore[assignment]
+                mine[path] = path.open("rb", buffering=0)
                 with self._lock:
                     self._handles.append(mine[path])
             return mine[path]

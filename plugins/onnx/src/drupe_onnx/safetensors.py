@@ -178,11 +178,13 @@ def _open_shards(folder: Path) -> dict[str, SafetensorsTensor]:
 
 
 def _compare(path: Path, wanted: set[str], shard: Mapping[str, SafetensorsTensor]) -> None:
-    cure = f"fetch {INDEX} and '{path.name}' again, from one revision"
+    problem = None
     if lacking := sorted(wanted - shard.keys()):
-        raise ModelError(f"'{path.name}' lacks the tensor '{lacking[0]}', which {INDEX} says it has", where=path, cure=cure)
-    if extra := sorted(shard.keys() - wanted):
-        raise ModelError(f"'{path.name}' has the tensor '{extra[0]}', which {INDEX} does not say", where=path, cure=cure)
+        problem = f"'{path.name}' lacks the tensor '{lacking[0]}', which {INDEX} says it has"
+    elif extra := sorted(shard.keys() - wanted):
+        problem = f"'{path.name}' has the tensor '{extra[0]}', which {INDEX} does not say"
+    if problem:
+        raise ModelError(problem, where=path, cure=f"fetch {INDEX} and '{path.name}' again, from one revision")
 
 
 def _read_index(path: Path) -> dict[str, str]:

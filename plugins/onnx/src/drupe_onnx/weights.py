@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from drupe_onnx import ir
 from drupe_onnx.expressions import Array, Expression, ExternalTensor
@@ -25,7 +26,10 @@ class LazyWeight(ir.LazyTensor):
         super().__init__(self._materialize, expression.dtype, ir.Shape(expression.shape), name=name)
         self.expression = expression
 
-    def _materialize(self) -> ir.Tensor:
+    def __repr__(self) -> str:
+        return f"LazyWeight({self.name!r}, {self.dtype.name}{list(self.expression.shape)}, {self.expression!r})"
+
+    def _materialize(self) -> ir.Tensor[Any]:
         if self.nbytes > LIMIT:
             raise MaterializedTooMuch(
                 f"'{self.name}' is {self.nbytes} bytes, and only its expression was to be passed on (limit: {LIMIT})"
