@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
-from drupe.api import Capabilities, KernelSupport, Operator, Target
+from drupe.api import Capabilities, Context, KernelSupport, Model, Operator, Target
 
 TINY = {
     "vocab_size": 96,
@@ -25,7 +28,7 @@ TINY = {
 
 
 def make_checkpoint(folder: Path, model_type: str, dtype: str = "float32", **settings: Any) -> Path:
-    """A random model of a few thousand parameters that transformers saved, with a tokenizer file beside it."""
+    """A random model of some 100,000 parameters that transformers saved, with a tokenizer file beside it."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -69,9 +72,88 @@ def everything(**refused: Any) -> Capabilities:
     return Capabilities(">=1", operators, ("float32", "float16"))
 
 
+def build(folder: Path, target: Target, out: Path, **config: Any) -> Path:
+    """Build the checkpoint's graph and write the package."""
+    from drupe_model_builder.build_decoder import BuildDecoder, BuildDecoderConfig
+    from drupe_onnx import write_package
+
+    out.mkdir()
+    context = Context(target, out, threads=2)
+    built = BuildDecoder().run(Model("hf", folder), BuildDecoderConfig(**config), context)
+    write_package(built.payload, out, context)
+    return out
+
+
+class Stepper:
+    """Runs a package's graph step by step in plain onnxruntime, rows padded on the right, caches fed back."""
+
+    def __init__(self, package: Path, rows: int = 1) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        self.session = onnxruntime.InferenceSession(package / "model.onnx", options, ["CPUExecutionProvider"])
+        self.inputs = {each.name: each for each in self.session.get_inputs()}
+        self.lengths = np.zeros(rows, np.int64)
+        self.mask = np.zeros((rows, 0), np.int64)
+        self.past = {
+            name: np.zeros((rows, each.shape[1], 0, each.shape[3]), "f2" if "float16" in each.type else "f4")
+            for name, each in self.inputs.items()
+            if name.startswith("past")
+        }
+
+    def __call__(self, new: Sequence[Sequence[int]]) -> np.ndarray:
+        """Logits for the tokens that come in, each row's own."""
+        width = max(map(len, new))
+        ids = np.array([[*row, *[0] * (width - len(row))] for row in new], np.int64)
+        mask = np.array([[1] * len(row) + [0] * (width - len(row)) for row in new], np.int64)
+        self.mask = np.concatenate([self.mask, mask], 1)
+        feed = {"input_ids": ids, "attention_mask": self.mask, **self.past}
+        if "position_ids" in self.inputs:
+            feed["position_ids"] = (self.lengths[:, None] + np.arange(width)) * mask
+        names = [each.name for each in self.session.get_outputs()]
+        results = dict(zip(names, self.session.run(names, feed), strict=True))
+        self.past = {name: results[name.replace("past_key_values", "present")] for name in self.past}
+        self.lengths += [len(row) for row in new]
+        return results["logits"]
+
+
+class Reference:
+    """The same in transformers, one row at a time and without padding."""
+
+    def __init__(self, folder: Path) -> None:
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        self.past = None
+
+    def __call__(self, new: Sequence[int]) -> np.ndarray:
+        """Logits [tokens, vocabulary]."""
+        import torch
+
+        with torch.no_grad():
+            out = self.model(torch.tensor([list(new)]), past_key_values=self.past, use_cache=True)
+        self.past = out.past_key_values
+        return out.logits[0].numpy()
+
+
 @pytest.fixture(scope="session")
 def cpu() -> Target:
     """onnxruntime's processor kernels, as far as the builder asks: no q/k norm inside attention, no float16 FusedMatMul."""
     gqa = KernelSupport({"T": frozenset(["float32", "float16"])}, refused=(14, 15))
     table = everything(GroupQueryAttention=gqa, FusedMatMul=KernelSupport({"T": frozenset(["float32"])}))
     return Target("cpu", "1.32.0", table)
+
+
+@pytest.fixture(scope="session")
+def kit() -> SimpleNamespace:
+    """The helpers of this file; test modules cannot import one another."""
+    return SimpleNamespace(
+        make_checkpoint=make_checkpoint,
+        edit_config=edit_config,
+        everything=everything,
+        build=build,
+        Stepper=Stepper,
+        Reference=Reference,
+    )

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from drupe.api import ModelError
-
 from drupe_huggingface.configuration import Configuration
 
 if TYPE_CHECKING:

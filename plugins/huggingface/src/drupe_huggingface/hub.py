@@ -19,8 +19,8 @@ LOCAL_FOLDER = "give a folder that holds the checkpoint instead of its hub id"
 
 def download(repository: str, options: Mapping[str, Any]) -> Path:
     """The folder of a hub repository's snapshot, downloaded unless the cache has it. Raises ModelError."""
-    from huggingface_hub import snapshot_download
     from huggingface_hub import errors as hub
+    from huggingface_hub import snapshot_download
 
     revision = options.get("revision")
     try:

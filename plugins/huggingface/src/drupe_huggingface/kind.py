@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from drupe.api import Context, Estimate, Model, ModelError, ModelKind, OutputError
-
 from drupe_huggingface.checkpoint import Checkpoint
 
 CHUNK = 8 << 20

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from drupe.api import Model, ModelError
-
 from drupe_huggingface.checkpoint import POINT_AT_A_CHECKPOINT, Checkpoint
 
 HUB_ID = re.compile(r"[A-Za-z0-9_][\w.-]*(/[\w.-]+)?", re.ASCII)

@@ -33,7 +33,9 @@ def package_files(folder: Path) -> Mapping[str, Path | bytes]:
     """
     files: dict[str, Path | bytes] = {name: folder / name for name in CARRIED if (folder / name).is_file()}
     for pattern in CARRIED_PATTERNS:
-        files.update((path.relative_to(folder).as_posix(), path) for path in sorted(folder.glob(pattern)) if path.is_file())
+        files.update(
+            (path.relative_to(folder).as_posix(), path) for path in sorted(folder.glob(pattern)) if path.is_file()
+        )
     if "tokenizer.json" not in files:
         files["tokenizer.json"] = _converted(folder)
     return files

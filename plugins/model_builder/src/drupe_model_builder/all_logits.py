@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from drupe_onnx import ir
-
 from drupe_model_builder.ends import LAST_TOKEN
 from drupe_model_builder.graph import ROLE
 from drupe_model_builder.inputs import SEQUENCE
+from drupe_onnx import ir
 
 
 def all_logits(model: ir.Model) -> ir.Model:

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from drupe.api import ModelError
-from drupe_onnx import ir
-
 from drupe_model_builder.graph import MICROSOFT, GraphBuilder
 from drupe_model_builder.inputs import BATCH, PAST, SEQUENCE, TOTAL, Lengths
 from drupe_model_builder.linear import linear
@@ -16,9 +14,11 @@ from drupe_model_builder.norms import rms_norm
 from drupe_model_builder.precision import element_name
 from drupe_model_builder.recipe import DecoderRecipe
 from drupe_model_builder.rotary import RotaryCache
+from drupe_onnx import ir
 
 OPERATOR = "GroupQueryAttention"
-ROTATED_MULTIPLE = 16  # GroupQueryAttention rotates heads of a multiple of this size only, on every provider
+# What GroupQueryAttention asks of the size of a head on every provider, and what it asks where it also rotates.
+HEAD_MULTIPLE, ROTATED_MULTIPLE = 8, 16
 COS, SIN = "rotary.cos_cache", "rotary.sin_cache"
 
 
@@ -36,6 +36,10 @@ class AttentionForm:
 
 def choose_form(graph: GraphBuilder, recipe: DecoderRecipe) -> AttentionForm:
     """The form that leaves most to the operator. Raises ModelError where the target serves none."""
+    if recipe.head_dim % HEAD_MULTIPLE:
+        raise ModelError(
+            f"a head dimension of {recipe.head_dim} is not supported: {OPERATOR} wants a multiple of {HEAD_MULTIPLE}"
+        )
     # What happens before attention splits the packed projection: a norm in the graph means that the rotation, inside or not,
     # finds query, key and value apart.
     inside = [AttentionForm(True, True, True)] if recipe.qk_norm else [AttentionForm(True, True, False)]
@@ -134,9 +138,7 @@ class Attention:
         names = [recipe.tensor(layer, name) for name in (recipe.names.query, recipe.names.key, recipe.names.value)]
         sizes = [recipe.query_size, recipe.kv_size, recipe.kv_size]
         shape = [BATCH, SEQUENCE, sum(sizes)]
-        packed = linear(
-            self.graph, x, names, f"{prefix}.qkv_proj", shape, role="attention.qkv", bias=recipe.qkv_bias
-        )
+        packed = linear(self.graph, x, names, f"{prefix}.qkv_proj", shape, role="attention.qkv", bias=recipe.qkv_bias)
         if self.form.packed:
             return [packed, None, None]
         kinds = [(self.graph.dtype, [BATCH, SEQUENCE, size]) for size in sizes]

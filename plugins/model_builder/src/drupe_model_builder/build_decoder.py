@@ -7,14 +7,13 @@ from typing import Any, Literal
 from drupe.api import Context, Model, Pass, PassConfig, Shape
 from drupe_huggingface import Checkpoint
 from drupe_huggingface.tokenizer import package_files
-from drupe_onnx import DecoderDescription, OnnxPackage
-
 from drupe_model_builder.architectures import recipe_for
 from drupe_model_builder.checks import weights_of
 from drupe_model_builder.decoder import build
 from drupe_model_builder.graph import GraphBuilder
 from drupe_model_builder.precision import choose, element_name
 from drupe_model_builder.recipe import DecoderRecipe
+from drupe_onnx import DecoderDescription, OnnxPackage
 
 FloatType = Literal["float32", "float16", "bfloat16"]
 

@@ -7,10 +7,9 @@ from collections.abc import Iterable, Mapping
 
 from drupe.api import ModelError
 from drupe_huggingface import Checkpoint
-from drupe_onnx import Expression
-
 from drupe_model_builder.precision import READABLE, element_name
 from drupe_model_builder.recipe import DecoderRecipe
+from drupe_onnx import Expression
 
 # Buffers that older versions of transformers saved although they follow from the configuration.
 DERIVED = re.compile(r".*\.(rotary_emb\.inv_freq|rotary_emb\.(cos|sin)_cached|self_attn\.(masked_)?bias)")
@@ -54,7 +53,9 @@ def _refuse_missing(
     elif len(missing) == len(list(wanted)):
         cure = f"the files hold other names, such as {next(iter(held), 'none at all')}: save the causal language model itself"
     raise ModelError(
-        f"the checkpoint lacks {_count(missing)} that config.json asks for: {_list(missing)}", where=checkpoint.folder, cure=cure
+        f"the checkpoint lacks {_count(missing)} that config.json asks for: {_list(missing)}",
+        where=checkpoint.folder,
+        cure=cure,
     )
 
 

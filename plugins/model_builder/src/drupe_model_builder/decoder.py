@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from drupe_onnx import ir
-
 from drupe_model_builder.attention import Attention, choose_form
 from drupe_model_builder.ends import drop_all_but_last, embed, logits, scaled
 from drupe_model_builder.graph import GraphBuilder, dims
@@ -12,6 +10,7 @@ from drupe_model_builder.linear import linear
 from drupe_model_builder.mlp import gated_mlp
 from drupe_model_builder.norms import add_and_norm, rms_norm
 from drupe_model_builder.recipe import DecoderRecipe
+from drupe_onnx import ir
 
 
 def build(graph: GraphBuilder, recipe: DecoderRecipe, *, all_logits: bool) -> ir.Model:
@@ -49,7 +48,9 @@ def _block(
     last_token: where to find the only token that goes on; None for all of them.
     """
     names = recipe.names
-    input_norm, mlp_norm, output = (recipe.tensor(layer, name) for name in (names.input_norm, names.mlp_norm, names.output))
+    input_norm, mlp_norm, output = (
+        recipe.tensor(layer, name) for name in (names.input_norm, names.mlp_norm, names.output)
+    )
     if residual is None:
         residual = x
         x = rms_norm(graph, x, input_norm, recipe.norm_epsilon)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from drupe_onnx import ir
-
 from drupe_model_builder.graph import MICROSOFT, GraphBuilder, dims
-from drupe_model_builder.inputs import BATCH, SEQUENCE, Lengths
+from drupe_model_builder.inputs import BATCH, SEQUENCE
 from drupe_model_builder.recipe import DecoderRecipe
+from drupe_onnx import ir
 
 LAST_TOKEN = "last-token"
 
@@ -22,7 +21,9 @@ def embed(graph: GraphBuilder, recipe: DecoderRecipe, ids: ir.Value) -> ir.Value
 
 def drop_all_but_last(graph: GraphBuilder, x: ir.Value, index: ir.Value, name: str) -> ir.Value:
     """The last token's row of x [batch, sequence, K]: [batch, 1, K]. The node is marked, so that it can be taken out again."""
-    return graph.node("GatherND", [x, index], f"{name}/LastToken", [BATCH, 1, dims(x)[-1]], role=LAST_TOKEN, batch_dims=1)
+    return graph.node(
+        "GatherND", [x, index], f"{name}/LastToken", [BATCH, 1, dims(x)[-1]], role=LAST_TOKEN, batch_dims=1
+    )
 
 
 def logits(graph: GraphBuilder, recipe: DecoderRecipe, x: ir.Value) -> ir.Value:

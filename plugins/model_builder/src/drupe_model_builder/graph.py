@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 
 from drupe.api import Capabilities, OperatorUse
+from drupe_model_builder.precision import Precision, element_name
 from drupe_onnx import Array, Expression, initializer, ir
 from drupe_onnx import Cast as CastWeight
 from drupe_onnx import Transpose as TransposeWeight
-
-from drupe_model_builder.precision import Precision, element_name
 
 OPSETS = {"": 21, "com.microsoft": 1}
 MICROSOFT = "com.microsoft"
@@ -44,7 +43,12 @@ class GraphBuilder:
         return self.precision.activations
 
     def serves(
-        self, operator: str, *inputs: ir.DataType | None, domain: str = "", outputs: Sequence[ir.DataType] = (), **attributes: Any
+        self,
+        operator: str,
+        *inputs: ir.DataType | None,
+        domain: str = "",
+        outputs: Sequence[ir.DataType] = (),
+        **attributes: Any,
     ) -> bool:
         """Whether the target has a kernel for a node with inputs and outputs of these types; None is an input left out."""
         use = OperatorUse(
@@ -88,7 +92,9 @@ class GraphBuilder:
         **attributes: Any,
     ) -> ir.Value:
         """Add a node with one output of `dtype`, by default that of the activations."""
-        return self.nodes(operator, inputs, name, [(dtype or self.dtype, shape)], domain=domain, role=role, **attributes)[0]
+        return self.nodes(
+            operator, inputs, name, [(dtype or self.dtype, shape)], domain=domain, role=role, **attributes
+        )[0]
 
     def nodes(
         self,
@@ -123,7 +129,9 @@ class GraphBuilder:
     def integers(self, values: int | Sequence[int], dtype: type[np.integer[Any]] = np.int64) -> ir.Value:
         """A constant of whole numbers; equal ones are one initializer."""
         array = np.array(values, dtype)
-        return self.initializer(f"constant/{array.dtype}/{'x'.join(map(str, array.reshape(-1)))}/{array.ndim}", Array(array))
+        return self.initializer(
+            f"constant/{array.dtype}/{'x'.join(map(str, array.reshape(-1)))}/{array.ndim}", Array(array)
+        )
 
     def number(self, value: float, dtype: ir.DataType | None = None) -> ir.Value:
         """A scalar, by default in the activations' type."""

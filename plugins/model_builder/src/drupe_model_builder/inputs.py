@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from drupe_onnx import ir
-
 from drupe_model_builder.graph import GraphBuilder
+from drupe_onnx import ir
 
 BATCH, SEQUENCE, PAST, TOTAL = "batch", "sequence", "past", "total"
 INT32, INT64 = ir.DataType.INT32, ir.DataType.INT64
@@ -57,6 +56,4 @@ class Lengths:
         end = graph.node("Sub", [width, graph.integers([1])], f"{name}/End", [1], dtype=INT64)
         at = graph.node("Add", [short, end], f"{name}/At", [BATCH], dtype=INT64)
         index = graph.node("Max", [at, graph.integers([0])], f"{name}/Index", [BATCH], dtype=INT64)
-        return graph.node(
-            "Unsqueeze", [index, graph.integers([1, 2])], f"{name}/Indices", [BATCH, 1, 1], dtype=INT64
-        )
+        return graph.node("Unsqueeze", [index, graph.integers([1, 2])], f"{name}/Indices", [BATCH, 1, 1], dtype=INT64)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from drupe_onnx import Concat, Expression, ir
-
 from drupe_model_builder.graph import Dims, GraphBuilder, cast
+from drupe_onnx import Concat, Expression, ir
 
 
 def linear(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from drupe_onnx import ir
-
 from drupe_model_builder.activations import ACTIVATIONS
 from drupe_model_builder.graph import GraphBuilder, dims
 from drupe_model_builder.linear import linear
 from drupe_model_builder.recipe import DecoderRecipe
+from drupe_onnx import ir
 
 
 def gated_mlp(graph: GraphBuilder, recipe: DecoderRecipe, x: ir.Value, layer: int) -> ir.Value:

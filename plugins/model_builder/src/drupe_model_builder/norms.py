@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from drupe_onnx import ir
-
 from drupe_model_builder.graph import MICROSOFT, Dims, GraphBuilder, dims
+from drupe_onnx import ir
 
 
 def rms_norm(graph: GraphBuilder, x: ir.Value, weight: str, epsilon: float) -> ir.Value:

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from drupe.api import ModelError
 from drupe_huggingface import Configuration
-from drupe_onnx import Expression, Files, ir
-
 from drupe_model_builder.recipe import Rotary
+from drupe_onnx import Expression, Files, ir
 
 Floats = NDArray[np.float32]
 
@@ -27,7 +26,8 @@ def rotary(rope: Configuration, head_dim: int, context_length: int) -> Rotary:
     kind = rope.text("rope_type")
     if kind not in SCALINGS:
         raise ModelError(
-            f"rotary embeddings of type '{kind}' are not supported; supported are: {', '.join(SCALINGS)}", where=rope.path
+            f"rotary embeddings of type '{kind}' are not supported; supported are: {', '.join(SCALINGS)}",
+            where=rope.path,
         )
     if rope.number("partial_rotary_factor") != 1.0:
         raise ModelError("partial_rotary_factor is not supported for this architecture", where=rope.path)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 
 from drupe.api import ModelError, nearest
 from drupe_huggingface import Checkpoint, Configuration
-
 from drupe_model_builder.architectures.granite import granite
 from drupe_model_builder.architectures.llama import llama
 from drupe_model_builder.architectures.mistral import mistral
@@ -32,7 +31,11 @@ def recipe_for(checkpoint: Checkpoint) -> DecoderRecipe:
     config = checkpoint.config
     model_type = checkpoint.model_type
     if model_type not in ARCHITECTURES:
-        raise ModelError(f"the architecture '{_name(checkpoint)}' is not supported; {_near(model_type)}", where=config.path, cure=OTHER_WAYS)
+        raise ModelError(
+            f"the architecture '{_name(checkpoint)}' is not supported; {_near(model_type)}",
+            where=config.path,
+            cure=OTHER_WAYS,
+        )
     if checkpoint.architectures and not any(name.endswith("ForCausalLM") for name in checkpoint.architectures):
         raise ModelError(
             f"{_name(checkpoint)} does not generate text; only ...ForCausalLM models are supported",

@@ -6,7 +6,6 @@ from typing import Any
 
 from drupe.api import ModelError
 from drupe_huggingface import Configuration
-
 from drupe_model_builder.activations import ACTIVATIONS
 from drupe_model_builder.recipe import DecoderRecipe
 from drupe_model_builder.rotary import rotary
@@ -26,7 +25,9 @@ def decoder(
     layers = config.integer("num_hidden_layers")
     groups = config.integer("num_key_value_heads", heads if "num_key_value_heads" in config else kv_heads)
     if heads % groups:
-        raise ModelError(f"num_attention_heads = {heads} is no multiple of num_key_value_heads = {groups}", where=config.path)
+        raise ModelError(
+            f"num_attention_heads = {heads} is no multiple of num_key_value_heads = {groups}", where=config.path
+        )
     size = config.integer("head_dim", head_dim or hidden // heads)
     longest = config.integer("max_position_embeddings", context_length)
     settings: dict[str, Any] = {
@@ -61,7 +62,11 @@ def activation(config: Configuration) -> str:
 
 def sliding_window(config: Configuration, default: int) -> int | None:
     """`sliding_window`: the architecture's default where the key is missing, no window where it is null."""
-    return None if "sliding_window" in config and config["sliding_window"] is None else config.integer("sliding_window", default)
+    return (
+        None
+        if "sliding_window" in config and config["sliding_window"] is None
+        else config.integer("sliding_window", default)
+    )
 
 
 def layer_windows(config: Configuration, window: int | None, first: int) -> tuple[int | None, ...]:
@@ -72,5 +77,7 @@ def layer_windows(config: Configuration, window: int | None, first: int) -> tupl
         return tuple(window if layer >= first else None for layer in range(layers))
     known = ("full_attention", "sliding_attention")
     if len(types) != layers or any(kind not in known for kind in types):
-        raise ModelError(f"layer_types wants, for each of {layers} layers, one of {' and '.join(known)}", where=config.path)
+        raise ModelError(
+            f"layer_types wants, for each of {layers} layers, one of {' and '.join(known)}", where=config.path
+        )
     return tuple(window if kind == "sliding_attention" else None for kind in types)

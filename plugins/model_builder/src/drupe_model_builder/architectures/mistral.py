@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from drupe_huggingface import Configuration
-
 from drupe_model_builder.architectures.common import decoder, sliding_window
 from drupe_model_builder.recipe import DecoderRecipe
 
