@@ -1,0 +1,198 @@
+"""Quantizing rows: checks the arguments, chooses numba or numpy, names the weight that is not finite."""
+
+import functools
+import importlib.util
+import os
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+
+from drupe_blockquant import reference
+from drupe_blockquant.layout import as_float32
+from drupe_blockquant.scheme import NonFiniteError, Scheme
+
+UInt8 = npt.NDArray[np.uint8]
+Array = npt.NDArray[Any]
+
+_BFLOAT16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+# The kernels' codes; bit patterns of bfloat16 also come as uint16, which is how safetensors readers without ml_dtypes
+# give them.
+_KINDS: dict[np.dtype[Any], int] = {
+    np.dtype(np.float32): 0,
+    np.dtype(np.float16): 1,
+    _BFLOAT16: 2,
+    np.dtype(np.uint16): 2,
+}
+_KIND_NAMES = ("float32", "float16", "bfloat16")
+
+
+class Quantized(NamedTuple):
+    """Rows in the layout of MatMulNBits: W = (level - zero point) * scale.
+
+    `packed` uint8 [n, blocks, block_size * bits / 8], `scales` [n, blocks] in the dtype that was asked for,
+    `zero_points` uint8 [n, ceil(blocks * bits / 8)] or None when symmetric.
+    """
+
+    packed: UInt8
+    scales: Array
+    zero_points: UInt8 | None
+
+
+def backend() -> str:
+    """ "numba", or "numpy" where numba is missing or the environment variable DRUPE_BLOCKQUANT says numpy."""
+    wanted = os.environ.get("DRUPE_BLOCKQUANT", "")
+    if wanted not in ("", "numba", "numpy"):
+        raise ValueError(f"DRUPE_BLOCKQUANT must be numba or numpy, not {wanted!r}")
+    return wanted or ("numba" if _has_numba() else "numpy")
+
+
+def quantize_rows(
+    rows: Array,
+    scheme: Scheme,
+    scales_dtype: npt.DTypeLike = np.float32,
+    *,
+    importance: Array | None = None,
+    out: Quantized | None = None,
+) -> Quantized:
+    """Quantize rows [n, K] of float32, float16 or bfloat16 (ml_dtypes', or bit patterns as uint16).
+
+    Scales are rounded to `scales_dtype` (float32, float16 or bfloat16) before the levels are computed, so that the
+    error is least for the scale that will be used; one too large for float16 saturates. `importance`, [K] and not
+    negative, weights the squared error of each column in the search. `out` takes results of the right shapes,
+    C-contiguous, instead of new arrays (scales of bfloat16 also as uint16), so that a writer can quantize into its own
+    buffer.
+
+    The GIL is released while a kernel runs: call it on row ranges from several threads. Rows that are not C-contiguous
+    are copied first.
+
+    Raises NonFiniteError for a weight that is NaN or infinite (what `out` then holds is not defined), ValueError for
+    arguments that do not fit together.
+    """
+    kind = _check_rows(rows)
+    scales_type = _scales_type(scales_dtype)
+    n, k = rows.shape
+    weights = _check_importance(importance, k, scheme)
+    out = _allocate(n, k, scheme, scales_type) if out is None else out
+    _check_out(out, n, k, scheme, scales_type)
+    if n == 0:
+        return out
+    if backend() == "numba":
+        _run_kernel(rows, kind, scheme, _KINDS[scales_type], weights, out)
+    else:
+        packed, scales, zero_points = reference.quantize(
+            as_float32(rows), scheme, _KIND_NAMES[_KINDS[scales_type]], weights
+        )
+        out.packed.reshape(packed.shape)[...] = packed
+        _store_scales(out.scales, scales)
+        if out.zero_points is not None and zero_points is not None:
+            out.zero_points[...] = zero_points
+    return out
+
+
+def warm_up(scheme: Scheme, rows_dtype: npt.DTypeLike = _BFLOAT16, *, weighted: bool = False) -> None:
+    """Import numba and load or compile what rows of this dtype need; a thread may do it beside other work."""
+    kind = _KINDS.get(np.dtype(rows_dtype))
+    if kind is None:
+        raise ValueError(f"rows must be float32, float16 or bfloat16, not {np.dtype(rows_dtype)}")
+    if backend() == "numba":
+        from drupe_blockquant import kernels
+
+        kernels.kernel(4 if kind == 0 else 2, scheme.method == "search", weighted)
+
+
+def _run_kernel(
+    rows: Array, kind: int, scheme: Scheme, scales_kind: int, weights: Array | None, out: Quantized
+) -> None:
+    from drupe_blockquant import kernels
+
+    n, k = rows.shape
+    pattern = np.ascontiguousarray(rows).view(np.uint32 if kind == 0 else np.uint16)
+    scales = out.scales if out.scales.dtype == np.float32 else np.empty(out.scales.shape, np.float32)
+    zero_points = np.empty((n, 0), np.uint8) if out.zero_points is None else out.zero_points
+    arguments: list[Any] = [pattern, kind, k, scheme.bits, scheme.block_size, scheme.symmetric, scales_kind]
+    arguments += [out.packed.reshape(n, -1), scales, zero_points]
+    search = scheme.method == "search"
+    if search:
+        buffer = None if weights is None else np.empty(kernels.GROUP * scheme.block_size, np.float32)
+        arguments += [reference.shrink_factors(scheme.bits, scheme.symmetric), weights, buffer]
+    bad = kernels.kernel(pattern.itemsize, search, search and weights is not None)(*arguments)
+    if bad >= 0:
+        raise NonFiniteError(bad, int(np.flatnonzero(~np.isfinite(as_float32(rows[bad])))[0]))
+    if scales is not out.scales:
+        _store_scales(out.scales, scales)
+
+
+def _check_rows(rows: Array) -> int:
+    kind = _KINDS.get(rows.dtype)
+    if kind is None:
+        raise ValueError(f"rows must be float32, float16 or bfloat16 (or its bits as uint16), not {rows.dtype}")
+    if rows.ndim != 2 or rows.shape[1] == 0:
+        raise ValueError(f"rows must be a matrix with at least one column, not of shape {rows.shape}")
+    return kind
+
+
+def _check_importance(importance: Array | None, k: int, scheme: Scheme) -> Array | None:
+    if importance is None:
+        return None
+    if scheme.method != "search":
+        raise ValueError("importance weights the error search; round-to-nearest has no use for it")
+    if importance.shape != (k,):
+        raise ValueError(f"importance must have one value a column, shape ({k},), not {importance.shape}")
+    weights = np.ascontiguousarray(importance, np.float32)
+    if not (np.isfinite(weights).all() and (weights >= 0).all()):
+        raise ValueError("importance must be finite and not negative")
+    # Only the ratios count; a common factor keeps the sums of the search away from the ends of float32.
+    largest = weights.max()
+    return weights / largest if largest > 0 else np.ones_like(weights)
+
+
+def _scales_type(scales_dtype: npt.DTypeLike) -> np.dtype[Any]:
+    scales_type = _BFLOAT16 if scales_dtype == "bfloat16" else np.dtype(scales_dtype)
+    if scales_type not in _KINDS or scales_type == np.uint16:
+        raise ValueError(f"scales must be float32, float16 or bfloat16, not {scales_type}")
+    return scales_type
+
+
+def _allocate(n: int, k: int, scheme: Scheme, scales_type: np.dtype[Any]) -> Quantized:
+    blocks = scheme.blocks(k)
+    return Quantized(
+        np.empty((n, blocks, scheme.block_size * scheme.bits // 8), np.uint8),
+        np.empty((n, blocks), scales_type),
+        None if scheme.symmetric else np.empty((n, scheme.zero_point_width(k)), np.uint8),
+    )
+
+
+def _check_out(out: Quantized, n: int, k: int, scheme: Scheme, scales_type: np.dtype[Any]) -> None:
+    patterns = (scales_type, np.dtype(np.uint16)) if scales_type == _BFLOAT16 else (scales_type,)
+    _check_array("packed", out.packed, n * scheme.packed_width(k), (np.dtype(np.uint8),))
+    _check_array("scales", out.scales, n * scheme.blocks(k), patterns, (n, scheme.blocks(k)))
+    if scheme.symmetric != (out.zero_points is None):
+        raise ValueError("a symmetric scheme stores no zero points, an asymmetric one needs an array for them")
+    if out.zero_points is not None:
+        width = scheme.zero_point_width(k)
+        _check_array("zero_points", out.zero_points, n * width, (np.dtype(np.uint8),), (n, width))
+
+
+def _check_array(
+    name: str, array: Array, size: int, dtypes: tuple[np.dtype[Any], ...], shape: tuple[int, ...] | None = None
+) -> None:
+    if array.size != size or (shape is not None and array.shape != shape) or array.dtype not in dtypes:
+        wanted = f"{dtypes[0]} of shape {shape}" if shape else f"{dtypes[0]} of {size} values"
+        raise ValueError(f"out.{name} must be {wanted}, not {array.dtype} of shape {array.shape}")
+    if not (array.flags.c_contiguous and array.flags.writeable):
+        raise ValueError(f"out.{name} must be C-contiguous and writable")
+
+
+def _store_scales(target: Array, scales: npt.NDArray[np.float32]) -> None:
+    """Store float32 scales that are exact in the target's dtype."""
+    if target.dtype == np.uint16:
+        target[...] = scales.view(np.uint32) >> np.uint32(16)
+    else:
+        target[...] = scales.astype(target.dtype)
+
+
+@functools.cache
+def _has_numba() -> bool:
+    return importlib.util.find_spec("numba") is not None

@@ -1,0 +1,186 @@
+"""Round-to-nearest equals ONNX Runtime's own quantizer to the byte, with numba and with numpy."""
+
+import ml_dtypes
+import numpy as np
+import pytest
+from blockquant_cases import both_backends, random_rows
+
+from drupe_blockquant import NonFiniteError, Scheme, quantize_rows
+
+SHAPES = [(3, 64, 32), (5, 896, 128), (2, 37, 16), (1, 1, 16), (4, 33, 32), (3, 576, 128), (2, 1000, 256), (7, 100, 64)]
+
+
+def quantize_with_onnxruntime(rows, scheme):
+    quantizers = pytest.importorskip("onnxruntime.capi._pybind_state")
+    quantizer = getattr(quantizers, f"quantize_matmul_{scheme.bits}bits", None)
+    if quantizer is None:
+        pytest.skip(f"this onnxruntime has no {scheme.bits}-bit quantizer")
+    n, k = rows.shape
+    blocks = scheme.blocks(k)
+    columns = np.zeros((blocks * scheme.block_size, n), rows.dtype)
+    columns[:k] = rows.T
+    packed = np.zeros((n, blocks, scheme.block_size * scheme.bits // 8), np.uint8)
+    scales = np.zeros((n, blocks), rows.dtype)
+    zeros = np.zeros((n, -(-blocks * scheme.bits // 8)), np.uint8)
+    quantizer(packed, columns, scales, zeros, scheme.block_size, n, k, scheme.symmetric)
+    # Where K ends within a byte, ORT leaves what the value before had there; nothing reads it, and ours is 0.
+    used = k * scheme.bits % 8
+    if used:
+        packed.reshape(n, -1)[:, k * scheme.bits // 8] &= (1 << used) - 1
+    return packed, scales, None if scheme.symmetric else zeros
+
+
+def assert_same(ours, theirs):
+    for name, a, b in zip(("packed", "scales", "zero_points"), ours, theirs, strict=True):
+        if a is None or b is None:
+            assert a is b, name
+        else:
+            assert a.dtype == b.dtype and a.shape == b.shape, name
+            np.testing.assert_array_equal(a, b, err_msg=name)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_equals_onnxruntime_to_the_byte(backend, shape, bits, symmetric, dtype):
+    n, k, block_size = shape
+    scheme = Scheme(bits, block_size, symmetric)
+    rows = random_rows(n, k, dtype, seed=k)
+    assert_same(quantize_rows(rows, scheme, dtype), quantize_with_onnxruntime(rows, scheme))
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_equals_onnxruntime_on_a_large_matrix(bits, symmetric):
+    scheme = Scheme(bits, 32, symmetric)
+    rows = random_rows(512, 2048, "bfloat16").astype(np.float32)
+    assert_same(quantize_rows(rows, scheme), quantize_with_onnxruntime(rows, scheme))
+
+
+def test_ties_round_away_from_zero_as_in_onnxruntime(backend):
+    rows = np.array(
+        [[-8, 0.5, 1.5, 2.5, -0.5, -1.5, -2.5, 0.49999997, 6.5, 7.5, 7.4999995, -7.5, 3.5, -3.5, 4.5, -4.5]], np.float32
+    )
+    scheme = Scheme(4, 16, True)
+    assert_same(quantize_rows(rows, scheme), quantize_with_onnxruntime(rows, scheme))
+
+
+@pytest.mark.parametrize("scales_dtype", [np.float32, np.float16, "bfloat16"], ids=str)
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, "bfloat16"], ids=str)
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_numba_and_numpy_agree_to_the_byte(monkeypatch, bits, symmetric, dtype, scales_dtype):
+    for n, k, block_size in SHAPES:
+        assert_same(
+            *both_backends(monkeypatch, random_rows(n, k, dtype), Scheme(bits, block_size, symmetric), scales_dtype)
+        )
+
+
+def test_bfloat16_may_come_as_bit_patterns_and_goes_out_as_bit_patterns(backend):
+    rows = random_rows(3, 70, "bfloat16")
+    scheme = Scheme(4, 32, False)
+    expected = quantize_rows(rows, scheme, "bfloat16")
+    assert expected.scales.dtype == ml_dtypes.bfloat16
+    out = expected._replace(packed=np.zeros_like(expected.packed), scales=np.zeros(expected.scales.shape, np.uint16))
+    assert quantize_rows(rows.view(np.uint16), scheme, "bfloat16", out=out) is out
+    np.testing.assert_array_equal(out.packed, expected.packed)
+    np.testing.assert_array_equal(out.scales, expected.scales.view(np.uint16))
+
+
+def test_results_go_into_the_callers_buffers_of_any_packed_shape(backend):
+    rows = random_rows(3, 70)
+    scheme = Scheme(4, 32, False)
+    expected = quantize_rows(rows, scheme)
+    buffer = bytearray(expected.packed.nbytes)
+    flat = np.frombuffer(buffer, np.uint8)
+    quantize_rows(rows, scheme, out=expected._replace(packed=flat))
+    assert bytes(buffer) == expected.packed.tobytes()
+
+
+def test_read_only_unaligned_and_strided_rows_are_taken(backend):
+    rows = random_rows(4, 96, "bfloat16")
+    scheme = Scheme(4, 32, True)
+    expected = quantize_rows(rows, scheme)
+    raw = b"x" + rows.tobytes()
+    unaligned = np.frombuffer(raw, np.uint16, offset=1).reshape(4, 96)
+    assert not unaligned.flags.aligned and not unaligned.flags.writeable
+    assert_same(quantize_rows(unaligned, scheme), expected)
+    strided = np.zeros((8, 192), rows.dtype)
+    strided[::2, ::2] = rows
+    assert_same(quantize_rows(strided[::2, ::2], scheme), expected)
+
+
+@pytest.mark.parametrize("method", ["rtn", "search"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, "bfloat16"], ids=str)
+@pytest.mark.parametrize("value", [np.nan, -np.nan, np.inf, -np.inf], ids=str)
+def test_a_value_that_is_not_finite_is_named_by_row_and_column(backend, value, dtype, method):
+    rows = random_rows(200, 100, dtype)
+    rows[150, 99] = value
+    with pytest.raises(NonFiniteError, match="row 150, column 99") as caught:
+        quantize_rows(rows, Scheme(4, 32, True, method))
+    assert (caught.value.row, caught.value.column) == (150, 99)
+
+
+def test_the_largest_finite_values_are_not_taken_for_infinite(backend):
+    for dtype in (np.float32, np.float16, ml_dtypes.bfloat16):
+        largest = ml_dtypes.finfo(dtype).max
+        rows = np.array([[largest, -largest] * 8], dtype)
+        for scheme in (
+            Scheme(4, 16, True),
+            Scheme(4, 16, False),
+            Scheme(4, 16, False, "search"),
+            Scheme(8, 16, True, "search"),
+        ):
+            result = quantize_rows(rows, scheme)
+            assert np.isfinite(result.scales).all() and (result.scales != 0).all()
+
+
+@pytest.mark.parametrize("method", ["rtn", "search"])
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_scales_beyond_their_dtype_stay_finite(backend, symmetric, method):
+    scheme = Scheme(4, 32, symmetric, method)
+    for size in (1e38, 1e8, 1e-6, 3e-8, 1e-9, 1e-39, 1e-44):
+        rows = np.random.default_rng(0).normal(0, size / 4, (4, 64)).clip(-size, size).astype(np.float32)
+        for dtype in (np.float32, np.float16, "bfloat16"):
+            scales = quantize_rows(rows, scheme, dtype).scales.astype(np.float32)
+            assert np.isfinite(scales).all(), (size, dtype)
+
+
+def test_every_float16_is_read_exactly(monkeypatch):
+    every = np.arange(65536, dtype=np.uint16).view(np.float16)
+    rows = every[np.isfinite(every)].reshape(-1, 16)
+    assert_same(*both_backends(monkeypatch, rows, Scheme(8, 16, False)))
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "word"),
+    [
+        (np.zeros((2, 32), np.float64), {}, "float64"),
+        (np.zeros(32, np.float32), {}, "matrix"),
+        (np.zeros((2, 0), np.float32), {}, "at least one column"),
+        (np.zeros((2, 32), np.float32), {"scales_dtype": np.float64}, "scales"),
+        (np.zeros((2, 32), np.float32), {"importance": np.ones(32, np.float32)}, "round-to-nearest"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(rows, options, word):
+    with pytest.raises(ValueError, match=word):
+        quantize_rows(rows, Scheme(), **options)
+
+
+def test_output_arrays_that_do_not_fit_are_refused():
+    rows = random_rows(2, 64)
+    good = quantize_rows(rows, Scheme(4, 32, False))
+    for bad, word in (
+        (good._replace(packed=good.packed[:1]), "packed"),
+        (good._replace(scales=good.scales.astype(np.float16)), "scales"),
+        (good._replace(zero_points=None), "zero points"),
+        (good._replace(packed=np.asfortranarray(good.packed)), "contiguous"),
+    ):
+        with pytest.raises(ValueError, match=word):
+            quantize_rows(rows, Scheme(4, 32, False), out=bad)
+
+
+def test_no_rows_give_no_output(backend):
+    result = quantize_rows(np.zeros((0, 40), np.float32), Scheme(4, 32, False))
+    assert [a.shape for a in result] == [(0, 2, 16), (0, 2), (0, 1)]
