@@ -1,0 +1,110 @@
+"""What the runtime refuses, and what it says then."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from drupe.api import Model, ModelError, RuntimeMissing, Target
+from drupe_runtime_genai import installed
+from drupe_runtime_genai.providers import provider_options
+from drupe_runtime_genai.runtime import OnnxRuntimeGenai
+
+
+@pytest.fixture
+def wheels(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The distributions that are installed, as far as the plugin can see."""
+    versions = {"onnxruntime-genai": "0.18.0", "onnxruntime": "1.32.0"}
+
+    def version(name: str) -> str:
+        if name not in versions:
+            raise metadata.PackageNotFoundError(name)
+        return versions[name]
+
+    monkeypatch.setattr(metadata, "version", version)
+    return versions
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "genai_config.json").write_text("{}")
+    return tmp_path
+
+
+def test_a_package_on_a_device_that_is_here_is_not_refused(wheels: dict[str, str], folder: Path, cpu: Target) -> None:
+    assert OnnxRuntimeGenai().refusal(Model("onnx", folder), cpu) is None
+
+
+def test_not_installed_is_said_with_the_cure(wheels: dict[str, str], folder: Path, cpu: Target) -> None:
+    wheels.clear()
+    assert OnnxRuntimeGenai().version() is None
+    assert "not installed" in (OnnxRuntimeGenai().refusal(Model("onnx", folder), cpu) or "")
+    with pytest.raises(RuntimeMissing, match="not installed") as caught:
+        OnnxRuntimeGenai().open(Model("onnx", folder), cpu)
+    assert "pip install" in (caught.value.cure or "")
+
+
+@pytest.mark.parametrize("second", ["onnxruntime-genai-cuda", "onnxruntime-gpu"])
+def test_wheels_that_overwrite_each_other_are_named_with_the_cure(
+    wheels: dict[str, str], folder: Path, cpu: Target, second: str
+) -> None:
+    wheels[second] = "1.2.3"
+    assert f"{second} 1.2.3" in (OnnxRuntimeGenai().refusal(Model("onnx", folder), cpu) or "")
+    with pytest.raises(RuntimeMissing, match="overwrite each other") as caught:
+        OnnxRuntimeGenai().open(Model("onnx", folder), cpu)
+    assert f"{second}, then pip install" in (caught.value.cure or "")
+
+
+def test_the_right_wheel_for_another_device_counts_as_installed(wheels: dict[str, str]) -> None:
+    wheels.clear()
+    wheels["onnxruntime-genai-directml"] = "0.14.1"
+    assert OnnxRuntimeGenai().version() == "0.14.1"
+
+
+def test_a_model_of_another_kind_and_a_folder_without_a_configuration_are_refused(
+    wheels: dict[str, str], tmp_path: Path, cpu: Target
+) -> None:
+    assert "'hf'" in (OnnxRuntimeGenai().refusal(Model("hf", tmp_path), cpu) or "")
+    assert "genai_config.json" in (OnnxRuntimeGenai().refusal(Model("onnx", tmp_path), cpu) or "")
+    with pytest.raises(ModelError, match=r"no genai_config\.json"):
+        OnnxRuntimeGenai().open(Model("onnx", tmp_path), cpu)
+
+
+def test_a_device_that_is_elsewhere_is_refused(wheels: dict[str, str], folder: Path, cpu: Target) -> None:
+    absent = dataclasses.replace(cpu, device=None)
+    assert "no device" in (OnnxRuntimeGenai().refusal(Model("onnx", folder), absent) or "")
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"model": {}}', '{"model": {"context_length": "x", "vocab_size": 1}}'])
+def test_a_configuration_that_cannot_be_read_is_an_error(
+    wheels: dict[str, str], folder: Path, cpu: Target, content: str
+) -> None:
+    (folder / "genai_config.json").write_text(content)
+    with pytest.raises(ModelError, match=r"genai_config\.json"):
+        OnnxRuntimeGenai().open(Model("onnx", folder), cpu)
+
+
+def test_providers_have_the_names_that_genai_gives_them(cpu: Target) -> None:
+    cuda = dataclasses.replace(
+        cpu, runtime_name="CUDAExecutionProvider", runtime_options={"enable_cuda_graph": False, "device_id": 1}
+    )
+    assert provider_options(cuda) == [{"cuda": {"enable_cuda_graph": "0", "device_id": "1"}}]
+    assert provider_options(dataclasses.replace(cpu, runtime_name="DmlExecutionProvider")) == [{"dml": {}}]
+
+
+def test_the_built_in_provider_is_named_by_leaving_the_list_empty(cpu: Target) -> None:
+    assert provider_options(cpu) == []
+
+
+def test_loading_switches_usage_data_off_unless_the_user_decided(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime_genai")
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
+    installed.load()
+    assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"
+    monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "0")
+    installed.load()
+    assert os.environ["ORT_DISABLE_TELEMETRY"] == "0"
