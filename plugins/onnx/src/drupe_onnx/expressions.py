@@ -11,7 +11,7 @@ import importlib
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -497,7 +497,8 @@ class Take(Expression):
         return self.held_bytes(rows) + self.source.working_bytes(min(2 * rows, self.source.row_count))
 
     def columns(self, first: int, last: int, files: Files) -> NDArray[Any]:
-        return self.source.columns(first, last, files)[self.indices.values]
+        taken: NDArray[Any] = self.source.columns(first, last, files)[self.indices.values]
+        return taken
 
     def column_bytes(self, columns: int) -> int:
         return self.held_bytes(self.shape[0]) * columns // self.shape[1] + self.source.column_bytes(columns)
@@ -698,45 +699,69 @@ def name_of(expression: Expression | Producer) -> str:
 
 # As data
 
-ArrayToJson = Callable[[NDArray[Any]], Any]
-ArrayFromJson = Callable[[Any], NDArray[Any]]
+
+class Codec:
+    """How the parts of an expression that are not plain JSON are kept; by default in place."""
+
+    def keep_array(self, values: NDArray[Any]) -> Any:
+        dtype = ir.DataType.from_numpy(values.dtype)
+        data = base64.b64encode(np.ascontiguousarray(values).tobytes()).decode()
+        return {"dtype": dtype.name, "shape": list(values.shape), "base64": data}
+
+    def find_array(self, document: Any) -> NDArray[Any]:
+        raw = np.frombuffer(base64.b64decode(document["base64"]), np.uint8)
+        return raw.view(ir.DataType[document["dtype"]].numpy()).reshape(document["shape"])
+
+    def keep_path(self, path: Path) -> Any:
+        return str(path.absolute())
+
+    def find_path(self, document: Any) -> Path:
+        return Path(document)
 
 
-def to_json(expression: Expression, arrays: ArrayToJson | None = None) -> Any:
-    """`expression` as what `json.dumps` takes. arrays: how arrays are kept; by default in base64, in place."""
-    return _to_json(expression, arrays or _array_to_json, stamp=False)
+def to_json(expression: Expression, codec: Codec | None = None) -> Any:
+    """`expression` as what `json.dumps` takes."""
+    return _to_json(expression, codec or Codec())
 
 
-def from_json(document: Any, arrays: ArrayFromJson | None = None) -> Expression:
+def from_json(document: Any, codec: Codec | None = None) -> Expression:
     """What `to_json` made, again. Raises ModelError for a kind that is not installed here."""
-    expression = _from_json(document, arrays or _array_from_json)
+    expression = _from_json(document, codec or Codec())
     if not isinstance(expression, Expression):
         raise ModelError("the document holds no weight expression")
     return expression
 
 
-def fingerprint(expression: Expression) -> str:
-    """SHA-256 of what the expression gives, files standing for themselves by path, size and time of change.
-
-    Raises ModelError for a file that is not there.
-    """
-    document = _to_json(expression, lambda values: Array(values).digest, stamp=True)
-    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
-
-
-def file_stamp(path: Path) -> tuple[int, int]:
-    """Size and time of change of a file, in bytes and nanoseconds. Raises ModelError where there is none."""
+def file_stamp(path: Path) -> tuple[str, int, int]:
+    """What stands for a file: absolute path, size, time of change in ns. Raises ModelError where there is none."""
     try:
         status = path.stat()
     except OSError as error:
         raise ModelError(f"the file '{path.name}' is not there any more", where=path) from error
-    return status.st_size, status.st_mtime_ns
+    return str(path.absolute()), status.st_size, status.st_mtime_ns
 
 
-def _to_json(value: Any, arrays: ArrayToJson, stamp: bool) -> Any:
-    def inner(each: Any) -> Any:
-        return _to_json(each, arrays, stamp)
+def fingerprint(expression: Expression, stamp: Callable[[Path], Any] = file_stamp) -> str:
+    """SHA-256 of what the expression gives. stamp: what stands for a file's content.
 
+    Raises ModelError for a file that is not there.
+    """
+    document = _to_json(expression, _Stamps(stamp))
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+class _Stamps(Codec):
+    def __init__(self, stamp: Callable[[Path], Any]) -> None:
+        self._stamp = stamp
+
+    def keep_array(self, values: NDArray[Any]) -> Any:
+        return Array(values).digest
+
+    def keep_path(self, path: Path) -> Any:
+        return self._stamp(path)
+
+
+def _to_json(value: Any, codec: Codec) -> Any:
     if isinstance(value, ir.DataType):
         return {"kind": "dtype", "name": value.name}
     if isinstance(value, enum.Enum):
@@ -744,27 +769,27 @@ def _to_json(value: Any, arrays: ArrayToJson, stamp: bool) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, np.generic):
-        return inner(value.item())
+        return _to_json(value.item(), codec)
     if isinstance(value, tuple | list):
-        return [inner(each) for each in value]
+        return [_to_json(each, codec) for each in value]
     if isinstance(value, dict):
-        return {"kind": "dict", "items": [[inner(key), inner(each)] for key, each in value.items()]}
+        return {"kind": "dict", "items": [[_to_json(key, codec), _to_json(each, codec)] for key, each in value.items()]}
     if isinstance(value, Path):
-        return {"kind": "path", "path": str(value.absolute())}
+        return {"kind": "path", "path": codec.keep_path(value)}
     if isinstance(value, np.ndarray):
-        return {"kind": "array", "array": arrays(value)}
+        return {"kind": "array", "array": codec.keep_array(value)}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: inner(getattr(value, field.name)) for field in dataclasses.fields(value) if field.init}
-        document = {"kind": _path_of(type(value)), "fields": fields}
-        if stamp and isinstance(value, Source):
-            document["file"] = list(file_stamp(value.path))
-        return document
+        given = [field.name for field in dataclasses.fields(value) if field.init]
+        return {
+            "kind": _path_of(type(value)),
+            "fields": {name: _to_json(getattr(value, name), codec) for name in given},
+        }
     raise TypeError(f"a {type(value).__name__} in a weight expression cannot be serialised")
 
 
-def _from_json(value: Any, arrays: ArrayFromJson) -> Any:
+def _from_json(value: Any, codec: Codec) -> Any:
     if isinstance(value, list):
-        return tuple(_from_json(each, arrays) for each in value)
+        return tuple(_from_json(each, codec) for each in value)
     if not isinstance(value, dict):
         return value
     match value["kind"]:
@@ -773,13 +798,13 @@ def _from_json(value: Any, arrays: ArrayFromJson) -> Any:
         case "enum":
             return _find(value["type"])[value["name"]]
         case "dict":
-            return {_from_json(key, arrays): _from_json(each, arrays) for key, each in value["items"]}
+            return {_from_json(key, codec): _from_json(each, codec) for key, each in value["items"]}
         case "path":
-            return Path(value["path"])
+            return codec.find_path(value["path"])
         case "array":
-            return arrays(value["array"])
+            return codec.find_array(value["array"])
         case kind:
-            return _find(kind)(**{name: _from_json(each, arrays) for name, each in value["fields"].items()})
+            return _find(kind)(**{name: _from_json(each, codec) for name, each in value["fields"].items()})
 
 
 def _path_of(kind: type) -> str:
@@ -799,19 +824,3 @@ def _find(path: str) -> Any:
     if not (dataclasses.is_dataclass(found) or (isinstance(found, type) and issubclass(found, enum.Enum))):
         raise ModelError(f"'{path}' is no weight expression")
     return found
-
-
-def _array_to_json(values: NDArray[Any]) -> Any:
-    dtype = ir.DataType.from_numpy(values.dtype)
-    data = base64.b64encode(np.ascontiguousarray(values).tobytes()).decode()
-    return {"dtype": dtype.name, "shape": list(values.shape), "base64": data}
-
-
-def _array_from_json(document: Any) -> NDArray[Any]:
-    raw = np.frombuffer(base64.b64decode(document["base64"]), np.uint8)
-    return raw.view(ir.DataType[document["dtype"]].numpy()).reshape(document["shape"])
-
-
-def concat(parts: Sequence[Expression]) -> Expression:
-    """Parts behind one another; a single one is itself."""
-    return parts[0] if len(parts) == 1 else Concat(tuple(parts))

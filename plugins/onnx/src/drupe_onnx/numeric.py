@@ -79,9 +79,9 @@ def _bits(values: NDArray[Any]) -> NDArray[Any]:
 def packed(values: NDArray[Any], bits: int) -> NDArray[np.uint8]:
     """Elements of 1 or 2 to a byte and more, low bits first, as ONNX stores 4- and 2-bit types; flat."""
     per_byte = 8 // bits
-    raw = np.ascontiguousarray(values).reshape(-1).view(np.uint8) & ((1 << bits) - 1)
+    raw = np.ascontiguousarray(values).reshape(-1).view(np.uint8) & np.uint8((1 << bits) - 1)
     raw = np.concatenate([raw, np.zeros(-raw.size % per_byte, np.uint8)]).reshape(-1, per_byte)
-    out = raw[:, 0].copy()
+    out: NDArray[np.uint8] = raw[:, 0].copy()
     for place in range(1, per_byte):
         out |= raw[:, place] << (bits * place)
     return out
