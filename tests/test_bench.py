@@ -1,0 +1,89 @@
+"""What the measurements stand on: processes measured with their children, checkpoints that are what they claim."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+BENCH = Path(__file__).resolve().parents[1] / "bench"
+MEBIBYTE = 1 << 20
+without_accounting = pytest.mark.skipif(sys.platform == "win32", reason="Windows does not account for ended processes")
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ModuleType]:
+    """The module bench/measure.py, with its cache elsewhere."""
+    monkeypatch.syspath_prepend(str(BENCH))
+    measure = importlib.import_module("measure")
+    monkeypatch.setattr(measure, "CACHE", tmp_path)
+    yield measure
+    for name in ("measure", "checkpoints"):  # plain names, which other scripts may have too
+        sys.modules.pop(name, None)
+
+
+def python(program: str) -> list[str]:
+    return [sys.executable, "-c", program]
+
+
+@without_accounting
+def test_the_peak_is_that_of_the_largest_process_children_included(bench: ModuleType) -> None:
+    child = f"bytearray({300 * MEBIBYTE})"
+    plain = bench.measure(python("pass"))
+    parent = bench.measure(
+        python(f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}], check=True)")
+    )
+    assert parent.peak_bytes - plain.peak_bytes > 250 * MEBIBYTE
+
+
+@without_accounting
+def test_cpu_time_is_the_work_and_not_the_waiting(bench: ModuleType) -> None:
+    waiting = bench.measure(python("import time; time.sleep(1)"))
+    assert waiting.wall_s > 1
+    assert waiting.cpu_s < waiting.wall_s / 2
+
+
+def test_a_failure_shows_what_the_process_said_last(bench: ModuleType) -> None:
+    with pytest.raises(bench.Failed, match=r"exit status 3(.|\n)*out of luck"):
+        bench.measure(python("print('out of luck'); raise SystemExit(3)"))
+
+
+def test_tools_run_in_turn(bench: ModuleType) -> None:
+    order = []
+
+    def tool(name: str) -> object:
+        order.append(name)
+        return bench.Measurement(1.0, None, None)
+
+    bench.alternate({"one": lambda: tool("one"), "two": lambda: tool("two")}, 2)
+    assert order == ["one", "two", "one", "two"]
+
+
+@pytest.mark.parametrize("model_type", ["llama", "qwen2", "qwen3"])
+def test_checkpoints_are_what_transformers_reads(bench: ModuleType, tmp_path: Path, model_type: str) -> None:
+    transformers = pytest.importorskip("transformers")
+    checkpoints = importlib.import_module("checkpoints")
+    shape = checkpoints.Shape(model_type, 64, 2, 4, 2, 32, 96, checkpoints.TOKENS, tied=model_type == "qwen2")
+    checkpoints.write_checkpoint(shape, tmp_path / "tiny")
+    model, loading = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "tiny", output_loading_info=True)
+    assert not any(loading.values()), loading
+    assert model.config.num_key_value_heads == 2
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "tiny")
+    assert tokenizer.decode(tokenizer("def parse(text):")["input_ids"]) == "def parse(text):"
+
+
+def test_a_checkpoint_in_several_shards_has_an_index(
+    bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnx = importlib.import_module("drupe_onnx.safetensors")
+    checkpoints = importlib.import_module("checkpoints")
+    monkeypatch.setattr(checkpoints, "SHARD_BYTES", 40_000)
+    shape = checkpoints.Shape("llama", 64, 2, 4, 2, 16, 96, 256, tied=False)
+    tmp_path.joinpath("tiny").mkdir()
+    checkpoints.write_weights(shape, tmp_path / "tiny")
+    assert len(list((tmp_path / "tiny").glob("*.safetensors"))) > 2
+    assert onnx.open_checkpoint(tmp_path / "tiny").keys() == {tensor.name for tensor in checkpoints.tensors(shape)}
