@@ -171,14 +171,20 @@ def rows(kernels: Kernels, known: Schemas, amendments: Mapping[str, Any]) -> dic
         served = merged(each for kernel in kernels[name] for each in spans(kernel, versions))
         limits = amendments.get(name, {}).get("kernels", [{}])
         narrowed = [row for kernel in served for limit in limits if (row := _row(kernel, limit))]
+        if not narrowed:
+            raise SystemExit(f"nothing is left of {name}")
         table[name] = {"inputs": versions[-1].inputs, "outputs": versions[-1].outputs, "kernels": narrowed}
     return table
 
 
 def _row(kernel: Kernel, limit: Mapping[str, Any]) -> dict[str, Any] | None:
-    """A kernel as a table has it, narrowed to what one amendment leaves of it; None where that is nothing."""
+    """A kernel as a table has it, narrowed to what one amendment leaves of it; None where that is nothing.
+
+    A type parameter that the kernel was registered without takes the types that the amendment gives.
+    """
     wanted = {name: set(types) for name, types in limit.get("types", {}).items()}
-    types = {name: sorted(types & wanted.get(name, types)) for name, types in kernel.types.items()}
+    served = {name: sorted(types & wanted.pop(name, types)) for name, types in kernel.types.items()}
+    types = {**served, **{name: sorted(types) for name, types in wanted.items()}}
     if not all(types.values()):
         return None
     row: dict[str, Any] = {}

@@ -1,0 +1,10 @@
+"""What this distribution adds: the execution provider `cuda`."""
+
+from __future__ import annotations
+
+from drupe.api import Ref, hookimpl
+
+
+@hookimpl
+def drupe_execution_providers() -> list[Ref]:
+    return [Ref("cuda", "drupe_ep_cuda.provider:Cuda", "onnxruntime's kernels for NVIDIA GPUs")]

@@ -1,0 +1,84 @@
+"""The provider `cuda`: its recipes, its options, and what it finds in a machine."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from drupe.api import Device, Recipe
+from drupe_ep_cuda import machine
+from drupe_ep_cuda.provider import Cuda
+
+KEYS = {
+    "build-decoder": {"weights", "activations", "all_logits"},
+    "quantize-weights": {"bits", "block_size", "symmetric", "quality", "head_bits"},
+    "package-genai": {"max_length"},
+}
+
+
+@pytest.fixture(params=Cuda().recipes(), ids=lambda recipe: recipe.name)
+def recipe(request: pytest.FixtureRequest) -> Recipe:
+    return request.param  # type: ignore[no-any-return]
+
+
+def test_int4_comes_first_and_every_precision_has_one_recipe() -> None:
+    assert [recipe.precision for recipe in Cuda().recipes()] == ["int4", "int8", "fp16", "bf16"]
+
+
+def test_a_recipe_sets_only_keys_that_its_passes_have(recipe: Recipe) -> None:
+    for step in recipe.steps:
+        assert set(step.config) | set(step.options) <= KEYS[step.name]
+
+
+def test_a_recipe_computes_in_what_the_table_names(recipe: Recipe) -> None:
+    assert recipe.steps[0].config["activations"] in Cuda().capabilities(None).activations
+
+
+def test_without_a_runtime_for_it_no_gpu_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "gpus", lambda: [("NVIDIA H100", 1)])
+    monkeypatch.setattr(machine, "ONNXRUNTIME", ("no-such-distribution",))
+    assert not Cuda().devices()
+
+
+def test_without_a_driver_no_gpu_is_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(machine, "runtime_installed", lambda: True)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert not Cuda().devices()
+
+
+def test_with_both_the_gpus_are_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "runtime_installed", lambda: True)
+    monkeypatch.setattr(machine, "gpus", lambda: [("NVIDIA H100", 2**36)])
+    assert Cuda().devices() == (Device("NVIDIA H100", "gpu", 2**36),)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell script stands in for the driver's program")
+@pytest.mark.parametrize(("script", "found"), [("echo 'A, 7'", [("A", 7 * 2**20)]), ("echo 'A, 7'; exit 9", [])])
+def test_a_driver_that_fails_has_no_gpus(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str, found: list[tuple[str, int]]
+) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert machine.gpus() == found
+
+
+def test_the_drivers_answer_is_read() -> None:
+    answer = "NVIDIA H200, 143156\nNVIDIA GB10, [N/A]\n\n"
+    assert machine.parsed(answer) == [("NVIDIA H200", 143156 * 1024 * 1024), ("NVIDIA GB10", None)]
+
+
+def test_options_are_those_of_the_genai_builder() -> None:
+    """builders/base.py of onnxruntime-genai 0.18, `ep_attrs`."""
+    assert Cuda().runtime_options() == {"cuda": {"enable_cuda_graph": "0"}}
+
+
+def test_naming_the_provider_loads_nothing_heavy() -> None:
+    code = "import sys, drupe_ep_cuda.plugin as p; p.drupe_execution_providers(); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "drupe_ep_cuda.provider" not in loaded
+    assert not {"numpy", "onnxruntime", "pydantic", "drupe.target"} & set(loaded)

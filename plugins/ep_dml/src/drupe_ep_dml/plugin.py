@@ -1,0 +1,10 @@
+"""What this distribution adds: the execution provider `dml`."""
+
+from __future__ import annotations
+
+from drupe.api import Ref, hookimpl
+
+
+@hookimpl
+def drupe_execution_providers() -> list[Ref]:
+    return [Ref("dml", "drupe_ep_dml.provider:Dml", "DirectML, any DirectX 12 GPU on Windows")]

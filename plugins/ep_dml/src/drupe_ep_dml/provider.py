@@ -1,0 +1,64 @@
+"""The execution provider `dml`: its runtimes, recipes and devices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from drupe.api import Device, ExecutionProvider, Recipe, RuntimePackage, Step
+from drupe_ep_dml import machine
+
+_TABLES = Path(__file__).with_name("tables")
+_INSTALL = "pip install drupe[directml]"
+
+_QUANTIZE = {name: name for name in ("quality", "block_size", "symmetric", "head_bits")}
+_BUILD = {"all_logits": "all_logits"}
+
+
+def _quantized(precision: str, bits: int, summary: str) -> Recipe:
+    """Symmetric unless asked otherwise, since 8-bit zero points are not served (see the table)."""
+    steps = (
+        Step("build-decoder", {"activations": "float16"}, options=_BUILD),
+        Step("quantize-weights", {"bits": bits, "symmetric": True}, options=_QUANTIZE),
+        Step("package-genai"),
+    )
+    return Recipe(f"dml-{precision}", precision, steps, summary)
+
+
+def _float(precision: str, element: str, summary: str) -> Recipe:
+    config = {"weights": element, "activations": element}
+    steps = (Step("build-decoder", config, options=_BUILD), Step("package-genai"))
+    return Recipe(f"dml-{precision}", precision, steps, summary)
+
+
+class Dml(ExecutionProvider):
+    """DirectML, which drives any DirectX 12 GPU on Windows. It has no bfloat16."""
+
+    name = "dml"
+    summary = "DirectML, any DirectX 12 GPU on Windows"
+    runtime_name = "DmlExecutionProvider"
+    aliases = ("directml",)
+    device_kind = "gpu"
+    versioned_by = machine.ONNXRUNTIME
+    packages = (
+        RuntimePackage("onnxruntime-genai", ("onnxruntime-genai-directml",), _INSTALL),
+        RuntimePackage("onnxruntime", machine.ONNXRUNTIME, _INSTALL),
+    )
+    tables = (_TABLES / "1.24.json",)
+
+    def recipes(self) -> Sequence[Recipe]:
+        return (
+            _quantized("int4", 4, "4-bit weights, float16 activations: the smallest and fastest"),
+            _quantized("int8", 8, "8-bit weights, float16 activations"),
+            _float("fp16", "float16", "float16 throughout"),
+            _float("fp32", "float32", "float32 throughout"),
+        )
+
+    def devices(self) -> Sequence[Device]:
+        if not machine.runtime_installed():
+            return ()
+        return tuple(Device(name, "gpu", memory) for name, memory in machine.adapters())
+
+    def runtime_options(self) -> Mapping[str, Any]:
+        return {"dml": {}}

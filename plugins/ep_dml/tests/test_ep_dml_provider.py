@@ -1,0 +1,122 @@
+"""The provider `dml`: its recipes, its options, and what it finds in a machine."""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from drupe.api import Device, Recipe
+from drupe_ep_dml import machine
+from drupe_ep_dml.provider import Dml
+
+KEYS = {
+    "build-decoder": {"weights", "activations", "all_logits"},
+    "quantize-weights": {"bits", "block_size", "symmetric", "quality", "head_bits"},
+    "package-genai": {"max_length"},
+}
+
+
+@pytest.fixture(params=Dml().recipes(), ids=lambda recipe: recipe.name)
+def recipe(request: pytest.FixtureRequest) -> Recipe:
+    return request.param  # type: ignore[no-any-return]
+
+
+def test_int4_comes_first_and_every_precision_has_one_recipe() -> None:
+    assert [recipe.precision for recipe in Dml().recipes()] == ["int4", "int8", "fp16", "fp32"]
+
+
+def test_a_recipe_sets_only_keys_that_its_passes_have(recipe: Recipe) -> None:
+    for step in recipe.steps:
+        assert set(step.config) | set(step.options) <= KEYS[step.name]
+
+
+def test_a_recipe_computes_in_what_the_table_names(recipe: Recipe) -> None:
+    assert recipe.steps[0].config["activations"] in Dml().capabilities(None).activations
+
+
+def test_the_quantized_recipes_are_symmetric_unless_asked_otherwise() -> None:
+    for recipe in Dml().recipes()[:2]:
+        step = recipe.steps[1]
+        assert step.config["symmetric"] is True
+        assert step.filled({"symmetric": False}).config["symmetric"] is False
+
+
+def test_without_a_runtime_for_it_no_gpu_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "adapters", lambda: [("Radeon", 1)])
+    monkeypatch.setattr(machine, "ONNXRUNTIME", ("no-such-distribution",))
+    assert not Dml().devices()
+
+
+def test_with_both_the_gpus_are_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "runtime_installed", lambda: True)
+    monkeypatch.setattr(machine, "adapters", lambda: [("Radeon", 2**33)])
+    assert Dml().devices() == (Device("Radeon", "gpu", 2**33),)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows may have adapters")
+def test_only_windows_has_adapters() -> None:
+    assert machine.adapters() == []
+
+
+def test_adapters_are_read_through_tables_of_methods() -> None:
+    """Two interfaces made here stand in for DXGI's: a factory with two adapters that share one table."""
+    pointer = ctypes.c_void_p
+    released: list[int] = []
+    asked: list[int] = []
+
+    def enumerate_adapters(this: int, index: int, result: Any) -> int:
+        asked.append(index)
+        if index > 1:
+            return -1
+        result[0] = ctypes.addressof(adapter)
+        return 0
+
+    def describe(this: int, result: Any) -> int:
+        name = f"GPU {asked[-1]}".encode("utf-16-le")
+        ctypes.memmove(result[0].name, name, len(name))
+        result[0].dedicated_video = 2**33
+        result[0].flags = 2 * asked[-1]
+        return 0
+
+    def release(this: int) -> int:
+        released.append(this)
+        return 0
+
+    def method(function: Any, *arguments: Any) -> Any:
+        return ctypes.CFUNCTYPE(ctypes.c_int32, pointer, *arguments)(function)
+
+    listing = method(enumerate_adapters, ctypes.c_uint32, ctypes.POINTER(pointer))
+    describing = method(describe, ctypes.POINTER(machine.AdapterDescription))
+    releasing = method(release)
+
+    def interface(**methods: Any) -> Any:
+        table = (pointer * 13)()
+        for place, each in methods.items():
+            table[int(place[1:])] = ctypes.cast(each, pointer).value
+        return table, pointer(ctypes.addressof(table))
+
+    factory_table, factory = interface(_2=releasing, _12=listing)
+    adapter_table, adapter = interface(_2=releasing, _10=describing)
+    found = [
+        (each.text(), each.dedicated_video, each.flags)
+        for each in machine.described(pointer(ctypes.addressof(factory)))
+    ]
+    assert found == [("GPU 0", 2**33, 0), ("GPU 1", 2**33, 2)]
+    assert asked == [0, 1, 2]
+    assert released == [ctypes.addressof(adapter)] * 2 + [ctypes.addressof(factory)]
+    assert factory_table and adapter_table
+
+
+def test_options_leave_the_runtime_its_own() -> None:
+    assert Dml().runtime_options() == {"dml": {}}
+
+
+def test_naming_the_provider_loads_nothing_heavy() -> None:
+    code = "import sys, drupe_ep_dml.plugin as p; p.drupe_execution_providers(); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "drupe_ep_dml.provider" not in loaded
+    assert not {"numpy", "onnxruntime", "pydantic", "drupe.target"} & set(loaded)
