@@ -101,10 +101,8 @@ def test_adapters_are_read_through_tables_of_methods() -> None:
 
     factory_table, factory = interface(_2=releasing, _12=listing)
     adapter_table, adapter = interface(_2=releasing, _10=describing)
-    found = [
-        (each.text(), each.dedicated_video, each.flags)
-        for each in machine.described(pointer(ctypes.addressof(factory)))
-    ]
+    descriptions = machine.described(pointer(ctypes.addressof(factory)))
+    found = [(each.text(), each.dedicated_video, each.flags) for each in descriptions]
     assert found == [("GPU 0", 2**33, 0), ("GPU 1", 2**33, 2)]
     assert asked == [0, 1, 2]
     assert released == [ctypes.addressof(adapter)] * 2 + [ctypes.addressof(factory)]

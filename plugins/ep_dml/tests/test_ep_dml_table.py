@@ -143,7 +143,7 @@ def test_the_documents_page_is_read(tool: ModuleType, tmp_path: Path) -> None:
         "| Op Name | Parameters | OpSet Version | Types Supported |\n"
         "|---------|------------|---------------|-----------------|\n"
         "|**Operator Domain:** *ai.onnx*||||\n"
-        "|Cast|*in* x:**T1**<br> *out* y:**T2**|13+|**T1** = tensor(float)<br/> **T2** = tensor(double), tensor(int8)|\n"
+        "|Cast|*in* x:**T1**|13+|**T1** = tensor(float)<br/> **T2** = tensor(double), tensor(int8)|\n"
         "|||[6, 12]|**T1** = tensor(bool)<br/> **T2** = seq(tensor(float))|\n"
         "|||5|**T1** = tensor(bool)|\n"
         "|**Operator Domain:** *com.microsoft*||||\n"
