@@ -204,6 +204,16 @@ def test_a_damaged_package_is_refused_without_noise(
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_run_that_fails_is_one_error_without_noise(
+    package: Model, cpu: Target, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(package, cpu) as session:
+        monkeypatch.setattr(session, "encode", lambda prompt: [10**6])
+        with pytest.raises(CheckFailed, match="cannot run the package"):
+            session.generate("def")
+    assert capfd.readouterr() == ("", "")
+
+
 def test_the_package_asks_for_what_the_pass_was_told(
     kit: SimpleNamespace, checkpoint: Path, tmp_path: Path, cpu: Target
 ) -> None:

@@ -12,6 +12,8 @@ from drupe_runtime_genai.providers import provider_options
 from drupe_runtime_genai.session import GenaiSession, open_session
 
 CONFIG = "genai_config.json"
+FATAL = 4
+"""onnxruntime's severity from which on it writes to stderr; what is less severe comes as an exception as well."""
 
 
 class OnnxRuntimeGenai(Runtime):
@@ -102,5 +104,6 @@ def _settings(module: Any, folder: Path, target: Target, length: int) -> Any:
             settings.append_provider(provider)
             for key, value in options.items():
                 settings.set_provider_option(provider, key, value)
-    settings.overlay(json.dumps({"search": {"max_length": length}}))
+    decoder = {"session_options": {"log_severity_level": FATAL}}
+    settings.overlay(json.dumps({"search": {"max_length": length}, "model": {"decoder": decoder}}))
     return settings

@@ -63,8 +63,9 @@ def readable(files: Mapping[str, Path | bytes]) -> dict[str, Path | bytes]:
     changed: dict[str, Path | bytes] = {}
     config["tokenizer_class"] = _known_class(config.get("tokenizer_class"), _vocabulary_kind(files))
     for key, token in (_object(files, SPECIAL_TOKENS) or {}).items():
-        if key in TOKEN_KEYS and config.get(key) is None and token is not None:
-            config[key] = token
+        text = token.get("content") if isinstance(token, dict) else token
+        if key in TOKEN_KEYS and config.get(key) is None and isinstance(text, str):
+            config[key] = text
     changed.update(_one_template(config, files))
     if config != before:
         changed[CONFIG] = _text(config)

@@ -110,11 +110,11 @@ def apply_chat_template(folder: Path, messages: Sequence[Message]) -> str:
 
 
 def chat_template(folder: Path, config: dict[str, Any]) -> str:
-    """The model's template: a file of its own, or in tokenizer_config.json; of several the default one."""
+    """The model's template: a file of its own, or a key of tokenizer_config.json; of several the default one."""
     path = folder / "chat_template.jinja"
     if path.is_file():
         return path.read_text(encoding="utf-8")
-    template = config.get("chat_template")
+    template = config.get("chat_template") or read_object(folder / "chat_template.json").get("chat_template")
     if isinstance(template, list):
         named = {entry["name"]: entry["template"] for entry in template}
         template = named.get("default")
