@@ -57,7 +57,7 @@ def edit_config(folder: Path, *removed: str, **changed: Any) -> Path:
 
 
 def everything(**refused: Any) -> Capabilities:
-    """A provider that runs any operator of the graph, in float32, but for what is refused by name: a KernelSupport, or None."""
+    """A provider that runs any operator of the graph, but for what is given by name: another KernelSupport, or None."""
     types = {
         "com.microsoft::GroupQueryAttention": ("T", "T", "T", "T", "T", "M", "M", "T"),
         "com.microsoft::SkipSimplifiedLayerNormalization": ("T",),
@@ -140,7 +140,7 @@ class Reference:
 
 @pytest.fixture(scope="session")
 def cpu() -> Target:
-    """onnxruntime's processor kernels, as far as the builder asks: no q/k norm inside attention, no float16 FusedMatMul."""
+    """onnxruntime's own kernels, as far as the builder asks: no q/k norm inside attention, no float16 FusedMatMul."""
     gqa = KernelSupport({"T": frozenset(["float32", "float16"])}, refused=(14, 15))
     table = everything(GroupQueryAttention=gqa, FusedMatMul=KernelSupport({"T": frozenset(["float32"])}))
     return Target("cpu", "1.32.0", table)

@@ -29,7 +29,7 @@ class Checkpoint:
 
     @classmethod
     def open(cls, folder: Path) -> Checkpoint:
-        """Read the configuration of the checkpoint in `folder`. Raises ModelError, with the cure, for what is not one."""
+        """Read the configuration of the checkpoint in `folder`. Raises ModelError for what is not one."""
         if not folder.is_dir():
             raise ModelError(f"there is no folder {folder}", cure=POINT_AT_A_CHECKPOINT)
         path = folder / "config.json"

@@ -113,7 +113,7 @@ class Configuration(Mapping[str, Any]):
         return Configuration(self.path, value)
 
     def rope(self) -> Configuration:
-        """The rotary embedding's parameters as transformers 5 keeps them: `rope_type`, `rope_theta`, and what the type takes.
+        """The rotary embedding's parameters as transformers 5 keeps them: `rope_type`, `rope_theta`, the type's own.
 
         transformers 4 wrote `rope_theta` and `rope_scaling` (with `type` in the oldest files) on the top level.
         """

@@ -54,8 +54,8 @@ def download(repository: str, options: Mapping[str, Any]) -> Path:
     except (hub.HfHubHTTPError, hub.LocalEntryNotFoundError, OSError) as error:
         raise _unreachable(repository, error) from error
     except Exception as error:
-        # The transport's own errors are not OSErrors, and which library it is has changed between versions of the hub's client.
-        if type(error).__module__.partition(".")[0] in ("httpx", "httpcore", "requests", "urllib3"):
+        # The transport's own errors are not OSErrors, and versions of the hub's client differ in which library it is.
+        if type(error).__module__.startswith(("httpx", "httpcore", "requests", "urllib3")):
             raise _unreachable(repository, error) from error
         raise
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import shutil
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from drupe.api import Context, Estimate, Model, ModelError, ModelKind, OutputError
+from drupe.api import Context, Estimate, Model, ModelError, ModelKind, OutputError, file_digest
 from drupe_huggingface.checkpoint import Checkpoint
 
 CHUNK = 8 << 20
+SAMPLES, SAMPLE = 64, 4 << 10  # of a weight file, for a fingerprint that is not thorough
 
 
 class HfKind(ModelKind):
@@ -22,24 +24,19 @@ class HfKind(ModelKind):
     def load(self, model: Model) -> Model:
         return model if model.payload is not None else model.but(payload=Checkpoint.open(model.location))
 
-    def save(self, model: Model, folder: Path, context: Context) -> None:
+    def save(self, model: Model, folder: Path, context: Context) -> Mapping[str, str]:
         """Copy the checkpoint's files, those that links lead to as well, in chunks."""
-        sources = _files(model.location)
-        with context.progress.task("copy the checkpoint", sum(path.stat().st_size for path in sources)):
-            for source in sources:
-                _copy(source, folder / source.relative_to(model.location), context)
+        sources = {path.relative_to(model.location).as_posix(): path for path in _files(model.location)}
+        with context.progress.task("copying", sum(path.stat().st_size for path in sources.values())):
+            return {name: _copy(source, folder / name, context) for name, source in sources.items()}
 
-    def fingerprint(self, model: Model) -> str:
-        """Of the small files the content; of the weights the header (names, shapes, places), the size and the time of change."""
+    def fingerprint(self, model: Model, thorough: bool = True) -> str:
+        """Of every byte; without `thorough`, of the weights only the headers and some of the bytes."""
         digest = hashlib.sha256()
         for path in _files(model.location):
-            digest.update(path.relative_to(model.location).as_posix().encode() + b"\0")
-            if path.suffix == ".safetensors":
-                status = path.stat()
-                digest.update(f"{status.st_size} {status.st_mtime_ns}\0".encode() + _header(path))
-            else:
-                with path.open("rb") as file:
-                    digest.update(hashlib.file_digest(file, "sha256").digest())
+            sampled = path.suffix == ".safetensors" and not thorough
+            content = _sampled_digest(path) if sampled else file_digest(path)
+            digest.update(f"{path.relative_to(model.location).as_posix()}\0{content}\0".encode())
         return digest.hexdigest()
 
     def describe(self, model: Model) -> Mapping[str, str]:
@@ -76,9 +73,7 @@ class HfKind(ModelKind):
         elements: Counter[str] = Counter()
         size = 0
         for tensor in tensors.values():
-            count = 1
-            for length in tensor.shape:
-                count *= length
+            count = math.prod(tensor.shape)
             elements[tensor.dtype.name.lower()] += count
             size += int(count * tensor.dtype.itemsize)
         return {
@@ -93,20 +88,31 @@ def _files(folder: Path) -> list[Path]:
     return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 
 
-def _header(path: Path) -> bytes:
+def _sampled_digest(path: Path) -> str:
+    """SHA-256 of a weight file's size, header (names, types, shapes, places), and samples at equal distances."""
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
     with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        return file.read(min(length, 100_000_000))
+        start = file.read(8)
+        digest.update(start + file.read(min(int.from_bytes(start, "little"), size)))
+        for number in range(SAMPLES):
+            file.seek(size * number // SAMPLES)
+            digest.update(file.read(SAMPLE))
+    return digest.hexdigest()
 
 
-def _copy(source: Path, destination: Path, context: Context) -> None:
+def _copy(source: Path, destination: Path, context: Context) -> str:
+    """Copy a file and its times; returns its SHA-256."""
+    digest = hashlib.sha256()
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
         with source.open("rb") as reader, destination.open("wb") as writer:
             while chunk := reader.read(CHUNK):
                 context.stop_if_cancelled()
                 writer.write(chunk)
+                digest.update(chunk)
                 context.progress.advance(len(chunk))
         shutil.copystat(source, destination)
     except OSError as error:
         raise OutputError(f"cannot copy {source.name}: {error.strerror}", where=destination) from error
+    return digest.hexdigest()

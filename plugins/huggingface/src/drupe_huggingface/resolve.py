@@ -17,8 +17,8 @@ HUB_ID = re.compile(r"[A-Za-z0-9_][\w.-]*(/[\w.-]+)?", re.ASCII)
 def resolve(reference: str, options: Mapping[str, Any]) -> Model | None:
     """The model of kind `hf` that `reference` names; None for what other plugins may know.
 
-    options: `revision`, `token` and `cache_dir`, for the hub. Raises ModelError for a path that is not a checkpoint and for a
-    hub id that cannot be had.
+    options: `revision`, `token` and `cache_dir`, for the hub. Raises ModelError for a path that is not a checkpoint and
+    for a hub id that cannot be had.
     """
     path = Path(reference).expanduser()
     if (path / "model.onnx").is_file() or path.is_file() or "://" in reference:

@@ -1,4 +1,4 @@
-"""Which files of a checkpoint go into a package beside the graph: the tokenizer's, the generation defaults, the licence."""
+"""Which files of a checkpoint go beside the graph: the tokenizer's, the generation defaults, the licence."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from pathlib import Path
 from drupe.api import ModelError
 
 CARRIED = (
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
-    "chat_template.jinja", "chat_template.json", "generation_config.json",
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+    "merges.txt", "chat_template.jinja", "chat_template.json", "generation_config.json",
 )  # fmt: skip
 CARRIED_PATTERNS = ("additional_chat_templates/*.jinja", "LICENSE*", "LICENCE*", "NOTICE*")
 SENTENCEPIECE = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 
 CONVERSION = (
     "import sys; from transformers import AutoTokenizer; "
-    "AutoTokenizer.from_pretrained(sys.argv[1]).backend_tokenizer.save(sys.argv[2])"
+    "AutoTokenizer.from_pretrained(sys.argv[1], trust_remote_code=False).backend_tokenizer.save(sys.argv[2])"
 )
 
 
 def package_files(folder: Path) -> Mapping[str, Path | bytes]:
     """The files to put beside the graph, by their name in the package; a tokenizer is always among them.
 
-    A lone tokenizer.model is converted where transformers is installed. Raises ModelError where there is no tokenizer that the
-    runtime could read.
+    A lone tokenizer.model is converted where transformers is installed. Raises ModelError where there is no tokenizer
+    that the runtime could read.
     """
     files: dict[str, Path | bytes] = {name: folder / name for name in CARRIED if (folder / name).is_file()}
     for pattern in CARRIED_PATTERNS:
@@ -42,7 +42,7 @@ def package_files(folder: Path) -> Mapping[str, Path | bytes]:
 
 
 def _converted(folder: Path) -> bytes:
-    """The tokenizer.json that transformers makes of an older tokenizer, in a process of its own for its memory's sake."""
+    """The tokenizer.json that transformers makes of an older tokenizer, in a process of its own to keep memory low."""
     source = next((name for name in SENTENCEPIECE if (folder / name).is_file()), None)
     if source is None:
         raise ModelError(
@@ -56,7 +56,9 @@ def _converted(folder: Path) -> bytes:
         raise ModelError(what, where=folder, cure=cure)
     with tempfile.TemporaryDirectory() as scratch:
         made = Path(scratch) / "tokenizer.json"
-        done = subprocess.run([*command, str(made)], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [*command, str(made)], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
         if done.returncode or not made.is_file():
             reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
             raise ModelError(f"{what}, and transformers could not convert it: {reason}", where=folder, cure=cure)

@@ -9,7 +9,7 @@ from drupe_onnx import ir
 
 
 def all_logits(model: ir.Model) -> ir.Model:
-    """A copy of `model` without the nodes that drop all but the last token; a graph that has none of them comes back copied.
+    """A copy of `model` without the nodes that drop all but the last token.
 
     Weights are shared with the original, so the twin is a small file beside the same data file.
     """
@@ -21,7 +21,9 @@ def all_logits(model: ir.Model) -> ir.Model:
             if value.shape is not None and len(value.shape) == 3 and value.shape[1] == 1:
                 value.shape = ir.Shape([value.shape[0], SEQUENCE, value.shape[2]])
     for node in dropping:
-        node.outputs[0].replace_all_uses_with(node.inputs[0])
+        whole = node.inputs[0]
+        assert whole is not None
+        node.outputs[0].replace_all_uses_with(whole)
     for node in reversed(list(graph)):
         if not any(each.uses() or each.is_graph_output() for each in node.outputs):
             graph.remove(node, safe=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from drupe.api import ModelError
-from drupe_model_builder.graph import MICROSOFT, GraphBuilder
+from drupe_model_builder.graph import MICROSOFT, Dims, GraphBuilder
 from drupe_model_builder.inputs import BATCH, PAST, SEQUENCE, TOTAL, Lengths
 from drupe_model_builder.linear import linear
 from drupe_model_builder.norms import rms_norm
@@ -40,8 +40,7 @@ def choose_form(graph: GraphBuilder, recipe: DecoderRecipe) -> AttentionForm:
         raise ModelError(
             f"a head dimension of {recipe.head_dim} is not supported: {OPERATOR} wants a multiple of {HEAD_MULTIPLE}"
         )
-    # What happens before attention splits the packed projection: a norm in the graph means that the rotation, inside or not,
-    # finds query, key and value apart.
+    # What the graph does before attention, a norm or the rotation, it does to query and key apart.
     inside = [AttentionForm(True, True, True)] if recipe.qk_norm else [AttentionForm(True, True, False)]
     apart = [AttentionForm(False, True, False), AttentionForm(False, False, False)]
     window = min((window for window in recipe.windows if window), default=None)
@@ -96,7 +95,7 @@ class Attention:
         """What the heads of `layer` make of x [batch, sequence, hidden]: [batch, sequence, heads * head_dim]."""
         prefix = self.recipe.tensor(layer, "self_attn")
         projected = self._project(x, layer, prefix)
-        shape = [BATCH, self.recipe.kv_heads, TOTAL, self.recipe.head_dim]
+        shape: Dims = [BATCH, self.recipe.kv_heads, TOTAL, self.recipe.head_dim]
         kind = self.graph.dtype
         out, key, value = self.graph.nodes(
             OPERATOR,
@@ -116,7 +115,7 @@ class Attention:
             self.graph.output(value, f"present.{layer}.value")
 
     def _past(self, layer: int) -> tuple[ir.Value, ir.Value]:
-        shape = [BATCH, self.recipe.kv_heads, PAST, self.recipe.head_dim]
+        shape: Dims = [BATCH, self.recipe.kv_heads, PAST, self.recipe.head_dim]
         names = (f"past_key_values.{layer}.{part}" for part in ("key", "value"))
         key, value = (self.graph.input(name, self.graph.dtype, shape) for name in names)
         return key, value
@@ -137,11 +136,11 @@ class Attention:
         recipe = self.recipe
         names = [recipe.tensor(layer, name) for name in (recipe.names.query, recipe.names.key, recipe.names.value)]
         sizes = [recipe.query_size, recipe.kv_size, recipe.kv_size]
-        shape = [BATCH, SEQUENCE, sum(sizes)]
+        shape: Dims = [BATCH, SEQUENCE, sum(sizes)]
         packed = linear(self.graph, x, names, f"{prefix}.qkv_proj", shape, role="attention.qkv", bias=recipe.qkv_bias)
         if self.form.packed:
             return [packed, None, None]
-        kinds = [(self.graph.dtype, [BATCH, SEQUENCE, size]) for size in sizes]
+        kinds: list[tuple[ir.DataType, Dims] | None] = [(self.graph.dtype, [BATCH, SEQUENCE, size]) for size in sizes]
         query, key, value = self.graph.nodes(
             "Split", [packed, self.graph.integers(sizes)], f"{prefix}/Split", kinds, axis=-1
         )
@@ -168,17 +167,15 @@ class Attention:
     def _rotated(self, x: ir.Value, name: str, heads: int) -> ir.Value:
         cos, sin = self._tables()
         partial = self.recipe.rotary.dim != self.recipe.head_dim
-        attributes = {"num_heads": heads, "rotary_embedding_dim": self.recipe.rotary.dim} if partial else {}
+        sizes: dict[str, Any] = {"num_heads": heads, "rotary_embedding_dim": self.recipe.rotary.dim} if partial else {}
         inputs = [x, self.lengths.positions(), cos, sin]
-        shape = [BATCH, SEQUENCE, heads * self.recipe.head_dim]
-        return self.graph.node("RotaryEmbedding", inputs, name, shape, domain=MICROSOFT, **attributes)
+        shape: Dims = [BATCH, SEQUENCE, heads * self.recipe.head_dim]
+        return self.graph.node("RotaryEmbedding", inputs, name, shape, domain=MICROSOFT, **sizes)
 
     def _tables(self) -> list[ir.Value | None]:
-        recipe = self.recipe
-        length, rotary = recipe.context_length, recipe.rotary
-        return [
-            self.graph.initializer(
-                name, RotaryCache(function, length, rotary.frequencies, rotary.scaling, self.graph.dtype)
-            )
-            for name, function in ((COS, "cos"), (SIN, "sin"))
-        ]
+        return [self._table(COS, "cos"), self._table(SIN, "sin")]
+
+    def _table(self, name: str, function: Literal["cos", "sin"]) -> ir.Value:
+        rotary, length = self.recipe.rotary, self.recipe.context_length
+        table = RotaryCache(function, length, rotary.frequencies, rotary.scaling, self.graph.dtype)
+        return self.graph.initializer(name, table)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from drupe.api import Context, Model, Pass, PassConfig, Shape
+from drupe.api import Context, Model, ModelError, Pass, PassConfig, Shape
 from drupe_huggingface import Checkpoint
 from drupe_huggingface.tokenizer import package_files
 from drupe_model_builder.architectures import recipe_for
@@ -21,8 +21,8 @@ FloatType = Literal["float32", "float16", "bfloat16"]
 class BuildDecoderConfig(PassConfig):
     """weights: what matrices are stored in; by default what the checkpoint has, which suits a graph to be quantized.
 
-    activations: what the graph computes in; by default what the target does best. all_logits: logits for every token of the
-    prompt, not for the last one only.
+    activations: what the graph computes in; by default what the target does best. all_logits: logits for every token
+    of the prompt, not for the last one only.
     """
 
     weights: FloatType | None = None
@@ -39,6 +39,13 @@ class BuildDecoder(Pass):
     Config = BuildDecoderConfig
     requires = Shape("hf")
     ensures = Shape("onnx", {"weights": "float", "packaged": "no"})
+
+    def refusal(self, model: Model) -> str | None:
+        try:
+            recipe_for(model.payload or Checkpoint.open(model.location))
+        except ModelError as error:
+            return error.what
+        return None
 
     def run(self, model: Model, config: Any, context: Context) -> Model:
         checkpoint: Checkpoint = model.payload or Checkpoint.open(model.location)

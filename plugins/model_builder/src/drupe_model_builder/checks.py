@@ -17,7 +17,7 @@ SHOWN = 5
 
 
 def weights_of(checkpoint: Checkpoint, recipe: DecoderRecipe) -> Mapping[str, Expression]:
-    """The recipe's tensors by name. Raises ModelError where one is missing, misshapen, not floating-point, or left over."""
+    """The recipe's tensors by name. Raises ModelError where one is missing, misshapen, of integers, or left over."""
     held: dict[str, Expression] = dict(checkpoint.tensors())
     _settle_tied_head(held, recipe)
     wanted = recipe.tensors()
@@ -27,7 +27,8 @@ def weights_of(checkpoint: Checkpoint, recipe: DecoderRecipe) -> Mapping[str, Ex
     extra = [name for name in held if name not in wanted and not DERIVED.fullmatch(name)]
     if extra:
         raise ModelError(
-            f"the checkpoint holds {_count(extra)} that a {recipe.model_type} model of this configuration does not have: {_list(extra)}",
+            f"the checkpoint holds {_count(extra)} that a {recipe.model_type} model configured so does not have: "
+            + _list(extra),
             where=checkpoint.folder,
             cure="check config.json: leaving weights out in silence would change what the model computes",
         )
@@ -35,7 +36,7 @@ def weights_of(checkpoint: Checkpoint, recipe: DecoderRecipe) -> Mapping[str, Ex
 
 
 def _settle_tied_head(held: dict[str, Expression], recipe: DecoderRecipe) -> None:
-    """One tensor for embedding and head where they are tied: config.json decides that, whatever copies the files hold."""
+    """One tensor for embedding and head where they are tied, which config.json decides, whatever the files hold."""
     if recipe.tied and recipe.names.head in held:
         head = held.pop(recipe.names.head)
         held.setdefault(recipe.names.embedding, head)
@@ -51,7 +52,7 @@ def _refuse_missing(
     if missing == [recipe.names.head]:
         cure = 'set "tie_word_embeddings": true in config.json if the head shares the embedding\'s weights'
     elif len(missing) == len(list(wanted)):
-        cure = f"the files hold other names, such as {next(iter(held), 'none at all')}: save the causal language model itself"
+        cure = f"save the causal language model itself: the files hold other names, such as {next(iter(held), 'none')}"
     raise ModelError(
         f"the checkpoint lacks {_count(missing)} that config.json asks for: {_list(missing)}",
         where=checkpoint.folder,

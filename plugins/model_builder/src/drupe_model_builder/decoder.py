@@ -8,7 +8,7 @@ from drupe_model_builder.graph import GraphBuilder, dims
 from drupe_model_builder.inputs import Lengths
 from drupe_model_builder.linear import linear
 from drupe_model_builder.mlp import gated_mlp
-from drupe_model_builder.norms import add_and_norm, rms_norm
+from drupe_model_builder.norms import add_and_norm
 from drupe_model_builder.recipe import DecoderRecipe
 from drupe_onnx import ir
 
@@ -21,7 +21,8 @@ def build(graph: GraphBuilder, recipe: DecoderRecipe, *, all_logits: bool) -> ir
     form = choose_form(graph, recipe)
     lengths = Lengths(graph, positions=not form.rotates)
     attention = Attention(graph, recipe, form, lengths)
-    x, residual = embed(graph, recipe, lengths.ids), None
+    x = embed(graph, recipe, lengths.ids)
+    residual: ir.Value | None = None
     for layer in range(recipe.layers):
         last = layer == recipe.layers - 1 and not all_logits
         index = lengths.last_tokens() if last else None
@@ -51,11 +52,7 @@ def _block(
     input_norm, mlp_norm, output = (
         recipe.tensor(layer, name) for name in (names.input_norm, names.mlp_norm, names.output)
     )
-    if residual is None:
-        residual = x
-        x = rms_norm(graph, x, input_norm, recipe.norm_epsilon)
-    else:
-        x, residual = add_and_norm(graph, x, residual, input_norm, recipe.norm_epsilon)
+    x, residual = add_and_norm(graph, x, residual, input_norm, recipe.norm_epsilon)
     x = attention(x, layer)
     if last_token is not None:
         x = drop_all_but_last(graph, x, last_token, recipe.tensor(layer, "self_attn"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from drupe_model_builder.graph import MICROSOFT, GraphBuilder, dims
+from drupe_model_builder.graph import MICROSOFT, Dims, GraphBuilder, dims
 from drupe_model_builder.inputs import BATCH, SEQUENCE
 from drupe_model_builder.recipe import DecoderRecipe
 from drupe_onnx import ir
@@ -14,13 +14,13 @@ def embed(graph: GraphBuilder, recipe: DecoderRecipe, ids: ir.Value) -> ir.Value
     """Rows of the embedding [vocabulary, hidden]: [batch, sequence, hidden]."""
     table = graph.matrix(recipe.names.embedding)
     name = recipe.names.embedding.removesuffix(".weight")
-    shape = [BATCH, SEQUENCE, recipe.hidden_size]
+    shape: Dims = [BATCH, SEQUENCE, recipe.hidden_size]
     rows = graph.node("Gather", [table, ids], f"{name}/Gather", shape, dtype=table.dtype, role="embedding", axis=0)
     return scaled(graph, graph.computable(rows), recipe.embedding_scale, name)
 
 
 def drop_all_but_last(graph: GraphBuilder, x: ir.Value, index: ir.Value, name: str) -> ir.Value:
-    """The last token's row of x [batch, sequence, K]: [batch, 1, K]. The node is marked, so that it can be taken out again."""
+    """The last token's row of x [batch, sequence, K]: [batch, 1, K]. Marked, to be taken out again."""
     return graph.node(
         "GatherND", [x, index], f"{name}/LastToken", [BATCH, 1, dims(x)[-1]], role=LAST_TOKEN, batch_dims=1
     )
@@ -29,14 +29,14 @@ def drop_all_but_last(graph: GraphBuilder, x: ir.Value, index: ir.Value, name: s
 def logits(graph: GraphBuilder, recipe: DecoderRecipe, x: ir.Value) -> ir.Value:
     """float32 [batch, sequence, vocabulary] of the normed hidden states x."""
     shape = [*dims(x)[:-1], recipe.vocab_size]
-    out = _project(graph, recipe, x, [*shape])
+    out = _project(graph, recipe, x, shape)
     out = scaled(graph, out, recipe.logits_scale, "lm_head")
     if out.dtype != ir.DataType.FLOAT:
         out = graph.node("Cast", [out], "lm_head/Cast", shape, dtype=ir.DataType.FLOAT, to=ir.DataType.FLOAT)
     return out
 
 
-def _project(graph: GraphBuilder, recipe: DecoderRecipe, x: ir.Value, shape: list[int | str]) -> ir.Value:
+def _project(graph: GraphBuilder, recipe: DecoderRecipe, x: ir.Value, shape: Dims) -> ir.Value:
     names, dtype = recipe.names, graph.dtype
     if not recipe.tied:
         head = graph.matrix(names.head, transposed=True)

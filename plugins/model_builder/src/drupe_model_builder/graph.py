@@ -50,7 +50,7 @@ class GraphBuilder:
         outputs: Sequence[ir.DataType] = (),
         **attributes: Any,
     ) -> bool:
-        """Whether the target has a kernel for a node with inputs and outputs of these types; None is an input left out."""
+        """Whether the target has a kernel for a node with these types of inputs and outputs; None is one left out."""
         use = OperatorUse(
             domain,
             operator,

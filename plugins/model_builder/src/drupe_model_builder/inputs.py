@@ -12,8 +12,8 @@ INT32, INT64 = ir.DataType.INT32, ir.DataType.INT64
 class Lengths:
     """How long each row of the batch is, out of attention_mask [batch, total], whose padding is on the right.
 
-    Past and new tokens count together. Where the caches were made for padded rows, the mask has its zeros in the middle, and the
-    sum is still the number of tokens: the runtime writes each row's new token behind its own last one.
+    Past and new tokens count together. Behind a padded prompt a row's mask has its zeros in the middle, and the sum is
+    still the number of its tokens: attention writes each row's new token behind that row's own last one.
     """
 
     def __init__(self, graph: GraphBuilder, *, positions: bool) -> None:
@@ -47,7 +47,8 @@ class Lengths:
     def last_tokens(self) -> ir.Value:
         """int64 [batch, 1, 1]: where in input_ids each row's last token is; an index for GatherND.
 
-        The longest row has it at the end; another as much before that as it is shorter, and at 0 where one token a row comes in.
+        The longest row has it at the end, another as much before that as it is shorter; where one token a row comes in,
+        it is that one.
         """
         graph, name = self._graph, "last_token"
         longest = graph.node("ReduceMax", [self._counts], f"{name}/Longest", [1], dtype=INT64, keepdims=1)

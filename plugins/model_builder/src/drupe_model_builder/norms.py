@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from drupe_model_builder.graph import MICROSOFT, Dims, GraphBuilder, dims
 from drupe_onnx import ir
 
@@ -9,7 +11,7 @@ from drupe_onnx import ir
 def rms_norm(graph: GraphBuilder, x: ir.Value, weight: str, epsilon: float) -> ir.Value:
     """x over the root of its mean square along the last axis, times the weight of that name."""
     name, shape, gamma = weight.removesuffix(".weight"), dims(x), graph.vector(weight)
-    attributes = {"axis": -1, "epsilon": epsilon, "stash_type": 1}
+    attributes: dict[str, Any] = {"axis": -1, "epsilon": epsilon, "stash_type": 1}
     if graph.serves("SimplifiedLayerNormalization", graph.dtype, graph.dtype, outputs=[graph.dtype], **attributes):
         return graph.node(
             "SimplifiedLayerNormalization", [x, gamma], f"{name}/RMSNorm", shape, role="norm", **attributes
@@ -18,9 +20,11 @@ def rms_norm(graph: GraphBuilder, x: ir.Value, weight: str, epsilon: float) -> i
 
 
 def add_and_norm(
-    graph: GraphBuilder, x: ir.Value, skip: ir.Value, weight: str, epsilon: float
+    graph: GraphBuilder, x: ir.Value, skip: ir.Value | None, weight: str, epsilon: float
 ) -> tuple[ir.Value, ir.Value]:
-    """The RMS norm of x + skip, and that sum."""
+    """The RMS norm of x + skip, and that sum; of x alone where there is nothing to add yet."""
+    if skip is None:
+        return rms_norm(graph, x, weight, epsilon), x
     name, shape, dtype = weight.removesuffix(".weight"), dims(x), graph.dtype
     operator = "SkipSimplifiedLayerNormalization"
     if graph.serves(operator, dtype, dtype, dtype, domain=MICROSOFT, outputs=[dtype], epsilon=epsilon):

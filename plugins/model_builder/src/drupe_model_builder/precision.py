@@ -18,7 +18,10 @@ def element_name(dtype: ir.DataType) -> str:
 
 @dataclass(frozen=True)
 class Precision:
-    """activations: what values and vectors (norms, biases) are. weights: what matrices are stored in; None for what they have."""
+    """activations: what values and vectors (norms, biases) are.
+
+    weights: what matrices are stored in; None for what the checkpoint has.
+    """
 
     activations: ir.DataType
     weights: ir.DataType | None

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 class Rotary:
     """A rotary position embedding, of the kind that rotates a head's first half against its second.
 
-    frequencies: radians per position for each rotated pair. scaling: a factor on sine and cosine (YaRN's attention factor).
+    frequencies: radians per position for each rotated pair. scaling: a factor on sine and cosine (YaRN has one).
     """
 
     frequencies: tuple[float, ...]
@@ -49,8 +49,8 @@ class DecoderRecipe:
 
     windows: for each layer how many tokens it looks back on, itself included; None for all.
     qk_norm: whether each head's query and key go through an RMS norm before they are rotated.
-    attention_scale: the factor on query times key. embedding_scale, residual_scale, logits_scale: factors on the embedding, on
-    what each half of a block adds to the residual, and on the logits.
+    attention_scale: the factor on query times key. embedding_scale, residual_scale, logits_scale: factors on the
+    embedding, on what each half of a block adds to the residual, and on the logits.
     """
 
     model_type: str

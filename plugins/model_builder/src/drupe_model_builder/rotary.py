@@ -63,7 +63,7 @@ def _llama3(frequencies: Floats, rope: Configuration, context_length: int) -> tu
 
 
 def _yarn(frequencies: Floats, rope: Configuration, context_length: int) -> tuple[Floats, float]:
-    """YaRN, https://arxiv.org/abs/2309.00071: a ramp between stretched and kept frequencies, and a factor on the attention."""
+    """YaRN, https://arxiv.org/abs/2309.00071: a ramp from kept to stretched frequencies, and a factor on attention."""
     trained = rope.integer("original_max_position_embeddings", context_length)
     factor = rope.number("factor", context_length / trained)
     theta, pairs = rope.number("rope_theta"), len(frequencies)
@@ -102,7 +102,7 @@ SCALINGS: Mapping[str, Callable[[Floats, Configuration, int], tuple[Floats, floa
 
 @dataclass(frozen=True)
 class RotaryCache(Expression):
-    """The table [positions, pairs] of one function of the angles, times a scaling; rows are computed when they are written.
+    """The table [positions, pairs] of one function of the angles, times a scaling; computed when it is written.
 
     An angle is the float32 product of position and frequency, as in transformers, so that far positions agree with it.
     """

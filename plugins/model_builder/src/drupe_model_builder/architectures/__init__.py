@@ -27,7 +27,7 @@ OTHER_WAYS = "drupe plugins lists what is installed; a plugin that exports this 
 
 
 def recipe_for(checkpoint: Checkpoint) -> DecoderRecipe:
-    """The recipe of a checkpoint's decoder. Raises ModelError for an architecture or a setting that is not supported."""
+    """The recipe of a checkpoint's decoder. Raises ModelError for what is not supported."""
     config = checkpoint.config
     model_type = checkpoint.model_type
     if model_type not in ARCHITECTURES:

@@ -16,9 +16,9 @@ def decoder(
 ) -> DecoderRecipe:
     """The recipe of a decoder of the Llama family.
 
-    context_length, kv_heads, head_dim: the architecture's own values for what config.json leaves out (`num_key_value_heads` that
-    is null, and `head_dim` where there is no default, follow from the number of heads). differences: fields of the recipe that
-    the architecture sets.
+    context_length, kv_heads, head_dim: the architecture's own values for what config.json leaves out
+    (`num_key_value_heads` that is null, and `head_dim` where there is no default, follow from the number of heads).
+    differences: fields of the recipe that the architecture sets.
     """
     heads = config.integer("num_attention_heads")
     hidden = config.integer("hidden_size")
@@ -62,15 +62,13 @@ def activation(config: Configuration) -> str:
 
 def sliding_window(config: Configuration, default: int) -> int | None:
     """`sliding_window`: the architecture's default where the key is missing, no window where it is null."""
-    return (
-        None
-        if "sliding_window" in config and config["sliding_window"] is None
-        else config.integer("sliding_window", default)
-    )
+    if "sliding_window" in config and config["sliding_window"] is None:
+        return None
+    return config.integer("sliding_window", default)
 
 
 def layer_windows(config: Configuration, window: int | None, first: int) -> tuple[int | None, ...]:
-    """Each layer's sliding window, as Qwen configures it: by `layer_types`, or for the layers from number `first` on."""
+    """Each layer's sliding window, as Qwen configures it: by `layer_types`, or for the layers from `first` on."""
     layers = config.integer("num_hidden_layers")
     types = config.texts("layer_types")
     if not types:

@@ -1,4 +1,4 @@
-"""Qwen2 and Qwen2.5: Llama with biases on query, key and value, and windows on the upper layers where they are asked for."""
+"""Qwen2 and Qwen2.5: Llama with biases on query, key and value, and windows on upper layers where asked for."""
 
 from __future__ import annotations
 

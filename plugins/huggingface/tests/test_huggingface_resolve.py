@@ -1,0 +1,187 @@
+"""From a reference to a checkpoint: folders, hub ids, and what is said of those that are neither."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from drupe.api import ModelError
+from drupe_huggingface import hub
+from drupe_huggingface.plugin import drupe_resolve_model
+from drupe_huggingface.resolve import looks_like_a_path
+
+CONFIG = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
+
+
+def resolve(reference: object, **options: Any) -> Any:
+    return drupe_resolve_model(reference=str(reference), options=options)
+
+
+def checkpoint(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    return folder
+
+
+def test_a_folder_with_a_configuration_is_a_checkpoint(tmp_path: Path) -> None:
+    model = resolve(checkpoint(tmp_path))
+    assert (model.kind, model.location) == ("hf", tmp_path)
+    assert model.payload.model_type == "llama"
+
+
+def test_what_belongs_to_others_is_left_to_them(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path)
+    (folder / "model.onnx").touch()
+    assert resolve(folder) is None
+    assert resolve(folder / "model.onnx") is None
+    assert resolve("s3://bucket/model") is None
+
+
+@pytest.mark.parametrize(
+    "reference", ["/no/such/folder", "./nothing", "~/nothing", "a/b/c", "gone/", "C:\\models\\x"]
+)
+def test_a_path_that_is_not_there_is_not_looked_for_on_the_hub(
+    reference: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(hub, "download", lambda *_: pytest.fail("asked the hub"))
+    with pytest.raises(ModelError, match="there is no folder") as caught:
+        resolve(reference)
+    assert caught.value.cure
+
+
+def test_a_missing_folder_beside_others_is_a_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert looks_like_a_path("models/gone")
+    assert not looks_like_a_path("Qwen/Qwen3-8B")
+
+
+@pytest.mark.parametrize("reference", ["", "two words", "org/na me", "org--name", "ü/ö"])
+def test_what_can_be_neither_folder_nor_hub_id_says_so(reference: str) -> None:
+    with pytest.raises(ModelError):
+        resolve(reference)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, "is empty"),
+        ({"model.safetensors": ""}, "no config.json"),
+        ({"config.json": "{"}, "not JSON.*line 1"),
+        ({"config.json": "[1]"}, "no JSON object"),
+        ({"config.json": b"\xff\xfe\x00"}, "not text"),
+    ],
+)
+def test_a_folder_that_is_no_checkpoint_is_refused(files: dict[str, Any], message: str, tmp_path: Path) -> None:
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ModelError, match=message) as caught:
+        resolve(tmp_path)
+    assert caught.value.cure
+
+
+def test_a_hub_id_is_downloaded_with_its_options(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import huggingface_hub
+
+    asked: dict[str, Any] = {}
+
+    def snapshot_download(repository: str, **options: Any) -> str:
+        asked.update(options, repository=repository)
+        return str(checkpoint(tmp_path / "snapshot"))
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    monkeypatch.chdir(tmp_path)
+    model = resolve("org/name", revision="v1", token="secret", cache_dir="/cache")
+    assert model.location == tmp_path / "snapshot"
+    assert {key: asked[key] for key in ("repository", "revision", "token", "cache_dir")} == {
+        "repository": "org/name", "revision": "v1", "token": "secret", "cache_dir": "/cache",
+    }  # fmt: skip
+    assert "*.bin" not in asked["allow_patterns"]
+
+
+@pytest.fixture
+def refusing_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """A hub on this machine that answers every request with a status and the hub's own name for the error."""
+    from huggingface_hub import constants
+
+    answer: dict[str, Any] = {}
+
+    class Refuse(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(answer["status"])
+            if answer["code"]:
+                self.send_header("X-Error-Code", answer["code"])
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Refuse)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setenv("HF_ENDPOINT", address)
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    yield answer
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message", "cure"),
+    [
+        (403, "GatedRepo", "terms", "hf auth login"),
+        (401, "RepoNotFound", "no repository org/name, or it is private", "--token"),
+        (404, "RepoNotFound", "no repository org/name, or it is private", "--token"),
+        (404, "RevisionNotFound", "no revision 'v9'", "tree/main"),
+        (501, None, "could not be had from http://127.0.0.1", "folder"),
+    ],
+)
+def test_each_refusal_of_the_hub_has_its_own_message(
+    status: int, code: str | None, message: str, cure: str, refusing_hub: dict[str, Any], tmp_path: Path
+) -> None:
+    refusing_hub.update(status=status, code=code)
+    with pytest.raises(ModelError, match=message) as caught:
+        resolve("org/name", revision="v9", token="secret", cache_dir=str(tmp_path))
+    assert cure in str(caught.value.cure)
+    assert "secret" not in str(caught.value)
+
+
+def test_without_network_it_says_what_was_tried(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The hub's client itself, against an endpoint that nobody listens on."""
+    from huggingface_hub import constants
+
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(ModelError) as caught:
+        resolve("org/name", cache_dir=str(tmp_path))
+    text = str(caught.value)
+    assert "http://127.0.0.1:9" in text
+    assert "refused" in text
+    assert "folder" in text
+    assert len(text.splitlines()) <= 3
+
+
+def test_a_cached_snapshot_needs_no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from huggingface_hub import constants
+
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = tmp_path / "models--org--name"
+    checkpoint(repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert resolve("org/name", cache_dir=str(tmp_path)).location.name == commit
+    with pytest.raises(ModelError, match="HF_HUB_OFFLINE"):
+        resolve("org/other", cache_dir=str(tmp_path))

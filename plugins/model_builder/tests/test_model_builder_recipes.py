@@ -1,0 +1,161 @@
+"""Recipes out of config.json: defaults as transformers has them, both dialects, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from drupe.api import ModelError
+from drupe_huggingface import Checkpoint
+from drupe_model_builder.architectures import ARCHITECTURES, recipe_for
+from drupe_model_builder.recipe import DecoderRecipe
+from drupe_model_builder.rotary import RotaryCache
+from drupe_onnx import Files, ir
+
+REQUIRED = {
+    "vocab_size": 1000,
+    "hidden_size": 256,
+    "intermediate_size": 512,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 32,
+}
+LLAMA3 = {"factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+
+
+def recipe(folder: Path, **config: Any) -> DecoderRecipe:
+    (folder / "config.json").write_text(json.dumps(config))
+    return recipe_for(Checkpoint.open(folder))
+
+
+@pytest.mark.parametrize("model_type", ARCHITECTURES)
+def test_missing_keys_take_the_defaults_of_transformers(model_type: str, tmp_path: Path) -> None:
+    from transformers import AutoConfig
+
+    theirs = AutoConfig.for_model(model_type, **REQUIRED)
+    ours = recipe(tmp_path, model_type=model_type, **REQUIRED)
+    assert ours.kv_heads == theirs.num_key_value_heads
+    assert ours.head_dim == (getattr(theirs, "head_dim", None) or 256 // 32)
+    assert ours.context_length == theirs.max_position_embeddings
+    assert ours.norm_epsilon == theirs.rms_norm_eps
+    assert ours.tied == theirs.tie_word_embeddings
+    assert ours.activation == theirs.hidden_act
+    windows = {"mistral": 4096}
+    assert ours.windows == (windows.get(model_type),) * 4
+
+
+@pytest.mark.parametrize("model_type", ARCHITECTURES)
+@pytest.mark.parametrize("key", REQUIRED)
+def test_a_missing_key_is_named_with_its_file(model_type: str, key: str, tmp_path: Path) -> None:
+    config = {name: value for name, value in REQUIRED.items() if name != key}
+    with pytest.raises(ModelError, match=f"'{key}'") as caught:
+        recipe(tmp_path, model_type=model_type, **config)
+    assert caught.value.where == str(tmp_path / "config.json")
+    assert caught.value.cure
+
+
+def test_both_dialects_give_one_recipe(tmp_path: Path) -> None:
+    old = recipe(
+        tmp_path,
+        model_type="llama",
+        torch_dtype="bfloat16",
+        rope_theta=500000.0,
+        rope_scaling={"rope_type": "llama3", **LLAMA3},
+        max_position_embeddings=131072,
+        **REQUIRED,
+    )
+    new = recipe(
+        tmp_path,
+        model_type="llama",
+        dtype="bfloat16",
+        rope_parameters={"rope_type": "llama3", "rope_theta": 500000.0, **LLAMA3},
+        max_position_embeddings=131072,
+        **REQUIRED,
+    )
+    assert old == new
+
+
+def test_the_oldest_dialect_calls_the_rope_type_type(tmp_path: Path) -> None:
+    one = recipe(tmp_path, model_type="llama", rope_scaling={"type": "linear", "factor": 2.0}, **REQUIRED)
+    other = recipe(tmp_path, model_type="llama", rope_scaling={"rope_type": "linear", "factor": 2.0}, **REQUIRED)
+    assert one == other
+    assert one.rotary.frequencies[0] == 0.5
+
+
+def test_windows_by_layer_types_and_by_max_window_layers_agree(tmp_path: Path) -> None:
+    common = {"model_type": "qwen2", "use_sliding_window": True, "sliding_window": 64, **REQUIRED}
+    types = ["full_attention", "full_attention", "sliding_attention", "sliding_attention"]
+    expected = (None, None, 64, 64)
+    assert recipe(tmp_path, **common, max_window_layers=2).windows == expected
+    assert recipe(tmp_path, **common, layer_types=types).windows == expected
+    unused = {**common, "use_sliding_window": False}
+    assert recipe(tmp_path, **unused, layer_types=types).windows == (None,) * 4
+
+
+@pytest.mark.parametrize(
+    "rope",
+    [
+        {"rope_type": "default", "rope_theta": 1e6},
+        {"rope_type": "linear", "rope_theta": 1e4, "factor": 4.0},
+        {"rope_type": "llama3", "rope_theta": 5e5, **LLAMA3},
+        {"rope_type": "yarn", "rope_theta": 1e6, "factor": 4.0, "original_max_position_embeddings": 32768},
+        {
+            "rope_type": "yarn", "rope_theta": 1e4, "factor": 40.0, "original_max_position_embeddings": 4096,
+            "mscale": 0.7, "mscale_all_dim": 1.0, "beta_fast": 16, "beta_slow": 2, "truncate": False,
+        },
+    ],
+)  # fmt: skip
+def test_tables_of_sines_and_cosines_agree_with_transformers_far_out(rope: dict[str, Any], tmp_path: Path) -> None:
+    import torch
+    from transformers import LlamaConfig
+    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+    settings = {**REQUIRED, "head_dim": 128, "max_position_embeddings": 131072, "rope_parameters": rope}
+    ours = recipe(tmp_path, model_type="llama", **settings).rotary
+    theirs = LlamaRotaryEmbedding(LlamaConfig(**settings))
+    np.testing.assert_allclose(ours.frequencies, theirs.inv_freq.numpy(), rtol=3e-7)
+    first, last = 100_000, 100_004
+    expected = theirs(torch.zeros(1), torch.arange(first, last)[None])
+    with Files() as files:
+        for function, table in zip(("cos", "sin"), expected, strict=True):
+            cache = RotaryCache(function, 131072, ours.frequencies, ours.scaling, ir.DataType.FLOAT)
+            # Frequencies may differ in the last bit, which 100,000 positions multiply.
+            np.testing.assert_allclose(cache.rows(first, last, files), table[0, :, :64].numpy(), atol=0.02)
+            np.testing.assert_allclose(
+                cache.rows(0, 64, files), theirs(torch.zeros(1), torch.arange(64)[None])[function == "sin"][0, :, :64],
+                atol=1e-5,
+            )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}}, "'dynamic'"),
+        ({"rope_parameters": {"rope_type": "longrope"}}, "'longrope'"),
+        ({"rope_parameters": {"rope_type": "linear"}}, "'factor'"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
+        ({"hidden_act": "quick_gelu"}, "'quick_gelu'"),
+        ({"num_key_value_heads": 5}, "num_key_value_heads = 5"),
+        ({"hidden_size": "large"}, 'hidden_size = "large"'),
+        ({"num_hidden_layers": 0}, "num_hidden_layers = 0"),
+        ({"tie_word_embeddings": "yes"}, "tie_word_embeddings"),
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "'gptq'"),
+        ({"architectures": ["LlamaForSequenceClassification"]}, "LlamaForSequenceClassification"),
+    ],
+)
+def test_a_setting_that_is_not_supported_is_refused_by_name(
+    changed: dict[str, Any], named: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match=named):
+        recipe(tmp_path, **{"model_type": "llama", **REQUIRED, **changed})
+
+
+def test_an_unknown_architecture_gets_near_ones(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"'Qwen3MoeForCausalLM'.*near ones that are: qwen3") as caught:
+        recipe(tmp_path, model_type="qwen3_moe", architectures=["Qwen3MoeForCausalLM"], **REQUIRED)
+    assert "plugin" in str(caught.value.cure)
+    with pytest.raises(ModelError, match=r"'whisper'.*supported are: granite, llama"):
+        recipe(tmp_path, model_type="whisper", **REQUIRED)
