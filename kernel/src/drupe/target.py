@@ -195,6 +195,10 @@ class Target:
         return self.device is not None
 
 
+_table = functools.cache(Capabilities.from_json)
+"""A provider has several tables, and most runs need one: each is read when it is asked for, and once."""
+
+
 class ExecutionProvider(ABC):
     """One execution provider: tables, recipes, runtimes, devices; nothing outside it compares its name.
 
@@ -243,16 +247,14 @@ class ExecutionProvider(ABC):
         """Provider options for the runtime, such as genai_config's `provider_options` entry."""
         return {}
 
-    @functools.cached_property
-    def capability_tables(self) -> tuple[Capabilities, ...]:
-        return tuple(Capabilities.from_json(path) for path in self.tables)
-
     def capabilities(self, runtime_version: str | None) -> Capabilities:
         """The table for a version of the runtime; the newest table where there is no version, or none fits."""
-        for table in self.capability_tables:
-            if runtime_version and SpecifierSet(table.runtime_versions, prereleases=True).contains(runtime_version):
+        for path in self.tables:
+            table = _table(path)
+            versions = SpecifierSet(table.runtime_versions, prereleases=True)
+            if runtime_version is None or versions.contains(runtime_version):
                 return table
-        return self.capability_tables[0]
+        return _table(self.tables[0])
 
     def runtime_version(self) -> str | None:
         """The installed version that decides which table holds; None where none is installed."""
