@@ -9,7 +9,6 @@ from pydantic import Field
 from drupe.api import Context, Model, ModelError, Pass, PassConfig, Shape
 from drupe_blockquant import Scheme, choose_block_size
 from drupe_onnx import OnnxPackage, ir
-
 from drupe_quant_rtn.rewriting import Rewriter
 from drupe_quant_rtn.sites import EMBEDDING, HEAD, Site, find_sites
 

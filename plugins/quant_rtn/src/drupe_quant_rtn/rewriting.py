@@ -9,8 +9,7 @@ import numpy as np
 from drupe.api import Capabilities, OperatorUse
 from drupe_blockquant import Scheme
 from drupe_onnx import Array, Cast, Expression, Produced, Reshape, expression_of, initializer, ir
-from drupe_onnx.kind import element_name
-
+from drupe_onnx.checking import element_name
 from drupe_quant_rtn.expressions import SCALES, WEIGHT, ZERO_POINTS, QuantizeBlocks
 from drupe_quant_rtn.sites import MICROSOFT, Site
 
@@ -54,12 +53,13 @@ class Rewriter:
         return True
 
     def keep(self, site: Site) -> None:
-        """Leave a site in floating point, in the very type that it computes in: a target need not serve any other."""
-        if site.cast is None:
-            return
+        """Leave a look-up in floating point, in the type that the graph computes in: a target may serve no other."""
         expression = site.rows if site.rows.dtype == site.dtype else Cast(site.rows, site.dtype)
-        value = self._initializer(f"{site.weight.name}_{element_name(site.dtype)}", expression)
-        ir.convenience.replace_all_uses_with(site.cast.outputs[0], value)
+        site.node.replace_input_with(0, self._initializer(f"{site.weight.name}_{site.dtype.name.lower()}", expression))
+        rows = site.node.outputs[0]
+        if rows is not site.result:
+            rows.type = ir.TensorType(site.dtype)
+            ir.convenience.replace_all_uses_with(site.result, rows, replace_graph_outputs=True)
 
     def _serves_embedding(self, site: Site, attributes: dict[str, int], scheme: Scheme) -> bool:
         element, indices = element_name(site.dtype), site.activations.dtype or ir.DataType.INT64
@@ -102,7 +102,7 @@ class Rewriter:
 
     def _replace(self, site: Site, node: ir.Node, padding: int = 0) -> None:
         """Put `node` in the site's place; `padding` last columns of its output are cut off."""
-        old = site.node.outputs[0]
+        old = site.result
         nodes = [node]
         if padding:
             nodes.append(self._without_padding(node, site))
@@ -110,10 +110,12 @@ class Rewriter:
         new.name, new.type, new.shape = old.name, old.type, old.shape
         self.graph.insert_before(site.node, nodes)
         ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+        if (cast := old.producer()) is not None and cast is not site.node:
+            self.graph.remove(cast, safe=True)
         self.graph.remove(site.node, safe=True)
 
     def _without_padding(self, node: ir.Node, site: Site) -> ir.Node:
-        name = f"{site.node.outputs[0].name}_padded"
+        name = f"{site.result.name}_padded"
         node.outputs[0].name, node.outputs[0].type = name, ir.TensorType(site.dtype)
         bounds = [
             self._initializer(f"{name}/{label}", Array(np.array([value], np.int64)))

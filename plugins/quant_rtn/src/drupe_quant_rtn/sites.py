@@ -17,16 +17,22 @@ FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 class Site:
     """A node that uses a matrix of weights.
 
-    activations: what it is multiplied with, or the indices into an embedding. weight: the initializer. cast: the node
-    between the two, where the weights are stored in another type. rows: the matrix as [N, K], a row for each output.
+    weight: the initializer. rows: the matrix as [N, K], a row for each output. result: what the graph goes on with, in the type that it computes in;
+    where the weights are stored in another type, a Cast stands before a product, and behind a look-up.
     """
 
     node: ir.Node
-    activations: ir.Value
     weight: ir.Value
-    cast: ir.Node | None
     rows: Expression
+    result: ir.Value
     bias: ir.Value | None = None
+
+    @property
+    def activations(self) -> ir.Value:
+        """What the matrix is multiplied with now, or the indices into an embedding: earlier rewriting may change it."""
+        value = self.node.inputs[1 if self.node.op_type == "Gather" else 0]
+        assert value is not None
+        return value
 
     @property
     def role(self) -> str:
@@ -35,14 +41,12 @@ class Site:
             return role
         if self.node.op_type == "Gather":
             return EMBEDDING
-        return HEAD if self.node.outputs[0].is_graph_output() else ""
+        return HEAD if self.result.is_graph_output() else ""
 
     @property
     def dtype(self) -> ir.DataType:
-        """The floating-point type that the node computes in."""
-        computed = self.weight.dtype if self.cast is None else self.cast.outputs[0].dtype
-        assert computed is not None
-        return computed
+        """The floating-point type that the graph computes in here."""
+        return self.result.dtype or ir.DataType.FLOAT
 
 
 def find_sites(graph: ir.Graph) -> list[Site]:
@@ -54,36 +58,42 @@ def _site(node: ir.Node) -> Iterator[Site]:
     """The site that a node is, if it is one."""
     match (node.domain, node.op_type):
         case ("", "MatMul"):
-            transposed, bias = False, None
+            yield from _product(node, transposed=False)
         case ("", "Gemm") if _plain_gemm(node):
-            transposed = bool(_integer(node, "transB"))
             bias = node.inputs[2] if len(node.inputs) > 2 else None
+            yield from _product(node, transposed=bool(_integer(node, "transB")), bias=bias)
         case (domain, "FusedMatMul") if domain == MICROSOFT and _plain_fused(node):
-            transposed, bias = bool(_integer(node, "transB")), None
+            yield from _product(node, transposed=bool(_integer(node, "transB")))
         case ("", "Gather") if _is_embedding(node):
-            yield from _with_weight(node, node.inputs[1], node.inputs[0], True, None)
-            return
-        case _:
-            return
-    yield from _with_weight(node, node.inputs[0], node.inputs[1], transposed, bias)
+            yield from _look_up(node)
 
 
-def _with_weight(
-    node: ir.Node, activations: ir.Value | None, given: ir.Value | None, transposed: bool, bias: ir.Value | None
-) -> Iterator[Site]:
-    if given is None or activations is None:
-        return
-    cast = given.producer()
-    if cast is not None and cast.op_type != "Cast":
-        return
-    weight = given if cast is None else cast.inputs[0]
+def _product(node: ir.Node, *, transposed: bool, bias: ir.Value | None = None) -> Iterator[Site]:
+    given = node.inputs[1]
+    cast = given.producer() if given is not None else None
+    weight = cast.inputs[0] if cast is not None and cast.op_type == "Cast" else given
+    matrix = _matrix(weight)
+    if weight is not None and matrix is not None:
+        rows = matrix if transposed else transpose(matrix)
+        yield Site(node, weight, without_casts(rows), node.outputs[0], bias)
+
+
+def _look_up(node: ir.Node) -> Iterator[Site]:
+    weight = node.inputs[0]
+    matrix = _matrix(weight)
+    if weight is not None and matrix is not None:
+        followers = [user.node for user in node.outputs[0].uses()]
+        casts = len(followers) == 1 and followers[0].op_type == "Cast" and not node.outputs[0].is_graph_output()
+        result = followers[0].outputs[0] if casts else node.outputs[0]
+        yield Site(node, weight, without_casts(matrix), result)
+
+
+def _matrix(weight: ir.Value | None) -> Expression | None:
+    """The expression of an initializer that is a matrix of floats."""
     if weight is None or not weight.is_initializer() or weight.dtype not in FLOATS:
-        return
+        return None
     expression = expression_of(weight)
-    if expression is None or len(expression.shape) != 2 or 0 in expression.shape:
-        return
-    rows = expression if transposed else transpose(expression)
-    yield Site(node, activations, weight, cast, without_casts(rows), bias)
+    return expression if expression is not None and len(expression.shape) == 2 and 0 not in expression.shape else None
 
 
 def transpose(expression: Expression) -> Expression:
