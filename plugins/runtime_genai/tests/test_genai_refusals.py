@@ -88,12 +88,10 @@ def test_a_configuration_that_cannot_be_read_is_an_error(
         OnnxRuntimeGenai().open(Model("onnx", folder), cpu)
 
 
-def test_providers_have_the_names_that_genai_gives_them(cpu: Target) -> None:
-    cuda = dataclasses.replace(
-        cpu, runtime_name="CUDAExecutionProvider", runtime_options={"enable_cuda_graph": False, "device_id": 1}
-    )
+def test_a_providers_options_are_written_as_text_under_its_name(cpu: Target) -> None:
+    cuda = dataclasses.replace(cpu, runtime_options={"cuda": {"enable_cuda_graph": False, "device_id": 1}})
     assert provider_options(cuda) == [{"cuda": {"enable_cuda_graph": "0", "device_id": "1"}}]
-    assert provider_options(dataclasses.replace(cpu, runtime_name="DmlExecutionProvider")) == [{"dml": {}}]
+    assert provider_options(dataclasses.replace(cpu, runtime_options={"dml": {}})) == [{"dml": {}}]
 
 
 def test_the_built_in_provider_is_named_by_leaving_the_list_empty(cpu: Target) -> None:

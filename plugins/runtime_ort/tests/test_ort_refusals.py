@@ -11,7 +11,7 @@ import pytest
 
 from drupe.api import Model, ModelError, RuntimeMissing, Target
 from drupe_runtime_ort import installed
-from drupe_runtime_ort.runtime import OnnxRuntime
+from drupe_runtime_ort.runtime import OnnxRuntime, provider_options
 
 
 @pytest.fixture
@@ -72,6 +72,12 @@ def test_a_device_that_is_elsewhere_is_refused(wheels: dict[str, str], folder: P
     assert "no device" in (OnnxRuntime().refusal(Model("onnx", folder), absent) or "")
     with pytest.raises(RuntimeMissing, match="no device"):
         OnnxRuntime().open(Model("onnx", folder), absent)
+
+
+def test_a_providers_options_are_text_without_its_name(cpu: Target) -> None:
+    cuda = dataclasses.replace(cpu, runtime_options={"cuda": {"enable_cuda_graph": False, "device_id": 1}})
+    assert provider_options(cuda) == {"enable_cuda_graph": "0", "device_id": "1"}
+    assert provider_options(cpu) == {}
 
 
 def test_loading_switches_usage_data_off_unless_the_user_decided(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,13 +23,14 @@ GENERATION = "generation_config.json"
 
 
 class PackageGenaiConfig(PassConfig):
-    """max_length: room for so many tokens, prompt and answer together; None for what fits in memory.
+    """What `package-genai` can be told."""
 
-    threads: threads that the package asks for on a CPU; None for those that the run may use.
-    """
-
-    max_length: int | None = Field(default=None, ge=1)
-    threads: int | None = Field(default=None, ge=1)
+    max_length: int | None = Field(
+        None, ge=2, description="room for so many tokens, prompt and answer together; by default what fits in memory"
+    )
+    threads: int | None = Field(
+        None, ge=1, description="threads that the package asks for; by default those of the run, for this machine's CPU"
+    )
 
 
 class PackageGenai(Pass):

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from drupe.api import Target
-
-_BUILT_IN = "cpu"
-"""onnxruntime's own provider: always there, takes no options, and is named by an empty list."""
 
 
 def provider_options(target: Target) -> list[dict[str, dict[str, str]]]:
-    """The `provider_options` of genai_config.json for a target: one entry, or none for the built-in provider.
+    """The `provider_options` of genai_config.json for a target, such as [{"cuda": {"enable_cuda_graph": "0"}}].
 
-    onnxruntime-genai calls CUDAExecutionProvider "cuda"; it reads names in any case, and all values as text.
+    The target's `runtime_options` are that entry: onnxruntime-genai's name for the provider, and its options, which have
+    to be text. An empty list stands for onnxruntime's own provider, which is always there and takes no options.
     """
-    name = target.runtime_name.removesuffix("ExecutionProvider").lower()
-    if name in ("", _BUILT_IN):
-        return []
-    return [{name: _texts(target.runtime_options)}]
+    return [
+        {provider: {key: _text(value) for key, value in options.items()}}
+        for provider, options in target.runtime_options.items()
+    ]
 
 
-def _texts(options: Mapping[str, object]) -> dict[str, str]:
-    return {key: str(int(value) if isinstance(value, bool) else value) for key, value in options.items()}
+def _text(value: object) -> str:
+    return str(int(value) if isinstance(value, bool) else value)

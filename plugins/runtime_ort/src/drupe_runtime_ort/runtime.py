@@ -80,7 +80,7 @@ def _inference_session(module: Any, path: Path, target: Target, settings: Settin
         options.intra_op_num_threads = settings.threads or usable_threads()
     try:
         session = module.InferenceSession(
-            str(path), options, providers=[(target.runtime_name, _texts(target.runtime_options))]
+            str(path), options, providers=[(target.runtime_name, provider_options(target))]
         )
     except Exception as error:  # onnxruntime's exceptions have no class of their own but Exception
         raise CheckFailed(f"onnxruntime refuses the model: {error}", where=path) from error
@@ -93,5 +93,10 @@ def _inference_session(module: Any, path: Path, target: Target, settings: Settin
     return session
 
 
-def _texts(options: Any) -> dict[str, str]:
-    return {key: str(int(value) if isinstance(value, bool) else value) for key, value in options.items()}
+def provider_options(target: Target) -> dict[str, str]:
+    """The target's options as onnxruntime takes them: text, and without onnxruntime-genai's name for the provider."""
+    return {
+        key: str(int(value) if isinstance(value, bool) else value)
+        for options in target.runtime_options.values()
+        for key, value in options.items()
+    }
