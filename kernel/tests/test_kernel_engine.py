@@ -1,4 +1,4 @@
-"""The engine, with a third party's plugin: plans are checked, output is whole or absent, failures look like failures."""
+"""The engine, with a third party's plugin: plans are checked, output is whole or absent, failures look like it."""
 
 from __future__ import annotations
 

@@ -90,12 +90,12 @@ class CheckedStep:
 
 def propose(request: Request, provider: ExecutionProvider) -> Plan:
     """The plan of the provider's own recipe for the precision that is asked for."""
-    recipes = {recipe.precision: recipe for recipe in reversed(provider.recipes())}
-    recipe = recipes.get(request.precision)
+    recipe = next((each for each in provider.recipes() if each.precision == request.precision), None)
     if recipe is None:
+        known = dict.fromkeys(each.precision for each in provider.recipes())
         raise UsageError(
             f"the provider '{provider.name}' has no recipe for precision '{request.precision}'",
-            cure=f"--precision {' or '.join(recipes)}",
+            cure=f"--precision {' or '.join(known)}",
         )
     _refuse_unused(request, recipe)
     return Plan(tuple(step.filled(request.options) for step in recipe.steps), recipe.name)

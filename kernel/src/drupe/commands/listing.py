@@ -40,6 +40,7 @@ def passes(name: Name = None) -> None:
 def providers(name: Name = None) -> None:
     """List execution providers, or show the recipes, devices and limits of one."""
     from drupe.console import size, table
+    from drupe.plan import names
     from drupe.plugins import registry
 
     if name is None:
@@ -68,9 +69,8 @@ def providers(name: Name = None) -> None:
         ]
     )
     print()
-    rows = [(recipe.precision, " > ".join(step.name for step in recipe.steps), recipe.summary)
-            for recipe in provider.recipes()]  # fmt: skip
-    table(rows, ("precision", "passes", "what it makes"))
+    recipes = [(each.precision, names(each.steps), each.summary) for each in provider.recipes()]
+    table(recipes, ("precision", "passes", "what it makes"))
 
 
 def plugins() -> None:

@@ -6,15 +6,18 @@ from typing import Literal
 
 from pydantic import Field
 
-from drupe.api import Context, Model, ModelError, Pass, PassConfig, Shape
+from drupe.api import Capabilities, Context, Model, ModelError, Pass, PassConfig, Shape
 from drupe_blockquant import Scheme, choose_block_size
+from drupe_blockquant.scheme import BLOCK_SIZES
 from drupe_onnx import OnnxPackage, ir
-from drupe_quant_rtn.rewriting import Rewriter
+from drupe_quant_rtn.rewriting import Rewriter, serves_product
 from drupe_quant_rtn.sites import EMBEDDING, HEAD, Site, find_sites
 
 METHODS: dict[str, Literal["rtn", "search"]] = {"fast": "rtn", "balanced": "search"}
 WANTED_BLOCK = 128
 """Large blocks decode faster and take fewer bytes for scales; with the error search they lose little."""
+WHOLE_BLOCKS = "matmul_nbits_whole_blocks"
+"""The trait of a target whose MatMulNBits takes no row that ends within a block."""
 ACCURACY_LEVEL = "matmul_nbits_accuracy_level"
 """The trait of a target that says in which precision its MatMulNBits is fast."""
 
@@ -64,27 +67,39 @@ class QuantizeWeights(Pass):
 
 
 def quantize_graph(graph: ir.Graph, config: QuantizeWeightsConfig, context: Context, level: int | None) -> int:
-    """Quantize every site of a graph; returns how many there were."""
-    rewriter = Rewriter(graph, context.target.capabilities, level)
+    """Quantize every site of a graph that the target serves; returns how many there were."""
+    capabilities = context.target.capabilities
+    rewriter = Rewriter(graph, capabilities, level)
     sites = find_sites(graph)
     for site in sites:
-        scheme = scheme_for(site, config)
-        if site.role != EMBEDDING:
-            rewriter.product(site, scheme)
-        elif not rewriter.embedding(site, scheme):
+        scheme = scheme_for(site, config, capabilities)
+        if scheme is None or not rewriter.rewrite(site, scheme):
             rewriter.keep(site)
     _remove_unused(graph)
     return len(sites)
 
 
-def scheme_for(site: Site, config: QuantizeWeightsConfig) -> Scheme:
-    """Bits by the matrix's role, and the block size that wastes little on padding."""
-    bits = config.bits_for(site.role)
-    k = site.rows.shape[1]
-    block = config.block_size or choose_block_size(
+def scheme_for(site: Site, config: QuantizeWeightsConfig, capabilities: Capabilities) -> Scheme | None:
+    """Bits by the matrix's role, and a block size that wastes little on padding; None where the target serves no block.
+
+    A block size that was asked for is taken as it is, except where the target needs whole blocks and it leaves a rest.
+    """
+    bits, k = config.bits_for(site.role), site.rows.shape[1]
+    best = config.block_size or choose_block_size(
         k, WANTED_BLOCK, bits=bits, symmetric=config.symmetric, scale_bytes=site.dtype.itemsize
     )
-    return Scheme(bits=bits, block_size=block, symmetric=config.symmetric, method=METHODS[config.quality])
+    smaller = [] if config.block_size else [size for size in reversed(BLOCK_SIZES) if size < best]
+    for block in (best, *smaller):
+        scheme = Scheme(bits, block, config.symmetric, METHODS[config.quality])
+        if _fits(scheme, k, site, capabilities):
+            return scheme
+    return None
+
+
+def _fits(scheme: Scheme, k: int, site: Site, capabilities: Capabilities) -> bool:
+    if capabilities.traits.get(WHOLE_BLOCKS) and k % scheme.block_size:
+        return False
+    return site.is_look_up or serves_product(site, scheme, capabilities)
 
 
 def _remove_unused(graph: ir.Graph) -> None:

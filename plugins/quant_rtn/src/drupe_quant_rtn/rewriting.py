@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -23,7 +23,14 @@ class Rewriter:
         self.accuracy_level = accuracy_level
         graph.opset_imports.setdefault(MICROSOFT, 1)
 
-    def product(self, site: Site, scheme: Scheme) -> None:
+    def rewrite(self, site: Site, scheme: Scheme) -> bool:
+        """Quantize one site; False, and nothing done, where the target has no kernel for the result."""
+        if site.is_look_up:
+            return self._look_up(site, scheme)
+        self._product(site, scheme)
+        return True
+
+    def _product(self, site: Site, scheme: Scheme) -> None:
         """A matrix product becomes MatMulNBits; a bias that it had goes along."""
         n, k = site.rows.shape
         producer = QuantizeBlocks(site.rows, scheme, site.dtype)
@@ -36,11 +43,11 @@ class Rewriter:
             inputs += [None] * (5 - len(inputs)) + [site.bias]
         self._replace(site, self._node("MatMulNBits", inputs, site, attributes))
 
-    def embedding(self, site: Site, scheme: Scheme) -> bool:
+    def _look_up(self, site: Site, scheme: Scheme) -> bool:
         """A look-up becomes GatherBlockQuantized. False, and nothing done, where the target has no kernel for that."""
         producer = QuantizeBlocks(site.rows, scheme, site.dtype)
         attributes = {"bits": scheme.bits, "block_size": scheme.block_size, "gather_axis": 0, "quantize_axis": 1}
-        if not self._serves_embedding(site, attributes, scheme):
+        if not serves_look_up(site, scheme, self.capabilities, attributes):
             return False
         n, blocks, width = producer.outputs[WEIGHT].shape
         table = self._initializer(
@@ -53,20 +60,14 @@ class Rewriter:
         return True
 
     def keep(self, site: Site) -> None:
-        """Leave a look-up in floating point, in the type that the graph computes in: a target may serve no other."""
-        expression = site.rows if site.rows.dtype == site.dtype else Cast(site.rows, site.dtype)
-        site.node.replace_input_with(0, self._initializer(f"{site.weight.name}_{site.dtype.name.lower()}", expression))
-        rows = site.node.outputs[0]
-        if rows is not site.result:
-            rows.type = ir.TensorType(site.dtype)
-            ir.convenience.replace_all_uses_with(site.result, rows, replace_graph_outputs=True)
-
-    def _serves_embedding(self, site: Site, attributes: dict[str, int], scheme: Scheme) -> bool:
-        element, indices = element_name(site.dtype), site.activations.dtype or ir.DataType.INT64
-        inputs = ("uint8", element_name(indices), element) + (() if scheme.symmetric else ("uint8",))
-        return self.capabilities.serves(
-            OperatorUse(MICROSOFT, "GatherBlockQuantized", 1, inputs, (element,), attributes)
-        )
+        """Leave a site in floating point, in the type that the graph computes in: a target may serve no other."""
+        matrix = site.matrix if site.matrix.dtype == site.dtype else Cast(site.matrix, site.dtype)
+        value = self._initializer(f"{site.weight.name}_{element_name(site.dtype)}", matrix)
+        site.node.replace_input_with(0 if site.is_look_up else 1, value)
+        computed = site.node.outputs[0]
+        if computed is not site.result:
+            computed.type = ir.TensorType(site.dtype)
+            ir.convenience.replace_all_uses_with(site.result, computed, replace_graph_outputs=True)
 
     def _scaling(self, site: Site, producer: QuantizeBlocks) -> list[ir.Value]:
         outputs = [SCALES] if producer.scheme.symmetric else [SCALES, ZERO_POINTS]
@@ -123,6 +124,25 @@ class Rewriter:
         ]
         metadata = dict(site.node.metadata_props)
         return ir.Node("", "Slice", [node.outputs[0], *bounds], name=f"{name}/Slice", metadata_props=metadata)
+
+
+def serves_product(site: Site, scheme: Scheme, capabilities: Capabilities) -> bool:
+    """Whether the target multiplies with weights of this scheme."""
+    element = element_name(site.dtype)
+    inputs = (element, "uint8", element, *_zero_points(scheme))
+    attributes = {"bits": scheme.bits, "block_size": scheme.block_size}
+    return capabilities.serves(OperatorUse(MICROSOFT, "MatMulNBits", 1, inputs, (element,), attributes))
+
+
+def serves_look_up(site: Site, scheme: Scheme, capabilities: Capabilities, attributes: Mapping[str, int]) -> bool:
+    """Whether the target looks rows up in a table of this scheme."""
+    element, indices = element_name(site.dtype), site.activations.dtype or ir.DataType.INT64
+    inputs = ("uint8", element_name(indices), element, *_zero_points(scheme))
+    return capabilities.serves(OperatorUse(MICROSOFT, "GatherBlockQuantized", 1, inputs, (element,), attributes))
+
+
+def _zero_points(scheme: Scheme) -> tuple[str, ...]:
+    return () if scheme.symmetric else ("uint8",)
 
 
 def _name(site: Site, scheme: Scheme) -> str:

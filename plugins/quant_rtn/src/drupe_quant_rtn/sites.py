@@ -17,20 +17,31 @@ FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 class Site:
     """A node that uses a matrix of weights.
 
-    weight: the initializer. rows: the matrix as [N, K], a row for each output. result: what the graph goes on with, in the type that it computes in;
-    where the weights are stored in another type, a Cast stands before a product, and behind a look-up.
+    weight: the initializer. rows: the matrix as [N, K], a row for each output. transposed: whether the node takes it as
+    [K, N]. result: what the graph goes on with, in the type that it computes in; where the weights are stored in
+    another type, a Cast stands before a product, and behind a look-up.
     """
 
     node: ir.Node
     weight: ir.Value
     rows: Expression
+    transposed: bool
     result: ir.Value
     bias: ir.Value | None = None
 
     @property
+    def is_look_up(self) -> bool:
+        return self.node.op_type == "Gather"
+
+    @property
+    def matrix(self) -> Expression:
+        """The matrix as the node takes it."""
+        return transpose(self.rows) if self.transposed else self.rows
+
+    @property
     def activations(self) -> ir.Value:
         """What the matrix is multiplied with now, or the indices into an embedding: earlier rewriting may change it."""
-        value = self.node.inputs[1 if self.node.op_type == "Gather" else 0]
+        value = self.node.inputs[1 if self.is_look_up else 0]
         assert value is not None
         return value
 
@@ -39,7 +50,7 @@ class Site:
         """What the builder says it is; a product that is a graph output is the head."""
         if role := self.node.metadata_props.get(ROLE):
             return role
-        if self.node.op_type == "Gather":
+        if self.is_look_up:
             return EMBEDDING
         return HEAD if self.result.is_graph_output() else ""
 
@@ -58,12 +69,12 @@ def _site(node: ir.Node) -> Iterator[Site]:
     """The site that a node is, if it is one."""
     match (node.domain, node.op_type):
         case ("", "MatMul"):
-            yield from _product(node, transposed=False)
+            yield from _product(node, transposed=True)
         case ("", "Gemm") if _plain_gemm(node):
             bias = node.inputs[2] if len(node.inputs) > 2 else None
-            yield from _product(node, transposed=bool(_integer(node, "transB")), bias=bias)
+            yield from _product(node, transposed=not _integer(node, "transB"), bias=bias)
         case (domain, "FusedMatMul") if domain == MICROSOFT and _plain_fused(node):
-            yield from _product(node, transposed=bool(_integer(node, "transB")))
+            yield from _product(node, transposed=not _integer(node, "transB"))
         case ("", "Gather") if _is_embedding(node):
             yield from _look_up(node)
 
@@ -74,8 +85,8 @@ def _product(node: ir.Node, *, transposed: bool, bias: ir.Value | None = None) -
     weight = cast.inputs[0] if cast is not None and cast.op_type == "Cast" else given
     matrix = _matrix(weight)
     if weight is not None and matrix is not None:
-        rows = matrix if transposed else transpose(matrix)
-        yield Site(node, weight, without_casts(rows), node.outputs[0], bias)
+        rows = transpose(without_casts(matrix)) if transposed else without_casts(matrix)
+        yield Site(node, weight, without_casts(rows), transposed, node.outputs[0], bias)
 
 
 def _look_up(node: ir.Node) -> Iterator[Site]:
@@ -85,7 +96,7 @@ def _look_up(node: ir.Node) -> Iterator[Site]:
         followers = [user.node for user in node.outputs[0].uses()]
         casts = len(followers) == 1 and followers[0].op_type == "Cast" and not node.outputs[0].is_graph_output()
         result = followers[0].outputs[0] if casts else node.outputs[0]
-        yield Site(node, weight, without_casts(matrix), result)
+        yield Site(node, weight, without_casts(matrix), False, result)
 
 
 def _matrix(weight: ir.Value | None) -> Expression | None:
