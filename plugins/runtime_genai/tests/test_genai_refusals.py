@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -106,3 +108,20 @@ def test_loading_switches_usage_data_off_unless_the_user_decided(monkeypatch: py
     monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "0")
     installed.load()
     assert os.environ["ORT_DISABLE_TELEMETRY"] == "0"
+
+
+def test_naming_the_plugins_parts_loads_nothing_heavy() -> None:
+    code = "import sys, drupe_runtime_genai.plugin as p; p.drupe_runtimes(); p.drupe_passes(); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"numpy", "onnxruntime", "onnxruntime_genai", "pydantic", "drupe_runtime_genai.runtime"} & set(loaded)
+
+
+def test_a_refusal_loads_nothing_heavy(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from drupe.api import Model; from drupe_runtime_genai.runtime import "
+        "OnnxRuntimeGenai as R; R().refusal(Model('onnx', Path('.')), None); print(*sys.modules)"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    ).stdout.split()
+    assert not {"numpy", "onnxruntime", "onnxruntime_genai", "tokenizers"} & set(loaded)

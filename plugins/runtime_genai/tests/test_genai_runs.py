@@ -226,20 +226,3 @@ def test_the_package_asks_for_what_the_pass_was_told(
         assert session.max_length == 40
     with opened(model, cpu, max_length=10**6) as session:
         assert session.max_length == 256
-
-
-def test_a_tied_embedding_is_counted_once(kit: SimpleNamespace, tmp_path: Path, cpu: Target) -> None:
-    from drupe.api import Context
-    from drupe_model_builder.build_decoder import BuildDecoder, BuildDecoderConfig
-    from drupe_runtime_genai.package import weight_bytes
-
-    def drop_head(weights: dict[str, np.ndarray]) -> None:
-        del weights["lm_head.weight"]
-
-    def size(folder: Path, tied: bool) -> int:
-        kit.make_checkpoint(folder, tie_word_embeddings=tied, edit=drop_head if tied else None)
-        context = Context(cpu, tmp_path)
-        built = BuildDecoder().run(Model("hf", folder), BuildDecoderConfig(), context)
-        return weight_bytes(built.payload.components["model"].graph)
-
-    assert size(tmp_path / "untied", False) - size(tmp_path / "tied", True) == 512 * 64 * 4
