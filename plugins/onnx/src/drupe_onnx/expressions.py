@@ -377,12 +377,23 @@ class Transpose(Expression):
         return numeric.transposed(self.source.columns(start, stop, files), files)
 
     def columns(self, first: int, last: int, files: Files) -> NDArray[Any]:
+        if self._narrow:
+            return self._narrow.columns(first, last, files)
         return numeric.transposed(self.source.rows(first, last, files), files)
+
+    @property
+    def _narrow(self) -> Cast | None:
+        """The same with a widening cast after the transpose, which takes half the time for half the bytes."""
+        cast = self.source
+        widens = isinstance(cast, Cast) and cast.source.dtype.bitwidth < cast.dtype.bitwidth
+        return Cast(Transpose(cast.source), cast.dtype) if isinstance(cast, Cast) and widens else None
 
     def working_bytes(self, rows: int) -> int:
         return self.held_bytes(rows) + self.source.column_bytes(rows)
 
     def column_bytes(self, columns: int) -> int:
+        if self._narrow:
+            return self._narrow.column_bytes(columns)
         return self.source.held_bytes(columns) + self.source.working_bytes(columns)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,8 +40,11 @@ LINE = 64  # a cache line: what vector instructions want of all others
 CHUNK = 4 << 20  # bytes held for one chunk of rows: it stays in the cache, and reads are still long
 LONGEST_ROW = 1 << 20  # bytes: longer rows (the matrices of experts) are walked element by element
 
-Put = Callable[[int, NDArray[Any]], None]
-"""Write an array's bytes at an offset of the data file."""
+
+class Put(Protocol):
+    """Writes an array's bytes at an offset of the data file; with a stride, each of its rows that far from the last."""
+
+    def __call__(self, offset: int, values: NDArray[Any], stride: int = 0, /) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -151,12 +154,7 @@ class ColumnWalk(Walk):
     def make(self, start: int, stop: int, files: Files, put: Put) -> None:
         (region,) = self.regions
         values = self._matrix.columns(start, stop, files)
-        if stop - start == self.length:
-            put(region.offset, values)
-            return
-        itemsize = values.itemsize
-        for row, piece in enumerate(values):
-            put(region.offset + (row * self.length + start) * itemsize, piece)
+        put(region.offset + start * values.itemsize, values, self.length * values.itemsize)
 
     def lowest(self, start: int) -> int:
         return self.regions[0].offset

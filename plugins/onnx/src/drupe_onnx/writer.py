@@ -140,11 +140,11 @@ class _Run:
     def _make(self, chunk: Chunk) -> None:
         written = 0
 
-        def put(offset: int, values: NDArray[Any]) -> None:
+        def put(offset: int, values: NDArray[Any], stride: int = 0) -> None:
             nonlocal written
             if self._error:
                 raise Cancelled
-            self._output.write(offset, values)
+            self._output.write(offset, values, stride)
             written += values.nbytes
 
         try:
@@ -219,12 +219,21 @@ class _Output:
         self._local = threading.local()
         self._handles: list[BinaryIO] = []
 
-    def write(self, offset: int, values: NDArray[Any]) -> None:
+    def write(self, offset: int, values: NDArray[Any], stride: int = 0) -> None:
+        """Write the bytes of `values` from `offset` on; with a stride, each row so many bytes behind the one before."""
         view = np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
+        length = len(view) // len(values) if stride and len(values) else len(view)
+        if length == stride:  # no gaps
+            length = len(view)
         with _disk(self.path):
-            while view:
-                done = self._write_some(offset, view)
-                offset, view = offset + done, view[done:]
+            for start in range(0, len(view), max(1, length)):
+                self._write_all(offset, view[start : start + length])
+                offset += stride
+
+    def _write_all(self, offset: int, view: memoryview) -> None:
+        while view:
+            done = self._write_some(offset, view)
+            offset, view = offset + done, view[done:]
 
     if hasattr(os, "pwrite"):
 
