@@ -22,11 +22,9 @@ class Lengths:
         mask = graph.input("attention_mask", INT64, [BATCH, TOTAL])
         self._positions = graph.input("position_ids", INT64, [BATCH, SEQUENCE]) if positions else None
         name = "attention_mask"
-        self._counts = graph.node(
-            "ReduceSum", [mask, graph.integers([1])], f"{name}/Count", [BATCH], dtype=INT64, keepdims=0
-        )
-        last = graph.node("Sub", [self._counts, graph.integers([1])], f"{name}/Last", [BATCH], dtype=INT64)
-        self._last_keys = graph.node("Cast", [last], f"{name}/LastKeys", [BATCH], dtype=INT32, to=INT32)
+        count = graph.node("ReduceSum", [mask, graph.integers([1])], f"{name}/Count", [BATCH], dtype=INT64, keepdims=0)
+        self._last = graph.node("Sub", [count, graph.integers([1])], f"{name}/Last", [BATCH], dtype=INT64)
+        self._last_keys = graph.node("Cast", [self._last], f"{name}/LastKeys", [BATCH], dtype=INT32, to=INT32)
         shape = graph.node("Shape", [mask], f"{name}/Shape", [2], dtype=INT64)
         total = graph.node("Gather", [shape, graph.integers(1)], f"{name}/Total", [], dtype=INT64, axis=0)
         self._total = graph.node("Cast", [total], f"{name}/TotalLength", [], dtype=INT32, to=INT32)
@@ -47,14 +45,10 @@ class Lengths:
     def last_tokens(self) -> ir.Value:
         """int64 [batch, 1, 1]: where in input_ids each row's last token is; an index for GatherND.
 
-        The longest row has it at the end, another as much before that as it is shorter; where one token a row comes in,
-        it is that one.
+        In a prompt it is where the row ends; behind a past, where rows are not padded, where what comes in ends.
         """
         graph, name = self._graph, "last_token"
-        longest = graph.node("ReduceMax", [self._counts], f"{name}/Longest", [1], dtype=INT64, keepdims=1)
-        short = graph.node("Sub", [self._counts, longest], f"{name}/Short", [BATCH], dtype=INT64)
         width = graph.node("Shape", [self.ids], f"{name}/Width", [1], dtype=INT64, start=1, end=2)
         end = graph.node("Sub", [width, graph.integers([1])], f"{name}/End", [1], dtype=INT64)
-        at = graph.node("Add", [short, end], f"{name}/At", [BATCH], dtype=INT64)
-        index = graph.node("Max", [at, graph.integers([0])], f"{name}/Index", [BATCH], dtype=INT64)
+        index = graph.node("Min", [self._last, end], f"{name}/Index", [BATCH], dtype=INT64)
         return graph.node("Unsqueeze", [index, graph.integers([1, 2])], f"{name}/Indices", [BATCH, 1, 1], dtype=INT64)
