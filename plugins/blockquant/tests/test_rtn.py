@@ -1,11 +1,16 @@
 """Round-to-nearest equals ONNX Runtime's own quantizer to the byte, with numba and with numpy."""
 
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import ml_dtypes
 import numpy as np
 import pytest
 from blockquant_cases import both_backends, random_rows
 
-from drupe_blockquant import NonFiniteError, Scheme, quantize_rows
+from drupe_blockquant import NonFiniteError, Scheme, quantize_rows, warm_up
 
 SHAPES = [(3, 64, 32), (5, 896, 128), (2, 37, 16), (1, 1, 16), (4, 33, 32), (3, 576, 128), (2, 1000, 256), (7, 100, 64)]
 
@@ -179,6 +184,49 @@ def test_output_arrays_that_do_not_fit_are_refused():
     ):
         with pytest.raises(ValueError, match=word):
             quantize_rows(rows, Scheme(4, 32, False), out=bad)
+
+
+def run_elsewhere(cache):
+    """Quantize in a new process that keeps compiled kernels in the folder `cache`."""
+    code = (
+        "import numpy as np, drupe_blockquant as b;"
+        "print(b.quantize_rows(np.ones((2, 32), np.float32), b.Scheme()).packed.sum(), b.backend())"
+    )
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(cache), "DRUPE_BLOCKQUANT": ""}
+    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+
+
+def test_a_cache_folder_that_cannot_be_made_is_no_reason_to_fail(tmp_path):
+    pytest.importorskip("numba")
+    (tmp_path / "file").touch()
+    assert run_elsewhere(tmp_path / "file" / "cache").stdout.split() == ["0", "numba"]
+
+
+def test_a_damaged_cache_is_no_reason_to_fail(tmp_path):
+    pytest.importorskip("numba")
+    run_elsewhere(tmp_path)
+    kept = [path for path in tmp_path.rglob("*.nb*") if path.is_file()]
+    assert kept
+    for path in kept:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert run_elsewhere(tmp_path).stdout.split() == ["0", "numba"]
+
+
+def test_kernels_can_be_made_ready_beside_other_work_and_used_from_threads():
+    scheme = Scheme(4, 32, False, "search")
+    rows = random_rows(64, 96, "bfloat16")
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda _: warm_up(scheme), range(4))) == [None] * 4
+        parts = list(pool.map(lambda i: quantize_rows(rows[i : i + 16], scheme).packed, range(0, 64, 16)))
+    np.testing.assert_array_equal(np.concatenate(parts), quantize_rows(rows, scheme).packed)
+    with pytest.raises(ValueError, match="float64"):
+        warm_up(scheme, np.float64)
+
+
+def test_an_unknown_backend_is_refused(monkeypatch):
+    monkeypatch.setenv("DRUPE_BLOCKQUANT", "fortran")
+    with pytest.raises(ValueError, match="fortran"):
+        quantize_rows(random_rows(2, 32), Scheme())
 
 
 def test_no_rows_give_no_output(backend):

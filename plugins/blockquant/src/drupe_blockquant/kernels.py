@@ -12,12 +12,17 @@ would).
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator,misc"
 
+import functools
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit, types
+import numpy.typing as npt
+from numba import njit, typeof, types
+
+from drupe_blockquant.reference import shrink_factors
+from drupe_blockquant.scheme import Scheme
 
 F32 = np.float32
 I32 = np.int32
@@ -48,8 +53,38 @@ CHUNK = 16384  # values that the search loads at a time: 64 kB stay in the secon
 BFLOAT16, FLOAT16, FLOAT32 = 2, 1, 0  # codes for dtypes of rows and scales
 
 # numpy's error model: no exception (and no branch that would keep a loop from being vectorised) at a division by zero.
-_strict = njit(error_model="numpy")
-_contracted = njit(error_model="numpy", fastmath={"contract"})
+# Only the entry points are called from Python; the others go without the wrappers for that, which take long to compile.
+_inner: dict[str, Any] = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+_strict = njit(**_inner)
+_contracted = njit(fastmath={"contract"}, **_inner)
+
+
+class Scratch(NamedTuple):
+    """Buffers of one call, made in numpy together with their views: numba takes seconds to compile such calls."""
+
+    pattern: npt.NDArray[
+        np.int32
+    ]  # the rows of a chunk as float32 bit patterns, each padded to whole blocks with zeros
+    values: npt.NDArray[np.float32]  # the same memory
+    pairs: npt.NDArray[np.uint64]  # the same memory
+    low: npt.NDArray[np.int32]
+    high: npt.NDArray[np.int32]
+    reciprocals: npt.NDArray[np.float32]
+    zeros: npt.NDArray[np.float32]
+    levels: npt.NDArray[np.uint8]  # one row
+    levels_by_two: npt.NDArray[np.uint16]  # the same memory
+    levels_by_four: npt.NDArray[np.uint32]  # the same memory
+
+
+class SearchScratch(NamedTuple):
+    """Further buffers of the search; the last three are None where columns have no weights."""
+
+    lanes: npt.NDArray[np.float32]
+    group: npt.NDArray[np.float32]  # the blocks of a group, interleaved
+    group_pairs: npt.NDArray[np.uint64]  # the same memory
+    importance_pairs: npt.NDArray[np.uint64] | None  # the columns' weights, padded and repeated for each row of a chunk
+    weights: npt.NDArray[np.float32] | None  # the weights of a group, interleaved
+    weights_pairs: npt.NDArray[np.uint64] | None  # the same memory
 
 
 @_strict
@@ -60,21 +95,21 @@ def _round_scale(scale, kind):
     sign = bits & U32(0x80000000)
     if kind == BFLOAT16:
         magnitude = (magnitude + U32(0x7FFF) + ((magnitude >> U32(16)) & U32(1))) & U32(0xFFFF0000)
-        magnitude = min(magnitude, U32(0x7F7F0000))
+        magnitude = magnitude if magnitude < U32(0x7F7F0000) else U32(0x7F7F0000)
     elif kind == FLOAT16:
         if magnitude < U32(0x38800000):  # below 2^-14 float16 steps by 2^-24, as float32 does from a half to one
-            step = F32(F32(abs(F32(scale)) + F32(0.5)) - F32(0.5))
+            step = F32(F32(U32(magnitude).view(np.float32) + F32(0.5)) - F32(0.5))
             magnitude = F32(step).view(np.uint32)
         else:
             magnitude = (magnitude + U32(0xFFF) + ((magnitude >> U32(13)) & U32(1))) & U32(0xFFFFE000)
-            magnitude = min(magnitude, U32(0x477FE000))
+            magnitude = magnitude if magnitude < U32(0x477FE000) else U32(0x477FE000)
     return U32(sign | magnitude).view(np.float32)
 
 
 @_strict
 def _reciprocal(scale):
     """1 / scale, or 0 where that would be infinite: the block then becomes zeros."""
-    return ONE / scale if abs(scale) >= SMALLEST_NORMAL else ZERO
+    return ONE / scale if scale >= SMALLEST_NORMAL or scale <= -SMALLEST_NORMAL else ZERO
 
 
 @_strict
@@ -87,14 +122,13 @@ def _load_row(row, kind, k, bits):
         for j in range(k):
             bits[j] = I32(U32(row[j]) << U32(16))
     else:
-        values = bits.view(np.float32)
         for j in range(k):
             half = U32(row[j])
             magnitude = U32((half & U32(0x7FFF)) << U32(13))
             # Scaling by 2^112 moves the exponent's bias and makes subnormals normal, exactly.
             scaled = F32(U32(magnitude).view(np.float32) * F32(2.0**112)).view(np.uint32)
             special = U32(0x7F800000) if magnitude >= U32(0x0F800000) else U32(0)
-            values[j] = U32(scaled | special | ((half & U32(0x8000)) << U32(16))).view(np.float32)
+            bits[j] = I32(scaled | special | ((half & U32(0x8000)) << U32(16)))
 
 
 @_strict
@@ -158,7 +192,7 @@ def _quantize_row(values, block_size, reciprocals, zeros, q_max, levels):
 
 
 @_strict
-def _pack_row(levels, bits, k, packed):
+def _pack_row(levels, pairs, fours, bits, k, packed):
     """Pack one byte a level to `bits` a level, low bits first; the padding of the last block becomes 0, as ORT's."""
     for j in range(k, levels.size):
         levels[j] = np.uint8(0)
@@ -166,12 +200,10 @@ def _pack_row(levels, bits, k, packed):
         for j in range(packed.size):
             packed[j] = levels[j]
     elif bits == 4:
-        pairs = levels.view(np.uint16)
         for j in range(packed.size):
             pair = pairs[j]
             packed[j] = np.uint8(pair | (pair >> np.uint16(4)))
     else:
-        fours = levels.view(np.uint32)
         for j in range(packed.size):
             four = fours[j]
             packed[j] = np.uint8(four | (four >> U32(6)) | (four >> U32(12)) | (four >> U32(18)))
@@ -192,14 +224,12 @@ def _pack_zeros(zeros, bits, packed):
 
 
 @_strict
-def _interleave(values, block_size, out):
+def _interleave(source, block_size, target):
     """Lay GROUP blocks side by side so that a vector holds pairs of values of several blocks: [pair][block][2].
 
     The search then adds up in vector lanes without horizontal sums, and the values move as 64-bit pairs, which halves
     the cost of the transposition against single values.
     """
-    source = values.view(np.uint64)
-    target = out.view(np.uint64)
     pairs = block_size // 2
     for p in range(pairs):
         for g in range(0, GROUP, 8):
@@ -210,6 +240,13 @@ def _interleave(values, block_size, out):
             e, f, h, i = column[4 * pairs], column[5 * pairs], column[6 * pairs], column[7 * pairs]
             row[0], row[1], row[2], row[3] = a, b, c, d
             row[4], row[5], row[6], row[7] = e, f, h, i
+
+
+@_strict
+def _interleave_weights(importance, span, block_size, target):
+    # In a function of its own, since numba leaves out a branch only where an argument is None by type.
+    if importance is not None:
+        _interleave(importance[span], block_size, target)
 
 
 @_contracted
@@ -365,111 +402,121 @@ def _search(values, weights, lanes, shrink, symmetric, q_max, kind, scales, reci
             zeros[g] = lanes[BEST_SHIFT + 2 * g] - MAGIC
 
 
-def _quantize_rtn(rows, rows_kind, k, bits, block_size, symmetric, scales_kind, packed, scales, zero_points):
+@_strict
+def _prepare_row(row, rows_kind, k, block_size, symmetric, q_max, scales_kind, scratch, at, scales):
+    """Load a row to place `at` of the chunk and start its blocks; False where a value is not finite."""
+    blocks = scales.size
+    width = blocks * block_size
+    bits = scratch.pattern[at * width : (at + 1) * width]
+    here = slice(at * blocks, (at + 1) * blocks)
+    _load_row(row, rows_kind, k, bits)
+    _block_ranges(bits, block_size, scratch.low, scratch.high)
+    reciprocals = scratch.reciprocals[here]
+    return _start(scratch.low, scratch.high, symmetric, q_max, scales_kind, scales, reciprocals, scratch.zeros[here])
+
+
+@_strict
+def _emit_row(scratch, at, bits, block_size, k, symmetric, q_max, packed, zero_points):
+    """Quantize and pack the row at place `at` of the chunk."""
+    width = scratch.levels.size
+    blocks = width // block_size
+    here = slice(at * blocks, (at + 1) * blocks)
+    values = scratch.values[at * width : (at + 1) * width]
+    _quantize_row(values, block_size, scratch.reciprocals[here], scratch.zeros[here], q_max, scratch.levels)
+    _pack_row(scratch.levels, scratch.levels_by_two, scratch.levels_by_four, bits, k, packed)
+    if not symmetric:
+        _pack_zeros(scratch.zeros[here], bits, zero_points)
+
+
+def _quantize_rtn(rows, rows_kind, k, bits, block_size, symmetric, scales_kind, packed, scales, zero_points, scratch):
     """Round to nearest; returns the first row that holds a value that is not finite, or -1."""
-    blocks = scales.shape[1]
     q_max = F32((1 << bits) - 1)
-    pattern = np.zeros(blocks * block_size, np.int32)
-    values = pattern.view(np.float32)
-    levels = np.zeros(blocks * block_size, np.uint8)
-    low = np.empty(blocks, np.int32)
-    high = np.empty(blocks, np.int32)
-    reciprocals = np.empty(blocks, np.float32)
-    zeros = np.empty(blocks, np.float32)
+    blocks = scratch.low.size
     for i in range(rows.shape[0]):
-        _load_row(rows[i], rows_kind, k, pattern)
-        _block_ranges(pattern, block_size, low, high)
-        if not _start(low, high, symmetric, q_max, scales_kind, scales[i], reciprocals, zeros):
+        here = scales[i * blocks : (i + 1) * blocks]
+        if not _prepare_row(rows[i], rows_kind, k, block_size, symmetric, q_max, scales_kind, scratch, 0, here):
             return i
-        _quantize_row(values, block_size, reciprocals, zeros, q_max, levels)
-        _pack_row(levels, bits, k, packed[i])
-        if not symmetric:
-            _pack_zeros(zeros, bits, zero_points[i])
+        _emit_row(scratch, 0, bits, block_size, k, symmetric, q_max, packed[i], zero_points[i])
     return -1
 
 
 def _quantize_search(
-    rows,
-    rows_kind,
-    k,
-    bits,
-    block_size,
-    symmetric,
-    scales_kind,
-    packed,
-    scales,
-    zero_points,
-    shrink,
-    importance,
-    weights,
-):
+    rows, rows_kind, k, bits, block_size, symmetric, scales_kind, packed, scales, zero_points, scratch, search, shrink
+):  # fmt: skip
     """The error search; returns the first row that holds a value that is not finite, or -1.
 
-    `importance` is None or a weight for each column, and `weights` None or a buffer of GROUP * block_size values: numba
-    compiles the weighted search only where they are arrays, and needs to see their types from outside for that.
     Rows are taken several at a time, because a row of 7 blocks would leave most of a group's lanes empty.
     """
-    blocks = scales.shape[1]
-    width = blocks * block_size
     q_max = F32((1 << bits) - 1)
-    at_once = max(1, min(rows.shape[0], CHUNK // width))
-    groups = -(-at_once * blocks // GROUP)
-    pattern = np.zeros(groups * GROUP * block_size, np.int32)
-    values = pattern.view(np.float32)
-    levels = np.zeros(width, np.uint8)
-    low = np.empty(blocks, np.int32)
-    high = np.empty(blocks, np.int32)
-    found = np.empty(at_once * blocks, np.float32)
-    reciprocals = np.empty(at_once * blocks, np.float32)
-    zeros = np.empty(at_once * blocks, np.float32)
-    group = np.empty(GROUP * block_size, np.float32)
-    lanes = np.zeros(10 * LANES, np.float32)
-    if importance is not None:
-        padded = np.zeros(values.size, np.float32)
-        for r in range(at_once):
-            padded[r * width : r * width + k] = importance
+    blocks = scratch.low.size
+    at_once = scratch.zeros.size // blocks
     for first in range(0, rows.shape[0], at_once):
-        count = min(at_once, rows.shape[0] - first)
+        count = rows.shape[0] - first
+        count = count if count < at_once else at_once
         for r in range(count):
-            row = slice(r * width, (r + 1) * width)
-            here = slice(r * blocks, (r + 1) * blocks)
-            _load_row(rows[first + r], rows_kind, k, pattern[row])
-            _block_ranges(pattern[row], block_size, low, high)
-            if not _start(low, high, symmetric, q_max, scales_kind, found[here], reciprocals[here], zeros[here]):
-                return first + r
+            i = first + r
+            here = scales[i * blocks : (i + 1) * blocks]
+            if not _prepare_row(rows[i], rows_kind, k, block_size, symmetric, q_max, scales_kind, scratch, r, here):
+                return i
+        chunk_scales = scales[first * blocks : (first + count) * blocks]
         for b in range(0, count * blocks, GROUP):
-            end = min(b + GROUP, count * blocks)
-            span = slice(b * block_size, (b + GROUP) * block_size)
-            _interleave(values[span], block_size, group)
-            if importance is not None:
-                _interleave(padded[span], block_size, weights)
+            end = b + GROUP if b + GROUP < count * blocks else count * blocks
+            span = slice(b * block_size // 2, (b + GROUP) * block_size // 2)
+            _interleave(scratch.pairs[span], block_size, search.group_pairs)
+            _interleave_weights(search.importance_pairs, span, block_size, search.weights_pairs)
+            reciprocals, zeros = scratch.reciprocals[b:end], scratch.zeros[b:end]
             _search(
-                group, weights, lanes, shrink, symmetric, q_max, scales_kind,
-                found[b:end], reciprocals[b:end], zeros[b:end],
+                search.group, search.weights, search.lanes, shrink, symmetric, q_max, scales_kind,
+                chunk_scales[b:end], reciprocals, zeros,
             )  # fmt: skip
         for r in range(count):
-            here = slice(r * blocks, (r + 1) * blocks)
-            scales[first + r] = found[here]
-            _quantize_row(
-                values[r * width : (r + 1) * width], block_size, reciprocals[here], zeros[here], q_max, levels
-            )
-            _pack_row(levels, bits, k, packed[first + r])
-            if not symmetric:
-                _pack_zeros(zeros[here], bits, zero_points[first + r])
+            i = first + r
+            _emit_row(scratch, r, bits, block_size, k, symmetric, q_max, packed[i], zero_points[i])
     return -1
 
 
+def _scratch(rows_at_once: int, blocks: int, block_size: int) -> Scratch:
+    groups = -(-rows_at_once * blocks // GROUP)
+    pattern = np.zeros(groups * GROUP * block_size, np.int32)
+    levels = np.zeros(blocks * block_size, np.uint8)
+    return Scratch(
+        pattern,
+        pattern.view(np.float32),
+        pattern.view(np.uint64),
+        np.empty(blocks, np.int32),
+        np.empty(blocks, np.int32),
+        np.empty(rows_at_once * blocks, np.float32),
+        np.empty(rows_at_once * blocks, np.float32),
+        levels,
+        levels.view(np.uint16),
+        levels.view(np.uint32),
+    )
+
+
+def _search_scratch(scratch: Scratch, block_size: int, importance: npt.NDArray[np.float32] | None) -> SearchScratch:
+    lanes = np.zeros(10 * LANES, np.float32)
+    group = np.empty(GROUP * block_size, np.float32)
+    if importance is None:
+        return SearchScratch(lanes, group, group.view(np.uint64), None, None, None)
+    width = scratch.levels.size
+    padded = np.zeros(scratch.values.size, np.float32)
+    for start in range(0, padded.size - width + 1, width):
+        padded[start : start + importance.size] = importance
+    weights = np.empty_like(group)
+    return SearchScratch(lanes, group, group.view(np.uint64), padded.view(np.uint64), weights, weights.view(np.uint64))
+
+
 def _signature(row_bytes: int, search: bool, weighted: bool) -> Any:
-    i64 = types.int64
-    pattern = types.uint16 if row_bytes == 2 else types.uint32
+    integer = types.int64
     # A signature that asks for less (read-only, unaligned) accepts every C-contiguous array without compiling again.
-    rows = types.Array(pattern, 2, "C", readonly=True, aligned=False)
-    u8 = types.Array(types.uint8, 2, "C")
-    f32 = types.Array(types.float32, 2, "C")
-    vector = types.Array(types.float32, 1, "C", readonly=True)
-    importance = (vector, types.Array(types.float32, 1, "C")) if weighted else (types.none, types.none)
-    common = (rows, i64, i64, i64, i64, types.boolean, i64, u8, f32, u8)
-    return i64(*common, vector, *importance) if search else i64(*common)
+    rows = types.Array(types.uint16 if row_bytes == 2 else types.uint32, 2, "C", readonly=True, aligned=False)
+    bytes_, floats = types.Array(types.uint8, 2, "C"), types.Array(types.float32, 1, "C")
+    common = (rows, integer, integer, integer, integer, types.boolean, integer, bytes_, floats, bytes_)
+    scratch = _scratch(1, 1, 16)
+    if not search:
+        return integer(*common, typeof(scratch))
+    further = _search_scratch(scratch, 16, np.ones(16, np.float32) if weighted else None)
+    return integer(*common, typeof(scratch), typeof(further), floats)
 
 
 _kernels: dict[tuple[int, bool, bool], Callable[..., int]] = {}
@@ -482,11 +529,36 @@ def kernel(row_bytes: int, search: bool, weighted: bool) -> Callable[..., int]:
     with _lock:
         if key not in _kernels:
             function = _quantize_search if search else _quantize_rtn
-            signature = _signature(*key)
+            compiler = functools.partial(njit, _signature(*key), nogil=True, error_model="numpy", no_cfunc_wrapper=True)
             try:
-                _kernels[key] = njit(signature, nogil=True, error_model="numpy", cache=True)(function)
+                _kernels[key] = compiler(cache=True)(function)
             except Exception:
                 # No folder that numba may write its cache to, a full disk, or a damaged cache file: none of them is a
                 # reason to fail, and a real compilation error comes back from here.
-                _kernels[key] = njit(signature, nogil=True, error_model="numpy")(function)
+                _kernels[key] = compiler()(function)
         return _kernels[key]
+
+
+def quantize(
+    rows: npt.NDArray[Any],
+    rows_kind: int,
+    scheme: Scheme,
+    scales_kind: int,
+    importance: npt.NDArray[np.float32] | None,
+    packed: npt.NDArray[np.uint8],
+    scales: npt.NDArray[np.float32],
+    zero_points: npt.NDArray[np.uint8],
+) -> int:
+    """Quantize bit patterns [n, K]; returns the first row that holds a value that is not finite, or -1.
+
+    Everything is C-contiguous: packed [n, bytes], scales [n * blocks], zero_points [n, bytes] (0 when symmetric).
+    """
+    n, k = rows.shape
+    size, blocks = scheme.block_size, scheme.blocks(k)
+    search = scheme.method == "search"
+    scratch = _scratch(max(1, min(n, CHUNK // (blocks * size))) if search else 1, blocks, size)
+    arguments: list[Any] = [rows, rows_kind, k, scheme.bits, size, scheme.symmetric, scales_kind]
+    arguments += [packed, scales, zero_points, scratch]
+    if search:
+        arguments += [_search_scratch(scratch, size, importance), shrink_factors(scheme.bits, scheme.symmetric)]
+    return kernel(rows.itemsize, search, search and importance is not None)(*arguments)

@@ -107,17 +107,12 @@ def _run_kernel(
 ) -> None:
     from drupe_blockquant import kernels
 
-    n, k = rows.shape
+    n = len(rows)
     pattern = np.ascontiguousarray(rows).view(np.uint32 if kind == 0 else np.uint16)
     scales = out.scales if out.scales.dtype == np.float32 else np.empty(out.scales.shape, np.float32)
     zero_points = np.empty((n, 0), np.uint8) if out.zero_points is None else out.zero_points
-    arguments: list[Any] = [pattern, kind, k, scheme.bits, scheme.block_size, scheme.symmetric, scales_kind]
-    arguments += [out.packed.reshape(n, -1), scales, zero_points]
-    search = scheme.method == "search"
-    if search:
-        buffer = None if weights is None else np.empty(kernels.GROUP * scheme.block_size, np.float32)
-        arguments += [reference.shrink_factors(scheme.bits, scheme.symmetric), weights, buffer]
-    bad = kernels.kernel(pattern.itemsize, search, search and weights is not None)(*arguments)
+    packed = out.packed.reshape(n, -1)
+    bad = kernels.quantize(pattern, kind, scheme, scales_kind, weights, packed, scales.reshape(-1), zero_points)
     if bad >= 0:
         raise NonFiniteError(bad, int(np.flatnonzero(~np.isfinite(as_float32(rows[bad])))[0]))
     if scales is not out.scales:
