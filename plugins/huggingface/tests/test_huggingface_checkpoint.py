@@ -156,12 +156,18 @@ def test_save_copies_the_checkpoint_and_follows_links(folder: Path, tmp_path: Pa
     blob = tmp_path / "blob"
     (folder / "model.safetensors").rename(blob)
     (folder / "model.safetensors").symlink_to(blob)
+    (folder / "LICENSE").touch()
+    (folder / "checkpoint-500").mkdir()
+    (folder / "checkpoint-500" / "optimizer.pt").touch()
     out = tmp_path / "out"
     out.mkdir()
     target = Target("none", "", Capabilities("", {}, ("float32",)))
     digests = HfKind().save(Model("hf", folder), out, Context(target, tmp_path))
+    assert (out / "LICENSE").is_file()
     assert digests["model.safetensors"] == hashlib.sha256(blob.read_bytes()).hexdigest()
-    assert sorted(path.name for path in out.iterdir()) == ["config.json", "model.safetensors", "tokenizer.json"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "LICENSE", "config.json", "model.safetensors", "tokenizer.json",
+    ]  # fmt: skip
     assert not (out / "model.safetensors").is_symlink()
     assert (out / "model.safetensors").read_bytes() == blob.read_bytes()
 

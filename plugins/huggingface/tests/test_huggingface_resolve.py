@@ -43,9 +43,7 @@ def test_what_belongs_to_others_is_left_to_them(tmp_path: Path) -> None:
     assert resolve("s3://bucket/model") is None
 
 
-@pytest.mark.parametrize(
-    "reference", ["/no/such/folder", "./nothing", "~/nothing", "a/b/c", "gone/", "C:\\models\\x"]
-)
+@pytest.mark.parametrize("reference", ["/no/such/folder", "./nothing", "~/nothing", "a/b/c", "gone/", "C:\\models\\x"])
 def test_a_path_that_is_not_there_is_not_looked_for_on_the_hub(
     reference: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -64,7 +62,7 @@ def test_a_missing_folder_beside_others_is_a_path(monkeypatch: pytest.MonkeyPatc
     assert not looks_like_a_path("Qwen/Qwen3-8B")
 
 
-@pytest.mark.parametrize("reference", ["", "two words", "org/na me", "org--name", "ü/ö"])
+@pytest.mark.parametrize("reference", ["", " ", "two words", "org/na me", "org--name", "ü/ö"])
 def test_what_can_be_neither_folder_nor_hub_id_says_so(reference: str) -> None:
     with pytest.raises(ModelError):
         resolve(reference)
@@ -75,6 +73,7 @@ def test_what_can_be_neither_folder_nor_hub_id_says_so(reference: str) -> None:
     [
         ({}, "is empty"),
         ({"model.safetensors": ""}, "no config.json"),
+        ({"adapter_config.json": "{}"}, "an adapter, not a model"),
         ({"config.json": "{"}, "not JSON.*line 1"),
         ({"config.json": "[1]"}, "no JSON object"),
         ({"config.json": b"\xff\xfe\x00"}, "not text"),

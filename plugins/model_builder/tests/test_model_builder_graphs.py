@@ -16,11 +16,22 @@ import pytest
 
 from drupe.api import Context, Model, ModelError, Target, UsageError
 from drupe_huggingface import Checkpoint
-from drupe_model_builder.all_logits import all_logits
 from drupe_model_builder.architectures import recipe_for
 from drupe_model_builder.build_decoder import BuildDecoder, BuildDecoderConfig
 from drupe_model_builder.rotary import RotaryCache
-from drupe_onnx import Concat, OnnxPackage, Transpose, expression_of, fingerprint, from_json, ir, to_json, write_package
+from drupe_onnx import (
+    Concat,
+    OnnxPackage,
+    Transpose,
+    all_logits,
+    expression_of,
+    fingerprint,
+    from_json,
+    ir,
+    to_json,
+    write_package,
+    write_twin,
+)
 
 SMALL = {
     "model_type": "qwen2",
@@ -138,13 +149,13 @@ def test_the_twin_gives_all_logits_over_the_same_data_file(kit: SimpleNamespace,
     assert "last-token" not in roles(twin.graph)
     assert "last-token" in roles(graph_of(model))  # the original is as it was
     assert not any("last_token" in node.name for node in twin.graph)
-    for name in ("one", "twin"):
-        (tmp_path / name).mkdir()
-    context = Context(cpu, tmp_path)
-    write_package(package, tmp_path / "one", context)
-    write_package(OnnxPackage({"model": twin}), tmp_path / "twin", context)
-    data = [(tmp_path / name / "model.onnx.data").read_bytes() for name in ("one", "twin")]
-    assert data[0] == data[1]
+    (tmp_path / "one").mkdir()
+    write_package(package, tmp_path / "one", Context(cpu, tmp_path))
+    written = write_twin(Model("onnx", tmp_path / "one"), tmp_path / "twin")
+    assert written.location == tmp_path / "twin"
+    assert dict(written.facts) == {"weights": "float", "logits": "all", "packaged": "no"}
+    data = [tmp_path / name / "model.onnx.data" for name in ("one", "twin")]
+    assert data[0].samefile(data[1])  # one file with two names, not a copy
     ids = [3, 9, 27, 81, 40]
     expected = kit.Reference(folder)(ids)
     np.testing.assert_allclose(kit.Stepper(tmp_path / "twin")([ids])[0], expected, atol=1e-4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,8 @@ def test_tables_of_sines_and_cosines_agree_with_transformers_far_out(rope: dict[
             cache = RotaryCache(function, 131072, ours.frequencies, ours.scaling, ir.DataType.FLOAT)
             # Frequencies may differ in the last bit, which 100,000 positions multiply.
             np.testing.assert_allclose(cache.rows(first, last, files), table[0, :, :64].numpy(), atol=0.02)
+            half = replace(cache, dtype=ir.DataType.FLOAT16).rows(first, last, files)
+            np.testing.assert_array_equal(half, cache.rows(first, last, files).astype(np.float16))
             np.testing.assert_allclose(
                 cache.rows(0, 64, files), theirs(torch.zeros(1), torch.arange(64)[None])[function == "sin"][0, :, :64],
                 atol=1e-5,

@@ -30,13 +30,9 @@ class Checkpoint:
     @classmethod
     def open(cls, folder: Path) -> Checkpoint:
         """Read the configuration of the checkpoint in `folder`. Raises ModelError for what is not one."""
-        if not folder.is_dir():
-            raise ModelError(f"there is no folder {folder}", cure=POINT_AT_A_CHECKPOINT)
         path = folder / "config.json"
-        if not path.is_file():
-            if not any(folder.iterdir()):
-                raise ModelError(f"the folder {folder} is empty", cure=POINT_AT_A_CHECKPOINT)
-            raise ModelError("there is no config.json", where=folder, cure=POINT_AT_A_CHECKPOINT)
+        if not is_file(path):
+            raise _no_checkpoint(folder)
         generation = folder / "generation_config.json"
         return cls(
             folder,
@@ -69,3 +65,30 @@ class Checkpoint:
 
     def weight_files(self) -> list[Path]:
         return sorted(self.folder.glob("*.safetensors"))
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file; no, where looking is forbidden."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def _no_checkpoint(folder: Path) -> ModelError:
+    """What to say of a folder, or of none, that holds no config.json."""
+    try:
+        names = {path.name for path in folder.iterdir()}
+    except FileNotFoundError:
+        return ModelError(f"there is no folder {folder}", cure=POINT_AT_A_CHECKPOINT)
+    except OSError as error:
+        return ModelError(f"the folder {folder} cannot be read: {error.strerror}", cure=POINT_AT_A_CHECKPOINT)
+    if not names:
+        return ModelError(f"the folder {folder} is empty", cure=POINT_AT_A_CHECKPOINT)
+    if "adapter_config.json" in names:
+        return ModelError(
+            "the folder holds an adapter, not a model",
+            where=folder,
+            cure="merge it into its base model first: peft's merge_and_unload(), then save_pretrained()",
+        )
+    return ModelError("there is no config.json", where=folder, cure=POINT_AT_A_CHECKPOINT)

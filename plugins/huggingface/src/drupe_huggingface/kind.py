@@ -11,7 +11,9 @@ from pathlib import Path
 
 from drupe.api import Context, Estimate, Model, ModelError, ModelKind, OutputError, file_digest
 from drupe_huggingface.checkpoint import Checkpoint
+from drupe_huggingface.tokenizer import CARRIED_PATTERNS
 
+PARTS = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "*.tiktoken", *CARRIED_PATTERNS)
 CHUNK = 8 << 20
 SAMPLES, SAMPLE = 64, 4 << 10  # of a weight file, for a fingerprint that is not thorough
 
@@ -83,9 +85,9 @@ class HfKind(ModelKind):
 
 
 def _files(folder: Path) -> list[Path]:
-    """The checkpoint's files: those of the folder and of folders in it, hidden ones left out."""
-    found = (path for path in folder.rglob("*") if path.is_file())
-    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+    """The checkpoint's files. What else people keep in its folder (optimizer states, other formats) is none of it."""
+    found = (path for pattern in PARTS for path in folder.glob(pattern))
+    return sorted({path for path in found if path.is_file() and not path.name.startswith(".")})
 
 
 def _sampled_digest(path: Path) -> str:

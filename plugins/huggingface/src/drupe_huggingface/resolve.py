@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from drupe.api import Model, ModelError
-from drupe_huggingface.checkpoint import POINT_AT_A_CHECKPOINT, Checkpoint
+from drupe_huggingface.checkpoint import POINT_AT_A_CHECKPOINT, Checkpoint, is_file
 
 HUB_ID = re.compile(r"[A-Za-z0-9_][\w.-]*(/[\w.-]+)?", re.ASCII)
 
@@ -20,12 +20,21 @@ def resolve(reference: str, options: Mapping[str, Any]) -> Model | None:
     options: `revision`, `token` and `cache_dir`, for the hub. Raises ModelError for a path that is not a checkpoint and
     for a hub id that cannot be had.
     """
-    path = Path(reference).expanduser()
-    if (path / "model.onnx").is_file() or path.is_file() or "://" in reference:
+    path = _path(reference)
+    if is_file(path / "model.onnx") or is_file(path) or "://" in reference:
         return None
     if not path.is_dir():
         path = _download(reference, options)
     return Model("hf", path, payload=Checkpoint.open(path))
+
+
+def _path(reference: str) -> Path:
+    if not reference.strip():
+        raise ModelError("no model is named", cure=POINT_AT_A_CHECKPOINT)
+    try:
+        return Path(reference).expanduser()
+    except RuntimeError:  # ~name of a user that this machine does not know
+        return Path(reference)
 
 
 def _download(reference: str, options: Mapping[str, Any]) -> Path:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from drupe_model_builder.graph import MICROSOFT, Dims, GraphBuilder, dims
 from drupe_model_builder.inputs import BATCH, SEQUENCE
 from drupe_model_builder.recipe import DecoderRecipe
-from drupe_onnx import ir
-
-LAST_TOKEN = "last-token"
+from drupe_onnx import LAST_TOKEN, ir
 
 
 def embed(graph: GraphBuilder, recipe: DecoderRecipe, ids: ir.Value) -> ir.Value:

@@ -104,7 +104,7 @@ SCALINGS: Mapping[str, Callable[[Floats, Configuration, int], tuple[Floats, floa
 class RotaryCache(Expression):
     """The table [positions, pairs] of one function of the angles, times a scaling; computed when it is written.
 
-    An angle is the float32 product of position and frequency, as in transformers, so that far positions agree with it.
+    All is float32, as in transformers, the product of position and frequency above all: far positions agree with it.
     """
 
     function: Literal["cos", "sin"]
@@ -120,8 +120,10 @@ class RotaryCache(Expression):
     def rows(self, start: int, stop: int, files: Files) -> NDArray[Any]:
         positions = np.arange(start, stop, dtype=np.float32)
         angles = positions[:, None] * np.asarray(self.frequencies, np.float32)
-        table = (np.cos if self.function == "cos" else np.sin)(angles.astype(np.float64))
-        return (table * self.scaling).astype(self.dtype.numpy())
+        table = (np.cos if self.function == "cos" else np.sin)(angles)
+        if self.scaling != 1.0:
+            table *= np.float32(self.scaling)
+        return table.astype(self.dtype.numpy(), copy=False)
 
     def working_bytes(self, rows: int) -> int:
-        return rows * len(self.frequencies) * (4 + 8 + 8 + 8) + self.held_bytes(rows)
+        return 8 * rows * len(self.frequencies) + self.held_bytes(rows)
