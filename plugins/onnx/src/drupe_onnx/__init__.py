@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     )
     from drupe_onnx.files import Files
     from drupe_onnx.kind import OnnxKind
-    from drupe_onnx.package import DecoderDescription, OnnxPackage
+    from drupe_onnx.package import LAST_TOKEN, ROLE, DecoderDescription, OnnxPackage
     from drupe_onnx.safetensors import open_checkpoint, read_header
+    from drupe_onnx.twin import all_logits, write_twin
     from drupe_onnx.weights import LazyWeight, MaterializedTooMuch, expression_of, initializer
     from drupe_onnx.writer import write_package
 
@@ -45,18 +46,20 @@ _HOMES = {
     ),
     "drupe_onnx.files": ("Files",),
     "drupe_onnx.kind": ("OnnxKind",),
-    "drupe_onnx.package": ("DecoderDescription", "OnnxPackage"),
+    "drupe_onnx.package": ("LAST_TOKEN", "ROLE", "DecoderDescription", "OnnxPackage"),
     "drupe_onnx.safetensors": ("open_checkpoint", "read_header"),
+    "drupe_onnx.twin": ("all_logits", "write_twin"),
     "drupe_onnx.weights": ("LazyWeight", "MaterializedTooMuch", "expression_of", "initializer"),
     "drupe_onnx.writer": ("write_package",),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "Access", "Affine", "Array", "Cast", "Concat", "DecoderDescription", "Expression", "ExternalTensor", "Files",
-    "LazyWeight", "MaterializedTooMuch", "OnnxKind", "OnnxPackage", "OutputSpec", "Permute", "Produced", "Producer",
-    "Reshape", "SafetensorsTensor", "Source", "Take", "Transpose", "expression_of", "fingerprint", "from_json",
-    "initializer", "ir", "open_checkpoint", "read_header", "to_json", "write_package",
+    "LAST_TOKEN", "ROLE", "Access", "Affine", "Array", "Cast", "Concat", "DecoderDescription", "Expression",
+    "ExternalTensor", "Files", "LazyWeight", "MaterializedTooMuch", "OnnxKind", "OnnxPackage", "OutputSpec", "Permute",
+    "Produced", "Producer", "Reshape", "SafetensorsTensor", "Source", "Take", "Transpose", "all_logits",
+    "expression_of", "fingerprint", "from_json", "initializer", "ir", "open_checkpoint", "read_header", "to_json",
+    "write_package", "write_twin",
 ]  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from drupe_onnx import checking, ir
 from drupe_onnx.expressions import Producer, file_stamp, fingerprint, sources
 from drupe_onnx.layout import Layout, distinct_sources, reference, serialized
 from drupe_onnx.loading import RECORD, load_package
-from drupe_onnx.package import OnnxPackage, graphs_of, initializers_of
+from drupe_onnx.package import LAST_TOKEN, ROLE, OnnxPackage, graphs_of, initializers_of
 from drupe_onnx.storing import restore_package, store_package
 from drupe_onnx.weights import expression_of
 from drupe_onnx.writer import package_size, peak_bytes, write_package
@@ -106,7 +106,7 @@ def facts_of(package: OnnxPackage) -> dict[str, str]:
     """The facts that the graphs themselves show."""
     nodes = [node for component in package.components.values() for graph in graphs_of(component) for node in graph]
     quantized = any(node.op_type in QUANTIZED for node in nodes)
-    last = any(node.metadata_props.get("drupe.role") == "last-token" for node in nodes)
+    last = any(node.metadata_props.get(ROLE) == LAST_TOKEN for node in nodes)
     return {
         "weights": "quantized" if quantized else "float",
         "logits": "last" if last else "all",

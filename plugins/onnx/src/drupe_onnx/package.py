@@ -10,6 +10,10 @@ from pathlib import Path
 from drupe_onnx import ir
 
 DECODER_KEY = "drupe.decoder"
+ROLE = "drupe.role"
+"""The key of a node's metadata that says what the node does."""
+LAST_TOKEN = "last-token"
+"""The role of nodes that drop the logits of all but the last token."""
 
 
 @dataclass(frozen=True)
