@@ -22,6 +22,7 @@ from measure import (
     Measurement,
     alternate,
     best,
+    disturbance,
     drupe,
     folder_bytes,
     measure,
@@ -94,7 +95,7 @@ def run(arguments: argparse.Namespace, options: list[str]) -> dict[str, Any]:
     checkpoint = arguments.checkpoint or cached(arguments.shape, arguments.layers)
     outputs = {name: arguments.output / name for name in ("drupe", "builder")}
     result: dict[str, Any] = {"checkpoint": str(checkpoint), "checkpoint_bytes": folder_bytes(checkpoint)}
-    result["drupe_options"] = options
+    result |= {"drupe_options": options, "disturbance": disturbance()}
 
     result["first_run"] = first_run(checkpoint, outputs["drupe"], options).wall_s
     note(f"drupe, first run after installation: {result['first_run']:.2f} s")
@@ -129,15 +130,16 @@ def report(result: dict[str, Any], repeats: int) -> None:
         if theirs:
             row += [text(theirs[key]), ratio(theirs[key], ours[key])]
         rows.append(row)
-    caption = f"first run after installation, compilation included: {seconds(result['first_run'])}"
+    remarks = [
+        f"First run after installation, compilation included: {seconds(result['first_run'])}.",
+        result["disturbance"],
+    ]
     if copied:
-        caption += (
-            f"\ncopying the checkpoint and writing the output's bytes: {seconds(copied['wall_s'])};"
-            f" drupe takes {ratio(ours['wall_s'], copied['wall_s'])} as long"
-        )
+        remarks.append(f"Copying the checkpoint and writing the output's bytes: {seconds(copied['wall_s'])}.")
+        remarks.append(f"drupe / copying: {ratio(ours['wall_s'], copied['wall_s'])}.")
     columns = ["", "drupe", *(["genai builder", "builder / drupe"] if theirs else [])]
-    title = f"{Path(result['checkpoint']).name} to int4, {size(result['checkpoint_bytes'])} in, {repeats} runs each"
-    show(title, columns, rows, caption)
+    title = f"{Path(result['checkpoint']).name} to int4, {size(result['checkpoint_bytes'])} in, {repeats} {'runs' if repeats > 1 else 'run'} each"
+    show(title, columns, rows, remarks)
 
 
 def main() -> None:

@@ -9,14 +9,25 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 from pathlib import Path
 from typing import Any
 
 from checkpoints import SHAPES, cached
 from convert import with_builder, with_drupe
-from measure import CACHE, Failed, folder_bytes, note, python, ratio, readable_failures, show, size
+from measure import (
+    CACHE,
+    Failed,
+    disturbance,
+    folder_bytes,
+    note,
+    processors,
+    python,
+    ratio,
+    readable_failures,
+    show,
+    size,
+)
 
 RATES = Path(__file__).with_name("rates.py")
 Rates = dict[str, float]
@@ -56,23 +67,18 @@ def make_packages(arguments: argparse.Namespace, options: list[str]) -> dict[str
     return packages
 
 
-def processors() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def report(result: dict[str, Any], arguments: argparse.Namespace) -> None:
     """Print the result as a table."""
     rows = []
     for label, rates in (("as configured", "configured"), (f"{result['threads']} threads each", "same_threads")):
-        for key, count in (("prefill", arguments.prompt), ("decode", arguments.new)):
+        for key in ("prefill", "decode"):
             ours, theirs = (result[rates][name][key] for name in ("drupe", "builder"))
-            row = (f"{key} {count} tokens, {label}", f"{ours:.1f} tok/s", f"{theirs:.1f} tok/s", ratio(ours, theirs))
+            row = (f"{key}, {label}", f"{ours:.1f} tok/s", f"{theirs:.1f} tok/s", ratio(ours, theirs))
             rows.append(row)
     ours, theirs = (result["bytes"][name] for name in ("drupe", "builder"))
     rows.append(("package", size(ours), size(theirs), ratio(ours, theirs)))
-    title = f"two int4 packages in onnxruntime-genai, the best of {arguments.repeats} processes each"
-    show(title, ("", "drupe", "genai builder", "drupe / builder"), rows)
+    title = f"prompt {arguments.prompt}, new {arguments.new} tokens, the best of {arguments.repeats} processes each"
+    show(title, ("", "drupe", "genai builder", "drupe / builder"), rows, [result["disturbance"]])
 
 
 def main() -> None:
@@ -107,6 +113,7 @@ def main() -> None:
             "packages": {name: str(package) for name, package in packages.items()},
             "bytes": {name: folder_bytes(package) for name, package in packages.items()},
             "threads": arguments.threads,
+            "disturbance": disturbance(),
             "configured": compare(packages, arguments, None),
             "same_threads": compare(packages, arguments, arguments.threads),
         }

@@ -135,14 +135,28 @@ def ratio(numerator: float | None, denominator: float | None) -> str:
     return f"{numerator / denominator:.2f} x" if numerator is not None and denominator else ""
 
 
-def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> None:
-    """Print one table: the first column names the figure, the others are numbers."""
+def processors() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def disturbance() -> str:
+    """A line for the table when other processes keep this machine busy; ask before measuring."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if load < 0.5:
+        return ""
+    return f"The machine was busy (load {load:.1f} on {processors()} processors): run again when it is idle."
+
+
+def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], remarks: Sequence[str] = ()) -> None:
+    """Print one table with its title and remarks: the first column names the figure, the others are numbers."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", caption=caption or None, caption_justify="left")
+    table = Table()
     for number, column in enumerate(columns):
         table.add_column(column, justify="right" if number else "left")
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(title, table, *filter(None, remarks), sep="\n")
