@@ -138,7 +138,8 @@ def report(result: dict[str, Any], repeats: int) -> None:
         remarks.append(f"Copying the checkpoint and writing the output's bytes: {seconds(copied['wall_s'])}.")
         remarks.append(f"drupe / copying: {ratio(ours['wall_s'], copied['wall_s'])}.")
     columns = ["", "drupe", *(["genai builder", "builder / drupe"] if theirs else [])]
-    title = f"{Path(result['checkpoint']).name} to int4, {size(result['checkpoint_bytes'])} in, {repeats} {'runs' if repeats > 1 else 'run'} each"
+    runs = f"{repeats} {'runs' if repeats > 1 else 'run'} each"
+    title = f"{Path(result['checkpoint']).name} to int4, {size(result['checkpoint_bytes'])} in, {runs}"
     show(title, columns, rows, remarks)
 
 
