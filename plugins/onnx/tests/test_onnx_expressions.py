@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
 import tempfile
 from dataclasses import dataclass, replace
@@ -83,6 +85,7 @@ def matrix(rows: int, columns: int, dtype: Any = np.float32, seed: int = 0) -> n
     return np.random.default_rng(seed).standard_normal((rows, columns)).astype(dtype)
 
 
+@functools.cache
 def cases(folder: Path) -> dict[str, tuple[Expression, np.ndarray]]:
     """One expression of each kind, with what numpy says it is."""
     a, b = matrix(37, 24), matrix(11, 24, seed=1)
@@ -127,7 +130,8 @@ def cases(folder: Path) -> dict[str, tuple[Expression, np.ndarray]]:
     }
 
 
-NAMES = sorted(cases(Path(tempfile.gettempdir())))
+with tempfile.TemporaryDirectory() as somewhere:
+    NAMES = sorted(cases(Path(somewhere)))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -141,7 +145,7 @@ def test_rows_of_any_split_equal_the_whole(folder, name, data):
     edges = sorted({0, *cuts, expression.row_count})
     with Files(reuse=True) as files:
         pieces = []
-        for start, stop in zip(edges, edges[1:], strict=False):
+        for start, stop in itertools.pairwise(edges):
             files.recycle()
             pieces.append(expression.rows(start, stop, files).copy())
             assert pieces[-1].shape == (stop - start, *expected.shape[1:])
@@ -155,7 +159,7 @@ def test_columns_of_any_split_equal_the_whole(folder, name, data):
     expression, expected = cases(folder)[name]
     edges = sorted({0, *data.draw(st.lists(st.integers(0, expected.shape[1]), max_size=3)), expected.shape[1]})
     with Files() as files:
-        pieces = [expression.columns(*each, files) for each in zip(edges, edges[1:], strict=False)]
+        pieces = [expression.columns(*each, files) for each in itertools.pairwise(edges)]
     np.testing.assert_array_equal(np.concatenate(pieces, axis=1), expected)
 
 
@@ -218,8 +222,6 @@ def test_types_below_a_byte_are_read_from_their_packed_form(folder, dtype):
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float32, np.float64])
 @pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf, -np.inf])
 def test_a_tensor_with_nan_or_inf_is_named_with_the_place(folder, dtype, bad):
-    if dtype == np.float64:
-        pytest.importorskip("numpy")
     values = matrix(700, 900).astype(dtype)
     values[613, 17] = bad
     source = on_disk(folder, values)
@@ -271,7 +273,7 @@ def test_parts_that_do_not_fit_are_refused():
         lambda: Take(a, Array(np.array([2]))),
         lambda: Affine(a, Array(np.zeros(2, np.float32))),
     ):
-        with pytest.raises(ValueError, match=""):
+        with pytest.raises(ValueError, match=r"fit|wants a matrix|does not reshape|one value a column"):
             make()
 
 
