@@ -27,6 +27,19 @@ def test_a_stream_gives_the_text_that_decoding_all_at_once_gives(folder: Path, t
     assert not any("\ufffd" in piece for piece in pieces)
 
 
+def test_a_continuation_keeps_the_space_that_it_begins_with(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer as Fast
+    from tokenizers import decoders, models
+
+    fast = Fast(models.BPE({"\u2581the": 0, "\u2581cat": 1, "\u2581sat": 2}, []))
+    fast.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    fast.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = Tokenizer(tmp_path)
+    assert tokenizer.decode([1]) == "cat"
+    stream = TextStream(tokenizer, [0])
+    assert [stream.add(1), stream.add(2)] == [" cat", " sat"]
+
+
 def test_the_beginning_is_put_before_a_text_once(folder: Path) -> None:
     tokenizer = Tokenizer(folder)
     assert tokenizer.encode("def")[0] == 0

@@ -79,7 +79,7 @@ class OrtSession(Session):
 
         started = time.perf_counter()
         self.timing = None
-        stream = TextStream(self._tokenizer)
+        stream = TextStream(self._tokenizer, tokens)
         room = generation.max_new_tokens
         if self.max_length is not None:
             room = min(room, self.max_length - len(tokens))

@@ -61,14 +61,18 @@ class Tokenizer:
 class TextStream:
     """Text out of one token after another: a character of several tokens comes in one piece.
 
-    Each piece is decoded behind the one before, since what a token reads as depends on what precedes it.
+    Each piece is decoded behind what comes before it, first the end of the prompt: some tokenizers drop the space that
+    a text begins with, and what continues a prompt is no beginning.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    CONTEXT = 8
+    """Tokens of the prompt that are decoded with the first piece."""
+
+    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int] = ()) -> None:
         self._tokenizer = tokenizer
-        self._tokens: list[int] = []
+        self._tokens = list(prompt[-self.CONTEXT :])
         self._start = 0
-        self._given = 0
+        self._given = len(self._tokens)
 
     def add(self, token: int) -> str:
         """The text that is whole with this token; "" while a character is not."""
