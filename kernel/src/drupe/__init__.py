@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from drupe.context import Progress
     from drupe.engine import Outcome
+    from drupe.evaluation import Metric
     from drupe.runtime import Session
 
-__all__ = ["open", "optimize"]
+__all__ = ["evaluate", "open", "optimize"]
 
 
 def optimize(
@@ -65,3 +66,25 @@ def open(package: str | Path, *, provider: str | None = None, max_length: int | 
     from drupe import opening
 
     return opening.open_package(str(package), provider, max_length)
+
+
+def evaluate(
+    package: str | Path,
+    against: str | Path | None = None,
+    *,
+    evaluator: str = "quality",
+    provider: str | None = None,
+    progress: Progress | None = None,
+    **config: Any,
+) -> tuple[Metric, ...]:
+    """Measure a package: with "quality", the perplexity of a text; against a reference, KL divergence and agreement.
+
+    against: a package; or a checkpoint, which is packaged at float32 into a scratch folder first.
+    config: the evaluator's settings (text, tokens, window for "quality").
+    """
+    from drupe import evaluating
+    from drupe.context import NoProgress
+
+    given = {name: value for name, value in config.items() if value is not None}
+    reference = None if against is None else str(against)
+    return evaluating.evaluate(str(package), reference, evaluator, given, provider, progress or NoProgress())

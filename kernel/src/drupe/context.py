@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from drupe.errors import Cancelled
+from drupe.errors import Cancelled, RuntimeMissing
 from drupe.target import Target
+
+if TYPE_CHECKING:
+    from drupe.model import Model
+    from drupe.runtime import Session
 
 MEMORY_BUDGET = 128 << 20  # bytes of weights in flight
 
@@ -68,6 +73,10 @@ class NoProgress(Progress):
         pass
 
 
+def _nothing_opens(model: Model) -> Session:
+    raise RuntimeMissing(f"there is no runtime here to open {model.location} with")
+
+
 @dataclass(frozen=True)
 class Context:
     """What a pass is given besides its model.
@@ -79,6 +88,7 @@ class Context:
     seed: for all that is random.
     progress: where it says how far it is.
     cancelled: set when the user wants to stop.
+    open: opens a model in the runtime that serves it on the target; where none does, it raises RuntimeMissing.
     """
 
     target: Target
@@ -88,6 +98,7 @@ class Context:
     seed: int = 0
     progress: Progress = field(default_factory=NoProgress)
     cancelled: threading.Event = field(default_factory=threading.Event)
+    open: Callable[[Model], Session] = _nothing_opens
 
     def stop_if_cancelled(self) -> None:
         """Raise Cancelled when the user wants to stop; long loops call it often."""

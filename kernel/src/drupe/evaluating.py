@@ -1,0 +1,79 @@
+"""Evaluating: measure a package, alone or against a reference, in the runtimes that are here."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from drupe.check import runtime_for
+from drupe.context import Context, Progress, usable_threads
+from drupe.engine import optimize, resolve
+from drupe.errors import RuntimeMissing, UsageError
+from drupe.evaluation import Evaluator, EvaluatorConfig, Metric
+from drupe.model import Model
+from drupe.opening import DEFAULT_PROVIDER, made_for
+from drupe.plan import Request
+from drupe.plugins import registry
+from drupe.runtime import Runtime
+from drupe.target import ExecutionProvider, Target
+
+
+def evaluate(
+    package: str,
+    against: str | None,
+    name: str,
+    values: Mapping[str, Any],
+    provider_name: str | None,
+    progress: Progress,
+) -> tuple[Metric, ...]:
+    """Measure on the provider that the package was made for, or on the one that is named.
+
+    Raises RuntimeMissing where nothing here runs the package.
+    """
+    evaluator = registry().evaluators.make(name)
+    config = _configured(evaluator, values)
+    model = resolve(package, {})
+    provider = registry().provider(provider_name or made_for(model) or DEFAULT_PROVIDER)
+    target = provider.target()
+    _runtime(model, target, provider)  # before anything is converted for it to be compared with
+    with tempfile.TemporaryDirectory(prefix="drupe-", ignore_cleanup_errors=True) as folder:
+        reference = None if against is None else _comparable(against, model, provider.name, Path(folder, "reference"))
+        context = Context(
+            target=target,
+            scratch=Path(tempfile.mkdtemp(dir=folder)),
+            threads=usable_threads(),
+            progress=progress,
+            open=lambda each: _runtime(each, target, provider).open(each, target),
+        )
+        return tuple(evaluator.evaluate(model, reference, config, context))
+
+
+def _configured(evaluator: Evaluator, values: Mapping[str, Any]) -> EvaluatorConfig:
+    """The evaluator's configuration out of plain values; one error for one cause."""
+    try:
+        return evaluator.Config(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        setting = f"{'.'.join(map(str, first['loc']))} = {first['input']!r}"
+        raise UsageError(f"the evaluator '{evaluator.name}' refuses {setting}: {first['msg']}") from error
+
+
+def _runtime(model: Model, target: Target, provider: ExecutionProvider) -> Runtime:
+    """The runtime that opens the model here."""
+    found = runtime_for(model, target, provider, registry())
+    if isinstance(found, str):
+        raise RuntimeMissing(f"'{model.location}' cannot be run here: {found}")
+    return found
+
+
+def _comparable(against: str, model: Model, provider: str, folder: Path) -> Model:
+    """The reference, in the kind of `model`: what is of another kind, such as a checkpoint, is packaged at float32."""
+    reference = resolve(against, {})
+    if reference.kind == model.kind:
+        return reference
+    optimize(Request(against, folder, provider, "fp32", {"all_logits": True}, verify=False))
+    return resolve(str(folder), {})
