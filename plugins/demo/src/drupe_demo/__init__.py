@@ -1,0 +1,15 @@
+"""The demo model: a checkpoint of a few megabytes that is always there, and the text to measure it with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = ["HELDOUT", "MODEL"]
+
+_HERE = Path(__file__).resolve().parent
+
+MODEL: Path = _HERE / "model"
+"""The checkpoint, in the layout of a Hugging Face model folder."""
+
+HELDOUT: Path = _HERE / "heldout.txt"
+"""Text that the model was not trained on, to measure its quality with."""
