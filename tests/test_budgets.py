@@ -1,0 +1,53 @@
+"""What is promised in numbers, held as ratios within one run; times are in bench/."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny import make_checkpoint
+
+HEAVY = ("numpy", "onnx", "onnx_ir", "onnxruntime", "onnxruntime_genai", "torch", "transformers", "numba", "rich")
+
+MEASURE = """
+import sys, drupe
+print(drupe.optimize(sys.argv[1], sys.argv[2], verify=False, quality="fast").peak_bytes)
+"""
+
+
+def test_help_imports_nothing_heavy() -> None:
+    script = (
+        "import sys\nfrom drupe.cli import app\n"
+        "try:\n    app(['--help'])\nexcept SystemExit:\n    pass\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_converting_imports_neither_torch_nor_transformers(tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(tmp_path / "checkpoint")
+    script = (
+        "import sys, drupe\n"
+        f"drupe.optimize({str(checkpoint)!r}, {str(tmp_path / 'out')!r}, verify=False)\n"
+        "print([name for name in ('torch', 'transformers', 'onnxruntime') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell a process's peak memory this way")
+def test_peak_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
+    shape = {"hidden_size": 1024, "intermediate_size": 4096, "dtype": "bfloat16", "num_attention_heads": 16,
+             "num_key_value_heads": 16, "vocab_size": 4096}  # fmt: skip
+    peaks, sizes = [], []
+    for layers in (1, 8):
+        checkpoint = make_checkpoint(tmp_path / f"{layers}", **shape, num_hidden_layers=layers)
+        sizes.append((checkpoint / "model.safetensors").stat().st_size)
+        command = [sys.executable, "-c", MEASURE, checkpoint, tmp_path / f"out-{layers}"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        peaks.append(int(done.stdout))
+    assert sizes[1] > 5 * sizes[0]
+    assert peaks[1] < 1.15 * peaks[0]

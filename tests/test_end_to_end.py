@@ -1,0 +1,148 @@
+"""The main job: a checkpoint in, a package out, and what others make of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from tiny import VOCABULARY, make_checkpoint
+
+import drupe
+
+PROMPT = "def parse("
+ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("llama", {"tie_word_embeddings": False}),
+    "llama-tied": ("llama", {"tie_word_embeddings": True, "head_dim": 32}),
+    "qwen2": ("qwen2", {"tie_word_embeddings": True}),
+    "qwen3": ("qwen3", {"tie_word_embeddings": True, "head_dim": 32}),
+    "mistral": ("mistral", {"sliding_window": None, "tie_word_embeddings": False}),
+}
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("checkpoints")
+    return {name: make_checkpoint(folder / name, kind, **more) for name, (kind, more) in ARCHITECTURES.items()}
+
+
+def greedy_with_genai(package: Path, prompt: list[int], count: int) -> list[int]:
+    """What a plain onnxruntime-genai script gets."""
+    import onnxruntime_genai as og
+
+    model = og.Model(str(package))
+    params = og.GeneratorParams(model)
+    params.set_search_options(max_length=len(prompt) + count, do_sample=False)
+    generator = og.Generator(model, params)
+    generator.append_tokens(prompt)
+    while not generator.is_done():
+        generator.generate_next_token()
+    return [int(token) for token in generator.get_sequence(0)]
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_greedy_tokens_equal_those_of_transformers(checkpoints: dict[str, Path], tmp_path: Path, name: str) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    drupe.optimize(checkpoints[name], tmp_path / "out", precision="fp32")
+    prompt = [3, 77, 130, 9, 9, 250, 41]
+    model = AutoModelForCausalLM.from_pretrained(checkpoints[name], dtype=torch.float32)
+    tokens = torch.tensor([prompt])
+    expected = model.generate(tokens, attention_mask=torch.ones_like(tokens), max_new_tokens=24, do_sample=False)
+    assert greedy_with_genai(tmp_path / "out", prompt, 24) == expected[0].tolist()
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_rounded_to_nearest_in_blocks_of_32_the_weights_are_those_of_the_genai_builder(
+    checkpoints: dict[str, Path], tmp_path: Path, name: str
+) -> None:
+    drupe.optimize(
+        checkpoints[name], tmp_path / "ours", quality="fast", symmetric=True, block_size=32, head_bits=4, verify=False
+    )
+    command = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", checkpoints[name], "-o"]
+    command += [tmp_path / "theirs", "-p", "int4", "-e", "cpu", "-c", tmp_path / "cache"]
+    subprocess.run(command, check=True, capture_output=True)
+    ours, theirs = (_packed(tmp_path / folder / "model.onnx") for folder in ("ours", "theirs"))
+    assert ours and ours == theirs
+
+
+def _packed(path: Path) -> Counter[tuple[str, str]]:
+    """Digests of packed weights and scales of each product."""
+    found: Counter[tuple[str, str]] = Counter()
+    for node in ir.load(path).graph:
+        if node.op_type == "MatMulNBits":
+            weight, scales = (node.inputs[at].const_value.numpy() for at in (1, 2))
+            digests = (hashlib.sha256(each.tobytes()).hexdigest() for each in (weight, scales))
+            found[tuple(digests)] += 1  # type: ignore[index]
+    return found
+
+
+@pytest.mark.parametrize("precision", ["int4", "int8", "fp16", "bf16", "fp32"])
+def test_every_precision_of_the_processor_runs(checkpoints: dict[str, Path], tmp_path: Path, precision: str) -> None:
+    outcome = drupe.optimize(checkpoints["qwen2"], tmp_path / "out", precision=precision)
+    assert outcome.check.not_run is None
+    assert outcome.check.runtime == "onnxruntime-genai"
+
+
+@pytest.mark.parametrize("provider", ["CUDAExecutionProvider", "dml"])
+@pytest.mark.parametrize("precision", ["int4", "int8", "fp16"])
+def test_converting_for_a_gpu_needs_no_gpu(
+    checkpoints: dict[str, Path], tmp_path: Path, provider: str, precision: str
+) -> None:
+    outcome = drupe.optimize(checkpoints["qwen3"], tmp_path / "out", provider=provider, precision=precision)
+    config = json.loads((tmp_path / "out" / "genai_config.json").read_text())
+    assert config["model"]["decoder"]["session_options"]["provider_options"] != []
+    assert outcome.check.not_run is None or "is here" in outcome.check.not_run
+
+
+def test_a_package_holds_what_it_should(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    (checkpoints["llama"] / "LICENSE").write_text("yours to use")
+    drupe.optimize(checkpoints["llama"], tmp_path / "out")
+    names = {file.name for file in (tmp_path / "out").iterdir()}
+    assert names >= {
+        "model.onnx", "model.onnx.data", "genai_config.json", "tokenizer.json", "tokenizer_config.json",
+        "generation_config.json", "chat_template.jinja", "LICENSE", "drupe.json",
+    }  # fmt: skip
+    record = json.loads((tmp_path / "out" / "drupe.json").read_text())
+    for name, entry in record["files"].items():
+        content = (tmp_path / "out" / name).read_bytes()
+        assert entry == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    assert set(record["files"]) == names - {"drupe.json"}
+    assert [each["name"] for each in record["passes"]] == ["build-decoder", "quantize-weights", "package-genai"]
+
+
+def test_last_token_and_all_logits_agree(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    import onnxruntime
+
+    logits = []
+    for name, everything in (("last", None), ("all", True)):
+        drupe.optimize(checkpoints["qwen2"], tmp_path / name, all_logits=everything, verify=False)
+        session = onnxruntime.InferenceSession(tmp_path / name / "model.onnx", providers=["CPUExecutionProvider"])
+        feed = {"input_ids": np.array([[5, 6, 7, 8]]), "attention_mask": np.ones((1, 4), np.int64)}
+        feed |= {
+            each.name: np.zeros((1, each.shape[1], 0, each.shape[3]), np.float32)
+            for each in session.get_inputs()
+            if each.name.startswith("past")
+        }
+        logits.append(session.run(["logits"], feed)[0])
+    assert logits[0].shape == (1, 1, VOCABULARY) and logits[1].shape == (1, 4, VOCABULARY)
+    assert np.abs(logits[0][:, 0] - logits[1][:, -1]).max() < 1e-4
+
+
+def test_the_flags_that_users_of_olive_type(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from drupe.cli import main; main()", "auto-opt"]
+    command += ["--model_name_or_path", checkpoints["llama"], "--output_path", tmp_path / "out", "--device", "cpu"]
+    command += ["--provider", "CPUExecutionProvider", "--use_ort_genai", "--precision", "int4", "--log_level", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "smaller than its source" in done.stdout
+    assert "pass-finished: quantize-weights" in done.stderr
+    text = drupe.open(tmp_path / "out").generate(PROMPT)
+    assert isinstance(text, str)
