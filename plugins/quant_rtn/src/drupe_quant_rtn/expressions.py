@@ -44,7 +44,7 @@ class QuantizeBlocks(Producer):
         return f"quantize {self.source_name}"
 
     @functools.cached_property
-    def outputs(self) -> tuple[OutputSpec, ...]:  # type: ignore[override]
+    def outputs(self) -> tuple[OutputSpec, ...]:
         n, k = self.source.shape
         blocks = self.scheme.blocks(k)
         found = (

@@ -86,7 +86,7 @@ def scheme_for(site: Site, config: QuantizeWeightsConfig, capabilities: Capabili
     """
     bits, k = config.bits_for(site.role), site.rows.shape[1]
     best = config.block_size or choose_block_size(
-        k, WANTED_BLOCK, bits=bits, symmetric=config.symmetric, scale_bytes=site.dtype.itemsize
+        k, WANTED_BLOCK, bits=bits, symmetric=config.symmetric, scale_bytes=site.dtype.bitwidth // 8
     )
     smaller = [] if config.block_size else [size for size in reversed(BLOCK_SIZES) if size < best]
     for block in (best, *smaller):

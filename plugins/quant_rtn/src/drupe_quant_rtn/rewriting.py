@@ -38,7 +38,7 @@ class Rewriter:
         if self.accuracy_level is not None:
             attributes["accuracy_level"] = self.accuracy_level
         weights = [self._output(site, producer, WEIGHT), *self._scaling(site, producer)]
-        inputs = [site.activations, *weights]
+        inputs: list[ir.Value | None] = [site.activations, *weights]
         if site.bias is not None:
             inputs += [None] * (5 - len(inputs)) + [site.bias]
         self._replace(site, self._node("MatMulNBits", inputs, site, attributes))
