@@ -337,10 +337,12 @@ def _keep_better(lanes):
         square = lanes[SQUARE + i]
         best_cross = lanes[BEST_CROSS + i]
         best_square = lanes[BEST_SQUARE + i]
+        shift = lanes[SHIFT + i]  # loaded whether needed or not: LLVM vectorises no loads under a condition
+        best_shift = lanes[BEST_SHIFT + i]
         better = cross * cross * best_square > best_cross * best_cross * square
         lanes[BEST_CROSS + i] = cross if better else best_cross
         lanes[BEST_SQUARE + i] = square if better else best_square
-        lanes[BEST_SHIFT + i] = lanes[SHIFT + i] if better else lanes[BEST_SHIFT + i]
+        lanes[BEST_SHIFT + i] = shift if better else best_shift
 
 
 @_strict

@@ -1,0 +1,125 @@
+"""Measure the inner loops of quantization: weights a second on one and more threads, and the error of each scheme.
+
+    python3 dev.py bench blockquant [--shape 4864 896] [--threads 2] [--repeats 7] [--ready]
+
+bfloat16 rows in, packed bytes out, in memory. The error is the mean squared one, relative to round to nearest,
+symmetric, block 32. ONNX Runtime's own quantizer (float32 in, one thread) is the scale for the speeds. --ready also
+times how long a new process takes until a kernel can run, with and without compiled kernels on disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import itertools
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+
+from drupe_blockquant import Quantized, Scheme, backend, dequantize_rows, quantize_rows
+
+SCHEMES = [
+    Scheme(bits, block_size, symmetric, method)
+    for bits, block_sizes in ((4, (32, 64, 128)), (8, (32, 128)), (2, (32,)))
+    for block_size in block_sizes
+    for symmetric in (True, False)
+    for method in ("rtn", "search")
+]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--shape", nargs=2, type=int, default=(4864, 896), metavar=("N", "K"))
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--ready", action="store_true")
+    options = parser.parse_args()
+    n, k = options.shape
+    rows = (np.random.default_rng(0).standard_normal((n, k), np.float32) * 0.02).astype(ml_dtypes.bfloat16)
+    exact = rows.astype(np.float32)
+    print(f"[{n}, {k}] bfloat16, {backend()}, best of {options.repeats}, million weights a second\n")
+    print(f"{'scheme':32}{'1 thread':>10}{f'{options.threads} threads':>12}{'bits':>8}{'error':>9}")
+    reference = 0.0
+    for scheme in SCHEMES:
+        out = quantize_rows(rows, scheme)
+        alone = n * k / fastest(functools.partial(quantize_rows, rows, scheme, out=out), options.repeats)
+        together = n * k / fastest(in_threads(rows, scheme, out, options.threads), options.repeats)
+        error = float(np.mean((dequantize_rows(*out, scheme, k) - exact) ** 2))
+        reference = reference or error
+        bits = 8 * scheme.bytes_for(n, k, scale_bytes=4) / (n * k)
+        print(f"{name(scheme):32}{alone / 1e6:10.0f}{together / 1e6:12.0f}{bits:8.2f}{error / reference:9.4f}")
+    print(f"{'onnxruntime: 4 bit sym 32':32}{n * k / fastest(by_onnxruntime(exact), options.repeats) / 1e6:10.0f}")
+    if options.ready:
+        report_readiness()
+    return 0
+
+
+def name(scheme: Scheme) -> str:
+    symmetry = "sym" if scheme.symmetric else "asym"
+    return f"{scheme.bits} bit {symmetry} {scheme.block_size} {scheme.method}"
+
+
+def fastest(work: Callable[[], object], repeats: int) -> float:
+    """Seconds of the fastest of several runs."""
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def in_threads(rows: npt.NDArray[Any], scheme: Scheme, out: Quantized, threads: int) -> Callable[[], object]:
+    """Quantize row ranges on several threads, each into its part of the output."""
+    bounds = [len(rows) * i // threads for i in range(threads + 1)]
+    ranges = [slice(a, b) for a, b in itertools.pairwise(bounds)]
+    pool = ThreadPoolExecutor(threads)
+
+    def part(which: slice) -> Quantized:
+        zero_points = None if out.zero_points is None else out.zero_points[which]
+        into = Quantized(out.packed[which], out.scales[which], zero_points)
+        return quantize_rows(rows[which], scheme, out=into)
+
+    return lambda: list(pool.map(part, ranges))
+
+
+def by_onnxruntime(rows: npt.NDArray[Any]) -> Callable[[], object]:
+    from onnxruntime.capi._pybind_state import quantize_matmul_4bits
+
+    n, k = rows.shape
+    scheme = Scheme(4, 32, True)
+    columns = np.ascontiguousarray(rows.T)
+    packed = np.zeros((n, scheme.blocks(k), 16), np.uint8)
+    scales = np.zeros((n, scheme.blocks(k)), np.float32)
+    zeros = np.zeros((n, (scheme.blocks(k) + 1) // 2), np.uint8)
+    return lambda: quantize_matmul_4bits(packed, columns, scales, zeros, 32, n, k, True)
+
+
+def report_readiness() -> None:
+    """Time `warm_up` in new processes, twice each with one folder for compiled kernels: the second finds them."""
+    print("\nseconds until a kernel can run, numba's import included")
+    for method in ("rtn", "search"):
+        code = (
+            "import time, numpy, drupe_blockquant as b; s = time.perf_counter();"
+            f"b.warm_up(b.Scheme(method={method!r})); print(time.perf_counter() - s)"
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            environment = {**os.environ, "NUMBA_CACHE_DIR": folder}
+            times = [
+                float(subprocess.run([sys.executable, "-c", code], env=environment, stdout=-1, check=True).stdout)
+                for _ in range(2)
+            ]
+        print(f"{method:32}compiled {times[0]:.2f}, from disk {times[1]:.2f}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
