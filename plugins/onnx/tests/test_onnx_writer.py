@@ -293,6 +293,34 @@ def test_memory_stays_within_the_budget_whatever_the_size_of_the_model(budget, o
         assert (after - before) / size < 0.06
 
 
+@dataclass(frozen=True)
+class Big(Quantize):
+    """Needs more than half of the budget for any row, and notes how many are in work at once."""
+
+    def produce(self, start, stop, files):
+        with LOCK:
+            IN_WORK.append(1)
+            MOST.append(len(IN_WORK))
+        time.sleep(0.005)
+        with LOCK:
+            IN_WORK.pop()
+        return super().produce(start, stop, files)
+
+    def working_bytes(self, rows):
+        return 11_000
+
+
+LOCK, IN_WORK, MOST = threading.Lock(), [], []
+
+
+def test_chunks_that_do_not_fit_together_wait_for_one_another(tiny, out, make_package):
+    MOST.clear()
+    weights = {f"w{i}": Produced(Big(Array(matrix(9, 9, seed=i))), 0) for i in range(12)}
+    write_package(make_package(weights), out, tiny)
+    assert len(MOST) >= 12
+    assert max(MOST) == 1
+
+
 # Stopping
 
 
