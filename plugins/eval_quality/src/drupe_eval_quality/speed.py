@@ -1,0 +1,53 @@
+"""The evaluator `speed`: how fast a package takes a prompt and answers it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import Field
+
+from drupe.api import CheckFailed, Context, Evaluator, EvaluatorConfig, Generation, Metric, Model, Timing, UsageError
+from drupe_eval_quality.text import TextTokenizer
+
+
+class SpeedConfig(EvaluatorConfig):
+    """text: None for a short one that the plugin brings."""
+
+    text: Path | None = Field(None, description="a text in UTF-8; its beginning is the prompt")
+    prompt_tokens: int = Field(128, ge=1, description="how long the prompt is")
+    new_tokens: int = Field(64, ge=2, description="how long the answer may be")
+    repeats: int = Field(3, ge=1, description="how often; the best counts")
+
+
+class Speed(Evaluator):
+    """Prompt and decode rates in the runtime that the package is made for, each the best of several runs.
+
+    The best, not the mean: other programs make a run slower, and none makes it faster.
+    """
+
+    name = "speed"
+    summary = "prompt and decode rates in tokens a second"
+    Config: ClassVar[type[EvaluatorConfig]] = SpeedConfig
+
+    def evaluate(
+        self, model: Model, reference: Model | None, config: SpeedConfig, context: Context
+    ) -> Sequence[Metric]:
+        if reference is not None:
+            raise UsageError("speed is measured of one model at a time", cure="leave the reference out")
+        prompt = TextTokenizer(model).prompt(config.text, config.prompt_tokens)
+        timings: list[Timing] = []
+        with context.open(model) as session, context.progress.task("timing", config.repeats, "runs") as progress:
+            for _ in range(config.repeats):
+                context.stop_if_cancelled()
+                session.generate(prompt, Generation(max_new_tokens=config.new_tokens))
+                timings += [session.timing] if session.timing else []
+                progress.advance(1)
+        decode_rate = max((timing.decode_rate for timing in timings), default=0.0)
+        if not decode_rate:
+            raise CheckFailed("the model ends its answer at once, so that no rate can be told", cure="another --text")
+        return [
+            Metric("prompt_rate", max(timing.prompt_rate for timing in timings), "tokens/s", "higher"),
+            Metric("decode_rate", decode_rate, "tokens/s", "higher"),
+        ]

@@ -1,0 +1,153 @@
+"""Chunks, bounds, bad input, speed, and the command."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import drupe
+from drupe.api import Context, Metric, Model, ModelError, Progress, RuntimeMissing, UsageError
+from drupe_eval_quality.quality import Quality, QualityConfig
+
+pytest.importorskip("onnxruntime")
+
+Package = Callable[[Path, str], Path]
+
+
+class Counted(Progress):
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+
+    def start(self, label: str, total: int, unit: str = "bytes") -> None:
+        self.total = total
+
+    def advance(self, amount: int) -> None:
+        self.steps.append(amount)
+
+    def finish(self) -> None:
+        pass
+
+
+def with_budget(folder: Path, reference: Path, text: Path, scratch: Path, budget: int) -> tuple[Any, list[int]]:
+    """Measure with so many bytes for logits; the metrics, and how many tokens each chunk had."""
+    from drupe_ep_cpu.provider import Cpu
+    from drupe_runtime_ort.runtime import OnnxRuntime
+
+    target, progress = Cpu().target(), Counted()
+    scratch.mkdir()
+    context = Context(target, scratch, memory_budget=budget, progress=progress,
+                      open=lambda model: OnnxRuntime().open(model, target))  # fmt: skip
+    config = QualityConfig(text=text, tokens=90, window=40)
+    metrics = Quality().evaluate(Model("onnx", folder), Model("onnx", reference), config, context)
+    assert progress.total == sum(progress.steps) == 90
+    return metrics, progress.steps
+
+
+def test_chunks_do_not_change_results(
+    checkpoint_with_beginning: Path, package: Package, text: Path, tmp_path: Path
+) -> None:
+    folder, reference = package(checkpoint_with_beginning, "int4"), package(checkpoint_with_beginning, "fp32")
+    row = 2 * 300 * 4  # bytes of one position's logits, of both models
+    whole, steps = with_budget(folder, reference, text, tmp_path / "whole", 1000 * row)
+    assert steps == [40, 40, 10]
+    chunked, steps = with_budget(folder, reference, text, tmp_path / "chunked", 7 * row)
+    assert max(steps) == 7
+    single, steps = with_budget(folder, reference, text, tmp_path / "single", 0)
+    assert set(steps) == {1}
+    for other in (chunked, single):
+        for one, another in zip(whole, other, strict=True):
+            assert another.name == one.name
+            assert another.value == pytest.approx(one.value, rel=1e-3, abs=1e-6)
+
+
+def test_metrics_say_their_unit_and_direction(checkpoint: Path, package: Package, text: Path) -> None:
+    folder = package(checkpoint, "int4")
+    found = drupe.evaluate(folder, package(checkpoint, "fp32"), text=text, tokens=50)
+    assert [(metric.name, metric.unit, metric.better) for metric in found] == [
+        ("kl_divergence", "nats/token", "lower"),
+        ("top1_agreement", "of tokens", "higher"),
+        ("perplexity", "", "lower"),
+        ("reference_perplexity", "", "lower"),
+    ]
+    assert found[0].value > 1e-5
+
+
+def test_without_a_text_the_one_that_comes_along_is_measured(checkpoint: Path, package: Package) -> None:
+    (metric,) = drupe.evaluate(package(checkpoint, "fp32"))
+    assert metric.name == "perplexity"
+    assert metric.value > 1
+
+
+def test_speed_is_measured_in_the_packages_own_runtime(checkpoint: Path, package: Package, text: Path) -> None:
+    config = {"text": text, "prompt_tokens": 20, "new_tokens": 8, "repeats": 2}
+    rates = drupe.evaluate(package(checkpoint, "int4"), evaluator="speed", **config)
+    assert [(metric.name, metric.unit, metric.better) for metric in rates] == [
+        ("prompt_rate", "tokens/s", "higher"),
+        ("decode_rate", "tokens/s", "higher"),
+    ]
+    assert all(metric.value > 10 for metric in rates)
+    with pytest.raises(UsageError, match="one model at a time"):
+        drupe.evaluate(package(checkpoint, "int4"), package(checkpoint, "fp32"), evaluator="speed", text=text)
+
+
+@pytest.mark.parametrize(
+    ("content", "config", "complaint"),
+    [
+        (b"too short", {}, "the text has 9 tokens, and 257 are wanted"),
+        ("für alle".encode("latin-1"), {}, "not in UTF-8"),
+        (None, {}, "cannot be read"),
+        (b"text", {"tokens": 0}, "'quality' refuses tokens = 0"),
+        (b"text", {"tokns": 5}, "'quality' refuses tokns = 5"),
+        (b"text", {"evaluator": "qualty"}, "did you mean quality"),
+    ],
+)
+def test_bad_input_is_told(
+    checkpoint: Path, package: Package, tmp_path: Path, content: bytes | None, config: dict[str, Any], complaint: str
+) -> None:
+    path = tmp_path / "text.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UsageError, match=complaint):
+        drupe.evaluate(package(checkpoint, "fp32"), text=path, **config)
+
+
+def test_what_no_runtime_opens_is_not_measured(checkpoint: Path) -> None:
+    with pytest.raises(RuntimeMissing, match="cannot be run here"):
+        drupe.evaluate(checkpoint)
+
+
+def test_a_model_with_another_vocabulary_is_no_reference(
+    checkpoint: Path, package: Package, text: Path, tmp_path: Path
+) -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(vocab_size=400, hidden_size=64, intermediate_size=64, num_hidden_layers=1,
+                         num_attention_heads=2)  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(tmp_path / "other")
+    (tmp_path / "other" / "tokenizer.json").write_bytes((checkpoint / "tokenizer.json").read_bytes())
+    with pytest.raises(ModelError, match=r"vocabulary of 300.*of 400"):
+        drupe.evaluate(package(checkpoint, "fp32"), tmp_path / "other", text=text)
+
+
+def test_the_command_prints_a_table_or_json(checkpoint: Path, package: Package, text: Path) -> None:
+    arguments = [str(package(checkpoint, "int4")), "--against", str(package(checkpoint, "fp32")), "--text", str(text)]
+    shown = run("evaluate", *arguments, "--tokens", "50")
+    assert [line.split()[0] for line in shown.splitlines()] == ["metric", "kl", "top1", "perplexity", "reference"]
+    found = json.loads(run("evaluate", *arguments, "--tokens", "50", "--json"))
+    expected: tuple[Metric, ...] = drupe.evaluate(arguments[0], arguments[2], text=text, tokens=50)
+    assert found == {metric.name: pytest.approx(metric.value, rel=1e-3) for metric in expected}
+
+
+def run(*arguments: str) -> str:
+    """The program's standard output."""
+    command = [sys.executable, "-c", "from drupe.cli import main; main()", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    return done.stdout
