@@ -33,7 +33,7 @@ def python(program: str) -> list[str]:
 
 @without_accounting
 def test_the_peak_is_that_of_the_largest_process_children_included(tmp_path: Path) -> None:
-    # From a process of its own: a child's peak is at least its parent's, and this one may hold much more than the child.
+    # From a small process: a child's peak is at least its parent's, and this one may hold much more than the child.
     program = f"""
 import subprocess, sys
 from pathlib import Path
