@@ -22,8 +22,6 @@ UNEXPECTED = 70
 COMMANDS = (
     Ref("optimize", "drupe.commands.optimize:optimize", "Make a small, fast package of a model."),
     Ref("auto-opt", "drupe.commands.optimize:auto_opt", "The same, with the flag names that users of Olive type."),
-    Ref("generate", "drupe.commands.generate:generate", "Continue a text with a package."),
-    Ref("chat", "drupe.commands.generate:chat", "Talk with a package."),
     Ref("inspect", "drupe.commands.inspect:inspect", "Say what a model or a package is, and whether it is supported."),
     Ref("passes", "drupe.commands.listing:passes", "List passes, or show the configuration of one."),
     Ref("providers", "drupe.commands.listing:providers", "List execution providers, or show what one can do."),

@@ -1,0 +1,1 @@
+"""Continues texts and talks with the packages that Drupe makes."""

@@ -1,0 +1,121 @@
+"""`drupe chat`: talk with a model through its own chat template."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+import drupe
+from drupe.api import DrupeError
+from drupe_chat.options import (
+    MaxLength,
+    MaxNewTokens,
+    Package,
+    Provider,
+    Seed,
+    Temperature,
+    TopK,
+    TopP,
+    print_pieces,
+)
+
+if TYPE_CHECKING:
+    from drupe.api import Generation, Message, Session
+
+HINT = "Ctrl-C cuts an answer short, /reset starts anew, /exit or Ctrl-D ends."
+
+
+def chat(
+    package: Package,
+    system: Annotated[str | None, typer.Option(help="What the model is told before the conversation.")] = None,
+    max_new_tokens: MaxNewTokens = 512,
+    temperature: Temperature = 0.0,
+    top_p: TopP = 1.0,
+    top_k: TopK = 0,
+    seed: Seed = 0,
+    provider: Provider = None,
+    max_length: MaxLength = None,
+) -> None:
+    """Talk with a package through its chat template. Ctrl-D or /exit ends, /reset starts anew.
+
+    Where standard input is no terminal, each line is one thing said, and only the answers are printed.
+    """
+    from drupe.api import Generation, Message
+
+    generation = Generation(max_new_tokens, temperature, top_p, top_k, seed)
+    opening = [Message("system", system)] if system else []
+    with drupe.open(package, provider=provider, max_length=max_length) as session:
+        talk = Talk(session, generation, opening, at_terminal=sys.stdin.isatty())
+        talk.run()
+
+
+class Talk:
+    """A conversation: asks for what the user says, prints what the model answers, keeps both.
+
+    opening: what every conversation begins with. at_terminal: a person is typing; otherwise an error ends it.
+    """
+
+    def __init__(self, session: Session, generation: Generation, opening: list[Message], at_terminal: bool) -> None:
+        self.session = session
+        self.generation = generation
+        self.opening = opening
+        self.at_terminal = at_terminal
+        self.turns = list(opening)
+
+    def run(self) -> None:
+        if self.at_terminal:
+            _enable_editing()
+            print(HINT, file=sys.stderr)
+        while (said := self._ask()) is not None:
+            if said == "/reset":
+                self.turns = list(self.opening)
+            elif said.startswith("/") and self.at_terminal:
+                print(f"there is no {said.split()[0]}. {HINT}", file=sys.stderr)
+            elif said:
+                self.say(said)
+
+    def say(self, said: str) -> None:
+        """Say something and print the answer. A person sees an error and may go on, as if nothing had been said."""
+        from drupe.api import Message
+
+        before = list(self.turns)
+        self.turns.append(Message("user", said))
+        answer: list[str] = []
+        try:
+            print_pieces(self.session.stream(self.session.conversation(self.turns), self.generation), answer)
+        except KeyboardInterrupt:
+            print(flush=True)
+            if not self.at_terminal:
+                raise
+        except DrupeError as error:
+            if not self.at_terminal:
+                raise
+            print(f"error: {error}", file=sys.stderr)
+            self.turns = before
+            return
+        self.turns.append(Message("assistant", "".join(answer)))
+
+    def _ask(self) -> str | None:
+        """What the user says next; None for the end. Ctrl-C forgets what is half typed."""
+        while True:
+            try:
+                said = input("> " if self.at_terminal else "").strip()
+            except EOFError:
+                if self.at_terminal:
+                    print()
+                return None
+            except KeyboardInterrupt:
+                if not self.at_terminal:
+                    raise
+                print()
+            else:
+                return None if said in ("/exit", "/quit") else said
+
+
+def _enable_editing() -> None:
+    """Arrow keys and history while typing, where the system has them."""
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401 - importing it is what does it

@@ -1,0 +1,54 @@
+"""Both commands with the demo's model in its own runtime."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import drupe
+from drupe.api import Generation, Message
+
+pytest.importorskip("onnxruntime_genai")
+demo = pytest.importorskip("drupe_demo")
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("demo") / "package"
+    drupe.optimize(demo.MODEL, folder, quality="fast", verify=False)
+    return folder
+
+
+def run(*arguments: str, said: str = "") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from drupe.cli import main; main()", *arguments]
+    return subprocess.run(command, input=said, capture_output=True, text=True, encoding="utf-8", check=False)
+
+
+def test_generate_prints_the_text_and_says_the_rates_aside(package: Path) -> None:
+    with drupe.open(package) as session:
+        expected = session.generate("def parse(", Generation(max_new_tokens=12))
+    for arguments, said in ((["def parse("], ""), (["-"], "def parse(")):
+        done = run("generate", str(package), *arguments, "--max_new_tokens", "12", said=said)
+        assert (done.returncode, done.stdout) == (0, f"def parse({expected}\n")
+        assert re.fullmatch(r"\d+ prompt tokens at [\d,]+ tok/s, 12 new ones at [\d,]+ tok/s\n", done.stderr)
+
+
+def test_a_mistake_is_one_message_and_nothing_else(package: Path) -> None:
+    done = run("generate", str(package), "")
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "error: the prompt is empty\n")
+
+
+def test_chat_answers_each_line_of_a_pipe_knowing_those_before(package: Path) -> None:
+    generation = Generation(max_new_tokens=8)
+    turns: list[Message] = []
+    with drupe.open(package) as session:
+        for said in ("def parse(text):", "class Reader:"):
+            turns.append(Message("user", said))
+            turns.append(Message("assistant", session.generate(session.conversation(turns), generation)))
+    done = run("chat", str(package), "--max-new-tokens", "8", said="def parse(text):\n\nclass Reader:\n")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "".join(f"{turn.content}\n" for turn in turns if turn.role == "assistant")
