@@ -1,0 +1,145 @@
+"""`drupe demo`: optimize the model that drupe carries, and show what was gained."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+import drupe
+from drupe_demo import HELDOUT, MODEL
+
+if TYPE_CHECKING:
+    from drupe.api import Metric
+
+PROMPT = "def parse("
+SAMPLE_TOKENS, SAMPLE_LINES = 72, 8
+TEMPERATURE, TOP_K, SEED = 0.5, 20, 6
+"""A model this small repeats itself where the likeliest token is always taken."""
+TOKENS, WINDOW = 2048, 512
+"""How much of the held-out text is predicted, and how much of it in one context."""
+ABOUT = "a Qwen3 decoder of 5.6 M parameters, trained on Python's standard library"
+
+
+@dataclass(frozen=True)
+class Side:
+    """What was measured of one package. Rates are in tokens a second, the divergence in nats a token."""
+
+    precision: str
+    bytes: int
+    conversion_seconds: float
+    sample: str
+    prompt_rate: float
+    decode_rate: float
+    kl_divergence: float
+    top1_agreement: float
+    perplexity: float
+
+
+def demo(
+    precision: Annotated[str, typer.Option(help="int4, int8, fp16, bf16 or fp32.")] = "int4",
+    quality: Annotated[
+        str | None, typer.Option(help="fast (round to nearest) or balanced (error search).", show_default="balanced")
+    ] = None,
+    output_path: Annotated[
+        Path | None, typer.Option("-o", "--output-path", "--output", help="Keep the package here.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
+) -> None:
+    """Optimize the model that drupe carries, and show what was gained: size, speed, and how close it stays."""
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="drupe-demo-", ignore_cleanup_errors=True) as folder, _status() as say:
+        before, after = Path(folder, "before"), output_path or Path(folder, "after")
+        say("packaging the source at float32")
+        source = drupe.optimize(MODEL, before, precision="fp32", verify=False)
+        say(f"optimizing it to {precision}")
+        made = drupe.optimize(MODEL, after, precision=precision, quality=quality, verify=False)
+        say(f"comparing both on {TOKENS} tokens of text that it was not trained on")
+        close = _measured(drupe.evaluate(after, before, text=HELDOUT, tokens=TOKENS, window=WINDOW))
+        say("timing the source, and letting it write")
+        same = {"kl_divergence": 0.0, "top1_agreement": 1.0, "perplexity": close.pop("reference_perplexity")}
+        first = Side("fp32", source.bytes, source.conversion_seconds, _sample(before), **_speed(before), **same)
+        say("timing the package, and letting it write")
+        second = Side(precision, made.bytes, made.conversion_seconds, _sample(after), **_speed(after), **close)
+    if as_json:
+        print(json.dumps({"before": asdict(first), "after": asdict(second)}, indent=1))
+    else:
+        _show(first, second, time.perf_counter() - started, output_path)
+
+
+def _measured(metrics: tuple[Metric, ...]) -> dict[str, float]:
+    return {metric.name: metric.value for metric in metrics}
+
+
+def _speed(package: Path) -> dict[str, float]:
+    return _measured(drupe.evaluate(package, evaluator="speed", text=HELDOUT, prompt_tokens=256))
+
+
+def _sample(package: Path) -> str:
+    """How the package goes on from the prompt."""
+    from drupe.api import Generation
+
+    generation = Generation(max_new_tokens=SAMPLE_TOKENS, temperature=TEMPERATURE, top_k=TOP_K, seed=SEED)
+    with drupe.open(package) as session:
+        text = PROMPT + session.generate(PROMPT, generation)
+    return "\n".join(text.splitlines()[:SAMPLE_LINES])
+
+
+@contextmanager
+def _status() -> Iterator[Callable[[str], None]]:
+    """Says what goes on, on a terminal, in a line that is gone afterwards."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda text: None
+        return
+    with console.status("") as status:
+        yield lambda text: status.update(f"{text} ...")
+
+
+def _show(before: Side, after: Side, seconds: float, kept: Path | None) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    console.print(f"{ABOUT[0].upper()}{ABOUT[1:]}.\n")
+    grid = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+    grid.add_column("")
+    grid.add_column(f"before\n{before.precision}", justify="right")
+    grid.add_column(f"after\n{after.precision}", justify="right")
+    grid.add_column("")
+    for row in _rows(before, after):
+        grid.add_row(*row)
+    console.print(grid)
+    for title, side in (("before", before), ("after", after)):
+        console.print(f"\n[bold]{title}[/bold], at temperature {TEMPERATURE}:")
+        for line in side.sample.splitlines():
+            console.print(f"  {escape(line)}", no_wrap=True, overflow="ellipsis")
+    console.print(f"\nThe conversion took {after.conversion_seconds:.1f} s, the whole demo {seconds:.0f} s.")
+    if kept:
+        console.print(f"drupe chat {escape(str(kept))}", soft_wrap=True)
+
+
+def _rows(before: Side, after: Side) -> Iterator[tuple[str, str, str, str]]:
+    """One measurement each: its name, both numbers, and what they come to."""
+    yield "size", _size(before.bytes), _size(after.bytes), f"{before.bytes / after.bytes:.1f} times smaller"
+    for name, field in (("prefill", "prompt_rate"), ("decode", "decode_rate")):
+        old, new = getattr(before, field), getattr(after, field)
+        yield name, f"{old:,.0f} tok/s", f"{new:,.0f} tok/s", f"{new / old:.1f} times the speed"
+    yield "KL divergence", "0", f"{after.kl_divergence:.4f}", "nats per token from the source"
+    yield "top-1 agreement", "100 %", f"{after.top1_agreement:.1%}".replace("%", " %"), "the same likeliest token"
+    change = after.perplexity / before.perplexity - 1
+    yield "perplexity", f"{before.perplexity:.2f}", f"{after.perplexity:.2f}", f"{change:+.1%}".replace("%", " %")
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB"

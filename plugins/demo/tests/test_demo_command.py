@@ -1,0 +1,64 @@
+"""`drupe demo`: its numbers are sane, it fits a terminal, and it says what it lacks."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import drupe
+from drupe.api import Runtime, RuntimeMissing
+
+
+def run(*arguments: str) -> str:
+    """The program's standard output on a terminal of 80 columns."""
+    command = [sys.executable, "-c", "from drupe.cli import main; main()", "demo", *arguments]
+    done = subprocess.run(
+        command, capture_output=True, text=True, encoding="utf-8", check=False, env={**os.environ, "COLUMNS": "80"}
+    )
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    return done.stdout
+
+
+def test_the_numbers_are_sane_and_the_package_is_kept_where_asked(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime_genai")
+    kept = tmp_path / "kept"
+    found = json.loads(run("--json", "--output-path", str(kept)))
+    before, after = found["before"], found["after"]
+    assert (before["precision"], after["precision"]) == ("fp32", "int4")
+    assert after["bytes"] == sum(path.stat().st_size for path in kept.iterdir())
+    assert before["bytes"] > 4 * after["bytes"]
+    assert before["kl_divergence"] == 0 < after["kl_divergence"] < 0.1
+    assert 0.8 < after["top1_agreement"] < before["top1_agreement"] == 1
+    assert 5 < before["perplexity"] < 100
+    assert after["perplexity"] == pytest.approx(before["perplexity"], rel=0.1)
+    for side in (before, after):
+        assert side["prompt_rate"] > side["decode_rate"] > 1
+        assert side["sample"].startswith("def parse(")
+        assert len(side["sample"]) > 30
+    with drupe.open(kept) as session:
+        assert session.generate("def parse(")
+
+
+def test_the_table_fits_eighty_columns() -> None:
+    pytest.importorskip("onnxruntime_genai")
+    lines = run("--precision", "int8", "--quality", "fast").splitlines()
+    assert max(map(len, lines)) <= 80
+    named = [line.split("  ")[0] for line in lines]
+    for name in ("size", "prefill", "decode", "KL divergence", "top-1 agreement", "perplexity"):
+        assert named.count(name) == 1
+    assert sum(line.startswith("  def parse(") for line in lines) == 2
+
+
+def test_without_a_runtime_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    from drupe_demo.command import demo
+
+    monkeypatch.setattr(Runtime, "version", lambda self: None)
+    with pytest.raises(RuntimeMissing, match="onnxruntime is not installed") as raised:
+        demo()
+    assert "pip install" in str(raised.value)
