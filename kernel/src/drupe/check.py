@@ -12,12 +12,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from drupe.errors import CheckFailed, DrupeError
+from drupe.errors import CheckFailed, DrupeError, RuntimeMissing
+from drupe.opening import resolve, runtime_for
 
 if TYPE_CHECKING:
     from drupe.model import Model
     from drupe.plugins import Registry
-    from drupe.runtime import Runtime
     from drupe.target import ExecutionProvider, Target
 
 PROMPT = "The quick brown fox"
@@ -38,30 +38,15 @@ class Check:
     seconds: float = 0.0
 
 
-def runtime_for(model: Model, target: Target, provider: ExecutionProvider, registry: Registry) -> Runtime | str:
-    """The provider's preferred runtime that can open the model here, or in words why there is none."""
-    reasons = []
-    for package in provider.packages:
-        runtime = registry.runtimes.make(package.runtime)
-        if runtime.version() is None:
-            reasons.append(f"{package.runtime} is not installed ({package.install})")
-        elif reason := runtime.refusal(model, target):
-            reasons.append(reason)
-        else:
-            return runtime
-    return "; ".join(reasons) or f"no runtime plugin serves '{target.provider}'"
-
-
 def check_package(model: Model, target: Target, provider: ExecutionProvider, registry: Registry) -> Check:
     """Run the package in `model.location` in a child process.
 
     Raises CheckFailed where it does not open, does not generate, or computes what is not finite.
     """
-    if not target.here:
-        return Check(not_run=f"no device for '{target.provider}' is here")
-    runtime = runtime_for(model, target, provider, registry)
-    if isinstance(runtime, str):
-        return Check(not_run=runtime)
+    try:
+        runtime = runtime_for(model, target, provider, registry)
+    except RuntimeMissing as missing:
+        return Check(not_run=missing.what)
     needed = int(HEADROOM * sum(file.stat().st_size for file in model.location.rglob("*") if file.is_file()))
     if target.device and target.device.memory is not None and target.device.memory < needed:
         return Check(runtime.name, f"it needs {needed >> 20} MiB, {target.device.memory >> 20} MiB are free")
@@ -86,7 +71,6 @@ def _in_child(folder: Path, provider: str, runtime: str) -> Check:
 
 def main(folder: str, provider_name: str, runtime_name: str) -> None:
     """What the child does: open, generate greedily, print the text as JSON."""
-    from drupe.engine import resolve
     from drupe.plugins import registry
     from drupe.runtime import Generation
 

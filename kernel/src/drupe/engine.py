@@ -17,9 +17,10 @@ from typing import Any
 from drupe.cache import Cache, file_digest, key_of
 from drupe.check import Check, as_record, check_package
 from drupe.context import Context, NoProgress, Progress, usable_threads
-from drupe.errors import Cancelled, ModelError, PlanError, PluginError
+from drupe.errors import Cancelled, PlanError, PluginError
 from drupe.events import Event
 from drupe.model import Estimate, Model
+from drupe.opening import resolve
 from drupe.plan import CheckedStep, Plan, Request, check, propose
 from drupe.plugins import KERNEL, Registry, registry
 from drupe.publishing import RECORD, disk_errors, prepare, publish, staging
@@ -110,9 +111,9 @@ def optimize(request: Request, progress: Progress | None = None) -> Outcome:
                     steps=tuple(step.runner.name for step in job.steps),
                 )
                 publish(folder, request.output)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Cancelled):
             job.context.cancelled.set()
-            raise Cancelled from None
+            raise Cancelled("stopped; nothing was published") from None
         except BaseException as error:
             _observe(job.registry, Event("run-failed", request.reference, details={"error": error}))
             raise
@@ -138,35 +139,6 @@ def preview(request: Request) -> Preview:
             threads=job.context.threads,
             problems=problems,
         )
-
-
-def resolve(reference: str, options: Mapping[str, Any]) -> Model:
-    """The model that `reference` names. All plugins are asked, and exactly one has to know it.
-
-    A plugin that would take it, but finds it broken, raises; that counts where no other one takes it.
-    """
-    found, answers, complaints = registry(), [], []
-    for plugin in found.plugins:
-        if plugin.reason:
-            continue
-        try:
-            model = found.ask_one(plugin, "drupe_resolve_model", reference=reference, options=options)
-        except ModelError as error:
-            complaints.append(error)
-        else:
-            answers += [(plugin, model)] if model is not None else []
-    if not answers and complaints:
-        raise complaints[0]
-    if not answers:
-        raise ModelError(
-            f"'{reference}' is not a model that any installed plugin knows",
-            cure="name a checkpoint folder, a package folder, an .onnx file or a hub id; drupe plugins lists plugins",
-        )
-    if len(answers) > 1:
-        owners = " and ".join(plugin.distribution for plugin, _ in answers)
-        raise PluginError(f"'{reference}' is claimed by {owners}", cure="uninstall one of them, or set DRUPE_PLUGINS")
-    answer: Model = answers[0][1]
-    return answer
 
 
 @contextmanager

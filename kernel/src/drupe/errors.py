@@ -78,8 +78,8 @@ class Cancelled(DrupeError):
 
     exit_status = 130
 
-    def __init__(self) -> None:
-        super().__init__("stopped; nothing was published")
+    def __init__(self, what: str = "stopped") -> None:
+        super().__init__(what)
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:

@@ -9,17 +9,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from drupe.check import runtime_for
 from drupe.context import Context, Progress, usable_threads
-from drupe.engine import optimize, resolve
-from drupe.errors import RuntimeMissing, UsageError
+from drupe.engine import optimize
+from drupe.errors import UsageError
 from drupe.evaluation import Evaluator, EvaluatorConfig, Metric
 from drupe.model import Model
-from drupe.opening import DEFAULT_PROVIDER, made_for
+from drupe.opening import DEFAULT_PROVIDER, made_for, resolve, runtime_for
 from drupe.plan import Request
 from drupe.plugins import registry
-from drupe.runtime import Runtime
-from drupe.target import ExecutionProvider, Target
 
 
 def evaluate(
@@ -39,7 +36,7 @@ def evaluate(
     model = resolve(package, {})
     provider = registry().provider(provider_name or made_for(model) or DEFAULT_PROVIDER)
     target = provider.target()
-    _runtime(model, target, provider)  # before anything is converted for it to be compared with
+    runtime_for(model, target, provider, registry())  # before anything is converted for it to be compared with
     with tempfile.TemporaryDirectory(prefix="drupe-", ignore_cleanup_errors=True) as folder:
         reference = None if against is None else _comparable(against, model, provider.name, Path(folder, "reference"))
         context = Context(
@@ -47,7 +44,7 @@ def evaluate(
             scratch=Path(tempfile.mkdtemp(dir=folder)),
             threads=usable_threads(),
             progress=progress,
-            open=lambda each: _runtime(each, target, provider).open(each, target),
+            open=lambda each: runtime_for(each, target, provider, registry()).open(each, target),
         )
         return tuple(evaluator.evaluate(model, reference, config, context))
 
@@ -60,14 +57,6 @@ def _configured(evaluator: Evaluator, values: Mapping[str, Any]) -> EvaluatorCon
         first = error.errors()[0]
         setting = f"{'.'.join(map(str, first['loc']))} = {first['input']!r}"
         raise UsageError(f"the evaluator '{evaluator.name}' refuses {setting}: {first['msg']}") from error
-
-
-def _runtime(model: Model, target: Target, provider: ExecutionProvider) -> Runtime:
-    """The runtime that opens the model here."""
-    found = runtime_for(model, target, provider, registry())
-    if isinstance(found, str):
-        raise RuntimeMissing(f"'{model.location}' cannot be run here: {found}")
-    return found
 
 
 def _comparable(against: str, model: Model, provider: str, folder: Path) -> Model:

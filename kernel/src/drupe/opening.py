@@ -1,18 +1,68 @@
-"""Opening a model for running: which provider, which runtime."""
+"""Opening: from what a user typed to a model, and from a model to a session in a runtime."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from drupe.check import runtime_for
-from drupe.engine import resolve
-from drupe.errors import RuntimeMissing
-from drupe.model import Model
-from drupe.plugins import registry
+from drupe.errors import ModelError, PluginError, RuntimeMissing
+from drupe.plugins import Registry, registry
 from drupe.publishing import RECORD
-from drupe.runtime import Session
+
+if TYPE_CHECKING:
+    from drupe.model import Model
+    from drupe.runtime import Runtime, Session
+    from drupe.target import ExecutionProvider, Target
 
 DEFAULT_PROVIDER = "cpu"
+
+
+def resolve(reference: str, options: Mapping[str, Any]) -> Model:
+    """The model that `reference` names. All plugins are asked, and exactly one has to know it.
+
+    A plugin that would take it, but finds it broken, raises; that counts where no other one takes it.
+    """
+    found, answers, complaints = registry(), [], []
+    for plugin in found.plugins:
+        if plugin.reason:
+            continue
+        try:
+            model = found.ask_one(plugin, "drupe_resolve_model", reference=reference, options=options)
+        except ModelError as error:
+            complaints.append(error)
+        else:
+            answers += [(plugin, model)] if model is not None else []
+    if not answers and complaints:
+        raise complaints[0]
+    if not answers:
+        raise ModelError(
+            f"'{reference}' is not a model that any installed plugin knows",
+            cure="name a checkpoint folder, a package folder, an .onnx file or a hub id; drupe plugins lists plugins",
+        )
+    if len(answers) > 1:
+        owners = " and ".join(plugin.distribution for plugin, _ in answers)
+        raise PluginError(f"'{reference}' is claimed by {owners}", cure="uninstall one of them, or set DRUPE_PLUGINS")
+    answer: Model = answers[0][1]
+    return answer
+
+
+def runtime_for(model: Model, target: Target, provider: ExecutionProvider, found: Registry) -> Runtime:
+    """The provider's preferred runtime that can open the model here. Raises RuntimeMissing where there is none."""
+    if not target.here:
+        raise RuntimeMissing(f"no device for '{target.provider}' is here", cure="drupe providers shows what is")
+    reasons, cure = [], None
+    for package in provider.packages:
+        runtime = found.runtimes.make(package.runtime)
+        if runtime.version() is None:
+            reasons.append(f"{package.runtime} is not installed")
+            cure = cure or package.install
+        elif reason := runtime.refusal(model, target):
+            reasons.append(reason)
+        else:
+            return runtime
+    why = "; ".join(reasons) or "no runtime is known for it"
+    raise RuntimeMissing(f"'{target.provider}' cannot run it here: {why}", where=model.location, cure=cure)
 
 
 def open_package(reference: str, provider_name: str | None, max_length: int | None) -> Session:
@@ -21,12 +71,7 @@ def open_package(reference: str, provider_name: str | None, max_length: int | No
     model = resolve(reference, {})
     provider = found.provider(provider_name or made_for(model) or DEFAULT_PROVIDER)
     target = provider.target()
-    if not target.here:
-        raise RuntimeMissing(f"no device for '{provider.name}' is here", cure="drupe providers shows what is")
-    runtime = runtime_for(model, target, provider, found)
-    if isinstance(runtime, str):
-        raise RuntimeMissing(f"'{reference}' cannot be run here: {runtime}")
-    return runtime.open(model, target, max_length=max_length)
+    return runtime_for(model, target, provider, found).open(model, target, max_length=max_length)
 
 
 def made_for(model: Model) -> str | None:

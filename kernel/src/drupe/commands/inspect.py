@@ -17,7 +17,7 @@ def inspect(
 ) -> None:
     """Say what a model or a package is, and whether it is supported; reads no weight."""
     from drupe.console import table
-    from drupe.engine import resolve
+    from drupe.opening import resolve
     from drupe.plugins import registry
 
     found = resolve(model, {})
