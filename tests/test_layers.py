@@ -216,6 +216,7 @@ def test_every_folder_of_plugins_is_a_package() -> None:
 def test_the_distribution_drupe_brings_the_kernel_and_the_plugins() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     needs = [*project["dependencies"], *(need for extra in project["optional-dependencies"].values() for need in extra)]
+    assert len(project["dependencies"]) == len(set(project["dependencies"]))
     brought = {Requirement(need).name for need in needs}
     assert {"drupe-kernel", *(plugin.project["name"] for plugin in PLUGINS)} <= brought
 
