@@ -118,7 +118,7 @@ def test_bad_input_is_told(
 
 
 def test_what_no_runtime_opens_is_not_measured(checkpoint: Path) -> None:
-    with pytest.raises(RuntimeMissing, match="cannot be run here"):
+    with pytest.raises(RuntimeMissing, match="models of kind 'onnx', not 'hf'"):
         drupe.evaluate(checkpoint)
 
 
