@@ -151,3 +151,15 @@ def run(*arguments: str) -> str:
     assert done.returncode == 0, done.stderr
     assert not done.stderr
     return done.stdout
+
+
+def test_where_a_disk_makes_no_links_the_data_is_copied(
+    checkpoint: Path, package: Package, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise OSError("Invalid cross-device link")
+
+    folder = package(checkpoint, "int4")
+    linked = drupe.evaluate(folder, text=text, tokens=20)
+    monkeypatch.setattr("os.link", refuse)
+    assert drupe.evaluate(folder, text=text, tokens=20) == linked
