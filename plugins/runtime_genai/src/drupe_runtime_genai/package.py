@@ -12,8 +12,7 @@ from drupe_runtime_genai import genai_config, tokenizer_files
 from drupe_runtime_genai.providers import provider_options
 
 if TYPE_CHECKING:
-    import onnx_ir
-
+    from drupe_onnx import ir
     from drupe_onnx.package import DecoderDescription, OnnxPackage
 
 COMPONENT = "model"
@@ -98,7 +97,7 @@ def threads(config: PackageGenaiConfig, target: Target, context: Context) -> int
     return None
 
 
-def cache_bytes_per_token(graph: onnx_ir.Graph, ports: genai_config.Ports, description: DecoderDescription) -> int:
+def cache_bytes_per_token(graph: ir.Graph, ports: genai_config.Ports, description: DecoderDescription) -> int:
     """Bytes of keys and values for one more token, in all layers. Element types are the graph's own."""
     inputs = {value.name: value for value in graph.inputs}
     bits = 0
@@ -108,7 +107,7 @@ def cache_bytes_per_token(graph: onnx_ir.Graph, ports: genai_config.Ports, descr
     return description.layers * description.kv_heads * description.head_dim * bits // 8
 
 
-def weight_bytes(graph: onnx_ir.Graph) -> int:
+def weight_bytes(graph: ir.Graph) -> int:
     """Bytes of the initializers; two that are one tensor count once."""
     from drupe_onnx.weights import expression_of
 
@@ -125,7 +124,7 @@ def weight_bytes(graph: onnx_ir.Graph) -> int:
     return total
 
 
-def shares_cache(graph: onnx_ir.Graph, ports: genai_config.Ports) -> bool:
+def shares_cache(graph: ir.Graph, ports: genai_config.Ports) -> bool:
     """Whether each cache output may be the very buffer of its input: GroupQueryAttention then appends in place.
 
     Other operators concatenate, and would overwrite what they read.
