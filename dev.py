@@ -59,6 +59,8 @@ def demo(arguments: list[str]) -> int:
 
 def test(arguments: list[str]) -> int:
     """All tests in one run; pytest knows from pyproject.toml where they are."""
+    # Tests interrupt processes; where SIGINT is ignored, as in a shell's background job, all that is started ignores it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     return set_up("test") or run(PYTHON, "-m", "pytest", *arguments, folder=ROOT)
 
 
