@@ -59,7 +59,7 @@ def demo(arguments: list[str]) -> int:
 
 def test(arguments: list[str]) -> int:
     """All tests in one run; pytest knows from pyproject.toml where they are."""
-    # Tests interrupt processes; where SIGINT is ignored, as in a shell's background job, all that is started ignores it.
+    # Tests interrupt what they start; where SIGINT is ignored, as in a background job, that would be ignored as well.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     return set_up("test") or run(PYTHON, "-m", "pytest", *arguments, folder=ROOT)
 
