@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,10 +79,6 @@ def main(folder: str, provider_name: str, runtime_name: str) -> None:
     with found.runtimes.make(runtime_name).open(resolve(folder, {}), target, max_length=MAX_LENGTH) as session:
         text = session.generate(PROMPT, Generation(max_new_tokens=NEW_TOKENS, validate=True))
     print(json.dumps({"text": text}))
-
-
-def as_record(check: Check) -> dict[str, object]:
-    return asdict(check)
 
 
 if __name__ == "__main__":

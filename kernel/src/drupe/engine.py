@@ -9,13 +9,13 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from drupe.cache import Cache, file_digest, key_of
-from drupe.check import Check, as_record, check_package
+from drupe.check import Check, check_package
 from drupe.context import Context, NoProgress, Progress, usable_threads
 from drupe.errors import Cancelled, PlanError, PluginError
 from drupe.events import Event
@@ -23,7 +23,7 @@ from drupe.model import Estimate, Model
 from drupe.opening import resolve
 from drupe.plan import CheckedStep, Plan, Request, check, propose
 from drupe.plugins import KERNEL, Registry, registry
-from drupe.publishing import RECORD, disk_errors, prepare, publish, staging
+from drupe.publishing import RECORD, disk_errors, prepare, publish, refuse_overlap, staging
 from drupe.target import ExecutionProvider, Target
 
 RECORD_VERSION = 1
@@ -89,8 +89,10 @@ def optimize(request: Request, progress: Progress | None = None) -> Outcome:
     Raises DrupeError for what a user can mend; KeyboardInterrupt becomes Cancelled.
     """
     started = time.perf_counter()
+    prepare(request.output, request.force)
     with _job(request, progress) as job:
-        prepare(request.output, job.source.location, request.force)
+        refuse_overlap(request.output, job.source.location)
+        source_bytes = _size(job.source.location)
         _observe(job.registry, Event("run-started", request.reference))
         try:
             with staging(request.output) as folder:
@@ -104,7 +106,7 @@ def optimize(request: Request, progress: Progress | None = None) -> Outcome:
                 outcome = Outcome(
                     output=request.output,
                     bytes=_size(folder),
-                    source_bytes=_size(job.source.location),
+                    source_bytes=source_bytes,
                     conversion_seconds=converted,
                     peak_bytes=peak_memory(),
                     check=verdict,
@@ -259,7 +261,7 @@ def _check(staged: Model, job: Job) -> Check:
         return Check(not_run="--no-verify")
     _observe(job.registry, Event("check-started", str(job.request.output)))
     verdict = check_package(staged, job.target, job.provider, job.registry)
-    _observe(job.registry, Event("check-finished", str(job.request.output), verdict.seconds, as_record(verdict)))
+    _observe(job.registry, Event("check-finished", str(job.request.output), verdict.seconds, asdict(verdict)))
     return verdict
 
 
@@ -295,7 +297,7 @@ def _record(folder: Path, job: Job, digests: Mapping[str, str], timings: Mapping
         "plugins": {plugin.distribution: plugin.version for plugin in job.registry.plugins if not plugin.reason},
         "libraries": {name: metadata.version(name) for name in libraries},
         "timings": timings,
-        "check": as_record(verdict),
+        "check": asdict(verdict),
         "files": files,
     }  # fmt: skip
     with disk_errors(folder):

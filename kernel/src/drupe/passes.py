@@ -17,16 +17,11 @@ if TYPE_CHECKING:
 class PassConfig(BaseModel):
     """A pass's configuration: frozen, complete with defaults, closed to unknown keys.
 
-    version is raised when a key changes its meaning; `migrate` brings an older document up to date.
+    version is raised when a key changes its meaning.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     version: ClassVar[int] = 1
-
-    @classmethod
-    def migrate(cls, values: Mapping[str, Any], version: int) -> Mapping[str, Any] | None:
-        """`values` of an older `version` in today's terms; None refuses them."""
-        return None
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from drupe.plugins import Registry
     from drupe.target import ExecutionProvider
 
-MODEL_OPTIONS = ("revision", "token", "cache_dir")
-
 
 @dataclass(frozen=True)
 class Request:
@@ -74,11 +72,6 @@ class Plan:
     steps: tuple[Step, ...]
     recipe: str = ""
 
-    def insert_after(self, name: str, step: Step) -> Plan:
-        """This plan with one more step behind the step called `name`."""
-        at = [existing.name for existing in self.steps].index(name) + 1
-        return replace(self, steps=(*self.steps[:at], step, *self.steps[at:]))
-
 
 @dataclass(frozen=True)
 class CheckedStep:
@@ -124,12 +117,17 @@ def check(plan: Plan, model: Model, registry: Registry) -> list[CheckedStep]:
         runner = registry.passes.make(step.name)
         config = configure(runner, step.config)
         if runner.requires.kind != kind:
-            raise PlanError(f"the pass '{step.name}' takes a model of kind '{runner.requires.kind}', not '{kind}'")
+            raise PlanError(
+                f"the pass '{step.name}' takes a model of kind '{runner.requires.kind}', not '{kind}'",
+                where=names(plan.steps),
+                cure="name the model in the form that the first pass takes; drupe inspect MODEL says what a model is",
+            )
         for fact, wanted in runner.requires.facts.items():
             if facts.get(fact, wanted) != wanted:
                 raise PlanError(
                     f"the pass '{step.name}' needs {fact} = {wanted}, but the model has {fact} = {facts[fact]}",
-                    where=" > ".join(each.name for each in plan.steps),
+                    where=names(plan.steps),
+                    cure="start from a model for which that holds",
                 )
         kind = runner.ensures.kind
         facts.update(runner.ensures.facts)

@@ -37,13 +37,13 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise OutputError(what, where=error.filename or path, cure=cure) from error
 
 
-def prepare(output: Path, source: Path, force: bool) -> None:
+def prepare(output: Path, force: bool) -> None:
     """Make sure, before any work, that `output` can be published; mend what an earlier run left behind."""
     output = _absolute(output)
     with disk_errors(output):
         _repair(output)
         if output.exists() or output.is_symlink():
-            _refuse_to_replace(output, source.resolve(), force)
+            _refuse_to_replace(output, force)
         parent = next(folder for folder in output.parents if folder.exists())
         if not parent.is_dir():
             raise OutputError("a part of the path is a file", where=parent, cure="choose another output")
@@ -51,13 +51,17 @@ def prepare(output: Path, source: Path, force: bool) -> None:
             raise OutputError("no permission to write there", where=parent, cure="choose another output folder")
 
 
-def _refuse_to_replace(output: Path, source: Path, force: bool) -> None:
+def refuse_overlap(output: Path, source: Path) -> None:
+    """An output that holds its own source would remove it when it is replaced."""
+    if output.resolve() in (source.resolve(), *source.resolve().parents):
+        raise OutputError("the output would replace the model it is made from", where=output, cure="choose another")
+
+
+def _refuse_to_replace(output: Path, force: bool) -> None:
     if not output.is_dir() or output.is_symlink():
         raise OutputError("the output exists and is not a folder", where=output, cure="choose another output")
     if not any(output.iterdir()):
         return
-    if source == output.resolve() or output.resolve() in source.parents:
-        raise OutputError("the output would replace the model it is made from", where=output, cure="choose another")
     if not force:
         raise OutputError("the output folder exists", where=output, cure="--force replaces it, -o names another")
     if not (output / RECORD).is_file():

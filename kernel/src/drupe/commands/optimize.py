@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -175,7 +176,6 @@ def _settings(config: dict[str, Any]) -> str:
 
 
 def _show_outcome(outcome: Outcome, request: Request, as_json: bool) -> None:
-    from drupe.check import as_record
     from drupe.console import size
 
     if as_json:
@@ -186,7 +186,7 @@ def _show_outcome(outcome: Outcome, request: Request, as_json: bool) -> None:
             "conversion_seconds": round(outcome.conversion_seconds, 3),
             "peak_bytes": outcome.peak_bytes,
             "passes": outcome.steps,
-            "check": as_record(outcome.check),
+            "check": asdict(outcome.check),
         }
         print(json.dumps(facts, indent=1))
         return

@@ -1,0 +1,50 @@
+"""What the README shows works: its Python as it stands, its commands as far as they need no network."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny import make_checkpoint
+
+README = Path(__file__).parents[1].joinpath("README.md").read_text("utf-8")
+BLOCKS = [block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "hookimpl" not in block]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the README's names exist: DIR_OR_HUB_ID, and OUT as the first block makes it."""
+    folder = tmp_path_factory.mktemp("readme")
+    make_checkpoint(folder / "DIR_OR_HUB_ID", "qwen2", tie_word_embeddings=True)
+    _run(BLOCKS[0], folder)
+    return folder
+
+
+def _run(script: str, folder: Path) -> str:
+    return subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("block", BLOCKS[1:], ids=lambda block: block.split()[1])
+def test_a_package_runs_without_drupe(folder: Path, block: str) -> None:
+    assert "drupe" not in block
+    assert _run(block, folder).strip()
+
+
+def test_every_option_in_the_readme_exists() -> None:
+    command = [sys.executable, "-c", "from drupe.cli import main; main()", "optimize", "--help"]
+    known = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    table = README.partition("Options of `optimize`:")[2].partition("`drupe auto-opt`")[0]
+    options = set(re.findall(r"`(--[a-z-]+)", table))
+    assert len(options) > 12
+    assert [option for option in sorted(options) if option not in known] == []
+
+
+def test_every_command_in_the_readme_exists() -> None:
+    named = set(re.findall(r"^    drupe ([a-z-]+)", README, re.MULTILINE))
+    command = [sys.executable, "-c", "from drupe.cli import main; main()", "--help"]
+    known = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert len(named) >= 8
+    assert [name for name in sorted(named) if f"\n  {name} " not in known] == []
