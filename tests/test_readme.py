@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import subprocess
 import sys
@@ -48,3 +50,23 @@ def test_every_command_in_the_readme_exists() -> None:
     known = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert len(named) >= 8
     assert [name for name in sorted(named) if f"\n  {name} " not in known] == []
+
+
+def test_the_plugin_in_the_documentation_works(tmp_path: Path) -> None:
+    """Its three files as they stand, on the import path as pip would put them there."""
+    page = Path(__file__).parents[1].joinpath("docs", "plugins.md").read_text("utf-8")
+    hooks, provider = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    package, info = tmp_path / "acme_npu", tmp_path / "acme_npu-1.0.dist-info"
+    package.mkdir()
+    info.mkdir()
+    (package / "plugin.py").write_text(hooks)
+    (package / "provider.py").write_text(provider)
+    table = {"runtime_versions": ">=0", "activations": ["float16"], "operators": {}}
+    (package / "operators.json").write_text(json.dumps(table))
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-npu\nVersion: 1.0\nRequires-Dist: drupe-kernel\n")
+    (info / "entry_points.txt").write_text("[drupe.plugins]\nacme-npu = acme_npu.plugin\n")
+    command = [sys.executable, "-c", "from drupe.cli import main; main()", "providers", "AcmeExecutionProvider"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("acme: Acme's accelerator cards")
+    assert "build-decoder > quantize-weights > package-genai" in done.stdout
