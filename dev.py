@@ -183,7 +183,7 @@ def pip(*what: str) -> int:
     command = [str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off"]
     command += ["--constraint", str(CONSTRAINTS), *what]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PIP_NO_COLOR": "1"}
-    terminal = sys.stdout.isatty()
+    terminal = sys.stderr.isatty()
     said = []
     with subprocess.Popen(
         command,
@@ -215,13 +215,13 @@ def pip(*what: str) -> int:
 def show(line: str) -> None:
     """Replace the terminal's current line."""
     width = shutil.get_terminal_size().columns - 1
-    sys.stdout.write("\r" + line[:width].ljust(width) + ("" if line else "\r"))
-    sys.stdout.flush()
+    sys.stderr.write("\r" + line[:width].ljust(width) + ("" if line else "\r"))
+    sys.stderr.flush()
 
 
 def say(line: str) -> None:
-    """A line on what goes on."""
-    print(f"dev.py: {line}", flush=True)
+    """A line on what goes on; standard output belongs to what is run."""
+    print(f"dev.py: {line}", file=sys.stderr, flush=True)
 
 
 def refuse(line: str) -> int:
