@@ -24,7 +24,6 @@ KERNEL_LINES = 2000
 NOT_CODE = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
 KERNEL_MAY_IMPORT = {"packaging", "pluggy", "pydantic", "rich", "stevedore", "typer"}
 LIBRARIES = {"drupe_blockquant", "drupe_huggingface", "drupe_onnx"}
-HEAVY = ("numba", "numpy", "onnx", "onnx_ir", "onnxruntime", "onnxruntime_genai", "torch", "transformers")
 
 # One of several wheels brings these (drupe[cpu], [cuda], [directml]), and they exclude each other: a plugin that named
 # one would break the environments of the others.
@@ -267,18 +266,3 @@ def tracked_texts() -> list[Path]:
         pytest.skip("not a git checkout")
     paths = [Path(name) for name in listing.stdout.split("\0") if name]
     return [path for path in paths if (ROOT / path).is_file() and b"\0" not in (ROOT / path).read_bytes()[:4096]]
-
-
-def test_help_imports_nothing_heavy() -> None:
-    program = f"""
-import contextlib, sys
-from drupe.cli import main
-sys.argv = ["drupe", "--help"]
-with contextlib.suppress(SystemExit):
-    main()
-print([name for name in {HEAVY} if name in sys.modules])
-"""
-    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr
-    assert "optimize" in ran.stdout
-    assert ran.stdout.splitlines()[-1] == "[]"
