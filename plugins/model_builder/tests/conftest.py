@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny
+from tiny import edit_config
 
 from drupe.api import Capabilities, Context, KernelSupport, Model, Operator, Target
 
@@ -28,32 +29,8 @@ TINY = {
 
 
 def make_checkpoint(folder: Path, model_type: str, dtype: str = "float32", **settings: Any) -> Path:
-    """A random model of some 100,000 parameters that transformers saved, with a tokenizer file beside it."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    torch.manual_seed(7)
-    config = AutoConfig.for_model(model_type, **{**TINY, **settings})
-    model = AutoModelForCausalLM.from_config(config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            # Norms and biases too, and all large enough for a wrong one to show.
-            centre = 1.0 if parameter.ndim == 1 and float(parameter.mean()) == 1.0 else 0.0
-            parameter.copy_(centre + torch.randn(parameter.shape) * 0.15)
-    model.tie_weights()
-    model.to(getattr(torch, dtype)).save_pretrained(folder)
-    (folder / "tokenizer.json").write_text("{}")
-    return folder
-
-
-def edit_config(folder: Path, *removed: str, **changed: Any) -> Path:
-    """Change config.json of a checkpoint."""
-    path = folder / "config.json"
-    config = json.loads(path.read_text())
-    for key in removed:
-        config.pop(key, None)
-    path.write_text(json.dumps({**config, **changed}))
-    return folder
+    """A checkpoint of these tests' own size."""
+    return tiny.make_checkpoint(folder, model_type, dtype, **{**TINY, **settings})
 
 
 def everything(**refused: Any) -> Capabilities:

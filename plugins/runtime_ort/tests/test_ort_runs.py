@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tiny import VOCABULARY
 
 from drupe.api import CheckFailed, Generation, Message, Model, ModelError, RuntimeMissing, Target, UsageError
 
@@ -84,8 +85,8 @@ def test_logits_of_the_last_token_or_of_all_give_the_same_text(
 ) -> None:
     whole = kit.make_graph(checkpoint, tmp_path / "graph", cpu, all_logits=True)
     with opened(graph, cpu) as last, opened(whole, cpu) as every:
-        assert last.run(feeds([5, 6, 7]), ["logits"])["logits"].shape == (1, 1, 384)
-        assert every.run(feeds([5, 6, 7]), ["logits"])["logits"].shape == (1, 3, 384)
+        assert last.run(feeds([5, 6, 7]), ["logits"])["logits"].shape == (1, 1, VOCABULARY)
+        assert every.run(feeds([5, 6, 7]), ["logits"])["logits"].shape == (1, 3, VOCABULARY)
         assert last.generate("def parse(") == every.generate("def parse(") != ""
 
 
@@ -230,7 +231,7 @@ def test_a_model_without_a_tokenizer_runs_and_says_that_it_generates_no_text(
     folder = copy_of(graph, tmp_path)
     (folder / "tokenizer.json").unlink()
     with opened(Model("onnx", folder), cpu) as session:
-        assert session.run(feeds([5]), ["logits"])["logits"].shape == (1, 1, 384)
+        assert session.run(feeds([5]), ["logits"])["logits"].shape == (1, 1, VOCABULARY)
         with pytest.raises(ModelError, match=r"no tokenizer\.json"):
             session.stream("def")
 
