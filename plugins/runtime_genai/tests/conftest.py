@@ -11,14 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tiny import TEMPLATE, VOCABULARY, tokenizer_text
 
 from drupe.api import Context, Model, Target
 
-VOCABULARY = 512
-TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
 TINY = {
     "vocab_size": VOCABULARY,
     "hidden_size": 64,
@@ -35,26 +31,6 @@ TINY = {
     "bos_token_id": 0,
     "eos_token_id": 1,
 }
-
-
-def tokenizer_file() -> str:
-    """A byte-level BPE tokenizer that knows English merges only, and puts <|bos|> before a text."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    special = ["<|bos|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=400, special_tokens=special, initial_alphabet=alphabet, show_progress=False
-    )
-    tokenizer.train_from_iterator([__doc__ or "", TEMPLATE, "def parse(text): return [go for go in text]"], trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<|bos|> $A", special_tokens=[("<|bos|>", tokenizer.token_to_id("<|bos|>"))]
-    )
-    text: str = tokenizer.to_str()
-    return text
 
 
 def random_weights(config: Mapping[str, Any], seed: int = 7) -> dict[str, np.ndarray]:
@@ -129,7 +105,7 @@ def make_checkpoint(
     folder.mkdir()
     name = {"llama": "Llama", "qwen3": "Qwen3", "mistral": "Mistral"}[model_type]
     config = {**TINY, "model_type": model_type, "architectures": [f"{name}ForCausalLM"], **settings}
-    tokenizer_json = tokenizer_file()
+    tokenizer_json = tokenizer_text()
     weights = random_weights(config)
     write_text_only(weights, tokenizer_json)
     if script:
@@ -170,7 +146,7 @@ def cpu() -> Target:
 @pytest.fixture(scope="session")
 def kit() -> SimpleNamespace:
     """The helpers of this file; test modules cannot import one another."""
-    return SimpleNamespace(make_checkpoint=make_checkpoint, make_package=make_package, tokenizer_file=tokenizer_file)
+    return SimpleNamespace(make_checkpoint=make_checkpoint, make_package=make_package, tokenizer_file=tokenizer_text)
 
 
 @pytest.fixture(scope="session")
