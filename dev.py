@@ -231,8 +231,9 @@ def refuse(line: str) -> int:
 
 
 def run(*command: object, folder: Path | None = None) -> int:
-    """Run a command of .venv, in the caller's folder or another."""
-    return subprocess.run([str(part) for part in command], cwd=folder).returncode
+    """Run a command of .venv, in the caller's folder or another. onnxruntime reports home unless it is told not to."""
+    environment = {"ORT_DISABLE_TELEMETRY": "1", **os.environ}
+    return subprocess.run([str(part) for part in command], cwd=folder, env=environment).returncode
 
 
 if __name__ == "__main__":
