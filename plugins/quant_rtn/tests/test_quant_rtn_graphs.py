@@ -11,6 +11,7 @@ import pytest
 from drupe.api import Context, Model, ModelError, Target
 from drupe_blockquant import Scheme, dequantize_rows, quantize_rows
 from drupe_ep_cpu.provider import Cpu
+from drupe_ep_dml.provider import Dml
 from drupe_onnx import Array, OnnxPackage, Transpose, initializer, ir, write_package
 from drupe_quant_rtn.quantize_weights import QuantizeWeights, QuantizeWeightsConfig
 
@@ -122,3 +123,44 @@ def test_weights_that_are_not_finite_name_their_tensor(tmp_path: Path) -> None:
     graph.initializers["inner"].const_value = initializer("inner", Transpose(Array(broken))).const_value
     with pytest.raises(ModelError, match=r"\[7, 3\]"):
         run(quantized(package, tmp_path), tmp_path / "out", ids)
+
+
+def operators(package: OnnxPackage) -> list[str]:
+    return [node.op_type for node in package.components["model"].graph]
+
+
+def test_a_target_gets_only_what_its_table_serves(tmp_path: Path) -> None:
+    """DirectML has no GatherBlockQuantized, and no MatMulNBits for rows that end within a block."""
+    context = Context(Dml().target(), tmp_path)
+    config = QuantizeWeightsConfig(symmetric=True)
+    for width, products in ((64, 3), (72, 0)):
+        package, _, _ = tied_model(width)
+        QuantizeWeights().run(Model("onnx", tmp_path, {}, package), config, context)
+        found = operators(package)
+        assert "GatherBlockQuantized" not in found and "Gather" in found
+        # The rows of "outer" are 48 values long whatever the width, which is three blocks of 16.
+        assert found.count("MatMulNBits") == max(products, 1)
+
+
+def test_two_bits_are_written_where_they_are_asked_for(tmp_path: Path) -> None:
+    package, ids, _ = tied_model(64)
+    smaller = quantized(package, tmp_path, bits=2, head_bits=4)
+    assert np.isfinite(run(smaller, tmp_path / "out", ids)).all()
+    bits = [node.attributes["bits"].as_int() for node in smaller.components["model"].graph if "bits" in node.attributes]
+    assert sorted(bits) == [2, 2, 4, 4]
+
+
+def test_weights_stored_in_sixteen_bits_behind_a_cast_are_quantized_as_they_are(tmp_path: Path) -> None:
+    package, ids, _ = tied_model(64)
+    graph = package.components["model"].graph
+    matrix = graph.initializers["inner"]
+    halves = initializer("inner_half", Transpose(Array(matrix.const_value.numpy().T.astype(np.float16))))
+    graph.register_initializer(halves)
+    cast = ir.Node("", "Cast", [halves], [ir.AttrInt64("to", int(ir.DataType.FLOAT))], name="cast")
+    cast.outputs[0].name, cast.outputs[0].type = "inner_cast", ir.TensorType(ir.DataType.FLOAT)
+    user = next(use.node for use in matrix.uses())
+    graph.insert_before(user, cast)
+    user.replace_input_with(1, cast.outputs[0])
+    once = quantized(package, tmp_path)
+    assert "Cast" not in operators(once)
+    assert np.isfinite(run(once, tmp_path / "out", ids)).all()
