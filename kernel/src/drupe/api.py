@@ -9,6 +9,7 @@ from drupe.hookspecs import Ref, hookimpl
 
 if TYPE_CHECKING:
     from drupe.cache import file_digest
+    from drupe.console import size, table
     from drupe.context import Context, NoProgress, Progress, usable_threads
     from drupe.errors import (
         Cancelled,
@@ -26,8 +27,11 @@ if TYPE_CHECKING:
     from drupe.evaluation import Evaluator, EvaluatorConfig, Metric
     from drupe.events import Event
     from drupe.model import Estimate, Model, ModelKind
+    from drupe.opening import DEFAULT_PROVIDER, resolve
     from drupe.passes import Pass, PassConfig, Shape
     from drupe.plan import Plan, Recipe, Request, Step
+    from drupe.plugins import Claim, registry
+    from drupe.publishing import disk_errors
     from drupe.runtime import Generation, Message, Runtime, Session, Timing
     from drupe.target import (
         Capabilities,
@@ -41,32 +45,77 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
-    "drupe.cache": ("file_digest",),
-    "drupe.context": ("Context", "NoProgress", "Progress", "usable_threads"),
-    "drupe.errors": (
-        "Cancelled", "CheckFailed", "DrupeError", "ModelError", "OutputError", "PlanError", "PluginError",
-        "RuntimeMissing", "UsageError", "nearest", "unknown",
-    ),
-    "drupe.evaluation": ("Evaluator", "EvaluatorConfig", "Metric"),
-    "drupe.events": ("Event",),
-    "drupe.model": ("Estimate", "Model", "ModelKind"),
-    "drupe.passes": ("Pass", "PassConfig", "Shape"),
-    "drupe.plan": ("Plan", "Recipe", "Request", "Step"),
-    "drupe.runtime": ("Generation", "Message", "Runtime", "Session", "Timing"),
-    "drupe.target": (
-        "Capabilities", "Device", "ExecutionProvider", "KernelSupport", "Operator", "OperatorUse", "RuntimePackage",
-        "Target",
-    ),
+    "drupe.cache": "file_digest",
+    "drupe.console": "size table",
+    "drupe.context": "Context NoProgress Progress usable_threads",
+    "drupe.errors": "Cancelled CheckFailed DrupeError ModelError OutputError PlanError PluginError RuntimeMissing "
+    "UsageError nearest unknown",
+    "drupe.evaluation": "Evaluator EvaluatorConfig Metric",
+    "drupe.events": "Event",
+    "drupe.model": "Estimate Model ModelKind",
+    "drupe.opening": "DEFAULT_PROVIDER resolve",
+    "drupe.passes": "Pass PassConfig Shape",
+    "drupe.plan": "Plan Recipe Request Step",
+    "drupe.plugins": "Claim registry",
+    "drupe.publishing": "disk_errors",
+    "drupe.runtime": "Generation Message Runtime Session Timing",
+    "drupe.target": "Capabilities Device ExecutionProvider KernelSupport Operator OperatorUse RuntimePackage Target",
 }  # fmt: skip
-_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names.split()}
 
 __all__ = [
-    "Cancelled", "Capabilities", "CheckFailed", "Context", "Device", "DrupeError", "Estimate", "Evaluator",
-    "EvaluatorConfig", "Event", "ExecutionProvider", "Generation", "KernelSupport", "Message", "Metric", "Model",
-    "ModelError", "ModelKind", "NoProgress", "Operator", "OperatorUse", "OutputError", "Pass", "PassConfig", "Plan",
-    "PlanError", "PluginError", "Progress", "Recipe", "Ref", "Request", "Runtime", "RuntimeMissing", "RuntimePackage",
-    "Session", "Shape", "Step", "Target", "Timing", "UsageError", "file_digest", "hookimpl", "nearest",
-    "unknown", "usable_threads",
+    "DEFAULT_PROVIDER",
+    "Cancelled",
+    "Capabilities",
+    "CheckFailed",
+    "Claim",
+    "Context",
+    "Device",
+    "DrupeError",
+    "Estimate",
+    "Evaluator",
+    "EvaluatorConfig",
+    "Event",
+    "ExecutionProvider",
+    "Generation",
+    "KernelSupport",
+    "Message",
+    "Metric",
+    "Model",
+    "ModelError",
+    "ModelKind",
+    "NoProgress",
+    "Operator",
+    "OperatorUse",
+    "OutputError",
+    "Pass",
+    "PassConfig",
+    "Plan",
+    "PlanError",
+    "PluginError",
+    "Progress",
+    "Recipe",
+    "Ref",
+    "Request",
+    "Runtime",
+    "RuntimeMissing",
+    "RuntimePackage",
+    "Session",
+    "Shape",
+    "Step",
+    "Target",
+    "Timing",
+    "UsageError",
+    "disk_errors",
+    "file_digest",
+    "hookimpl",
+    "nearest",
+    "registry",
+    "resolve",
+    "size",
+    "table",
+    "unknown",
+    "usable_threads",
 ]  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -12,6 +13,9 @@ import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+DIGEST_LENGTH = 64
+"""Hexadecimal digits of a SHA-256."""
 
 
 def cache_folder() -> Path:
@@ -42,6 +46,10 @@ class Cache:
         found = self.folder / key
         return found if found.is_dir() else None
 
+    def drop(self, key: str) -> None:
+        """Forget what is kept under `key`."""
+        shutil.rmtree(self.folder / key, ignore_errors=True)
+
     def keep(self, key: str, fill: Callable[[Path], None]) -> Path:
         """Let `fill` write into a new folder and keep it under `key`; what fails is not kept."""
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -69,12 +77,14 @@ def file_digest(path: Path) -> str:
 @functools.cache
 def _remembered_digest(path: Path, size: int, changed: int) -> str:
     note = cache_folder() / "digests" / key_of({"path": str(path), "size": size, "changed": changed})
-    if note.is_file():
-        return note.read_text(encoding="ascii")
+    with contextlib.suppress(OSError):
+        if len(remembered := note.read_text(encoding="ascii")) == DIGEST_LENGTH:
+            return remembered
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    note.parent.mkdir(parents=True, exist_ok=True)
-    draft = note.with_name(f".{uuid.uuid4().hex}")
-    draft.write_text(digest, encoding="ascii")
-    draft.replace(note)
+    with contextlib.suppress(OSError):  # a cache that cannot be written costs time, nothing else
+        note.parent.mkdir(parents=True, exist_ok=True)
+        draft = note.with_name(f".{uuid.uuid4().hex}")
+        draft.write_text(digest, encoding="ascii")
+        draft.replace(note)
     return digest

@@ -55,11 +55,13 @@ def check_package(model: Model, target: Target, provider: ExecutionProvider, reg
 
 def _in_child(folder: Path, provider: str, runtime: str) -> Check:
     started = time.perf_counter()
-    command = [sys.executable, "-m", "drupe.check", str(folder), provider, runtime]
+    command = [sys.executable, "-P", "-m", "drupe.check", str(folder), provider, runtime]
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", errors="replace", check=False)
     seconds = time.perf_counter() - started
     if done.returncode == -getattr(signal, "SIGKILL", 9):
         return Check(runtime, "the system stopped the check, most likely for want of memory", seconds=seconds)
+    if done.returncode == RuntimeMissing.exit_status:
+        return Check(runtime, done.stderr.strip().removeprefix("error: ").partition("\n")[0], seconds=seconds)
     if done.returncode:
         tail = "\n".join(done.stderr.strip().splitlines()[-8:])
         raise CheckFailed(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import io
 import signal
 import sys
 import traceback
@@ -24,10 +25,6 @@ UNEXPECTED = 70
 COMMANDS = (
     Ref("optimize", "drupe.commands.optimize:optimize", "Make a small, fast package of a model."),
     Ref("auto-opt", "drupe.commands.optimize:auto_opt", "The same, with the flag names that users of Olive type."),
-    Ref("inspect", "drupe.commands.inspect:inspect", "Say what a model or a package is, and whether it is supported."),
-    Ref("passes", "drupe.commands.listing:passes", "List passes, or show the configuration of one."),
-    Ref("providers", "drupe.commands.listing:providers", "List execution providers, or show what one can do."),
-    Ref("plugins", "drupe.commands.listing:plugins", "List plugins, and say what is wrong with those that are broken."),
 )
 
 
@@ -106,6 +103,9 @@ def drupe(
 def main() -> None:
     """Run the program; ends the process with 0, an error's own status, or 70 for what nobody foresaw."""
     signal.signal(signal.SIGTERM, _interrupt)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal or pipe that lacks a character shows a mark for it
     # The system frees all memory at once; looking for cycles in it first would take up to half a second.
     atexit.register(gc.freeze)
     try:

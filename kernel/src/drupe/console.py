@@ -86,11 +86,11 @@ class LineProgress(Progress):
     """One line when a step has ended, for logs."""
 
     def __init__(self) -> None:
-        self._label, self._unit, self._started, self._done = "", "", 0.0, 0
+        self._label, self._unit, self._started, self._done, self._total = "", "", 0.0, 0, 0
         self._lock = threading.Lock()
 
     def start(self, label: str, total: int, unit: str = "bytes") -> None:
-        self._label, self._unit, self._started, self._done = label, unit, time.perf_counter(), 0
+        self._label, self._unit, self._started, self._done, self._total = label, unit, time.perf_counter(), 0, total
 
     def advance(self, amount: int) -> None:
         with self._lock:
@@ -98,8 +98,9 @@ class LineProgress(Progress):
 
     def finish(self) -> None:
         seconds = time.perf_counter() - self._started
+        ended = "" if self._done >= self._total else ", stopped before the end"
         amount = size(self._done) if self._unit == "bytes" else f"{self._done} {self._unit}"
-        print(f"{self._label}: {amount} in {seconds:.1f} s", file=sys.stderr)
+        print(f"{self._label}: {amount} in {seconds:.1f} s{ended}", file=sys.stderr)
 
 
 class Narrator:

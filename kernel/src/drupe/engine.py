@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import shutil
 import sys
 import tempfile
 import time
@@ -17,7 +18,7 @@ from typing import Any
 from drupe.cache import Cache, file_digest, key_of
 from drupe.check import Check, check_package
 from drupe.context import Context, NoProgress, Progress, usable_threads
-from drupe.errors import Cancelled, PlanError, PluginError
+from drupe.errors import Cancelled, ModelError, PlanError, PluginError
 from drupe.events import Event
 from drupe.model import Estimate, Model
 from drupe.opening import resolve
@@ -37,7 +38,7 @@ class Outcome:
 
     output: Path
     bytes: int
-    source_bytes: int
+    source_bytes: int | None
     conversion_seconds: float
     peak_bytes: int | None
     check: Check
@@ -92,7 +93,7 @@ def optimize(request: Request, progress: Progress | None = None) -> Outcome:
     prepare(request.output, request.force)
     with _job(request, progress) as job:
         refuse_overlap(request.output, job.source.location)
-        source_bytes = _size(job.source.location)
+        source_bytes = job.registry.kinds.make(job.source.kind).size(job.source)
         _observe(job.registry, Event("run-started", request.reference))
         try:
             with staging(request.output) as folder:
@@ -112,13 +113,15 @@ def optimize(request: Request, progress: Progress | None = None) -> Outcome:
                     check=verdict,
                     steps=tuple(step.runner.name for step in job.steps),
                 )
-                publish(folder, request.output)
+                aside = publish(folder, request.output)
         except (KeyboardInterrupt, Cancelled):
             job.context.cancelled.set()
             raise Cancelled("stopped; nothing was published") from None
         except BaseException as error:
             _observe(job.registry, Event("run-failed", request.reference, details={"error": error}))
             raise
+        if aside:
+            shutil.rmtree(aside, ignore_errors=True)  # what an interruption leaves of it, the next run removes
         _observe(job.registry, Event("published", str(request.output), time.perf_counter() - started))
     return outcome
 
@@ -174,9 +177,9 @@ def run_steps(job: Job) -> Model:
         started = time.perf_counter()
         _observe(job.registry, Event("pass-started", step.runner.name))
         key = _cache_key(job, at) if step.runner.costly else None
-        kept = key and cache.find(key)
+        kept = _find(cache, key, job) if key else None
         if kept:
-            model = _restore(kept, job)
+            model = kept
         else:
             model = _run_one(step, model, job)
             if key:
@@ -227,6 +230,16 @@ def _keep(cache: Cache, key: str, model: Model, job: Job) -> Model:
         (folder / "model.json").write_text(json.dumps({"kind": model.kind, "facts": dict(model.facts)}))
 
     return _restore(cache.keep(key, fill), job)
+
+
+def _find(cache: Cache, key: str, job: Job) -> Model | None:
+    """What the cache holds, unless what it refers to has moved or changed since."""
+    found = cache.find(key)
+    try:
+        return _restore(found, job) if found else None
+    except ModelError:
+        cache.drop(key)
+        return None
 
 
 def _restore(folder: Path, job: Job) -> Model:

@@ -64,5 +64,5 @@ def _comparable(against: str, model: Model, provider: str, folder: Path) -> Mode
     reference = resolve(against, {})
     if reference.kind == model.kind:
         return reference
-    optimize(Request(against, folder, provider, "fp32", {"all_logits": True}, verify=False))
+    optimize(Request(against, folder, provider, registry().provider(provider).reference_precision, verify=False))
     return resolve(str(folder), {})

@@ -97,6 +97,10 @@ class ModelKind(ABC):
         """A copy whose payload a pass may change; weights are shared."""
         return model
 
+    def size(self, model: Model) -> int | None:
+        """Bytes that the model takes where it lies; None where that is not known."""
+        return None
+
     def describe(self, model: Model) -> Mapping[str, str]:
         """What `drupe inspect` shows, label to text, from what is cheap to read."""
         return {}

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from drupe.target import ExecutionProvider
 
 
+MOST_THREADS = 1024
+
+
 @dataclass(frozen=True)
 class Request:
     """What a user asks for.
@@ -36,6 +39,11 @@ class Request:
     threads: int = 0
     verify: bool = True
     force: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "precision", self.precision.lower())
+        if not 0 <= self.threads <= MOST_THREADS:
+            raise UsageError(f"threads = {self.threads} is not from 0 to {MOST_THREADS}", cure="--threads 0 takes all")
 
 
 @dataclass(frozen=True)

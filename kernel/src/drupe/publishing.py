@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import os
 import shutil
 import uuid
@@ -26,9 +27,11 @@ def disk_errors(path: Path) -> Iterator[None]:
         reasons = {
             errno.ENOSPC: ("the disk is full", "free some room, or choose an output on another disk"),
             errno.EDQUOT: ("the disk quota is used up", "free some room, or choose an output on another disk"),
+            errno.EFBIG: ("a file would be larger than may be written here", "choose an output on another disk"),
             errno.EACCES: ("no permission to write there", "choose an output folder that you may write to"),
             errno.EPERM: ("no permission to write there", "choose an output folder that you may write to"),
             errno.EROFS: ("the disk is read-only", "choose an output folder that you may write to"),
+            errno.ENAMETOOLONG: ("the name is too long", "choose a shorter output"),
             errno.ENOTDIR: ("a part of the path is a file", "choose another output"),
         }
         if error.errno not in reasons:
@@ -44,7 +47,13 @@ def prepare(output: Path, force: bool) -> None:
         _repair(output)
         if output.exists() or output.is_symlink():
             _refuse_to_replace(output, force)
-        parent = next(folder for folder in output.parents if folder.exists())
+        if os.path.ismount(output):
+            raise OutputError(
+                "a disk is mounted there, which cannot be renamed", where=output, cure="-o a folder in it"
+            )
+        parent = next((folder for folder in output.parents if folder.exists()), None)
+        if parent is None:
+            raise OutputError("there is no such disk", where=output, cure="choose another output")
         if not parent.is_dir():
             raise OutputError("a part of the path is a file", where=parent, cure="choose another output")
         if not os.access(parent, os.W_OK):
@@ -77,6 +86,7 @@ def staging(output: Path) -> Iterator[Path]:
     """An empty folder beside `output`; whatever happens in the block, it is gone afterwards."""
     output = _absolute(output)
     folder = output.with_name(f".{output.name}{_STAGING}{uuid.uuid4().hex[:12]}")
+    made = [parent for parent in output.parents if not parent.exists()]
     with disk_errors(output):
         output.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir()
@@ -85,19 +95,26 @@ def staging(output: Path) -> Iterator[Path]:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):  # not empty: the output is there
+                for parent in made:
+                    parent.rmdir()
 
 
-def publish(folder: Path, output: Path) -> None:
-    """Rename the staged `folder` to `output`; an old output steps aside first and is removed last."""
+def publish(folder: Path, output: Path) -> Path | None:
+    """Rename the staged `folder` to `output`. An old output steps aside; where it is now, for the caller to remove."""
     output = _absolute(output)
     with disk_errors(output):
         aside = None
         if output.exists():
             aside = output.with_name(f".{output.name}{_OLD}{uuid.uuid4().hex[:12]}")
             output.rename(aside)
-        folder.rename(output)
-        if aside:
-            shutil.rmtree(aside, ignore_errors=True)
+        try:
+            folder.rename(output)
+        except BaseException:
+            if aside and not output.exists():
+                aside.rename(output)
+            raise
+    return aside
 
 
 def _absolute(output: Path) -> Path:
@@ -108,12 +125,12 @@ def _repair(output: Path) -> None:
     """Undo a run that was killed: bring an old output back, remove what nobody is writing to any more."""
     if not output.parent.is_dir():
         return
-    for old in output.parent.glob(f".{output.name}{_OLD}*"):
+    for old in output.parent.glob(f".{glob.escape(output.name)}{_OLD}*"):
         if output.exists():
             shutil.rmtree(old, ignore_errors=True)
         else:
             old.rename(output)
-    for left in output.parent.glob(f".{output.name}{_STAGING}*"):
+    for left in output.parent.glob(f".{glob.escape(output.name)}{_STAGING}*"):
         if not _is_held(left):
             shutil.rmtree(left, ignore_errors=True)
 

@@ -230,6 +230,8 @@ class ExecutionProvider(ABC):
     """What `--device` calls what it drives: "cpu", "gpu" or "npu"."""
     versioned_by: ClassVar[tuple[str, ...]]
     """Distributions whose version tells which table holds; the first that is installed counts."""
+    reference_precision: ClassVar[str] = "fp32"
+    """The precision of its recipes that is nearest to a model's source, for others to be compared with."""
     packages: ClassVar[tuple[RuntimePackage, ...]]
     """What brings the runtimes that can run a package, the preferred first."""
     tables: ClassVar[tuple[Path, ...]]

@@ -31,7 +31,11 @@ def optimize(
     ] = None,
     device: Annotated[str | None, typer.Option(help="Instead of a provider: cpu, gpu or npu.")] = None,
     quality: Annotated[
-        str | None, typer.Option(help="fast (round to nearest) or balanced (error search).", show_default="balanced")
+        str | None,
+        typer.Option(
+            help="fast (round to nearest) or balanced (error search); 8 bits are always rounded.",
+            show_default="balanced",
+        ),
     ] = None,
     block_size: Annotated[
         int | None, typer.Option(help="Weights that share a scale: 16 to 256.", show_default="chosen for each matrix")
@@ -78,7 +82,7 @@ def optimize(
         reference=_one_model(model, model_name_or_path),
         output=_output(output_path, plan),
         provider=_provider(provider, device),
-        precision=precision.lower(),
+        precision=precision,
         options={name: value for name, value in options.items() if value is not None},
         model_options={name: value for name, value in found_by.items() if value is not None},
         threads=threads,
@@ -175,6 +179,14 @@ def _settings(config: dict[str, Any]) -> str:
     return ", ".join(f"{key}={value}" for key, value in config.items() if value is not None)
 
 
+def _compared(made: int, source: int | None) -> str:
+    if not source:
+        return ""
+    smaller = made <= source
+    ratio = source / made if smaller else made / source
+    return f", {ratio:.1f} times {'smaller' if smaller else 'larger'} than its source"
+
+
 def _show_outcome(outcome: Outcome, request: Request, as_json: bool) -> None:
     from drupe.console import size
 
@@ -190,9 +202,8 @@ def _show_outcome(outcome: Outcome, request: Request, as_json: bool) -> None:
         }
         print(json.dumps(facts, indent=1))
         return
-    ratio = outcome.source_bytes / outcome.bytes
     peak = f", {size(outcome.peak_bytes)} of memory at most" if outcome.peak_bytes else ""
-    print(f"{outcome.output}: {size(outcome.bytes)}, {ratio:.1f} times smaller than its source")
+    print(f"{outcome.output}: {size(outcome.bytes)}{_compared(outcome.bytes, outcome.source_bytes)}")
     print(f"converted in {outcome.conversion_seconds:.1f} s{peak}")
     if outcome.check.not_run:
         print(f"not run here: {outcome.check.not_run}")

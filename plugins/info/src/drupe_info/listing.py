@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from drupe.passes import PassConfig
-    from drupe.plugins import Claim
+    from drupe.api import Claim, PassConfig, Recipe, Shape
 
 Name = Annotated[str | None, typer.Argument(help="Show this one in full.")]
 
 
 def passes(name: Name = None) -> None:
     """List passes, or show what one needs, gives and can be told."""
-    from drupe.console import table
-    from drupe.plugins import registry
+    from drupe.api import registry, table
 
     if name is None:
         table([_row(claim) for claim in registry().passes], ("pass", "brought by", "what it does"))
@@ -39,9 +37,7 @@ def passes(name: Name = None) -> None:
 
 def providers(name: Name = None) -> None:
     """List execution providers, or show the recipes, devices and limits of one."""
-    from drupe.console import size, table
-    from drupe.plan import names
-    from drupe.plugins import registry
+    from drupe.api import registry, size, table
 
     if name is None:
         rows = []
@@ -69,14 +65,15 @@ def providers(name: Name = None) -> None:
         ]
     )
     print()
-    recipes = [(each.precision, names(each.steps), each.summary) for each in provider.recipes()]
+    recipes = [
+        (each.precision, " > ".join(step.name for step in each.steps), each.summary) for each in provider.recipes()
+    ]
     table(recipes, ("precision", "passes", "what it makes"))
 
 
 def plugins() -> None:
     """List plugins; for one that is not in use, say why, and what mends it."""
-    from drupe.console import table
-    from drupe.plugins import registry
+    from drupe.api import registry, table
 
     table(
         [
@@ -97,6 +94,10 @@ def _row(claim: Claim[Any]) -> tuple[str, str, str]:
     return claim.ref.name, f"{claim.plugin.distribution} {claim.plugin.version}", claim.ref.summary
 
 
+def _recipe(recipe: Recipe) -> tuple[str, str, str]:
+    return recipe.precision, " > ".join(step.name for step in recipe.steps), recipe.summary
+
+
 def _fields(config: type[PassConfig]) -> list[tuple[str, str, str, str]]:
     return [
         (key, _type(field.annotation), repr(field.default), field.description or "")
@@ -104,7 +105,7 @@ def _fields(config: type[PassConfig]) -> list[tuple[str, str, str, str]]:
     ]
 
 
-def _shape(shape: Any) -> str:
+def _shape(shape: Shape) -> str:
     facts = ", ".join(f"{fact} = {value}" for fact, value in shape.facts.items())
     return f"{shape.kind} ({facts})" if facts else shape.kind
 

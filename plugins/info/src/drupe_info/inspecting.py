@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from drupe.model import Model
+    from drupe.api import Model
 
 
 def inspect(
@@ -16,9 +16,7 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Say what a model or a package is, and whether it is supported; reads no weight."""
-    from drupe.console import table
-    from drupe.opening import resolve
-    from drupe.plugins import registry
+    from drupe.api import registry, resolve, table
 
     found = resolve(model, {})
     facts = {"kind": found.kind, "location": str(found.location)}
@@ -32,8 +30,7 @@ def inspect(
 
 def _support(model: Model) -> dict[str, str]:
     """Whether the first pass of the default recipe can do this model; nothing for what needs no first pass."""
-    from drupe.opening import DEFAULT_PROVIDER
-    from drupe.plugins import registry
+    from drupe.api import DEFAULT_PROVIDER, registry
 
     recipe = registry().provider(DEFAULT_PROVIDER).recipes()[0]
     first = registry().passes.make(recipe.steps[0].name)

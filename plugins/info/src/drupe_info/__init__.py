@@ -1,0 +1,1 @@
+"""Says what Drupe can do here."""
