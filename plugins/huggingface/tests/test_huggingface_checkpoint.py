@@ -196,6 +196,7 @@ def test_a_lone_sentencepiece_model_that_cannot_be_converted_says_how_to(folder:
     with pytest.raises(ModelError, match=r"there is tokenizer\.model, but no tokenizer\.json") as caught:
         package_files(folder)
     assert "pip install transformers sentencepiece" in str(caught.value.cure)
+    assert "python -P -c" in str(caught.value.cure)
     assert str(folder) in str(caught.value.cure)
 
 
@@ -216,7 +217,12 @@ def test_a_lone_sentencepiece_model_is_converted_where_transformers_is(
         "    def save(self, path):\n"
         "        open(path, 'w').write('converted')\n"
     )
+    hostile = tmp_path / "hostile"
+    hostile.mkdir()
+    (hostile / "transformers.py").write_text(f"open({str(tmp_path / 'was-run')!r}, 'w')")
+    monkeypatch.chdir(hostile)
     monkeypatch.setenv("PYTHONPATH", str(library.parent))
     monkeypatch.syspath_prepend(str(library.parent))
     monkeypatch.delitem(sys.modules, "transformers", raising=False)
     assert package_files(folder)["tokenizer.json"] == b"converted"
+    assert not (tmp_path / "was-run").exists()

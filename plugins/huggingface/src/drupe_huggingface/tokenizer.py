@@ -48,7 +48,8 @@ def _converted(folder: Path) -> bytes:
         raise ModelError(
             "there is no tokenizer.json", where=folder, cure="copy the tokenizer's files into the checkpoint's folder"
         )
-    command = [sys.executable, "-c", CONVERSION, str(folder)]
+    # -P keeps the working folder out of the search for modules: what lies there is not to be run.
+    command = [sys.executable, "-P", "-c", CONVERSION, str(folder)]
     by_hand = shlex.join(["python", *command[1:], str(folder / "tokenizer.json")])
     cure = f"pip install transformers sentencepiece protobuf, then run: {by_hand}"
     what = f"there is {source}, but no tokenizer.json, which the runtime reads"
