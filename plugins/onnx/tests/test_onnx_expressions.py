@@ -34,9 +34,11 @@ from drupe_onnx import (
     SafetensorsTensor,
     Take,
     Transpose,
+    expressions,
     fingerprint,
     from_json,
     ir,
+    numeric,
     to_json,
 )
 
@@ -232,6 +234,24 @@ def test_a_tensor_with_nan_or_inf_is_named_with_the_place(folder, dtype, bad):
         assert source.rows(0, 613, files).shape == (613, 900)
 
 
+@pytest.mark.parametrize(
+    "name", ["int4", "uint4", "int2", "int8", "bool", "float8_e4m3fn", "float8_e5m2", "float4_e2m1fn"]
+)
+def test_types_without_nan_or_inf_in_them_are_finite(name):
+    dtype = np.dtype(name if name in ("int8", "bool") else getattr(ml_dtypes, name))
+    assert numeric.all_finite((np.arange(64).reshape(8, 8) % 2).astype(dtype))
+
+
+@pytest.mark.parametrize("name", ["float8_e4m3fn", "float8_e5m2"])
+def test_a_nan_in_a_type_of_eight_bits_is_named_with_the_place(folder, name):
+    values = matrix(30, 40).astype(getattr(ml_dtypes, name))
+    with Files() as files:
+        np.testing.assert_array_equal(on_disk(folder, values).value(files), values)
+        values[13, 7] = np.nan
+        with pytest.raises(ModelError, match=r"'w' holds NaN, first at \[13, 7\]"):
+            on_disk(folder, values).value(files)
+
+
 def test_the_largest_finite_values_pass(folder):
     for dtype in (np.float16, ml_dtypes.bfloat16, np.float32):
         largest = ml_dtypes.finfo(dtype).max
@@ -253,6 +273,66 @@ def test_a_value_too_large_for_float16_names_tensor_and_cure(folder, dtype):
     with Files() as files, pytest.raises(ModelError, match=r"'w' holds .*float16 ends at 65504") as caught:
         Cast(on_disk(folder, values), FLOAT16).value(files)
     assert caught.value.cure == "--precision bf16 or fp32"
+
+
+def test_a_value_that_grows_too_large_for_float16_is_named_and_an_inf_beside_it_is_not(folder):
+    values = np.array([[-np.inf, 60000.0]], np.float16)
+    with Files() as files:
+        np.testing.assert_array_equal(Affine(on_disk(folder, values, "external"), 1.0, 1.0).value(files), values)
+        with pytest.raises(ModelError, match=r"holds 120000; float16 ends at 65504"):
+            Affine(on_disk(folder, values, "external"), 2.0).value(files)
+        with pytest.raises(ModelError, match=r"holds 120000; float16 ends at 65504"):
+            Cast(Array(values.astype(np.float32) * 2), FLOAT16).value(files)
+
+
+class Watched(Files):
+    """Counts what a job takes of its memory, as its thread sees it."""
+
+    def wanted(self) -> int:
+        return self._arena().wanted
+
+    def kept(self) -> int:
+        return len(self._arena().memory)
+
+
+@pytest.mark.parametrize(
+    "make", [Transpose, lambda m: Concat((Transpose(m),) * 3), lambda m: Affine(Transpose(m), 2.0)]
+)
+def test_rows_of_a_transpose_take_the_memory_that_they_declare(folder, make, monkeypatch):
+    monkeypatch.setattr(expressions, "_BAND", 64 << 10)
+    values = matrix(4096, 1024)
+    expression = make(on_disk(folder, values))
+    with Watched(reuse=True) as files:
+        for start in (0, 8):
+            files.recycle()
+            rows = expression.rows(start, start + 8, files)
+            assert files.wanted() <= 1.05 * expression.working_bytes(8) < values.nbytes / 8
+            assert np.array_equal(rows, make(Array(values)).rows(start, start + 8, files))
+
+
+def test_memory_taken_in_passing_is_used_again_and_what_was_taken_before_is_not():
+    with Watched(reuse=True) as files:
+        for _ in range(2):
+            files.recycle()
+            held = files.empty(100, np.uint8)
+            held[:] = 7
+            for _ in range(10):
+                with files.passing():
+                    files.empty(1000, np.uint8)[:] = 1
+            assert (held == 7).all()
+            assert files.wanted() < 1300
+
+
+def test_a_thread_keeps_no_more_memory_than_it_may():
+    with Watched(reuse=True, keep=4096) as files:
+        files.empty(1 << 20, np.uint8)
+        files.recycle()
+        assert files.kept() == 4096
+        files.empty((1 << 10,), np.float64)[:] = 1  # larger than what is kept: fresh memory
+        files.recycle()
+        assert files.kept() == 4096
+        files.let_go()
+        assert files.kept() == 0
 
 
 def test_a_file_that_ends_too_early_is_named_with_the_offset(folder):

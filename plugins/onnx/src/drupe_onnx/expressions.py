@@ -86,7 +86,8 @@ class Expression(ABC):
         step = max(1, _BAND // max(1, self.working_bytes(1)))
         for start in range(0, self.shape[0], step):
             stop = min(start + step, self.shape[0])
-            out[start:stop] = self.rows(start, stop, files)[:, first:last]
+            with files.passing():
+                out[start:stop] = self.rows(start, stop, files)[:, first:last]
         return out
 
     def column_bytes(self, columns: int) -> int:
@@ -321,7 +322,8 @@ class Concat(Expression):
         out = files.empty((stop - start, *self.shape[1:]), self.dtype.numpy())
         done = 0
         for part, first, last in pieces:
-            out[done : done + last - first] = part.rows(first, last, files)
+            with files.passing():
+                out[done : done + last - first] = part.rows(first, last, files)
             done += last - first
         return out
 
@@ -338,7 +340,8 @@ class Concat(Expression):
         out = files.empty((self.shape[0], last - first), self.dtype.numpy())
         done = 0
         for part in self.parts:
-            out[done : done + part.shape[0]] = part.columns(first, last, files)
+            with files.passing():
+                out[done : done + part.shape[0]] = part.columns(first, last, files)
             done += part.shape[0]
         return out
 
@@ -346,7 +349,7 @@ class Concat(Expression):
         return self.held_bytes(rows) + max(part.working_bytes(rows) for part in self.parts)
 
     def column_bytes(self, columns: int) -> int:
-        return self.held_bytes(self.shape[0]) * columns // self.shape[1] + sum(
+        return self.held_bytes(self.shape[0]) * columns // self.shape[1] + max(
             part.column_bytes(columns) for part in self.parts
         )
 
@@ -501,7 +504,8 @@ class Take(Expression):
         breaks = np.flatnonzero(np.diff(wanted) != 1) + 1
         for run in np.split(np.arange(wanted.size), breaks):
             first = int(wanted[run[0]])
-            out[run[0] : run[-1] + 1] = self.source.rows(first, first + run.size, files)
+            with files.passing():
+                out[run[0] : run[-1] + 1] = self.source.rows(first, first + run.size, files)
         return out
 
     def working_bytes(self, rows: int) -> int:
@@ -533,18 +537,7 @@ class Cast(Expression):
         return self._cast(self.source.columns(first, last, files), files)
 
     def _cast(self, held: NDArray[Any], files: Files) -> NDArray[Any]:
-        out = numeric.cast(held, self.dtype, files)
-        if self.dtype == ir.DataType.FLOAT16 and out is not held and not numeric.all_finite(out):
-            self._refuse_overflow(held, out)
-        return out
-
-    def _refuse_overflow(self, held: NDArray[Any], out: NDArray[Any]) -> None:
-        worst = float(np.abs(held.astype(np.float64)[~np.isfinite(out)]).max())
-        if math.isfinite(worst):
-            raise ModelError(
-                f"the tensor '{name_of(self.source)}' holds {worst:.6g}; float16 ends at 65504",
-                cure="--precision bf16 or fp32",
-            )
+        return _narrowed(self.source, held, self.dtype, files)
 
     def working_bytes(self, rows: int) -> int:
         return self.held_bytes(rows) + self.source.working_bytes(rows)
@@ -552,6 +545,21 @@ class Cast(Expression):
     def column_bytes(self, columns: int) -> int:
         mine = self.shape[0] * columns * self.dtype.numpy().itemsize
         return mine + self.source.column_bytes(columns)
+
+
+def _narrowed(source: Expression, held: NDArray[Any], dtype: ir.DataType, files: Files) -> NDArray[Any]:
+    """`held`, made from `source`, as `dtype`. Raises ModelError for a finite value that is too large for float16."""
+    out = numeric.cast(held, dtype, files)
+    if dtype != ir.DataType.FLOAT16 or out is held or numeric.all_finite(out):
+        return out
+    wide = held.astype(np.float64)
+    too_large = np.abs(wide[np.isfinite(wide) & ~np.isfinite(out)])  # an Inf of the source stays one: masks hold it
+    if too_large.size:
+        raise ModelError(
+            f"the tensor '{name_of(source)}' holds {too_large.max():.6g}; float16 ends at 65504",
+            cure="--precision bf16 or fp32",
+        )
+    return out
 
 
 @dataclass(frozen=True)
@@ -600,7 +608,7 @@ class Affine(Expression):
                 operation(out, vector if vector.size == 1 else vector[columns], out=out)
             else:
                 operation(out, out.dtype.type(factor), out=out)
-        return numeric.cast(out, self.dtype, files)
+        return _narrowed(self.source, out, self.dtype, files)
 
     def working_bytes(self, rows: int) -> int:
         wide = 8 if self.dtype == ir.DataType.DOUBLE else 4

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -23,10 +25,11 @@ class Files:
 
     reuse: `empty` hands out a thread's memory again after that thread has called `recycle`. The writer does so before
     each chunk: fresh memory for each would spend more time in page faults than in copying.
+    keep: the most bytes that a thread keeps for that; what goes beyond is fresh each time.
     """
 
-    def __init__(self, *, reuse: bool = False) -> None:
-        self._reuse = reuse
+    def __init__(self, *, reuse: bool = False, keep: int = sys.maxsize) -> None:
+        self._reuse, self._keep = reuse, keep
         self._lock = threading.Lock()
         self._descriptors: dict[Path, int] = {}
         self._handles: list[BinaryIO] = []
@@ -71,18 +74,31 @@ class Files:
         nbytes = element.itemsize
         for length in shape:
             nbytes *= length
+        memory = self._arena().take(nbytes)
+        return np.empty(shape, element) if memory is None else memory.view(element).reshape(shape)
+
+    @contextmanager
+    def passing(self) -> Iterator[None]:
+        """What `empty` and `read` give this thread in the block is needed only there: a band of a walk, copied out."""
+        if not self._reuse:
+            yield
+            return
         arena = self._arena()
-        taken = -(-nbytes // _ALIGNMENT) * _ALIGNMENT
-        start = arena.wanted
-        arena.wanted += taken
-        if arena.wanted > len(arena.memory):
-            return np.empty(shape, element)
-        return arena.memory[start : start + nbytes].view(element).reshape(shape)
+        mark = arena.taken
+        try:
+            yield
+        finally:
+            arena.taken = mark
 
     def recycle(self) -> None:
         """This thread needs none of the arrays any more that `empty` and `read` have given it."""
         if self._reuse:
-            self._arena().recycle()
+            self._arena().recycle(self._keep)
+
+    def let_go(self) -> None:
+        """As `recycle`, and the memory goes back to the system: others need it more."""
+        if self._reuse:
+            self._arena().recycle(0)
 
     def close(self) -> None:
         with self._lock:
@@ -143,13 +159,24 @@ class _Arena:
 
     def __init__(self) -> None:
         self.memory: NDArray[np.uint8] = np.empty(0, np.uint8)
+        self.taken = 0
         self.wanted = 0
+        """The most that was taken at once since the last time it was recycled."""
 
-    def recycle(self) -> None:
-        if self.wanted > len(self.memory):
+    def take(self, nbytes: int) -> NDArray[np.uint8] | None:
+        """The next `nbytes` bytes; None where they are not there."""
+        start = self.taken
+        self.taken += -(-nbytes // _ALIGNMENT) * _ALIGNMENT
+        self.wanted = max(self.wanted, self.taken)
+        return None if self.taken > len(self.memory) else self.memory[start : start + nbytes]
+
+    def recycle(self, keep: int) -> None:
+        """Take all of it back; it grows to what was wanted, but to no more than `keep` bytes."""
+        wanted = min(max(self.wanted, len(self.memory)), keep)
+        if wanted != len(self.memory):
             self.memory = np.empty(0, np.uint8)  # let go of the old before asking for the new
-            self.memory = _aligned(self.wanted)
-        self.wanted = 0
+            self.memory = _aligned(wanted)
+        self.taken = self.wanted = 0
 
 
 def _aligned(nbytes: int) -> NDArray[np.uint8]:

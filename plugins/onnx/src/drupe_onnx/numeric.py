@@ -23,11 +23,18 @@ _INFINITY: dict[ir.DataType, tuple[type[np.signedinteger[Any]], type[np.unsigned
 
 
 def all_finite(values: NDArray[Any]) -> bool:
-    """Whether no element is NaN or Inf. 12 GB/s: two maxima over the bits, without a temporary array."""
-    bits = _INFINITY.get(ir.DataType.from_numpy(values.dtype))
-    if bits is None:
-        return values.dtype.kind != "V" and (values.dtype.kind not in "fc" or bool(np.isfinite(values).all()))
-    signed, unsigned, infinity = bits
+    """Whether no element is NaN or Inf; 12 GB/s for types of 16 bits and more: two maxima over the bits, no copy."""
+    dtype = ir.DataType.from_numpy(values.dtype)
+    if dtype in _INFINITY:
+        return _all_below_infinity(values, *_INFINITY[dtype])
+    if dtype.is_floating_point():  # of 8 bits and fewer: each has codes of its own, and a plain type has them all
+        return bool(np.isfinite(values.astype(np.float32)).all())
+    return values.dtype.kind != "c" or bool(np.isfinite(values).all())
+
+
+def _all_below_infinity(
+    values: NDArray[Any], signed: type[np.signedinteger[Any]], unsigned: type[np.unsignedinteger[Any]], infinity: int
+) -> bool:
     flat = np.ascontiguousarray(values).reshape(-1)
     step = _BLOCK // flat.itemsize
     sign = 1 << (8 * flat.itemsize - 1)

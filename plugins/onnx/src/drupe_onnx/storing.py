@@ -31,7 +31,9 @@ def store_package(package: OnnxPackage, folder: Path, scratch: Path) -> None:
     """
     with (folder / _ARRAYS).open("wb") as arrays:
         keeper = _Keeper(folder, scratch, arrays)
-        components = {name: _store_graph(folder / f"{name}.onnx", model, keeper) for name, model in _items(package)}
+        components = {
+            name: _store_graph(folder / f"{name}.onnx", model, keeper) for name, model in package.components.items()
+        }
         files = {name: keeper.keep_file(content) for name, content in package.files.items()}
     document = {"version": _VERSION, "components": components, "files": files, "sources": sorted(keeper.stamps)}
     (folder / _DOCUMENT).write_text(json.dumps(document), encoding="utf-8")
@@ -52,10 +54,6 @@ def restore_package(folder: Path) -> OnnxPackage:
             for name, expressions in document["components"].items()
         }
         return OnnxPackage(components, {name: finder.find_file(kept) for name, kept in document["files"].items()})
-
-
-def _items(package: OnnxPackage) -> list[tuple[str, ir.Model]]:
-    return list(package.components.items())
 
 
 def _store_graph(path: Path, model: ir.Model, keeper: _Keeper) -> list[Any]:

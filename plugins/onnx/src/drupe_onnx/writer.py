@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from drupe.api import Cancelled, Context, ModelError, OutputError
+from drupe.api import Cancelled, Context, ModelError, OutputError, disk_errors
 from drupe_onnx.files import Files
 from drupe_onnx.layout import Chunk, Layout, chunks, references, serialized
 from drupe_onnx.package import OnnxPackage
@@ -81,7 +81,8 @@ def peak_bytes(layout: Layout, context: Context) -> int:
 
 
 def _write_data(path: Path, layout: Layout, context: Context) -> str:
-    with Files(reuse=True) as files, _Output(path, layout.size) as output:
+    keep = max(1, (context.memory_budget - _RESERVED) // context.threads)
+    with Files(reuse=True, keep=keep) as files, _Output(path, layout.size) as output:
         run = _Run(layout, files, output, context)
         run.finish()
         return run.digest
@@ -163,6 +164,8 @@ class _Run:
                     self._busy[chunk] = chunk.walk.lowest(chunk.start)
                     self._held += chunk.nbytes
                     return chunk
+                if max(chunk.nbytes, self._held) > self._budget:
+                    self._files.let_go()  # that chunk takes more than there is
                 self._changed.wait()
         return None
 
@@ -208,10 +211,10 @@ class _Output:
 
     def __init__(self, path: Path, size: int) -> None:
         self.path = path
-        with _disk(path):
+        with disk_errors(path):
             self._file = path.open("xb", buffering=0)
         try:
-            with _disk(path):
+            with disk_errors(path):
                 _allocate(self._file, size)
         except BaseException:
             self._file.close()
@@ -225,7 +228,7 @@ class _Output:
         length = len(view) // len(values) if stride and len(values) else len(view)
         if length == stride:  # no gaps
             length = len(view)
-        with _disk(self.path):
+        with disk_errors(self.path):
             for start in range(0, len(view), max(1, length)):
                 self._write_all(offset, view[start : start + length])
                 offset += stride
@@ -255,7 +258,7 @@ class _Output:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with _disk(self.path):
+        with disk_errors(self.path):
             for handle in (self._file, *self._handles):
                 handle.close()
 
@@ -277,13 +280,13 @@ def _allocate(file: Any, size: int) -> None:
 
 def _write_file(path: Path, content: Path | bytes, context: Context) -> str:
     """Copy a file by its content (the hub's cache is made of links, which runtimes refuse), or write bytes."""
-    with _disk(path):
+    with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(content, bytes):
         context.progress.advance(len(content))
         return _write_bytes(path, content)
     digest = hashlib.sha256()
-    with _source(content) as source, _disk(path), path.open("xb") as file:
+    with _source(content) as source, disk_errors(path), path.open("xb") as file:
         while block := _read_block(source, content):
             context.stop_if_cancelled()
             digest.update(block)
@@ -310,7 +313,7 @@ def _read_block(file: BinaryIO, path: Path) -> bytes:
 
 
 def _write_bytes(path: Path, content: bytes) -> str:
-    with _disk(path):
+    with disk_errors(path):
         path.write_bytes(content)
     return hashlib.sha256(content).hexdigest()
 
@@ -336,7 +339,7 @@ def _inside(folder: Path, name: str) -> Path:
 
 
 def _check_room(folder: Path, needed: int) -> None:
-    with _disk(folder):
+    with disk_errors(folder):
         free = shutil.disk_usage(folder).free
     if free < needed:
         raise OutputError(
@@ -348,23 +351,3 @@ def _check_room(folder: Path, needed: int) -> None:
 
 def _megabytes(nbytes: int) -> str:
     return f"{nbytes / 1e6:,.1f} MB"
-
-
-_REASONS = {
-    errno.ENOSPC: ("the disk is full", "free some room, or choose an output on another disk"),
-    errno.EDQUOT: ("the disk quota is used up", "free some room, or choose an output on another disk"),
-    errno.EFBIG: ("the file is larger than the disk or a limit on this process allows", "choose another disk"),
-    errno.EACCES: ("no permission to write there", "choose an output folder that you may write to"),
-    errno.EPERM: ("no permission to write there", "choose an output folder that you may write to"),
-    errno.EROFS: ("the disk is read-only", "choose an output folder that you may write to"),
-}
-
-
-@contextmanager
-def _disk(path: Path) -> Iterator[None]:
-    """What the disk refuses, as an error that a user understands."""
-    try:
-        yield
-    except OSError as error:
-        what, cure = _REASONS.get(error.errno or 0, (f"cannot write: {error.strerror or error}", "try another disk"))
-        raise OutputError(what, where=path, cure=cure) from error
