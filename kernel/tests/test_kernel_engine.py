@@ -176,3 +176,53 @@ def test_a_package_is_opened_by_the_python_api(acme, source, tmp_path):
 def test_an_unknown_reference_says_what_could_be_named(acme, tmp_path):
     done = acme.run("optimize", tmp_path / "nowhere", "-o", tmp_path / "out")
     assert done.returncode == 3 and "nowhere" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_check_runs_no_code_that_lies_in_the_working_folder(acme, source, tmp_path):
+    trap = tmp_path / "trap"
+    trap.mkdir()
+    (trap / "pluggy.py").write_text(f"open({str(tmp_path / 'sprung')!r}, 'w')")
+    command = [sys.executable, "-P", *acme.command("optimize", source, "-o", tmp_path / "out")[1:]]
+    command += ["--provider", "paper", "--precision", "plain"]
+    done = subprocess.run(command, env=acme.environ(), cwd=trap, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_an_output_whose_name_looks_like_a_pattern_is_mended_too(acme, source, tmp_path):
+    out = tmp_path / "m[1]"
+    assert optimize(acme, source, out, "--precision", "plain").returncode == 0
+    out.rename(tmp_path / ".m[1].drupe-old-0123456789ab")
+    assert optimize(acme, source, out, "--precision", "plain").returncode == 5
+    assert (out / "model.txt").is_file() and leftovers(tmp_path) == []
+
+
+def test_a_failed_rename_puts_the_old_output_back(tmp_path):
+    from drupe.publishing import publish
+
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "old").write_text("kept")
+    with pytest.raises(FileNotFoundError):
+        publish(tmp_path / "staging-that-is-gone", out)
+    assert (out / "old").read_text() == "kept" and leftovers(tmp_path) == []
+
+
+def test_a_cache_that_cannot_be_written_does_not_stop_a_run(acme, source, tmp_path):
+    (tmp_path / "file").write_text("")
+    acme.environment["DRUPE_CACHE"] = str(tmp_path / "file" / "cache")
+    assert optimize(acme, source, tmp_path / "out", "--precision", "plain").returncode == 0
+
+
+def test_folders_made_for_an_output_that_failed_are_removed(acme, source, tmp_path):
+    (source / "model.txt").write_text("mute")
+    assert optimize(acme, source, tmp_path / "new" / "deep" / "out", "--precision", "plain").returncode == 7
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("threads", [-1, 100_000])
+def test_a_number_of_threads_that_makes_no_sense_is_refused(threads):
+    from drupe.api import Request, UsageError
+
+    with pytest.raises(UsageError, match="threads"):
+        Request("model", Path("out"), threads=threads)

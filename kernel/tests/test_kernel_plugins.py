@@ -96,3 +96,37 @@ def test_an_unknown_name_gets_the_nearest_good_one(acme):
 def test_a_provider_answers_to_all_its_names(acme):
     for name in ("paper", "PaperExecutionProvider", "paperexecutionprovider", "sheet"):
         assert acme.run("providers", name).stdout.startswith("paper: a sheet of paper")
+
+
+@pytest.mark.parametrize(
+    ("module", "requires", "reason"),
+    [
+        (GOOD, ("drupe-kernel (>=",), "InvalidRequirement"),
+        ("from drupe.api import hookimpl\n@hookimpl\ndef drupe_passes():\n    return ['tidy']", (), "which is no Ref"),
+    ],
+)
+def test_what_a_plugin_says_of_itself_may_be_nonsense(acme, source, tmp_path, module, requires, reason):
+    acme.add("odd", {"odd": "odd"}, {"odd.py": module}, requires=requires)
+    assert reason in row(acme.run("plugins").stdout, "odd")
+    done = acme.run("optimize", source, "-o", tmp_path / "out", "--provider", "paper", "--precision", "plain")
+    assert done.returncode == 0, done.stderr
+
+
+RIVAL = """
+from drupe.api import Ref, hookimpl
+@hookimpl
+def drupe_execution_providers():
+    return [Ref("zzz", "rival_provider:Zzz", "would be every provider")]
+"""
+
+
+def test_a_provider_cannot_take_the_name_of_another_and_a_broken_one_harms_nobody(acme):
+    body = "from acme import Paper\nclass Zzz(Paper):\n    name = 'zzz'\n    aliases = ('paper', 'sheet')\n"
+    acme.add("rival", {"rival": "rival"}, {"rival.py": RIVAL, "rival_provider.py": body})
+    assert acme.run("providers", "paper").stdout.startswith("paper:")
+    both = acme.run("providers", "sheet")
+    assert both.returncode == 8 and "'paper' of acme" in both.stderr and "'zzz' of rival" in both.stderr
+    (acme.folder / "rival_provider.py").write_text("import a_library_that_nobody_has")
+    assert acme.run("providers", "sheet").stdout.startswith("paper:")
+    assert acme.run("providers").returncode == 0
+    assert acme.run("providers", "zzz").returncode == 8

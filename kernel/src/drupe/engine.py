@@ -289,7 +289,6 @@ def _record(folder: Path, job: Job, digests: Mapping[str, str], timings: Mapping
         for file in sorted(folder.rglob("*"))
         if file.is_file()
     }
-    libraries = sorted({name for step in job.steps for name in step.runner.libraries})
     record = {
         "version": RECORD_VERSION,
         "drupe": metadata.version(KERNEL),
@@ -308,13 +307,22 @@ def _record(folder: Path, job: Job, digests: Mapping[str, str], timings: Mapping
             for step in job.steps
         ],
         "plugins": {plugin.distribution: plugin.version for plugin in job.registry.plugins if not plugin.reason},
-        "libraries": {name: metadata.version(name) for name in libraries},
+        "libraries": _libraries(job),
         "timings": timings,
         "check": asdict(verdict),
         "files": files,
     }  # fmt: skip
     with disk_errors(folder):
         (folder / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
+
+
+def _libraries(job: Job) -> dict[str, str]:
+    """The versions of what the plan's plugins require, kernel and plugins aside."""
+    from packaging.requirements import Requirement
+
+    owners = {job.registry.passes.claim(step.runner.name).plugin.distribution for step in job.steps}
+    names = {Requirement(text).name for owner in owners for text in metadata.requires(owner) or () if ";" not in text}
+    return {name: metadata.version(name) for name in sorted(names) if name != KERNEL}
 
 
 def _brought_by(step: CheckedStep, found: Registry) -> str:

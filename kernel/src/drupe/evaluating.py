@@ -7,15 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from drupe.context import Context, Progress, usable_threads
 from drupe.engine import optimize
-from drupe.errors import UsageError
-from drupe.evaluation import Evaluator, EvaluatorConfig, Metric
+from drupe.evaluation import Metric
 from drupe.model import Model
 from drupe.opening import DEFAULT_PROVIDER, made_for, resolve, runtime_for
-from drupe.plan import Request
+from drupe.plan import Request, configure
 from drupe.plugins import registry
 
 
@@ -32,7 +29,7 @@ def evaluate(
     Raises RuntimeMissing where nothing here runs the package.
     """
     evaluator = registry().evaluators.make(name)
-    config = _configured(evaluator, values)
+    config = configure(f"evaluator '{name}'", evaluator.Config, values)
     model = resolve(package, {})
     provider = registry().provider(provider_name or made_for(model) or DEFAULT_PROVIDER)
     target = provider.target()
@@ -47,16 +44,6 @@ def evaluate(
             open=lambda each: runtime_for(each, target, provider, registry()).open(each, target),
         )
         return tuple(evaluator.evaluate(model, reference, config, context))
-
-
-def _configured(evaluator: Evaluator, values: Mapping[str, Any]) -> EvaluatorConfig:
-    """The evaluator's configuration out of plain values; one error for one cause."""
-    try:
-        return evaluator.Config(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        setting = f"{'.'.join(map(str, first['loc']))} = {first['input']!r}"
-        raise UsageError(f"the evaluator '{evaluator.name}' refuses {setting}: {first['msg']}") from error
 
 
 def _comparable(against: str, model: Model, provider: str, folder: Path) -> Model:

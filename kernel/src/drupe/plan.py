@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from drupe.errors import PlanError, UsageError, unknown
 
 if TYPE_CHECKING:
-    from pydantic import ValidationError
+    from pydantic import BaseModel, ValidationError
 
     from drupe.model import Model
     from drupe.passes import Pass, PassConfig
@@ -123,7 +123,7 @@ def check(plan: Plan, model: Model, registry: Registry) -> list[CheckedStep]:
     kind, facts = model.kind, dict(model.facts)
     for step in plan.steps:
         runner = registry.passes.make(step.name)
-        config = configure(runner, step.config)
+        config = configure(f"pass '{step.name}'", runner.Config, step.config)
         if runner.requires.kind != kind:
             raise PlanError(
                 f"the pass '{step.name}' takes a model of kind '{runner.requires.kind}', not '{kind}'",
@@ -143,21 +143,20 @@ def check(plan: Plan, model: Model, registry: Registry) -> list[CheckedStep]:
     return checked
 
 
-def configure(runner: Pass, values: Mapping[str, Any]) -> PassConfig:
-    """The pass's configuration out of plain values; one error for one cause."""
+Config = TypeVar("Config", bound="BaseModel")
+
+
+def configure(owner: str, config: type[Config], values: Mapping[str, Any]) -> Config:
+    """A configuration out of plain values; one error for one cause. owner: whose it is ("pass 'sign'")."""
     from pydantic import ValidationError
 
-    known = runner.Config.model_fields
     for key in values:
-        if key not in known:
-            raise unknown("key", key, known, where=f"configuration of the pass '{runner.name}'")
+        if key not in config.model_fields:
+            raise unknown("key", key, config.model_fields, where=f"configuration of the {owner}")
     try:
-        return runner.Config(**values)
+        return config(**values)
     except ValidationError as error:
-        raise UsageError(
-            f"the pass '{runner.name}' refuses its configuration: {_first_message(error)}",
-            cure=f"drupe passes {runner.name}",
-        ) from error
+        raise UsageError(f"the {owner} refuses {_first_message(error)}", cure="drupe passes NAME shows keys") from error
 
 
 def _first_message(error: ValidationError) -> str:

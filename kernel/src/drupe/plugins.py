@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from importlib import metadata
@@ -144,16 +146,33 @@ class Registry:
                 yield plugin, answer
 
     def provider(self, name: str) -> ExecutionProvider:
-        """The provider that answers to `name`: its own, its runtime's name for it, or an alias, in any case."""
+        """The provider that answers to `name`: its own, else its runtime's name for it or an alias, in any case.
+
+        A provider that is broken stands in nobody's way but its own.
+        """
         wanted = name.casefold()
-        spellings: dict[str, str] = {}
-        for claim in self.providers:
-            kind = claim.resolve()
-            for spelling in (claim.ref.name, kind.runtime_name, *kind.aliases):
-                spellings[spelling.casefold()] = claim.ref.name
-        if wanted not in spellings:
+        own = next((known for known in self.providers.claims if known.casefold() == wanted), None)
+        if own is not None:
+            return self.providers.make(own)
+        owners = [claim for claim in self.sound_providers() if wanted in _spellings(claim.resolve())]
+        if len(owners) > 1:
+            both = " and ".join(f"'{claim.ref.name}' of {claim.plugin.distribution}" for claim in owners)
+            raise PluginError(f"the provider name '{name}' is claimed by {both}", cure="name one by its own name")
+        if not owners:
             raise unknown("provider", name, self.providers.claims, cure="drupe providers lists what is installed")
-        return self.providers.make(spellings[wanted])
+        return owners[0].resolve()()
+
+    def sound_providers(self) -> Iterator[Claim[ExecutionProvider]]:
+        """The providers that nobody else claims and that can be imported."""
+        for name in sorted(self.providers.claims):
+            with contextlib.suppress(PluginError):
+                claim = self.providers.claim(name)
+                claim.resolve()
+                yield claim
+
+
+def _spellings(provider: type[ExecutionProvider]) -> set[str]:
+    return {spelling.casefold() for spelling in (provider.runtime_name, *provider.aliases)}
 
 
 @functools.cache
@@ -173,9 +192,10 @@ def _candidates() -> list[tuple[metadata.EntryPoint, metadata.Distribution]]:
     allowed = _allowed()
     seen: dict[tuple[str, str], tuple[metadata.EntryPoint, metadata.Distribution]] = {}
     for distribution in metadata.distributions():
-        for entry in distribution.entry_points:
-            if entry.group == GROUP and (allowed is None or canonical(distribution.name) in allowed):
-                seen.setdefault((entry.name, canonical(distribution.name)), (entry, distribution))
+        name = canonical(distribution.name or "")  # what was half removed may have none
+        for entry in distribution.entry_points if name else ():
+            if entry.group == GROUP and (allowed is None or name in allowed):
+                seen.setdefault((entry.name, name), (entry, distribution))
     return [seen[key] for key in sorted(seen)]
 
 
@@ -199,19 +219,20 @@ def default_plugins() -> set[str]:
 
 
 def canonical(name: str) -> str:
-    return name.lower().replace("_", "-").replace(".", "-")
+    """A distribution's name as packaging tools compare it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _load(manager: pluggy.PluginManager, entry: metadata.EntryPoint, distribution: metadata.Distribution) -> Plugin:
     """Check, import and register one plugin; whatever goes wrong is its own."""
     name, version = distribution.name, distribution.version
-    if wanted := _wants_another_kernel(distribution):
-        reason = f"it wants {wanted}; this is {metadata.version(KERNEL)}"
-        return Plugin(entry.name, name, version, reason, f"pip install -U {name} '{wanted}'")
     if manager.has_plugin(entry.name):
         reason = f"another distribution already brings a plugin called '{entry.name}'"
         return Plugin(entry.name, name, version, reason, f"pip uninstall {name}")
     try:
+        if wanted := _wants_another_kernel(distribution):
+            reason = f"it wants {wanted}; this is {metadata.version(KERNEL)}"
+            return Plugin(entry.name, name, version, reason, f"pip install -U {name} '{wanted}'")
         manager.register(_import(entry), name=entry.name)
         manager.check_pending()
     except KeyboardInterrupt:
@@ -276,6 +297,8 @@ def _read_tables(found: Registry) -> None:
             continue
         try:
             refs = [(table, ref) for hook, table in TABLES.items() for ref in found.ask_one(plugin, hook) or ()]
+            if strange := [ref for _, ref in refs if not isinstance(ref, Ref)]:
+                raise TypeError(f"its hooks list {strange[0]!r}, which is no Ref")
         except Exception as error:
             found.manager.unregister(name=plugin.name)
             found.plugins[at] = replace(plugin, reason=_reason(error), cure=_install(error, plugin.distribution))

@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from packaging.specifiers import SpecifierSet
+from packaging.version import Version
+
+from drupe.errors import UsageError
 
 if TYPE_CHECKING:
     from drupe.plan import Recipe
@@ -250,13 +253,21 @@ class ExecutionProvider(ABC):
         return {}
 
     def capabilities(self, runtime_version: str | None) -> Capabilities:
-        """The table for a version of the runtime; the newest table where there is no version, or none fits."""
-        for path in self.tables:
-            table = _table(path)
-            versions = SpecifierSet(table.runtime_versions, prereleases=True)
-            if runtime_version is None or versions.contains(runtime_version):
+        """The table for a version of the runtime; the newest one where there is no version, or a newer one.
+
+        Raises UsageError for a runtime that is older than every table.
+        """
+        tables = [_table(path) for path in self.tables]
+        if runtime_version is None:
+            return tables[0]
+        for table in tables:
+            if SpecifierSet(table.runtime_versions, prereleases=True).contains(runtime_version):
                 return table
-        return _table(self.tables[0])
+        oldest = _lowest(tables[-1])
+        if Version(runtime_version) < oldest:
+            cure = self.packages[0].install.replace("install ", "install -U ")
+            raise UsageError(f"the runtime of '{self.name}' is {runtime_version}; {oldest} or later works", cure=cure)
+        return tables[0]
 
     def runtime_version(self) -> str | None:
         """The installed version that decides which table holds; None where none is installed."""
@@ -277,3 +288,8 @@ class ExecutionProvider(ABC):
             device=devices[0] if devices else None,
             runtime_options=self.runtime_options(),
         )
+
+
+def _lowest(table: Capabilities) -> Version:
+    bounds = [Version(each.version) for each in SpecifierSet(table.runtime_versions) if each.operator == ">="]
+    return min(bounds, default=Version("0"))

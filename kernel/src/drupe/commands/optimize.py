@@ -33,7 +33,7 @@ def optimize(
     quality: Annotated[
         str | None,
         typer.Option(
-            help="fast (round to nearest) or balanced (error search); 8 bits are always rounded.",
+            help="fast (round to nearest) or balanced (error search, for 4 bits).",
             show_default="balanced",
         ),
     ] = None,
@@ -122,7 +122,7 @@ def _provider(name: str | None, device: str | None) -> str:
     if device is None:
         return name or DEFAULT_PROVIDER
     kinds: dict[str, list[str]] = {}
-    for claim in registry().providers:
+    for claim in registry().sound_providers():
         kinds.setdefault(claim.resolve().device_kind, []).append(claim.ref.name)
     if device.lower() not in kinds:
         raise UsageError(f"no provider is for the device '{device}'", cure=f"--device {' or '.join(sorted(kinds))}")

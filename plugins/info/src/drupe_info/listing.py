@@ -41,7 +41,7 @@ def providers(name: Name = None) -> None:
 
     if name is None:
         rows = []
-        for claim in registry().providers:
+        for claim in registry().sound_providers():
             devices = claim.resolve()().devices()
             rows.append((*_row(claim)[:2], devices[0].name if devices else "not here", claim.ref.summary))
         table(rows, ("provider", "brought by", "device", "what it is"))
