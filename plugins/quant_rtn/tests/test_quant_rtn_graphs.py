@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
 
-from drupe.api import Context, Model, ModelError, Target
+from drupe.api import Capabilities, Context, Model, ModelError, Target, UsageError
 from drupe_blockquant import Scheme, dequantize_rows, quantize_rows
 from drupe_ep_cpu.provider import Cpu
+from drupe_ep_cuda.provider import Cuda
 from drupe_ep_dml.provider import Dml
 from drupe_onnx import Array, OnnxPackage, Transpose, initializer, ir, write_package
-from drupe_quant_rtn.quantize_weights import QuantizeWeights, QuantizeWeightsConfig
+from drupe_quant_rtn.choosing import scheme_for
+from drupe_quant_rtn.configuration import QuantizeWeightsConfig
+from drupe_quant_rtn.quantize_weights import QuantizeWeights
+from drupe_quant_rtn.sites import find_sites
 
 ROWS, VOCABULARY = 48, 40
 
@@ -129,17 +135,128 @@ def operators(package: OnnxPackage) -> list[str]:
     return [node.op_type for node in package.components["model"].graph]
 
 
-def test_a_target_gets_only_what_its_table_serves(tmp_path: Path) -> None:
+def quantized_for(made_for: Target, width: int, **config: object) -> OnnxPackage:
+    """The tied model after the pass, for a target that need not be here. The rows of "outer" are 48 values long."""
+    package, _, _ = tied_model(width)
+    model, context = Model("onnx", Path("tied"), {}, package), Context(made_for, Path("unused"))
+    return QuantizeWeights().run(model, QuantizeWeightsConfig(**config), context).payload
+
+
+def left_in_float(package: OnnxPackage) -> list[str]:
+    return json.loads(package.components["model"].metadata_props.get("drupe.float_matrices", "[]"))
+
+
+@pytest.mark.parametrize(
+    ("width", "products", "left"), [(64, 3, ["table"]), (72, 1, ["table", "inner", "table"]), (48, 3, ["table"])]
+)
+def test_a_target_gets_only_what_its_table_serves(width: int, products: int, left: list[str]) -> None:
     """DirectML has no GatherBlockQuantized, and no MatMulNBits for rows that end within a block."""
-    context = Context(Dml().target(), tmp_path)
-    config = QuantizeWeightsConfig(symmetric=True)
-    for width, products in ((64, 3), (72, 0)):
-        package, _, _ = tied_model(width)
-        QuantizeWeights().run(Model("onnx", tmp_path, {}, package), config, context)
-        found = operators(package)
-        assert "GatherBlockQuantized" not in found and "Gather" in found
-        # The rows of "outer" are 48 values long whatever the width, which is three blocks of 16.
-        assert found.count("MatMulNBits") == max(products, 1)
+    package = quantized_for(Dml().target(), width, symmetric=True)
+    found = operators(package)
+    assert "GatherBlockQuantized" not in found and "Gather" in found
+    assert found.count("MatMulNBits") == products
+    assert left_in_float(package) == left
+
+
+def test_what_stays_in_float_is_written_into_the_package(tmp_path: Path) -> None:
+    package = quantized_for(Dml().target(), 72, symmetric=True)
+    write_package(package, tmp_path, Context(Dml().target(), tmp_path))
+    written = ir.load(tmp_path / "model.onnx").metadata_props["drupe.float_matrices"]
+    assert json.loads(written) == ["table", "inner", "table"]
+
+
+def test_a_package_without_float_matrices_says_nothing_of_them() -> None:
+    assert "drupe.float_matrices" not in quantized_for(target(), 72).components["model"].metadata_props
+
+
+@pytest.mark.parametrize(
+    ("provider", "width", "config", "what", "where", "cure"),
+    [
+        pytest.param(
+            Cuda, 256, {"bits": 4, "block_size": 256},
+            "'cuda' cannot multiply with the matrix 'inner' at 4 bits with zero points in blocks of 256; "
+            "it can in blocks of 16 or 32 or 64 or 128, or at 8 bits",
+            "block_size = 256, bits = 4", "--block-size 16 or 32 or 64 or 128 or --precision int8", id="cuda-block",
+        ),
+        pytest.param(
+            Dml, 64, {"bits": 4, "symmetric": True, "block_size": 256},
+            "'dml' cannot multiply with the matrix 'inner' at 4 bits without zero points in blocks of 256: "
+            "its rows of 64 values are not whole blocks of 256; it can in blocks of 16 or 32 or 64",
+            "block_size = 256", "--block-size 16 or 32 or 64", id="dml-block",
+        ),
+        pytest.param(
+            Dml, 64, {"bits": 8, "symmetric": False},
+            "'dml' cannot multiply with the matrix 'inner' at 8 bits with zero points; "
+            "it can without zero points, or at 4 bits",
+            "symmetric = False, bits = 8", "--symmetric or --precision int4", id="dml-int8-asymmetric",
+        ),
+        pytest.param(
+            Dml, 64, {"bits": 4, "symmetric": False},
+            "'dml' cannot multiply with the matrix 'table' at 8 bits with zero points; "
+            "it can without zero points, or at 4 bits",
+            "symmetric = False", "--symmetric or --head-bits 4", id="dml-asymmetric-head",
+        ),
+        pytest.param(
+            Cuda, 256, {"bits": 8, "head_bits": 4, "block_size": 256},
+            "'cuda' cannot multiply with the matrix 'table' at 4 bits with zero points in blocks of 256; "
+            "it can in blocks of 16 or 32 or 64 or 128, or at 8 bits",
+            "block_size = 256, head_bits = 4", "--block-size 16 or 32 or 64 or 128 or --head-bits 8", id="cuda-head",
+        ),
+        pytest.param(
+            Dml, 64, {"bits": 8, "symmetric": False, "block_size": 128},
+            "'dml' cannot multiply with the matrix 'inner' at 8 bits with zero points in blocks of 128: "
+            "its rows of 64 values are not whole blocks of 128; it can without zero points in blocks of 16 or 32 or 64",
+            "symmetric = False, block_size = 128", "--symmetric --block-size 16 or 32 or 64", id="dml-two-at-once",
+        ),
+    ],
+)  # fmt: skip
+def test_settings_that_leave_a_product_in_float_are_refused(
+    provider: type[Cuda] | type[Dml], width: int, config: dict[str, object], what: str, where: str, cure: str
+) -> None:
+    with pytest.raises(UsageError) as raised:
+        quantized_for(provider().target(), width, **config)
+    assert (raised.value.what, raised.value.where, raised.value.cure) == (what, where, cure)
+
+
+def limited(**limits: tuple[object, ...]) -> Target:
+    """A target whose products take only these values of attributes."""
+    served = target()
+    capabilities = served.capabilities
+    product = capabilities.operators["com.microsoft::MatMulNBits"]
+    kernels = tuple(replace(each, attributes={**each.attributes, **limits}) for each in product.kernels)
+    operators = {**capabilities.operators, "com.microsoft::MatMulNBits": replace(product, kernels=kernels)}
+    return replace(served, capabilities=replace(capabilities, operators=operators))
+
+
+def test_a_default_that_is_not_served_leaves_a_matrix_in_float() -> None:
+    """Nobody asked for the 8 bits of the head, so nobody is told to ask for something else."""
+    assert left_in_float(quantized_for(limited(bits=(4,)), 64, bits=4)) == ["table"]
+
+
+def test_a_target_that_serves_nothing_quantized_is_an_error() -> None:
+    with pytest.raises(ModelError, match=r"'cpu' serves none of the model's matrices quantized: 'inner': .*bits"):
+        made_for = limited(bits=())
+        operators = dict(made_for.capabilities.operators)
+        del operators["com.microsoft::GatherBlockQuantized"]
+        quantized_for(replace(made_for, capabilities=replace(made_for.capabilities, operators=operators)), 64)
+
+
+def blocks(capabilities: Capabilities, width: int, **config: object) -> set[int]:
+    """The block sizes that are chosen for the matrices of a model."""
+    sites = find_sites(tied_model(width)[0].components["model"].graph)
+    schemes = [scheme_for(site, QuantizeWeightsConfig(**config), capabilities) for site in sites]
+    return {scheme.block_size for scheme in schemes if scheme}
+
+
+def test_blocks_that_are_slow_on_the_target_are_a_last_resort() -> None:
+    capabilities = limited(block_size=(16, 32, 128)).capabilities
+    wanted_64 = 64 * 3
+    assert blocks(target().capabilities, wanted_64) == {64}
+    assert blocks(capabilities, wanted_64) == {32, 64}, "a look-up has its own operator"
+    slow = replace(capabilities, traits={"matmul_nbits_block_sizes": [16]})
+    assert blocks(slow, wanted_64) == {16}
+    only_larger = limited(block_size=(256,)).capabilities
+    assert 256 in blocks(only_larger, wanted_64)
 
 
 def test_two_bits_are_written_where_they_are_asked_for(tmp_path: Path) -> None:

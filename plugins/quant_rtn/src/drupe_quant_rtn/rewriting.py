@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from drupe.api import Capabilities, OperatorUse
+from drupe.api import OperatorUse
 from drupe_blockquant import Scheme
 from drupe_onnx import Array, Cast, Expression, Produced, Reshape, expression_of, initializer, ir
 from drupe_onnx.checking import element_name
@@ -17,47 +17,40 @@ from drupe_quant_rtn.sites import MICROSOFT, Site
 class Rewriter:
     """Rewrites the sites of one graph; equal weights under equal schemes share their initializers."""
 
-    def __init__(self, graph: ir.Graph, capabilities: Capabilities, accuracy_level: int | None) -> None:
+    def __init__(self, graph: ir.Graph, accuracy_level: int | None) -> None:
         self.graph = graph
-        self.capabilities = capabilities
         self.accuracy_level = accuracy_level
         graph.opset_imports.setdefault(MICROSOFT, 1)
 
-    def rewrite(self, site: Site, scheme: Scheme) -> bool:
-        """Quantize one site; False, and nothing done, where the target has no kernel for the result."""
+    def rewrite(self, site: Site, scheme: Scheme) -> None:
+        """Quantize one site under a scheme that the target serves it with."""
         if site.is_look_up:
-            return self._look_up(site, scheme)
-        self._product(site, scheme)
-        return True
+            self._look_up(site, scheme)
+        else:
+            self._product(site, scheme)
 
     def _product(self, site: Site, scheme: Scheme) -> None:
         """A matrix product becomes MatMulNBits; a bias that it had goes along."""
-        n, k = site.rows.shape
         producer = QuantizeBlocks(site.rows, scheme, site.dtype)
-        attributes = {"N": n, "K": k, "bits": scheme.bits, "block_size": scheme.block_size}
+        attributes = _attributes(site, scheme)
         if self.accuracy_level is not None:
             attributes["accuracy_level"] = self.accuracy_level
         weights = [self._output(site, producer, WEIGHT), *self._scaling(site, producer)]
         inputs: list[ir.Value | None] = [site.activations, *weights]
         if site.bias is not None:
             inputs += [None] * (5 - len(inputs)) + [site.bias]
-        self._replace(site, self._node("MatMulNBits", inputs, site, attributes))
+        self._replace(site, self._node(inputs, site, attributes))
 
-    def _look_up(self, site: Site, scheme: Scheme) -> bool:
-        """A look-up becomes GatherBlockQuantized. False, and nothing done, where the target has no kernel for that."""
+    def _look_up(self, site: Site, scheme: Scheme) -> None:
+        """A look-up becomes GatherBlockQuantized."""
         producer = QuantizeBlocks(site.rows, scheme, site.dtype)
-        attributes = {"bits": scheme.bits, "block_size": scheme.block_size, "gather_axis": 0, "quantize_axis": 1}
-        if not serves_look_up(site, scheme, self.capabilities, attributes):
-            return False
         n, blocks, width = producer.outputs[WEIGHT].shape
         table = self._initializer(
             f"{_name(site, scheme)}_rows", Reshape(Produced(producer, WEIGHT), (n, blocks * width))
         )
-        node = self._node(
-            "GatherBlockQuantized", [table, site.activations, *self._scaling(site, producer)], site, attributes
-        )
+        inputs = [table, site.activations, *self._scaling(site, producer)]
+        node = self._node(inputs, site, _attributes(site, scheme))
         self._replace(site, node, padding=blocks * scheme.block_size - site.rows.shape[1])
-        return True
 
     def keep(self, site: Site) -> None:
         """Leave a site in floating point, in the type that the graph computes in: a target may serve no other."""
@@ -89,12 +82,10 @@ class Rewriter:
         self.graph.register_initializer(value)
         return value
 
-    def _node(
-        self, operator: str, inputs: Sequence[ir.Value | None], site: Site, attributes: dict[str, int]
-    ) -> ir.Node:
+    def _node(self, inputs: Sequence[ir.Value | None], site: Site, attributes: dict[str, int]) -> ir.Node:
         return ir.Node(
             MICROSOFT,
-            operator,
+            _operator(site),
             inputs,
             [ir.AttrInt64(name, value) for name, value in attributes.items()],
             name=site.node.name,
@@ -126,23 +117,27 @@ class Rewriter:
         return ir.Node("", "Slice", [node.outputs[0], *bounds], name=f"{name}/Slice", metadata_props=metadata)
 
 
-def serves_product(site: Site, scheme: Scheme, capabilities: Capabilities) -> bool:
-    """Whether the target multiplies with weights of this scheme."""
+def operator_use(site: Site, scheme: Scheme) -> OperatorUse:
+    """The node that a site becomes under a scheme, as a target's table sees it."""
     element = element_name(site.dtype)
-    inputs = (element, "uint8", element, *_zero_points(scheme))
+    rest = () if scheme.symmetric else ("uint8",)
+    inputs: tuple[str, ...] = (element, "uint8", element, *rest)
+    if site.is_look_up:
+        indices = site.activations.dtype or ir.DataType.INT64
+        inputs = ("uint8", element_name(indices), element, *rest)
+    return OperatorUse(MICROSOFT, _operator(site), 1, inputs, (element,), _attributes(site, scheme))
+
+
+def _operator(site: Site) -> str:
+    return "GatherBlockQuantized" if site.is_look_up else "MatMulNBits"
+
+
+def _attributes(site: Site, scheme: Scheme) -> dict[str, int]:
     attributes = {"bits": scheme.bits, "block_size": scheme.block_size}
-    return capabilities.serves(OperatorUse(MICROSOFT, "MatMulNBits", 1, inputs, (element,), attributes))
-
-
-def serves_look_up(site: Site, scheme: Scheme, capabilities: Capabilities, attributes: Mapping[str, int]) -> bool:
-    """Whether the target looks rows up in a table of this scheme."""
-    element, indices = element_name(site.dtype), site.activations.dtype or ir.DataType.INT64
-    inputs = ("uint8", element_name(indices), element, *_zero_points(scheme))
-    return capabilities.serves(OperatorUse(MICROSOFT, "GatherBlockQuantized", 1, inputs, (element,), attributes))
-
-
-def _zero_points(scheme: Scheme) -> tuple[str, ...]:
-    return () if scheme.symmetric else ("uint8",)
+    if site.is_look_up:
+        return {**attributes, "gather_axis": 0, "quantize_axis": 1}
+    n, k = site.rows.shape
+    return {"N": n, "K": k, **attributes}
 
 
 def _name(site: Site, scheme: Scheme) -> str:

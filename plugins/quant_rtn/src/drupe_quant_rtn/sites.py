@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from drupe_onnx import Cast, Expression, Transpose, expression_of, ir
+from drupe_onnx import ROLE, Cast, Expression, Transpose, expression_of, ir
 
-ROLE = "drupe.role"
 EMBEDDING, HEAD = "embedding", "head"
 MICROSOFT = "com.microsoft"
 FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)

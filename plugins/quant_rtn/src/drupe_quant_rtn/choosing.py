@@ -1,0 +1,147 @@
+"""Which scheme a matrix gets on a target, and the error for settings that leave it none."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from drupe.api import Capabilities, Target, UsageError
+from drupe_blockquant import Scheme, choose_block_size
+from drupe_blockquant.scheme import BLOCK_SIZES
+from drupe_quant_rtn.configuration import QuantizeWeightsConfig
+from drupe_quant_rtn.rewriting import operator_use
+from drupe_quant_rtn.sites import HEAD, Site
+
+WANTED_BLOCK = 128
+"""Large blocks decode faster and take fewer bytes for scales; with the error search they lose little."""
+WHOLE_BLOCKS = "matmul_nbits_whole_blocks"
+"""The trait of a target whose MatMulNBits takes no row that ends within a block."""
+FAST_BLOCKS = "matmul_nbits_block_sizes"
+"""The trait of a target that says for which block sizes its MatMulNBits is fast."""
+
+Change = Mapping[str, Any]
+"""Keys of the configuration with other values than they have."""
+
+
+def scheme_for(site: Site, config: QuantizeWeightsConfig, capabilities: Capabilities) -> Scheme | None:
+    """Bits by the matrix's role, and the best block size that the target serves; None where it serves none."""
+    schemes = _schemes(site, config, capabilities)
+    return next((scheme for scheme in schemes if _refusal(site, scheme, capabilities) is None), None)
+
+
+def reason(site: Site, config: QuantizeWeightsConfig, capabilities: Capabilities) -> str:
+    """Why the target does not serve what would be best for a site."""
+    return _refusal(site, _schemes(site, config, capabilities)[0], capabilities) or ""
+
+
+def _schemes(site: Site, config: QuantizeWeightsConfig, capabilities: Capabilities) -> list[Scheme]:
+    """The schemes that the configuration allows for a site, the best first.
+
+    A block size that was asked for is the only one. Otherwise the best wastes little on padding; then come smaller
+    ones, of which those that are fast on the target go first, and larger ones last.
+    """
+    bits = config.bits_for(site.role)
+    sizes: Sequence[int] = [config.block_size] if config.block_size else BLOCK_SIZES
+    fast = capabilities.traits.get(FAST_BLOCKS, BLOCK_SIZES)
+    best = choose_block_size(
+        site.rows.shape[1], WANTED_BLOCK, bits=bits, symmetric=config.symmetric, scale_bytes=site.dtype.bitwidth // 8
+    )
+    ordered = sorted(sizes, key=lambda size: (size > best, size not in fast, abs(size - best)))
+    return [Scheme(bits, size, config.symmetric, config.method_for(bits)) for size in ordered]
+
+
+def _refusal(site: Site, scheme: Scheme, capabilities: Capabilities) -> str | None:
+    """Why the target does not serve a site under a scheme, in words; None where it does."""
+    return _leaves_rest(site, scheme.block_size, capabilities) or capabilities.refusal(operator_use(site, scheme))
+
+
+def _leaves_rest(site: Site, block_size: int, capabilities: Capabilities) -> str | None:
+    k = site.rows.shape[1]
+    broken = capabilities.traits.get(WHOLE_BLOCKS) and k % block_size
+    return f"its rows of {k} values are not whole blocks of {block_size}" if broken else None
+
+
+def refuse_settings(site: Site, config: QuantizeWeightsConfig, target: Target) -> None:
+    """For a matrix product that has no scheme: raise UsageError where settings that were given are the cause.
+
+    They are where the target would serve the product if they were others. What no setting mends is nobody's mistake:
+    nothing is raised.
+    """
+    cures = _cures(site, config, target.capabilities)
+    if not cures:
+        return
+    keys = dict.fromkeys(key for cure in cures for key in cure if config.gives(key))
+    raise UsageError(
+        f"'{target.provider}' cannot multiply with the matrix '{site.weight.name}' {_as_asked(site, config)}"
+        f"{_rest(site, config, target.capabilities)}; it can {', or '.join(_together(cures, _in_words))}",
+        where=", ".join(f"{key} = {getattr(config, key)}" for key in keys),
+        cure=" or ".join(_together(cures, _as_flag)),
+    )
+
+
+def _cures(site: Site, config: QuantizeWeightsConfig, capabilities: Capabilities) -> list[Change]:
+    """The changes that would get a site a scheme: of one key each, or else of as few given keys as do it together.
+
+    None where only defaults are in the way.
+    """
+    others = _others(site, config)
+
+    def served(*keys: str) -> list[Change]:
+        changes = (dict(zip(keys, values, strict=True)) for values in itertools.product(*(others[key] for key in keys)))
+        return [each for each in changes if scheme_for(site, config.model_copy(update=each), capabilities)]
+
+    single = [change for key in others for change in served(key)]
+    if any(config.gives(key) for change in single for key in change):
+        return single
+    given = [key for key in others if config.gives(key)]
+    together = (keys for count in range(2, len(given) + 1) for keys in itertools.combinations(given, count))
+    return next((found for keys in together if (found := served(*keys))), [])
+
+
+def _others(site: Site, config: QuantizeWeightsConfig) -> dict[str, list[Any]]:
+    """The keys that decide on a site's scheme, each with the values that it does not have."""
+    others: dict[str, list[Any]] = {"symmetric": [not config.symmetric]}
+    if config.block_size:
+        others["block_size"] = [size for size in BLOCK_SIZES if size != config.block_size]
+    bits = config.bits_for(site.role)
+    others["head_bits" if site.role == HEAD else "bits"] = [each for each in (4, 8) if each != bits]
+    return others
+
+
+def _as_asked(site: Site, config: QuantizeWeightsConfig) -> str:
+    asked: dict[str, list[Any]] = {"bits": [config.bits_for(site.role)], "symmetric": [config.symmetric]}
+    if config.block_size:
+        asked["block_size"] = [config.block_size]
+    return " ".join(_in_words(key, values) for key, values in asked.items())
+
+
+def _rest(site: Site, config: QuantizeWeightsConfig, capabilities: Capabilities) -> str:
+    """That the rows end within a block, where that is why."""
+    why = config.block_size and _leaves_rest(site, config.block_size, capabilities)
+    return f": {why}" if why else ""
+
+
+def _together(cures: Iterable[Change], say: Callable[[str, Sequence[Any]], str]) -> list[str]:
+    """One phrase for each way out: values of one key are alternatives, keys of one change belong together."""
+    alternatives: dict[tuple[str, ...], dict[str, dict[Any, None]]] = {}
+    for cure in cures:
+        group = alternatives.setdefault(tuple(cure), {key: {} for key in cure})
+        for key, value in cure.items():
+            group[key][value] = None
+    return [" ".join(say(key, list(values)) for key, values in group.items()) for group in alternatives.values()]
+
+
+def _in_words(key: str, values: Sequence[Any]) -> str:
+    listed = " or ".join(map(str, values))
+    if key == "symmetric":
+        return "without zero points" if values[0] else "with zero points"
+    return f"in blocks of {listed}" if key == "block_size" else f"at {listed} bits"
+
+
+def _as_flag(key: str, values: Sequence[Any]) -> str:
+    if key == "symmetric":
+        return "--symmetric" if values[0] else "--asymmetric"
+    if key == "bits":
+        return " or ".join(f"--precision int{bits}" for bits in values)
+    return f"--{key.replace('_', '-')} {' or '.join(map(str, values))}"

@@ -1,0 +1,42 @@
+"""What `quantize-weights` can be told."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from drupe.api import PassConfig
+from drupe_blockquant.scheme import Method
+from drupe_quant_rtn.sites import EMBEDDING, HEAD
+
+METHODS: dict[str, Method] = {"fast": "rtn", "balanced": "search"}
+
+Bits = Literal[2, 4, 8]
+
+
+class QuantizeWeightsConfig(PassConfig):
+    """What `quantize-weights` can be told."""
+
+    bits: Bits = Field(4, description="bits of a weight")
+    quality: Literal["fast", "balanced"] = Field(
+        "balanced", description="round to nearest, or search for least error; 8 bits are always rounded to nearest"
+    )
+    block_size: Literal[16, 32, 64, 128, 256] | None = Field(None, description="weights that share a scale")
+    symmetric: bool = Field(False, description="without zero points")
+    head_bits: Bits | None = Field(None, description="bits of the head; by default 8")
+    embedding_bits: Bits | None = Field(None, description="bits of the embedding; by default those of the head")
+    accuracy_level: int | None = Field(None, ge=0, le=4, description="of MatMulNBits; by default the target's")
+
+    def bits_for(self, role: str) -> int:
+        """Small models lose most through their embedding and head, so these get 8 bits unless told otherwise."""
+        head = self.head_bits or 8
+        return {HEAD: head, EMBEDDING: self.embedding_bits or head}.get(role, self.bits)
+
+    def method_for(self, bits: int) -> Method:
+        """8 bits are rounded to nearest: a search takes a tenth off an error that is 1/250 of that at 4 bits."""
+        return "rtn" if bits == 8 else METHODS[self.quality]
+
+    def gives(self, key: str) -> bool:
+        """Whether a key was set, by the user or the recipe, and is no default."""
+        return key in self.model_fields_set and getattr(self, key) is not None
