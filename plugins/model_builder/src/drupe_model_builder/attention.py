@@ -11,10 +11,10 @@ from drupe_model_builder.graph import MICROSOFT, Dims, GraphBuilder
 from drupe_model_builder.inputs import BATCH, PAST, SEQUENCE, TOTAL, Lengths
 from drupe_model_builder.linear import linear
 from drupe_model_builder.norms import rms_norm
-from drupe_model_builder.precision import element_name
 from drupe_model_builder.recipe import DecoderRecipe
 from drupe_model_builder.rotary import RotaryCache
 from drupe_onnx import ir
+from drupe_onnx.checking import element_name
 
 OPERATOR = "GroupQueryAttention"
 # What GroupQueryAttention asks of the size of a head on every provider, and what it asks where it also rotates.

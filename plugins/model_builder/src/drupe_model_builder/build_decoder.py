@@ -11,9 +11,10 @@ from drupe_model_builder.architectures import recipe_for
 from drupe_model_builder.checks import weights_of
 from drupe_model_builder.decoder import build
 from drupe_model_builder.graph import GraphBuilder
-from drupe_model_builder.precision import choose, element_name
+from drupe_model_builder.precision import choose
 from drupe_model_builder.recipe import DecoderRecipe
 from drupe_onnx import DecoderDescription, OnnxPackage
+from drupe_onnx.checking import element_name
 
 FloatType = Literal["float32", "float16", "bfloat16"]
 

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping
 
 from drupe.api import ModelError
 from drupe_huggingface import Checkpoint
-from drupe_model_builder.precision import READABLE, element_name
+from drupe_model_builder.precision import READABLE
 from drupe_model_builder.recipe import DecoderRecipe
 from drupe_onnx import Expression
+from drupe_onnx.checking import element_name
 
 # Buffers that older versions of transformers saved although they follow from the configuration.
 DERIVED = re.compile(r".*\.(rotary_emb\.inv_freq|rotary_emb\.(cos|sin)_cached|self_attn\.(masked_)?bias)")

@@ -11,11 +11,6 @@ FLOATS = {"float32": ir.DataType.FLOAT, "float16": ir.DataType.FLOAT16, "bfloat1
 READABLE = (*FLOATS.values(), ir.DataType.DOUBLE)
 
 
-def element_name(dtype: ir.DataType) -> str:
-    """The name that capability tables use."""
-    return {ir.DataType.FLOAT: "float32", ir.DataType.DOUBLE: "float64"}.get(dtype, dtype.name.lower())
-
-
 @dataclass(frozen=True)
 class Precision:
     """activations: what values and vectors (norms, biases) are.
