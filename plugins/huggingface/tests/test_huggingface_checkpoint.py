@@ -69,7 +69,7 @@ def test_a_missing_key_names_key_and_file(folder: Path) -> None:
         config.require("bos_token_id")  # null is as good as missing
 
 
-@pytest.mark.parametrize("wrong", ["64", 64.5, -1, True, [64]])
+@pytest.mark.parametrize("wrong", ["64", 64.5, -1, True, [64], 10**19, 10**400])
 def test_a_value_of_the_wrong_type_is_shown(folder: Path, wrong: Any) -> None:
     with pytest.raises(ModelError, match="hidden_size = "):
         opened(folder, hidden_size=wrong).config.integer("hidden_size")
@@ -91,11 +91,6 @@ def test_rope_parameters_by_layer_type_are_read_where_they_agree(folder: Path) -
     nested = {"full_attention": one, "sliding_attention": {**one, "rope_theta": 1e4}}
     with pytest.raises(ModelError, match="differ between layer types"):
         opened(folder, layer_types=types, rope_parameters=nested).config.rope()
-
-
-def test_the_element_type_is_read_in_both_dialects(folder: Path) -> None:
-    assert opened(folder).config.dtype() == "bfloat16"
-    assert opened(folder, torch_dtype=None, dtype="float16").config.dtype() == "float16"
 
 
 def test_generation_config_has_the_last_word_on_tokens(folder: Path) -> None:
@@ -126,6 +121,17 @@ def test_describe_survives_broken_weights(folder: Path) -> None:
     facts = HfKind().describe(Model("hf", folder))
     assert facts["layers"] == "3"
     assert "model.safetensors" in facts["weights"] or "header" in facts["weights"]
+
+
+def test_describe_survives_odd_sizes(folder: Path) -> None:
+    opened(folder, num_attention_heads="four", hidden_size=[1])
+    assert HfKind().describe(Model("hf", folder))["attention heads"] == "four, 2 for keys and values, of unknown size"
+
+
+def test_size_is_that_of_the_files(folder: Path) -> None:
+    (folder / "optimizer.pt").write_bytes(b"not counted")
+    names = ("config.json", "tokenizer.json", "model.safetensors")
+    assert HfKind().size(Model("hf", folder)) == sum((folder / name).stat().st_size for name in names)
 
 
 @pytest.mark.parametrize("thorough", [True, False])

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import struct
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from drupe.api import ModelError
+from drupe.api import Model, ModelError, OutputError
 from drupe_huggingface import hub
+from drupe_huggingface.kind import HfKind
 from drupe_huggingface.plugin import drupe_resolve_model
 from drupe_huggingface.resolve import looks_like_a_path
 
@@ -49,7 +54,7 @@ def test_a_path_that_is_not_there_is_not_looked_for_on_the_hub(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(hub, "download", lambda *_: pytest.fail("asked the hub"))
+    monkeypatch.setattr(hub, "find", lambda *_: pytest.fail("asked the hub"))
     with pytest.raises(ModelError, match="there is no folder") as caught:
         resolve(reference)
     assert caught.value.cure
@@ -77,6 +82,8 @@ def test_what_can_be_neither_folder_nor_hub_id_says_so(reference: str) -> None:
         ({"config.json": "{"}, "not JSON.*line 1"),
         ({"config.json": "[1]"}, "no JSON object"),
         ({"config.json": b"\xff\xfe\x00"}, "not text"),
+        ({"config.json": "[" * 200_000}, "no sane JSON"),
+        ({"config.json": f'{{"head_dim": {"9" * 5000}}}'}, "no sane JSON"),
     ],
 )
 def test_a_folder_that_is_no_checkpoint_is_refused(files: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -104,13 +111,49 @@ def test_a_hub_id_is_downloaded_with_its_options(monkeypatch: pytest.MonkeyPatch
         "repository": "org/name", "revision": "v1", "token": "secret", "cache_dir": "/cache",
     }  # fmt: skip
     assert "*.bin" not in asked["allow_patterns"]
+    assert "*.safetensors" not in asked["allow_patterns"]
+    assert "secret" not in repr(model)
+
+
+def test_a_reference_that_is_too_long_for_a_file_is_no_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for reference in ("x" * 300, f"org/{'x' * 300}", f"./{'x' * 300}", f"{'x' * 300}/y"):
+        with pytest.raises(ModelError) as caught:
+            resolve(reference)
+        assert caught.value.cure
+
+
+def test_a_reference_below_a_forbidden_folder_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests may run as root, to whom no folder is forbidden."""
+
+    def forbid(path: Path, *_: Any, **__: Any) -> Any:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    for name in ("stat", "is_dir", "is_file", "iterdir"):
+        monkeypatch.setattr(Path, name, forbid)
+    with pytest.raises(ModelError, match="cannot be read: Permission denied"):
+        resolve(tmp_path / "secret" / "model")
+
+
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A hub on this machine."""
+    from huggingface_hub import constants
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setenv("HF_ENDPOINT", address)
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
+    yield
+    server.shutdown()
+    server.server_close()
 
 
 @pytest.fixture
 def refusing_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
-    """A hub on this machine that answers every request with a status and the hub's own name for the error."""
-    from huggingface_hub import constants
-
+    """A hub that answers every request with a status and the hub's own name for the error."""
     answer: dict[str, Any] = {}
 
     class Refuse(BaseHTTPRequestHandler):
@@ -126,14 +169,128 @@ def refusing_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Refuse)
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    address = f"http://127.0.0.1:{server.server_port}"
-    monkeypatch.setenv("HF_ENDPOINT", address)
-    monkeypatch.setattr(constants, "ENDPOINT", address)
-    yield answer
-    server.shutdown()
-    server.server_close()
+    with serving(Refuse, monkeypatch):
+        yield answer
+
+
+COMMIT = "89abcdef0123456789abcdef0123456789abcdef"
+
+
+@dataclass
+class FakeHub:
+    """The repository org/name, whose branch main is COMMIT; what was asked for is written down."""
+
+    files: dict[str, bytes]
+    fetched: list[str] = field(default_factory=list)
+
+    def answer(self, path: str) -> tuple[dict[str, str], bytes] | None:
+        if path.startswith("/org/name/resolve/"):
+            revision, _, name = path.removeprefix("/org/name/resolve/").partition("/")
+            if revision == COMMIT and name in self.files:
+                return {"X-Repo-Commit": COMMIT, "ETag": f'"{name}"'}, self.files[name]
+            return None
+        if path.startswith(f"/api/models/org/name/tree/{COMMIT}"):
+            entries = [
+                {"type": "file", "path": name, "size": len(content), "oid": "0" * 40}
+                for name, content in self.files.items()
+            ]
+            return {}, json.dumps(entries).encode()
+        siblings = [{"rfilename": name, "size": len(content)} for name, content in self.files.items()]
+        return {}, json.dumps({"id": "org/name", "sha": COMMIT, "siblings": siblings}).encode()
+
+
+@pytest.fixture
+def fake_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    header = json.dumps({"one": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode()
+    weights = struct.pack("<Q", len(header)) + header + bytes(8)
+    hub = FakeHub({"config.json": json.dumps(CONFIG).encode(), "model.safetensors": weights, "pytorch_model.bin": b"!"})
+
+    class Serve(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            found = hub.answer(self.path)
+            headers, content = found or ({"X-Error-Code": "EntryNotFound"}, b"")
+            if self.command == "GET" and "/resolve/" in self.path:
+                hub.fetched.append(self.path.rpartition("/")[2])
+            self.send_response(200 if found else 404)
+            for name, value in {**headers, "Content-Length": str(len(content))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(content)
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with serving(Serve, monkeypatch):
+        yield hub
+
+
+def test_weights_come_from_the_hub_when_they_are_asked_for(fake_hub: FakeHub, tmp_path: Path) -> None:
+    model = resolve("org/name", cache_dir=str(tmp_path))
+    size = len(fake_hub.files["model.safetensors"])
+    assert model.location.name == COMMIT
+    assert HfKind().describe(model)["weights"] == f"{size} bytes on the hub, not downloaded"
+    assert HfKind().size(model) == size + len(fake_hub.files["config.json"])
+    assert fake_hub.fetched == ["config.json"]
+
+    assert list(model.payload.tensors()) == ["one"]
+    assert fake_hub.fetched == ["config.json", "model.safetensors"]
+    again = resolve("org/name", cache_dir=str(tmp_path))
+    assert again.payload.tensors()["one"].path.parent == again.location
+    assert HfKind().describe(again)["weights"] == "8 bytes of float32"
+    assert fake_hub.fetched == ["config.json", "model.safetensors"]
+
+
+def test_the_fingerprint_of_a_hub_model_covers_its_weights(fake_hub: FakeHub, tmp_path: Path) -> None:
+    model = resolve("org/name", cache_dir=str(tmp_path))
+    lazily = HfKind().fingerprint(model, thorough=False)
+    assert HfKind().fingerprint(Model("hf", checkpoint(tmp_path / "other")), thorough=False) != lazily
+    assert "model.safetensors" in fake_hub.fetched
+
+
+def test_a_hub_model_of_pickles_says_so_and_fetches_none(fake_hub: FakeHub, tmp_path: Path) -> None:
+    del fake_hub.files["model.safetensors"]
+    model = resolve("org/name", cache_dir=str(tmp_path))
+    assert "pickles (pytorch_model.bin)" in HfKind().describe(model)["weights"]
+    with pytest.raises(ModelError, match=r"org/name are pickles \(pytorch_model\.bin\)") as caught:
+        model.payload.tensors()
+    assert "save_pretrained" in str(caught.value.cure)
+    assert fake_hub.fetched == ["config.json"]
+
+
+def test_a_hub_that_is_gone_before_the_weights_come_says_so(
+    fake_hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    model = resolve("org/name", cache_dir=str(tmp_path))
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", "http://127.0.0.1:9/{repo_id}/{revision}/{filename}")
+    assert HfKind().describe(model)["weights"] == "not downloaded"
+    assert HfKind().size(model) is None
+    with pytest.raises(ModelError, match="refused"):
+        model.payload.tensors()
+
+
+def test_a_full_disk_is_not_blamed_on_the_network(fake_hub: FakeHub, tmp_path: Path) -> None:
+    import huggingface_hub
+
+    cache = str(tmp_path / "cache")
+
+    def full(*_: Any, **__: Any) -> str:
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        except OSError as error:
+            raise RuntimeError("the transfer failed") from error
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(OutputError, match="the disk is full") as caught:
+        patch.setattr(huggingface_hub, "snapshot_download", full)
+        resolve("org/name", cache_dir=cache)
+    assert caught.value.where == cache
+    assert "--cache-dir" in str(caught.value.cure)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from drupe.api import ModelError
 from drupe_huggingface.configuration import Configuration
 
 if TYPE_CHECKING:
+    from drupe_huggingface.hub import Snapshot
     from drupe_onnx.expressions import SafetensorsTensor
 
 POINT_AT_A_CHECKPOINT = "point at a folder with config.json, *.safetensors and tokenizer.json, or at a hub id"
@@ -21,23 +22,26 @@ class Checkpoint:
     """A folder with config.json and, by and by, safetensors files and a tokenizer.
 
     config: what config.json says. generation: what generation_config.json says, empty where there is none.
+    snapshot: the hub's revision that the folder is a download of, whose weights may still have to come.
     """
 
     folder: Path
     config: Configuration
     generation: Configuration
+    snapshot: Snapshot | None = None
 
     @classmethod
-    def open(cls, folder: Path) -> Checkpoint:
+    def open(cls, folder: Path, snapshot: Snapshot | None = None) -> Checkpoint:
         """Read the configuration of the checkpoint in `folder`. Raises ModelError for what is not one."""
         path = folder / "config.json"
         if not is_file(path):
-            raise _no_checkpoint(folder)
+            raise no_checkpoint(folder)
         generation = folder / "generation_config.json"
         return cls(
             folder,
             Configuration.read(path),
-            Configuration.read(generation) if generation.is_file() else Configuration(generation, {}),
+            Configuration.read(generation) if is_file(generation) else Configuration(generation, {}),
+            snapshot,
         )
 
     @property
@@ -57,14 +61,17 @@ class Checkpoint:
     def tensors(self) -> Mapping[str, SafetensorsTensor]:
         """Where each tensor lies in the safetensors files. Headers are checked, weights are not read.
 
-        Raises ModelError for files that are broken, missing or pickles.
+        A hub's weights are downloaded first. Raises ModelError for files that are broken, missing or pickles.
         """
         from drupe_onnx.safetensors import open_checkpoint
 
+        self.fetch_weights()
         return open_checkpoint(self.folder)
 
-    def weight_files(self) -> list[Path]:
-        return sorted(self.folder.glob("*.safetensors"))
+    def fetch_weights(self) -> None:
+        """Download the weights of a hub's model, where that has not been done. Raises ModelError, OutputError."""
+        if self.snapshot is not None:
+            self.snapshot.fetch_weights()
 
 
 def is_file(path: Path) -> bool:
@@ -75,7 +82,15 @@ def is_file(path: Path) -> bool:
         return False
 
 
-def _no_checkpoint(folder: Path) -> ModelError:
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder; no, where looking is forbidden."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def no_checkpoint(folder: Path) -> ModelError:
     """What to say of a folder, or of none, that holds no config.json."""
     try:
         names = {path.name for path in folder.iterdir()}

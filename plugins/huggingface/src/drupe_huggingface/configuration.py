@@ -12,6 +12,8 @@ from typing import Any
 from drupe.api import ModelError
 
 DEFAULT_ROPE_THETA = 10_000.0
+LARGEST = 2**31 - 1  # the largest size that a graph's operators count to
+LONGEST_SHOWN = 80  # characters of a wrong value
 DOWNLOAD_AGAIN = "download the checkpoint again; config.json is written by transformers' save_pretrained()"
 
 
@@ -36,6 +38,8 @@ class Configuration(Mapping[str, Any]):
             raise ModelError(
                 f"{path.name} is not JSON: {error.msg} in line {error.lineno}", where=path, cure=DOWNLOAD_AGAIN
             ) from error
+        except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists nested without end
+            raise ModelError(f"{path.name} is no sane JSON: {error}", where=path, cure=DOWNLOAD_AGAIN) from error
         except OSError as error:
             raise ModelError(f"{path.name} cannot be read: {error.strerror}", where=path) from error
         if not isinstance(values, dict):
@@ -58,19 +62,22 @@ class Configuration(Mapping[str, Any]):
             raise ModelError(f"{self.path.name} lacks the key '{key}'", where=self.path, cure=DOWNLOAD_AGAIN)
         return value
 
-    def integer(self, key: str, default: int | None = None) -> int:
-        """A whole number above 0; `default` where it is missing, an error where there is no default."""
+    def integer(self, key: str, default: int | None = None, *, most: int = LARGEST) -> int:
+        """A whole number from 1 to `most`; `default` where it is missing, an error where there is no default."""
         value = self._value(key, default)
-        if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
-            raise self._wrong(key, value, "a whole number above 0")
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= most:
+            raise self._wrong(key, value, f"a whole number from 1 to {most}")
         return value
 
-    def number(self, key: str, default: float | None = None) -> float:
-        """A finite number."""
+    def number(self, key: str, default: float | None = None, *, above: float = -math.inf) -> float:
+        """A finite number, and one above `above`."""
         value = self._value(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise self._wrong(key, value, "a number")
-        return float(value)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not above < value < math.inf:
+            raise self._wrong(key, value, "a number" if above == -math.inf else f"a number above {above:g}")
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise self._wrong(key, value, "a number that a float holds") from error
 
     def flag(self, key: str, default: bool) -> bool:
         value = self._value(key, default)
@@ -138,11 +145,6 @@ class Configuration(Mapping[str, Any]):
             raise ModelError("rotary parameters that differ between layer types are not supported", where=self.path)
         return dict(nested[0])
 
-    def dtype(self) -> str | None:
-        """The element type that the checkpoint was saved in, as its configuration says."""
-        value = self.get("dtype") or self.get("torch_dtype")
-        return str(value).removeprefix("torch.") if value else None
-
     def _value(self, key: str, default: Any) -> Any:
         value = self.get(key)
         if value is not None:
@@ -150,4 +152,6 @@ class Configuration(Mapping[str, Any]):
         return self.require(key) if default is None else default
 
     def _wrong(self, key: str, value: Any, wanted: str) -> ModelError:
-        return ModelError(f"{key} = {json.dumps(value)} in {self.path.name}: {wanted} is wanted", where=self.path)
+        shown = json.dumps(value)
+        shown = shown if len(shown) <= LONGEST_SHOWN else f"{shown[:LONGEST_SHOWN]}..."
+        return ModelError(f"{key} = {shown} in {self.path.name}: {wanted} is wanted", where=self.path)

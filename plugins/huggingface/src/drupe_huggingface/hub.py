@@ -1,39 +1,143 @@
-"""Downloads from the Hugging Face hub, and what to say when there is none."""
+"""Downloads from the Hugging Face hub, small files first, and what to say when there is none."""
 
 from __future__ import annotations
 
+import errno
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from drupe.api import ModelError
+from drupe.api import DrupeError, ModelError, OutputError
 
-WANTED = (
-    "*.json", "*.safetensors", "*.jinja", "*.txt", "tokenizer*", "*.tiktoken", "LICENSE*", "LICENCE*", "NOTICE*",
-)  # fmt: skip
+SMALL = ("*.json", "*.jinja", "*.txt", "tokenizer*", "*.tiktoken", "LICENSE*", "LICENCE*", "NOTICE*")
+WEIGHTS = ("*.safetensors",)
 # Repositories also hold the same weights for other programs; a second copy doubles the download.
 UNWANTED = ("consolidated*.safetensors", "original/*", "onnx/*", "*/*.safetensors", "*.onnx_data")
+PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+INDEX = "model.safetensors.index.json"
 LOCAL_FOLDER = "give a folder that holds the checkpoint instead of its hub id"
+FULL = (errno.ENOSPC, errno.EDQUOT)
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
-def download(repository: str, options: Mapping[str, Any]) -> Path:
-    """The folder of a hub repository's snapshot, downloaded unless the cache has it. Raises ModelError."""
-    from huggingface_hub import errors as hub
+@dataclass(frozen=True)
+class Listing:
+    """What the hub says of the weights of a revision. parameters: None where it does not say."""
+
+    weight_bytes: int
+    parameters: int | None
+    pickles: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One commit of a hub repository. Its small files are in `folder`, its weights come when they are asked for."""
+
+    repository: str
+    folder: Path
+    token: str | None = field(default=None, repr=False)
+    cache_dir: str | None = None
+
+    @property
+    def commit(self) -> str:
+        return self.folder.name
+
+    def has_weights(self) -> bool:
+        """Whether all safetensors files are here, as far as their index tells."""
+        if not (self.folder / INDEX).is_file():
+            return any(self.folder.glob("*.safetensors"))
+        return all((self.folder / name).is_file() for name in _shards(self.folder / INDEX))
+
+    def fetch_weights(self) -> None:
+        """Download what is not here yet. Raises ModelError, also where the repository has pickles only; OutputError."""
+        if self.has_weights():
+            return
+        _download(self.repository, self.commit, self.token, self.cache_dir, WEIGHTS)
+        if not self.has_weights():
+            raise self._without_weights()
+
+    def listing(self) -> Listing:
+        """What the hub has of this revision, in one request. Raises ModelError."""
+        from huggingface_hub import HfApi
+
+        with _explained(self.repository, self.commit, self.cache_dir):
+            info = HfApi(token=self.token).model_info(self.repository, revision=self.commit, files_metadata=True)
+        files = {each.rfilename: each.size or 0 for each in info.siblings or () if "/" not in each.rfilename}
+        counts = getattr(info, "safetensors", None)
+        return Listing(
+            sum(size for name, size in files.items() if _is_weights(name)),
+            counts.total if counts else None,
+            tuple(sorted(name for name in files if name.endswith(PICKLES))),
+        )
+
+    def _without_weights(self) -> ModelError:
+        found = self.listing()
+        if found.weight_bytes:
+            return ModelError(
+                f"the download of {self.repository} is not complete", where=self.folder, cure="run the command again"
+            )
+        return no_safetensors(self.repository, found)
+
+
+def find(repository: str, options: Mapping[str, Any]) -> Snapshot:
+    """A hub repository's revision, its small files downloaded unless the cache has them. Raises ModelError."""
+    token, cache_dir = options.get("token"), options.get("cache_dir")
+    folder = _download(repository, options.get("revision"), token, cache_dir, SMALL)
+    return Snapshot(repository, folder, token, cache_dir)
+
+
+def no_safetensors(repository: str, found: Listing) -> ModelError:
+    """What to say of a repository that has no weights that can be read."""
+    if found.pickles:
+        return ModelError(
+            f"the weights of {repository} are pickles ({found.pickles[0]}), which can run code when they are read; "
+            "they are not read",
+            cure="in transformers, load it and call save_pretrained(FOLDER), or give a --revision with safetensors",
+        )
+    return ModelError(f"the hub repository {repository} has no safetensors files", cure=LOCAL_FOLDER)
+
+
+def _is_weights(name: str) -> bool:
+    return name.endswith(".safetensors") and not name.startswith("consolidated")
+
+
+def _shards(index: Path) -> set[str]:
+    """The files that an index names; none where it is not sound, which its reader says better."""
+    try:
+        return {str(name) for name in json.loads(index.read_bytes())["weight_map"].values()}
+    except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError):
+        return set()
+
+
+def _download(
+    repository: str, revision: str | None, token: str | None, cache_dir: str | None, wanted: tuple[str, ...]
+) -> Path:
     from huggingface_hub import snapshot_download
 
-    revision = options.get("revision")
-    try:
+    with _explained(repository, revision, cache_dir):
         return Path(
             snapshot_download(
                 repository,
                 revision=revision,
-                token=options.get("token"),
-                cache_dir=options.get("cache_dir"),
-                allow_patterns=list(WANTED),
+                token=token,
+                cache_dir=cache_dir,
+                allow_patterns=list(wanted),
                 ignore_patterns=list(UNWANTED),
             )
         )
+
+
+@contextmanager
+def _explained(repository: str, revision: str | None, cache_dir: str | None) -> Iterator[None]:
+    """Turn what the hub's client raises into the error that a user understands."""
+    from huggingface_hub import errors as hub
+
+    try:
+        yield
     except hub.GatedRepoError as error:
         raise ModelError(
             f"the hub repository {repository} asks for its terms to be accepted first",
@@ -51,13 +155,39 @@ def download(repository: str, options: Mapping[str, Any]) -> Path:
         ) from error
     except hub.HFValidationError as error:
         raise ModelError(f"'{repository}' is not a hub id: {error}", cure=LOCAL_FOLDER) from error
-    except (hub.HfHubHTTPError, hub.LocalEntryNotFoundError, OSError) as error:
-        raise _unreachable(repository, error) from error
     except Exception as error:
-        # The transport's own errors are not OSErrors, and versions of the hub's client differ in which library it is.
-        if type(error).__module__.startswith(("httpx", "httpcore", "requests", "urllib3")):
-            raise _unreachable(repository, error) from error
-        raise
+        explained = _disk_error(error, cache_dir) or _transport_error(error, repository)
+        if explained is None:
+            raise
+        raise explained from error
+
+
+def _disk_error(error: BaseException, cache_dir: str | None) -> DrupeError | None:
+    """What the disk refused, also where a library wrapped it, or where Rust says it in words only."""
+    from huggingface_hub import constants
+
+    where = cache_dir or constants.HF_HUB_CACHE
+    each: BaseException | None = error
+    while each is not None:
+        number = each.errno if isinstance(each, OSError) else None
+        if number in FULL or "No space left on device" in str(each):
+            return OutputError(
+                "the disk is full", where=where, cure="free some room, or name a folder on another disk: --cache-dir"
+            )
+        if number in FORBIDDEN and isinstance(each, OSError) and each.filename:
+            return OutputError("no permission to write there", where=where, cure="name another folder: --cache-dir")
+        each = each.__cause__
+    return None
+
+
+def _transport_error(error: BaseException, repository: str) -> ModelError | None:
+    """The hub out of reach. The transport's own errors are no OSErrors, and which library it is differs by version."""
+    from huggingface_hub import errors as hub
+
+    transport = type(error).__module__.startswith(("httpx", "httpcore", "requests", "urllib3"))
+    if transport or isinstance(error, hub.HfHubHTTPError | hub.LocalEntryNotFoundError | OSError):
+        return _unreachable(repository, error)
+    return None
 
 
 def _unreachable(repository: str, error: BaseException) -> ModelError:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import shutil
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from drupe.api import Context, Estimate, Model, ModelError, ModelKind, OutputError, file_digest
+from drupe.api import Context, DrupeError, Estimate, Model, ModelError, ModelKind, OutputError, file_digest
 from drupe_huggingface.checkpoint import Checkpoint
+from drupe_huggingface.summary import summary
 from drupe_huggingface.tokenizer import CARRIED_PATTERNS
+
+if TYPE_CHECKING:
+    from drupe_huggingface.hub import Snapshot
 
 PARTS = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "*.tiktoken", *CARRIED_PATTERNS)
 CHUNK = 8 << 20
@@ -28,12 +31,14 @@ class HfKind(ModelKind):
 
     def save(self, model: Model, folder: Path, context: Context) -> Mapping[str, str]:
         """Copy the checkpoint's files, those that links lead to as well, in chunks."""
+        _complete(model)
         sources = {path.relative_to(model.location).as_posix(): path for path in _files(model.location)}
         with context.progress.task("copying", sum(path.stat().st_size for path in sources.values())):
             return {name: _copy(source, folder / name, context) for name, source in sources.items()}
 
     def fingerprint(self, model: Model, thorough: bool = True) -> str:
         """Of every byte; without `thorough`, of the weights only the headers and some of the bytes."""
+        _complete(model)
         digest = hashlib.sha256()
         for path in _files(model.location):
             sampled = path.suffix == ".safetensors" and not thorough
@@ -46,7 +51,8 @@ class HfKind(ModelKind):
         config = checkpoint.config
         heads, hidden = config.get("num_attention_heads"), config.get("hidden_size")
         kv_heads = config.get("num_key_value_heads") or heads
-        head_dim = config.get("head_dim") or (hidden // heads if hidden and heads else None)
+        divisible = isinstance(heads, int) and isinstance(hidden, int) and heads
+        head_dim = config.get("head_dim") or (hidden // heads if divisible else "unknown size")
         tied = config.get("tie_word_embeddings")
         facts = {
             "architecture": ", ".join(checkpoint.architectures) or checkpoint.model_type,
@@ -57,31 +63,61 @@ class HfKind(ModelKind):
             "vocabulary": config.get("vocab_size"),
             "context length": config.get("max_position_embeddings"),
             "tied embeddings": None if tied is None else "yes" if tied else "no",
-            **self._weights(checkpoint),
+            **_weights(checkpoint),
         }
         return {label: str(value) for label, value in facts.items() if value is not None}
 
+    def size(self, model: Model) -> int | None:
+        """Bytes of the checkpoint's files, those of a hub's that are not here yet included."""
+        here = sum(path.stat().st_size for path in _files(model.location))
+        snapshot = self.load(model).payload.snapshot
+        if snapshot is None or snapshot.has_weights():
+            return here
+        try:
+            return here + int(snapshot.listing().weight_bytes)
+        except DrupeError:
+            return None
+
     def estimate(self, model: Model, context: Context) -> Estimate:
+        _complete(model)
         size = sum(path.stat().st_size for path in _files(model.location))
         return Estimate(output_bytes=size, read_bytes=size, peak_bytes=CHUNK, work=0)
 
-    @staticmethod
-    def _weights(checkpoint: Checkpoint) -> Mapping[str, str]:
-        """Parameters, bytes and element types, from the headers of the safetensors files."""
+
+def _complete(model: Model) -> None:
+    """Have the weights here, of a hub's model too."""
+    if model.payload is not None:
+        model.payload.fetch_weights()
+
+
+def _weights(checkpoint: Checkpoint) -> Mapping[str, str]:
+    """Parameters, bytes and element types; nothing is downloaded for it."""
+    snapshot = checkpoint.snapshot
+    if snapshot is not None and not snapshot.has_weights():
+        return _weights_on_the_hub(snapshot)
+    found = summary(checkpoint.folder)
+    if found is None:
         try:
-            tensors = checkpoint.tensors()
+            checkpoint.tensors()
         except ModelError as error:
             return {"weights": error.what}
-        elements: Counter[str] = Counter()
-        size = 0
-        for tensor in tensors.values():
-            count = math.prod(tensor.shape)
-            elements[tensor.dtype.name.lower()] += count
-            size += int(count * tensor.dtype.itemsize)
-        return {
-            "parameters": f"{sum(elements.values()):,}",
-            "weights": f"{size:,} bytes of {', '.join(name for name, _ in elements.most_common())}",
-        }
+        return {}
+    types = ", ".join(name for name, _ in found.elements.most_common())
+    return {"parameters": f"{found.elements.total():,}", "weights": f"{found.bytes:,} bytes of {types}"}
+
+
+def _weights_on_the_hub(snapshot: Snapshot) -> Mapping[str, str]:
+    """What one request to the hub tells of weights that were not downloaded."""
+    from drupe_huggingface.hub import no_safetensors
+
+    try:
+        found = snapshot.listing()
+    except DrupeError:
+        return {"weights": "not downloaded"}
+    if not found.weight_bytes:
+        return {"weights": no_safetensors(snapshot.repository, found).what}
+    parameters = {"parameters": f"{found.parameters:,}"} if found.parameters else {}
+    return {**parameters, "weights": f"{found.weight_bytes:,} bytes on the hub, not downloaded"}
 
 
 def _files(folder: Path) -> list[Path]:

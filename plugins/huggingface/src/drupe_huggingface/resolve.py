@@ -6,10 +6,13 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from drupe.api import Model, ModelError
-from drupe_huggingface.checkpoint import POINT_AT_A_CHECKPOINT, Checkpoint, is_file
+from drupe_huggingface.checkpoint import POINT_AT_A_CHECKPOINT, Checkpoint, is_file, is_folder, no_checkpoint
+
+if TYPE_CHECKING:
+    from drupe_huggingface.hub import Snapshot
 
 HUB_ID = re.compile(r"[A-Za-z0-9_][\w.-]*(/[\w.-]+)?", re.ASCII)
 
@@ -23,9 +26,10 @@ def resolve(reference: str, options: Mapping[str, Any]) -> Model | None:
     path = _path(reference)
     if is_file(path / "model.onnx") or is_file(path) or "://" in reference:
         return None
-    if not path.is_dir():
-        path = _download(reference, options)
-    return Model("hf", path, payload=Checkpoint.open(path))
+    if is_folder(path):
+        return Model("hf", path, payload=Checkpoint.open(path))
+    snapshot = _on_the_hub(reference, path, options)
+    return Model("hf", snapshot.folder, payload=Checkpoint.open(snapshot.folder, snapshot))
 
 
 def _path(reference: str) -> Path:
@@ -37,14 +41,14 @@ def _path(reference: str) -> Path:
         return Path(reference)
 
 
-def _download(reference: str, options: Mapping[str, Any]) -> Path:
+def _on_the_hub(reference: str, path: Path, options: Mapping[str, Any]) -> Snapshot:
     if looks_like_a_path(reference):
-        raise ModelError(f"there is no folder {reference}", cure=POINT_AT_A_CHECKPOINT)
+        raise no_checkpoint(path)
     if not HUB_ID.fullmatch(reference) or "--" in reference or ".." in reference:
         raise ModelError(f"'{reference}' is neither a folder nor a hub id", cure=POINT_AT_A_CHECKPOINT)
-    from drupe_huggingface.hub import download
+    from drupe_huggingface.hub import find
 
-    return download(reference, options)
+    return find(reference, options)
 
 
 def looks_like_a_path(reference: str) -> bool:
@@ -54,4 +58,4 @@ def looks_like_a_path(reference: str) -> bool:
     separators = [separator for separator in (os.sep, os.altsep) if separator]
     if reference.endswith(tuple(separators)) or "\\" in reference or reference.count("/") > 1:
         return True
-    return any(separator in reference for separator in separators) and Path(reference).parent.is_dir()
+    return any(separator in reference for separator in separators) and is_folder(Path(reference).parent)
