@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -26,6 +27,7 @@ from drupe_onnx import (
     MaterializedTooMuch,
     OnnxKind,
     OnnxPackage,
+    Reshape,
     Transpose,
     expression_of,
     initializer,
@@ -33,7 +35,8 @@ from drupe_onnx import (
     read_header,
     weights,
 )
-from drupe_onnx.checking import operator_uses
+from drupe_onnx.checking import element_name, operator_uses
+from drupe_onnx.outline import ELEMENTS, Malformed, outline_of, read_outline
 from drupe_onnx.package import initializers_of
 from drupe_onnx.plugin import drupe_resolve_model
 
@@ -293,6 +296,160 @@ def test_facts_found_by_a_glance_are_those_found_by_loading(model, out, make_con
     assert dict(found.facts) == {"weights": "quantized", "logits": "last", "packaged": "yes"}
     assert dict(KIND.load(Model("onnx", out)).facts) == dict(found.facts)
     assert KIND.describe(found)["quantization"] == "4 bits in blocks of 32 (1 matrix)"
+
+
+@pytest.mark.parametrize("reference", ["x" * 300, "x" * 300 + ".onnx", "a\0b.onnx", "x" * 300 + "/model.onnx"])
+def test_a_reference_that_can_be_no_file_is_nobody_s(reference):
+    assert drupe_resolve_model(reference, {}) is None
+
+
+def test_a_folder_that_may_not_be_looked_into_is_nobody_s(monkeypatch, out):
+    def refuse(path, **options):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    monkeypatch.setattr(Path, "is_dir", refuse)
+    assert drupe_resolve_model(str(out / "below"), {}) is None
+
+
+@pytest.mark.parametrize("content", [b"", b"\0", b"no graph at all", b"\xff" * 100])
+def test_what_is_no_graph_is_refused_when_it_is_found(out, content):
+    (out / "model.onnx").write_bytes(content)
+    with pytest.raises(ModelError, match=r"'model.onnx' is not an ONNX graph"):
+        drupe_resolve_model(str(out), {})
+
+
+def nested_model() -> onnx.ModelProto:
+    """A quantized node and a last-token node in a branch, and weights whose bytes and names say what is not so."""
+    inner = helper.make_node("MatMulNBits", ["x", "w"], ["o"], domain="com.microsoft", K=64, bits=4, block_size=32)
+    entry = inner.metadata_props.add()
+    entry.key, entry.value = "drupe.role", "last-token"
+    branch = helper.make_graph([inner], "b", [], [helper.make_tensor_value_info("o", TensorProto.FLOAT, None)])
+    outer = helper.make_node("If", ["c"], ["y"], then_branch=branch, else_branch=branch)
+    held = TensorProto(
+        name="w", data_type=TensorProto.UINT8, dims=[2, 1 << 19], raw_data=b"GatherBlockQuantized\x0a" * 8
+    )
+    graph = helper.make_graph(
+        [outer], "g", [], [], [held, numpy_helper.from_array(np.zeros(3, np.float32), "last-token")]
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    helper.set_model_props(model, {"drupe.float_matrices": json.dumps(["a", "b", "c", "d"]), "key": "value"})
+    return model
+
+
+def test_an_outline_is_what_onnx_reads():
+    model = nested_model()
+    outline = outline_of(model.SerializeToString())
+    assert sorted(node.operator for node in outline.nodes) == ["If", "MatMulNBits", "MatMulNBits"]
+    (node, _) = (node for node in outline.nodes if node.integers)
+    assert (node.integers, node.metadata) == ({"K": 64, "bits": 4, "block_size": 32}, {"drupe.role": "last-token"})
+    assert [(weight.name, weight.element, weight.shape, weight.external) for weight in outline.weights] == [
+        (tensor.name, tensor.data_type, tuple(tensor.dims), {}) for tensor in model.graph.initializer
+    ]
+    assert outline.metadata == {entry.key: entry.value for entry in model.metadata_props}
+
+
+def test_an_outline_of_broken_bytes_is_malformed_or_an_outline():
+    whole = nested_model().SerializeToString()
+    rng = np.random.default_rng(0)
+    for cut in range(1, len(whole), 7):
+        with pytest.raises(Malformed):
+            outline_of(whole[:-cut])
+    for _ in range(500):
+        broken = bytearray(whole)
+        broken[rng.integers(len(broken))] = rng.integers(256)
+        with contextlib.suppress(Malformed):
+            outline_of(bytes(broken))
+
+
+def test_facts_come_from_nodes_and_not_from_bytes_that_look_like_them(out):
+    model = nested_model()
+    del model.graph.node[:]
+    model.graph.node.append(helper.make_node("Identity", ["QMoE"], ["last-token"], "MatMulNBits"))
+    onnx.save(model, out / "model.onnx")
+    assert dict(drupe_resolve_model(str(out), {}).facts) == {"weights": "float", "logits": "all", "packaged": "no"}
+    onnx.save(nested_model(), out / "model.onnx")
+    found = drupe_resolve_model(str(out), {})
+    assert dict(found.facts) == {"weights": "quantized", "logits": "last", "packaged": "no"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a hole in a file may take room on the disk")
+def test_weights_in_the_graph_are_stepped_over(out):
+    """A graph with a tensor of 16 GiB, which is a hole in the file."""
+    tail = nested_model().SerializeToString()
+    with (out / "model.onnx").open("wb") as file:
+        size = 1 << 34
+        tensor = b"\x4a" + varint(size)
+        file.write(b"\x3a" + varint(len(tensor) + size + 1 + len(varint(len(tensor) + size))))
+        file.write(b"\x2a" + varint(len(tensor) + size) + tensor)
+        file.seek(size, os.SEEK_CUR)
+        file.write(tail)
+    outline = read_outline(out / "model.onnx")
+    assert len(outline.weights) == 3
+    assert len(outline.nodes) == 3
+
+
+def varint(value: int) -> bytes:
+    return bytes([value & 0x7F | 0x80]) + varint(value >> 7) if value > 0x7F else bytes([value])
+
+
+def test_the_names_and_sizes_of_element_types_are_those_of_onnx_ir():
+    known = {int(each): each for each in ir.DataType if each != ir.DataType.UNDEFINED}
+    assert ELEMENTS.keys() >= known.keys() - {number for number in known if number > 28}
+    for number, (name, bits) in ELEMENTS.items():
+        if number in known:
+            assert name in (known[number].name.lower(), "float32", "float64")
+            assert element_name(known[number]) == name
+            assert known[number] == ir.DataType.STRING or bits == known[number].bitwidth
+
+
+def test_a_package_is_described_alike_from_its_folder_and_from_memory_without_a_library(model, out, make_context):
+    weight = expression_of(model.payload.components["model"].graph.initializers["big"])
+    model.payload.components["model"].graph.register_initializer(initializer("tied", Reshape(weight, (96, 40))))
+    model.payload.components["model"].metadata_props["drupe.float_matrices"] = json.dumps(["a", "b", "c", "d"])
+    KIND.save(model, out, make_context())
+    in_memory = KIND.describe(model.but(location=out))
+    assert KIND.describe(Model("onnx", out)) == in_memory
+    assert in_memory["left in float"] == "4 matrices: a, b, c and 1 more"
+    assert in_memory["architecture"] == "llama, 2 layers, 8 wide"
+    assert in_memory["operators"] == "3"
+    script = textwrap.dedent("""
+        import sys
+        from pathlib import Path
+        from drupe_onnx.plugin import drupe_resolve_model
+        from drupe_onnx.kind import OnnxKind
+        model = drupe_resolve_model(sys.argv[1], {})
+        assert OnnxKind().describe(model)["context length"] == "2,048 tokens"
+        assert OnnxKind().size(model) == int(sys.argv[2])
+        print([m for m in ("numpy", "onnx", "onnx_ir", "ml_dtypes", "google.protobuf") if m in sys.modules])
+    """)
+    arguments = [sys.executable, "-c", script, str(out), str(bytes_in(out))]
+    assert subprocess.run(arguments, capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_bytes_that_weights_share_count_once(make_context, out, make_package):
+    values = np.ones((500, 1000), np.float32)
+    shared = {"table": Array(values), "head": Reshape(Array(values), (1000, 500)), "other": Array(values + 1)}
+    KIND.save(Model("onnx", Path("nowhere"), payload=make_package(shared)), out, make_context())
+    assert KIND.describe(Model("onnx", out))["weights"] == "4.0 MB (float32 4.0 MB)"
+
+
+def test_a_package_that_lacks_its_data_is_not_described(out):
+    save_with_onnx(out).unlink()
+    with pytest.raises(ModelError, match=r"data file 'weights.bin' of 'model.onnx' is missing"):
+        KIND.describe(Model("onnx", out))
+
+
+def test_the_size_is_that_of_all_that_belongs_to_the_model(out, tmp_path):
+    data = save_with_onnx(out)
+    (out / "drupe.json").write_text("{}")
+    (out / "tokenizer.json").write_text("{} ")
+    graph = (out / "model.onnx").stat().st_size
+    assert KIND.size(Model("onnx", out)) == graph + 16384 + 2 + 3
+    assert KIND.size(Model("onnx", out / "model.onnx")) == graph + 16384
+    data.unlink()
+    assert KIND.size(Model("onnx", out)) is None
+    assert KIND.size(Model("onnx", tmp_path / "nowhere")) is None
 
 
 # Checking

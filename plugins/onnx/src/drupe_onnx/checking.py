@@ -7,13 +7,12 @@ from typing import Any
 
 from drupe.api import OperatorUse, Target
 from drupe_onnx import ir
-
-_NAMES = {ir.DataType.FLOAT: "float32", ir.DataType.DOUBLE: "float64"}
+from drupe_onnx.outline import ELEMENTS
 
 
 def element_name(dtype: ir.DataType) -> str:
     """The name of an element type in capability tables: "float32", "bfloat16", "int4", "bool", "float8e4m3fn"."""
-    return _NAMES.get(dtype) or dtype.name.lower()
+    return ELEMENTS[int(dtype)][0] if int(dtype) in ELEMENTS else dtype.name.lower()
 
 
 def problems(model: ir.Model, target: Target) -> list[str]:

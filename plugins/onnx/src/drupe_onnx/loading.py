@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 from drupe.api import ModelError
 from drupe_onnx import ir
+from drupe_onnx.describing import data_file, files_beside, graph_files
 from drupe_onnx.expressions import ExternalTensor
+from drupe_onnx.outline import AGAIN
 from drupe_onnx.package import OnnxPackage, graphs_of, initializers_of
 from drupe_onnx.weights import LazyWeight
-
-GRAPH = "model.onnx"
-RECORD = "drupe.json"
-_AGAIN = "fetch the model again, with its external data"
 
 
 def load_package(location: Path) -> OnnxPackage:
@@ -24,23 +22,11 @@ def load_package(location: Path) -> OnnxPackage:
     """
     if location.is_file():
         return OnnxPackage({"model": _load_graph(location)[0]})
-    if not (location / GRAPH).is_file():
-        raise ModelError(f"there is no {GRAPH}", where=location, cure=f"a folder that holds {GRAPH}")
     components, data = {}, set()
-    for path in sorted(location.glob("*.onnx"), key=lambda path: (path.name != GRAPH, path.name)):
+    for path in graph_files(location):
         components[path.stem], its_data = _load_graph(path)
         data |= its_data
-    return OnnxPackage(components, dict(_files_beside(location, data)))
-
-
-def _files_beside(folder: Path, data: set[Path]) -> Iterator[tuple[str, Path]]:
-    """What goes with the graphs: all but them, their data, and the record of how they were made."""
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        hidden = any(part.startswith(".") for part in name.split("/"))
-        graph = path.parent == folder and path.suffix == ".onnx"
-        if path.is_file() and not (hidden or graph or name == RECORD or path in data):
-            yield name, path
+    return OnnxPackage(components, dict(files_beside(location, data)))
 
 
 def _load_graph(path: Path) -> tuple[ir.Model, set[Path]]:
@@ -50,9 +36,9 @@ def _load_graph(path: Path) -> tuple[ir.Model, set[Path]]:
     except OSError as error:
         raise ModelError(f"cannot read '{path.name}': {error.strerror or error}", where=path) from error
     except Exception as error:  # protobuf's and onnx_ir's, for bytes that are no graph
-        raise ModelError(f"'{path.name}' is not a sound ONNX graph", where=path, cure=_AGAIN) from error
+        raise ModelError(f"'{path.name}' is not a sound ONNX graph", where=path, cure=AGAIN) from error
     if not (model.opset_imports or len(model.graph)):
-        raise ModelError(f"'{path.name}' is not an ONNX graph", where=path, cure=_AGAIN)
+        raise ModelError(f"'{path.name}' is not an ONNX graph", where=path, cure=AGAIN)
     data = set()
     for value in initializers_of(model):
         if isinstance(value.const_value, ir.ExternalTensor):
@@ -65,44 +51,11 @@ def _load_graph(path: Path) -> tuple[ir.Model, set[Path]]:
 
 def _checked(path: Path, tensor: ir.ExternalTensor) -> ExternalTensor:
     """The place of a tensor's bytes, after making sure that they are there."""
-    data = _inside(path, tensor)
-    source = ExternalTensor(data, tensor.dtype, tuple(int(each) for each in tensor.shape.numpy()), tensor.offset or 0)
-    try:
-        size = data.stat().st_size
-    except OSError as error:
-        raise ModelError(
-            f"the data file '{tensor.location}' of '{path.name}' is missing", where=data, cure=_AGAIN
-        ) from error
-    if tensor.length not in (None, 0, source.nbytes):
-        raise ModelError(
-            f"the tensor '{tensor.name}' needs {source.nbytes} bytes, and its graph gives it {tensor.length}",
-            where=path,
-            cure=_AGAIN,
-        )
-    if source.offset < 0 or source.offset + source.nbytes > size:
-        raise ModelError(
-            f"the tensor '{tensor.name}' ends at byte {source.offset + source.nbytes} of '{tensor.location}', "
-            f"which has {size}",
-            where=data,
-            cure=_AGAIN,
-        )
-    return source
-
-
-def _inside(path: Path, tensor: ir.ExternalTensor) -> Path:
-    """The data file by name: a graph from elsewhere must not make us read what is not part of the model.
-
-    Where the name itself is a link, as in the hub's cache, it is followed.
-    """
+    shape = tuple(int(each) for each in tensor.shape.numpy())
     location = os.fspath(tensor.location)
-    data = Path(os.path.normpath(path.parent / location))  # by name only: resolve() would follow the hub's links
-    if Path(location).is_absolute() or not data.is_relative_to(os.path.normpath(path.parent)):
-        raise ModelError(
-            f"the tensor '{tensor.name}' lies outside the folder of its graph, at '{location}'",
-            where=path,
-            cure="put the data file beside the graph, and save the graph with its name alone",
-        )
-    return data
+    wanted = ExternalTensor(path, tensor.dtype, shape, tensor.offset or 0)
+    data = data_file(path, tensor.name or "", location, wanted.offset, wanted.nbytes, tensor.length)
+    return dataclasses.replace(wanted, path=data)
 
 
 def _refuse_external_attributes(path: Path, model: ir.Model) -> None:

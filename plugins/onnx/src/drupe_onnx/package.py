@@ -6,10 +6,16 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from drupe_onnx import ir
+from drupe.api import ModelError
+
+if TYPE_CHECKING:
+    from drupe_onnx import ir
 
 DECODER_KEY = "drupe.decoder"
+FLOAT_MATRICES = "drupe.float_matrices"
+"""The key of a model's metadata that lists, as JSON, the weights that a quantizer has left as they were."""
 ROLE = "drupe.role"
 """The key of a node's metadata that says what the node does."""
 LAST_TOKEN = "last-token"
@@ -57,16 +63,22 @@ class OnnxPackage:
     def decoder(self) -> DecoderDescription | None:
         """The description in the metadata of "model", where it is a decoder."""
         text = self.components["model"].metadata_props.get(DECODER_KEY) if "model" in self.components else None
-        if text is None:
-            return None
-        document = json.loads(text)
-        known = {each.name for each in fields(DecoderDescription)}
-        values = {name: value for name, value in document.items() if name in known}
-        return DecoderDescription(**{**values, "eos": tuple(values.get("eos", ()))})
+        return None if text is None else decoder_from(text)
 
     @decoder.setter
     def decoder(self, description: DecoderDescription) -> None:
         self.components["model"].metadata_props[DECODER_KEY] = json.dumps(asdict(description))
+
+
+def decoder_from(text: str) -> DecoderDescription:
+    """The description in a graph's metadata; what a later version has added to it is left out."""
+    try:
+        document = json.loads(text)
+        known = {each.name for each in fields(DecoderDescription)}
+        values = {name: value for name, value in document.items() if name in known}
+        return DecoderDescription(**{**values, "eos": tuple(values.get("eos", ()))})
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ModelError(f"the graph's description of its decoder ({DECODER_KEY}) is broken") from error
 
 
 def graphs_of(model: ir.Model) -> Iterator[ir.Graph]:

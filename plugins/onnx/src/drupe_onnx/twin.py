@@ -8,10 +8,10 @@ from pathlib import Path
 
 from drupe.api import Model
 from drupe_onnx import ir
+from drupe_onnx.describing import GRAPH
 from drupe_onnx.expressions import ExternalTensor
 from drupe_onnx.kind import OnnxKind
 from drupe_onnx.layout import reference, serialized
-from drupe_onnx.loading import GRAPH
 from drupe_onnx.package import LAST_TOKEN, ROLE, OnnxPackage, initializers_of
 from drupe_onnx.weights import expression_of
 
