@@ -20,6 +20,7 @@ UNWANTED = ("consolidated*.safetensors", "original/*", "onnx/*", "*/*.safetensor
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 INDEX = "model.safetensors.index.json"
 LOCAL_FOLDER = "give a folder that holds the checkpoint instead of its hub id"
+TIMEOUT = 10.0  # seconds for a request that only lists
 FULL = (errno.ENOSPC, errno.EDQUOT)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -65,7 +66,9 @@ class Snapshot:
         from huggingface_hub import HfApi
 
         with _explained(self.repository, self.commit, self.cache_dir):
-            info = HfApi(token=self.token).model_info(self.repository, revision=self.commit, files_metadata=True)
+            info = HfApi(token=self.token).model_info(
+                self.repository, revision=self.commit, files_metadata=True, timeout=TIMEOUT
+            )
         files = {each.rfilename: each.size or 0 for each in info.siblings or () if "/" not in each.rfilename}
         counts = getattr(info, "safetensors", None)
         return Listing(

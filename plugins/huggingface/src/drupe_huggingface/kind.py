@@ -6,7 +6,7 @@ import hashlib
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from drupe.api import Context, DrupeError, Estimate, Model, ModelError, ModelKind, OutputError, file_digest
 from drupe_huggingface.checkpoint import Checkpoint
@@ -51,8 +51,7 @@ class HfKind(ModelKind):
         config = checkpoint.config
         heads, hidden = config.get("num_attention_heads"), config.get("hidden_size")
         kv_heads = config.get("num_key_value_heads") or heads
-        divisible = isinstance(heads, int) and isinstance(hidden, int) and heads
-        head_dim = config.get("head_dim") or (hidden // heads if divisible else "unknown size")
+        head_dim = config.get("head_dim") or _quotient(hidden, heads)
         tied = config.get("tie_word_embeddings")
         facts = {
             "architecture": ", ".join(checkpoint.architectures) or checkpoint.model_type,
@@ -82,6 +81,11 @@ class HfKind(ModelKind):
         _complete(model)
         size = sum(path.stat().st_size for path in _files(model.location))
         return Estimate(output_bytes=size, read_bytes=size, peak_bytes=CHUNK, work=0)
+
+
+def _quotient(dividend: Any, divisor: Any) -> int | str:
+    """Of two values as config.json has them, which may be anything."""
+    return dividend // divisor if isinstance(dividend, int) and isinstance(divisor, int) and divisor else "unknown size"
 
 
 def _complete(model: Model) -> None:
