@@ -176,12 +176,25 @@ def test_no_weight_is_read_to_build_a_graph(tmp_path: Path, cpu: Target, monkeyp
 
 def test_neither_torch_nor_transformers_nor_onnxruntime_is_imported() -> None:
     code = (
-        "import sys, drupe_model_builder.build_decoder, drupe_huggingface.kind; "
+        "import sys, drupe_model_builder.build_decoder, drupe_model_builder.decoder, drupe_huggingface.kind; "
         "print([name for name in ('torch', 'transformers', 'onnxruntime', 'onnx_ir.passes.common', 'huggingface_hub') "
         "if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_neither_numpy_nor_onnx_ir_is_imported_to_describe_and_refuse(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path)
+    code = (
+        "import sys; from pathlib import Path; from drupe.api import Model; "
+        "from drupe_huggingface.kind import HfKind; from drupe_model_builder.build_decoder import BuildDecoder; "
+        f"model = HfKind().load(Model('hf', Path({str(folder)!r}))); "
+        "print(BuildDecoder().refusal(model), 'parameters' in HfKind().describe(model), "
+        "[name for name in ('numpy', 'onnx_ir', 'huggingface_hub') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "None True []"
 
 
 def test_entry_modules_are_light() -> None:

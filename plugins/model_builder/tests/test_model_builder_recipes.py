@@ -147,6 +147,12 @@ def test_tables_of_sines_and_cosines_agree_with_transformers_far_out(rope: dict[
         ({"tie_word_embeddings": "yes"}, "tie_word_embeddings"),
         ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "'gptq'"),
         ({"architectures": ["LlamaForSequenceClassification"]}, "LlamaForSequenceClassification"),
+        ({"num_hidden_layers": 10**19}, "num_hidden_layers = 10000000000000000000 .* to 10000"),
+        ({"head_dim": 10**19}, "head_dim = 10000000000000000000 .* to 2147483647"),
+        ({"head_dim": 1 << 30}, "head_dim = 1073741824"),
+        ({"num_attention_heads": 512}, "head_dim = 0"),
+        ({"vocab_size": 1 << 40}, "vocab_size"),
+        ({"model_type": "granite", "logits_scaling": 0}, "logits_scaling = 0"),
     ],
 )
 def test_a_setting_that_is_not_supported_is_refused_by_name(
@@ -156,9 +162,38 @@ def test_a_setting_that_is_not_supported_is_refused_by_name(
         recipe(tmp_path, **{"model_type": "llama", **REQUIRED, **changed})
 
 
+@pytest.mark.parametrize(
+    ("rope", "named"),
+    [
+        ({"rope_type": "default", "rope_theta": 0}, "rope_theta = 0"),
+        ({"rope_type": "default", "rope_theta": 1}, "rope_theta = 1"),
+        ({"rope_type": "default", "rope_theta": "big"}, "rope_theta"),
+        ({"rope_type": "default", "rope_theta": 1e300}, "no usable frequencies.*1e\\+300"),
+        ({"rope_type": "linear", "factor": 0}, "factor = 0"),
+        ({"rope_type": "llama3", **LLAMA3, "factor": 0}, "factor = 0"),
+        ({"rope_type": "llama3", **LLAMA3, "low_freq_factor": 0}, "low_freq_factor = 0"),
+        ({"rope_type": "llama3", **LLAMA3, "high_freq_factor": 1.0}, "high_freq_factor = 1"),
+        ({"rope_type": "yarn", "factor": -4.0}, "factor = -4"),
+        ({"rope_type": "yarn", "factor": 4.0, "rope_theta": 1}, "rope_theta = 1"),
+        ({"rope_type": "yarn", "factor": 4.0, "beta_fast": "32"}, "beta_fast"),
+        ({"rope_type": "yarn", "factor": 4.0, "beta_slow": 1e308}, "no usable frequencies"),
+        ({"rope_type": "yarn", "factor": 4.0, "mscale": "1", "mscale_all_dim": 1.0}, "mscale"),
+        ({"rope_type": "yarn", "factor": 4.0, "attention_factor": "one"}, "attention_factor"),
+    ],
+)
+def test_rotary_numbers_that_cannot_be_computed_with_are_refused_by_name(
+    rope: dict[str, Any], named: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match=named) as caught:
+        recipe(tmp_path, model_type="llama", rope_parameters=rope, **REQUIRED)
+    assert caught.value.where == str(tmp_path / "config.json")
+
+
 def test_an_unknown_architecture_gets_near_ones(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"'Qwen3MoeForCausalLM'.*near ones that are: qwen3") as caught:
         recipe(tmp_path, model_type="qwen3_moe", architectures=["Qwen3MoeForCausalLM"], **REQUIRED)
-    assert "plugin" in str(caught.value.cure)
-    with pytest.raises(ModelError, match=r"'whisper'.*supported are: granite, llama"):
+    assert "plugin with a pass from kind hf to kind onnx" in str(caught.value.cure)
+    assert "none is known yet" in str(caught.value.cure)
+    with pytest.raises(ModelError, match=r"'whisper'.*supported are: granite, llama") as caught:
         recipe(tmp_path, model_type="whisper", **REQUIRED)
+    assert "none is known" not in str(caught.value.cure)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from drupe.api import Context, Model, ModelError, Pass, PassConfig, Shape
 from drupe_huggingface import Checkpoint
 from drupe_huggingface.tokenizer import package_files
 from drupe_model_builder.architectures import recipe_for
-from drupe_model_builder.checks import weights_of
-from drupe_model_builder.decoder import build
-from drupe_model_builder.graph import GraphBuilder
-from drupe_model_builder.precision import choose
 from drupe_model_builder.recipe import DecoderRecipe
-from drupe_onnx import DecoderDescription, OnnxPackage
-from drupe_onnx.checking import element_name
+
+if TYPE_CHECKING:
+    from drupe_onnx import DecoderDescription
 
 FloatType = Literal["float32", "float16", "bfloat16"]
 
@@ -42,6 +39,7 @@ class BuildDecoder(Pass):
     ensures = Shape("onnx", {"weights": "float", "packaged": "no"})
 
     def refusal(self, model: Model) -> str | None:
+        """From config.json alone; what builds graphs, and numpy with it, is imported by `run`."""
         try:
             recipe_for(model.payload or Checkpoint.open(model.location))
         except ModelError as error:
@@ -49,14 +47,22 @@ class BuildDecoder(Pass):
         return None
 
     def run(self, model: Model, config: Any, context: Context) -> Model:
+        from drupe_model_builder.checks import weights_of
+        from drupe_model_builder.decoder import build
+        from drupe_model_builder.graph import GraphBuilder
+        from drupe_model_builder.precision import choose
+        from drupe_onnx import OnnxPackage
+        from drupe_onnx.checking import element_name
+
         checkpoint: Checkpoint = model.payload or Checkpoint.open(model.location)
         recipe = recipe_for(checkpoint)
         precision = choose(config.weights, config.activations, context.target)
+        files = dict(package_files(checkpoint.folder))  # before the weights, which may have to be downloaded
         weights = weights_of(checkpoint, recipe)
         graph = GraphBuilder(weights, precision, context.target.capabilities)
         package = OnnxPackage(
             components={"model": build(graph, recipe, all_logits=config.all_logits)},
-            files=dict(package_files(checkpoint.folder)),
+            files=files,
         )
         package.decoder = describe(checkpoint, recipe, element_name(graph.dtype))
         facts = {"weights": "float", "logits": "all" if config.all_logits else "last", "packaged": "no"}
@@ -65,6 +71,8 @@ class BuildDecoder(Pass):
 
 def describe(checkpoint: Checkpoint, recipe: DecoderRecipe, activations: str) -> DecoderDescription:
     """What later passes and runtimes ask about the decoder."""
+    from drupe_onnx import DecoderDescription
+
     return DecoderDescription(
         model_type=recipe.model_type,
         hidden_size=recipe.hidden_size,

@@ -7,8 +7,10 @@ from typing import Any
 from drupe.api import ModelError
 from drupe_huggingface import Configuration
 from drupe_model_builder.activations import ACTIVATIONS
+from drupe_model_builder.frequencies import rotary
 from drupe_model_builder.recipe import DecoderRecipe
-from drupe_model_builder.rotary import rotary
+
+MOST_LAYERS = 10_000
 
 
 def decoder(
@@ -22,7 +24,6 @@ def decoder(
     """
     heads = config.integer("num_attention_heads")
     hidden = config.integer("hidden_size")
-    layers = config.integer("num_hidden_layers")
     groups = config.integer("num_key_value_heads", heads if "num_key_value_heads" in config else kv_heads)
     if heads % groups:
         raise ModelError(
@@ -39,7 +40,7 @@ def decoder(
         "kv_heads": groups,
         "head_dim": size,
         "context_length": longest,
-        "windows": (None,) * layers,
+        "windows": (None,) * layer_count(config),
         "rotary": rotary(config.rope(), size, longest),
         "norm_epsilon": config.number("rms_norm_eps", 1e-6),
         "activation": activation(config),
@@ -47,6 +48,10 @@ def decoder(
         "tied": config.flag("tie_word_embeddings", False),
     }
     return DecoderRecipe(**{**settings, **differences})
+
+
+def layer_count(config: Configuration) -> int:
+    return config.integer("num_hidden_layers", most=MOST_LAYERS)
 
 
 def activation(config: Configuration) -> str:
@@ -69,7 +74,7 @@ def sliding_window(config: Configuration, default: int) -> int | None:
 
 def layer_windows(config: Configuration, window: int | None, first: int) -> tuple[int | None, ...]:
     """Each layer's sliding window, as Qwen configures it: by `layer_types`, or for the layers from `first` on."""
-    layers = config.integer("num_hidden_layers")
+    layers = layer_count(config)
     types = config.texts("layer_types")
     if not types:
         return tuple(window if layer >= first else None for layer in range(layers))

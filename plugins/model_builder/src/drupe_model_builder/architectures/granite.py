@@ -19,5 +19,5 @@ def granite(config: Configuration) -> DecoderRecipe:
         embedding_scale=config.number("embedding_multiplier", 1.0),
         attention_scale=config.number("attention_multiplier", 1.0),
         residual_scale=config.number("residual_multiplier", 1.0),
-        logits_scale=1.0 / config.number("logits_scaling", 1.0),
+        logits_scale=1.0 / config.number("logits_scaling", 1.0, above=0),
     )

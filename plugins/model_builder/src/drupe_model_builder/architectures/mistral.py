@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from drupe_huggingface import Configuration
-from drupe_model_builder.architectures.common import decoder, sliding_window
+from drupe_model_builder.architectures.common import decoder, layer_count, sliding_window
 from drupe_model_builder.recipe import DecoderRecipe
 
 
@@ -13,5 +13,5 @@ def mistral(config: Configuration) -> DecoderRecipe:
         config,
         context_length=131072,
         kv_heads=8,
-        windows=(window,) * config.integer("num_hidden_layers"),
+        windows=(window,) * layer_count(config),
     )
