@@ -35,6 +35,7 @@ from drupe_onnx import (
     Reshape,
     SafetensorsTensor,
     Transpose,
+    files,
     initializer,
     ir,
     read_header,
@@ -319,6 +320,46 @@ def test_chunks_that_do_not_fit_together_wait_for_one_another(tiny, out, make_pa
     write_package(make_package(weights), out, tiny)
     assert len(MOST) >= 12
     assert max(MOST) == 1
+
+
+@dataclass(frozen=True)
+class Huge(Quantize):
+    """More than the budget in one step, and notes what all threads keep while it is made."""
+
+    def produce(self, start, stop, files):
+        time.sleep(0.05)  # the other threads come to wait
+        KEPT.append(sum(len(arena.memory) for arena in ARENAS))
+        return super().produce(start, stop, files)
+
+    def working_bytes(self, rows):
+        return 1_000_000
+
+
+ARENAS, KEPT = [], []
+
+
+def test_a_chunk_larger_than_the_budget_finds_the_memory_of_the_others_free(tiny, out, make_package, monkeypatch):
+    class Noted(files._Arena):
+        def __init__(self):
+            super().__init__()
+            ARENAS.append(self)
+
+    monkeypatch.setattr(files, "_Arena", Noted)
+    ARENAS.clear()
+    KEPT.clear()
+    copies = {
+        f"w{i}": ExternalTensor(path, FLOAT, (300, 50), 0)
+        for i, path in enumerate(write_zeros(out.parent / f"{i}.bin", 60_000) for i in range(20))
+    }
+    huge = Huge(Array(matrix(9, 9)))
+    write_package(make_package({**copies, "huge": Produced(huge, 0)}), out, tiny)
+    assert len(ARENAS) == tiny.threads
+    assert min(KEPT) <= tiny.memory_budget // tiny.threads  # not max: a thread may be late for the first such chunk
+
+
+def write_zeros(path: Path, nbytes: int) -> Path:
+    path.write_bytes(b"\0" * nbytes)
+    return path
 
 
 # Stopping
