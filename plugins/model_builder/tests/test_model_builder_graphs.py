@@ -284,6 +284,26 @@ def test_refusal_tells_from_the_configuration_alone_what_is_not_supported(tmp_pa
     assert "not supported" in str(BuildDecoder().refusal(Model("hf", folder)))
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.json", json.dumps({**SMALL, "model_type": "qwen4"}), "not supported"),
+        ("tokenizer.json", None, "no tokenizer"),
+    ],
+)
+def test_what_cannot_be_built_is_refused_before_weights_are_downloaded(
+    name: str, content: str | None, message: str, tmp_path: Path, cpu: Target
+) -> None:
+    folder = write_checkpoint(tmp_path)
+    (folder / name).unlink(missing_ok=True)
+    if content is not None:
+        (folder / name).write_text(content)
+    snapshot: Any = SimpleNamespace(fetch_weights=lambda: pytest.fail("weights were asked for"))
+    model = Model("hf", folder, payload=Checkpoint.open(folder, snapshot))
+    with pytest.raises(ModelError, match=message):
+        BuildDecoder().run(model, BuildDecoderConfig(), Context(cpu, tmp_path))
+
+
 def test_a_head_size_that_no_attention_takes_is_refused(tmp_path: Path, cpu: Target) -> None:
     config = {**SMALL, "model_type": "llama", "head_dim": 20}
     with pytest.raises(ModelError, match="head dimension of 20"):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from drupe_huggingface.hub import Snapshot
 
 HUB_ID = re.compile(r"[A-Za-z0-9_][\w.-]*(/[\w.-]+)?", re.ASCII)
+LONGEST = 96  # characters of a hub id
 
 
 def resolve(reference: str, options: Mapping[str, Any]) -> Model | None:
@@ -44,7 +45,7 @@ def _path(reference: str) -> Path:
 def _on_the_hub(reference: str, path: Path, options: Mapping[str, Any]) -> Snapshot:
     if looks_like_a_path(reference):
         raise no_checkpoint(path)
-    if not HUB_ID.fullmatch(reference) or "--" in reference or ".." in reference:
+    if len(reference) > LONGEST or not HUB_ID.fullmatch(reference) or "--" in reference or ".." in reference:
         raise ModelError(f"'{reference}' is neither a folder nor a hub id", cure=POINT_AT_A_CHECKPOINT)
     from drupe_huggingface.hub import find
 
