@@ -198,13 +198,15 @@ def test_an_output_whose_name_looks_like_a_pattern_is_mended_too(acme, source, t
 
 
 def test_a_failed_rename_puts_the_old_output_back(tmp_path):
+    from drupe.api import OutputError
     from drupe.publishing import publish
 
     out = tmp_path / "out"
     out.mkdir()
     (out / "old").write_text("kept")
-    with pytest.raises(FileNotFoundError):
-        publish(tmp_path / "staging-that-is-gone", out)
+    (out / "drupe.json").write_text("{}")
+    with pytest.raises(OutputError):
+        publish(tmp_path / "staging-that-is-gone", out, force=True)
     assert (out / "old").read_text() == "kept" and leftovers(tmp_path) == []
 
 

@@ -83,8 +83,8 @@ def evaluate(
     config: the evaluator's settings (text, tokens, window for "quality").
     """
     from drupe import evaluating
-    from drupe.context import NoProgress
+    from drupe.context import Progress
 
     given = {name: value for name, value in config.items() if value is not None}
     reference = None if against is None else str(against)
-    return evaluating.evaluate(str(package), reference, evaluator, given, provider, progress or NoProgress())
+    return evaluating.evaluate(str(package), reference, evaluator, given, provider, progress or Progress())

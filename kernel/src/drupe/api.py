@@ -10,7 +10,7 @@ from drupe.hookspecs import Ref, hookimpl
 if TYPE_CHECKING:
     from drupe.cache import file_digest
     from drupe.console import size, table
-    from drupe.context import Context, NoProgress, Progress, usable_threads
+    from drupe.context import Context, Progress, usable_threads
     from drupe.errors import (
         Cancelled,
         CheckFailed,
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         UsageError,
         nearest,
         unknown,
-    )
+    )  # fmt: skip
     from drupe.evaluation import Evaluator, EvaluatorConfig, Metric
     from drupe.events import Event
     from drupe.model import Estimate, Model, ModelKind
@@ -42,12 +42,12 @@ if TYPE_CHECKING:
         OperatorUse,
         RuntimePackage,
         Target,
-    )
+    )  # fmt: skip
 
 _HOMES = {
     "drupe.cache": "file_digest",
     "drupe.console": "size table",
-    "drupe.context": "Context NoProgress Progress usable_threads",
+    "drupe.context": "Context Progress usable_threads",
     "drupe.errors": "Cancelled CheckFailed DrupeError ModelError OutputError PlanError PluginError RuntimeMissing "
     "UsageError nearest unknown",
     "drupe.evaluation": "Evaluator EvaluatorConfig Metric",
@@ -84,7 +84,6 @@ __all__ = [
     "Model",
     "ModelError",
     "ModelKind",
-    "NoProgress",
     "Operator",
     "OperatorUse",
     "OutputError",

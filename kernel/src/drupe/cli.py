@@ -9,6 +9,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from importlib import metadata
 from types import FrameType
 from typing import Annotated, Any
 
@@ -17,8 +18,9 @@ from typer.core import TyperGroup
 
 from drupe.errors import Cancelled, DrupeError
 from drupe.hookspecs import Ref
-from drupe.plugins import load, registry
+from drupe.plugins import KERNEL, load, registry
 
+HELP = {"help_option_names": ["-h", "--help"]}
 UNEXPECTED = 70
 """Exit status for an error that nobody foresaw."""
 
@@ -75,7 +77,7 @@ def _as_command(name: str, found: Any) -> Any:
         return command
     app = typer.Typer(rich_markup_mode=None, add_completion=False)
     normalize: Callable[[str], str] = lambda token: token.replace("_", "-")  # noqa: E731
-    app.command(name, context_settings={"token_normalize_func": normalize})(found)
+    app.command(name, context_settings={**HELP, "token_normalize_func": normalize})(found)
     return typer.main.get_command(app)
 
 
@@ -86,23 +88,25 @@ def _complain(error: DrupeError) -> None:
 app = typer.Typer(cls=Commands, rich_markup_mode=None, add_completion=False, no_args_is_help=True)
 
 
-@app.callback()
-def drupe(
-    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
-) -> None:
-    """Make a trained model small and fast on the hardware you have, and prove that it still is right."""
-    if version:
-        from importlib import metadata
-
-        from drupe.plugins import KERNEL
-
+def _print_version(wanted: bool) -> None:
+    if wanted:
         print(f"drupe {metadata.version(KERNEL)}")
         raise typer.Exit
 
 
+Version = typer.Option("--version", help="Show the version and exit.", callback=_print_version, is_eager=True)
+
+
+@app.callback(context_settings=HELP)
+def drupe(version: Annotated[bool, Version] = False) -> None:
+    """Make a trained model small and fast on the hardware you have, and prove that it still is right."""
+
+
 def main() -> None:
     """Run the program; ends the process with 0, an error's own status, or 70 for what nobody foresaw."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):  # not every system has them all
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _interrupt)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal or pipe that lacks a character shows a mark for it

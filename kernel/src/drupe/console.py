@@ -17,20 +17,26 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 
+UNFOLDED = 1000
+"""Columns of an output that is no terminal."""
+
+
 def table(rows: Iterable[Sequence[str]], head: Sequence[str] = ()) -> None:
-    """Print rows in aligned columns; the last column wraps in place."""
+    """Print rows in aligned columns, folded at words on a terminal and not at all elsewhere."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    cells = [[str(cell) for cell in row] for row in rows]
     grid = Table(box=None, show_header=bool(head), pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    rows = [[str(cell) for cell in row] for row in rows]
-    for at in range(max(map(len, rows), default=len(head))):
-        last = at == max(map(len, rows), default=len(head)) - 1
-        grid.add_column(head[at] if head else "", no_wrap=not last, overflow="fold")
-    for row in rows:
+    for at in range(max(map(len, cells), default=len(head))):
+        grid.add_column(head[at] if head else "", no_wrap=at == 0)
+    for row in cells:
         grid.add_row(*map(Text, row))
-    Console(soft_wrap=False).print(grid)
+    console = Console(width=None if sys.stdout.isatty() else UNFOLDED)
+    with console.capture() as printed:
+        console.print(grid)
+    print("\n".join(line.rstrip() for line in printed.get().splitlines()))
 
 
 def size(count: float) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -35,18 +34,15 @@ def usable_threads() -> int:
     return count
 
 
-class Progress(ABC):
-    """Where a long step says how far it is."""
+class Progress:
+    """Where a long step says how far it is. This one says nothing; what shows it overrides the first three."""
 
-    @abstractmethod
     def start(self, label: str, total: int, unit: str = "bytes") -> None:
         """A step of `total` units begins."""
 
-    @abstractmethod
     def advance(self, amount: int) -> None:
         """`amount` more units are done; may be called from any thread."""
 
-    @abstractmethod
     def finish(self) -> None:
         """The step has ended, well or not."""
 
@@ -58,19 +54,6 @@ class Progress(ABC):
             yield self
         finally:
             self.finish()
-
-
-class NoProgress(Progress):
-    """Says nothing."""
-
-    def start(self, label: str, total: int, unit: str = "bytes") -> None:
-        pass
-
-    def advance(self, amount: int) -> None:
-        pass
-
-    def finish(self) -> None:
-        pass
 
 
 def _nothing_opens(model: Model) -> Session:
@@ -96,7 +79,7 @@ class Context:
     threads: int = 1
     memory_budget: int = MEMORY_BUDGET
     seed: int = 0
-    progress: Progress = field(default_factory=NoProgress)
+    progress: Progress = field(default_factory=Progress)
     cancelled: threading.Event = field(default_factory=threading.Event)
     open: Callable[[Model], Session] = _nothing_opens
 

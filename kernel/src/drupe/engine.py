@@ -17,7 +17,7 @@ from typing import Any
 
 from drupe.cache import Cache, file_digest, key_of
 from drupe.check import Check, check_package
-from drupe.context import Context, NoProgress, Progress, usable_threads
+from drupe.context import Context, Progress, usable_threads
 from drupe.errors import Cancelled, ModelError, PlanError, PluginError
 from drupe.events import Event
 from drupe.model import Estimate, Model
@@ -113,7 +113,7 @@ def optimize(request: Request, progress: Progress | None = None) -> Outcome:
                     check=verdict,
                     steps=tuple(step.runner.name for step in job.steps),
                 )
-                aside = publish(folder, request.output)
+                aside = publish(folder, request.output, request.force)
         except (KeyboardInterrupt, Cancelled):
             job.context.cancelled.set()
             raise Cancelled("stopped; nothing was published") from None
@@ -163,7 +163,7 @@ def _job(request: Request, progress: Progress | None) -> Iterator[Job]:
             target=provider.target(),
             scratch=Path(scratch),
             threads=request.threads or usable_threads(),
-            progress=progress or NoProgress(),
+            progress=progress or Progress(),
         )
         yield Job(request, found, provider, source, plan, steps, context)
 

@@ -11,7 +11,7 @@ from drupe.context import Context, Progress, usable_threads
 from drupe.engine import optimize
 from drupe.evaluation import Metric
 from drupe.model import Model
-from drupe.opening import DEFAULT_PROVIDER, made_for, resolve, runtime_for
+from drupe.opening import DEFAULT_PROVIDER, made_for, resolve, resolve_package, runtime_for
 from drupe.plan import Request, configure
 from drupe.plugins import registry
 
@@ -30,7 +30,7 @@ def evaluate(
     """
     evaluator = registry().evaluators.make(name)
     config = configure(f"evaluator '{name}'", evaluator.Config, values)
-    model = resolve(package, {})
+    model = resolve_package(package)
     provider = registry().provider(provider_name or made_for(model) or DEFAULT_PROVIDER)
     target = provider.target()
     runtime_for(model, target, provider, registry())  # before anything is converted for it to be compared with

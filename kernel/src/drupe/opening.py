@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from drupe.errors import ModelError, PluginError, RuntimeMissing
@@ -38,13 +39,26 @@ def resolve(reference: str, options: Mapping[str, Any]) -> Model:
     if not answers:
         raise ModelError(
             f"'{reference}' is not a model that any installed plugin knows",
-            cure="name a checkpoint folder, a package folder, an .onnx file or a hub id; drupe plugins lists plugins",
+            cure="name a checkpoint's folder or a hub id; drupe plugins lists what else could know it",
         )
     if len(answers) > 1:
         owners = " and ".join(plugin.distribution for plugin, _ in answers)
         raise PluginError(f"'{reference}' is claimed by {owners}", cure="uninstall one of them, or set DRUPE_PLUGINS")
     answer: Model = answers[0][1]
     return answer
+
+
+def resolve_package(reference: str) -> Model:
+    """The package in a folder. Raises ModelError for what is not there, or is no package yet."""
+    if not Path(reference).exists():
+        raise ModelError(f"there is no package '{reference}'", cure="drupe optimize MODEL -o OUT makes one")
+    model = resolve(reference, {})
+    first = {recipe.steps[0].name for recipe in registry().provider(DEFAULT_PROVIDER).recipes()}
+    if model.kind in {registry().passes.make(name).requires.kind for name in first}:
+        raise ModelError(
+            f"'{reference}' is a model of kind '{model.kind}', not a package", cure=f"drupe optimize {reference} -o OUT"
+        )
+    return model
 
 
 def runtime_for(model: Model, target: Target, provider: ExecutionProvider, found: Registry) -> Runtime:
@@ -68,7 +82,7 @@ def runtime_for(model: Model, target: Target, provider: ExecutionProvider, found
 def open_package(reference: str, provider_name: str | None, max_length: int | None) -> Session:
     """Open what `reference` names. Raises RuntimeMissing where nothing here can run it."""
     found = registry()
-    model = resolve(reference, {})
+    model = resolve_package(reference)
     provider = found.provider(provider_name or made_for(model) or DEFAULT_PROVIDER)
     target = provider.target()
     return runtime_for(model, target, provider, found).open(model, target, max_length=max_length)
@@ -79,5 +93,9 @@ def made_for(model: Model) -> str | None:
     record = model.location / RECORD
     if not record.is_file():
         return None
-    name: str | None = json.loads(record.read_text(encoding="utf-8"))["target"]["provider"]
+    try:
+        name: str = json.loads(record.read_text(encoding="utf-8"))["target"]["provider"]
+    except (ValueError, KeyError, TypeError) as error:
+        cure = "make the package again, or name the provider with --provider"
+        raise ModelError("the package's record is damaged", where=record, cure=cure) from error
     return name

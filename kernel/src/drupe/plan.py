@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from drupe.target import ExecutionProvider
 
 
-MOST_THREADS = 1024
+MOST_THREADS = 256
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def check(plan: Plan, model: Model, registry: Registry) -> list[CheckedStep]:
             raise PlanError(
                 f"the pass '{step.name}' takes a model of kind '{runner.requires.kind}', not '{kind}'",
                 where=names(plan.steps),
-                cure="name the model in the form that the first pass takes; drupe inspect MODEL says what a model is",
+                cure="give the checkpoint; drupe inspect MODEL says what a model is",
             )
         for fact, wanted in runner.requires.facts.items():
             if facts.get(fact, wanted) != wanted:

@@ -32,6 +32,7 @@ def disk_errors(path: Path) -> Iterator[None]:
             errno.EPERM: ("no permission to write there", "choose an output folder that you may write to"),
             errno.EROFS: ("the disk is read-only", "choose an output folder that you may write to"),
             errno.ENAMETOOLONG: ("the name is too long", "choose a shorter output"),
+            errno.ENOENT: ("there is no such place to write to", "choose another output"),
             errno.ENOTDIR: ("a part of the path is a file", "choose another output"),
         }
         if error.errno not in reasons:
@@ -72,7 +73,9 @@ def _refuse_to_replace(output: Path, force: bool) -> None:
     if not any(output.iterdir()):
         return
     if not force:
-        raise OutputError("the output folder exists", where=output, cure="--force replaces it, -o names another")
+        raise OutputError(
+            "the output folder exists", where=output, cure="--force (force=True) replaces it, -o names another"
+        )
     if not (output / RECORD).is_file():
         raise OutputError(
             f"the output folder was not made by drupe (it has no {RECORD}), so --force does not replace it",
@@ -100,11 +103,16 @@ def staging(output: Path) -> Iterator[Path]:
                     parent.rmdir()
 
 
-def publish(folder: Path, output: Path) -> Path | None:
-    """Rename the staged `folder` to `output`. An old output steps aside; where it is now, for the caller to remove."""
+def publish(folder: Path, output: Path, force: bool) -> Path | None:
+    """Rename the staged `folder` to `output`. An old output steps aside; where it is now, for the caller to remove.
+
+    Raises OutputError for one that has come meanwhile and may not be replaced.
+    """
     output = _absolute(output)
     with disk_errors(output):
         aside = None
+        if output.exists():
+            _refuse_to_replace(output, force)
         if output.exists():
             aside = output.with_name(f".{output.name}{_OLD}{uuid.uuid4().hex[:12]}")
             output.rename(aside)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +14,6 @@ from drupe.errors import UsageError
 
 if TYPE_CHECKING:
     from drupe.engine import Outcome, Preview
-    from drupe.plan import Request
 
 MODEL_HELP = "Checkpoint folder, hub id, or what else installed plugins know."
 
@@ -90,11 +90,11 @@ def optimize(
         force=force,
     )
     if plan:
-        _show_preview(engine.preview(request), request, as_json)
+        _show_preview(engine.preview(request), as_json)
         return
     if log_level:
         registry().manager.register(Narrator(log_level), name="terminal")
-    _show_outcome(engine.optimize(request, progress()), request, as_json)
+    _show_outcome(engine.optimize(request, progress()), as_json)
 
 
 auto_opt = optimize
@@ -139,40 +139,38 @@ def _provider(name: str | None, device: str | None) -> str:
     return candidates[0]
 
 
-def _show_preview(preview: Preview, request: Request, as_json: bool) -> None:
+def _show_preview(preview: Preview, as_json: bool) -> None:
     from drupe.console import size, table
 
-    estimate = preview.estimate
-    facts = {
-        "source": str(preview.source.location),
-        "target": f"{preview.target.provider} {preview.target.runtime_version}".strip(),
-        "recipe": preview.plan.recipe,
-        "threads": preview.threads,
-        "problems": list(preview.problems),
-    }
-    if estimate:
-        facts |= {
-            "output_bytes": estimate.output_bytes,
-            "read_bytes": estimate.read_bytes,
-            "peak_bytes": estimate.peak_bytes,
-            "seconds": round(preview.seconds, 1),
-        }
     if as_json:
-        steps = [
-            {"name": step.runner.name, "brought_by": owner, "config": step.config.model_dump(mode="json")}
-            for step, owner in preview.steps
-        ]
-        print(json.dumps({**facts, "passes": steps}, indent=1))
+        print(json.dumps(_preview_facts(preview), indent=1))
         return
     table([(step.runner.name, owner, _settings(step.config.model_dump())) for step, owner in preview.steps],
           ("pass", "brought by", "configuration"))  # fmt: skip
     print()
-    if estimate:
+    if estimate := preview.estimate:
         print(f"reads {size(estimate.read_bytes)}, writes {size(estimate.output_bytes)}, "
-              f"holds about {size(estimate.peak_bytes)} in memory, takes about {preview.seconds:.0f} s "
+              f"holds about {size(estimate.peak_bytes)} of weights in memory, takes about {preview.seconds:.0f} s "
               f"with {preview.threads} threads")  # fmt: skip
     for problem in preview.problems:
         print(f"would not run on {preview.target.provider}: {problem}")
+
+
+def _preview_facts(preview: Preview) -> dict[str, Any]:
+    return {
+        "source": str(preview.source.location),
+        "provider": preview.target.provider,
+        "runtime_version": preview.target.runtime_version,
+        "recipe": preview.plan.recipe,
+        "threads": preview.threads,
+        "seconds": round(preview.seconds, 1),
+        "estimate": preview.estimate and asdict(preview.estimate),
+        "problems": preview.problems,
+        "passes": [
+            {"name": step.runner.name, "brought_by": owner, "config": step.config.model_dump(mode="json")}
+            for step, owner in preview.steps
+        ],
+    }
 
 
 def _settings(config: dict[str, Any]) -> str:
@@ -187,20 +185,11 @@ def _compared(made: int, source: int | None) -> str:
     return f", {ratio:.1f} times {'smaller' if smaller else 'larger'} than its source"
 
 
-def _show_outcome(outcome: Outcome, request: Request, as_json: bool) -> None:
+def _show_outcome(outcome: Outcome, as_json: bool) -> None:
     from drupe.console import size
 
     if as_json:
-        facts = {
-            "output": str(outcome.output),
-            "bytes": outcome.bytes,
-            "source_bytes": outcome.source_bytes,
-            "conversion_seconds": round(outcome.conversion_seconds, 3),
-            "peak_bytes": outcome.peak_bytes,
-            "passes": outcome.steps,
-            "check": asdict(outcome.check),
-        }
-        print(json.dumps(facts, indent=1))
+        print(json.dumps(asdict(outcome), indent=1, default=str))
         return
     peak = f", {size(outcome.peak_bytes)} of memory at most" if outcome.peak_bytes else ""
     print(f"{outcome.output}: {size(outcome.bytes)}{_compared(outcome.bytes, outcome.source_bytes)}")
@@ -209,4 +198,4 @@ def _show_outcome(outcome: Outcome, request: Request, as_json: bool) -> None:
         print(f"not run here: {outcome.check.not_run}")
     else:
         print(f"checked in {outcome.check.seconds:.1f} s: {outcome.check.runtime} runs it")
-        print(f'  drupe generate {outcome.output} "def parse("')
+        print(f'  drupe generate {shlex.quote(str(outcome.output))} "def parse("')
