@@ -51,6 +51,7 @@ def demo(
     output_path: Annotated[
         Path | None, typer.Option("-o", "--output-path", "--output", help="Keep the package here.")
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the folder that is named.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
 ) -> None:
     """Optimize the model that drupe carries, and show what was gained: size, speed, and how close it stays."""
@@ -60,7 +61,7 @@ def demo(
         say("packaging the source at float32")
         source = drupe.optimize(MODEL, before, precision="fp32", verify=False)
         say(f"optimizing it to {precision}")
-        made = drupe.optimize(MODEL, after, precision=precision, quality=quality, verify=False)
+        made = drupe.optimize(MODEL, after, precision=precision, quality=quality, verify=False, force=force)
         say(f"comparing both on {TOKENS} tokens of text that it was not trained on")
         close = _measured(drupe.evaluate(after, before, text=HELDOUT, tokens=TOKENS, window=WINDOW))
         say("timing the source, and letting it write")
