@@ -7,7 +7,6 @@ import gc
 import io
 import signal
 import sys
-import traceback
 from collections.abc import Callable
 from importlib import metadata
 from types import FrameType
@@ -57,7 +56,7 @@ class Commands(TyperGroup):
             raise typer.Exit(Cancelled.exit_status) from None
         except DrupeError as error:
             if (ctx.obj or {}).get("debug"):
-                traceback.print_exc()
+                _print_traceback()
             _complain(error)
             raise typer.Exit(error.exit_status) from None
 
@@ -79,6 +78,12 @@ def _as_command(name: str, found: Any) -> Any:
     normalize: Callable[[str], str] = lambda token: token.replace("_", "-")  # noqa: E731
     app.command(name, context_settings={**HELP, "token_normalize_func": normalize})(found)
     return typer.main.get_command(app)
+
+
+def _print_traceback() -> None:
+    import traceback
+
+    traceback.print_exc()
 
 
 def _complain(error: DrupeError) -> None:
@@ -115,7 +120,7 @@ def main() -> None:
     try:
         app()
     except Exception:
-        traceback.print_exc()
+        _print_traceback()
         print("This is a mistake in drupe or in a plugin, not in what you typed; please report it.", file=sys.stderr)
         sys.exit(UNEXPECTED)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -84,6 +83,8 @@ class Cancelled(DrupeError):
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
     """The names in `known` that look most like `name`, best first."""
+    import difflib
+
     by_folded = {candidate.casefold(): candidate for candidate in known}
     return [by_folded[match] for match in difflib.get_close_matches(name.casefold(), by_folded, count, 0.5)]
 

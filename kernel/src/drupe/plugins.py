@@ -192,10 +192,10 @@ def _candidates() -> list[tuple[metadata.EntryPoint, metadata.Distribution]]:
     allowed = _allowed()
     seen: dict[tuple[str, str], tuple[metadata.EntryPoint, metadata.Distribution]] = {}
     for distribution in metadata.distributions():
-        name = canonical(distribution.name or "")  # what was half removed may have none
-        for entry in distribution.entry_points if name else ():
-            if entry.group == GROUP and (allowed is None or name in allowed):
-                seen.setdefault((entry.name, name), (entry, distribution))
+        entries = [entry for entry in distribution.entry_points if entry.group == GROUP]
+        name = canonical(distribution.name or "") if entries else ""  # what was half removed may have none
+        for entry in entries if name and (allowed is None or name in allowed) else ():
+            seen.setdefault((entry.name, name), (entry, distribution))
     return [seen[key] for key in sorted(seen)]
 
 
@@ -266,16 +266,19 @@ def _import(entry: metadata.EntryPoint) -> ModuleType:
 
 def _wants_another_kernel(distribution: metadata.Distribution) -> str | None:
     """The plugin's requirement on the kernel where this kernel does not meet it."""
+    own = [text for text in distribution.requires or () if canonical(text).startswith(KERNEL)]
+    return next((text for text in own if not _met(text, metadata.version(KERNEL))), None)
+
+
+def _met(requirement: str, version: str) -> bool:
+    """Whether a requirement on the kernel is met; the usual form is read without packaging, which is slow to import."""
+    if bounds := re.fullmatch(rf"{KERNEL}<(\d+)\.(\d+),>=(\d+)\.(\d+)", requirement):
+        above, below, *lowest = map(int, bounds.groups())
+        return lowest <= [int(part) for part in version.split(".")[:2]] < [above, below]
     from packaging.requirements import Requirement
 
-    for text in distribution.requires or ():
-        if canonical(text).startswith(KERNEL):
-            requirement = Requirement(text)
-            if canonical(requirement.name) == KERNEL and not requirement.specifier.contains(
-                metadata.version(KERNEL), prereleases=True
-            ):
-                return text
-    return None
+    wanted = Requirement(requirement)
+    return canonical(wanted.name) != KERNEL or wanted.specifier.contains(version, prereleases=True)
 
 
 def _reason(error: BaseException) -> str:
