@@ -40,9 +40,8 @@ BLOCK = 16 << 20
 
 def with_drupe(checkpoint: Path, output: Path, options: list[str]) -> Measurement:
     """This project, without the closing check, which the builder does not have."""
-    return measure(
-        [drupe(), "optimize", checkpoint, "-o", output, "--precision", "int4", "--no-verify", "--force", *options]
-    )
+    shutil.rmtree(output, ignore_errors=True)
+    return measure([drupe(), "optimize", checkpoint, "-o", output, "--precision", "int4", "--no-verify", *options])
 
 
 def with_builder(checkpoint: Path, output: Path) -> Measurement:
@@ -64,7 +63,6 @@ def first_run(checkpoint: Path, output: Path, options: list[str]) -> Measurement
             "--precision",
             "int4",
             "--no-verify",
-            "--force",
             *options,
         ]
         return measure(command, environment={"NUMBA_CACHE_DIR": folder})

@@ -90,6 +90,19 @@ class Files:
         finally:
             arena.taken = mark
 
+    @contextmanager
+    def trusting(self) -> Iterator[None]:
+        """What this thread reads within is not checked for NaN and Inf: the caller does that on its way."""
+        self._local.trusts = True
+        try:
+            yield
+        finally:
+            self._local.trusts = False
+
+    @property
+    def trusts(self) -> bool:
+        return getattr(self._local, "trusts", False)
+
     def recycle(self) -> None:
         """This thread needs none of the arrays any more that `empty` and `read` have given it."""
         if self._reuse:

@@ -56,11 +56,13 @@ class QuantizeBlocks(Producer):
         return (*found, OutputSpec("zero_points", (n, self.scheme.zero_point_width(k)), ir.DataType.UINT8))
 
     def produce(self, start: int, stop: int, files: Files) -> tuple[NDArray[Any], ...]:
-        rows = self.source.rows(start, stop, files)
+        with files.trusting():
+            rows = self.source.rows(start, stop, files)
         out = [files.empty((stop - start, *spec.shape[1:]), spec.dtype.numpy()) for spec in self.outputs]
         try:
             quantize_rows(rows, self.scheme, self.scale_dtype.numpy(), out=Quantized(*out, *[None] * (3 - len(out))))
         except NonFiniteError as error:
+            self.source.rows(start, stop, files)  # checks what it reads, and names the very tensor among several
             raise ModelError(
                 f"the tensor '{self.source_name}' holds NaN or Inf at [{start + error.row}, {error.column}]",
                 cure="fetch the checkpoint again, or train it again: a model with NaN or Inf in it computes nothing",
