@@ -156,7 +156,7 @@ def configure(owner: str, config: type[Config], values: Mapping[str, Any]) -> Co
     try:
         return config(**values)
     except ValidationError as error:
-        raise UsageError(f"the {owner} refuses {_first_message(error)}", cure="drupe passes NAME shows keys") from error
+        raise UsageError(f"the {owner} refuses {_first_message(error)}", cure="leave it out for the default") from error
 
 
 def _first_message(error: ValidationError) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import drupe
-from drupe.api import Context, Metric, Model, ModelError, Progress, RuntimeMissing, UsageError
+from drupe.api import Context, Metric, Model, ModelError, Progress, UsageError
 from drupe_eval_quality.quality import Quality, QualityConfig
 
 pytest.importorskip("onnxruntime")
@@ -103,7 +103,7 @@ def test_speed_is_measured_in_the_packages_own_runtime(checkpoint: Path, package
         ("für alle".encode("latin-1"), {}, "not in UTF-8"),
         (None, {}, "cannot be read"),
         (b"text", {"tokens": 0}, "'quality' refuses tokens = 0"),
-        (b"text", {"tokns": 5}, "'quality' refuses tokns = 5"),
+        (b"text", {"tokns": 5}, "unknown key 'tokns'; did you mean tokens"),
         (b"text", {"evaluator": "qualty"}, "did you mean quality"),
     ],
 )
@@ -117,8 +117,8 @@ def test_bad_input_is_told(
         drupe.evaluate(package(checkpoint, "fp32"), text=path, **config)
 
 
-def test_what_no_runtime_opens_is_not_measured(checkpoint: Path) -> None:
-    with pytest.raises(RuntimeMissing, match="models of kind 'onnx', not 'hf'"):
+def test_a_checkpoint_is_told_to_become_a_package_first(checkpoint: Path) -> None:
+    with pytest.raises(ModelError, match="a model of kind 'hf', not a package"):
         drupe.evaluate(checkpoint)
 
 
