@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from drupe.errors import CheckFailed, DrupeError, RuntimeMissing
 from drupe.opening import resolve, runtime_for
+from drupe.publishing import folder_bytes
 
 if TYPE_CHECKING:
     from drupe.model import Model
@@ -47,7 +48,7 @@ def check_package(model: Model, target: Target, provider: ExecutionProvider, reg
         runtime = runtime_for(model, target, provider, registry)
     except RuntimeMissing as missing:
         return Check(not_run=missing.what)
-    needed = int(HEADROOM * sum(file.stat().st_size for file in model.location.rglob("*") if file.is_file()))
+    needed = int(HEADROOM * folder_bytes(model.location))
     if target.device and target.device.memory is not None and target.device.memory < needed:
         return Check(runtime.name, f"it needs {needed >> 20} MiB, {target.device.memory >> 20} MiB are free")
     return _in_child(model.location, target.provider, runtime.name)
@@ -61,7 +62,7 @@ def _in_child(folder: Path, provider: str, runtime: str) -> Check:
     if done.returncode == -getattr(signal, "SIGKILL", 9):
         return Check(runtime, "the system stopped the check, most likely for want of memory", seconds=seconds)
     if done.returncode == RuntimeMissing.exit_status:
-        return Check(runtime, done.stderr.strip().removeprefix("error: ").partition("\n")[0], seconds=seconds)
+        return Check(runtime, done.stderr.strip().partition("\n")[0], seconds=seconds)
     if done.returncode:
         tail = "\n".join(done.stderr.strip().splitlines()[-8:])
         raise CheckFailed(

@@ -7,7 +7,6 @@ import gc
 import io
 import signal
 import sys
-from collections.abc import Callable
 from importlib import metadata
 from types import FrameType
 from typing import Annotated, Any
@@ -75,9 +74,12 @@ def _as_command(name: str, found: Any) -> Any:
         command.name = name
         return command
     app = typer.Typer(rich_markup_mode=None, add_completion=False)
-    normalize: Callable[[str], str] = lambda token: token.replace("_", "-")  # noqa: E731
-    app.command(name, context_settings={**HELP, "token_normalize_func": normalize})(found)
+    app.command(name, context_settings={**HELP, "token_normalize_func": _with_dashes})(found)
     return typer.main.get_command(app)
+
+
+def _with_dashes(option: str) -> str:
+    return option.replace("_", "-")
 
 
 def _print_traceback() -> None:

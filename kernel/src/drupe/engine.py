@@ -24,7 +24,7 @@ from drupe.model import Estimate, Model
 from drupe.opening import resolve
 from drupe.plan import CheckedStep, Plan, Request, check, propose
 from drupe.plugins import KERNEL, Registry, registry
-from drupe.publishing import RECORD, disk_errors, prepare, publish, refuse_overlap, staging
+from drupe.publishing import RECORD, disk_errors, folder_bytes, prepare, publish, refuse_overlap, staging
 from drupe.target import ExecutionProvider, Target
 
 RECORD_VERSION = 1
@@ -106,7 +106,7 @@ def optimize(request: Request, progress: Progress | None = None) -> Outcome:
                 _record(folder, job, digests, timings, verdict)
                 outcome = Outcome(
                     output=request.output,
-                    bytes=_size(folder),
+                    bytes=folder_bytes(folder),
                     source_bytes=source_bytes,
                     conversion_seconds=converted,
                     peak_bytes=peak_memory(),
@@ -337,13 +337,6 @@ def _observe(found: Registry, event: Event) -> None:
             observer.function(**dict.fromkeys(observer.argnames, event))
         except Exception as error:
             print(f"the observer of '{observer.plugin_name}' failed on {event.name}: {error!r}", file=sys.stderr)
-
-
-def _size(path: Path) -> int:
-    """Bytes in a file, or in all files of a folder."""
-    if path.is_file():
-        return path.stat().st_size
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
 def peak_memory() -> int | None:

@@ -125,6 +125,11 @@ def publish(folder: Path, output: Path, force: bool) -> Path | None:
     return aside
 
 
+def folder_bytes(folder: Path) -> int:
+    """Bytes in all files of a folder and of those below it."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
 def _absolute(output: Path) -> Path:
     return Path(os.path.abspath(output))  # noqa: PTH100 - resolve() would follow a link that is the output itself
 

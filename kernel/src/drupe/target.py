@@ -257,17 +257,17 @@ class ExecutionProvider(ABC):
 
         Raises UsageError for a runtime that is older than every table.
         """
-        tables = [_table(path) for path in self.tables]
         if runtime_version is None:
-            return tables[0]
-        for table in tables:
+            return _table(self.tables[0])
+        for path in self.tables:  # most often the first one fits, and the others need not be read
+            table = _table(path)
             if SpecifierSet(table.runtime_versions, prereleases=True).contains(runtime_version):
                 return table
-        oldest = _lowest(tables[-1])
+        oldest = _lowest(_table(self.tables[-1]))
         if Version(runtime_version) < oldest:
             cure = self.packages[0].install.replace("install ", "install -U ")
             raise UsageError(f"the runtime of '{self.name}' is {runtime_version}; {oldest} or later works", cure=cure)
-        return tables[0]
+        return _table(self.tables[0])
 
     def runtime_version(self) -> str | None:
         """The installed version that decides which table holds; None where none is installed."""
