@@ -65,7 +65,7 @@ def first_run(checkpoint: Path, output: Path, options: list[str]) -> Measurement
             "--no-verify",
             *options,
         ]
-        return measure(command, environment={"NUMBA_CACHE_DIR": folder})
+        return measure(command, environment={"DRUPE_BLOCKQUANT_CACHE": folder})
 
 
 def copy(checkpoint: Path, output: Path, target: Path) -> Measurement:

@@ -1,7 +1,7 @@
 """Block quantization numerics and packing, in the layout of ONNX Runtime's MatMulNBits.
 
 Importing this package is cheap: `Scheme` and what plans sizes need neither numpy nor numba. The numerics are imported
-when one of their names is first used, numba when the first matrix is quantized (or by `warm_up`).
+when one of their names is first used, numba when kernels have to be compiled: once on a machine.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
         unpack_levels,
         unpack_zero_points,
     )
-    from drupe_blockquant.quantize import Quantized, backend, quantize_rows, warm_up
+    from drupe_blockquant.quantize import Quantized, backend, is_ready, quantize_rows, warm_up
 
 __version__ = "0.1.0"
 
@@ -27,6 +27,7 @@ __all__ = [
     "backend",
     "choose_block_size",
     "dequantize_rows",
+    "is_ready",
     "pack_levels",
     "pack_zero_points",
     "quantize_rows",
@@ -36,7 +37,7 @@ __all__ = [
 ]
 
 _LAYOUT = {"dequantize_rows", "pack_levels", "pack_zero_points", "unpack_levels", "unpack_zero_points"}
-_QUANTIZE = {"Quantized", "backend", "quantize_rows", "warm_up"}
+_QUANTIZE = {"Quantized", "backend", "is_ready", "quantize_rows", "warm_up"}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,28 +1,25 @@
-"""The inner loops as numba kernels: load a row, find block ranges, start parameters, search, quantize, pack.
+"""The inner loops, compiled by numba: load a row, find block ranges, start parameters, search, quantize, pack.
 
-One entry point per method works on a range of rows and releases the GIL; callers own the threads (numba's
-`parallel=True` aborts when it is entered from two Python threads). Every block size, bit width and dtype of scales is a
-run-time argument, so one run compiles one or two kernels. All kernels live in this file because numba's disk cache is
-invalidated by the time of the file that defines the entry point only.
+An entry point works on a range of rows; callers own the threads. Method, block size, bit width and dtype of scales are
+run-time arguments, so that one run compiles one of them. An entry point is a plain C function over
+pointers, so that its machine code runs without numba; `machine_code` keeps that code, and nothing else imports this.
 
 Everything is float32. The round-to-nearest path is strict IEEE arithmetic, because its bytes must equal ONNX Runtime's;
 the search may contract multiply and add, which neither hides NaN nor breaks rounding by a magic number (reassociation
 would).
 """
 
-# mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator,misc"
+# mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator,misc,attr-defined"
 
-import functools
-import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit, typeof, types
+from numba import carray, cfunc, njit, types
 
-from drupe_blockquant.reference import shrink_factors
-from drupe_blockquant.scheme import Scheme
+from drupe_blockquant.buffers import GROUP, LANE_VALUES, LANES
+from drupe_blockquant.machine_code import Kernel, stands_alone
 
 F32 = np.float32
 I32 = np.int32
@@ -41,30 +38,26 @@ INFINITY_BITS = I32(0x7F800000)
 # makes a block worse.
 MARGIN = F32(1.000001)
 
-GROUP = 16  # blocks that the search handles at once
-LANES = 2 * GROUP  # two partial sums a block, see `_interleave`
 # Where the search keeps what it knows of each lane. One array with fixed offsets, because LLVM must see that the parts
 # do not overlap: with an array each it would give up on vectorising.
 RATE, SHIFT, CROSS, SQUARE, UNIT, BEST_CROSS, BEST_SQUARE, BEST_SHIFT, FIRST_SHIFT, FIRST_GAIN = range(
-    0, 10 * LANES, LANES
+    0, LANE_VALUES, LANES
 )
-CHUNK = 16384  # values that the search loads at a time: 64 kB stay in the second-level cache
 
 BFLOAT16, FLOAT16, FLOAT32 = 2, 1, 0  # codes for dtypes of rows and scales
 
 # numpy's error model: no exception (and no branch that would keep a loop from being vectorised) at a division by zero.
-# Only the entry points are called from Python; the others go without the wrappers for that, which take long to compile.
+# None of them is called from Python, so they go without the wrappers for that, which take long to compile.
 _inner: dict[str, Any] = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 _strict = njit(**_inner)
 _contracted = njit(fastmath={"contract"}, **_inner)
 
 
 class Scratch(NamedTuple):
-    """Buffers of one call, made in numpy together with their views: numba takes seconds to compile such calls."""
+    """Room for the rows in work, as `buffers` makes it. Views of the same memory come as arrays of their own, because
+    numba takes seconds to compile a call of `view`."""
 
-    pattern: npt.NDArray[
-        np.int32
-    ]  # the rows of a chunk as float32 bit patterns, each padded to whole blocks with zeros
+    pattern: npt.NDArray[np.int32]  # rows as float32 bit patterns, each padded to whole blocks with zeros
     values: npt.NDArray[np.float32]  # the same memory
     pairs: npt.NDArray[np.uint64]  # the same memory
     low: npt.NDArray[np.int32]
@@ -77,12 +70,12 @@ class Scratch(NamedTuple):
 
 
 class SearchScratch(NamedTuple):
-    """Further buffers of the search; the last three are None where columns have no weights."""
+    """Further room for the search; the last three are None where columns have no weights."""
 
     lanes: npt.NDArray[np.float32]
     group: npt.NDArray[np.float32]  # the blocks of a group, interleaved
     group_pairs: npt.NDArray[np.uint64]  # the same memory
-    importance_pairs: npt.NDArray[np.uint64] | None  # the columns' weights, padded and repeated for each row of a chunk
+    importance_pairs: npt.NDArray[np.uint64] | None  # the columns' weights, repeated for each row in work
     weights: npt.NDArray[np.float32] | None  # the weights of a group, interleaved
     weights_pairs: npt.NDArray[np.uint64] | None  # the same memory
 
@@ -430,22 +423,26 @@ def _emit_row(scratch, at, bits, block_size, k, symmetric, q_max, packed, zero_p
         _pack_zeros(scratch.zeros[here], bits, zero_points)
 
 
-def _quantize_rtn(rows, rows_kind, k, bits, block_size, symmetric, scales_kind, packed, scales, zero_points, scratch):
-    """Round to nearest; returns the first row that holds a value that is not finite, or -1."""
-    q_max = F32((1 << bits) - 1)
-    blocks = scratch.low.size
-    for i in range(rows.shape[0]):
-        here = scales[i * blocks : (i + 1) * blocks]
-        if not _prepare_row(rows[i], rows_kind, k, block_size, symmetric, q_max, scales_kind, scratch, 0, here):
-            return i
-        _emit_row(scratch, 0, bits, block_size, k, symmetric, q_max, packed[i], zero_points[i])
-    return -1
+@_strict
+def _search_rows(scales, block_size, symmetric, q_max, scales_kind, scratch, search, shrink):
+    """Search for better scales and zero points than those of the rows in work."""
+    for b in range(0, scales.size, GROUP):
+        end = b + GROUP if b + GROUP < scales.size else scales.size
+        span = slice(b * block_size // 2, (b + GROUP) * block_size // 2)
+        _interleave(scratch.pairs[span], block_size, search.group_pairs)
+        _interleave_weights(search.importance_pairs, span, block_size, search.weights_pairs)
+        reciprocals, zeros = scratch.reciprocals[b:end], scratch.zeros[b:end]
+        _search(
+            search.group, search.weights, search.lanes, shrink, symmetric, q_max, scales_kind,
+            scales[b:end], reciprocals, zeros,
+        )  # fmt: skip
 
 
-def _quantize_search(
+@_strict
+def _quantize(
     rows, rows_kind, k, bits, block_size, symmetric, scales_kind, packed, scales, zero_points, scratch, search, shrink
 ):  # fmt: skip
-    """The error search; returns the first row that holds a value that is not finite, or -1.
+    """Round to nearest, then search if there are candidates; returns the first row with a value not finite, or -1.
 
     Rows are taken several at a time, because a row of 7 blocks would leave most of a group's lanes empty.
     """
@@ -460,107 +457,90 @@ def _quantize_search(
             here = scales[i * blocks : (i + 1) * blocks]
             if not _prepare_row(rows[i], rows_kind, k, block_size, symmetric, q_max, scales_kind, scratch, r, here):
                 return i
-        chunk_scales = scales[first * blocks : (first + count) * blocks]
-        for b in range(0, count * blocks, GROUP):
-            end = b + GROUP if b + GROUP < count * blocks else count * blocks
-            span = slice(b * block_size // 2, (b + GROUP) * block_size // 2)
-            _interleave(scratch.pairs[span], block_size, search.group_pairs)
-            _interleave_weights(search.importance_pairs, span, block_size, search.weights_pairs)
-            reciprocals, zeros = scratch.reciprocals[b:end], scratch.zeros[b:end]
-            _search(
-                search.group, search.weights, search.lanes, shrink, symmetric, q_max, scales_kind,
-                chunk_scales[b:end], reciprocals, zeros,
-            )  # fmt: skip
+        if shrink.size > 0:
+            chunk_scales = scales[first * blocks : (first + count) * blocks]
+            _search_rows(chunk_scales, block_size, symmetric, q_max, scales_kind, scratch, search, shrink)
         for r in range(count):
             i = first + r
             _emit_row(scratch, r, bits, block_size, k, symmetric, q_max, packed[i], zero_points[i])
     return -1
 
 
-def _scratch(rows_at_once: int, blocks: int, block_size: int) -> Scratch:
-    groups = -(-rows_at_once * blocks // GROUP)
-    pattern = np.zeros(groups * GROUP * block_size, np.int32)
-    levels = np.zeros(blocks * block_size, np.uint8)
+# Entry points: addresses of arrays, then sizes. They are made for a type of rows, since an array is of some type.
+
+
+@_strict
+def _scratch(pattern, low, high, reciprocals, zeros, levels, rows_at_once, blocks, block_size):
+    values = -(-rows_at_once * blocks // GROUP) * GROUP * block_size
+    width = blocks * block_size
     return Scratch(
-        pattern,
-        pattern.view(np.float32),
-        pattern.view(np.uint64),
-        np.empty(blocks, np.int32),
-        np.empty(blocks, np.int32),
-        np.empty(rows_at_once * blocks, np.float32),
-        np.empty(rows_at_once * blocks, np.float32),
-        levels,
-        levels.view(np.uint16),
-        levels.view(np.uint32),
+        carray(pattern, (values,), np.int32),
+        carray(pattern, (values,), np.float32),
+        carray(pattern, (values // 2,), np.uint64),
+        carray(low, (blocks,), np.int32),
+        carray(high, (blocks,), np.int32),
+        carray(reciprocals, (rows_at_once * blocks,), np.float32),
+        carray(zeros, (rows_at_once * blocks,), np.float32),
+        carray(levels, (width,), np.uint8),
+        carray(levels, (width // 2,), np.uint16),
+        carray(levels, (width // 4,), np.uint32),
     )
 
 
-def _search_scratch(scratch: Scratch, block_size: int, importance: npt.NDArray[np.float32] | None) -> SearchScratch:
-    lanes = np.zeros(10 * LANES, np.float32)
-    group = np.empty(GROUP * block_size, np.float32)
-    if importance is None:
-        return SearchScratch(lanes, group, group.view(np.uint64), None, None, None)
-    width = scratch.levels.size
-    padded = np.zeros(scratch.values.size, np.float32)
-    for start in range(0, padded.size - width + 1, width):
-        padded[start : start + importance.size] = importance
-    weights = np.empty_like(group)
-    return SearchScratch(lanes, group, group.view(np.uint64), padded.view(np.uint64), weights, weights.view(np.uint64))
+def _plain(row_type: Any) -> Callable[..., int]:
+    def quantize_plain(
+        rows, packed, scales, zero_points, pattern, low, high, reciprocals, zeros, levels, lanes, group, shrink,
+        n, rows_kind, k, bits, block_size, blocks, symmetric, scales_kind, packed_width, zeros_width, rows_at_once,
+        candidates,
+    ):  # fmt: skip
+        scratch = _scratch(pattern, low, high, reciprocals, zeros, levels, rows_at_once, blocks, block_size)
+        search = SearchScratch(
+            carray(lanes, (LANE_VALUES,), np.float32),
+            carray(group, (GROUP * block_size,), np.float32),
+            carray(group, (GROUP * block_size // 2,), np.uint64),
+            None,
+            None,
+            None,
+        )
+        return _quantize(
+            carray(rows, (n, k), row_type), rows_kind, k, bits, block_size, symmetric != 0, scales_kind,
+            carray(packed, (n, packed_width), np.uint8), carray(scales, (n * blocks,), np.float32),
+            carray(zero_points, (n, zeros_width), np.uint8), scratch, search,
+            carray(shrink, (candidates,), np.float32),
+        )  # fmt: skip
+
+    return quantize_plain
 
 
-def _signature(row_bytes: int, search: bool, weighted: bool) -> Any:
-    integer = types.int64
-    # A signature that asks for less (read-only, unaligned) accepts every C-contiguous array without compiling again.
-    rows = types.Array(types.uint16 if row_bytes == 2 else types.uint32, 2, "C", readonly=True, aligned=False)
-    bytes_, floats = types.Array(types.uint8, 2, "C"), types.Array(types.float32, 1, "C")
-    common = (rows, integer, integer, integer, integer, types.boolean, integer, bytes_, floats, bytes_)
-    scratch = _scratch(1, 1, 16)
-    if not search:
-        return integer(*common, typeof(scratch))
-    further = _search_scratch(scratch, 16, np.ones(16, np.float32) if weighted else None)
-    return integer(*common, typeof(scratch), typeof(further), floats)
+def _weighted(row_type: Any) -> Callable[..., int]:
+    def quantize_weighted(
+        rows, packed, scales, zero_points, pattern, low, high, reciprocals, zeros, levels, lanes, group, shrink,
+        importance, weights,
+        n, rows_kind, k, bits, block_size, blocks, symmetric, scales_kind, packed_width, zeros_width, rows_at_once,
+        candidates,
+    ):  # fmt: skip
+        scratch = _scratch(pattern, low, high, reciprocals, zeros, levels, rows_at_once, blocks, block_size)
+        search = SearchScratch(
+            carray(lanes, (LANE_VALUES,), np.float32),
+            carray(group, (GROUP * block_size,), np.float32),
+            carray(group, (GROUP * block_size // 2,), np.uint64),
+            carray(importance, (scratch.pairs.size,), np.uint64),
+            carray(weights, (GROUP * block_size,), np.float32),
+            carray(weights, (GROUP * block_size // 2,), np.uint64),
+        )
+        return _quantize(
+            carray(rows, (n, k), row_type), rows_kind, k, bits, block_size, symmetric != 0, scales_kind,
+            carray(packed, (n, packed_width), np.uint8), carray(scales, (n * blocks,), np.float32),
+            carray(zero_points, (n, zeros_width), np.uint8), scratch, search,
+            carray(shrink, (candidates,), np.float32),
+        )  # fmt: skip
+
+    return quantize_weighted
 
 
-_kernels: dict[tuple[int, bool, bool], Callable[..., int]] = {}
-_lock = threading.Lock()
-
-
-def kernel(row_bytes: int, search: bool, weighted: bool) -> Callable[..., int]:
-    """The compiled entry point for rows of 2 or 4 bytes a value, from the disk cache where that is possible."""
-    key = (row_bytes, search, weighted)
-    with _lock:
-        if key not in _kernels:
-            function = _quantize_search if search else _quantize_rtn
-            compiler = functools.partial(njit, _signature(*key), nogil=True, error_model="numpy", no_cfunc_wrapper=True)
-            try:
-                _kernels[key] = compiler(cache=True)(function)
-            except Exception:
-                # No folder that numba may write its cache to, a full disk, or a damaged cache file: none of them is a
-                # reason to fail, and a real compilation error comes back from here.
-                _kernels[key] = compiler()(function)
-        return _kernels[key]
-
-
-def quantize(
-    rows: npt.NDArray[Any],
-    rows_kind: int,
-    scheme: Scheme,
-    scales_kind: int,
-    importance: npt.NDArray[np.float32] | None,
-    packed: npt.NDArray[np.uint8],
-    scales: npt.NDArray[np.float32],
-    zero_points: npt.NDArray[np.uint8],
-) -> int:
-    """Quantize bit patterns [n, K]; returns the first row that holds a value that is not finite, or -1.
-
-    Everything is C-contiguous: packed [n, bytes], scales [n * blocks], zero_points [n, bytes] (0 when symmetric).
-    """
-    n, k = rows.shape
-    size, blocks = scheme.block_size, scheme.blocks(k)
-    search = scheme.method == "search"
-    scratch = _scratch(max(1, min(n, CHUNK // (blocks * size))) if search else 1, blocks, size)
-    arguments: list[Any] = [rows, rows_kind, k, scheme.bits, size, scheme.symmetric, scales_kind]
-    arguments += [packed, scales, zero_points, scratch]
-    if search:
-        arguments += [_search_scratch(scratch, size, importance), shrink_factors(scheme.bits, scheme.symmetric)]
-    return kernel(rows.itemsize, search, search and importance is not None)(*arguments)
+def assembly(kernel: Kernel) -> str:
+    """LLVM assembly of an entry point, optimized for this processor, that needs neither numba nor Python."""
+    entry = (_weighted if kernel.weighted else _plain)(np.uint16 if kernel.row_bytes == 2 else np.uint32)
+    signature = types.int64(*[types.voidptr] * kernel.pointers, *[types.int64] * kernel.integers)
+    compiled = cfunc(signature, error_model="numpy")(entry)
+    return stands_alone(compiled.inspect_llvm(), compiled.native_name, kernel.symbol)

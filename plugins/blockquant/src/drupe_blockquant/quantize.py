@@ -91,28 +91,47 @@ def quantize_rows(
     return out
 
 
-def warm_up(scheme: Scheme, rows_dtype: npt.DTypeLike = _BFLOAT16, *, weighted: bool = False) -> None:
-    """Import numba and load or compile what rows of this dtype need; a thread may do it beside other work."""
-    kind = _KINDS.get(np.dtype(rows_dtype))
-    if kind is None:
-        raise ValueError(f"rows must be float32, float16 or bfloat16, not {np.dtype(rows_dtype)}")
-    if backend() == "numba":
-        from drupe_blockquant import kernels
+def is_ready(rows_dtype: npt.DTypeLike = _BFLOAT16, *, weighted: bool = False) -> bool:
+    """Whether rows of this dtype can be quantized at once; if not, the first call compiles for some ten seconds."""
+    kind = _kind_of(np.dtype(rows_dtype))
+    if backend() != "numba":
+        return True
+    from drupe_blockquant import machine_code
 
-        kernels.kernel(4 if kind == 0 else 2, scheme.method == "search", weighted)
+    return machine_code.is_ready(machine_code.Kernel(_row_bytes(kind), weighted))
+
+
+def warm_up(rows_dtype: npt.DTypeLike = _BFLOAT16, *, weighted: bool = False) -> None:
+    """Load or compile what rows of this dtype need; a thread may do it beside other work."""
+    kind = _kind_of(np.dtype(rows_dtype))
+    if backend() == "numba":
+        from drupe_blockquant import machine_code
+
+        machine_code.entry_point(machine_code.Kernel(_row_bytes(kind), weighted))
+
+
+def _row_bytes(kind: int) -> int:
+    return 4 if kind == 0 else 2
+
+
+def _kind_of(dtype: np.dtype[Any]) -> int:
+    kind = _KINDS.get(dtype)
+    if kind is None:
+        raise ValueError(f"rows must be float32, float16 or bfloat16 (or its bits as uint16), not {dtype}")
+    return kind
 
 
 def _run_kernel(
     rows: Array, kind: int, scheme: Scheme, scales_kind: int, weights: Array | None, out: Quantized
 ) -> None:
-    from drupe_blockquant import kernels
+    from drupe_blockquant import buffers
 
     n = len(rows)
-    pattern = np.ascontiguousarray(rows).view(np.uint32 if kind == 0 else np.uint16)
+    pattern = np.require(rows, requirements=["C", "A"]).view(np.uint32 if kind == 0 else np.uint16)
     scales = out.scales if out.scales.dtype == np.float32 else np.empty(out.scales.shape, np.float32)
     zero_points = np.empty((n, 0), np.uint8) if out.zero_points is None else out.zero_points
     packed = out.packed.reshape(n, -1)
-    bad = kernels.quantize(pattern, kind, scheme, scales_kind, weights, packed, scales.reshape(-1), zero_points)
+    bad = buffers.quantize(pattern, kind, scheme, scales_kind, weights, packed, scales.reshape(-1), zero_points)
     if bad >= 0:
         raise NonFiniteError(bad, int(np.flatnonzero(~np.isfinite(as_float32(rows[bad])))[0]))
     if scales is not out.scales:
@@ -120,9 +139,7 @@ def _run_kernel(
 
 
 def _check_rows(rows: Array) -> int:
-    kind = _KINDS.get(rows.dtype)
-    if kind is None:
-        raise ValueError(f"rows must be float32, float16 or bfloat16 (or its bits as uint16), not {rows.dtype}")
+    kind = _kind_of(rows.dtype)
     if rows.ndim != 2 or rows.shape[1] == 0:
         raise ValueError(f"rows must be a matrix with at least one column, not of shape {rows.shape}")
     return kind

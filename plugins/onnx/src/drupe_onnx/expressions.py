@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from drupe.api import ModelError
+from drupe.api import ModelError, Progress
 from drupe_onnx import ir, numeric
 from drupe_onnx.files import Files
 
@@ -656,6 +656,9 @@ class Producer(ABC):
         @property
         def label(self) -> str:
             """What it does to what, for errors and progress: "quantize model.layers.0.mlp.up_proj.weight"."""
+
+    def prepare(self, progress: Progress) -> None:  # noqa: B027
+        """Make ready what `produce` needs, such as compiled code; `progress` is for what takes seconds."""
 
     @abstractmethod
     def produce(self, start: int, stop: int, files: Files) -> tuple[NDArray[Any], ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -201,6 +201,11 @@ class Layout:
     def written(self) -> int:
         """Bytes that the walks write: the size without the gaps."""
         return sum(region.nbytes for region in self._regions.values())
+
+    @property
+    def producers(self) -> Collection[Producer]:
+        """What makes several weights at once."""
+        return self._wanted
 
     def _place(self, expression: Expression | None) -> Placed | Inline | None:
         if expression is None:

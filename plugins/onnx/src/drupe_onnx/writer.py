@@ -12,6 +12,7 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from types import TracebackType
@@ -42,17 +43,25 @@ def write_package(package: OnnxPackage, folder: Path, context: Context) -> dict[
     beside = sum(map(_size_of, package.files.values()))
     _check_room(folder, beside + sum(layout.size for layout in layouts.values()))
     total = beside + sum(layout.written for layout in layouts.values())
+    for layout in layouts.values():
+        for producer in layout.producers:
+            producer.prepare(context.progress)
     digests: dict[str, str] = {}
-    with context.progress.task("writing", total):
+    with context.progress.task("writing", total), ThreadPoolExecutor(1) as aside:
+        small = aside.submit(_write_small, package, layouts, folder, context)
         for name, layout in layouts.items():
             if layout.size:
                 digests[_data_name(name)] = _write_data(folder / _data_name(name), layout, context)
-        for name, content in package.files.items():
-            digests[name] = _write_file(_inside(folder, name), content, context)
-        for name, layout in layouts.items():
-            model = package.components[name]
-            graph = serialized(model, references(model, layout, _data_name(name)))
-            digests[f"{name}.onnx"] = _write_bytes(folder / f"{name}.onnx", graph)
+        digests |= small.result()
+    return digests
+
+
+def _write_small(package: OnnxPackage, layouts: Mapping[str, Layout], folder: Path, context: Context) -> dict[str, str]:
+    """The files beside the weights, and the graphs; they need no weight, so this goes on while those are written."""
+    digests = {name: _write_file(_inside(folder, name), content, context) for name, content in package.files.items()}
+    for name, model in package.components.items():
+        graph = serialized(model, references(model, layouts[name], _data_name(name)))
+        digests[f"{name}.onnx"] = _write_bytes(folder / f"{name}.onnx", graph)
     return digests
 
 

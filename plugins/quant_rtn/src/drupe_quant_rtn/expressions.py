@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from drupe.api import ModelError
-from drupe_blockquant import NonFiniteError, Quantized, Scheme, quantize_rows
+from drupe.api import ModelError, Progress
+from drupe_blockquant import NonFiniteError, Quantized, Scheme, is_ready, quantize_rows, warm_up
 from drupe_onnx import Expression, Files, OutputSpec, Producer, ir
 from drupe_onnx.expressions import name_of
 
@@ -54,6 +54,13 @@ class QuantizeBlocks(Producer):
         if self.scheme.symmetric:
             return found
         return (*found, OutputSpec("zero_points", (n, self.scheme.zero_point_width(k)), ir.DataType.UINT8))
+
+    def prepare(self, progress: Progress) -> None:
+        dtype = self.source.dtype.numpy()
+        if not is_ready(dtype):
+            with progress.task("compiling the quantizer for this processor, once", 1, "kernel"):
+                warm_up(dtype)
+                progress.advance(1)
 
     def produce(self, start: int, stop: int, files: Files) -> tuple[NDArray[Any], ...]:
         with files.trusting():

@@ -1,0 +1,68 @@
+"""The arrays that the compiled kernels work on, and the call: pointers first, then sizes, in the order of `kernels`."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from drupe_blockquant.machine_code import Kernel, entry_point
+from drupe_blockquant.reference import shrink_factors
+from drupe_blockquant.scheme import Scheme
+
+GROUP = 16  # blocks that the search handles at once
+LANES = 2 * GROUP  # two partial sums a block, see `kernels._interleave`
+LANE_VALUES = 10 * LANES  # what the search knows of each lane
+CHUNK = 16384  # values that the search loads at a time: 64 kB stay in the second-level cache
+
+
+def quantize(
+    rows: npt.NDArray[Any],
+    rows_kind: int,
+    scheme: Scheme,
+    scales_kind: int,
+    importance: npt.NDArray[np.float32] | None,
+    packed: npt.NDArray[np.uint8],
+    scales: npt.NDArray[np.float32],
+    zero_points: npt.NDArray[np.uint8],
+) -> int:
+    """Quantize bit patterns [n, K]; returns the first row that holds a value that is not finite, or -1.
+
+    Everything is aligned and C-contiguous: packed [n, bytes], scales [n * blocks], zero_points [n, bytes] (0 when
+    symmetric).
+    """
+    n, k = rows.shape
+    size, blocks = scheme.block_size, scheme.blocks(k)
+    search = scheme.method == "search"
+    candidates = shrink_factors(scheme.bits, scheme.symmetric) if search else np.empty(0, np.float32)
+    at_once = max(1, min(n, CHUNK // (blocks * size))) if search else 1
+    scratch = _scratch(at_once, blocks, size)
+    arrays = [rows, packed, scales, zero_points, *scratch, candidates]
+    if importance is not None:
+        arrays += [_repeated(importance, scratch[0].size, blocks * size), np.empty(GROUP * size, np.float32)]
+    sizes = [n, rows_kind, k, scheme.bits, size, blocks, scheme.symmetric, scales_kind]
+    sizes += [packed.shape[1], zero_points.shape[1], at_once, candidates.size]
+    kernel = entry_point(Kernel(rows.itemsize, importance is not None))
+    return kernel(*[array.ctypes.data for array in arrays], *map(int, sizes))
+
+
+def _scratch(at_once: int, blocks: int, block_size: int) -> list[npt.NDArray[Any]]:
+    """What `kernels` calls scratch, in the order of its arguments."""
+    groups = -(-at_once * blocks // GROUP)
+    return [
+        np.zeros(groups * GROUP * block_size, np.int32),  # rows as bit patterns
+        np.empty(blocks, np.int32),  # the least value of each block
+        np.empty(blocks, np.int32),  # the greatest
+        np.empty(at_once * blocks, np.float32),  # reciprocals of scales
+        np.empty(at_once * blocks, np.float32),  # zero points
+        np.zeros(blocks * block_size, np.uint8),  # levels of a row
+        np.zeros(LANE_VALUES, np.float32),
+        np.empty(GROUP * block_size, np.float32),  # a group of blocks, interleaved
+    ]
+
+
+def _repeated(importance: npt.NDArray[np.float32], length: int, width: int) -> npt.NDArray[np.float32]:
+    """The columns' weights as the rows lie in scratch: each row padded to `width`."""
+    padded = np.zeros(length, np.float32)
+    for start in range(0, length - width + 1, width):
+        padded[start : start + importance.size] = importance
+    return padded

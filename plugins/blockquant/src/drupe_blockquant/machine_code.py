@@ -1,0 +1,165 @@
+"""Compiled kernels on disk: numba compiles a kernel once for this processor, llvmlite alone loads it ever after.
+
+numba's own cache would do, were it not for the half second that importing numba takes, which is a quarter of the time
+that a small model takes to convert.
+"""
+
+import contextlib
+import ctypes
+import functools
+import hashlib
+import os
+import re
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import llvmlite.binding as llvm
+
+_DECLARATION = re.compile(r"^declare (.*@(?!llvm\.)[\w.$]+\(.*\)).*$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """One compiled entry point: for rows of 2 or 4 bytes a value, with or without weights for columns."""
+
+    row_bytes: int
+    weighted: bool
+
+    @property
+    def symbol(self) -> str:
+        return f"drupe_quantize_{'weighted_' if self.weighted else ''}{8 * self.row_bytes}"
+
+    @property
+    def pointers(self) -> int:
+        return 15 if self.weighted else 13
+
+    @property
+    def integers(self) -> int:
+        return 12
+
+
+_loaded: dict[Kernel, Callable[..., int]] = {}
+_engines: list[Any] = []  # they own the memory that the code is in
+_lock = threading.Lock()
+
+
+def entry_point(kernel: Kernel) -> Callable[..., int]:
+    """The kernel as a function of addresses, then integers, that releases the GIL; from disk, or compiled first."""
+    with _lock:
+        if kernel not in _loaded:
+            _loaded[kernel] = _load(kernel, _kept(kernel) or _compile(kernel))
+        return _loaded[kernel]
+
+
+def is_ready(kernel: Kernel) -> bool:
+    """Whether the kernel can run without being compiled first, which takes some ten seconds."""
+    return kernel in _loaded or _kept(kernel) is not None
+
+
+def stands_alone(assembly: str, name: str, symbol: str) -> str:
+    """Call the function `name` `symbol`, and give every foreign function that it names a body that stops the process.
+
+    numba's wrapper names functions of Python and of numba for exceptions, and the kernels raise none.
+    """
+    assembly = re.sub(rf'(?<=@)"?{re.escape(name)}"?(?=[\s(,])', symbol, assembly)
+    return _DECLARATION.sub(r"define internal \1 {\n  call void @llvm.trap()\n  unreachable\n}", assembly)
+
+
+def _compile(kernel: Kernel) -> bytes:
+    from drupe_blockquant import kernels
+
+    module = llvm.parse_assembly(kernels.assembly(kernel))
+    code: bytes = _machine().emit_object(module)
+    _keep(kernel, code)
+    return code
+
+
+def _load(kernel: Kernel, code: bytes) -> Callable[..., int]:
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _machine())
+    engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+    engine.finalize_object()
+    _engines.append(engine)
+    arguments = [ctypes.c_void_p] * kernel.pointers + [ctypes.c_int64] * kernel.integers
+    return ctypes.CFUNCTYPE(ctypes.c_int64, *arguments)(engine.get_function_address(kernel.symbol))
+
+
+def _machine() -> Any:
+    """This processor, with all that it can do; a machine belongs to one engine, so each call makes one."""
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    target = llvm.Target.from_triple(llvm.get_process_triple())
+    return target.create_target_machine(
+        cpu=llvm.get_host_cpu_name(),
+        features=llvm.get_host_cpu_features().flatten(),
+        opt=3,
+        reloc="static" if target.name.startswith("x86") else "default",
+        codemodel="jitdefault",
+        jit=True,
+    )
+
+
+# The files: SHA-256 of the code, then the code.
+
+
+def _kept(kernel: Kernel) -> bytes | None:
+    for folder in _folders():
+        with contextlib.suppress(OSError):
+            content = (folder / _name(kernel)).read_bytes()
+            if content[:32] == hashlib.sha256(content[32:]).digest():
+                return content[32:]
+    return None
+
+
+def _keep(kernel: Kernel, code: bytes) -> None:
+    """Write the code to the first folder that takes it. None may; then the next process compiles again."""
+    for folder in _folders():
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=folder, suffix=".part", delete=False) as file:
+                file.write(hashlib.sha256(code).digest() + code)
+            part = Path(file.name)
+            try:
+                part.replace(folder / _name(kernel))
+            except OSError:
+                part.unlink()
+                raise
+            return
+
+
+def _folders() -> Iterator[Path]:
+    """Where compiled kernels are kept: beside Python's own compiled files, or in the user's cache."""
+    if chosen := os.environ.get("DRUPE_BLOCKQUANT_CACHE"):
+        yield Path(chosen)
+        return
+    yield Path(__file__).parent / "__pycache__"
+    with contextlib.suppress(RuntimeError):  # no home
+        yield _user_cache() / "drupe" / "kernels"
+
+
+def _user_cache() -> Path:
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData/Local"))
+    if sys.platform == "darwin":
+        return Path.home() / "Library/Caches"
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+
+
+def _name(kernel: Kernel) -> str:
+    return f"{kernel.symbol}-{_fingerprint()}.o"
+
+
+@functools.cache
+def _fingerprint() -> str:
+    """Of all that decides the code: this package's sources, the compilers, the processor."""
+    digest = hashlib.sha256()
+    for source in ("kernels.py", "buffers.py", "machine_code.py"):
+        digest.update(Path(__file__).with_name(source).read_bytes())
+    processor = (llvm.get_process_triple(), llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten())
+    digest.update(repr((version("numba"), version("llvmlite"), processor)).encode())
+    return digest.hexdigest()[:16]
