@@ -372,7 +372,7 @@ def _search(values, weights, lanes, shrink, symmetric, q_max, kind, scales, reci
                 lanes[FIRST_GAIN + i] = (lanes[CROSS + i] + lanes[CROSS + i]) - lanes[SQUARE + i]
         _keep_better(lanes)
     _rate_of_best(lanes)
-    if not symmetric:
+    if weights is not None and not symmetric:
         for side in range(2):
             step = F32(1 - 2 * side)
             for i in range(LANES):

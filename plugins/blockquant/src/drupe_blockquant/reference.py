@@ -101,8 +101,9 @@ def search(
     of llama.cpp's k-quants (ggml-quants.c, make_qx_quants and make_qkx2_quants). The steps:
 
     1. round with each candidate scale (shrunk and stretched round-to-nearest ones), keep the best c^2 / d;
-    2. asymmetric: try the zero points next to it with that best scale (integer zero points; HQQ, Badri and Shaji 2023,
-       solves for real ones, which ONNX Runtime's fast kernels do not take);
+    2. asymmetric and weighted: try the zero points next to it with that best scale (integer zero points; HQQ, Badri and
+       Shaji 2023, solves for real ones, which ONNX Runtime's fast kernels do not take). Without weights they are not
+       tried: on trained weights they add a hundredth to what the search gains, and a third to its time;
     3. round with the best scale, solve for the scale again, round it to its dtype. The caller rounds the values with
        it.
 
@@ -133,7 +134,7 @@ def search(
         if index == 0:
             first_gain = 2 * cross - square
         keep_better(cross, square, zeros)
-    if not scheme.symmetric:
+    if weights is not None and not scheme.symmetric:
         reciprocal = best_reciprocal()
         for side in (1, -1):
             zero = np.clip(zeros + np.float32(side), np.float32(0), q_max)
