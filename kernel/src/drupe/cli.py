@@ -114,9 +114,9 @@ def main() -> None:
     for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):  # not every system has them all
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), _interrupt)
-    for stream in (sys.stdout, sys.stderr):
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal or pipe that lacks a character shows a mark for it
+            stream.reconfigure(errors="replace")  # a mark for what is no text here
     # Imports make many objects and no garbage; looking for cycles among them takes a tenth of a conversion's time.
     gc.set_threshold(50_000)
     # The system frees all memory at once; looking for cycles in it first would take up to half a second.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -23,9 +24,10 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(*arguments: str, said: str = "") -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, said: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "from drupe.cli import main; main()", *arguments]
-    return subprocess.run(command, input=said, capture_output=True, text=True, encoding="utf-8", check=False)
+    options = {"encoding": "utf-8", "errors": "surrogateescape", "env": {**os.environ, **environment}}
+    return subprocess.run(command, input=said, capture_output=True, check=False, **options)
 
 
 def test_generate_prints_the_text_and_says_the_rates_aside(package: Path) -> None:
@@ -52,3 +54,10 @@ def test_chat_answers_each_line_of_a_pipe_knowing_those_before(package: Path) ->
     done = run("chat", str(package), "--max-new-tokens", "8", said="def parse(text):\n\nclass Reader:\n")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "".join(f"{turn.content}\n" for turn in turns if turn.role == "assistant")
+
+
+def test_what_is_no_text_is_read_with_a_mark_for_it(package: Path) -> None:
+    more = ("--max-new-tokens", "2", "--system", "be \udcff")
+    for reading in ("utf-8:strict", "utf-8:surrogateescape"):
+        done = run("chat", str(package), *more, said="def \udcff\udcfe(\n", PYTHONIOENCODING=reading)
+        assert (done.returncode, done.stderr) == (0, ""), done.stderr

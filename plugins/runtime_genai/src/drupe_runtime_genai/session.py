@@ -42,7 +42,7 @@ class GenaiSession(Session):
 
         A prompt that a chat template made begins with that token already; it is not put there twice.
         """
-        text = prompt.encode("utf-8", "replace").decode("utf-8")
+        text = _valid(prompt)
         return with_beginning(self._encode(text, special=False), self._encode(text, special=True))
 
     def _encode(self, text: str, special: bool) -> list[int]:
@@ -109,7 +109,7 @@ class GenaiSession(Session):
 
     def conversation(self, messages: Sequence[Message]) -> str:
         """The prompt that the package's chat template makes. Raises ModelError where it has none that works."""
-        document = json.dumps([asdict(message) for message in messages], ensure_ascii=False)
+        document = _valid(json.dumps([asdict(message) for message in messages], ensure_ascii=False))
         try:
             prompt: str = self._tokenizer.apply_chat_template(document, add_generation_prompt=True)
         except RuntimeError as error:
@@ -124,6 +124,11 @@ class GenaiSession(Session):
     def close(self) -> None:
         self._tokenizer = None
         self._model = None
+
+
+def _valid(text: str) -> str:
+    """A text with a mark for each character that UTF-8 lacks, as bytes that are none are to Python."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def with_beginning(plain: list[int], special: list[int]) -> list[int]:
