@@ -23,7 +23,15 @@ KERNEL_LINES = 2000
 """Of code, as `lines_of_code` counts them."""
 NOT_CODE = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
 KERNEL_MAY_IMPORT = {"packaging", "pluggy", "pydantic", "rich", "stevedore", "typer"}
-LIBRARIES = {"drupe_blockquant", "drupe_huggingface", "drupe_onnx"}
+LIBRARIES = {
+    "drupe_blockquant",
+    "drupe_huggingface",
+    "drupe_layerwise",
+    "drupe_nbits",
+    "drupe_onnx",
+    "drupe_packed",
+    "drupe_text",
+}
 
 # One of several wheels brings these (drupe[cpu], [cuda], [directml]), and they exclude each other: a plugin that named
 # one would break the environments of the others.

@@ -15,11 +15,11 @@ from drupe_blockquant import Scheme, dequantize_rows, quantize_rows
 from drupe_ep_cpu.provider import Cpu
 from drupe_ep_cuda.provider import Cuda
 from drupe_ep_dml.provider import Dml
+from drupe_nbits import find_sites
 from drupe_onnx import Array, OnnxPackage, Transpose, initializer, ir, write_package
 from drupe_quant_rtn.choosing import scheme_for
 from drupe_quant_rtn.configuration import QuantizeWeightsConfig
 from drupe_quant_rtn.quantize_weights import QuantizeWeights
-from drupe_quant_rtn.sites import find_sites
 
 ROWS, VOCABULARY = 48, 40
 

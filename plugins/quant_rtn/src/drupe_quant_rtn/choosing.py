@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from drupe.api import Capabilities, Target, UsageError
-from drupe_blockquant import Scheme, choose_block_size
+from drupe_blockquant import Scheme
 from drupe_blockquant.scheme import BLOCK_SIZES
+from drupe_nbits import HEAD, Site
+from drupe_nbits.serving import block_sizes, leaves_rest, refusal
 from drupe_quant_rtn.configuration import QuantizeWeightsConfig
-from drupe_quant_rtn.rewriting import operator_use
-from drupe_quant_rtn.sites import HEAD, Site
-
-WANTED_BLOCK = 128
-"""Large blocks decode faster and take fewer bytes for scales; with the error search they lose little."""
-WHOLE_BLOCKS = "matmul_nbits_whole_blocks"
-"""The trait of a target whose MatMulNBits takes no row that ends within a block."""
-FAST_BLOCKS = "matmul_nbits_block_sizes"
-"""The trait of a target that says for which block sizes its MatMulNBits is fast."""
 
 Change = Mapping[str, Any]
 """Keys of the configuration with other values than they have."""
@@ -27,39 +21,24 @@ Change = Mapping[str, Any]
 def scheme_for(site: Site, config: QuantizeWeightsConfig, capabilities: Capabilities) -> Scheme | None:
     """Bits by the matrix's role, and the best block size that the target serves; None where it serves none."""
     schemes = _schemes(site, config, capabilities)
-    return next((scheme for scheme in schemes if _refusal(site, scheme, capabilities) is None), None)
+    return next((scheme for scheme in schemes if refusal(site, scheme, capabilities) is None), None)
 
 
 def reason(site: Site, config: QuantizeWeightsConfig, capabilities: Capabilities) -> str:
     """Why the target does not serve what would be best for a site."""
-    return _refusal(site, _schemes(site, config, capabilities)[0], capabilities) or ""
+    return refusal(site, _schemes(site, config, capabilities)[0], capabilities) or ""
 
 
 def _schemes(site: Site, config: QuantizeWeightsConfig, capabilities: Capabilities) -> list[Scheme]:
-    """The schemes that the configuration allows for a site, the best first.
+    """The schemes that the configuration allows for a site, the best first; one that a pass has set is the only one.
 
-    A block size that was asked for is the only one. Otherwise the best wastes little on padding; then come smaller
-    ones, of which those that are fast on the target go first, and larger ones last.
+    So is a block size that was asked for.
     """
+    if (scheme := site.scheme) is not None:
+        return [replace(scheme, method=config.method_for(scheme.bits))]
     bits = config.bits_for(site.role)
-    sizes: Sequence[int] = [config.block_size] if config.block_size else BLOCK_SIZES
-    fast = capabilities.traits.get(FAST_BLOCKS, BLOCK_SIZES)
-    best = choose_block_size(
-        site.rows.shape[1], WANTED_BLOCK, bits=bits, symmetric=config.symmetric, scale_bytes=site.dtype.bitwidth // 8
-    )
-    ordered = sorted(sizes, key=lambda size: (size > best, size not in fast, abs(size - best)))
-    return [Scheme(bits, size, config.symmetric, config.method_for(bits)) for size in ordered]
-
-
-def _refusal(site: Site, scheme: Scheme, capabilities: Capabilities) -> str | None:
-    """Why the target does not serve a site under a scheme, in words; None where it does."""
-    return _leaves_rest(site, scheme.block_size, capabilities) or capabilities.refusal(operator_use(site, scheme))
-
-
-def _leaves_rest(site: Site, block_size: int, capabilities: Capabilities) -> str | None:
-    k = site.rows.shape[1]
-    broken = capabilities.traits.get(WHOLE_BLOCKS) and k % block_size
-    return f"its rows of {k} values are not whole blocks of {block_size}" if broken else None
+    sizes = [config.block_size] if config.block_size else block_sizes(site, bits, config.symmetric, capabilities)
+    return [Scheme(bits, size, config.symmetric, config.method_for(bits)) for size in sizes]
 
 
 def refuse_settings(site: Site, config: QuantizeWeightsConfig, target: Target) -> None:
@@ -118,7 +97,7 @@ def _as_asked(site: Site, config: QuantizeWeightsConfig) -> str:
 
 def _rest(site: Site, config: QuantizeWeightsConfig, capabilities: Capabilities) -> str:
     """That the rows end within a block, where that is why."""
-    why = config.block_size and _leaves_rest(site, config.block_size, capabilities)
+    why = config.block_size and leaves_rest(site, config.block_size, capabilities)
     return f": {why}" if why else ""
 
 

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from drupe.api import PassConfig
 from drupe_blockquant.scheme import Method
-from drupe_quant_rtn.sites import EMBEDDING, HEAD
+from drupe_nbits.sites import EMBEDDING, HEAD
 
 METHODS: dict[str, Method] = {"fast": "rtn", "balanced": "search"}
 

@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 
 from drupe.api import Context, Model, ModelError, Pass, Shape, Target
+from drupe_nbits import ACCURACY_LEVEL, Rewriter, Site, find_sites, remove_unused
 from drupe_onnx import OnnxPackage, ir
 from drupe_quant_rtn.choosing import reason, refuse_settings, scheme_for
 from drupe_quant_rtn.configuration import QuantizeWeightsConfig
-from drupe_quant_rtn.rewriting import Rewriter
-from drupe_quant_rtn.sites import Site, find_sites
 
-ACCURACY_LEVEL = "matmul_nbits_accuracy_level"
-"""The trait of a target that says in which precision its MatMulNBits is fast."""
 FLOAT_MATRICES = "drupe.float_matrices"
 """The key of a model's metadata that lists, as JSON, the matrices that stay in floating point."""
 
@@ -61,7 +58,7 @@ def quantize_graph(graph: ir.Graph, config: QuantizeWeightsConfig, target: Targe
             refuse_settings(site, config, target)
         rewriter.keep(site)
         kept.append(site)
-    _remove_unused(graph)
+    remove_unused(graph)
     return len(sites) - len(kept), kept
 
 
@@ -71,13 +68,3 @@ def _nothing_quantized(kept: list[Site], config: QuantizeWeightsConfig, target: 
     first = next((site for site in kept if not site.is_look_up), kept[0])
     why = reason(first, config, target.capabilities)
     return f"'{target.provider}' serves none of the model's matrices quantized: '{first.weight.name}': {why}"
-
-
-def _remove_unused(graph: ir.Graph) -> None:
-    """Drop casts and initializers that nothing uses any more."""
-    for node in reversed(graph):
-        if node.op_type == "Cast" and not node.outputs[0].uses() and not node.outputs[0].is_graph_output():
-            graph.remove(node, safe=True)
-    for name in [name for name, value in graph.initializers.items() if not value.uses()]:
-        if not graph.initializers[name].is_graph_output():
-            del graph.initializers[name]

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from drupe_onnx import ROLE, Cast, Expression, Transpose, expression_of, ir
+from drupe_blockquant import Scheme
+from drupe_nbits.expressions import Weighted
+from drupe_nbits.schemes import assigned
+from drupe_onnx import ROLE, Array, Cast, Expression, LazyWeight, Transpose, expression_of, ir
 
 EMBEDDING, HEAD = "embedding", "head"
 MICROSOFT = "com.microsoft"
@@ -17,8 +20,9 @@ class Site:
     """A node that uses a matrix of weights.
 
     weight: the initializer. rows: the matrix as [N, K], a row for each output. transposed: whether the node takes it as
-    [K, N]. result: what the graph goes on with, in the type that it computes in; where the weights are stored in
-    another type, a Cast stands before a product, and behind a look-up.
+    [K, N]. importance: how much an error in each of the K columns counts, float32, where a pass has measured it.
+    result: what the graph goes on with, in the type that it computes in; where the weights are stored in another type,
+    a Cast stands before a product, and behind a look-up.
     """
 
     node: ir.Node
@@ -27,6 +31,17 @@ class Site:
     transposed: bool
     result: ir.Value
     bias: ir.Value | None = None
+    importance: Array | None = None
+
+    @property
+    def name(self) -> str:
+        """What to call it to a person: the name of its weight."""
+        return self.weight.name or self.node.name or self.node.op_type
+
+    @property
+    def scheme(self) -> Scheme | None:
+        """The scheme that an earlier pass has set for it."""
+        return assigned(self.node)
 
     @property
     def is_look_up(self) -> bool:
@@ -85,7 +100,10 @@ def _product(node: ir.Node, *, transposed: bool, bias: ir.Value | None = None) -
     matrix = _matrix(weight)
     if weight is not None and matrix is not None:
         rows = transpose(without_casts(matrix)) if transposed else without_casts(matrix)
-        yield Site(node, weight, without_casts(rows), transposed, node.outputs[0], bias)
+        rows = without_casts(rows)
+        importance = rows.importance if isinstance(rows, Weighted) else None
+        rows = rows.source if isinstance(rows, Weighted) else rows
+        yield Site(node, weight, rows, transposed, node.outputs[0], bias, importance)
 
 
 def _look_up(node: ir.Node) -> Iterator[Site]:
@@ -96,6 +114,23 @@ def _look_up(node: ir.Node) -> Iterator[Site]:
         casts = len(followers) == 1 and followers[0].op_type == "Cast" and not node.outputs[0].is_graph_output()
         result = followers[0].outputs[0] if casts else node.outputs[0]
         yield Site(node, weight, without_casts(matrix), False, result)
+
+
+def replace_rows(site: Site, rows: Expression) -> None:
+    """Let `rows` [N, K] take the place of the matrix that a site multiplies with, stored in the same type.
+
+    The initializer itself is changed: whatever else uses it gets the new matrix as well.
+    """
+    dtype = site.weight.dtype
+    assert dtype is not None
+    stored = rows if rows.dtype == dtype else Cast(rows, dtype)
+    expression = Transpose(stored) if site.transposed else stored
+    site.weight.const_value = LazyWeight(site.weight.name, expression)
+
+
+def weigh(site: Site, importance: Array) -> None:
+    """Note how much an error in each column counts: [K], float32, not negative."""
+    replace_rows(site, Weighted(site.rows, importance))
 
 
 def _matrix(weight: ir.Value | None) -> Expression | None:

@@ -1,4 +1,4 @@
-"""QuantizeBlocks: packed values, scales and zero points of a matrix, from one walk over its rows."""
+"""What a quantized matrix is made of: its rows, what its columns are worth, and the blocks of levels."""
 
 from __future__ import annotations
 
@@ -11,16 +11,54 @@ from numpy.typing import NDArray
 
 from drupe.api import ModelError, Progress
 from drupe_blockquant import NonFiniteError, Quantized, Scheme, is_ready, quantize_rows, warm_up
-from drupe_onnx import Expression, Files, OutputSpec, Producer, ir
+from drupe_onnx import Array, Expression, Files, OutputSpec, Producer, ir
 from drupe_onnx.expressions import name_of
 
-WEIGHT, SCALES, ZERO_POINTS = 0, 1, 2
-"""Which output is which; the last one is there only where the scheme is asymmetric."""
+PARTS = ("weight", "scales", "zero_points")
+WEIGHT, SCALES, ZERO_POINTS = range(3)
+"""Which part is which; the last one is there only where the scheme is asymmetric."""
+
+
+@dataclass(frozen=True)
+class Weighted(Expression):
+    """The matrix `source` [N, K], and with it how much an error in each column counts: `importance`, float32 [K].
+
+    Who only wants the matrix gets it unchanged.
+    """
+
+    source: Expression
+    importance: Array
+
+    def __post_init__(self) -> None:
+        if self.importance.shape != self.source.shape[1:]:
+            raise ValueError(f"weights {self.importance.shape} do not fit columns of {self.source.shape}")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.source.shape
+
+    @property
+    def dtype(self) -> ir.DataType:
+        return self.source.dtype
+
+    def rows(self, start: int, stop: int, files: Files) -> NDArray[Any]:
+        return self.source.rows(start, stop, files)
+
+    def columns(self, first: int, last: int, files: Files) -> NDArray[Any]:
+        return self.source.columns(first, last, files)
+
+    def working_bytes(self, rows: int) -> int:
+        return self.source.working_bytes(rows)
+
+    def column_bytes(self, columns: int) -> int:
+        return self.source.column_bytes(columns)
 
 
 @dataclass(frozen=True)
 class QuantizeBlocks(Producer):
     """The rows of `source`, a matrix [N, K], quantized as `scheme` says, in the layout of MatMulNBits.
+
+    importance: what an error in each column counts in the search, float32 [K]; None where all count alike.
 
     Outputs: values uint8 [N, blocks, block_size * bits / 8]; scales [N, blocks] in `scale_dtype`; and, where the scheme
     is asymmetric, zero points uint8 [N, ceil(blocks * bits / 8)].
@@ -29,6 +67,7 @@ class QuantizeBlocks(Producer):
     source: Expression
     scheme: Scheme
     scale_dtype: ir.DataType
+    importance: Array | None = None
 
     @property
     def rows(self) -> int:
@@ -48,18 +87,18 @@ class QuantizeBlocks(Producer):
         n, k = self.source.shape
         blocks = self.scheme.blocks(k)
         found = (
-            OutputSpec("weight", (n, blocks, self.scheme.packed_width(k) // blocks), ir.DataType.UINT8),
-            OutputSpec("scales", (n, blocks), self.scale_dtype),
+            OutputSpec(PARTS[WEIGHT], (n, blocks, self.scheme.packed_width(k) // blocks), ir.DataType.UINT8),
+            OutputSpec(PARTS[SCALES], (n, blocks), self.scale_dtype),
         )
         if self.scheme.symmetric:
             return found
-        return (*found, OutputSpec("zero_points", (n, self.scheme.zero_point_width(k)), ir.DataType.UINT8))
+        return (*found, OutputSpec(PARTS[ZERO_POINTS], (n, self.scheme.zero_point_width(k)), ir.DataType.UINT8))
 
     def prepare(self, progress: Progress) -> None:
-        dtype = self.source.dtype.numpy()
-        if not is_ready(dtype):
+        dtype, weighted = self.source.dtype.numpy(), self.importance is not None
+        if not is_ready(dtype, weighted=weighted):
             with progress.task("compiling the quantizer for this processor, once", 1, "kernel"):
-                warm_up(dtype)
+                warm_up(dtype, weighted=weighted)
                 progress.advance(1)
 
     def produce(self, start: int, stop: int, files: Files) -> tuple[NDArray[Any], ...]:
@@ -67,7 +106,13 @@ class QuantizeBlocks(Producer):
             rows = self.source.rows(start, stop, files)
         out = [files.empty((stop - start, *spec.shape[1:]), spec.dtype.numpy()) for spec in self.outputs]
         try:
-            quantize_rows(rows, self.scheme, self.scale_dtype.numpy(), out=Quantized(*out, *[None] * (3 - len(out))))
+            quantize_rows(
+                rows,
+                self.scheme,
+                self.scale_dtype.numpy(),
+                importance=None if self.importance is None else self.importance.values,
+                out=Quantized(*out, *[None] * (3 - len(out))),
+            )
         except NonFiniteError as error:
             self.source.rows(start, stop, files)  # checks what it reads, and names the very tensor among several
             raise ModelError(

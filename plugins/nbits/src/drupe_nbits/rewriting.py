@@ -8,10 +8,13 @@ import numpy as np
 
 from drupe.api import OperatorUse
 from drupe_blockquant import Scheme
+from drupe_nbits.expressions import PARTS, SCALES, WEIGHT, QuantizeBlocks
+from drupe_nbits.sites import MICROSOFT, Site
 from drupe_onnx import Array, Cast, Expression, Produced, Reshape, expression_of, initializer, ir
 from drupe_onnx.checking import element_name
-from drupe_quant_rtn.expressions import SCALES, WEIGHT, ZERO_POINTS, QuantizeBlocks
-from drupe_quant_rtn.sites import MICROSOFT, Site
+
+ACCURACY_LEVEL = "matmul_nbits_accuracy_level"
+"""The trait of a target that says in which precision its MatMulNBits is fast."""
 
 
 class Rewriter:
@@ -22,33 +25,34 @@ class Rewriter:
         self.accuracy_level = accuracy_level
         graph.opset_imports.setdefault(MICROSOFT, 1)
 
-    def rewrite(self, site: Site, scheme: Scheme) -> None:
-        """Quantize one site under a scheme that the target serves it with."""
-        if site.is_look_up:
-            self._look_up(site, scheme)
-        else:
-            self._product(site, scheme)
+    def rewrite(self, site: Site, scheme: Scheme, ready: Sequence[Expression] | None = None) -> None:
+        """Quantize one site under a scheme that the target serves it with.
 
-    def _product(self, site: Site, scheme: Scheme) -> None:
+        ready: packed values, scales and, where the scheme is asymmetric, zero points that were made elsewhere, in the
+        layout of MatMulNBits and scales in the site's dtype; by default the writer makes them of the site's rows.
+        """
+        made = list(ready) if ready is not None else _quantized(site, scheme)
+        if site.is_look_up:
+            self._look_up(site, scheme, made)
+        else:
+            self._product(site, scheme, made)
+
+    def _product(self, site: Site, scheme: Scheme, made: Sequence[Expression]) -> None:
         """A matrix product becomes MatMulNBits; a bias that it had goes along."""
-        producer = QuantizeBlocks(site.rows, scheme, site.dtype)
         attributes = _attributes(site, scheme)
         if self.accuracy_level is not None:
             attributes["accuracy_level"] = self.accuracy_level
-        weights = [self._output(site, producer, WEIGHT), *self._scaling(site, producer)]
+        weights = self._initializers(site, scheme, made)
         inputs: list[ir.Value | None] = [site.activations, *weights]
         if site.bias is not None:
             inputs += [None] * (5 - len(inputs)) + [site.bias]
         self._replace(site, self._node(inputs, site, attributes))
 
-    def _look_up(self, site: Site, scheme: Scheme) -> None:
+    def _look_up(self, site: Site, scheme: Scheme, made: Sequence[Expression]) -> None:
         """A look-up becomes GatherBlockQuantized."""
-        producer = QuantizeBlocks(site.rows, scheme, site.dtype)
-        n, blocks, width = producer.outputs[WEIGHT].shape
-        table = self._initializer(
-            f"{_name(site, scheme)}_rows", Reshape(Produced(producer, WEIGHT), (n, blocks * width))
-        )
-        inputs = [table, site.activations, *self._scaling(site, producer)]
+        n, blocks, width = made[WEIGHT].shape
+        table = self._initializer(f"{_name(site, scheme)}_rows", Reshape(made[WEIGHT], (n, blocks * width)))
+        inputs = [table, site.activations, *self._initializers(site, scheme, made)[SCALES:]]
         node = self._node(inputs, site, _attributes(site, scheme))
         self._replace(site, node, padding=blocks * scheme.block_size - site.rows.shape[1])
 
@@ -62,13 +66,11 @@ class Rewriter:
             computed.type = ir.TensorType(site.dtype)
             ir.convenience.replace_all_uses_with(site.result, computed, replace_graph_outputs=True)
 
-    def _scaling(self, site: Site, producer: QuantizeBlocks) -> list[ir.Value]:
-        outputs = [SCALES] if producer.scheme.symmetric else [SCALES, ZERO_POINTS]
-        return [self._output(site, producer, index) for index in outputs]
-
-    def _output(self, site: Site, producer: QuantizeBlocks, index: int) -> ir.Value:
-        name = f"{_name(site, producer.scheme)}_{producer.outputs[index].name}"
-        return self._initializer(name, Produced(producer, index))
+    def _initializers(self, site: Site, scheme: Scheme, made: Sequence[Expression]) -> list[ir.Value]:
+        return [
+            self._initializer(f"{_name(site, scheme)}_{part}", expression)
+            for part, expression in zip(PARTS, made, strict=False)
+        ]
 
     def _initializer(self, name: str, expression: Expression) -> ir.Value:
         """The initializer of that name and content: an equal one is used again, another content gets another name."""
@@ -117,6 +119,13 @@ class Rewriter:
         return ir.Node("", "Slice", [node.outputs[0], *bounds], name=f"{name}/Slice", metadata_props=metadata)
 
 
+def _quantized(site: Site, scheme: Scheme) -> list[Expression]:
+    """Values, scales and zero points that the writer makes of a site's rows."""
+    importance = site.importance if scheme.method == "search" else None
+    producer = QuantizeBlocks(site.rows, scheme, site.dtype, importance)
+    return [Produced(producer, index) for index in range(len(producer.outputs))]
+
+
 def operator_use(site: Site, scheme: Scheme) -> OperatorUse:
     """The node that a site becomes under a scheme, as a target's table sees it."""
     element = element_name(site.dtype)
@@ -144,3 +153,13 @@ def _name(site: Site, scheme: Scheme) -> str:
     """A name for what is made of a site's weight: its own, with the scheme."""
     symmetry = "S" if scheme.symmetric else "A"
     return f"{site.weight.name}_Q{scheme.bits}{symmetry}{scheme.block_size}"
+
+
+def remove_unused(graph: ir.Graph) -> None:
+    """Drop casts and initializers that nothing uses any more."""
+    for node in reversed(graph):
+        if node.op_type == "Cast" and not node.outputs[0].uses() and not node.outputs[0].is_graph_output():
+            graph.remove(node, safe=True)
+    for name in [name for name, value in graph.initializers.items() if not value.uses()]:
+        if not graph.initializers[name].is_graph_output():
+            del graph.initializers[name]

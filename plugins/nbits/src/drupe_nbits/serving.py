@@ -1,0 +1,42 @@
+"""Whether a target serves a site under a scheme, by its table and its traits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from drupe.api import Capabilities
+from drupe_blockquant import Scheme, choose_block_size
+from drupe_blockquant.scheme import BLOCK_SIZES
+from drupe_nbits.rewriting import operator_use
+from drupe_nbits.sites import Site
+
+WANTED_BLOCK = 128
+"""Large blocks decode faster and take fewer bytes for scales; with the error search they lose little."""
+WHOLE_BLOCKS = "matmul_nbits_whole_blocks"
+"""The trait of a target whose MatMulNBits takes no row that ends within a block."""
+FAST_BLOCKS = "matmul_nbits_block_sizes"
+"""The trait of a target that says for which block sizes its MatMulNBits is fast."""
+
+
+def refusal(site: Site, scheme: Scheme, capabilities: Capabilities) -> str | None:
+    """Why the target does not serve a site under a scheme, in words; None where it does."""
+    return leaves_rest(site, scheme.block_size, capabilities) or capabilities.refusal(operator_use(site, scheme))
+
+
+def leaves_rest(site: Site, block_size: int, capabilities: Capabilities) -> str | None:
+    """That the rows end within a block, where the target does not take that."""
+    k = site.rows.shape[1]
+    broken = capabilities.traits.get(WHOLE_BLOCKS) and k % block_size
+    return f"its rows of {k} values are not whole blocks of {block_size}" if broken else None
+
+
+def block_sizes(site: Site, bits: int, symmetric: bool, capabilities: Capabilities) -> Sequence[int]:
+    """Block sizes for a site, the best first.
+
+    The best wastes little on padding; then come smaller ones, of which those that are fast on the target go first, and
+    larger ones last.
+    """
+    fast = capabilities.traits.get(FAST_BLOCKS, BLOCK_SIZES)
+    k, scale_bytes = site.rows.shape[1], site.dtype.bitwidth // 8
+    best = choose_block_size(k, WANTED_BLOCK, bits=bits, symmetric=symmetric, scale_bytes=scale_bytes)
+    return sorted(BLOCK_SIZES, key=lambda size: (size > best, size not in fast, abs(size - best)))

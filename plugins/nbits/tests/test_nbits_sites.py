@@ -1,0 +1,84 @@
+"""What passes leave for each other at a site: schemes, weights of columns, other matrices, parts made elsewhere."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from drupe.api import Context, ModelError
+from drupe_blockquant import Scheme, quantize_rows
+from drupe_ep_cpu.provider import Cpu
+from drupe_nbits import Rewriter, assign, find_sites, replace_rows, weigh
+from drupe_onnx import Array, OnnxPackage, Transpose, expression_of, initializer, ir, write_package
+
+N, K = 6, 64
+WEIGHTS = np.random.default_rng(0).normal(0, 1, (N, K)).astype(np.float32)
+SEARCH = Scheme(4, 32, False, "search")
+
+
+def one_product() -> ir.Model:
+    """x @ w, with the weight as a checkpoint has it behind a transpose."""
+    x = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(["T", K]))
+    weight = initializer("w", Transpose(Array(WEIGHTS)))
+    node = ir.Node("", "MatMul", [x, weight], name="product")
+    node.outputs[0].name = "y"
+    node.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+    graph = ir.Graph([x], [node.outputs[0]], nodes=[node], initializers=[weight], opset_imports={"": 21})
+    return ir.Model(graph, ir_version=10)
+
+
+def written(model: ir.Model, folder: Path) -> ir.Model:
+    folder.mkdir()
+    write_package(OnnxPackage({"model": model}), folder, Context(Cpu().target(), folder))
+    return ir.load(folder / "model.onnx")
+
+
+def test_a_scheme_that_was_set_is_found_at_the_site() -> None:
+    model = one_product()
+    [site] = find_sites(model.graph)
+    assert site.scheme is None
+    assign(site.node, Scheme(8, 64, True))
+    [site] = find_sites(model.clone().graph)
+    assert site.scheme == Scheme(8, 64, True)
+    site.node.metadata_props["drupe.scheme"] = json.dumps({"bits": 5})
+    with pytest.raises(ModelError, match="product"):
+        _ = site.scheme
+
+
+def test_weights_of_columns_go_along_with_a_weight_and_into_the_search(tmp_path: Path) -> None:
+    model = one_product()
+    importance = np.linspace(0, 3, K, dtype=np.float32) ** 4
+    [site] = find_sites(model.graph)
+    weigh(site, Array(importance))
+    [site] = find_sites(model.clone().graph)
+    assert site.importance is not None
+    assert site.rows == Array(WEIGHTS)
+    graph = model.graph
+    Rewriter(graph, None).rewrite(find_sites(graph)[0], SEARCH)
+    packed = written(model, tmp_path / "out").graph.initializers
+    expected = quantize_rows(WEIGHTS, SEARCH, importance=importance)
+    [name] = [name for name in packed if name.endswith("_weight")]
+    np.testing.assert_array_equal(packed[name].const_value.numpy(), expected.packed)  # type: ignore[union-attr]
+
+
+def test_another_matrix_takes_a_sites_place() -> None:
+    model = one_product()
+    [site] = find_sites(model.graph)
+    replace_rows(site, Array(2 * WEIGHTS))
+    [site] = find_sites(model.graph)
+    assert site.rows == Array(2 * WEIGHTS)
+    assert expression_of(site.weight) == Transpose(Array(2 * WEIGHTS))
+
+
+def test_parts_that_were_made_elsewhere_are_written_as_they_are(tmp_path: Path) -> None:
+    model = one_product()
+    made = quantize_rows(WEIGHTS, SEARCH)
+    [site] = find_sites(model.graph)
+    Rewriter(model.graph, 4).rewrite(site, SEARCH, [Array(part) for part in made if part is not None])
+    [node] = written(model, tmp_path / "out").graph
+    assert node.op_type == "MatMulNBits"
+    for value, part in zip(node.inputs[1:], made, strict=True):
+        np.testing.assert_array_equal(value.const_value.numpy(), part)  # type: ignore[union-attr]
