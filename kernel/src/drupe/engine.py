@@ -210,12 +210,12 @@ def _cache_key(job: Job, at: int) -> str:
             "config_version": step.config.version,
             "config": {key: _identity(value) for key, value in step.config.model_dump().items()},
             "libraries": {name: metadata.version(name) for name in step.runner.libraries},
-            "target": (job.target.provider, job.target.runtime_version) if step.runner.needs_target else None,
         }
         for step in job.steps[: at + 1]
     ]
     kind = job.registry.kinds.make(job.source.kind)
-    return key_of({"source": kind.fingerprint(job.source), "steps": steps})
+    target = (job.target.provider, job.target.runtime_version)
+    return key_of({"source": kind.fingerprint(job.source), "target": target, "steps": steps})
 
 
 def _identity(value: Any) -> Any:

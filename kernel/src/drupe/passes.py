@@ -64,8 +64,6 @@ class Pass(ABC):
     """Whether its own work is worth keeping in the cache; a pass that only rewrites is not."""
     libraries: ClassVar[tuple[str, ...]] = ()
     """Distributions whose version decides the result."""
-    needs_target: ClassVar[bool] = True
-    """Whether the result depends on the target."""
 
     def refusal(self, model: Model) -> str | None:
         """Why this pass cannot do `model`, from what is cheap to read; None where nothing speaks against it."""

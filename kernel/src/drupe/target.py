@@ -166,15 +166,13 @@ class Device:
 
 @dataclass(frozen=True)
 class RuntimePackage:
-    """A distribution that brings a runtime with this provider in it.
+    """A runtime that has this provider in it.
 
     runtime: the name of a registered Runtime ("onnxruntime-genai").
-    distributions: any one of these brings it.
     install: the command that installs it.
     """
 
     runtime: str
-    distributions: tuple[str, ...]
     install: str
 
 
@@ -214,7 +212,7 @@ class ExecutionProvider(ABC):
             aliases = ("acme-npu",)
             device_kind = "npu"
             versioned_by = ("onnxruntime-acme",)
-            packages = (RuntimePackage("onnxruntime-genai", ("onnxruntime-acme",), "pip install onnxruntime-acme"),)
+            packages = (RuntimePackage("onnxruntime-genai", "pip install onnxruntime-acme"),)
             tables = (Path(__file__).with_name("operators.json"),)
 
             def recipes(self):

@@ -82,7 +82,7 @@ class Paper(ExecutionProvider):
     aliases = ("sheet",)
     device_kind = "npu"
     versioned_by = ("acme",)
-    packages = (RuntimePackage("echo", ("acme",), "pip install acme"),)
+    packages = (RuntimePackage("echo", "pip install acme"),)
     tables = (TABLE,)
 
     def recipes(self):

@@ -41,12 +41,8 @@ class Cpu(ExecutionProvider):
     device_kind = "cpu"
     versioned_by = _ONNXRUNTIME
     packages = (
-        RuntimePackage(
-            "onnxruntime-genai",
-            ("onnxruntime-genai", "onnxruntime-genai-cuda", "onnxruntime-genai-directml"),
-            _INSTALL,
-        ),
-        RuntimePackage("onnxruntime", _ONNXRUNTIME, _INSTALL),
+        RuntimePackage("onnxruntime-genai", _INSTALL),
+        RuntimePackage("onnxruntime", _INSTALL),
     )
     tables = (_TABLES / "1.32.json", _TABLES / "1.24.json")
 

@@ -43,8 +43,8 @@ class Cuda(ExecutionProvider):
     device_kind = "gpu"
     versioned_by = machine.ONNXRUNTIME
     packages = (
-        RuntimePackage("onnxruntime-genai", ("onnxruntime-genai-cuda",), _INSTALL),
-        RuntimePackage("onnxruntime", machine.ONNXRUNTIME, _INSTALL),
+        RuntimePackage("onnxruntime-genai", _INSTALL),
+        RuntimePackage("onnxruntime", _INSTALL),
     )
     tables = (_TABLES / "1.31.json", _TABLES / "1.24.json")
 

@@ -42,8 +42,8 @@ class Dml(ExecutionProvider):
     device_kind = "gpu"
     versioned_by = machine.ONNXRUNTIME
     packages = (
-        RuntimePackage("onnxruntime-genai", ("onnxruntime-genai-directml",), _INSTALL),
-        RuntimePackage("onnxruntime", machine.ONNXRUNTIME, _INSTALL),
+        RuntimePackage("onnxruntime-genai", _INSTALL),
+        RuntimePackage("onnxruntime", _INSTALL),
     )
     tables = (_TABLES / "1.24.json",)
 
