@@ -1,0 +1,60 @@
+"""Documents of a data set of the Hugging Face hub, through the library `datasets`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from drupe.api import UsageError
+from drupe_text.local import choose
+from drupe_text.reference import Place
+from drupe_text.rows import field_of
+
+QUIET = {"HF_UPDATE_DOWNLOAD_COUNTS": "0", "HF_HUB_DISABLE_TELEMETRY": "1"}
+"""What keeps the library from counting its users, unless they want to be counted."""
+
+
+def documents(place: Place, splits: Sequence[str], limit: int) -> Iterator[str]:
+    """The texts of a data set, row after row as they arrive; who has enough stops asking, and no more is loaded."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    try:
+        import datasets
+    except ImportError as error:
+        raise UsageError(
+            f"'{place.name}' is no file here, and the library for the hub's data sets is not installed",
+            cure="pip install 'drupe-text[datasets]', or name a file",
+        ) from error
+    rows = iter(_loaded(datasets, place, splits))
+    found: str | None = None
+    while (row := _next(rows, place)) is not None:
+        found = found or field_of(row, place.field, place.name)
+        if row[found] is not None:
+            yield row[found]
+
+
+def _loaded(datasets: Any, place: Place, splits: Sequence[str]) -> Any:
+    """The rows of one split. Offline, `datasets` finds only what it keeps whole, and so cannot stream."""
+    streaming = not datasets.config.HF_DATASETS_OFFLINE
+    try:
+        by_split = datasets.load_dataset(place.name, place.configuration, streaming=streaming)
+    except Exception as error:  # of its own, of the network, of the hub: the library promises no kind
+        raise _refused(place, error) from error
+    return by_split[choose(list(by_split), place.split, splits, place.name)]
+
+
+def _next(rows: Iterator[Any], place: Place) -> Any:
+    try:
+        return next(rows, None)
+    except Exception as error:  # as above: streaming reads the network here
+        raise _refused(place, error) from error
+
+
+def _refused(place: Place, error: Exception) -> UsageError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return UsageError(
+        f"the data set cannot be loaded: {reason}",
+        where=f"the hub's data set '{place.name}'",
+        cure="check id, configuration (OWNER/NAME:CONFIGURATION) and network, or name a file",
+    )

@@ -1,0 +1,34 @@
+"""CalibrationConfig: the settings that all passes share which run text through a model."""
+
+from __future__ import annotations
+
+from pydantic import Field, computed_field
+
+from drupe.api import PassConfig
+from drupe_text.text import Text
+from drupe_text.tokens import TextTokenizer
+
+
+class CalibrationConfig(PassConfig):
+    """Which text, how much of it, and what was in it: the last is computed, for the cache's keys and the record."""
+
+    calibration_data: str | None = Field(None, description="a text as drupe-text names it; None for Python's own")
+    calibration_sequences: int = Field(128, ge=1, description="how many sequences")
+    calibration_length: int = Field(512, ge=2, description="tokens of each sequence")
+    calibration_seed: int = Field(0, description="which pieces of the text")
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def calibration_fingerprint(self) -> str:
+        """The SHA-256 of the text."""
+        return self.calibration_text.fingerprint
+
+    @property
+    def calibration_text(self) -> Text:
+        return Text(self.calibration_data, "calibration")
+
+    def calibration_tokens(self, tokenizer: TextTokenizer) -> list[list[int]]:
+        """The sequences that are asked for."""
+        return tokenizer.sequences(
+            self.calibration_text, self.calibration_sequences, self.calibration_length, self.calibration_seed
+        )

@@ -1,0 +1,82 @@
+"""Tokens of a text: in order, by seed, in sequences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tiny
+from tokenizers import Tokenizer
+
+from drupe.api import ModelError, UsageError
+from drupe_text import CalibrationConfig, Text, TextTokenizer
+from drupe_text.tokens import _cut
+
+TEXT = "".join(f"line {at} goes on\n" for at in range(5000))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    (folder / "tokenizer.json").write_text(tiny.tokenizer_text(), encoding="utf-8")
+    (folder / "text.txt").write_text(TEXT)
+    (folder / "short.txt").write_text("words")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tokenizer(folder: Path) -> TextTokenizer:
+    return TextTokenizer(folder)
+
+
+@pytest.fixture(scope="module")
+def text(folder: Path) -> Text:
+    return Text(str(folder / "text.txt"))
+
+
+def test_without_a_seed_they_are_the_texts_first(folder: Path, tokenizer: TextTokenizer, text: Text) -> None:
+    whole = Tokenizer.from_file(str(folder / "tokenizer.json")).encode(TEXT, add_special_tokens=False).ids
+    assert tokenizer.tokens(text, 300) == whole[:300]
+    assert tokenizer.tokens(text, len(whole)) == whole
+    assert tokenizer.sequences(text, 2, 11) == [[tiny.BOS, *whole[:10]], [tiny.BOS, *whole[10:20]]]
+
+
+def test_a_seed_takes_the_same_other_places_each_time(tokenizer: TextTokenizer, text: Text) -> None:
+    drawn = tokenizer.sequences(text, 3, 40, seed=1)
+    assert drawn == tokenizer.sequences(text, 3, 40, seed=1)
+    assert drawn != tokenizer.sequences(text, 3, 40, seed=2)
+    assert [len(each) for each in drawn] == [40] * 3
+    assert len({tuple(each) for each in drawn}) == 3
+
+
+def test_a_seed_leaves_nothing_out(tokenizer: TextTokenizer, text: Text) -> None:
+    in_order = tokenizer.tokens(text, 60_000)
+    with pytest.raises(UsageError, match="the text has") as told:
+        tokenizer.tokens(text, 10_000_000)
+    total = int(told.value.what.split()[3])
+    assert total >= len(in_order)
+    assert sorted(tokenizer.tokens(text, total, seed=5)) == sorted(tokenizer.tokens(text, total))
+
+
+def test_a_short_text_is_told_with_both_numbers(folder: Path, tokenizer: TextTokenizer) -> None:
+    short = Text(str(folder / "short.txt"), "calibration")
+    (count,) = {len(tokenizer._encode("words"))}
+    with pytest.raises(UsageError, match=f"the text has {count} tokens, and 200 are wanted") as told:
+        CalibrationConfig(
+            calibration_data=short.reference, calibration_sequences=8, calibration_length=26
+        ).calibration_tokens(tokenizer)
+    assert told.value.where == short.reference
+    assert "--calibration-data" in (told.value.cure or "")
+
+
+def test_pieces_end_with_lines_where_they_can() -> None:
+    assert list(_cut("ab\ncdefghij\n\nk", 4)) == ["ab\n", "cdef", "ghij", "\n\nk"]
+    assert list(_cut("a\nb\nc\nd", 5)) == ["a\nb\n", "c\nd"]
+
+
+def test_a_tokenizer_that_is_missing_or_broken_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"no tokenizer\.json"):
+        TextTokenizer(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(ModelError, match="cannot be read"):
+        TextTokenizer(tmp_path)
