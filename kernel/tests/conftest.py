@@ -40,7 +40,7 @@ class Site:
         self.add("acme", {"acme": "acme_plugin"}, files)
 
     def command(self, *arguments: object) -> list[str]:
-        return [sys.executable, "-c", "from drupe.cli import main; main()", *map(str, arguments)]
+        return [sys.executable, "-m", "drupe", *map(str, arguments)]
 
     def environ(self) -> dict[str, str]:
         own = {

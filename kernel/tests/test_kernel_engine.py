@@ -142,6 +142,12 @@ def test_whatever_ends_a_run_leaves_the_old_output_whole_and_the_next_run_cleans
     assert leftovers(tmp_path) == []
 
 
+def test_ctrl_c_while_the_program_is_still_imported_is_one_line(site):
+    (site.folder / "typer.py").write_text("raise KeyboardInterrupt")
+    done = site.run("--help")
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "error: stopped\n")
+
+
 def test_a_run_killed_between_its_two_renames_is_mended_by_the_next(acme, source, tmp_path):
     out = tmp_path / "out"
     assert optimize(acme, source, out, "--precision", "plain").returncode == 0

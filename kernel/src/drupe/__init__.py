@@ -8,10 +8,11 @@ print(drupe.open("package").generate("def parse("))
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # as in typing, whose import would come before `drupe.__main__` can answer Ctrl-C
 if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Any
+
     from drupe.context import Progress
     from drupe.engine import Outcome
     from drupe.evaluation import Metric
@@ -40,6 +41,8 @@ def optimize(
     options: settings for the plan's passes (quality, block_size, symmetric, head_bits, all_logits).
     Raises drupe.api.DrupeError for anything that the caller can mend; `output` is then untouched.
     """
+    from pathlib import Path
+
     from drupe import engine
     from drupe.plan import Request
 

@@ -8,7 +8,6 @@ import io
 import signal
 import sys
 from importlib import metadata
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -113,7 +112,8 @@ def main() -> None:
     """Run the program; ends the process with 0, an error's own status, or 70 for what nobody foresaw."""
     for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):  # not every system has them all
         if hasattr(signal, name):
-            signal.signal(getattr(signal, name), _interrupt)
+            # A polite kill ends a run as Ctrl-C does, so that it cleans up behind itself.
+            signal.signal(getattr(signal, name), signal.default_int_handler)
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a mark for what is no text here
@@ -127,8 +127,3 @@ def main() -> None:
         _print_traceback()
         print("This is a mistake in drupe or in a plugin, not in what you typed; please report it.", file=sys.stderr)
         sys.exit(UNEXPECTED)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    """A polite kill ends a run as Ctrl-C does, so that it cleans up behind itself."""
-    raise KeyboardInterrupt
