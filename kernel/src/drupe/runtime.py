@@ -5,11 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from drupe.errors import RuntimeMissing
+from drupe.target import installed_version
 
 if TYPE_CHECKING:
     from drupe.model import Model
@@ -117,12 +117,7 @@ class Runtime(ABC):
 
     def version(self) -> str | None:
         """The installed version; None where none of `distributions` is installed."""
-        for distribution in self.distributions:
-            try:
-                return metadata.version(distribution)
-            except metadata.PackageNotFoundError:
-                continue
-        return None
+        return installed_version(self.distributions)
 
     @abstractmethod
     def refusal(self, model: Model, target: Target) -> str | None:

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -269,10 +269,7 @@ class ExecutionProvider(ABC):
 
     def runtime_version(self) -> str | None:
         """The installed version that decides which table holds; None where none is installed."""
-        for distribution in self.versioned_by:
-            with contextlib.suppress(metadata.PackageNotFoundError):
-                return metadata.version(distribution)
-        return None
+        return installed_version(self.versioned_by)
 
     def target(self) -> Target:
         """The target that this provider is on this machine; its device is None where it is not here."""
@@ -286,6 +283,14 @@ class ExecutionProvider(ABC):
             device=devices[0] if devices else None,
             runtime_options=self.runtime_options(),
         )
+
+
+def installed_version(distributions: Iterable[str]) -> str | None:
+    """The version of the first of some distributions that is installed; None where none is."""
+    for distribution in distributions:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            return metadata.version(distribution)
+    return None
 
 
 def _lowest(table: Capabilities) -> Version:
