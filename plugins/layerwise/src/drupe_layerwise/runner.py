@@ -1,0 +1,178 @@
+"""LayerByLayer: runs a decoder over sequences of tokens, with the weights of one segment at a time."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drupe.api import Context, ModelError, disk_errors
+from drupe_layerwise.batches import Batch, Feeds, batches_of
+from drupe_layerwise.head import hidden_rows
+from drupe_layerwise.segments import Parts, Segment, node_reads, result_of, segments_of, whole
+from drupe_layerwise.subgraph import Opened, distinct, opened
+from drupe_layerwise.values import Values
+from drupe_onnx import OnnxPackage, ir
+
+LOGIT = 2 * 4  # bytes: what the runtime gave and what is made float32 of it are held together
+
+Rows = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Logits:
+    """rows: float32 [positions, vocabulary], of the positions from `start` on in sequence number `sequence`."""
+
+    sequence: int
+    start: int
+    rows: Rows
+
+
+class LayerByLayer:
+    """Runs a decoder's graph segment by segment. A context manager: leaving it removes its files from the scratch.
+
+    The segments are gone through in their order; each may be looked at as often as wanted (`collect`), with its nodes
+    and weights as they are at that moment, before `advance` leaves it behind. The graph may be changed in between, in
+    segments that have not been left behind. What later segments read waits in files in `context.scratch`.
+
+    All tokens go all the way, also where the graph itself drops all but the last one before the head. Weights on disk
+    and in memory are those of one segment, and of it only those that what is asked for needs.
+    """
+
+    def __init__(self, model: ir.Model, sequences: Sequence[Sequence[int]], context: Context) -> None:
+        """model: a decoder with or without key-value caches. Raises ModelError where it has no blocks."""
+        self.segments: Sequence[Segment] = segments_of(model.graph)
+        self._model = model
+        self._batches = batches_of(sequences)
+        self._context = context
+        self._feeds = Feeds(OnnxPackage({"model": model}).decoder)
+        self._next = 0
+        with disk_errors(context.scratch):
+            context.scratch.mkdir(parents=True, exist_ok=True)
+            self._home = Path(tempfile.mkdtemp(prefix="layerwise-", dir=context.scratch))
+        self._values = Values(self._home / "values")
+
+    def collect(self, segment: Segment, names: Collection[str], sink: Callable[[str, Rows], None]) -> None:
+        """Run a segment and give values of it, by name, to `sink`: float32 [tokens, features], batch after batch.
+
+        A value is one that a node of the segment reads or makes. Only what the values need is run, so those that lie
+        early in a block cost little. Segments before this one that were not left behind yet are advanced through.
+        Raises Cancelled between batches.
+        """
+        self._reach(segment)
+        wanted = {name: whole(value) for name, value in _named(segment, names).items()}
+        for _, results in self._run(segment, list(wanted.values())):
+            for name, value in wanted.items():
+                array = results[value.name or ""]
+                sink(name, np.array(array.reshape(-1, array.shape[-1]), np.float32, order="C"))
+
+    def advance(self, segment: Segment) -> None:
+        """Run a segment as it is now, keep what later segments read, and leave it behind."""
+        self._reach(segment)
+        parts = Parts(self._model.graph)
+        kept = parts.kept(segment.index)
+        made = distinct([value for value in kept if parts.part(value) == segment.index])
+        for batch, results in self._run(segment, made):
+            for value in made:
+                self._values.put(value.name or "", batch.index, results[value.name or ""])
+        self._values.keep([whole(value).name or "" for value in kept])
+        self._next = segment.index + 1
+
+    def logits(self, positions: int | None = None) -> Iterator[Logits]:
+        """The logits of every token of every sequence, `positions` of them at a time, sequence after sequence.
+
+        Advances through the segments that are not left behind yet. Without `positions`, as many as fit into
+        `context.memory_budget`. The iterator holds the head open until it is used up or closed.
+        """
+        last = self.segments[-1]
+        self._reach(last)
+        result = result_of(self._model.graph)
+        hidden = hidden_rows(result)
+        if (hidden.name or "") not in self._values:
+            for batch, results in self._run(last, [hidden]):
+                self._values.put(hidden.name or "", batch.index, results[hidden.name or ""])
+        positions = positions or max(1, self._context.memory_budget // (LOGIT * _vocabulary(self._model, result)))
+        yield from self._head(hidden, whole(result), positions)
+
+    def close(self) -> None:
+        """Remove everything that is in the scratch folder."""
+        shutil.rmtree(self._home, ignore_errors=True)
+
+    def __enter__(self) -> LayerByLayer:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _reach(self, segment: Segment) -> None:
+        """Make the segment the next one."""
+        if segment.index < self._next:
+            raise ValueError(f"segment {segment.index} was left behind: what goes into it is gone")
+        for each in self.segments[self._next : segment.index]:
+            self.advance(each)
+
+    def _run(self, segment: Segment, values: Sequence[ir.Value]) -> Iterator[tuple[Batch, Mapping[str, NDArray[Any]]]]:
+        """The values, by name, for each batch; those that come from outside the segment need no run."""
+        outside = [whole(value) for value in Parts(self._model.graph).inputs(segment.index)]
+        made = [value for value in values if value not in outside]
+        given = [value for value in values if value in outside]
+        if not values:
+            return
+        with self._opened(outside, made) if made else nullcontext() as part:
+            for batch in self._batches:
+                self._context.stop_if_cancelled()
+                results = {value.name or "": self._given(value, batch) for value in given}
+                if part is not None:
+                    results |= part.run({value.name or "": self._given(value, batch) for value in part.inputs})
+                yield batch, results
+
+    def _opened(self, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value]) -> AbstractContextManager[Opened]:
+        return opened(self._model, inputs, outputs, self._home, self._context)
+
+    def _given(self, value: ir.Value, batch: Batch) -> NDArray[Any]:
+        """An input of the graph, or what an earlier segment has made."""
+        if value.producer() is None:
+            return self._feeds.feed(value, batch)
+        return self._values.get(value.name or "", batch.index)
+
+    def _head(self, hidden: ir.Value, result: ir.Value, positions: int) -> Iterator[Logits]:
+        with self._opened([hidden], [result]) as part:
+            for batch in self._batches:
+                rows = self._values.get(hidden.name or "", batch.index)
+                if rows.shape[:2] != batch.tokens.shape:
+                    raise ModelError(
+                        "the graph gives the last token's logits only, and does not mark what drops the others",
+                        cure="make the package again with --all-logits",
+                    )
+                for place, sequence in enumerate(rows):
+                    for start in range(0, len(sequence), positions):
+                        self._context.stop_if_cancelled()
+                        chunk = np.array(sequence[None, start : start + positions])
+                        logits = part.run({hidden.name or "": chunk})[result.name or ""]
+                        yield Logits(batch.first + place, start, logits[0].astype(np.float32, copy=False))
+
+
+def _named(segment: Segment, names: Collection[str]) -> dict[str, ir.Value]:
+    """The segment's values of these names."""
+    found: dict[str, ir.Value] = {}
+    for node in segment.nodes:
+        found.update((value.name or "", value) for value in (*node_reads(node), *node.outputs))
+    if missing := [name for name in names if name not in found]:
+        raise ValueError(f"segment {segment.index} has no value '{missing[0]}'")
+    return {name: found[name] for name in names}
+
+
+def _vocabulary(model: ir.Model, logits: ir.Value) -> int:
+    """How many logits a token has; a large number where the graph does not say."""
+    size = logits.shape[-1] if logits.shape is not None else None
+    if isinstance(size, int):
+        return size
+    description = OnnxPackage({"model": model}).decoder
+    return description.vocab_size if description else 1 << 18

@@ -1,0 +1,190 @@
+"""Segments: which nodes of a decoder's graph belong to which part of it, and what passes between the parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from drupe.api import ModelError
+from drupe_onnx import LAST_TOKEN, ROLE, ir
+
+BLOCK = "drupe.block"
+"""The key of a node's metadata that says in which decoder block it is."""
+CONSTANT = -1
+"""The part of nodes that compute from weights and constants alone: every segment that reads them has its own."""
+PAST, PRESENT = "past_key_values.", "present."
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One part of the graph: what is before the blocks, one of them, or what is behind them.
+
+    index: among all segments. block: the block's number in the graph's metadata; None before and behind the blocks.
+    """
+
+    index: int
+    block: int | None
+    graph: ir.Graph
+
+    @property
+    def nodes(self) -> list[ir.Node]:
+        """The nodes that the segment has now, in the graph's order."""
+        return Parts(self.graph).nodes(self.index)
+
+
+def segments_of(graph: ir.Graph) -> list[Segment]:
+    """Every segment of a graph whose nodes are marked. Raises ModelError where none is."""
+    numbers = _numbers(graph)
+    if not numbers:
+        raise ModelError("no decoder blocks are found in the graph")
+    return [Segment(index, block, graph) for index, block in enumerate([None, *numbers, None])]
+
+
+class Parts:
+    """The division of a graph as it is now; made anew after each change of the graph, which costs milliseconds.
+
+    A marked node is in its block. One without a mark, where it leads to a block, is where the last of its inputs is
+    made; otherwise, if it computes from a block, it is behind the blocks.
+    """
+
+    def __init__(self, graph: ir.Graph) -> None:
+        self.graph = graph
+        self._places = {number: place for place, number in enumerate(_numbers(graph), 1)}
+        self._part = self._divided()
+        self._needed = _needed(graph)
+
+    def nodes(self, index: int) -> list[ir.Node]:
+        """The nodes of a segment; one that computes from constants alone is in the first segment that reads it."""
+        return [node for node, part in self._part.items() if (part if part != CONSTANT else self._home(node)) == index]
+
+    def inputs(self, index: int) -> list[ir.Value]:
+        """The values that a segment reads and does not make: inputs of the graph, and values of earlier segments."""
+        values = (value for node in self.nodes(index) for value in node_reads(node))
+        return list(dict.fromkeys(value for value in values if self._comes_in(value, index)))
+
+    def kept(self, index: int) -> list[ir.Value]:
+        """The values made up to and in segment `index` that later segments read."""
+        return list(
+            dict.fromkeys(
+                value
+                for node, part in self._part.items()
+                if part > index and node in self._needed
+                for value in node_reads(node)
+                if value.producer() is not None and CONSTANT < self.part(value) <= index
+            )
+        )
+
+    def part(self, value: ir.Value) -> int:
+        """The index of the segment that makes a value; CONSTANT for what does not depend on the tokens."""
+        producer = value.producer()
+        if producer is None:
+            return 0 if self._varies(value) else CONSTANT
+        return self._part[producer]
+
+    def _comes_in(self, value: ir.Value, index: int) -> bool:
+        return self._varies(value) and (value.producer() is None or self.part(value) != index)
+
+    def _varies(self, value: ir.Value) -> bool:
+        """Whether a value depends on what goes into the graph."""
+        producer = value.producer()
+        if producer is not None:
+            return self._part[producer] != CONSTANT
+        return value.is_graph_input() and not value.is_initializer()
+
+    def _home(self, node: ir.Node) -> int:
+        """The segment of a node that computes from constants alone: that of its mark, or of its first reader."""
+        if (mark := self._mark(node)) is not None:
+            return mark
+        readers = [reader for output in node.outputs for reader in output.consumers() if reader in self._part]
+        homes = (self._part[each] if self._part[each] != CONSTANT else self._home(each) for each in readers)
+        return min(homes, default=0)
+
+    def _mark(self, node: ir.Node) -> int | None:
+        text = node.metadata_props.get(BLOCK)
+        return None if text is None else self._places[int(text)]
+
+    def _divided(self) -> dict[ir.Node, int]:
+        """The part of each node, in the graph's order."""
+        self._part = {}
+        for node in self.graph:
+            reached = max((self.part(value) for value in node_reads(node)), default=CONSTANT)
+            mark = self._mark(node)
+            if mark is not None and reached > mark:
+                raise ModelError(f"'{node.name}' is in block {node.metadata_props[BLOCK]} and reads from a later one")
+            self._part[node] = reached if mark is None or reached == CONSTANT else mark
+        leading = self._leading()
+        behind = len(self._places) + 1
+        return {
+            node: behind if part > 0 and self._mark(node) is None and node not in leading else part
+            for node, part in self._part.items()
+        }
+
+    def _leading(self) -> set[ir.Node]:
+        """The nodes that are in a block or that a block computes from."""
+        leading: set[ir.Node] = set()
+        for node in reversed(list(self.graph)):
+            if self._mark(node) is not None or node in leading:
+                leading.add(node)
+                leading.update(producer for value in node_reads(node) if (producer := value.producer()) is not None)
+        return leading
+
+
+def node_reads(node: ir.Node) -> Iterator[ir.Value]:
+    """The values that a node computes from, those that graphs inside it capture included.
+
+    A node that drops all but the last token is taken out before anything runs, so its index is not read.
+    """
+    if node.metadata_props.get(ROLE) == LAST_TOKEN:
+        yield from (value for value in node.inputs[:1] if value is not None)
+        return
+    yield from (value for value in node.inputs if value is not None)
+    for inner in _inner_graphs(node):
+        for each in ir.traversal.RecursiveGraphIterator(inner):
+            yield from (value for value in each.inputs if value is not None and value.graph is node.graph)
+
+
+def _inner_graphs(node: ir.Node) -> Iterator[ir.Graph]:
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            yield attribute.as_graph()
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            yield from attribute.as_graphs()
+
+
+def whole(value: ir.Value) -> ir.Value:
+    """The value before all but its last token were dropped; itself where none is."""
+    while (node := value.producer()) is not None and node.metadata_props.get(ROLE) == LAST_TOKEN:
+        source = node.inputs[0]
+        assert source is not None
+        value = source
+    return value
+
+
+def result_of(graph: ir.Graph) -> ir.Value:
+    """The output that the graph is there for: the logits, or the only one that is no cache."""
+    outputs: Mapping[str, ir.Value] = {value.name or "": value for value in _results(graph)}
+    if "logits" in outputs:
+        return outputs["logits"]
+    if len(outputs) != 1:
+        raise ModelError(f"the graph has no output 'logits', and several others: {', '.join(outputs)}")
+    return next(iter(outputs.values()))
+
+
+def _results(graph: ir.Graph) -> list[ir.Value]:
+    return [value for value in graph.outputs if not (value.name or "").startswith(PRESENT)]
+
+
+def _numbers(graph: ir.Graph) -> list[int]:
+    return sorted({int(node.metadata_props[BLOCK]) for node in graph if BLOCK in node.metadata_props})
+
+
+def _needed(graph: ir.Graph) -> set[ir.Node]:
+    """The nodes that the graph's outputs other than caches are computed from."""
+    needed: set[ir.Node] = set()
+    waiting = [node for value in _results(graph) if (node := value.producer()) is not None]
+    while waiting:
+        node = waiting.pop()
+        if node not in needed:
+            needed.add(node)
+            waiting += [producer for value in node_reads(node) if (producer := value.producer()) is not None]
+    return needed

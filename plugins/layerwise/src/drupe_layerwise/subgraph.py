@@ -1,0 +1,89 @@
+"""Sub-graphs: a part of a decoder's graph as a model of its own, and that model opened in its runtime."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from drupe.api import Context, Model, Progress, Session, disk_errors
+from drupe_layerwise.segments import whole
+from drupe_onnx import OnnxPackage, all_logits, ir, write_package
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A sub-graph that is open. inputs: the whole graph's values that it takes. outputs: names of what it gives."""
+
+    session: Session
+    inputs: Sequence[ir.Value]
+    outputs: Sequence[str]
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
+        """The outputs by name."""
+        return self.session.run(inputs, self.outputs)
+
+
+def cut_out(model: ir.Model, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value]) -> ir.Model:
+    """What computes `outputs` from `inputs`, which may be more than that takes; all tokens go all the way.
+
+    The weights are shared. Shapes in between are left out: those of the last token alone would be wrong.
+    """
+    asked = [*dict.fromkeys([*inputs, *model.graph.inputs])]
+    graph = ir.convenience.extract(model.graph, asked, outputs)
+    functions = [function.clone() for function in model.functions.values()]
+    part = all_logits(ir.Model(graph, ir_version=model.ir_version or 10, functions=functions))
+    _prune(part.graph)
+    given = {value.name for value in model.graph.inputs}
+    for value in part.graph.inputs:
+        if value.name not in given and value.shape is not None:
+            value.shape = ir.Shape([None] * (len(value.shape) - 1) + list(value.shape[-1:]))
+    for node in part.graph:
+        for value in node.outputs:
+            value.shape = None
+    return part
+
+
+def _prune(graph: ir.Graph) -> None:
+    """Leave out inputs and initializers that nothing reads."""
+    used = [value for value in graph.inputs if value.uses()]
+    graph.inputs.clear()
+    graph.inputs.extend(used)
+    for name in [name for name, value in graph.initializers.items() if not value.uses()]:
+        del graph.initializers[name]
+
+
+@contextmanager
+def opened(
+    model: ir.Model, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value], home: Path, context: Context
+) -> Iterator[Opened]:
+    """Write what computes `outputs` from `inputs` into a folder in `home`, open it, remove the folder afterwards."""
+    part = cut_out(model, inputs, outputs)
+    package = OnnxPackage({"model": part})
+    with disk_errors(home):
+        folder = Path(tempfile.mkdtemp(prefix="graph-", dir=home))
+    try:
+        # Whoever runs the segments says how far they are; each one's writing is not a step of its own.
+        write_package(package, folder, dataclasses.replace(context, progress=Progress()))
+        facts = {"logits": "all", "packaged": "no"}
+        taken = {value.name for value in part.graph.inputs}
+        with context.open(Model("onnx", folder, facts, package)) as session:
+            yield Opened(
+                session,
+                [value for value in dict.fromkeys([*inputs, *model.graph.inputs]) if value.name in taken],
+                [value.name or "" for value in outputs],
+            )
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def distinct(values: Sequence[ir.Value]) -> list[ir.Value]:
+    """The values that hold all tokens, each once."""
+    return list(dict.fromkeys(map(whole, values)))
