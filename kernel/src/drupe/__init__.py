@@ -83,7 +83,7 @@ def evaluate(
     """Measure a package: with "quality", the perplexity of a text; against a reference, KL divergence and agreement.
 
     against: a package; or a checkpoint, which is packaged at float32 into a scratch folder first.
-    config: the evaluator's settings (text, tokens, window for "quality").
+    config: the evaluator's settings (evaluation_data, tokens, length, seed for "quality").
     """
     from drupe import evaluating
     from drupe.context import Progress

@@ -47,7 +47,7 @@ def encoded(checkpoint: Path, text: Path) -> list[int]:
 
 def test_a_package_does_not_diverge_from_itself(checkpoint: Path, package: Package, text: Path) -> None:
     folder = package(checkpoint, "int4")
-    found = measured(folder, folder, text=text, tokens=100)
+    found = measured(folder, folder, evaluation_data=text, tokens=100)
     assert found["kl_divergence"] == pytest.approx(0, abs=1e-6)
     assert found["top1_agreement"] == 1
     assert found["perplexity"] == found["reference_perplexity"]
@@ -90,7 +90,7 @@ def test_logits_that_are_not_finite_are_an_error(bad: float) -> None:
 
 
 def test_perplexity_is_that_of_transformers(checkpoint: Path, package: Package, text: Path) -> None:
-    found = measured(package(checkpoint, "fp32"), text=text, tokens=100, window=100)
+    found = measured(package(checkpoint, "fp32"), evaluation_data=text, tokens=100, length=100)
     tokens = encoded(checkpoint, text)[:101]
     logits = log_softmax(transformers_logits(checkpoint, tokens[:-1]))
     expected = np.exp(-logits[np.arange(100), tokens[1:]].mean())
@@ -101,7 +101,7 @@ def test_each_window_begins_as_the_tokenizer_begins_a_text(
     checkpoint_with_beginning: Path, package: Package, text: Path
 ) -> None:
     """70 tokens in windows of 30: three windows, the last one shorter, each behind <s>."""
-    found = measured(package(checkpoint_with_beginning, "fp32"), text=text, tokens=70, window=30)
+    found = measured(package(checkpoint_with_beginning, "fp32"), evaluation_data=text, tokens=70, length=30)
     tokens = encoded(checkpoint_with_beginning, text)[:70]
     surprises = []
     for start in (0, 30, 60):
@@ -120,7 +120,7 @@ def test_divergence_from_a_checkpoint_is_that_of_transformers(checkpoint: Path, 
     from drupe_onnx import write_twin
 
     folder = package(checkpoint, "int8")
-    found = measured(folder, checkpoint, text=text, tokens=60)
+    found = measured(folder, checkpoint, evaluation_data=text, tokens=60)
     tokens = encoded(checkpoint, text)[:61]
     twin = write_twin(Model("onnx", folder), text.parent / "twin")
     session = InferenceSession(twin.location / "model.onnx", providers=["CPUExecutionProvider"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -43,7 +44,7 @@ def with_budget(folder: Path, reference: Path, text: Path, scratch: Path, budget
     scratch.mkdir()
     context = Context(target, scratch, memory_budget=budget, progress=progress,
                       open=lambda model: OnnxRuntime().open(model, target))  # fmt: skip
-    config = QualityConfig(text=text, tokens=90, window=40)
+    config = QualityConfig(evaluation_data=text, tokens=90, length=40)
     metrics = Quality().evaluate(Model("onnx", folder), Model("onnx", reference), config, context)
     assert progress.total == sum(progress.steps) == 90
     return metrics, progress.steps
@@ -68,7 +69,7 @@ def test_chunks_do_not_change_results(
 
 def test_metrics_say_their_unit_and_direction(checkpoint: Path, package: Package, text: Path) -> None:
     folder = package(checkpoint, "int4")
-    found = drupe.evaluate(folder, package(checkpoint, "fp32"), text=text, tokens=50)
+    found = drupe.evaluate(folder, package(checkpoint, "fp32"), evaluation_data=text, tokens=50)
     assert [(metric.name, metric.unit, metric.better) for metric in found] == [
         ("kl_divergence", "nats/token", "lower"),
         ("top1_agreement", "of tokens", "higher"),
@@ -85,7 +86,7 @@ def test_without_a_text_the_one_that_comes_along_is_measured(checkpoint: Path, p
 
 
 def test_speed_is_measured_in_the_packages_own_runtime(checkpoint: Path, package: Package, text: Path) -> None:
-    config = {"text": text, "prompt_tokens": 20, "new_tokens": 8, "repeats": 2}
+    config = {"evaluation_data": text, "prompt_tokens": 20, "new_tokens": 8, "repeats": 2}
     rates = drupe.evaluate(package(checkpoint, "int4"), evaluator="speed", **config)
     assert [(metric.name, metric.unit, metric.better) for metric in rates] == [
         ("prompt_rate", "tokens/s", "higher"),
@@ -93,7 +94,9 @@ def test_speed_is_measured_in_the_packages_own_runtime(checkpoint: Path, package
     ]
     assert all(metric.value > 10 for metric in rates)
     with pytest.raises(UsageError, match="one model at a time"):
-        drupe.evaluate(package(checkpoint, "int4"), package(checkpoint, "fp32"), evaluator="speed", text=text)
+        drupe.evaluate(
+            package(checkpoint, "int4"), package(checkpoint, "fp32"), evaluator="speed", evaluation_data=text
+        )
 
 
 @pytest.mark.parametrize(
@@ -114,7 +117,7 @@ def test_bad_input_is_told(
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(UsageError, match=complaint):
-        drupe.evaluate(package(checkpoint, "fp32"), text=path, **config)
+        drupe.evaluate(package(checkpoint, "fp32"), evaluation_data=path, **config)
 
 
 def test_a_checkpoint_is_told_to_become_a_package_first(checkpoint: Path) -> None:
@@ -132,16 +135,25 @@ def test_a_model_with_another_vocabulary_is_no_reference(
     LlamaForCausalLM(config).save_pretrained(tmp_path / "other")
     (tmp_path / "other" / "tokenizer.json").write_bytes((checkpoint / "tokenizer.json").read_bytes())
     with pytest.raises(ModelError, match=r"vocabulary of 300.*of 400"):
-        drupe.evaluate(package(checkpoint, "fp32"), tmp_path / "other", text=text)
+        drupe.evaluate(package(checkpoint, "fp32"), tmp_path / "other", evaluation_data=text)
 
 
 def test_the_command_prints_a_table_or_json(checkpoint: Path, package: Package, text: Path) -> None:
-    arguments = [str(package(checkpoint, "int4")), "--against", str(package(checkpoint, "fp32")), "--text", str(text)]
+    arguments = [
+        str(package(checkpoint, "int4")),
+        "--against",
+        str(package(checkpoint, "fp32")),
+        "--evaluation-data",
+        str(text),
+    ]
     shown = run("evaluate", *arguments, "--tokens", "50")
     assert [line.split()[0] for line in shown.splitlines()] == ["metric", "kl", "top1", "perplexity", "reference"]
     found = json.loads(run("evaluate", *arguments, "--tokens", "50", "--json"))
-    expected: tuple[Metric, ...] = drupe.evaluate(arguments[0], arguments[2], text=text, tokens=50)
+    expected: tuple[Metric, ...] = drupe.evaluate(arguments[0], arguments[2], evaluation_data=text, tokens=50)
+    settings = found.pop("settings")
     assert found == {metric.name: pytest.approx(metric.value, rel=1e-3) for metric in expected}
+    assert settings["tokens"] == 50
+    assert settings["evaluation_fingerprint"] == hashlib.sha256(text.read_bytes()).hexdigest()
 
 
 def run(*arguments: str) -> str:
@@ -160,6 +172,6 @@ def test_where_a_disk_makes_no_links_the_data_is_copied(
         raise OSError("Invalid cross-device link")
 
     folder = package(checkpoint, "int4")
-    linked = drupe.evaluate(folder, text=text, tokens=20)
+    linked = drupe.evaluate(folder, evaluation_data=text, tokens=20)
     monkeypatch.setattr("os.link", refuse)
-    assert drupe.evaluate(folder, text=text, tokens=20) == linked
+    assert drupe.evaluate(folder, evaluation_data=text, tokens=20) == linked

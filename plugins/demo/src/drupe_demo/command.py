@@ -63,7 +63,7 @@ def demo(
         say(f"optimizing it to {precision}")
         made = drupe.optimize(MODEL, after, precision=precision, quality=quality, verify=False, force=force)
         say(f"comparing both on {TOKENS} tokens of text that it was not trained on")
-        close = _measured(drupe.evaluate(after, before, text=HELDOUT, tokens=TOKENS, window=WINDOW))
+        close = _measured(drupe.evaluate(after, before, evaluation_data=HELDOUT, tokens=TOKENS, length=WINDOW))
         say("timing the source, and letting it write")
         same = {"kl_divergence": 0.0, "top1_agreement": 1.0, "perplexity": close.pop("reference_perplexity")}
         first = Side("fp32", source.bytes, source.conversion_seconds, _sample(before), **_speed(before), **same)
@@ -80,7 +80,7 @@ def _measured(metrics: tuple[Metric, ...]) -> dict[str, float]:
 
 
 def _speed(package: Path) -> dict[str, float]:
-    return _measured(drupe.evaluate(package, evaluator="speed", text=HELDOUT, prompt_tokens=256))
+    return _measured(drupe.evaluate(package, evaluator="speed", evaluation_data=HELDOUT, prompt_tokens=256))
 
 
 def _sample(package: Path) -> str:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,11 +19,18 @@ def evaluate(
     against: Annotated[
         str | None, typer.Option(help="What to compare it with: a package, or the checkpoint it was made from.")
     ] = None,
-    text: Annotated[
-        Path | None, typer.Option(help="Text to measure on, in UTF-8.", show_default="a short one that drupe brings")
+    evaluation_data: Annotated[
+        str | None,
+        typer.Option(
+            help="Text to measure on: FILE of text or .jsonl, FOLDER, or OWNER/NAME of a data set of the hub.",
+            show_default="a short one that drupe brings",
+        ),
     ] = None,
     tokens: Annotated[int, typer.Option(min=1, help="How many tokens of the text to predict.")] = 256,
-    window: Annotated[int, typer.Option(min=1, help="How many of them in one context.")] = 256,
+    length: Annotated[int, typer.Option(min=1, help="How many of them in one context.")] = 256,
+    seed: Annotated[
+        int | None, typer.Option(help="Pieces of the text chosen by this number.", show_default="its beginning")
+    ] = None,
     speed: Annotated[bool, typer.Option("--speed", help="Measure prompt and decode rates as well.")] = False,
     provider: Annotated[str | None, typer.Option(help="Run on this provider, not the one it was made for.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
@@ -35,16 +41,25 @@ def evaluate(
     """
     from drupe_eval_quality.progress import Bar
 
-    metrics = drupe.evaluate(
-        package, against, provider=provider, progress=Bar(), text=text, tokens=tokens, window=window
-    )
+    settings: dict[str, Any] = {"evaluation_data": evaluation_data, "tokens": tokens, "length": length, "seed": seed}
+    metrics = drupe.evaluate(package, against, provider=provider, progress=Bar(), **settings)
     if speed:
-        metrics += drupe.evaluate(package, evaluator="speed", provider=provider, progress=Bar(), text=text)
+        metrics += drupe.evaluate(
+            package, evaluator="speed", provider=provider, progress=Bar(), evaluation_data=evaluation_data
+        )
     if as_json:
-        json.dump({metric.name: metric.value for metric in metrics}, sys.stdout, indent=1)
+        json.dump(_document(metrics, settings), sys.stdout, indent=1)
         print()
     else:
         _print_table(metrics)
+
+
+def _document(metrics: tuple[Metric, ...], settings: dict[str, Any]) -> dict[str, Any]:
+    """The metrics, and what they were measured on, with the text's SHA-256."""
+    from drupe_eval_quality.quality import QualityConfig
+
+    measured = {metric.name: metric.value for metric in metrics}
+    return {**measured, "settings": QualityConfig(**settings).model_dump(mode="json")}
 
 
 def _print_table(metrics: tuple[Metric, ...]) -> None:

@@ -79,6 +79,11 @@ class Decoder:
         return np.zeros((1, heads, 0, head_size), _dtype(cache))
 
 
+def home(model: Model) -> Path:
+    """The folder that a model lies in, also where one of its files is named."""
+    return model.location if model.location.is_dir() else model.location.parent
+
+
 def _refuse_what_is_no_decoder(model: Model, inputs: set[str], outputs: set[str], caches: dict[str, str]) -> None:
     strange = sorted(name for name in inputs if name not in FEEDS and name not in caches)
     missing = sorted({"logits", *caches.values()} - outputs)
@@ -107,7 +112,7 @@ def _size(value: ir.Value, axis: int) -> int | None:
 
 def _configured(model: Model, *keys: str) -> int:
     """A size that the graph leaves open, from genai_config.json."""
-    path = Path(model.location if model.location.is_dir() else model.location.parent) / "genai_config.json"
+    path = home(model) / "genai_config.json"
     try:
         found = json.loads(path.read_text(encoding="utf-8"))["model"]
         for key in keys:

@@ -5,30 +5,36 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
-from pydantic import Field
+from pydantic import Field, computed_field
 
 from drupe.api import Context, Evaluator, EvaluatorConfig, Metric, Model, ModelError
-from drupe_eval_quality.decoder import Decoder
+from drupe_eval_quality.decoder import Decoder, home
 from drupe_eval_quality.tally import Tally
-from drupe_eval_quality.text import TextTokenizer
 from drupe_onnx import OnnxKind, OnnxPackage
+from drupe_text import Reference, Text, TextTokenizer
 
 FLOAT = 4  # bytes of a logit
 
 
 class QualityConfig(EvaluatorConfig):
-    """text: None for a short one that the plugin brings."""
+    """Which text, how much of it, and what was in it: the last is computed, for the record."""
 
-    text: Path | None = Field(None, description="a text in UTF-8")
+    evaluation_data: Reference = Field(None, description="a text as drupe-text names it; None for the one it brings")
     tokens: int = Field(256, ge=1, description="how many tokens of it are predicted")
-    window: int = Field(256, ge=1, description="how many of them in one context; then the model starts anew")
+    length: int = Field(256, ge=1, description="how many of them in one context; then the model starts anew")
+    seed: int | None = Field(None, description="which pieces of the text; None for its beginning")
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def evaluation_fingerprint(self) -> str:
+        """The SHA-256 of the text."""
+        return Text(self.evaluation_data).fingerprint
 
 
 class Quality(Evaluator):
-    """KL divergence, top-1 agreement and perplexity over the first tokens of a text.
+    """KL divergence, top-1 agreement and perplexity over tokens of a text.
 
     Every token counts once: in each window the model starts anew, with what its tokenizer puts before a text, or
     otherwise with the token before, and predicts the window's tokens one after another.
@@ -42,11 +48,11 @@ class Quality(Evaluator):
         self, model: Model, reference: Model | None, config: QualityConfig, context: Context
     ) -> Sequence[Metric]:
         """The divergence and the agreement are there only where there is a reference."""
-        tokenizer = TextTokenizer(model)
+        tokenizer = TextTokenizer(home(model))
         beginning = tokenizer.beginning
         needed = config.tokens + (0 if beginning else 1)
-        tokens = tokenizer.tokens(config.text, needed)
-        room = min(config.window, _context_length(model) - len(beginning))
+        tokens = tokenizer.tokens(Text(config.evaluation_data), needed, config.seed)
+        room = min(config.length, _context_length(model) - len(beginning))
         tally = Tally()
         with contextlib.ExitStack() as stack:
             decoders = [stack.enter_context(Decoder(model, "measured", context))]

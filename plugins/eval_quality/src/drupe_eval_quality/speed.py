@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import ClassVar
 
 from pydantic import Field
 
 from drupe.api import CheckFailed, Context, Evaluator, EvaluatorConfig, Generation, Metric, Model, Timing, UsageError
-from drupe_eval_quality.text import TextTokenizer
+from drupe_eval_quality.decoder import home
+from drupe_text import Reference, Text, TextTokenizer
 
 
 class SpeedConfig(EvaluatorConfig):
-    """text: None for a short one that the plugin brings."""
+    """The prompt is the beginning of a text."""
 
-    text: Path | None = Field(None, description="a text in UTF-8; its beginning is the prompt")
+    evaluation_data: Reference = Field(None, description="a text as drupe-text names it; None for the one it brings")
     prompt_tokens: int = Field(128, ge=1, description="how long the prompt is")
     new_tokens: int = Field(64, ge=2, description="how long the answer may be")
     repeats: int = Field(3, ge=1, description="how often; the best counts")
@@ -36,7 +36,7 @@ class Speed(Evaluator):
     ) -> Sequence[Metric]:
         if reference is not None:
             raise UsageError("speed is measured of one model at a time", cure="leave the reference out")
-        prompt = TextTokenizer(model).prompt(config.text, config.prompt_tokens)
+        prompt = TextTokenizer(home(model)).prompt(Text(config.evaluation_data), config.prompt_tokens)
         timings: list[Timing] = []
         with context.open(model) as session, context.progress.task("timing", config.repeats, "runs") as progress:
             for _ in range(config.repeats):
@@ -46,7 +46,9 @@ class Speed(Evaluator):
                 progress.advance(1)
         decode_rate = max((timing.decode_rate for timing in timings), default=0.0)
         if not decode_rate:
-            raise CheckFailed("the model ends its answer at once, so that no rate can be told", cure="another --text")
+            raise CheckFailed(
+                "the model ends its answer at once, so that no rate can be told", cure="another --evaluation-data"
+            )
         return [
             Metric("prompt_rate", max(timing.prompt_rate for timing in timings), "tokens/s", "higher"),
             Metric("decode_rate", decode_rate, "tokens/s", "higher"),

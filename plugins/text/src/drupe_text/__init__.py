@@ -1,7 +1,7 @@
 """Text for calibration and evaluation: what is read, its fingerprint, and its tokens."""
 
-from drupe_text.settings import CalibrationConfig
+from drupe_text.settings import CalibrationConfig, Reference
 from drupe_text.text import Text
 from drupe_text.tokens import TextTokenizer
 
-__all__ = ["CalibrationConfig", "Text", "TextTokenizer"]
+__all__ = ["CalibrationConfig", "Reference", "Text", "TextTokenizer"]

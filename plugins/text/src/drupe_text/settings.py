@@ -1,18 +1,29 @@
-"""CalibrationConfig: the settings that all passes share which run text through a model."""
+"""Settings that name a text: of passes that calibrate, and of evaluators."""
 
 from __future__ import annotations
 
-from pydantic import Field, computed_field
+import os
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, computed_field
 
 from drupe.api import PassConfig
 from drupe_text.text import Text
 from drupe_text.tokens import TextTokenizer
 
 
+def _as_text(value: Any) -> Any:
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+Reference = Annotated[str | None, BeforeValidator(_as_text)]
+"""The type of a setting that names a text; a Path may be given as well."""
+
+
 class CalibrationConfig(PassConfig):
     """Which text, how much of it, and what was in it: the last is computed, for the cache's keys and the record."""
 
-    calibration_data: str | None = Field(None, description="a text as drupe-text names it; None for Python's own")
+    calibration_data: Reference = Field(None, description="a text as drupe-text names it; None for Python's own")
     calibration_sequences: int = Field(128, ge=1, description="how many sequences")
     calibration_length: int = Field(512, ge=2, description="tokens of each sequence")
     calibration_seed: int = Field(0, description="which pieces of the text")
