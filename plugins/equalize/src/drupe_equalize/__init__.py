@@ -1,0 +1,1 @@
+"""drupe-equalize: models rewritten into equal ones that quantize better."""

@@ -1,0 +1,75 @@
+"""The randomized Hadamard rotation of a vector of any length, in additions (QuaRot, Ashkboos et al. 2024, 2404.00456).
+
+The rotation is Q = D (C x H): D random signs, H Sylvester's Hadamard matrix of the largest power of two that divides
+the length, C the discrete Hartley transform of the odd rest, x Kronecker's product. C x H is symmetric and orthogonal,
+and no entry of it is larger than sqrt(2 / length), so that one large value spreads over all. An odd rest beyond
+`LARGEST_REST` is left alone: the rotation is then one of blocks.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float32 = NDArray[np.float32]
+
+LARGEST_REST = 64
+PIECE = 512 << 10  # bytes: two of them fit in a core's second cache
+
+
+def random_signs(length: int, seed: int) -> NDArray[np.int8]:
+    """The signs of a rotation, each 1 or -1."""
+    return np.random.default_rng(seed).choice(np.array([-1, 1], np.int8), length)
+
+
+def rotate(values: Float32, signs: NDArray[np.int8], out: Float32) -> None:
+    """`values` [rows, length, columns], rotated along the middle axis, into `out`: Q^T v for each vector v there.
+
+    The sums are the same ones in the same order however the rows and columns are divided among calls.
+    """
+    rows, length, columns = values.shape
+    diagonal = signs.astype(np.float32)[:, None]
+    wide = max(1, PIECE // (4 * length))  # vectors in a piece
+    for row in range(0, rows, max(1, wide // columns)):
+        some = slice(row, row + max(1, wide // columns))
+        for column in range(0, columns, wide):
+            piece = np.s_[some, :, column : column + wide]
+            out[piece] = _mixed(values[piece] * diagonal)
+
+
+def _mixed(values: Float32) -> Float32:
+    """`values` [rows, length, columns] times C x H along the middle axis."""
+    rows, length, columns = values.shape
+    power = length & -length
+    rest = length // power
+    shaped = values.reshape(rows, rest, power, columns)
+    other = np.empty_like(shaped)
+    half = power // 2
+    # Pease's form: pairs of neighbours go to both halves, which puts everything in order after as many steps as bits.
+    for _ in range(power.bit_length() - 1):
+        even, odd = shaped[:, :, 0::2], shaped[:, :, 1::2]
+        np.add(even, odd, out=other[:, :, :half])
+        np.subtract(even, odd, out=other[:, :, half:])
+        shaped, other = other, shaped
+    shaped *= np.float32(power**-0.5)
+    if 1 < rest <= LARGEST_REST:
+        shaped = _hartley_transformed(shaped)
+    return shaped.reshape(rows, length, columns)
+
+
+def _hartley_transformed(values: Float32) -> Float32:
+    matrix = hartley(values.shape[1])
+    out = np.zeros_like(values)
+    for target, source in np.ndindex(matrix.shape):
+        out[:, target] += values[:, source] * matrix[target, source]
+    return out
+
+
+@functools.cache
+def hartley(order: int) -> Float32:
+    """The discrete Hartley transform (Hartley 1942): symmetric, orthogonal, entries of about one size."""
+    angles = 2 * np.pi / order * (np.outer(np.arange(order), np.arange(order)) % order)
+    matrix: Float32 = ((np.cos(angles) + np.sin(angles)) / order**0.5).astype(np.float32)
+    return matrix

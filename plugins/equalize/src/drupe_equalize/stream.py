@@ -1,0 +1,193 @@
+"""The residual stream of a decoder: all values that the rotation of its hidden states touches, found from the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from drupe.api import ModelError
+from drupe_equalize.graphs import MICROSOFT, RMS_NORMS, Norm, constant_of, norm_at
+from drupe_nbits import Site, find_sites
+from drupe_onnx import ir
+
+PASSING = {"Cast", "Identity", "GatherND"}
+"""Operators that keep each token's vector as it is: they change its type, or leave tokens out."""
+SKIP_SUM = 3
+"""The output of SkipSimplifiedLayerNormalization that goes on as the residual."""
+
+
+@dataclass
+class Stream:
+    """Who writes hidden states and who reads them.
+
+    look_ups: embeddings. writers: products whose results are added up. biases: vectors [H] that are added, as the nodes
+    that add them and the place of the input. readers: products with normed hidden states, each with its norm; None
+    where they are not normed.
+    """
+
+    look_ups: list[Site] = field(default_factory=list)
+    writers: list[Site] = field(default_factory=list)
+    biases: list[tuple[ir.Node, int]] = field(default_factory=list)
+    readers: list[tuple[Site, Norm | None]] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        """Elements of a hidden state."""
+        return self.look_ups[0].rows.shape[1]
+
+    @property
+    def norms(self) -> list[Norm]:
+        return list({id(norm.node): norm for _, norm in self.readers if norm is not None}.values())
+
+
+def find_stream(graph: ir.Graph) -> Stream:
+    """The stream that begins at a graph's embedding.
+
+    Raises ModelError where there is none, or where a rotation does not pass through a node that they go through.
+    """
+    sites = find_sites(graph)
+    found = _Search(sites)
+    for site in sites:
+        if site.is_look_up:
+            found.take(site.result)
+    while found.waiting:
+        found.follow(found.waiting.pop())
+    if not found.stream.look_ups:
+        raise ModelError("the graph looks up no token in an embedding, so that there are no hidden states to rotate")
+    return found.stream
+
+
+class _Search:
+    def __init__(self, sites: Sequence[Site]) -> None:
+        self.stream = Stream()
+        self.waiting: list[ir.Value] = []
+        self._made_by = {id(site.result): site for site in sites}
+        self._site_of = {id(site.node): site for site in sites}
+        self._seen: set[int] = set()
+
+    def take(self, value: ir.Value) -> None:
+        """`value` holds hidden states: whoever makes or reads it is touched."""
+        if id(value) not in self._seen:
+            self._seen.add(id(value))
+            self.waiting.append(value)
+
+    def follow(self, value: ir.Value) -> None:
+        if value.is_graph_output():
+            raise _refused(f"the hidden states '{value.name}' are an output of the graph, which would be rotated too")
+        self._back(value)
+        for use in value.uses():
+            self._on(value, use.node, use.idx)
+
+    def _back(self, value: ir.Value) -> None:
+        """Whoever makes `value`."""
+        if (site := self._made_by.get(id(value))) is not None:
+            (self.stream.look_ups if site.is_look_up else self.stream.writers).append(site)
+            if site.bias is not None:
+                self._bias(site.node, 2)
+            return
+        node = value.producer()
+        if node is None:
+            raise _refused(f"the hidden states '{value.name}' are fed from outside")
+        if _is(node, MICROSOFT, "SkipSimplifiedLayerNormalization") and value is node.outputs[SKIP_SUM]:
+            self._skip(node)
+        elif _passes(node, 0):
+            self._take_input(node, 0)
+        elif _is(node, "", "Add"):
+            self._sum(node)
+        elif _is(node, "", "Mul") and (place := _scaled_place(node)) is not None:
+            self._take_input(node, place)
+        else:
+            raise _refused(f"the node '{node.name}' ({node.op_type}) makes hidden states; a rotation cannot follow it")
+
+    def _on(self, value: ir.Value, node: ir.Node, place: int) -> None:
+        """Whoever reads `value`."""
+        if (site := self._site_of.get(id(node))) is not None and site.activations is value:
+            self.stream.readers.append((site, None))
+        elif norm := norm_at(node):
+            if _is(node, MICROSOFT, "SkipSimplifiedLayerNormalization"):
+                self._skip(node)
+            elif place != 0:
+                raise _no_way(node)
+            self._normed(norm, norm.output)
+        elif _passes(node, place) or _is(node, "", "Add") or (_is(node, "", "Mul") and _scaled_place(node) == place):
+            self.take(node.outputs[0])
+        else:
+            raise _no_way(node)
+
+    def _normed(self, norm: Norm, value: ir.Value) -> None:
+        """Whoever reads normed hidden states: products, until which nothing may change them."""
+        if id(value) in self._seen:
+            return
+        self._seen.add(id(value))
+        if value.is_graph_output():
+            raise _refused(f"the hidden states '{value.name}' are an output of the graph, which would be rotated too")
+        for use in value.uses():
+            site = self._site_of.get(id(use.node))
+            if site is not None and site.activations is value:
+                self.stream.readers.append((site, norm))
+            elif _passes(use.node, use.idx):
+                self._normed(norm, use.node.outputs[0])
+            else:
+                raise _no_way(use.node)
+
+    def _skip(self, node: ir.Node) -> None:
+        """A norm that adds up two hidden states, and a bias, first."""
+        self._take_input(node, 0)
+        self._take_input(node, 1)
+        if len(node.inputs) > SKIP_SUM and node.inputs[SKIP_SUM] is not None:
+            self._bias(node, SKIP_SUM)
+        if len(node.outputs) > SKIP_SUM:
+            self.take(node.outputs[SKIP_SUM])
+
+    def _sum(self, node: ir.Node) -> None:
+        for place, value in enumerate(node.inputs):
+            if constant_of(value) is None:
+                self._take_input(node, place)
+            else:
+                self._bias(node, place)
+
+    def _bias(self, node: ir.Node, place: int) -> None:
+        if all(node is not other for other, _ in self.stream.biases):
+            self.stream.biases.append((node, place))
+
+    def _take_input(self, node: ir.Node, place: int) -> None:
+        value = node.inputs[place]
+        assert value is not None
+        self.take(value)
+
+
+def _passes(node: ir.Node, place: int) -> bool:
+    """Whether a node gives on the vectors of its input at `place`, of the length that they have."""
+    if node.op_type not in PASSING or place != 0:
+        return False
+    before, after = (
+        None if value is None or value.shape is None else value.shape for value in (node.inputs[0], node.outputs[0])
+    )
+    return before is not None and after is not None and before[-1] == after[-1]
+
+
+def _is(node: ir.Node, domain: str, operator: str) -> bool:
+    return (node.domain, node.op_type) == (domain, operator)
+
+
+def _scaled_place(node: ir.Node) -> int | None:
+    """Which input of a product is scaled by the other, a constant number; None where it is another product."""
+    for place, factor in ((0, 1), (1, 0)):
+        constant = constant_of(node.inputs[factor])
+        if constant is not None and constant.size == 1:
+            return place
+    return None
+
+
+def _no_way(node: ir.Node) -> ModelError:
+    if node.op_type in ("LayerNormalization", "SkipLayerNormalization"):
+        return _refused(
+            f"the norm '{node.name}' ({node.op_type}) subtracts a mean, which a rotation of the hidden states changes"
+        )
+    if (node.domain, node.op_type) in RMS_NORMS:
+        return _refused(f"the norm '{node.name}' ({node.op_type}) is of a form whose weight cannot be folded")
+    return _refused(f"the node '{node.name}' ({node.op_type}) reads hidden states; a rotation does not pass through it")
+
+
+def _refused(what: str) -> ModelError:
+    return ModelError(what, cure="leave out rotate-weights for this model")
