@@ -106,6 +106,11 @@ def no_tokenizer(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
 
 
+def tokenizer_is_a_folder(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer.json").mkdir()
+
+
 def wrong_shape(folder: Path) -> None:
     edit_config(folder, intermediate_size=128)
 
@@ -135,6 +140,7 @@ CASES: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     "weights in pickles only": (pickles_only, ("safetensors", "pickle")),
     "a tokenizer.model only": (tokenizer_model_only, ("tokenizer.json",)),
     "no tokenizer": (no_tokenizer, ("tokenizer.json",)),
+    "a tokenizer.json that is a folder": (tokenizer_is_a_folder, ("cannot read 'tokenizer.json'",)),
     "a tensor of the wrong shape": (wrong_shape, ("mlp", "128")),
     "a missing tensor": (missing_tensor, ("model.norm.weight",)),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -187,6 +188,25 @@ def test_the_files_that_a_package_needs_are_carried(folder: Path) -> None:
         "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "LICENSE", "generation_config.json",
         "additional_chat_templates/tools.jinja",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "LICENSE", "notes.txt"])
+def test_a_file_that_may_not_be_read_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Whichever comes upon it. Tests may run as root, who may read everything."""
+    (folder / name).touch()
+
+    def forbidding(path: Path, *arguments: Any, **named: Any) -> Any:
+        if path.name == name:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return path_open(path, *arguments, **named)
+
+    path_open = Path.open
+    monkeypatch.setattr(Path, "open", forbidding)
+    monkeypatch.setattr(Path, "read_text", lambda path, **_: path.open("r").read())
+    with pytest.raises(ModelError, match="Permission denied") as caught:
+        package_files(Checkpoint.open(folder).folder)
+        HfKind().fingerprint(Model("hf", folder))
+    assert caught.value.where == str(folder / name) and caught.value.cure
 
 
 def test_no_tokenizer_at_all_is_an_error(folder: Path) -> None:

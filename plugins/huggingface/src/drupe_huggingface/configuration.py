@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from drupe.api import ModelError
+from drupe_onnx import unreadable
 
 DEFAULT_ROPE_THETA = 10_000.0
 LARGEST = 2**31 - 1  # the largest size that a graph's operators count to
@@ -41,7 +42,7 @@ class Configuration(Mapping[str, Any]):
         except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists nested without end
             raise ModelError(f"{path.name} is no sane JSON: {error}", where=path, cure=DOWNLOAD_AGAIN) from error
         except OSError as error:
-            raise ModelError(f"{path.name} cannot be read: {error.strerror}", where=path) from error
+            raise unreadable(path, error) from error
         if not isinstance(values, dict):
             raise ModelError(f"{path.name} holds no JSON object", where=path, cure=DOWNLOAD_AGAIN)
         return cls(path, values)

@@ -12,6 +12,7 @@ from drupe.api import Context, DrupeError, Estimate, Model, ModelError, ModelKin
 from drupe_huggingface.checkpoint import Checkpoint
 from drupe_huggingface.summary import summary
 from drupe_huggingface.tokenizer import CARRIED_PATTERNS
+from drupe_onnx import unreadable
 
 if TYPE_CHECKING:
     from drupe_huggingface.hub import Snapshot
@@ -42,7 +43,10 @@ class HfKind(ModelKind):
         digest = hashlib.sha256()
         for path in _files(model.location):
             sampled = path.suffix == ".safetensors" and not thorough
-            content = _sampled_digest(path) if sampled else file_digest(path)
+            try:
+                content = _sampled_digest(path) if sampled else file_digest(path)
+            except OSError as error:
+                raise unreadable(path, error) from error
             digest.update(f"{path.relative_to(model.location).as_posix()}\0{content}\0".encode())
         return digest.hexdigest()
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from drupe.api import ModelError
+from drupe_onnx import unreadable
 
 CARRIED = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
@@ -29,16 +30,24 @@ def package_files(folder: Path) -> Mapping[str, Path | bytes]:
     """The files to put beside the graph, by their name in the package; a tokenizer is always among them.
 
     A lone tokenizer.model is converted where transformers is installed. Raises ModelError where there is no tokenizer
-    that the runtime could read.
+    that the runtime could read, and for a file that cannot be read.
     """
-    files: dict[str, Path | bytes] = {name: folder / name for name in CARRIED if (folder / name).is_file()}
+    found = [folder / name for name in CARRIED if (folder / name).exists()]
     for pattern in CARRIED_PATTERNS:
-        files.update(
-            (path.relative_to(folder).as_posix(), path) for path in sorted(folder.glob(pattern)) if path.is_file()
-        )
+        found += [path for path in sorted(folder.glob(pattern)) if path.is_file()]
+    files: dict[str, Path | bytes] = {path.relative_to(folder).as_posix(): _readable(path) for path in found}
     if "tokenizer.json" not in files:
         files["tokenizer.json"] = _converted(folder)
     return files
+
+
+def _readable(path: Path) -> Path:
+    """The path of a file, after making sure that it can be read: it will be, here and there, much later."""
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise unreadable(path, error) from error
+    return path
 
 
 def _converted(folder: Path) -> bytes:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from drupe_onnx.files import Files
     from drupe_onnx.kind import OnnxKind
     from drupe_onnx.package import LAST_TOKEN, ROLE, DecoderDescription, OnnxPackage
+    from drupe_onnx.reading import unreadable
     from drupe_onnx.safetensors import open_checkpoint, read_header
     from drupe_onnx.twin import all_logits, write_twin
     from drupe_onnx.weights import LazyWeight, MaterializedTooMuch, expression_of, initializer
@@ -47,6 +48,7 @@ _HOMES = {
     "drupe_onnx.files": ("Files",),
     "drupe_onnx.kind": ("OnnxKind",),
     "drupe_onnx.package": ("LAST_TOKEN", "ROLE", "DecoderDescription", "OnnxPackage"),
+    "drupe_onnx.reading": ("unreadable",),
     "drupe_onnx.safetensors": ("open_checkpoint", "read_header"),
     "drupe_onnx.twin": ("all_logits", "write_twin"),
     "drupe_onnx.weights": ("LazyWeight", "MaterializedTooMuch", "expression_of", "initializer"),
@@ -59,7 +61,7 @@ __all__ = [
     "ExternalTensor", "Files", "LazyWeight", "MaterializedTooMuch", "OnnxKind", "OnnxPackage", "OutputSpec", "Permute",
     "Produced", "Producer", "Reshape", "SafetensorsTensor", "Source", "Take", "Transpose", "all_logits",
     "expression_of", "fingerprint", "from_json", "initializer", "ir", "open_checkpoint", "read_header", "to_json",
-    "write_package", "write_twin",
+    "unreadable", "write_package", "write_twin",
 ]  # fmt: skip
 
 

@@ -56,7 +56,9 @@ class Files:
                 done += count
         except OSError as error:
             raise ModelError(
-                f"cannot read '{path.name}' at byte {offset + done}: {error.strerror or error}", where=path
+                f"cannot read '{path.name}' at byte {offset + done}: {error.strerror or error}",
+                where=path,
+                cure=_CURE,
             ) from error
 
     def read(self, path: Path, offset: int, nbytes: int) -> NDArray[np.uint8]:

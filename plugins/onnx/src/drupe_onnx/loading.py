@@ -12,6 +12,7 @@ from drupe_onnx.describing import data_file, files_beside, graph_files
 from drupe_onnx.expressions import ExternalTensor
 from drupe_onnx.outline import AGAIN
 from drupe_onnx.package import OnnxPackage, graphs_of, initializers_of
+from drupe_onnx.reading import unreadable
 from drupe_onnx.weights import LazyWeight
 
 
@@ -34,7 +35,7 @@ def _load_graph(path: Path) -> tuple[ir.Model, set[Path]]:
     try:
         model = ir.load(path)
     except OSError as error:
-        raise ModelError(f"cannot read '{path.name}': {error.strerror or error}", where=path) from error
+        raise unreadable(path, error) from error
     except Exception as error:  # protobuf's and onnx_ir's, for bytes that are no graph
         raise ModelError(f"'{path.name}' is not a sound ONNX graph", where=path, cure=AGAIN) from error
     if not (model.opset_imports or len(model.graph)):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from drupe.api import ModelError
+from drupe_onnx.reading import unreadable
 
 AGAIN = "fetch the model again, with its external data"
 
@@ -80,7 +81,7 @@ def read_outline(path: Path) -> Outline:
         status = path.stat()
         return _read(path, status.st_size, status.st_mtime_ns)
     except OSError as error:
-        raise ModelError(f"cannot read '{path.name}': {error.strerror or error}", where=path) from error
+        raise unreadable(path, error) from error
     except Malformed as error:
         raise ModelError(f"'{path.name}' is not an ONNX graph", where=path, cure=AGAIN) from error
 

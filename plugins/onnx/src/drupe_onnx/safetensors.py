@@ -14,6 +14,7 @@ from typing import Any
 from drupe.api import ModelError
 from drupe_onnx import ir
 from drupe_onnx.expressions import SafetensorsTensor
+from drupe_onnx.reading import unreadable
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -93,7 +94,7 @@ def _read_json_header(path: Path) -> tuple[dict[str, Any], int, int]:
                 raise _bad(path, f"the header should be {length} bytes, and the file has {file_size}")
             text = file.read(length)
     except OSError as error:
-        raise ModelError(f"cannot read '{path.name}': {error.strerror or error}", where=path) from error
+        raise unreadable(path, error) from error
     try:
         header = json.loads(text.decode("utf-8"), object_pairs_hook=lambda pairs: _unique(path, pairs))
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
@@ -192,6 +193,8 @@ def _read_index(path: Path) -> dict[str, str]:
         document = json.loads(path.read_bytes(), object_pairs_hook=lambda pairs: _unique(path, pairs))
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{path.name} is not JSON: {error}", where=path, cure="fetch it again") from error
+    except OSError as error:
+        raise unreadable(path, error) from error
     shard_of = document.get("weight_map") if isinstance(document, dict) else None
     if not isinstance(shard_of, dict) or not shard_of:
         raise ModelError(f"{path.name} has no weight_map", where=path, cure="fetch it again")

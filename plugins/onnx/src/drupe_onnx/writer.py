@@ -25,6 +25,7 @@ from drupe.api import Cancelled, Context, ModelError, OutputError, disk_errors
 from drupe_onnx.files import Files
 from drupe_onnx.layout import Chunk, Layout, chunks, references, serialized
 from drupe_onnx.package import OnnxPackage
+from drupe_onnx.reading import unreadable
 
 _HASHED = 1 << 20  # bytes hashed in one go; they stay in the cache between the read and the hash
 _COPIED = 1 << 20
@@ -309,7 +310,7 @@ def _source(path: Path) -> Iterator[BinaryIO]:
     try:
         file = path.open("rb")
     except OSError as error:
-        raise ModelError(f"cannot read '{path.name}': {error.strerror}", where=path) from error
+        raise unreadable(path, error) from error
     with file:
         yield file
 
@@ -318,7 +319,7 @@ def _read_block(file: BinaryIO, path: Path) -> bytes:
     try:
         return file.read(_COPIED)
     except OSError as error:
-        raise ModelError(f"cannot read '{path.name}': {error.strerror}", where=path) from error
+        raise unreadable(path, error) from error
 
 
 def _write_bytes(path: Path, content: bytes) -> str:
