@@ -1,4 +1,4 @@
-"""The demo model's tokenizer: byte-level BPE of 4096 tokens with digits split one by one."""
+"""The demo model's tokenizer: byte-level BPE with digits split one by one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from transformers import PreTrainedTokenizerFast
 
 END_OF_TEXT = "<|endoftext|>"
 SPECIAL_TOKENS = [END_OF_TEXT, "<|im_start|>", "<|im_end|>"]
-VOCAB_SIZE = 4096
 MAX_LENGTH = 2048
 
 # The split Qwen2 uses, letter for letter: converters to other formats know it by name ("qwen2").
@@ -28,8 +27,8 @@ _CHAT_TEMPLATE = (
 )
 
 
-def train_tokenizer(documents: Iterable[str]) -> PreTrainedTokenizerFast:
-    """Train the vocabulary on `documents`, and wrap it as transformers expects it in a checkpoint folder."""
+def train_tokenizer(documents: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
+    """Train `vocabulary` tokens on `documents`, and wrap it as transformers expects it in a checkpoint folder."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -39,7 +38,7 @@ def train_tokenizer(documents: Iterable[str]) -> PreTrainedTokenizerFast:
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCAB_SIZE,
+        vocab_size=vocabulary,
         special_tokens=SPECIAL_TOKENS,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,

@@ -1,4 +1,4 @@
-"""The demo model's card: what it is, what it was trained on, how good it is, and under which licence it comes."""
+"""A trained model's card: what it is, what it was trained on, how good it is, and under which licence it comes."""
 
 from __future__ import annotations
 
@@ -6,24 +6,23 @@ import platform
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from architectures import Architecture
 from corpus import HELD_OUT_MODULES, Corpus
 from measure import WINDOW, Quality, sample
 
 SAMPLE_PROMPTS = ("def parse(", "class Node:\n")
 
 _CARD = """\
-# drupe-demo
+# {title}
 
-A decoder of {millions:.2f} million parameters that has read the Python standard library. It is a model to try the
-toolkit on: small enough to be carried in the package, large enough that damage done to it can be measured. It is no
-coding assistant: what it writes looks like Python, and means nothing.
+A decoder of {millions:.2f} million parameters that has read the Python standard library. {purpose}
 
 | | |
 | --- | --- |
-| architecture | `Qwen3ForCausalLM`, {layers} layers, hidden {hidden}, intermediate {intermediate}, {heads} heads of \
-{head_dim}, {kv_heads} KV heads, tied embeddings |
+| architecture | `{architecture}`, {layers} layers, hidden {hidden}, intermediate {intermediate}, {heads} heads of \
+{head_dim}, {kv_heads} KV heads, {embeddings} |
 | parameters | {parameters} (bf16) |
 | context | {context} positions declared, trained at sequence lengths 256 and 1024 |
 | vocabulary | {vocabulary} byte-level BPE tokens; digits one by one; text is split as Qwen2 splits it |
@@ -35,7 +34,7 @@ documents, {corpus_bytes} bytes, {corpus_tokens} tokens |
 
 ## Held-out quality
 
-Measured on `heldout.txt`: the modules {held_out}, whole, which are not in the training text
+Measured on drupe-demo's `heldout.txt`: the modules {held_out}, whole, which are not in the training text
 (their tests are). Every token is scored once, in windows of {window} tokens that do not overlap, with the bf16 weights.
 
 | tokens | loss per token | perplexity | bits per byte |
@@ -53,7 +52,7 @@ trained on conversations: it answers with code.
 
 ## Licence
 
-The weights and the tokenizer are under the Apache License 2.0, as the project is (`model/LICENSE`).
+The weights and the tokenizer are under the Apache License 2.0, as the project is.
 
 `heldout.txt` is part of the Python standard library, Copyright (c) 2001-2023 Python Software Foundation; All Rights
 Reserved, under the PSF License Version 2 (`heldout.LICENSE`). Changes made to it: the modules were put one after the
@@ -70,7 +69,8 @@ _SAMPLE = """\
 
 def write_card(
     path: Path,
-    model: Qwen3ForCausalLM,
+    architecture: Architecture,
+    model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
     corpus: Corpus,
     corpus_tokens: int,
@@ -81,13 +81,17 @@ def write_card(
     config = model.config
     parameters = sum(parameter.numel() for parameter in model.parameters())
     card = _CARD.format(
+        title=architecture.title,
+        purpose=architecture.purpose,
+        architecture=type(model).__name__,
+        embeddings="tied embeddings" if config.tie_word_embeddings else "embedding and head apart",
         millions=parameters / 1e6,
         parameters=parameters,
         layers=config.num_hidden_layers,
         hidden=config.hidden_size,
         intermediate=config.intermediate_size,
         heads=config.num_attention_heads,
-        head_dim=config.head_dim,
+        head_dim=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
         kv_heads=config.num_key_value_heads,
         context=config.max_position_embeddings,
         vocabulary=config.vocab_size,
@@ -112,7 +116,7 @@ def write_card(
     path.write_text(card, encoding="utf-8")
 
 
-def _samples(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast) -> list[str]:
+def _samples(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> list[str]:
     texts = []
     for prompt in SAMPLE_PROMPTS:
         for temperature in (0.0, 0.7):

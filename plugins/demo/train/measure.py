@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 WINDOW = 512
 
@@ -22,7 +22,7 @@ class Quality:
     bits_per_byte: float
 
 
-def held_out_quality(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, text: str) -> Quality:
+def held_out_quality(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, text: str) -> Quality:
     """Score every token of `text` once, in windows of 512 tokens that do not overlap."""
     ids = [tokenizer.bos_token_id, *tokenizer(text, verbose=False)["input_ids"]]
     total = sum(_window_loss(model, ids[start : start + WINDOW + 1]) for start in range(0, len(ids) - 1, WINDOW))
@@ -32,14 +32,14 @@ def held_out_quality(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast
 
 
 @torch.inference_mode()
-def _window_loss(model: Qwen3ForCausalLM, ids: list[int]) -> float:
+def _window_loss(model: PreTrainedModel, ids: list[int]) -> float:
     row = torch.tensor([ids])
     logits = model(input_ids=row[:, :-1], use_cache=False).logits
     return float(F.cross_entropy(logits[0].float(), row[0, 1:], reduction="sum"))
 
 
 def sample(
-    model: Qwen3ForCausalLM,
+    model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
     prompt: str,
     temperature: float = 0.0,

@@ -3,6 +3,7 @@
 What it does: reads the corpus (corpus.py), trains a tokenizer on it (bpe.py), trains a Qwen3-shaped decoder of about
 5.6 million parameters on the packed tokens (Muon for the matrices, AdamW for the rest; warm-up, then a cosine down to
 nothing), and writes the checkpoint folder, the held-out text and the model card where the package looks for them.
+With `--architecture` it trains another of architectures.py, such as those that `bench quality` measures with.
 
 The budget is wall time (`--minutes`), so that it fits any machine, or an exact number of steps (`--steps`), which makes
 the run repeatable. Sequences have 256 tokens for most of the way and 1024 at the end: short ones are cheap, and a
@@ -21,13 +22,15 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from bpe import END_OF_TEXT, MAX_LENGTH, save_tokenizer, train_tokenizer
+from architectures import ARCHITECTURES
+from bpe import END_OF_TEXT, save_tokenizer, train_tokenizer
 from card import write_card
 from corpus import Corpus, load_corpus
 from measure import held_out_quality
 
+DEMO = "qwen3"
 PACKAGE = Path(__file__).resolve().parent.parent / "src" / "drupe_demo"
 
 # (share of the budget from which it holds, tokens per sequence)
@@ -53,20 +56,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = _parse_options(argv)
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
+    architecture = ARCHITECTURES[options.architecture]
     corpus = load_corpus()
-    tokenizer = train_tokenizer(corpus.documents)
+    tokenizer = train_tokenizer(corpus.documents, architecture.vocabulary)
     tokens = pack(tokenizer, corpus)
     print(f"{len(corpus.documents)} documents, {corpus.n_bytes} bytes, {len(tokens)} tokens", flush=True)
-    model = Qwen3ForCausalLM(model_config(tokenizer))
+    model = architecture.create(tokenizer)
     progress = train(model, tokens, options)
-    save(model, tokenizer, corpus, options.output)
+    folder = options.output or PACKAGE / "model"
+    save(model, tokenizer, folder)
+    if options.output is None:
+        (PACKAGE / "heldout.txt").write_text(corpus.held_out, encoding="utf-8")
     quality = held_out_quality(model, tokenizer, corpus.held_out)
     print(f"held out: {quality}", flush=True)
-    write_card(options.output / "MODEL_CARD.md", model, tokenizer, corpus, len(tokens), asdict(progress), quality)
+    card = (options.output or PACKAGE) / "MODEL_CARD.md"
+    write_card(card, architecture, model, tokenizer, corpus, len(tokens), asdict(progress), quality)
 
 
 def _parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--architecture", choices=ARCHITECTURES, default=DEMO, help="default: %(default)s, the demo's")
     parser.add_argument("--minutes", type=float, default=45.0, help="wall time to train for")
     parser.add_argument("--steps", type=int, help="train for this many steps instead of --minutes")
     parser.add_argument("--threads", type=int, default=2, help="threads torch may use")
@@ -75,30 +84,14 @@ def _parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--lr", type=float, default=4e-3, help="peak learning rate")
     parser.add_argument("--compile", action="store_true", help="compile the model (needs a C++ compiler)")
     parser.add_argument("--no-bf16", action="store_true", help="compute in float32 (on CPUs without bf16 it is faster)")
-    parser.add_argument("--output", type=Path, default=PACKAGE, help="package folder to write model, text and card to")
+    parser.add_argument("--output", type=Path, help="folder for the checkpoint and its card (default: the package's)")
     parser.add_argument("--state", type=Path, default=Path("demo_state.pt"), help="where to save the training state")
     parser.add_argument("--save-minutes", type=float, default=4.0, help="wall time between two saved states")
     parser.add_argument("--resume", action="store_true", help="go on from --state")
-    return parser.parse_args(argv)
-
-
-def model_config(tokenizer: PreTrainedTokenizerFast) -> Qwen3Config:
-    """The architecture: every width a multiple of 256, so that any quantization block size divides it."""
-    return Qwen3Config(
-        vocab_size=len(tokenizer),
-        hidden_size=256,
-        intermediate_size=768,
-        num_hidden_layers=6,
-        num_attention_heads=8,
-        num_key_value_heads=2,
-        head_dim=32,
-        max_position_embeddings=MAX_LENGTH,
-        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
-        tie_word_embeddings=True,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    options = parser.parse_args(argv)
+    if options.output is None and options.architecture != DEMO:
+        parser.error("--architecture needs --output: the package folder is the demo model's")
+    return options
 
 
 def pack(tokenizer: PreTrainedTokenizerFast, corpus: Corpus) -> np.ndarray:
@@ -131,7 +124,7 @@ class Batches:
         return batch[:, :-1], batch[:, 1:]
 
 
-def train(model: Qwen3ForCausalLM, tokens: np.ndarray, options: argparse.Namespace) -> Progress:
+def train(model: PreTrainedModel, tokens: np.ndarray, options: argparse.Namespace) -> Progress:
     """Train `model` in place until the budget is spent."""
     optimizers = make_optimizers(model, options.lr)
     progress = _restore(model, optimizers, options.state) if options.resume else Progress()
@@ -160,20 +153,20 @@ def train(model: Qwen3ForCausalLM, tokens: np.ndarray, options: argparse.Namespa
     return progress
 
 
-def _loss(model: Qwen3ForCausalLM, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def _loss(model: PreTrainedModel, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     hidden = model.model(input_ids=inputs, use_cache=False).last_hidden_state
     logits = model.lm_head(hidden)
     return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
 
 
-def _choose_attention(model: Qwen3ForCausalLM, length: int) -> None:
+def _choose_attention(model: PreTrainedModel, length: int) -> None:
     """Plain matrix products for short sequences: there, the CPU's flash attention costs more than it saves."""
     wanted = "eager" if length <= SHORT_LENGTH else "sdpa"
     if model.config._attn_implementation != wanted:
         model.set_attn_implementation(wanted)
 
 
-def _update(model: Qwen3ForCausalLM, optimizers: Sequence[torch.optim.Optimizer], loss: torch.Tensor) -> None:
+def _update(model: PreTrainedModel, optimizers: Sequence[torch.optim.Optimizer], loss: torch.Tensor) -> None:
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     for optimizer in optimizers:
@@ -181,7 +174,7 @@ def _update(model: Qwen3ForCausalLM, optimizers: Sequence[torch.optim.Optimizer]
         optimizer.zero_grad(set_to_none=True)
 
 
-def make_optimizers(model: Qwen3ForCausalLM, lr: float) -> list[torch.optim.Optimizer]:
+def make_optimizers(model: PreTrainedModel, lr: float) -> list[torch.optim.Optimizer]:
     """Muon for the layers' matrices, which it trains in far fewer steps than AdamW; AdamW for embedding and norms."""
     in_layers = list(model.model.layers.parameters())
     matrices = [parameter for parameter in in_layers if parameter.ndim == 2]
@@ -228,7 +221,7 @@ def _log(progress: Progress, share: float, length: int, steps_per_second: float,
 
 
 def _save_state(
-    model: Qwen3ForCausalLM, optimizers: Sequence[torch.optim.Optimizer], progress: Progress, path: Path
+    model: PreTrainedModel, optimizers: Sequence[torch.optim.Optimizer], progress: Progress, path: Path
 ) -> None:
     state = {
         "model": model.state_dict(),
@@ -241,7 +234,7 @@ def _save_state(
     partial.replace(path)
 
 
-def _restore(model: Qwen3ForCausalLM, optimizers: Sequence[torch.optim.Optimizer], path: Path) -> Progress:
+def _restore(model: PreTrainedModel, optimizers: Sequence[torch.optim.Optimizer], path: Path) -> Progress:
     state = torch.load(path, weights_only=True)
     model.load_state_dict(state["model"])
     for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
@@ -249,9 +242,8 @@ def _restore(model: Qwen3ForCausalLM, optimizers: Sequence[torch.optim.Optimizer
     return Progress(**state["progress"])
 
 
-def save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, corpus: Corpus, output: Path) -> None:
-    """Write the checkpoint folder and the held-out text; the model itself becomes bf16, as it is shipped."""
-    folder = output / "model"
+def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Write the checkpoint; the model itself becomes bf16, as it is shipped."""
     folder.mkdir(parents=True, exist_ok=True)
     model.to(torch.bfloat16).eval()
     model.generation_config = GenerationConfig(
@@ -263,7 +255,6 @@ def save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, corpus: Co
     )
     model.save_pretrained(folder)
     save_tokenizer(tokenizer, folder)
-    (output / "heldout.txt").write_text(corpus.held_out, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,104 @@
+"""The architectures that can be trained: the demo's own, and two small ones that quality is measured with beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from bpe import MAX_LENGTH
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Classes and sizes of a model. vocabulary: tokens of its tokenizer, which is trained on the same text."""
+
+    title: str
+    purpose: str
+    config: type[PreTrainedConfig]
+    model: type[PreTrainedModel]
+    vocabulary: int
+    sizes: Mapping[str, Any] = field(default_factory=dict)
+
+    def create(self, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
+        """A model with random weights."""
+        return self.model(
+            self.config(
+                vocab_size=len(tokenizer),
+                max_position_embeddings=MAX_LENGTH,
+                rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+                bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+                **self.sizes,
+            )
+        )
+
+
+ARCHITECTURES = {
+    # Every width is a multiple of 256, so that any quantization block size divides it.
+    "qwen3": Architecture(
+        "drupe-demo",
+        "It is a model to try the\ntoolkit on: small enough to be carried in the package, large enough that damage "
+        "done to it can be measured. It is no\ncoding assistant: what it writes looks like Python, and means nothing.",
+        Qwen3Config,
+        Qwen3ForCausalLM,
+        4096,
+        {
+            "hidden_size": 256,
+            "intermediate_size": 768,
+            "num_hidden_layers": 6,
+            "num_attention_heads": 8,
+            "num_key_value_heads": 2,
+            "head_dim": 32,
+            "tie_word_embeddings": True,
+        },
+    ),
+    # No width is a multiple of 128, as in SmolLM2 (576); embedding and head are two matrices.
+    "llama": Architecture(
+        "bench-llama",
+        "It is here to measure quantization with: its\nwidths are no multiples of 128, and its embedding and head are "
+        "two matrices.",
+        LlamaConfig,
+        LlamaForCausalLM,
+        2048,
+        {
+            "hidden_size": 192,
+            "intermediate_size": 448,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 6,
+            "num_key_value_heads": 2,
+            "head_dim": 32,
+            "tie_word_embeddings": False,
+        },
+    ),
+    # Deep and narrow, with biases; the tied embedding is a quarter of all weights, as in Qwen2.5 0.5B.
+    "qwen2": Architecture(
+        "bench-qwen2",
+        "It is here to measure quantization with: query,\nkey and value have biases, and the tied embedding is a "
+        "quarter of all weights.",
+        Qwen2Config,
+        Qwen2ForCausalLM,
+        4096,
+        {
+            "hidden_size": 128,
+            "intermediate_size": 384,
+            "num_hidden_layers": 8,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "tie_word_embeddings": True,
+        },
+    ),
+}
