@@ -12,7 +12,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,17 +38,18 @@ from measure import (
 BLOCK = 16 << 20
 
 
-def with_drupe(checkpoint: Path, output: Path, options: list[str]) -> Measurement:
+def with_drupe(checkpoint: Path, output: Path, options: Sequence[str]) -> Measurement:
     """This project, without the closing check, which the builder does not have."""
     shutil.rmtree(output, ignore_errors=True)
     return measure([drupe(), "optimize", checkpoint, "-o", output, "--precision", "int4", "--no-verify", *options])
 
 
-def with_builder(checkpoint: Path, output: Path) -> Measurement:
-    """onnxruntime-genai's model builder at its defaults."""
+def with_builder(checkpoint: Path, output: Path, options: Sequence[str] = ()) -> Measurement:
+    """onnxruntime-genai's model builder, at its defaults unless extra options (`key=value`) are given."""
     shutil.rmtree(output, ignore_errors=True)
     command = [python(), "-m", "onnxruntime_genai.models.builder", "-i", checkpoint, "-o", output]
-    return measure([*command, "-p", "int4", "-e", "cpu", "-c", CACHE / "builder"])
+    command += ["-p", "int4", "-e", "cpu", "-c", CACHE / "builder"]
+    return measure([*command, *(["--extra_options", *options] if options else [])])
 
 
 def first_run(checkpoint: Path, output: Path, options: list[str]) -> Measurement:

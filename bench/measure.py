@@ -34,7 +34,11 @@ class Measurement:
 
 
 class Failed(Exception):
-    """A measured process that did not succeed; the message holds the end of what it said."""
+    """A measured process that did not succeed; the message holds the end of what it said, `status` its exit status."""
+
+    def __init__(self, message: str, status: int = 1) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 def measure(command: Sequence[object], *, environment: Mapping[str, str] | None = None) -> Measurement:
@@ -52,7 +56,7 @@ def measure(command: Sequence[object], *, environment: Mapping[str, str] | None 
         wall = time.perf_counter() - start
     if status:
         said = log.read_text("utf-8", "replace").replace("\r", "\n")[-4000:]
-        raise Failed(f"exit status {status}: {' '.join(words)}\n{said}")
+        raise Failed(f"exit status {status}: {' '.join(words)}\n{said}", status)
     return Measurement(wall, cpu, peak)
 
 
@@ -158,5 +162,6 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], rema
         table.add_column(column, justify="right" if number else "left")
     for row in rows:
         table.add_row(*row)
-    console = Console(highlight=False, soft_wrap=True)
+    # Into a pipe or file a table is as wide as it needs to be.
+    console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
     console.print(title, table, *filter(None, remarks), sep="\n")

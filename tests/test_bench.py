@@ -23,7 +23,13 @@ def bench(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ModuleTyp
     measure = importlib.import_module("measure")
     monkeypatch.setattr(measure, "CACHE", tmp_path)
     yield measure
-    for name in ("measure", "checkpoints"):  # plain names, which other scripts may have too
+    for name in (
+        "measure",
+        "checkpoints",
+        "convert",
+        "frontier",
+        "rungs",
+    ):  # plain names, which other scripts may have too
         sys.modules.pop(name, None)
 
 
@@ -97,3 +103,31 @@ def test_a_checkpoint_in_several_shards_has_an_index(
     checkpoints.write_weights(shape, tmp_path / "tiny")
     assert len(list((tmp_path / "tiny").glob("*.safetensors"))) > 2
     assert onnx.open_checkpoint(tmp_path / "tiny").keys() == {tensor.name for tensor in checkpoints.tensors(shape)}
+
+
+def test_a_point_lies_outside_a_frontier_that_offers_nothing_as_small_and_as_close(bench: ModuleType) -> None:
+    frontier = importlib.import_module("frontier")
+
+    def point(name: str, nbytes: int, kl: float) -> object:
+        return frontier.Point(name, "tool", nbytes, kl, 1.0, 1.0, 1.0, 1.0)
+
+    small, close, beaten = point("small", 80, 0.4), point("close", 120, 0.1), point("beaten", 130, 0.2)
+    ours = [beaten, close, small]
+    assert frontier.frontier(ours) == [small, close]
+    between, smaller, closer = point("between", 119, 0.39), point("smaller", 79, 0.9), point("closer", 900, 0.09)
+    assert frontier.outside([small, point("same", 120, 0.1), between, smaller, closer], ours) == [
+        between,
+        smaller,
+        closer,
+    ]
+
+
+@pytest.mark.parametrize("options", [("--quality", "unheard-of"), ("--no-such-option", "1")])
+def test_a_rung_that_drupe_does_not_offer_is_told_from_a_failure(
+    bench: ModuleType, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    demo, rungs = importlib.import_module("drupe_demo"), importlib.import_module("rungs")
+    with pytest.raises(rungs.NotOffered, match=r"unheard-of|no-such-option"):
+        rungs.Rung("new", "drupe", options).make(Path(demo.MODEL), tmp_path / "package")
+    with pytest.raises(bench.Failed):
+        rungs.Rung("broken", "drupe").make(tmp_path / "no-checkpoint", tmp_path / "package")

@@ -1,0 +1,102 @@
+"""The packages that `bench quality` compares: one line for each way to make one, ours and the builder's."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from convert import with_builder, with_drupe
+from measure import Failed
+
+USAGE = 2
+"""The exit status of `drupe` where it does not know an option, or refuses its value."""
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A way to make an int4 package.
+
+    options: for ours, those of `drupe optimize`; for the builder's, its `--extra_options`.
+    """
+
+    name: str
+    tool: Literal["drupe", "builder"]
+    options: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """The name with the tool's: both may have a rung of one name."""
+        return f"{self.tool} {self.name}"
+
+    def make(self, checkpoint: Path, output: Path) -> None:
+        """Write the package. Raises NotOffered, and Failed where the tool does not succeed."""
+        if self.tool == "builder":
+            with_builder(checkpoint, output, self.options)
+            return
+        try:
+            with_drupe(checkpoint, output, self.options)
+        except Failed as failed:
+            if failed.status == USAGE:
+                raise NotOffered(_complaint(str(failed))) from failed
+            raise
+
+
+class NotOffered(Exception):
+    """The installed drupe has not the options of a rung; the message says what it said."""
+
+
+def _complaint(said: str) -> str:
+    """The line of a program's output that says what is wrong."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    wrong = (line for line in lines if line.lower().startswith("error"))
+    return next(wrong, lines[-1])
+
+
+def _ours(name: str, options: str) -> Rung:
+    return Rung(name, "drupe", tuple(options.split()))
+
+
+def _theirs(name: str, options: str = "") -> Rung:
+    return Rung(name, "builder", tuple(options.split()))
+
+
+BASE = _theirs("default")
+"""What all others are compared with."""
+
+RUNGS: Sequence[Rung] = (
+    _ours("fast", "--quality fast"),
+    _ours("balanced", "--quality balanced"),
+    _ours("best", "--quality best"),
+    _ours("fast, 4-bit head", "--quality fast --head-bits 4"),
+    _ours("balanced, 4-bit head", "--quality balanced --head-bits 4"),
+    _ours("balanced, 4-bit head, block 32", "--quality balanced --head-bits 4 --block-size 32"),
+    _ours("balanced, 4-bit head, block 64", "--quality balanced --head-bits 4 --block-size 64"),
+    _ours("balanced, block 32", "--quality balanced --block-size 32"),
+    _ours("balanced, block 64", "--quality balanced --block-size 64"),
+    _ours("4.3 bits a weight", "--bits-per-weight 4.3"),
+    _ours("5 bits a weight", "--bits-per-weight 5"),
+    _ours("6 bits a weight", "--bits-per-weight 6"),
+    BASE,
+    _theirs("rtn", "algo_config=rtn"),
+    _theirs("k_quant", "algo_config=k_quant"),
+    _theirs("k_quant_last", "algo_config=k_quant_last"),
+    _theirs("k_quant_mixed", "algo_config=k_quant_mixed"),
+    _theirs("rtn_last", "algo_config=rtn_last"),
+    _theirs("asymmetric", "is_symmetric=false"),
+    _theirs("k_quant, asymmetric", "algo_config=k_quant is_symmetric=false"),
+    _theirs("block 64", "block_size=64"),
+    _theirs("block 128", "block_size=128"),
+)
+
+
+def package_bytes(package: Path) -> int:
+    """Bytes of the graph with its weights, without tokenizer and configuration."""
+    return sum(path.stat().st_size for path in package.glob("model.onnx*"))
+
+
+def remove(package: Path) -> None:
+    """Delete a package, if it is there."""
+    shutil.rmtree(package, ignore_errors=True)
