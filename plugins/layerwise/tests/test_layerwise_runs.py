@@ -203,6 +203,29 @@ def test_logits_come_in_pieces_that_fit_the_budget(
         assert [len(chunk.rows) for chunk in layers.logits()] == [3, 3, 1, 3, 3, 1, 3, 3, 3, 3, 1]
 
 
+def test_products_with_large_matrices_give_the_same_without_a_copy(
+    build: Callable[..., Any],
+    whole: Callable[..., Any],
+    kit: SimpleNamespace,
+    context: Context,
+    sequences: Sequences,
+) -> None:
+    taken: list[int] = []
+
+    def counting(model: Any) -> Any:
+        session = context.open(model)
+        taken.append(len(session._session.get_inputs()))
+        return session
+
+    for settings in (each for _, each in ARCHITECTURES):
+        model = build("qwen3", **settings)
+        small = dataclasses.replace(context, memory_budget=4096, open=counting)
+        with LayerByLayer(model, sequences, small) as layers:
+            got = kit.joined(layers.logits(positions=5), len(sequences))
+        assert taken[-1] == 2, "the head's hidden rows and its matrix"
+        close(got[2], whole(model, sequences[2], "logits")["logits"][0])
+
+
 def test_a_cancelled_run_stops_and_leaves_nothing(
     build: Callable[..., Any], context: Context, sequences: Sequences
 ) -> None:
@@ -224,5 +247,7 @@ def test_bad_input_is_refused(build: Callable[..., Any], context: Context, seque
     for node in model.graph:
         node.metadata_props.pop(BLOCK, None)
         node.op_type = "Identity" if "Attention" in node.op_type else node.op_type
+    for value in model.graph.inputs:
+        value.name = value.name.replace("past_key_values", "memory")
     with pytest.raises(ModelError, match="no decoder blocks"):
         LayerByLayer(model, sequences, context)

@@ -69,12 +69,28 @@ class Feeds:
         """The shape of a cache of no tokens: [sequences, heads, 0, head size]."""
         assert cache.shape is not None
         known = self._description
-        heads, size = cache.shape[1], cache.shape[3]
-        heads = heads if isinstance(heads, int) or known is None else known.kv_heads
-        size = size if isinstance(size, int) or known is None else known.head_dim
-        if not isinstance(heads, int) or not isinstance(size, int):
+        heads = _known(cache.shape[1]) or (known and known.kv_heads)
+        size = _known(cache.shape[3]) or (known and known.head_dim) or _head_size(cache)
+        if heads is None or size is None:
             raise ModelError(f"the graph does not tell the heads and their size of '{cache.name}'")
         return rows, heads, 0, size
+
+
+def _known(size: object) -> int | None:
+    return size if isinstance(size, int) else None
+
+
+def _head_size(cache: ir.Value) -> int | None:
+    """The size of a head as the attention that reads a cache tells it: its query [batch, sequence, features] is of
+    num_heads heads, and of twice kv_num_heads more where key and value are packed with it."""
+    for node in cache.consumers():
+        query = node.inputs[0]
+        features = query.shape[-1] if query is not None and query.shape is not None else None
+        if "num_heads" in node.attributes and "kv_num_heads" in node.attributes and isinstance(features, int):
+            packed = node.inputs[1] is None
+            heads = node.attributes["num_heads"].as_int()
+            return features // (heads + 2 * node.attributes["kv_num_heads"].as_int() * packed)
+    return None
 
 
 def _dtype(value: ir.Value) -> np.dtype[Any]:

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from drupe.api import Context, ModelError, disk_errors
 from drupe_layerwise.batches import Batch, Feeds, batches_of
+from drupe_layerwise.finding import mark_blocks
 from drupe_layerwise.head import hidden_rows
-from drupe_layerwise.segments import Parts, Segment, node_reads, result_of, segments_of, whole
+from drupe_layerwise.segments import Parts, Segment, is_marked, node_reads, result_of, segments_of, whole
 from drupe_layerwise.subgraph import Opened, distinct, opened
 from drupe_layerwise.values import Values
 from drupe_onnx import OnnxPackage, ir
@@ -47,7 +48,12 @@ class LayerByLayer:
     """
 
     def __init__(self, model: ir.Model, sequences: Sequence[Sequence[int]], context: Context) -> None:
-        """model: a decoder with or without key-value caches. Raises ModelError where it has no blocks."""
+        """model: a decoder with or without key-value caches. Its blocks get marked where its exporter did not.
+
+        Raises ModelError where no block is found, UsageError where there are no tokens.
+        """
+        if not is_marked(model.graph):
+            mark_blocks(model.graph)
         self.segments: Sequence[Segment] = segments_of(model.graph)
         self._model = model
         self._batches = batches_of(sequences)

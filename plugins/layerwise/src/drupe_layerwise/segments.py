@@ -40,6 +40,11 @@ def segments_of(graph: ir.Graph) -> list[Segment]:
     return [Segment(index, block, graph) for index, block in enumerate([None, *numbers, None])]
 
 
+def is_marked(graph: ir.Graph) -> bool:
+    """Whether nodes say in which block they are."""
+    return bool(_numbers(graph))
+
+
 class Parts:
     """The division of a graph as it is now; made anew after each change of the graph, which costs milliseconds.
 
