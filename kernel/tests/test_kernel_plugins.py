@@ -86,10 +86,13 @@ def test_a_plugins_command_is_one_of_the_programs_commands(acme):
     assert acme.run("greet", "--name", "Drupe").stdout == "hello Drupe\n"
 
 
-def test_an_unknown_name_gets_the_nearest_good_one(acme):
-    shown = acme.run("passes", "singe")
+@pytest.mark.parametrize(
+    ("arguments", "meant"), [(("passes", "singe"), "sign"), (("optimise",), "optimize"), (("great",), "greet")]
+)
+def test_an_unknown_name_gets_the_nearest_good_one(acme, arguments, meant):
+    shown = acme.run(*arguments)
     assert shown.returncode == 2
-    assert "did you mean sign?" in shown.stderr
+    assert f"did you mean {meant}" in shown.stderr
     assert "Traceback" not in shown.stderr
 
 

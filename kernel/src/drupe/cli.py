@@ -13,8 +13,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from drupe.errors import Cancelled, DrupeError
-from drupe.hookspecs import Ref
+from drupe.errors import Cancelled, DrupeError, unknown
+from drupe.hookspecs import PROJECT, Ref
 from drupe.plugins import KERNEL, load, registry
 
 HELP = {"help_option_names": ["-h", "--help"]}
@@ -39,7 +39,7 @@ class Commands(TyperGroup):
                 return _as_command(ref.name, load(ref))
         if cmd_name in registry().commands.claims:
             return _as_command(cmd_name, registry().commands.claim(cmd_name).resolve())
-        return None
+        raise unknown("command", cmd_name, _summaries())
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         with formatter.section("Commands"):
@@ -122,7 +122,7 @@ def main() -> None:
     # The system frees all memory at once; looking for cycles in it first would take up to half a second.
     atexit.register(gc.freeze)
     try:
-        app()
+        app(prog_name=PROJECT)
     except Exception:
         _print_traceback()
         print("This is a mistake in drupe or in a plugin, not in what you typed; please report it.", file=sys.stderr)
