@@ -2,6 +2,6 @@
 
 from drupe_layerwise.finding import mark_blocks
 from drupe_layerwise.runner import LayerByLayer, Logits
-from drupe_layerwise.segments import BLOCK, Segment
+from drupe_layerwise.segments import BLOCK, Segment, hidden_states
 
-__all__ = ["BLOCK", "LayerByLayer", "Logits", "Segment", "mark_blocks"]
+__all__ = ["BLOCK", "LayerByLayer", "Logits", "Segment", "hidden_states", "mark_blocks"]

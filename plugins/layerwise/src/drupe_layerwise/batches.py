@@ -69,8 +69,8 @@ class Feeds:
         """The shape of a cache of no tokens: [sequences, heads, 0, head size]."""
         assert cache.shape is not None
         known = self._description
-        heads = _known(cache.shape[1]) or (known and known.kv_heads)
-        size = _known(cache.shape[3]) or (known and known.head_dim) or _head_size(cache)
+        heads = _known(cache.shape[1]) or (known.kv_heads if known else None)
+        size = _known(cache.shape[3]) or (known.head_dim if known else _head_size(cache))
         if heads is None or size is None:
             raise ModelError(f"the graph does not tell the heads and their size of '{cache.name}'")
         return rows, heads, 0, size

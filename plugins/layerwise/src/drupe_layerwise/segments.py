@@ -45,6 +45,13 @@ def is_marked(graph: ir.Graph) -> bool:
     return bool(_numbers(graph))
 
 
+def hidden_states(segment: Segment) -> list[str]:
+    """The names of the float values that a segment makes for later ones; blocks add up what they read of the last one."""
+    parts = Parts(segment.graph)
+    kept = (value for value in parts.kept(segment.index) if parts.part(value) == segment.index)
+    return [whole(value).name or "" for value in kept if value.dtype is not None and value.dtype.is_floating_point()]
+
+
 class Parts:
     """The division of a graph as it is now; made anew after each change of the graph, which costs milliseconds.
 
