@@ -145,7 +145,7 @@ def test_tables_of_sines_and_cosines_agree_with_transformers_far_out(rope: dict[
         ({"hidden_size": "large"}, 'hidden_size = "large"'),
         ({"num_hidden_layers": 0}, "num_hidden_layers = 0"),
         ({"tie_word_embeddings": "yes"}, "tie_word_embeddings"),
-        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "'gptq'"),
+        ({"quantization_config": {"quant_method": "fp8"}}, "'fp8'"),
         ({"architectures": ["LlamaForSequenceClassification"]}, "LlamaForSequenceClassification"),
         ({"num_hidden_layers": 10**19}, "num_hidden_layers = 10000000000000000000 .* to 10000"),
         ({"head_dim": 10**19}, "head_dim = 10000000000000000000 .* to 2147483647"),

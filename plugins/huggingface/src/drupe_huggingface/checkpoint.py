@@ -12,7 +12,8 @@ from drupe_huggingface.configuration import Configuration
 
 if TYPE_CHECKING:
     from drupe_huggingface.hub import Snapshot
-    from drupe_onnx.expressions import SafetensorsTensor
+    from drupe_onnx import Expression
+    from drupe_packed import Packing
 
 POINT_AT_A_CHECKPOINT = "point at a folder with config.json, *.safetensors and tokenizer.json, or at a hub id"
 
@@ -58,15 +59,32 @@ class Checkpoint:
         """Token ids such as `eos_token_id`; generation_config.json has the last word, as it has in generate()."""
         return self.generation.tokens(key) or self.config.tokens(key)
 
-    def tensors(self) -> Mapping[str, SafetensorsTensor]:
+    @property
+    def packing(self) -> Packing | None:
+        """How matrices are packed that are quantized already; None where all are in floating point.
+
+        Raises ModelError for a quantization that cannot be read.
+        """
+        from drupe_huggingface.quantization import packing_of
+
+        return packing_of(self.config)
+
+    def tensors(self) -> Mapping[str, Expression]:
         """Where each tensor lies in the safetensors files. Headers are checked, weights are not read.
 
-        A hub's weights are downloaded first. Raises ModelError for files that are broken, missing or pickles.
+        A matrix that is quantized already is a `PackedMatrix`, under the name that it would have in floating point. A
+        hub's weights are downloaded first. Raises ModelError for files that are broken, missing or pickles.
         """
         from drupe_onnx.safetensors import open_checkpoint
 
+        packing = self.packing
         self.fetch_weights()
-        return open_checkpoint(self.folder)
+        tensors = open_checkpoint(self.folder)
+        if packing is None:
+            return tensors
+        from drupe_packed import matrices
+
+        return matrices(tensors, packing)
 
     def fetch_weights(self) -> None:
         """Download the weights of a hub's model, where that has not been done. Raises ModelError, OutputError."""

@@ -9,7 +9,7 @@ from drupe.api import ModelError
 from drupe_huggingface import Checkpoint
 from drupe_model_builder.precision import READABLE
 from drupe_model_builder.recipe import DecoderRecipe
-from drupe_onnx import Expression
+from drupe_onnx import Expression, Files
 from drupe_onnx.checking import element_name
 
 # Buffers that older versions of transformers saved although they follow from the configuration.
@@ -26,6 +26,8 @@ def weights_of(checkpoint: Checkpoint, recipe: DecoderRecipe) -> Mapping[str, Ex
     for name, shape in wanted.items():
         _refuse_misfit(checkpoint, name, shape, held[name])
     extra = [name for name in held if name not in wanted and not DERIVED.fullmatch(name)]
+    if checkpoint.packing is not None:
+        extra = [name for name in extra if not _adds_nothing(name, held[name])]
     if extra:
         raise ModelError(
             f"the checkpoint holds {_count(extra)} that a {recipe.model_type} model configured so does not have: "
@@ -34,6 +36,14 @@ def weights_of(checkpoint: Checkpoint, recipe: DecoderRecipe) -> Mapping[str, Ex
             cure="check config.json: leaving weights out in silence would change what the model computes",
         )
     return held
+
+
+def _adds_nothing(name: str, tensor: Expression) -> bool:
+    """Whether a tensor is a bias of zeros: AutoGPTQ gives each linear layer one, also where the model has none."""
+    if not name.endswith(".bias") or len(tensor.shape) != 1:
+        return False
+    with Files() as files:
+        return not tensor.value(files).any()
 
 
 def _settle_tied_head(held: dict[str, Expression], recipe: DecoderRecipe) -> None:

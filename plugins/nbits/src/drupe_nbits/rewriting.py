@@ -29,7 +29,8 @@ class Rewriter:
         """Quantize one site under a scheme that the target serves it with.
 
         ready: packed values, scales and, where the scheme is asymmetric, zero points that were made elsewhere, in the
-        layout of MatMulNBits and scales in the site's dtype; by default the writer makes them of the site's rows.
+        layout of MatMulNBits, scales of another type than the site's behind a Cast; by default the writer makes them of
+        the site's rows.
         """
         made = list(ready) if ready is not None else _quantized(site, scheme)
         if site.is_look_up:
@@ -67,10 +68,29 @@ class Rewriter:
             ir.convenience.replace_all_uses_with(site.result, computed, replace_graph_outputs=True)
 
     def _initializers(self, site: Site, scheme: Scheme, made: Sequence[Expression]) -> list[ir.Value]:
-        return [
+        values = [
             self._initializer(f"{_name(site, scheme)}_{part}", expression)
             for part, expression in zip(PARTS, made, strict=False)
         ]
+        if made[SCALES].dtype != site.dtype:
+            values[SCALES] = self._cast(values[SCALES], site)
+        return values
+
+    def _cast(self, value: ir.Value, site: Site) -> ir.Value:
+        """`value` in the type that the site computes in; its users share one Cast."""
+        for user in value.uses():
+            if user.node.op_type == "Cast" and user.node.outputs[0].dtype == site.dtype:
+                return user.node.outputs[0]
+        metadata = dict(site.node.metadata_props)
+        node = ir.node("Cast", [value], {"to": site.dtype}, name=f"{value.name}/Cast", metadata_props=metadata)
+        cast = node.outputs[0]
+        cast.name, cast.type, cast.shape = (
+            f"{value.name}_{element_name(site.dtype)}",
+            ir.TensorType(site.dtype),
+            value.shape,
+        )
+        self.graph.insert_before(site.node, node)
+        return cast
 
     def _initializer(self, name: str, expression: Expression) -> ir.Value:
         """The initializer of that name and content: an equal one is used again, another content gets another name."""

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, field
 
 from drupe.api import Context, Model, ModelError, Pass, Shape, Target
 from drupe_nbits import ACCURACY_LEVEL, Rewriter, Site, find_sites, remove_unused
 from drupe_onnx import OnnxPackage, ir
 from drupe_quant_rtn.choosing import reason, refuse_settings, scheme_for
 from drupe_quant_rtn.configuration import QuantizeWeightsConfig
+from drupe_quant_rtn.taking_over import is_quantized_already, take_over
 
 FLOAT_MATRICES = "drupe.float_matrices"
 """The key of a model's metadata that lists, as JSON, the matrices that stay in floating point."""
+QUANTIZED_AGAIN = "drupe.quantized_again"
+"""The key of a model's metadata that lists, as JSON, the matrices whose levels are not those of the checkpoint."""
 
 
 class QuantizeWeights(Pass):
@@ -27,13 +31,9 @@ class QuantizeWeights(Pass):
 
     def run(self, model: Model, config: QuantizeWeightsConfig, context: Context) -> Model:
         package: OnnxPackage = model.payload
-        quantized, kept = 0, list[Site]()
-        for component in package.components.values():
-            count, left = quantize_graph(component.graph, config, context.target)
-            if left:
-                component.metadata_props[FLOAT_MATRICES] = json.dumps([site.weight.name for site in left])
-            quantized, kept = quantized + count, kept + left
-        if not quantized:
+        outcomes = [quantize_graph(each, config, context.target) for each in package.components.values()]
+        if not any(outcome.quantized for outcome in outcomes):
+            kept = [site for outcome in outcomes for site in outcome.kept]
             raise ModelError(
                 _nothing_quantized(kept, config, context.target),
                 where=model.location,
@@ -42,24 +42,43 @@ class QuantizeWeights(Pass):
         return model
 
 
-def quantize_graph(graph: ir.Graph, config: QuantizeWeightsConfig, target: Target) -> tuple[int, list[Site]]:
-    """Quantize every site of a graph that the target serves; returns how many, and the sites left in floating point.
+@dataclass
+class Outcome:
+    """What became of a graph's sites: how many were quantized, which stay in floating point.
+
+    again: those of them that the checkpoint held quantized, and that have other levels now.
+    """
+
+    quantized: int = 0
+    kept: list[Site] = field(default_factory=list)
+    again: list[Site] = field(default_factory=list)
+
+
+def quantize_graph(model: ir.Model, config: QuantizeWeightsConfig, target: Target) -> Outcome:
+    """Quantize every site of a model that the target serves, and list the others in its metadata.
 
     Raises UsageError for a product that the target would serve under other settings than those that were given.
     """
     level = target.capabilities.traits.get(ACCURACY_LEVEL) if config.accuracy_level is None else config.accuracy_level
-    rewriter = Rewriter(graph, level)
-    sites, kept = find_sites(graph), list[Site]()
-    for site in sites:
-        if scheme := scheme_for(site, config, target.capabilities):
+    rewriter = Rewriter(model.graph, level)
+    outcome = Outcome()
+    for site in find_sites(model.graph):
+        if take_over(site, rewriter, config, target.capabilities):
+            outcome.quantized += 1
+        elif scheme := scheme_for(site, config, target.capabilities):
+            outcome.again += [site] if is_quantized_already(site.rows) else []
             rewriter.rewrite(site, scheme)
-            continue
-        if not site.is_look_up:
-            refuse_settings(site, config, target)
-        rewriter.keep(site)
-        kept.append(site)
-    remove_unused(graph)
-    return len(sites) - len(kept), kept
+            outcome.quantized += 1
+        else:
+            if not site.is_look_up:
+                refuse_settings(site, config, target)
+            rewriter.keep(site)
+            outcome.kept.append(site)
+    remove_unused(model.graph)
+    for key, sites in ((FLOAT_MATRICES, outcome.kept), (QUANTIZED_AGAIN, outcome.again)):
+        if sites:
+            model.metadata_props[key] = json.dumps([site.name for site in sites])
+    return outcome
 
 
 def _nothing_quantized(kept: list[Site], config: QuantizeWeightsConfig, target: Target) -> str:

@@ -44,14 +44,7 @@ def recipe_for(checkpoint: Checkpoint) -> DecoderRecipe:
             where=config.path,
             cure="use the causal language model that it was made from",
         )
-    quantized = config.section("quantization_config")
-    if quantized is not None:
-        method = quantized.get("quant_method") or "unknown"
-        raise ModelError(
-            f"the checkpoint is already quantized (quant_method '{method}'), which cannot be read yet",
-            where=config.path,
-            cure="use the checkpoint it was made from, in float16, bfloat16 or float32",
-        )
+    _ = checkpoint.packing  # refuses a quantization that cannot be read
     return ARCHITECTURES[model_type](config)
 
 

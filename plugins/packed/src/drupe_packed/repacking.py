@@ -1,0 +1,127 @@
+"""Repacked: packed matrices in the layout of MatMulNBits, levels, scales and zero points unchanged."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drupe.api import ModelError
+from drupe_blockquant import Scheme
+from drupe_blockquant.layout import pack_zero_points
+from drupe_blockquant.scheme import BLOCK_SIZES
+from drupe_onnx import Concat, Expression, Files, OutputSpec, Producer, ir, numeric
+from drupe_onnx.expressions import name_of
+from drupe_packed.matrix import PackedMatrix
+
+
+def parts_of(rows: Expression) -> tuple[PackedMatrix, ...]:
+    """The packed matrices that `rows` is, one behind another; none where it is made otherwise.
+
+    They have one number of bits and one order of columns, so that they fit into one matrix again.
+    """
+    parts = rows.parts if isinstance(rows, Concat) else (rows,)
+    packed = tuple(part for part in parts if isinstance(part, PackedMatrix))
+    kinds = {(part.bits, part.order) for part in packed}
+    return packed if len(packed) == len(parts) and len(kinds) == 1 else ()
+
+
+def schemes_of(parts: Sequence[PackedMatrix]) -> list[Scheme]:
+    """The schemes that hold exactly what the parts hold, the largest blocks first.
+
+    A group may be several blocks with equal scales; where it is a whole row, its last block may be padded.
+    """
+    symmetric = all(part.symmetric for part in parts)
+    return [
+        Scheme(parts[0].bits, size, symmetric)
+        for size in reversed(BLOCK_SIZES)
+        if all(part.group_size % size == 0 or (part.groups == 1 and _little(part, size)) for part in parts)
+    ]
+
+
+def _little(part: PackedMatrix, size: int) -> bool:
+    """Whether blocks of that size add little to a row for padding."""
+    k = part.shape[1]
+    return size == min(BLOCK_SIZES) or -(-k // size) * size <= 1.02 * k
+
+
+@dataclass(frozen=True)
+class Repacked(Producer):
+    """Packed matrices behind one another, as one in blocks of MatMulNBits; see QuantizeBlocks for the outputs."""
+
+    parts: tuple[PackedMatrix, ...]
+    scheme: Scheme
+    scale_dtype: ir.DataType
+
+    @property
+    def rows(self) -> int:
+        return sum(part.shape[0] for part in self.parts)
+
+    @property
+    def label(self) -> str:
+        return f"repack {name_of(self)}"
+
+    @functools.cached_property
+    def outputs(self) -> tuple[OutputSpec, ...]:
+        n, k = self.rows, self.parts[0].shape[1]
+        blocks = self.scheme.blocks(k)
+        found = (
+            OutputSpec("weight", (n, blocks, self.scheme.packed_width(k) // blocks), ir.DataType.UINT8),
+            OutputSpec("scales", (n, blocks), self.scale_dtype),
+        )
+        if self.scheme.symmetric:
+            return found
+        return (*found, OutputSpec("zero_points", (n, self.scheme.zero_point_width(k)), ir.DataType.UINT8))
+
+    def produce(self, start: int, stop: int, files: Files) -> tuple[NDArray[Any], ...]:
+        out = [files.empty((stop - start, *spec.shape[1:]), spec.dtype.numpy()) for spec in self.outputs]
+        done = 0
+        for part, first, last in self._pieces(start, stop):
+            piece = slice(done, done + last - first)
+            with files.passing():
+                self._fill([each[piece] for each in out], part, first, last, files)
+            done += last - first
+        return tuple(out)
+
+    def _pieces(self, start: int, stop: int) -> Iterator[tuple[PackedMatrix, int, int]]:
+        """The parts that hold rows of [start, stop), each with the range of its own rows."""
+        before = 0
+        for part in self.parts:
+            first, last = max(start - before, 0), min(stop - before, part.shape[0])
+            if first < last:
+                yield part, first, last
+            before += part.shape[0]
+
+    def _fill(self, out: Sequence[NDArray[Any]], part: PackedMatrix, start: int, stop: int, files: Files) -> None:
+        weight = out[0].reshape(stop - start, -1)
+        packed = part.packed(start, stop, files)
+        weight[:, : packed.shape[1]] = packed
+        weight[:, packed.shape[1] :] = 0
+        out[1][...] = self._by_block(self._cast(part, part.scales(start, stop, files), files), part)
+        zero_points = part.zero_points(start, stop, files)  # also where none are stored: they are checked
+        if not self.scheme.symmetric:
+            out[2][...] = pack_zero_points(self._by_block(zero_points, part), self.scheme.bits)
+
+    def _by_block(self, of_groups: NDArray[Any], part: PackedMatrix) -> NDArray[Any]:
+        """One value a group as one value a block."""
+        blocks = self.scheme.blocks(part.shape[1])
+        times = blocks if part.groups == 1 else part.group_size // self.scheme.block_size
+        return np.repeat(of_groups, times, axis=1)[:, :blocks]
+
+    def _cast(self, part: PackedMatrix, scales: NDArray[Any], files: Files) -> NDArray[Any]:
+        cast = numeric.cast(scales, self.scale_dtype, files)
+        if not numeric.all_finite(cast):
+            raise ModelError(
+                f"'{name_of(part)}' has a scale of {np.abs(scales).max():.6g}, and float16 ends at 65504",
+                cure="--precision bf16 or fp32",
+            )
+        return cast
+
+    def working_bytes(self, rows: int) -> int:
+        k = self.parts[0].shape[1]
+        made = rows * self.scheme.bytes_for(1, k, 4)
+        return 3 * made + max(part.packed_bytes(rows) for part in self.parts)

@@ -1,0 +1,194 @@
+"""Checkpoints that are quantized already, written as AutoGPTQ, AutoAWQ and compressed-tensors lay them out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tiny import edit_config
+
+AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
+
+
+@dataclass
+class Module:
+    """A quantized matrix: levels [N, K], scales [N, groups], zero points [N, groups], and the group of each column."""
+
+    levels: np.ndarray
+    scales: np.ndarray
+    zero_points: np.ndarray
+    group_of: np.ndarray
+
+    @property
+    def values(self) -> np.ndarray:
+        """float32 [N, K]."""
+        difference = self.levels.astype(np.float32) - self.zero_points[:, self.group_of].astype(np.float32)
+        return difference * self.scales.astype(np.float32)[:, self.group_of]
+
+
+def quantized(
+    matrix: np.ndarray, bits: int, group_size: int, symmetric: bool, group_of: np.ndarray | None = None
+) -> Module:
+    """A float matrix, rounded to nearest. group_of: which group each column belongs to, by default the one it is in."""
+    n, k = matrix.shape
+    group_of = np.arange(k) // group_size if group_of is None else group_of
+    order = np.argsort(group_of, kind="stable")
+    grouped = matrix[:, order].reshape(n, -1, group_size)
+    top, middle = (1 << bits) - 1, 1 << (bits - 1)
+    if symmetric:
+        scales = (np.abs(grouped).max(-1) / (middle - 1)).astype(np.float16)
+        zeros = np.full(scales.shape, middle)
+    else:
+        low, high = np.minimum(grouped.min(-1), 0), np.maximum(grouped.max(-1), 0)
+        scales = ((high - low) / top).astype(np.float16)
+        zeros = np.clip(np.round(-low / scales.astype(np.float32)), 0, top)
+    levels = np.round(grouped / scales.astype(np.float32)[..., None]) + zeros[..., None]
+    levels = np.clip(levels, 0, top).reshape(n, k)[:, np.argsort(order)]
+    return Module(levels.astype(np.uint8), scales, zeros.astype(np.uint8), group_of)
+
+
+def words(levels: np.ndarray, bits: int) -> np.ndarray:
+    """Levels as int32 words along the last axis, the first in the lowest bits; the rest of the last word is 0."""
+    per_word = 32 // bits
+    padded = np.zeros((*levels.shape[:-1], -(-levels.shape[-1] // per_word) * per_word), np.int64)
+    padded[..., : levels.shape[-1]] = levels
+    grouped = padded.reshape(*padded.shape[:-1], -1, per_word)
+    return (grouped << (np.arange(per_word) * bits)).sum(-1).astype(np.uint32).view(np.int32)
+
+
+def gptq(module: Module, bits: int, less_one: bool = True) -> dict[str, np.ndarray]:
+    zeros = words(module.zero_points.T, bits)
+    if less_one:  # off whole words, as GPTQModel's convert_gptq_v2_to_v1_format does it
+        zeros = (zeros.view(np.uint32) - np.uint32(sum(1 << at for at in range(0, 32, bits)))).view(np.int32)
+    return {
+        "qweight": np.ascontiguousarray(words(module.levels, bits).T),
+        "qzeros": zeros,
+        "scales": np.ascontiguousarray(module.scales.T),
+        "g_idx": module.group_of.astype(np.int32),
+    }
+
+
+def awq(module: Module) -> dict[str, np.ndarray]:
+    def interleaved(levels: np.ndarray) -> np.ndarray:
+        return words(levels.reshape(len(levels), -1, 8)[:, :, AWQ_ORDER].reshape(len(levels), -1), 4)
+
+    return {
+        "qweight": interleaved(module.levels.T),
+        "qzeros": interleaved(module.zero_points.T),
+        "scales": np.ascontiguousarray(module.scales.T),
+    }
+
+
+def pack_quantized(module: Module, bits: int, symmetric: bool) -> dict[str, np.ndarray]:
+    parts = {
+        "weight_packed": words(module.levels, bits),
+        "weight_scale": module.scales,
+        "weight_shape": np.array(module.levels.shape, np.int64),
+    }
+    if not symmetric:
+        parts["weight_zero_point"] = np.ascontiguousarray(words(module.zero_points.T, bits).T)
+    return parts
+
+
+def quantize_checkpoint(
+    source: Path,
+    folder: Path,
+    method: str,
+    *,
+    bits: int = 4,
+    group_size: int = 32,
+    symmetric: bool = False,
+    act_order: bool = False,
+    edit: Any = None,
+) -> dict[str, Module]:
+    """Write the checkpoint `source` into `folder` with its linear layers quantized; returns these by name.
+
+    method: gptq, gptq_v2, awq or compressed-tensors. The embedding and the head stay in float16. edit: called with the
+    tensors before they are written.
+    """
+    from safetensors.numpy import load_file
+
+    folder.mkdir()
+    for path in source.iterdir():
+        if path.suffix != ".safetensors":
+            (folder / path.name).write_bytes(path.read_bytes())
+    random = np.random.default_rng(3)
+    modules: dict[str, Module] = {}
+    tensors: dict[str, np.ndarray] = {}
+    shared: dict[int, np.ndarray] = {}  # query, key and value see the same activations, so act-order orders them alike
+    for name, tensor in load_file(source / "model.safetensors").items():
+        if not name.endswith("_proj.weight"):
+            tensors[name] = tensor.astype(np.float16)
+            continue
+        module, k = name.removesuffix(".weight"), tensor.shape[1]
+        size = k if group_size == -1 else group_size
+        if act_order and k not in shared:
+            shared[k] = random.permutation(k) // size
+        modules[module] = quantized(tensor, bits, size, symmetric, shared.get(k))
+        parts = {
+            "gptq": lambda held: gptq(held, bits),
+            "gptq_v2": lambda held: gptq(held, bits, less_one=False),
+            "awq": awq,
+            "compressed-tensors": lambda held: pack_quantized(held, bits, symmetric),
+        }[method](modules[module])
+        tensors |= {f"{module}.{part}": values for part, values in parts.items()}
+    if edit is not None:
+        edit(tensors)
+    _save(tensors, folder)
+    edit_config(folder, quantization_config=_config(method, bits, group_size, symmetric, act_order))
+    return modules
+
+
+def _save(tensors: dict[str, np.ndarray], folder: Path) -> None:
+    """safetensors writes the memory of an array as it lies, in whatever order."""
+    from safetensors.numpy import save_file
+
+    contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    save_file(contiguous, folder / "model.safetensors", {"format": "pt"})
+
+
+def _config(method: str, bits: int, group_size: int, symmetric: bool, act_order: bool) -> dict[str, Any]:
+    if method == "awq":
+        return {"quant_method": "awq", "bits": bits, "group_size": group_size, "version": "gemm", "zero_point": True}
+    if method == "compressed-tensors":
+        weights = {"num_bits": bits, "type": "int", "symmetric": symmetric, "actorder": None}
+        weights |= {"strategy": "group", "group_size": group_size} if group_size > 0 else {"strategy": "channel"}
+        group = {"targets": ["Linear"], "weights": weights, "input_activations": None}
+        return {
+            "quant_method": method,
+            "format": "pack-quantized",
+            "config_groups": {"group_0": group},
+            "ignore": ["lm_head"],
+        }
+    return {
+        "quant_method": "gptq",
+        "checkpoint_format": method,
+        "bits": bits,
+        "group_size": group_size,
+        "sym": symmetric,
+        "desc_act": act_order,
+    }
+
+
+def dequantize_checkpoint(
+    source: Path, folder: Path, modules: dict[str, Module], others: dict[str, np.ndarray] | None = None
+) -> Path:
+    """The same model in float32: its quantized layers' values, `others` as given, the rest rounded to float16."""
+    from safetensors.numpy import load_file
+
+    folder.mkdir()
+    for path in source.iterdir():
+        if path.suffix != ".safetensors":
+            (folder / path.name).write_bytes(path.read_bytes())
+    tensors = {
+        name: tensor.astype(np.float16).astype(np.float32)
+        for name, tensor in load_file(source / "model.safetensors").items()
+    }
+    tensors |= {f"{name}.weight": module.values for name, module in modules.items()} | (others or {})
+    _save(tensors, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "dtype": "float32"}))
+    return folder

@@ -1,0 +1,233 @@
+"""Checkpoints that are quantized already become packages with the same levels, scales and zero points."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+import pytest
+from packed import Module, dequantize_checkpoint, quantize_checkpoint
+from tiny import edit_config, make_checkpoint
+
+import drupe
+from drupe.api import ModelError, UsageError
+from drupe_blockquant import Scheme
+from drupe_blockquant.layout import dequantize_rows, unpack_levels, unpack_zero_points
+
+PROMPT = [3, 77, 130, 9, 9, 250, 41]
+SETTINGS = {"hidden_size": 128, "intermediate_size": 192, "tie_word_embeddings": False}
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("checkpoints")
+    return {name: make_checkpoint(folder / name, name, **SETTINGS) for name in ("llama", "qwen2", "qwen3")}
+
+
+def products(graph: ir.Graph) -> dict[str, ir.Node]:
+    """The products of the blocks by what they are made of, in the order of the graph."""
+    return {node.name: node for node in graph if node.op_type == "MatMulNBits" and "layers" in (node.name or "")}
+
+
+def held(value: ir.Value) -> np.ndarray:
+    """A constant, also from behind a Cast."""
+    node = value.producer()
+    return (value if node is None else node.inputs[0]).const_value.numpy()
+
+
+def parts_of(name: str, modules: dict[str, Module]) -> list[Module]:
+    """The matrices that a product was made of."""
+    layer = name.partition("/")[0].rpartition(".")[0]
+    own = name.partition("/")[0].rpartition(".")[2]
+    members = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}.get(own, (own,))
+    return [modules[f"{layer}.{member}"] for member in members]
+
+
+def logits(package: Path) -> np.ndarray:
+    session = onnxruntime.InferenceSession(package / "model.onnx", providers=["CPUExecutionProvider"])
+    feed: dict[str, Any] = {"input_ids": np.array([PROMPT]), "attention_mask": np.ones((1, len(PROMPT)), np.int64)}
+    for given in session.get_inputs():
+        if given.name.startswith("past"):
+            feed[given.name] = np.zeros((1, given.shape[1], 0, given.shape[3]), np.float32)
+        elif given.name == "position_ids":
+            feed[given.name] = np.arange(len(PROMPT))[None]
+    return session.run(["logits"], feed)[0][0, -1]
+
+
+def expected_logits(folder: Path) -> np.ndarray:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    with torch.no_grad():
+        return model(torch.tensor([PROMPT])).logits[0, -1].numpy()
+
+
+def weight_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.glob("model*") if path.suffix in (".data", ".safetensors"))
+
+
+CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "gptq": ("llama", "gptq", {}),
+    "gptq symmetric": ("qwen2", "gptq", {"symmetric": True, "group_size": 64}),
+    "gptq 8 bits": ("llama", "gptq", {"bits": 8}),
+    "gptq rows": ("qwen3", "gptq", {"group_size": -1}),
+    "gptq act-order": ("qwen2", "gptq", {"act_order": True}),
+    "gptq_v2": ("llama", "gptq_v2", {"symmetric": True}),
+    "awq": ("qwen2", "awq", {"group_size": 64}),
+    "compressed-tensors": ("qwen3", "compressed-tensors", {}),
+    "compressed-tensors symmetric": ("llama", "compressed-tensors", {"symmetric": True}),
+    "compressed-tensors channel": ("llama", "compressed-tensors", {"symmetric": True, "group_size": -1}),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_levels_scales_and_zero_points_are_those_of_the_checkpoint(
+    checkpoints: dict[str, Path], tmp_path: Path, name: str
+) -> None:
+    architecture, method, settings = CASES[name]
+    source, folder = checkpoints[architecture], tmp_path / "in"
+    modules = quantize_checkpoint(source, folder, method, **settings)
+    drupe.optimize(folder, tmp_path / "out")
+    assert weight_bytes(tmp_path / "out") <= 1.1 * weight_bytes(folder)
+    seen = 0
+    model = ir.load(tmp_path / "out" / "model.onnx")
+    assert "drupe.quantized_again" not in model.metadata_props
+    for product, node in products(model.graph).items():
+        parts = parts_of(product, modules)
+        bits, k = node.attributes["bits"].as_int(), node.attributes["K"].as_int()
+        columns = np.argsort(parts[0].group_of, kind="stable")
+        packed = held(node.inputs[1])
+        levels = unpack_levels(packed, bits).reshape(len(packed), -1)[:, :k]
+        np.testing.assert_array_equal(levels, np.concatenate([part.levels[:, columns] for part in parts]))
+        blocks = np.arange(packed.shape[1]) * node.attributes["block_size"].as_int()
+        groups = parts[0].group_of[columns][blocks]
+        scales = np.concatenate([part.scales[:, groups] for part in parts])
+        np.testing.assert_array_equal(held(node.inputs[2]), scales)
+        zeros = np.concatenate([part.zero_points[:, groups] for part in parts])
+        if len(node.inputs) > 3 and node.inputs[3] is not None:
+            np.testing.assert_array_equal(unpack_zero_points(held(node.inputs[3]), bits, len(blocks)), zeros)
+        else:
+            assert (zeros == 1 << (bits - 1)).all()
+        seen += len(parts)
+    assert seen == len(modules) == 14
+
+
+def exactly_computing(package: Path) -> Path:
+    """The package's graph with float activations inside its products."""
+    model = ir.load(package / "model.onnx")
+    for node in model.graph:
+        if node.op_type == "MatMulNBits":
+            node.attributes["accuracy_level"] = ir.AttrInt64("accuracy_level", 0)
+    (package / "exact").mkdir()
+    ir.save(model, package / "exact" / "model.onnx", external_data="model.onnx.data")
+    return package / "exact"
+
+
+def ends(graph: ir.Graph) -> dict[str, np.ndarray]:
+    """The values of embedding and head, which were quantized here."""
+    found = {}
+    for node in graph:
+        looks_up = node.op_type == "GatherBlockQuantized"
+        if looks_up or (node.op_type == "MatMulNBits" and (node.name or "").startswith("lm_head")):
+            bits, size = (node.attributes[name].as_int() for name in ("bits", "block_size"))
+            weight, scales, zeros = (held(node.inputs[at]) for at in ((0, 2, 3) if looks_up else (1, 2, 3)))
+            values = dequantize_rows(
+                weight, scales, zeros, Scheme(bits, size, symmetric=False), SETTINGS["hidden_size"]
+            )
+            found["model.embed_tokens.weight" if looks_up else "lm_head.weight"] = values
+    return found
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_it_computes_what_the_dequantized_model_does(checkpoints: dict[str, Path], tmp_path: Path, name: str) -> None:
+    architecture, method, settings = CASES[name]
+    source, folder = checkpoints[architecture], tmp_path / "in"
+    modules = quantize_checkpoint(source, folder, method, **settings)
+    drupe.optimize(folder, tmp_path / "out", verify=False)
+    others = ends(ir.load(tmp_path / "out" / "model.onnx").graph)
+    assert len(others) == 2
+    expected = expected_logits(dequantize_checkpoint(source, tmp_path / "float", modules, others))
+    np.testing.assert_allclose(logits(exactly_computing(tmp_path / "out")), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["gptq", "awq", "compressed-tensors", "gptq act-order"])
+def test_in_floating_point_the_values_are_the_same(checkpoints: dict[str, Path], tmp_path: Path, name: str) -> None:
+    architecture, method, settings = CASES[name]
+    source, folder = checkpoints[architecture], tmp_path / "in"
+    modules = quantize_checkpoint(source, folder, method, **settings)
+    expected = expected_logits(dequantize_checkpoint(source, tmp_path / "float", modules))
+    drupe.optimize(folder, tmp_path / "out", precision="fp32", verify=False)
+    np.testing.assert_allclose(logits(tmp_path / "out"), expected, atol=1e-4)
+
+
+def test_groups_that_are_no_blocks_are_quantized_again_and_said_to_be(
+    checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    quantize_checkpoint(checkpoints["llama"], tmp_path / "in", "compressed-tensors", group_size=8)
+    drupe.optimize(tmp_path / "in", tmp_path / "out", verify=False)
+    again = json.loads(ir.load(tmp_path / "out" / "model.onnx").metadata_props["drupe.quantized_again"])
+    assert len(again) == 2 * 5 and "model.layers.0.mlp.down_proj.weight" in again
+
+
+def test_another_block_size_than_the_checkpoints_is_refused(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    quantize_checkpoint(checkpoints["llama"], tmp_path / "in", "gptq")
+    with pytest.raises(UsageError, match="quantized already, in blocks of 32"):
+        drupe.optimize(tmp_path / "in", tmp_path / "out", block_size=64, verify=False)
+    drupe.optimize(tmp_path / "in", tmp_path / "out", block_size=16, verify=False)  # two blocks with equal scales
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "quant_method 'bitsandbytes'"),
+        ({"quant_method": "fp8"}, "quant_method 'fp8'"),
+        ({"quant_method": "exl2", "bits": 4.5}, "quant_method 'exl2'"),
+        ({"quant_method": "gptq", "bits": 3, "group_size": 128}, "weights of 3 bits"),
+        ({"quant_method": "gptq", "bits": 4, "group_size": 128, "checkpoint_format": "marlin"}, "format 'marlin'"),
+        ({"quant_method": "gptq", "bits": 4, "group_size": 0}, "group_size = 0"),
+        ({"quant_method": "gptq", "bits": 4}, "lacks the key 'group_size'"),
+        ({"quant_method": "gptq", "bits": 4, "group_size": 64, "dynamic": {"a": {"bits": 8}}}, "'dynamic'"),
+        ({"quant_method": "awq", "bits": 4, "group_size": 128, "version": "gemv"}, "layout 'gemv'"),
+        ({"quant_method": "compressed-tensors"}, "no config_groups"),
+        ({"quant_method": "compressed-tensors", "format": "float-quantized", "config_groups": {"a": {}}}, "'float-"),
+        ({"bits": 4}, "lacks the key 'quant_method'"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read_is_refused_by_name(
+    checkpoints: dict[str, Path], tmp_path: Path, config: dict[str, Any], message: str
+) -> None:
+    quantize_checkpoint(checkpoints["llama"], tmp_path / "in", "gptq")
+    edit_config(tmp_path / "in", quantization_config=config)
+    with pytest.raises(ModelError, match=message):
+        drupe.optimize(tmp_path / "in", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_lying_shapes_are_refused(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    def lie(tensors: dict[str, np.ndarray]) -> None:
+        for part in ("qweight", "qzeros", "scales", "g_idx"):  # a smaller matrix that agrees with itself
+            name = f"model.layers.0.mlp.up_proj.{part}"
+            tensors[name] = tensors[name][: len(tensors[name]) // 2].copy()
+
+    quantize_checkpoint(checkpoints["llama"], tmp_path / "in", "gptq", edit=lie)
+    with pytest.raises(ModelError, match=r"up_proj.weight has the shape \[192, 64\]"):
+        drupe.optimize(tmp_path / "in", tmp_path / "out")
+
+
+def test_biases_of_zeros_that_quantizers_have_added_are_left_out(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    def add(value: float) -> Any:
+        def edit(tensors: dict[str, np.ndarray]) -> None:
+            tensors["model.layers.0.mlp.up_proj.bias"] = np.full(192, value, np.float16)
+
+        return edit
+
+    quantize_checkpoint(checkpoints["llama"], tmp_path / "in", "gptq", edit=add(0.0))
+    drupe.optimize(tmp_path / "in", tmp_path / "out", verify=False)
+    quantize_checkpoint(checkpoints["llama"], tmp_path / "other", "gptq", edit=add(0.5))
+    with pytest.raises(ModelError, match=r"up_proj\.bias"):
+        drupe.optimize(tmp_path / "other", tmp_path / "out2", verify=False)
