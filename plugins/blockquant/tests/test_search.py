@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from blockquant_cases import block_errors, both_backends, random_rows
+from blockquant_cases import block_errors, both_backends, odd_rows, random_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -111,27 +111,6 @@ def test_rows_are_independent_of_how_they_are_split(backend):
     parts = [quantize_rows(rows[a:b], scheme) for a, b in ((0, 1), (1, 150), (150, 300))]
     for i in range(3):
         np.testing.assert_array_equal(whole[i], np.concatenate([part[i] for part in parts]))
-
-
-SPECIALS = [0.0, -0.0, 1.0, -1.0, 1e-45, -1e-40, 1.2e-38, 1e-20, 3e4, -6e4, 1e20, -3e38, 0.02, -0.02, 1e-3]
-
-
-@st.composite
-def odd_rows(draw):
-    n = draw(st.integers(1, 4))
-    k = draw(st.integers(1, 70))
-    kind = draw(st.sampled_from(["normal", "constant", "zero", "outlier", "denormal", "special"]))
-    generator = np.random.default_rng(draw(st.integers(0, 1000)))
-    if kind == "constant":
-        return np.full((n, k), draw(st.sampled_from(SPECIALS)), np.float32)
-    if kind == "zero":
-        return np.zeros((n, k), np.float32)
-    if kind == "special":
-        return generator.choice(np.array(SPECIALS, np.float32), (n, k))
-    rows = generator.normal(0, 1e-41 if kind == "denormal" else 0.02, (n, k)).astype(np.float32)
-    if kind == "outlier":
-        rows[draw(st.integers(0, n - 1)), draw(st.integers(0, k - 1))] = draw(st.sampled_from([-50.0, 50.0, 1e10]))
-    return rows
 
 
 @settings(max_examples=300, deadline=None)

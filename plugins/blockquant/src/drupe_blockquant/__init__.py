@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from drupe_blockquant.scheme import NonFiniteError, Scheme, choose_block_size
 
 if TYPE_CHECKING:
+    from drupe_blockquant.gptq import GptqFactor, gptq_factor, gptq_rows
     from drupe_blockquant.layout import (
         dequantize_rows,
         pack_levels,
@@ -21,12 +22,15 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "GptqFactor",
     "NonFiniteError",
     "Quantized",
     "Scheme",
     "backend",
     "choose_block_size",
     "dequantize_rows",
+    "gptq_factor",
+    "gptq_rows",
     "is_ready",
     "pack_levels",
     "pack_zero_points",
@@ -36,11 +40,16 @@ __all__ = [
     "warm_up",
 ]
 
+_GPTQ = {"GptqFactor", "gptq_factor", "gptq_rows"}
 _LAYOUT = {"dequantize_rows", "pack_levels", "pack_zero_points", "unpack_levels", "unpack_zero_points"}
 _QUANTIZE = {"Quantized", "backend", "is_ready", "quantize_rows", "warm_up"}
 
 
 def __getattr__(name: str) -> Any:
+    if name in _GPTQ:
+        from drupe_blockquant import gptq
+
+        return getattr(gptq, name)
     if name in _LAYOUT:
         from drupe_blockquant import layout
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from drupe_blockquant.machine_code import Kernel, entry_point
+from drupe_blockquant.machine_code import KERNELS, Kernel, entry_point
 from drupe_blockquant.reference import shrink_factors
 from drupe_blockquant.scheme import Scheme
 
@@ -41,8 +41,33 @@ def quantize(
         arrays += [_repeated(importance, scratch[0].size, blocks * size), np.empty(GROUP * size, np.float32)]
     sizes = [n, rows_kind, k, scheme.bits, size, blocks, scheme.symmetric, scales_kind]
     sizes += [packed.shape[1], zero_points.shape[1], at_once, candidates.size]
-    kernel = entry_point(Kernel(rows.itemsize, importance is not None))
+    kernel = entry_point(quantizer(rows.itemsize, importance is not None))
     return kernel(*[array.ctypes.data for array in arrays], *map(int, sizes))
+
+
+def quantizer(row_bytes: int, weighted: bool) -> Kernel:
+    """The kernel for rows of 2 or 4 bytes a value, with or without weights for columns."""
+    return KERNELS[f"quantize_{'weighted_' if weighted else ''}{8 * row_bytes}"]
+
+
+def gptq_columns(
+    columns: npt.NDArray[np.float32],
+    shares: npt.NDArray[np.float32],
+    groups: npt.NDArray[np.int64],
+    of_blocks: tuple[npt.NDArray[np.float32], ...],
+    q_max: int,
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+    """Levels and errors of columns [width, n], as `gptq` describes them."""
+    columns = columns.copy()
+    # The kernel reads what each column owes to those before it, one row a column.
+    shares = np.ascontiguousarray(shares.T)
+    roots = np.float32(1) / np.diagonal(shares)
+    groups = np.ascontiguousarray(groups, np.int64)
+    levels, errors = np.empty(columns.shape, np.uint8), np.empty_like(columns)
+    arrays = [columns, shares, roots, *of_blocks, groups, levels, errors]
+    kernel = entry_point(KERNELS["gptq_columns"])
+    kernel(*[array.ctypes.data for array in arrays], *columns.shape, len(of_blocks[0]), q_max)
+    return levels, errors
 
 
 def _scratch(at_once: int, blocks: int, block_size: int) -> list[npt.NDArray[Any]]:

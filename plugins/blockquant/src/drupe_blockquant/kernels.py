@@ -16,10 +16,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import carray, cfunc, njit, types
+from numba import carray, njit
 
 from drupe_blockquant.buffers import GROUP, LANE_VALUES, LANES
-from drupe_blockquant.machine_code import Kernel, stands_alone
 
 F32 = np.float32
 I32 = np.int32
@@ -538,9 +537,9 @@ def _weighted(row_type: Any) -> Callable[..., int]:
     return quantize_weighted
 
 
-def assembly(kernel: Kernel) -> str:
-    """LLVM assembly of an entry point, optimized for this processor, that needs neither numba nor Python."""
-    entry = (_weighted if kernel.weighted else _plain)(np.uint16 if kernel.row_bytes == 2 else np.uint32)
-    signature = types.int64(*[types.voidptr] * kernel.pointers, *[types.int64] * kernel.integers)
-    compiled = cfunc(signature, error_model="numpy")(entry)
-    return stands_alone(compiled.inspect_llvm(), compiled.native_name, kernel.symbol)
+ENTRY_POINTS: dict[str, Callable[..., int]] = {
+    "quantize_16": _plain(np.uint16),
+    "quantize_32": _plain(np.uint32),
+    "quantize_weighted_16": _weighted(np.uint16),
+    "quantize_weighted_32": _weighted(np.uint32),
+}

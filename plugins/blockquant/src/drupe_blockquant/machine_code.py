@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import functools
 import hashlib
+import importlib
 import os
 import re
 import sys
@@ -26,23 +27,29 @@ _DECLARATION = re.compile(r"^declare (.*@(?!llvm\.)[\w.$]+\(.*\)).*$", re.MULTIL
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """One compiled entry point: for rows of 2 or 4 bytes a value, with or without weights for columns."""
+    """One compiled entry point: a function of so many addresses, then so many 64-bit integers.
 
-    row_bytes: int
-    weighted: bool
+    `module` is the module of this package whose ENTRY_POINTS has its Python function, under `name`.
+    """
+
+    module: str
+    name: str
+    pointers: int
+    integers: int
 
     @property
     def symbol(self) -> str:
-        return f"drupe_quantize_{'weighted_' if self.weighted else ''}{8 * self.row_bytes}"
+        return f"drupe_{self.name}"
 
-    @property
-    def pointers(self) -> int:
-        return 15 if self.weighted else 13
 
-    @property
-    def integers(self) -> int:
-        return 12
-
+_TABLE = (
+    Kernel("kernels", "quantize_16", 13, 12),
+    Kernel("kernels", "quantize_32", 13, 12),
+    Kernel("kernels", "quantize_weighted_16", 15, 12),
+    Kernel("kernels", "quantize_weighted_32", 15, 12),
+    Kernel("kernels_gptq", "gptq_columns", 9, 4),
+)
+KERNELS = {kernel.name: kernel for kernel in _TABLE}
 
 _loaded: dict[Kernel, Callable[..., int]] = {}
 _engines: list[Any] = []  # they own the memory that the code is in
@@ -62,22 +69,30 @@ def is_ready(kernel: Kernel) -> bool:
     return kernel in _loaded or _kept(kernel) is not None
 
 
-def stands_alone(assembly: str, name: str, symbol: str) -> str:
+def _compile(kernel: Kernel) -> bytes:
+    module = llvm.parse_assembly(_assembly(kernel))
+    code: bytes = _machine().emit_object(module)
+    _keep(kernel, code)
+    return code
+
+
+def _assembly(kernel: Kernel) -> str:
+    """LLVM assembly, optimized for this processor, that needs neither numba nor Python."""
+    from numba import cfunc, types
+
+    entry = importlib.import_module(f"drupe_blockquant.{kernel.module}").ENTRY_POINTS[kernel.name]
+    signature = types.int64(*[types.voidptr] * kernel.pointers, *[types.int64] * kernel.integers)
+    compiled = cfunc(signature, error_model="numpy")(entry)
+    return _stands_alone(compiled.inspect_llvm(), compiled.native_name, kernel.symbol)
+
+
+def _stands_alone(assembly: str, name: str, symbol: str) -> str:
     """Call the function `name` `symbol`, and give every foreign function that it names a body that stops the process.
 
     numba's wrapper names functions of Python and of numba for exceptions, and the kernels raise none.
     """
     assembly = re.sub(rf'(?<=@)"?{re.escape(name)}"?(?=[\s(,])', symbol, assembly)
     return _DECLARATION.sub(r"define internal \1 {\n  call void @llvm.trap()\n  unreachable\n}", assembly)
-
-
-def _compile(kernel: Kernel) -> bytes:
-    from drupe_blockquant import kernels
-
-    module = llvm.parse_assembly(kernels.assembly(kernel))
-    code: bytes = _machine().emit_object(module)
-    _keep(kernel, code)
-    return code
 
 
 def _load(kernel: Kernel, code: bytes) -> Callable[..., int]:
@@ -158,8 +173,9 @@ def _name(kernel: Kernel) -> str:
 def _fingerprint() -> str:
     """Of all that decides the code: this package's sources, the compilers, the processor."""
     digest = hashlib.sha256()
-    for source in ("kernels.py", "buffers.py", "machine_code.py"):
-        digest.update(Path(__file__).with_name(source).read_bytes())
+    folder = Path(__file__).parent
+    for source in (*sorted(folder.glob("kernels*.py")), folder / "buffers.py", folder / "machine_code.py"):
+        digest.update(source.read_bytes())
     processor = (llvm.get_process_triple(), llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten())
     digest.update(repr((version("numba"), version("llvmlite"), processor)).encode())
     return digest.hexdigest()[:16]

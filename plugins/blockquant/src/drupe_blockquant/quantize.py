@@ -96,18 +96,18 @@ def is_ready(rows_dtype: npt.DTypeLike = _BFLOAT16, *, weighted: bool = False) -
     kind = _kind_of(np.dtype(rows_dtype))
     if backend() != "numba":
         return True
-    from drupe_blockquant import machine_code
+    from drupe_blockquant import buffers, machine_code
 
-    return machine_code.is_ready(machine_code.Kernel(_row_bytes(kind), weighted))
+    return machine_code.is_ready(buffers.quantizer(_row_bytes(kind), weighted))
 
 
 def warm_up(rows_dtype: npt.DTypeLike = _BFLOAT16, *, weighted: bool = False) -> None:
     """Load or compile what rows of this dtype need; a thread may do it beside other work."""
     kind = _kind_of(np.dtype(rows_dtype))
     if backend() == "numba":
-        from drupe_blockquant import machine_code
+        from drupe_blockquant import buffers, machine_code
 
-        machine_code.entry_point(machine_code.Kernel(_row_bytes(kind), weighted))
+        machine_code.entry_point(buffers.quantizer(_row_bytes(kind), weighted))
 
 
 def _row_bytes(kind: int) -> int:

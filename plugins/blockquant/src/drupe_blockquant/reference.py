@@ -13,7 +13,7 @@ from drupe_blockquant.scheme import NonFiniteError, Scheme
 Float32 = npt.NDArray[np.float32]
 UInt8 = npt.NDArray[np.uint8]
 
-_ALMOST_HALF = np.float32(0.49999997)
+ALMOST_HALF = np.float32(0.49999997)
 _SMALLEST_NORMAL = np.float32(1.17549435e-38)
 _MARGIN = np.float32(1.000001)
 _FLOAT16_MAX = np.float32(65504.0)
@@ -65,7 +65,7 @@ def quantize(
         if scheme.method == "search":
             weights = None if importance is None else np.pad(importance, (0, blocks * size - k)).reshape(blocks, size)
             scales, zeros = search(x, weights, scales, zeros, scheme, scales_dtype)
-        levels = x * _reciprocal(scales)[..., None] + zeros[..., None] + _ALMOST_HALF
+        levels = x * reciprocal(scales)[..., None] + zeros[..., None] + ALMOST_HALF
     levels = np.clip(levels, 0, (1 << scheme.bits) - 1).astype(np.uint8)
     levels.reshape(n, -1)[:, k:] = 0
     packed = pack_levels(levels, scheme.bits)
@@ -88,7 +88,7 @@ def start(x: Float32, scheme: Scheme, scales_dtype: str) -> tuple[Float32, Float
     span = greatest - least
     scales = np.where(np.isinf(span), greatest / q_max - least / q_max, span / q_max)
     zeros = np.where(scales != 0, np.float32(0) - least / scales, np.float32(0))
-    return round_scales(scales, scales_dtype), np.trunc(zeros + _ALMOST_HALF)
+    return round_scales(scales, scales_dtype), np.trunc(zeros + ALMOST_HALF)
 
 
 def search(
@@ -110,12 +110,12 @@ def search(
     A block whose error this does not decrease keeps round-to-nearest.
     """
     q_max = np.float32((1 << scheme.bits) - 1)
-    rates = _reciprocal(scales)
+    rates = reciprocal(scales)
     units = x * rates[..., None]
     weighted = units if weights is None else units * weights
 
-    def fit(reciprocal: Float32, zero: Float32) -> tuple[Float32, Float32]:
-        levels = np.clip(np.rint(units * reciprocal[..., None]), -zero[..., None], q_max - zero[..., None])
+    def fit(rate: Float32, zero: Float32) -> tuple[Float32, Float32]:
+        levels = np.clip(np.rint(units * rate[..., None]), -zero[..., None], q_max - zero[..., None])
         own = levels if weights is None else levels * weights
         return (weighted * levels).sum(-1), (own * levels).sum(-1)
 
@@ -125,7 +125,7 @@ def search(
         better = cross * cross * best_square > best_cross * best_cross * square
         best_cross[better], best_square[better], best_zeros[better] = cross[better], square[better], zero[better]
 
-    def best_reciprocal() -> Float32:
+    def best_rate() -> Float32:
         return np.where(best_cross != 0, best_square / best_cross, np.float32(0))
 
     first_gain = np.zeros_like(scales)
@@ -135,17 +135,17 @@ def search(
             first_gain = 2 * cross - square
         keep_better(cross, square, zeros)
     if weights is not None and not scheme.symmetric:
-        reciprocal = best_reciprocal()
+        rate = best_rate()
         for side in (1, -1):
             zero = np.clip(zeros + np.float32(side), np.float32(0), q_max)
-            keep_better(*fit(reciprocal, zero), zero)
-    cross, square = fit(best_reciprocal(), best_zeros)
+            keep_better(*fit(rate, zero), zero)
+    cross, square = fit(best_rate(), best_zeros)
     found = round_scales(scales * np.where(square != 0, cross / square, np.float32(1)), scales_dtype)
     unit = found * rates
     better = 2 * unit * cross - unit * unit * square > first_gain * _MARGIN
     return np.where(better, found, scales), np.where(better, best_zeros, zeros)
 
 
-def _reciprocal(scales: Float32) -> Float32:
+def reciprocal(scales: Float32) -> Float32:
     """1 / scale, or 0 where that would be infinite: the block then becomes zeros."""
     return np.where(np.abs(scales) >= _SMALLEST_NORMAL, np.float32(1) / scales, np.float32(0))
