@@ -46,7 +46,7 @@ def is_marked(graph: ir.Graph) -> bool:
 
 
 def hidden_states(segment: Segment) -> list[str]:
-    """The names of the float values that a segment makes for later ones; blocks add up what they read of the last one."""
+    """The names of the float values that a segment makes for later ones; a block adds up those that it reads."""
     parts = Parts(segment.graph)
     kept = (value for value in parts.kept(segment.index) if parts.part(value) == segment.index)
     return [whole(value).name or "" for value in kept if value.dtype is not None and value.dtype.is_floating_point()]

@@ -1,0 +1,1 @@
+"""drupe-mixed-precision: which matrix gets how many bits."""

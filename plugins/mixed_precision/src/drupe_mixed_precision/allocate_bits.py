@@ -1,0 +1,112 @@
+"""The pass `allocate-bits`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import Field
+
+from drupe.api import Context, Model, Pass, PassConfig, Shape, UsageError
+from drupe_blockquant import Scheme
+from drupe_mixed_precision.choosing import Option, choose, options
+from drupe_mixed_precision.groups import Group, groups_of
+from drupe_mixed_precision.losses import measured_sensitivity
+from drupe_mixed_precision.sizes import parse_size
+from drupe_nbits import assign
+from drupe_onnx import OnnxPackage
+
+REFERENCE = Scheme(4, 32, True)
+"""What the default budget is a multiple of, everywhere in the model: the model builder's default."""
+GENEROUS = 1.05
+
+
+class AllocateBitsConfig(PassConfig):
+    """At most one budget; without any, GENEROUS times the bytes of REFERENCE everywhere.
+
+    block_size, head_bits: where one is given, schemes are the user's business, and this pass leaves everything alone.
+    """
+
+    target_size: str | None = Field(None, description="bytes of all quantized weights, such as 250MB")
+    bits_per_weight: float | None = Field(None, gt=0, description="bits a weight, scales and zero points included")
+    max_kl: float | None = Field(None, gt=0, description="KL divergence, nats a token, that the weights may cost")
+    symmetric: bool = Field(False, description="without zero points")
+    block_size: int | None = None
+    head_bits: int | None = None
+
+
+class AllocateBits(Pass):
+    """Sets the scheme of each matrix; `quantize-weights`, or what quantizes in its place, goes by it."""
+
+    name = "allocate-bits"
+    summary = "gives each matrix the bits and block size that lose least within a number of bytes"
+    revision = 1
+    Config = AllocateBitsConfig
+    requires = Shape("onnx", {"weights": "float"})
+    ensures = Shape("onnx", {"weights": "float"})
+
+    def run(self, model: Model, config: AllocateBitsConfig, context: Context) -> Model:
+        package: OnnxPackage = model.payload
+        if config.block_size or config.head_bits:
+            _refuse_budget(config)
+            return model
+        groups = [group for component in package.components.values() for group in groups_of(component.graph)]
+        offered = [(group, options(group, context.target.capabilities, symmetric=config.symmetric)) for group in groups]
+        served = [(group, found) for group, found in offered if found]
+        chosen = _choose(config, [group for group, _ in served], [found for _, found in served])
+        for (group, _), option in zip(served, chosen, strict=True):
+            for site in group.sites:
+                assign(site.node, option.scheme)
+        return model
+
+
+def _choose(
+    config: AllocateBitsConfig, groups: Sequence[Group], candidates: Sequence[Sequence[Option]]
+) -> Sequence[Option]:
+    if config.max_kl is not None:
+        _refuse_unmeasured(groups)
+        chosen = choose(candidates, sum(found[-1].nbytes for found in candidates), config.max_kl)
+        least = sum(option.loss for option in chosen)
+        if least > config.max_kl:
+            raise UsageError(
+                f"the weights cannot cost less than {least:.2g} nats a token here",
+                where=f"--max-kl {config.max_kl:g}",
+                cure=f"--max-kl {least:.2g}, or --precision int8",
+            )
+        return chosen
+    budget, flag = _budget(config, groups)
+    least_bytes = sum(found[0].nbytes for found in candidates)
+    if least_bytes > budget and flag:
+        bits = 8 * least_bytes / max(1, sum(group.size for group in groups))
+        raise UsageError(
+            f"the quantized weights take at least {least_bytes / 1e6:.4g} MB, {bits:.3g} bits a weight",
+            where=flag,
+            cure=f"--target-size {-(-least_bytes // 1000) / 1e3:g}MB",
+        )
+    return choose(candidates, budget)
+
+
+def _budget(config: AllocateBitsConfig, groups: Sequence[Group]) -> tuple[int, str]:
+    """Bytes of weights, and the flag that asks for them; none for the default."""
+    if config.target_size is not None and config.bits_per_weight is not None:
+        raise UsageError("two budgets are given", cure="--target-size or --bits-per-weight")
+    if config.target_size is not None:
+        return parse_size(config.target_size), f"--target-size {config.target_size}"
+    if config.bits_per_weight is not None:
+        weights = sum(group.size for group in groups)
+        return int(weights * config.bits_per_weight / 8), f"--bits-per-weight {config.bits_per_weight:g}"
+    reference = sum(REFERENCE.bytes_for(*group.shape, group.scale_bytes) for group in groups)
+    return int(GENEROUS * reference), ""
+
+
+def _refuse_budget(config: AllocateBitsConfig) -> None:
+    """A budget and a scheme of one's own exclude each other."""
+    budgets = {"--target-size": config.target_size, "--bits-per-weight": config.bits_per_weight}
+    given = next((flag for flag, value in budgets.items() if value is not None), None)
+    if given:
+        fixed = "--block-size" if config.block_size else "--head-bits"
+        raise UsageError(f"{given} chooses what {fixed} sets", cure=f"leave {fixed} out")
+
+
+def _refuse_unmeasured(groups: Sequence[Group]) -> None:
+    if any(measured_sensitivity(group) is None for group in groups):
+        raise UsageError("a limit of KL divergence needs `measure-sensitivity` before `allocate-bits`")

@@ -1,0 +1,68 @@
+"""Groups: matrices that get one scheme together, and where in the model they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from drupe_nbits import EMBEDDING, HEAD, Site, find_sites
+from drupe_onnx import ir
+
+BLOCK = "drupe.block"
+"""The key of a node's metadata that says which decoder block it belongs to."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Sites that share their matrix, as a tied embedding and head do; most groups have one.
+
+    block: the decoder block, None outside of them. blocks: how many the model has.
+    """
+
+    sites: tuple[Site, ...]
+    block: int | None
+    blocks: int
+
+    @property
+    def name(self) -> str:
+        return self.sites[0].name
+
+    @property
+    def role(self) -> str:
+        """The head's where a matrix is both head and embedding: it is what counts for more."""
+        roles = {site.role for site in self.sites}
+        return next((role for role in (HEAD, EMBEDDING) if role in roles), self.sites[0].role)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """[N, K] of its matrix."""
+        n, k = self.sites[0].rows.shape
+        return n, k
+
+    @property
+    def size(self) -> int:
+        n, k = self.shape
+        return n * k
+
+    @property
+    def scale_bytes(self) -> int:
+        return self.sites[0].dtype.bitwidth // 8
+
+
+def groups_of(graph: ir.Graph) -> list[Group]:
+    """Every group of a graph, in its order."""
+    together: dict[object, list[Site]] = {}
+    for site in find_sites(graph):
+        together.setdefault(site.rows, []).append(site)
+    numbers = [_block(site) for sites in together.values() for site in sites]
+    blocks = 1 + max((number for number in numbers if number is not None), default=-1)
+    return [Group(tuple(sites), _first_block(sites), blocks) for sites in together.values()]
+
+
+def _first_block(sites: Sequence[Site]) -> int | None:
+    return next((number for site in sites if (number := _block(site)) is not None), None)
+
+
+def _block(site: Site) -> int | None:
+    text = site.node.metadata_props.get(BLOCK, "")
+    return int(text) if text.isdigit() else None

@@ -1,0 +1,43 @@
+"""The pass `measure-sensitivity`."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from drupe.api import Context, Model, Pass, Shape
+from drupe_mixed_precision.groups import groups_of
+from drupe_mixed_precision.losses import SENSITIVITY
+from drupe_mixed_precision.measuring import sensitivities
+from drupe_onnx import OnnxPackage
+from drupe_text import CalibrationConfig, TextTokenizer
+
+
+class MeasureSensitivityConfig(CalibrationConfig):
+    """A few sequences do: the divergences differ by factors, and only their order decides."""
+
+    calibration_sequences: int = Field(4, ge=1, description="how many sequences")
+    calibration_length: int = Field(128, ge=2, description="tokens of each sequence")
+
+
+class MeasureSensitivity(Pass):
+    """Leaves at each matrix what rounding it costs; `allocate-bits` goes by it."""
+
+    name = "measure-sensitivity"
+    summary = "measures the KL divergence that each matrix costs when only it is quantized"
+    revision = 1
+    Config = MeasureSensitivityConfig
+    requires = Shape("onnx", {"weights": "float"})
+    ensures = Shape("onnx", {"weights": "float"})
+    costly = True
+    libraries = ("drupe-layerwise", "drupe-blockquant")
+
+    def run(self, model: Model, config: MeasureSensitivityConfig, context: Context) -> Model:
+        package: OnnxPackage = model.payload
+        sequences = config.calibration_tokens(TextTokenizer(model.location))
+        for component in package.components.values():
+            groups = groups_of(component.graph)
+            found = sensitivities(component, groups, sequences, context)
+            for group in groups:
+                for site in group.sites:
+                    site.node.metadata_props[SENSITIVITY] = f"{found[group.name]:.6g}"
+        return model

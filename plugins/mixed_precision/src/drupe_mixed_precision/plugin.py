@@ -1,0 +1,13 @@
+"""What drupe-mixed-precision brings."""
+
+from drupe.api import Ref, hookimpl
+
+
+@hookimpl
+def drupe_passes() -> list[Ref]:
+    return [
+        Ref("allocate-bits", "drupe_mixed_precision.allocate_bits:AllocateBits",
+            "gives each matrix the bits and block size that lose least within a number of bytes"),
+        Ref("measure-sensitivity", "drupe_mixed_precision.measure_sensitivity:MeasureSensitivity",
+            "measures the KL divergence that each matrix costs when only it is quantized"),
+    ]  # fmt: skip

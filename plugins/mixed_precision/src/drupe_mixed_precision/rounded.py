@@ -1,0 +1,56 @@
+"""Rounded: a matrix as it comes back from being quantized, for measuring what that costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from drupe_blockquant import Scheme, dequantize_rows, quantize_rows
+from drupe_mixed_precision.groups import Group
+from drupe_nbits import replace_rows
+from drupe_onnx import Expression, Files, ir
+
+FLOAT = 4  # bytes
+
+
+@dataclass(frozen=True)
+class Rounded(Expression):
+    """The rows of `source` [N, K], quantized under a scheme and made floats again, in the source's type."""
+
+    source: Expression
+    scheme: Scheme
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.source.shape
+
+    @property
+    def dtype(self) -> ir.DataType:
+        return self.source.dtype
+
+    def rows(self, start: int, stop: int, files: Files) -> NDArray[Any]:
+        rows = self.source.rows(start, stop, files)
+        values = dequantize_rows(*quantize_rows(rows, self.scheme), self.scheme, self.shape[1])
+        return values.astype(rows.dtype, copy=False)
+
+    def working_bytes(self, rows: int) -> int:
+        k = self.shape[1]
+        return self.source.working_bytes(rows) + self.scheme.bytes_for(rows, k, FLOAT) + 2 * rows * k * FLOAT
+
+
+@contextmanager
+def rounded(groups: Sequence[Group], scheme: Scheme) -> Iterator[None]:
+    """Let the matrices of some groups be rounded within the block."""
+    sites = [site for group in groups for site in group.sites]
+    before = [site.weight.const_value for site in sites]
+    try:
+        for site in sites:
+            replace_rows(site, Rounded(site.rows, scheme))
+        yield
+    finally:
+        for site, value in zip(sites, before, strict=True):
+            site.weight.const_value = value

@@ -1,0 +1,17 @@
+"""Sizes as people write them."""
+
+from __future__ import annotations
+
+import re
+
+from drupe.api import UsageError
+
+UNITS = {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
+
+
+def parse_size(text: str) -> int:
+    """Bytes of "250MB", "1.5 GiB" or "1000000". Raises UsageError for what is no size."""
+    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)\s*", text)
+    if not found or found[2].lower() not in UNITS:
+        raise UsageError(f"'{text}' is no size", cure="--target-size 250MB")
+    return int(float(found[1]) * UNITS[found[2].lower()])

@@ -1,0 +1,106 @@
+"""The choice of schemes: it fits the budget, spends it where it saves most, and says what cannot be."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+from tiny import make_checkpoint
+
+from drupe.api import Context, Model, UsageError
+from drupe_blockquant import Scheme
+from drupe_ep_cpu.provider import Cpu
+from drupe_huggingface import Checkpoint
+from drupe_mixed_precision.allocate_bits import GENEROUS, REFERENCE, AllocateBits, AllocateBitsConfig
+from drupe_mixed_precision.choosing import Option, choose
+from drupe_mixed_precision.groups import groups_of
+from drupe_mixed_precision.sizes import parse_size
+from drupe_model_builder.build_decoder import BuildDecoder, BuildDecoderConfig
+from drupe_nbits import find_sites
+
+
+def built(folder: Path, **settings: object) -> tuple[Model, Context]:
+    checkpoint = make_checkpoint(folder / "checkpoint", "llama", **settings)
+    context = Context(Cpu().target(), folder / "scratch")
+    model = Model("hf", checkpoint, {}, Checkpoint.open(checkpoint))
+    return BuildDecoder().run(model, BuildDecoderConfig(), context), context
+
+
+def schemes(model: Model) -> list[Scheme | None]:
+    return [site.scheme for site in find_sites(model.payload.components["model"].graph)]
+
+
+def test_upgrades_that_save_most_for_their_bytes_come_first() -> None:
+    coarse, fine = Scheme(4, 128, False), Scheme(8, 128, False)
+    groups = [[Option(coarse, 10, loss), Option(fine, 20, 0.0)] for loss in (1.0, 5.0, 3.0)]
+    assert [each.nbytes for each in choose(groups, 49)] == [10, 20, 10]
+    assert [each.nbytes for each in choose(groups, 50)] == [10, 20, 20]
+    assert [each.nbytes for each in choose(groups, 1000, enough=1.0)] == [10, 20, 20]
+    for budget in range(30, 61, 10):
+        possible = [pick for pick in itertools.product(*groups) if sum(each.nbytes for each in pick) <= budget]
+        best = min(sum(each.loss for each in pick) for pick in possible)
+        assert sum(each.loss for each in choose(groups, budget)) == best
+
+
+def test_the_default_budget_is_kept_and_spent(tmp_path: Path) -> None:
+    model, context = built(tmp_path, hidden_size=128, intermediate_size=256, num_hidden_layers=3)
+    groups = groups_of(model.payload.components["model"].graph)
+    budget = GENEROUS * sum(REFERENCE.bytes_for(*group.shape, 4) for group in groups)
+    model = AllocateBits().run(model, AllocateBitsConfig(), context)
+    spent = 0
+    for group in groups_of(model.payload.components["model"].graph):
+        scheme = group.sites[0].scheme
+        assert scheme is not None
+        assert {site.scheme for site in group.sites} == {scheme}
+        spent += scheme.bytes_for(*group.shape, 4)
+    assert 0.9 * budget < spent <= budget
+
+
+def test_a_tied_embedding_and_head_get_one_scheme(tmp_path: Path) -> None:
+    model, context = built(tmp_path, tie_word_embeddings=True)
+    groups = groups_of(AllocateBits().run(model, AllocateBitsConfig(), context).payload.components["model"].graph)
+    [tied] = [group for group in groups if len(group.sites) == 2]
+    assert {site.role for site in tied.sites} == {"embedding", "head"}
+    assert tied.role == "head"
+    assert tied.sites[0].scheme == tied.sites[1].scheme is not None
+
+
+@pytest.mark.parametrize("given", [{"block_size": 32}, {"head_bits": 8}])
+def test_schemes_that_a_user_sets_are_left_to_the_user(tmp_path: Path, given: dict[str, int]) -> None:
+    model, context = built(tmp_path)
+    assert set(schemes(AllocateBits().run(model, AllocateBitsConfig(**given), context))) == {None}
+    with pytest.raises(UsageError, match="--target-size"):
+        AllocateBits().run(model, AllocateBitsConfig(**given, target_size="1MB"), context)
+
+
+def test_a_budget_that_cannot_be_met_says_the_least_that_can(tmp_path: Path) -> None:
+    model, context = built(tmp_path)
+    with pytest.raises(UsageError, match="at least") as caught:
+        AllocateBits().run(model, AllocateBitsConfig(target_size="1kB"), context)
+    assert caught.value.cure is not None
+    enough = caught.value.cure.split()[-1]
+    assert None not in schemes(AllocateBits().run(model, AllocateBitsConfig(target_size=enough), context))
+
+
+def test_more_bits_are_spent_where_more_are_allowed(tmp_path: Path) -> None:
+    def mean_bits(bits: float) -> float:
+        model, context = built(tmp_path / str(bits))
+        found = schemes(AllocateBits().run(model, AllocateBitsConfig(bits_per_weight=bits), context))
+        return sum(scheme.bits for scheme in found if scheme) / len(found)
+
+    assert mean_bits(5.5) < mean_bits(7.0) <= mean_bits(9.0) == 8
+
+
+def test_a_limit_of_divergence_wants_measurements(tmp_path: Path) -> None:
+    model, context = built(tmp_path)
+    with pytest.raises(UsageError, match="measure-sensitivity"):
+        AllocateBits().run(model, AllocateBitsConfig(max_kl=0.01), context)
+
+
+def test_sizes_are_read_as_people_write_them() -> None:
+    assert parse_size("250MB") == 250_000_000
+    assert parse_size("1.5 GiB") == 3 << 29
+    assert parse_size("12") == 12
+    with pytest.raises(UsageError, match="heavy"):
+        parse_size("heavy")
