@@ -38,7 +38,8 @@ def optimize(
 ) -> Outcome:
     """Make a package of a model; see `drupe optimize --help` for what each argument means.
 
-    options: settings for the plan's passes (quality, block_size, symmetric, head_bits, all_logits).
+    options: settings for the plan's passes (quality, block_size, symmetric, head_bits, all_logits), and for the closing
+    comparison with the source (evaluation_data, max_kl).
     Raises drupe.api.DrupeError for anything that the caller can mend; `output` is then untouched.
     """
     from pathlib import Path
@@ -82,7 +83,7 @@ def evaluate(
 ) -> tuple[Metric, ...]:
     """Measure a package: with "quality", the perplexity of a text; against a reference, KL divergence and agreement.
 
-    against: a package; or a checkpoint, which is packaged at float32 into a scratch folder first.
+    against: a package; or a checkpoint, which is run at float32, layer by layer.
     config: the evaluator's settings (evaluation_data, tokens, length, seed for "quality").
     """
     from drupe import evaluating

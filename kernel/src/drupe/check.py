@@ -1,4 +1,4 @@
-"""The closing check: a package is opened in its runtime, in a process of its own, and has to generate text."""
+"""The closing check: in a process of its own, a package has to generate text and to be like its source."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from drupe.errors import CheckFailed, DrupeError, RuntimeMissing
+from drupe.errors import CheckFailed, DrupeError, ModelError, PlanError, RuntimeMissing
 from drupe.opening import resolve, runtime_for
+from drupe.plan import VERIFYING, configure
 from drupe.publishing import folder_bytes
 
 if TYPE_CHECKING:
+    from drupe.engine import Job
+    from drupe.evaluation import EvaluatorConfig
     from drupe.model import Model
-    from drupe.plugins import Registry
-    from drupe.target import ExecutionProvider, Target
 
 PROMPT = "The quick brown fox"
 NEW_TOKENS = 8
@@ -31,33 +34,59 @@ HEADROOM = 1.3
 
 @dataclass(frozen=True)
 class Check:
-    """What came of the closing check. not_run: why it was not run here, None where it was."""
+    """What came of the closing check. not_run: why it was not run here, None where it was.
+
+    metrics: how the package compares with its source, on what `settings` say. not_compared: why it was not.
+    """
 
     runtime: str = ""
     not_run: str | None = None
     text: str = ""
     seconds: float = 0.0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    not_compared: str | None = None
+
+    @property
+    def comparison(self) -> str:
+        """The metrics for a person, or why there are none."""
+        metrics = (f"{name.replace('_', ' ')} {value:.4g}" for name, value in self.metrics.items())
+        return f"not here: {self.not_compared}" if self.not_compared else ", ".join(metrics)
 
 
-def check_package(model: Model, target: Target, provider: ExecutionProvider, registry: Registry) -> Check:
-    """Run the package in `model.location` in a child process.
+def check_package(model: Model, job: Job) -> Check:
+    """Run the package in `model.location` in a child process, and compare it with its source.
 
-    Raises CheckFailed where it does not open, does not generate, or computes what is not finite.
+    Raises CheckFailed where it does not open or generate, computes what is not finite, or is not like its source.
     """
     try:
-        runtime = runtime_for(model, target, provider, registry)
+        runtime = runtime_for(model, job.target, job.provider, job.registry)
     except RuntimeMissing as missing:
         return Check(not_run=missing.what)
-    needed = int(HEADROOM * folder_bytes(model.location))
-    if target.device and target.device.memory is not None and target.device.memory < needed:
-        return Check(runtime.name, f"it needs {needed >> 20} MiB, {target.device.memory >> 20} MiB are free")
-    return _in_child(model.location, target.provider, runtime.name)
+    needed, device = int(HEADROOM * folder_bytes(model.location)), job.target.device
+    if device and device.memory is not None and device.memory < needed:
+        return Check(runtime.name, f"it needs {needed >> 20} MiB, {device.memory >> 20} MiB are free")
+    if job.provider.verifier not in job.registry.evaluators.claims:
+        return _in_child(job, runtime.name, model.location)
+    settings = verifying(job)
+    return replace(_in_child(job, runtime.name, model.location, settings), settings=settings.model_dump(mode="json"))
 
 
-def _in_child(folder: Path, provider: str, runtime: str) -> Check:
+def verifying(job: Job) -> EvaluatorConfig:
+    """The settings of the comparison: the evaluator's own for this, and what the user asked for."""
+    evaluator = job.registry.evaluators.make(job.provider.verifier)
+    given = {name: job.request.options[name] for name in VERIFYING if name in job.request.options}
+    return configure(f"evaluator '{evaluator.name}'", evaluator.Config, {**evaluator.verifying, **given})
+
+
+def _in_child(job: Job, runtime: str, folder: Path, settings: EvaluatorConfig | None = None) -> Check:
     started = time.perf_counter()
-    command = [sys.executable, "-P", "-m", "drupe.check", str(folder), provider, runtime]
-    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", errors="replace", check=False)
+    command = [sys.executable, "-P", "-m", "drupe.check", str(folder), job.target.provider, runtime]
+    if settings is not None:  # without what is computed of them
+        command += [str(job.source.location), json.dumps(settings.model_dump(mode="json", round_trip=True))]
+    with tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as scratch:  # on the package's own disk
+        there = {**os.environ, "TMPDIR": scratch}
+        done = subprocess.run(command, env=there, capture_output=True, encoding="utf-8", errors="replace", check=False)
     seconds = time.perf_counter() - started
     if done.returncode == -getattr(signal, "SIGKILL", 9):
         return Check(runtime, "the system stopped the check, most likely for want of memory", seconds=seconds)
@@ -66,22 +95,35 @@ def _in_child(folder: Path, provider: str, runtime: str) -> Check:
     if done.returncode:
         tail = "\n".join(done.stderr.strip().splitlines()[-8:])
         raise CheckFailed(
-            f"the package does not run in {runtime}: {tail or f'exit status {done.returncode}'}",
+            f"the package fails its check in {runtime}: {tail or f'exit status {done.returncode}'}",
             cure="--no-verify publishes it all the same; please report this with the model's config.json",
         )
-    return Check(runtime, text=json.loads(done.stdout.splitlines()[-1])["text"], seconds=seconds)
+    return Check(runtime, seconds=seconds, **json.loads(done.stdout.splitlines()[-1]))
 
 
-def main(folder: str, provider_name: str, runtime_name: str) -> None:
-    """What the child does: open, generate greedily, print the text as JSON."""
+def main(folder: str, provider: str, runtime: str, source: str = "", settings: str = "") -> None:
+    """What the child does: open, generate greedily, compare with the source; print the fields of Check as JSON."""
     from drupe.plugins import registry
     from drupe.runtime import Generation
 
     found = registry()
-    target = found.provider(provider_name).target()
-    with found.runtimes.make(runtime_name).open(resolve(folder, {}), target, max_length=MAX_LENGTH) as session:
+    target = found.provider(provider).target()
+    with found.runtimes.make(runtime).open(resolve(folder, {}), target, max_length=MAX_LENGTH) as session:
         text = session.generate(PROMPT, Generation(max_new_tokens=NEW_TOKENS, validate=True))
-    print(json.dumps({"text": text}))
+    evaluator = found.provider(provider).verifier
+    compared = _compare(folder, provider, evaluator, source, settings) if source else {}
+    print(json.dumps({"text": text, "not_compared": f"no evaluator '{evaluator}' is installed", **compared}))
+
+
+def _compare(folder: str, provider: str, evaluator: str, source: str, settings: str) -> dict[str, Any]:
+    from drupe.context import Progress
+    from drupe.evaluating import evaluate
+
+    try:
+        metrics = evaluate(folder, source, evaluator, json.loads(settings), provider, Progress())
+    except (ModelError, PlanError, RuntimeMissing) as reason:
+        return {"not_compared": reason.what}
+    return {"metrics": {metric.name: metric.value for metric in metrics}, "not_compared": None}
 
 
 if __name__ == "__main__":

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from drupe.cache import Cache, file_digest, key_of
-from drupe.check import Check, check_package
+from drupe.check import Check, check_package, verifying
 from drupe.context import Context, Progress, usable_threads
 from drupe.errors import Cancelled, ModelError, PlanError, PluginError
 from drupe.events import Event
 from drupe.model import Estimate, Model
 from drupe.opening import resolve
-from drupe.plan import CheckedStep, Plan, Request, check, propose
+from drupe.plan import VERIFYING, CheckedStep, Plan, Request, check, propose
 from drupe.plugins import KERNEL, Registry, registry
 from drupe.publishing import RECORD, disk_errors, folder_bytes, prepare, publish, refuse_overlap, staging
 from drupe.target import ExecutionProvider, Target
@@ -91,7 +91,9 @@ def optimize(request: Request, progress: Progress | None = None) -> Outcome:
     """
     started = time.perf_counter()
     prepare(request.output, request.force)
-    with _job(request, progress) as job:
+    with prepared(request, progress) as job:
+        if any(name in request.options for name in VERIFYING):
+            verifying(job).model_dump()  # what is computed reads the text: better before the work than after
         refuse_overlap(request.output, job.source.location)
         source_bytes = job.registry.kinds.make(job.source.kind).size(job.source)
         _observe(job.registry, Event("run-started", request.reference))
@@ -128,7 +130,7 @@ def optimize(request: Request, progress: Progress | None = None) -> Outcome:
 
 def preview(request: Request) -> Preview:
     """Check the plan and, where its passes only rewrite, what the output will take."""
-    with _job(request, None) as job:
+    with prepared(request) as job:
         estimate: Estimate | None = None
         problems: tuple[str, ...] = ()
         if not any(step.runner.costly for step in job.steps):
@@ -147,7 +149,7 @@ def preview(request: Request) -> Preview:
 
 
 @contextmanager
-def _job(request: Request, progress: Progress | None) -> Iterator[Job]:
+def prepared(request: Request, progress: Progress | None = None) -> Iterator[Job]:
     """Find model and target, make and check the plan; hold a scratch folder meanwhile."""
     found = registry()
     provider = found.provider(request.provider)
@@ -273,7 +275,7 @@ def _check(staged: Model, job: Job) -> Check:
     if not job.request.verify:
         return Check(not_run="--no-verify")
     _observe(job.registry, Event("check-started", str(job.request.output)))
-    verdict = check_package(staged, job.target, job.provider, job.registry)
+    verdict = check_package(staged, job)
     _observe(job.registry, Event("check-finished", str(job.request.output), verdict.seconds, asdict(verdict)))
     return verdict
 

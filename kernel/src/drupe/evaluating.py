@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from drupe.context import Context, Progress, usable_threads
-from drupe.engine import optimize
+from drupe.engine import prepared, run_steps
 from drupe.evaluation import Metric
 from drupe.model import Model
 from drupe.opening import DEFAULT_PROVIDER, made_for, resolve, resolve_package, runtime_for
@@ -34,11 +35,13 @@ def evaluate(
     provider = registry().provider(provider_name or made_for(model) or DEFAULT_PROVIDER)
     target = provider.target()
     runtime_for(model, target, provider, registry())  # before anything is converted for it to be compared with
-    with tempfile.TemporaryDirectory(prefix="drupe-", ignore_cleanup_errors=True) as folder:
-        reference = None if against is None else _comparable(against, model, provider.name, Path(folder, "reference"))
+    with (
+        tempfile.TemporaryDirectory(prefix="drupe-", ignore_cleanup_errors=True) as folder,
+        _comparable(against, model, provider.name) as reference,
+    ):
         context = Context(
             target=target,
-            scratch=Path(tempfile.mkdtemp(dir=folder)),
+            scratch=Path(folder),
             threads=usable_threads(),
             progress=progress,
             open=lambda each: runtime_for(each, target, provider, registry()).open(each, target),
@@ -46,10 +49,13 @@ def evaluate(
         return tuple(evaluator.evaluate(model, reference, config, context))
 
 
-def _comparable(against: str, model: Model, provider: str, folder: Path) -> Model:
-    """The reference, in the kind of `model`: what is of another kind, such as a checkpoint, is packaged at float32."""
-    reference = resolve(against, {})
-    if reference.kind == model.kind:
-        return reference
-    optimize(Request(against, folder, provider, registry().provider(provider).reference_precision, verify=False))
-    return resolve(str(folder), {})
+@contextmanager
+def _comparable(against: str | None, model: Model, provider: str) -> Iterator[Model | None]:
+    """The reference, in the kind of `model`: of another kind, such as a checkpoint, the graph that float32 makes."""
+    reference = None if against is None else resolve(against, {})
+    if against is None or reference is None or reference.kind == model.kind:
+        yield reference
+        return
+    precision = registry().provider(provider).reference_precision
+    with prepared(Request(against, Path(), provider, precision)) as job:
+        yield run_steps(job)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from drupe.context import Context
     from drupe.model import Model
 
@@ -48,7 +46,13 @@ class Evaluator(ABC):
     name: ClassVar[str]
     summary: ClassVar[str]
     Config: ClassVar[type[EvaluatorConfig]] = EvaluatorConfig
+    verifying: ClassVar[Mapping[str, Any]] = {}
+    """Its settings when it compares a finished package with its source: with limits that catch what is broken."""
 
     @abstractmethod
     def evaluate(self, model: Model, reference: Model | None, config: Any, context: Context) -> Sequence[Metric]:
-        """Measure `model` on `context.target`; `reference` is the source where the metrics compare, None otherwise."""
+        """Measure `model` on `context.target`; `reference` is the source where the metrics compare, None otherwise.
+
+        A reference that is no package itself comes as the graph that would be written of it, with lazy weights: its
+        payload is all there is. Raises CheckFailed for a model that is beyond a limit of `config`.
+        """

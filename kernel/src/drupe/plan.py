@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 
 MOST_THREADS = 256
+VERIFYING = ("evaluation_data", "max_kl")
+"""Options that the closing comparison with the source reads, whatever the steps do."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,7 @@ def propose(request: Request, provider: ExecutionProvider) -> Plan:
 def _refuse_unused(request: Request, recipe: Recipe) -> None:
     """An option that no step reads would be ignored in silence; refuse it."""
     known = {option for step in recipe.steps for option in step.options.values()}
+    known.update(VERIFYING if request.verify else ())
     for option in request.options:
         if option not in known:
             flag = "--" + option.replace("_", "-")

@@ -233,6 +233,8 @@ class ExecutionProvider(ABC):
     """Distributions whose version tells which table holds; the first that is installed counts."""
     reference_precision: ClassVar[str] = "fp32"
     """The precision of its recipes that is nearest to a model's source, for others to be compared with."""
+    verifier: ClassVar[str] = "quality"
+    """The evaluator that compares a finished package with its source."""
     packages: ClassVar[tuple[RuntimePackage, ...]]
     """What brings the runtimes that can run a package, the preferred first."""
     tables: ClassVar[tuple[Path, ...]]

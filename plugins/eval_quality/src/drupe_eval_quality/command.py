@@ -31,17 +31,26 @@ def evaluate(
     seed: Annotated[
         int | None, typer.Option(help="Pieces of the text chosen by this number.", show_default="its beginning")
     ] = None,
+    max_kl: Annotated[
+        float | None, typer.Option(help="Fail where the KL divergence is beyond.", show_default="no limit")
+    ] = None,
     speed: Annotated[bool, typer.Option("--speed", help="Measure prompt and decode rates as well.")] = False,
     provider: Annotated[str | None, typer.Option(help="Run on this provider, not the one it was made for.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
 ) -> None:
     """Measure a package: the perplexity of a text, and against a reference KL divergence and top-1 agreement.
 
-    A checkpoint as reference is packaged at float32 into a temporary folder first.
+    A checkpoint as reference is run at float32, one layer at a time.
     """
     from drupe_eval_quality.progress import Bar
 
-    settings: dict[str, Any] = {"evaluation_data": evaluation_data, "tokens": tokens, "length": length, "seed": seed}
+    settings: dict[str, Any] = {
+        "evaluation_data": evaluation_data,
+        "tokens": tokens,
+        "length": length,
+        "seed": seed,
+        "max_kl": max_kl,
+    }
     metrics = drupe.evaluate(package, against, provider=provider, progress=Bar(), **settings)
     if speed:
         metrics += drupe.evaluate(

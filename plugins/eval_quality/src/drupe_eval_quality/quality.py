@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
 from pydantic import Field, computed_field
 
-from drupe.api import Context, Evaluator, EvaluatorConfig, Metric, Model, ModelError
+from drupe.api import CheckFailed, Context, Evaluator, EvaluatorConfig, Metric, Model, ModelError
 from drupe_eval_quality.decoder import Decoder, home
 from drupe_eval_quality.tally import Tally
+from drupe_eval_quality.windows import Chunk, alone, run_to_head, windows_of, with_graph, with_package
+from drupe_layerwise import LayerByLayer
 from drupe_onnx import OnnxKind, OnnxPackage
 from drupe_text import Reference, Text, TextTokenizer
 
 FLOAT = 4  # bytes of a logit
+BROKEN = 1.0
+"""Nats a token that no sound package is away from its source; README.md says what was measured."""
 
 
 class QualityConfig(EvaluatorConfig):
@@ -25,6 +28,7 @@ class QualityConfig(EvaluatorConfig):
     tokens: int = Field(256, ge=1, description="how many tokens of it are predicted")
     length: int = Field(256, ge=1, description="how many of them in one context; then the model starts anew")
     seed: int | None = Field(None, description="which pieces of the text; None for its beginning")
+    max_kl: float | None = Field(None, gt=0, description="KL divergence, in nats a token, beyond which it fails")
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -43,66 +47,62 @@ class Quality(Evaluator):
     name = "quality"
     summary = "KL divergence from the source, top-1 agreement and perplexity of a text"
     Config: ClassVar[type[EvaluatorConfig]] = QualityConfig
+    verifying: ClassVar[Mapping[str, Any]] = {"max_kl": BROKEN}
 
     def evaluate(
         self, model: Model, reference: Model | None, config: QualityConfig, context: Context
     ) -> Sequence[Metric]:
-        """The divergence and the agreement are there only where there is a reference."""
+        """The divergence and the agreement are there only where there is a reference.
+
+        A reference with a payload is a graph that was not written: it is run layer by layer.
+        """
         tokenizer = TextTokenizer(home(model))
         beginning = tokenizer.beginning
         needed = config.tokens + (0 if beginning else 1)
         tokens = tokenizer.tokens(Text(config.evaluation_data), needed, config.seed)
-        room = min(config.length, _context_length(model) - len(beginning))
+        windows = windows_of(tokens, beginning, min(config.length, _context_length(model) - len(beginning)))
         tally = Tally()
         with contextlib.ExitStack() as stack:
-            decoders = [stack.enter_context(Decoder(model, "measured", context))]
-            if reference is not None:
-                decoders.append(stack.enter_context(Decoder(reference, "reference", context)))
-            _refuse_other_vocabulary(decoders)
+            layers: LayerByLayer | None = None
+            if reference is not None and isinstance(reference.payload, OnnxPackage):
+                layers = stack.enter_context(run_to_head(reference.payload, windows, context))
+            measured = stack.enter_context(Decoder(model, "measured", context))
+            positions = _positions(measured, 1 if reference is None else 2, context.memory_budget)
+            if layers is not None:
+                chunks = with_graph(windows, positions, layers)
+            elif reference is not None:
+                chunks = with_package(windows, positions, stack.enter_context(Decoder(reference, "reference", context)))
+            else:
+                chunks = alone(windows, positions)
             progress = stack.enter_context(context.progress.task("measuring", config.tokens, "tokens"))
-            for window in _windows(tokens, beginning, room):
-                for decoder in decoders:
-                    decoder.reset()
-                for chunk in window.chunks(_positions(decoders, context.memory_budget)):
-                    context.stop_if_cancelled()
-                    _count(chunk, decoders, tally)
-                    progress.advance(len(chunk.targets))
-        return list(_metrics(tally, reference is not None))
+            for chunk in chunks:
+                context.stop_if_cancelled()
+                _count(chunk, measured, tally)
+                progress.advance(len(chunk.targets))
+        metrics = list(_metrics(tally, reference is not None))
+        _refuse_divergence(metrics, config.max_kl)
+        return metrics
 
 
-@dataclass(frozen=True)
-class Window:
-    """Tokens that go in, and what each of the last len(targets) is to be followed by."""
-
-    inputs: Sequence[int]
-    targets: Sequence[int]
-
-    def chunks(self, size: int) -> Iterator[Window]:
-        """The same, at most `size` inputs at a time."""
-        unscored = len(self.inputs) - len(self.targets)
-        for start in range(0, len(self.inputs), size):
-            stop = start + size
-            yield Window(self.inputs[start:stop], self.targets[max(0, start - unscored) : max(0, stop - unscored)])
+def _positions(decoder: Decoder, models: int, budget: int) -> int:
+    """How many positions' logits fit into the budget, those of every model."""
+    return max(1, budget // (FLOAT * decoder.vocabulary * models))
 
 
-def _windows(tokens: Sequence[int], beginning: Sequence[int], size: int) -> Iterator[Window]:
-    first = 0 if beginning else 1
-    for start in range(first, len(tokens), size):
-        targets = tokens[start : start + size]
-        lead = beginning or tokens[start - 1 : start]
-        yield Window([*lead, *targets[:-1]], targets)
-
-
-def _positions(decoders: Sequence[Decoder], budget: int) -> int:
-    """How many positions' logits fit into the budget, those of every decoder."""
-    return max(1, budget // (FLOAT * sum(decoder.vocabulary for decoder in decoders)))
-
-
-def _count(chunk: Window, decoders: Sequence[Decoder], tally: Tally) -> None:
-    """Run a chunk through the decoders and add up what its scored positions say."""
-    rows = [decoder.logits(chunk.inputs)[len(chunk.inputs) - len(chunk.targets) :] for decoder in decoders]
-    for at, token in enumerate(chunk.targets):
-        tally.add(token, rows[0][at], rows[1][at] if len(rows) > 1 else None)
+def _count(chunk: Chunk, measured: Decoder, tally: Tally) -> None:
+    """Run a chunk through the package and add up what its scored positions say."""
+    if chunk.rows is not None and chunk.rows.shape[-1] != measured.vocabulary:
+        raise ModelError(
+            f"the package has a vocabulary of {measured.vocabulary}, and what it is compared with of "
+            f"{chunk.rows.shape[-1]}",
+            cure="compare it with the model that it was made from",
+        )
+    if not chunk.start:
+        measured.reset()
+    rows = measured.logits(chunk.inputs)
+    first = len(chunk.inputs) - len(chunk.targets)
+    for at, token in enumerate(chunk.targets, first):
+        tally.add(token, rows[at], None if chunk.rows is None else chunk.rows[at])
 
 
 def _context_length(model: Model) -> int:
@@ -111,12 +111,11 @@ def _context_length(model: Model) -> int:
     return package.decoder.context_length if package.decoder else 1 << 30
 
 
-def _refuse_other_vocabulary(decoders: Sequence[Decoder]) -> None:
-    sizes = [decoder.vocabulary for decoder in decoders]
-    if len(set(sizes)) > 1:
-        raise ModelError(
-            f"the package has a vocabulary of {sizes[0]}, and what it is compared with of {sizes[1]}",
-            cure="compare it with the model that it was made from",
+def _refuse_divergence(metrics: Sequence[Metric], limit: float | None) -> None:
+    found = next((metric.value for metric in metrics if metric.name == "kl_divergence"), 0.0)
+    if limit is not None and found > limit:
+        raise CheckFailed(
+            f"the KL divergence from the source is {found:.4g} nats a token, and {limit:g} is the limit (max_kl)"
         )
 
 
