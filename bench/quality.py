@@ -20,8 +20,9 @@ from typing import Any
 from checkpoints import SHAPES
 from convert import with_drupe
 from decode import compare
+from drupe.api import DrupeError
 from frontier import LARGEST, WANTED, Point, frontier, outside
-from measure import CACHE, disturbance, note, processors, readable_failures, show, size
+from measure import CACHE, Failed, disturbance, note, processors, readable_failures, show, size
 from rungs import BASE, RUNGS, NotOffered, Rung, package_bytes, remove
 
 HERE = Path(__file__).parent
@@ -65,20 +66,26 @@ def measured(checkpoint: Path, rungs: Sequence[Rung], folder: Path, arguments: a
     with_drupe(checkpoint, source, ["--precision", "fp32", "--all-logits"])
     quality = {}
     for rung, package in packages.items():
-        quality[rung] = divergence(package, source, arguments)
+        try:
+            quality[rung] = divergence(package, source, arguments)
+        except DrupeError as error:
+            if rung.tool == "drupe":
+                raise Failed(f"the package of {rung.label} cannot be measured: {error}") from error
+            left_out[rung.label] = f"its package does not run: {error.what}"
+            continue
         note(f"{rung.label}: KL {quality[rung]['kl_divergence']:.5f}, {size(package_bytes(package))}")
-    rates = compare({rung.label: path for rung, path in packages.items()}, arguments, arguments.threads)
+    rates = compare({rung.label: packages[rung] for rung in quality}, arguments, arguments.threads)
     points = [
         Point(
             rung.name,
             rung.tool,
-            package_bytes(package),
-            quality[rung]["kl_divergence"],
-            quality[rung]["top1_agreement"],
-            quality[rung]["perplexity"],
+            package_bytes(packages[rung]),
+            metrics["kl_divergence"],
+            metrics["top1_agreement"],
+            metrics["perplexity"],
             **rates[rung.label],
         )
-        for rung, package in packages.items()
+        for rung, metrics in quality.items()
     ]
     return Result(tuple(points), left_out)
 
@@ -93,7 +100,7 @@ def make(checkpoint: Path, rungs: Sequence[Rung], folder: Path) -> tuple[dict[Ru
             rung.make(checkpoint, package)
             packages[rung] = package
         except NotOffered as complaint:
-            left_out[rung.name] = str(complaint)
+            left_out[rung.label] = str(complaint)
     return packages, left_out
 
 
@@ -213,7 +220,7 @@ def run(arguments: argparse.Namespace) -> None:
     shape: list[Point] = []
     arguments.output.mkdir(parents=True, exist_ok=True)
     with work_folder(arguments.keep) as folder:
-        for name in arguments.models or every:
+        for name in every if arguments.models is None else arguments.models:
             results[name] = measured(every[name], rungs, folder / name, arguments)
             report(name, results[name], arguments)
         checkpoint = arguments.shape_checkpoint
@@ -225,8 +232,9 @@ def run(arguments: argparse.Namespace) -> None:
             note(f"no {checkpoint}: `bench checkpoints {SHAPE}` makes it, to compare rates on a real model's shape")
     numbers = as_json(results, shape, busy, arguments)
     (arguments.output / "quality.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
-    draw(numbers, arguments.output / "quality.png")
-    note(f"wrote quality.json and quality.png to {arguments.output}")
+    if results:
+        draw(numbers, arguments.output / "quality.png")
+    note(f"wrote the numbers to {arguments.output}")
     if busy:
         note(busy)
 
@@ -234,7 +242,7 @@ def run(arguments: argparse.Namespace) -> None:
 def main() -> None:
     """Parse the command line, measure, print."""
     parser = argparse.ArgumentParser(prog="bench quality", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--models", nargs="+", choices=models(), help="default: all")
+    parser.add_argument("--models", nargs="*", choices=models(), help="default: all")
     parser.add_argument("--only", nargs="+", metavar="RUNG", help="these rungs of rungs.py, and the builder's default")
     parser.add_argument("--tokens", type=int, default=4096, help="held-out tokens (default: %(default)s)")
     parser.add_argument("--window", type=int, default=512, help="tokens of one context (default: %(default)s)")
