@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from drupe.hookspecs import Ref, hookimpl
 
 if TYPE_CHECKING:
-    from drupe.cache import file_digest
-    from drupe.console import size, table
+    from drupe.cache import cache_folder, file_digest, key_of
+    from drupe.console import Narrator, progress, size, table
     from drupe.context import Context, Progress, usable_threads
+    from drupe.engine import Outcome, Preview, optimize, preview
     from drupe.errors import (
         Cancelled,
         CheckFailed,
@@ -45,9 +46,10 @@ if TYPE_CHECKING:
     )  # fmt: skip
 
 _HOMES = {
-    "drupe.cache": "file_digest",
-    "drupe.console": "size table",
+    "drupe.cache": "cache_folder file_digest key_of",
+    "drupe.console": "Narrator progress size table",
     "drupe.context": "Context Progress usable_threads",
+    "drupe.engine": "Outcome Preview optimize preview",
     "drupe.errors": "Cancelled CheckFailed DrupeError ModelError OutputError PlanError PluginError RuntimeMissing "
     "UsageError nearest unknown",
     "drupe.evaluation": "Evaluator EvaluatorConfig Metric",
@@ -84,14 +86,17 @@ __all__ = [
     "Model",
     "ModelError",
     "ModelKind",
+    "Narrator",
     "Operator",
     "OperatorUse",
+    "Outcome",
     "OutputError",
     "Pass",
     "PassConfig",
     "Plan",
     "PlanError",
     "PluginError",
+    "Preview",
     "Progress",
     "Recipe",
     "Ref",
@@ -105,10 +110,15 @@ __all__ = [
     "Target",
     "Timing",
     "UsageError",
+    "cache_folder",
     "disk_errors",
     "file_digest",
     "hookimpl",
+    "key_of",
     "nearest",
+    "optimize",
+    "preview",
+    "progress",
     "registry",
     "resolve",
     "size",

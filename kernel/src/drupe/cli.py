@@ -1,4 +1,4 @@
-"""The `drupe` program: commands of the kernel and of plugins, each loaded only when it runs."""
+"""The `drupe` program: commands of plugins, each loaded only when it runs."""
 
 from __future__ import annotations
 
@@ -14,17 +14,12 @@ import typer
 from typer.core import TyperGroup
 
 from drupe.errors import Cancelled, DrupeError, unknown
-from drupe.hookspecs import PROJECT, Ref
-from drupe.plugins import KERNEL, load, registry
+from drupe.hookspecs import PROJECT
+from drupe.plugins import KERNEL, registry
 
 HELP = {"help_option_names": ["-h", "--help"]}
 UNEXPECTED = 70
 """Exit status for an error that nobody foresaw."""
-
-COMMANDS = (
-    Ref("optimize", "drupe.commands.optimize:optimize", "Make a small, fast package of a model."),
-    Ref("auto-opt", "drupe.commands.optimize:auto_opt", "The same, with the flag names that users of Olive type."),
-)
 
 
 class Commands(TyperGroup):
@@ -34,9 +29,6 @@ class Commands(TyperGroup):
         return list(_summaries())
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        for ref in COMMANDS:
-            if ref.name == cmd_name:
-                return _as_command(ref.name, load(ref))
         if cmd_name in registry().commands.claims:
             return _as_command(cmd_name, registry().commands.claim(cmd_name).resolve())
         raise unknown("command", cmd_name, _summaries())
@@ -60,10 +52,8 @@ class Commands(TyperGroup):
 
 
 def _summaries() -> dict[str, str]:
-    """Name and summary of every command; the kernel's own come first and cannot be replaced."""
-    from_plugins = {name: claims[0].ref.summary for name, claims in sorted(registry().commands.claims.items())}
-    own = {ref.name: ref.summary for ref in COMMANDS}
-    return own | {name: summary for name, summary in from_plugins.items() if name not in own}
+    """Name and summary of every command."""
+    return {name: claims[0].ref.summary for name, claims in sorted(registry().commands.claims.items())}
 
 
 def _as_command(name: str, found: Any) -> Any:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from drupe.errors import UsageError
+from drupe.api import UsageError
 
 if TYPE_CHECKING:
-    from drupe.engine import Outcome, Preview
+    from drupe.api import Outcome, Preview
 
 MODEL_HELP = "Checkpoint folder, hub id, or what else installed plugins know."
 
@@ -51,7 +51,16 @@ def optimize(
     threads: Annotated[
         int, typer.Option(min=0, help="For converting, and for the package on this machine.", show_default="all")
     ] = 0,
-    verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Run the finished package.")] = True,
+    verify: Annotated[
+        bool, typer.Option("--verify/--no-verify", help="Run the finished package, and compare it with its source.")
+    ] = True,
+    evaluation_data: Annotated[
+        str | None, typer.Option(help="Text to compare on.", show_default="a short one that drupe brings")
+    ] = None,
+    max_kl: Annotated[
+        float | None,
+        typer.Option(help="Fail where the KL divergence from the source is beyond.", show_default="broken models only"),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the output folder.")] = False,
     plan: Annotated[bool, typer.Option("--plan", help="Only say what would run, and what it takes.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
@@ -65,10 +74,7 @@ def optimize(
     trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", hidden=True)] = False,
 ) -> None:
     """Make a small, fast package of a model, and run it once to see that it works."""
-    from drupe import engine
-    from drupe.console import Narrator, progress
-    from drupe.plan import Request
-    from drupe.plugins import registry
+    from drupe import api
 
     context.find_root().obj = {"debug": log_level == 2}
     if trust_remote_code:
@@ -76,9 +82,9 @@ def optimize(
             "drupe never runs code from a checkpoint, and does not need to", cure="leave --trust-remote-code out"
         )
     options = {"quality": quality, "block_size": block_size, "symmetric": symmetric, "head_bits": head_bits,
-               "all_logits": all_logits}  # fmt: skip
+               "all_logits": all_logits, "evaluation_data": evaluation_data, "max_kl": max_kl}  # fmt: skip
     found_by = {"revision": revision, "token": token, "cache_dir": cache_dir}
-    request = Request(
+    request = api.Request(
         reference=_one_model(model, model_name_or_path),
         output=_output(output_path, plan),
         provider=_provider(provider, device),
@@ -90,11 +96,11 @@ def optimize(
         force=force,
     )
     if plan:
-        _show_preview(engine.preview(request), as_json)
+        _show_preview(api.preview(request), as_json)
         return
     if log_level:
-        registry().manager.register(Narrator(log_level), name="terminal")
-    _show_outcome(engine.optimize(request, progress()), as_json)
+        api.registry().manager.register(api.Narrator(log_level), name="terminal")
+    _show_outcome(api.optimize(request, api.progress()), as_json)
 
 
 auto_opt = optimize
@@ -116,8 +122,7 @@ def _output(given: Path | None, plan: bool) -> Path:
 
 def _provider(name: str | None, device: str | None) -> str:
     """The provider's name: as given, or the only one for a kind of device; both have to agree."""
-    from drupe.opening import DEFAULT_PROVIDER
-    from drupe.plugins import registry
+    from drupe.api import DEFAULT_PROVIDER, registry
 
     if device is None:
         return name or DEFAULT_PROVIDER
@@ -140,7 +145,7 @@ def _provider(name: str | None, device: str | None) -> str:
 
 
 def _show_preview(preview: Preview, as_json: bool) -> None:
-    from drupe.console import size, table
+    from drupe.api import size, table
 
     if as_json:
         print(json.dumps(_preview_facts(preview), indent=1))
@@ -186,7 +191,7 @@ def _compared(made: int, source: int | None) -> str:
 
 
 def _show_outcome(outcome: Outcome, as_json: bool) -> None:
-    from drupe.console import size
+    from drupe.api import size
 
     if as_json:
         print(json.dumps(asdict(outcome), indent=1, default=str))
@@ -198,4 +203,5 @@ def _show_outcome(outcome: Outcome, as_json: bool) -> None:
         print(f"not run here: {outcome.check.not_run}")
     else:
         print(f"checked in {outcome.check.seconds:.1f} s: {outcome.check.runtime} runs it")
+        print(f"compared with its source: {outcome.check.comparison}")
         print(f'  drupe generate {shlex.quote(str(outcome.output))} "def parse("')

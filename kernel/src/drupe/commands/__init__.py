@@ -1,1 +1,0 @@
-"""The kernel's own commands: thin faces over the Python API."""

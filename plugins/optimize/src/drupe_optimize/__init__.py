@@ -1,0 +1,1 @@
+"""drupe-optimize: the commands that make a package of a model."""

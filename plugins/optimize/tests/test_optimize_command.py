@@ -1,0 +1,30 @@
+"""The command's own errors, before any model is looked at."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+
+def said(*arguments: str) -> str:
+    """What the program says on stderr, having failed."""
+    done = subprocess.run([sys.executable, "-m", "drupe", *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode not in (0, 70), done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("optimize", "-o", "out"), "no model is named"),
+        (("auto-opt", "one", "-m", "two", "-o", "out"), "two models are named"),
+        (("optimize", "model"), "no output folder is named"),
+        (("optimize", "model", "-o", "out", "--device", "toaster"), "toaster"),
+        (("optimize", "model", "-o", "out", "--provider", "dml", "--device", "cpu"), "--device cpu"),
+        (("optimize", "model", "-o", "out", "--trust-remote-code"), "never runs code from a checkpoint"),
+    ],
+)
+def test_what_cannot_be_meant_is_said_at_once(arguments: tuple[str, ...], words: str) -> None:
+    assert words in said(*arguments)
