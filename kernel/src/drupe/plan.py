@@ -110,11 +110,15 @@ def _refuse_unused(request: Request, recipe: Recipe) -> None:
     known.update(VERIFYING if request.verify else ())
     for option in request.options:
         if option not in known:
-            flag = "--" + option.replace("_", "-")
             raise UsageError(
-                f"{flag} means nothing for precision '{request.precision}' on '{request.provider}'",
-                cure=f"leave {flag} out",
+                f"{_flag(option)} means nothing for precision '{request.precision}' on '{request.provider}'",
+                cure=f"leave {_flag(option)} out",
             )
+
+
+def _flag(option: str) -> str:
+    """How a user types an option."""
+    return "--" + option.replace("_", "-")
 
 
 def check(plan: Plan, model: Model, registry: Registry) -> list[CheckedStep]:
@@ -126,7 +130,7 @@ def check(plan: Plan, model: Model, registry: Registry) -> list[CheckedStep]:
     kind, facts = model.kind, dict(model.facts)
     for step in plan.steps:
         runner = registry.passes.make(step.name)
-        config = configure(f"pass '{step.name}'", runner.Config, step.config)
+        config = configure(f"pass '{step.name}'", runner.Config, step.config, step.options)
         if runner.requires.kind != kind:
             raise PlanError(
                 f"the pass '{step.name}' takes a model of kind '{runner.requires.kind}', not '{kind}'",
@@ -149,8 +153,13 @@ def check(plan: Plan, model: Model, registry: Registry) -> list[CheckedStep]:
 Config = TypeVar("Config", bound="BaseModel")
 
 
-def configure(owner: str, config: type[Config], values: Mapping[str, Any]) -> Config:
-    """A configuration out of plain values; one error for one cause. owner: whose it is ("pass 'sign'")."""
+def configure(
+    owner: str, config: type[Config], values: Mapping[str, Any], options: Mapping[str, str] | None = None
+) -> Config:
+    """A configuration out of plain values; one error for one cause. owner: whose it is ("pass 'sign'").
+
+    options: for a key, the user's option that sets it; None where each key is an option of its own.
+    """
     from pydantic import ValidationError
 
     for key in values:
@@ -159,7 +168,13 @@ def configure(owner: str, config: type[Config], values: Mapping[str, Any]) -> Co
     try:
         return config(**values)
     except ValidationError as error:
-        raise UsageError(f"the {owner} refuses {_first_message(error)}", cure="leave it out for the default") from error
+        named = dict(zip(values, values, strict=True)) if options is None else options
+        option = next((named.get(str(part)) for part in error.errors()[0]["loc"]), None)
+        raise UsageError(
+            f"the {owner} refuses {_first_message(error)}",
+            where=option and _flag(option),
+            cure="leave it out for the default",
+        ) from error
 
 
 def _first_message(error: ValidationError) -> str:
