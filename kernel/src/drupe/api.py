@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     )  # fmt: skip
     from drupe.evaluation import Evaluator, EvaluatorConfig, Metric
     from drupe.events import Event
-    from drupe.model import Estimate, Model, ModelKind
+    from drupe.model import Estimate, Model, ModelKind, StoredWeights
     from drupe.opening import DEFAULT_PROVIDER, resolve
     from drupe.passes import Pass, PassConfig, Shape
     from drupe.plan import Plan, Recipe, Request, Step
@@ -54,7 +54,7 @@ _HOMES = {
     "UsageError nearest unknown",
     "drupe.evaluation": "Evaluator EvaluatorConfig Metric",
     "drupe.events": "Event",
-    "drupe.model": "Estimate Model ModelKind",
+    "drupe.model": "Estimate Model ModelKind StoredWeights",
     "drupe.opening": "DEFAULT_PROVIDER resolve",
     "drupe.passes": "Pass PassConfig Shape",
     "drupe.plan": "Plan Recipe Request Step",
@@ -107,6 +107,7 @@ __all__ = [
     "Session",
     "Shape",
     "Step",
+    "StoredWeights",
     "Target",
     "Timing",
     "UsageError",

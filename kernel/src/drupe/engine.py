@@ -21,7 +21,7 @@ from drupe.context import Context, Progress, usable_threads
 from drupe.errors import Cancelled, ModelError, PlanError, PluginError
 from drupe.events import Event
 from drupe.model import Estimate, Model
-from drupe.opening import resolve
+from drupe.opening import resolve, runtime_for
 from drupe.plan import VERIFYING, CheckedStep, Plan, Request, check, propose
 from drupe.plugins import KERNEL, Registry, registry
 from drupe.publishing import RECORD, disk_errors, folder_bytes, prepare, publish, refuse_overlap, staging
@@ -161,11 +161,13 @@ def prepared(request: Request, progress: Progress | None = None) -> Iterator[Job
         plan = amended
     steps = check(plan, source, found)
     with tempfile.TemporaryDirectory(prefix="drupe-", ignore_cleanup_errors=True) as scratch:
+        target = provider.target()
         context = Context(
-            target=provider.target(),
+            target=target,
             scratch=Path(scratch),
             threads=request.threads or usable_threads(),
             progress=progress or Progress(),
+            open=lambda model: runtime_for(model, target, provider, found).open(model, target),
         )
         yield Job(request, found, provider, source, plan, steps, context)
 

@@ -38,6 +38,16 @@ class Model:
 
 
 @dataclass(frozen=True)
+class StoredWeights:
+    """Weights that are stored alike. role: what they are; scheme: how they are stored; blocks: in which layers."""
+
+    role: str
+    scheme: str
+    blocks: str
+    bytes: int
+
+
+@dataclass(frozen=True)
 class Estimate:
     """What a model will take when it is saved.
 
@@ -45,12 +55,14 @@ class Estimate:
     read_bytes: what has to be read for it.
     peak_bytes: the most memory held at once, interpreter aside.
     work: parameters that go through a computation, for a guess at the time.
+    weights: how they are stored, where the kind tells.
     """
 
     output_bytes: int
     read_bytes: int
     peak_bytes: int
     work: int
+    weights: Sequence[StoredWeights] = ()
 
 
 class ModelKind(ABC):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -52,12 +52,19 @@ class Request:
 class Step:
     """A pass by name with its configuration.
 
-    options: for a key of the configuration, the name of the request's option that sets it.
+    options: for a key of the configuration, the name of the request's option that sets it. when: the step is taken only
+    if one of these options has one of these values, None for one that is not given; no values stand for any.
     """
 
     name: str
     config: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, str] = field(default_factory=dict)
+    when: Mapping[str, Collection[Any]] = field(default_factory=dict)
+
+    def applies(self, options: Mapping[str, Any]) -> bool:
+        """Whether the step is taken for what the user asked for."""
+        taken = (options.get(name) in values if values else name in options for name, values in self.when.items())
+        return not self.when or any(taken)
 
     def filled(self, options: Mapping[str, Any]) -> Step:
         """This step with what the user asked for in its configuration."""
@@ -100,13 +107,23 @@ def propose(request: Request, provider: ExecutionProvider) -> Plan:
             f"the provider '{provider.name}' has no recipe for precision '{request.precision}'",
             cure=f"--precision {' or '.join(known)}",
         )
-    _refuse_unused(request, recipe)
-    return Plan(tuple(step.filled(request.options) for step in recipe.steps), recipe.name)
+    _refuse_unknown(request, recipe)
+    steps = tuple(step for step in recipe.steps if step.applies(request.options))
+    _refuse_unused(request, steps)
+    return Plan(tuple(step.filled(request.options) for step in steps), recipe.name)
 
 
-def _refuse_unused(request: Request, recipe: Recipe) -> None:
+def _refuse_unknown(request: Request, recipe: Recipe) -> None:
+    """A value that no step is taken for, where others are, would leave steps out in silence; refuse it."""
+    for option, value in request.options.items():
+        known = {each for step in recipe.steps for each in step.when.get(option, ()) if each is not None}
+        if known and value not in known:
+            raise unknown(f"value of --{option.replace('_', '-')}", str(value), map(str, known))
+
+
+def _refuse_unused(request: Request, steps: Iterable[Step]) -> None:
     """An option that no step reads would be ignored in silence; refuse it."""
-    known = {option for step in recipe.steps for option in step.options.values()}
+    known = {option for step in steps for option in (*step.options.values(), *step.when)}
     known.update(VERIFYING if request.verify else ())
     for option in request.options:
         if option not in known:

@@ -18,10 +18,12 @@ from drupe_onnx import OnnxPackage
 REFERENCE = Scheme(4, 32, True)
 """What the default budget is a multiple of, everywhere in the model: the model builder's default."""
 GENEROUS = 1.05
+CAUTION = 0.7
+"""How much of a limit of divergence is aimed at: the estimate is that far off at times, and the package is measured."""
 
 
 class AllocateBitsConfig(PassConfig):
-    """At most one budget; without any, GENEROUS times the bytes of REFERENCE everywhere.
+    """At most one budget of bytes; without any, as few as `max_kl` allows, or GENEROUS times REFERENCE everywhere.
 
     block_size, head_bits: where one is given, schemes are the user's business, and this pass leaves everything alone.
     """
@@ -62,9 +64,9 @@ class AllocateBits(Pass):
 def _choose(
     config: AllocateBitsConfig, groups: Sequence[Group], candidates: Sequence[Sequence[Option]]
 ) -> Sequence[Option]:
-    if config.max_kl is not None:
+    if config.max_kl is not None and config.target_size is None and config.bits_per_weight is None:
         _refuse_unmeasured(groups)
-        chosen = choose(candidates, sum(found[-1].nbytes for found in candidates), config.max_kl)
+        chosen = choose(candidates, sum(found[-1].nbytes for found in candidates), CAUTION * config.max_kl)
         least = sum(option.loss for option in chosen)
         if least > config.max_kl:
             raise UsageError(

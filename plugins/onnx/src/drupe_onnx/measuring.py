@@ -12,6 +12,7 @@ from drupe_onnx.expressions import Producer, file_stamp, fingerprint, sources
 from drupe_onnx.layout import Layout, distinct_sources, reference, references, serialized
 from drupe_onnx.outline import Outline, outline_of
 from drupe_onnx.package import OnnxPackage, initializers_of
+from drupe_onnx.storage import stored_weights
 from drupe_onnx.weights import expression_of
 from drupe_onnx.writer import package_size, peak_bytes
 
@@ -47,6 +48,7 @@ def estimate(package: OnnxPackage, context: Context) -> Estimate:
         read_bytes=sum(source.nbytes for source in read),
         peak_bytes=max(peak_bytes(layout, context) for layout in layouts.values()),
         work=sum(source.size for producer in producers for source in sources(producer)),
+        weights=[row for component in package.components.values() for row in stored_weights(component.graph)],
     )
 
 

@@ -33,7 +33,7 @@ def optimize(
     quality: Annotated[
         str | None,
         typer.Option(
-            help="fast (round to nearest) or balanced (error search, for 4 bits).",
+            help="fast (round to nearest), balanced (error search, bits where they count) or best (calibrated).",
             show_default="balanced",
         ),
     ] = None,
@@ -44,7 +44,14 @@ def optimize(
         bool | None,
         typer.Option("--symmetric/--asymmetric", help="Without or with zero points.", show_default="asymmetric"),
     ] = None,
-    head_bits: Annotated[int | None, typer.Option(help="Bits of embedding and head: 4 or 8.", show_default="8")] = None,
+    head_bits: Annotated[
+        int | None, typer.Option(help="Bits of embedding and head: 4 or 8.", show_default="as bytes allow")
+    ] = None,
+    target_size: Annotated[
+        str | None,
+        typer.Option(help="Bytes that the weights may take, such as 250MB.", show_default="1.05 times plain 4 bits"),
+    ] = None,
+    bits_per_weight: Annotated[float | None, typer.Option(help="The same, as bits for each weight.")] = None,
     all_logits: Annotated[
         bool | None, typer.Option("--all-logits", help="Logits for every token, not just the last.")
     ] = None,
@@ -59,8 +66,17 @@ def optimize(
     ] = None,
     max_kl: Annotated[
         float | None,
-        typer.Option(help="Fail where the KL divergence from the source is beyond.", show_default="broken models only"),
+        typer.Option(
+            help="Spend as few bytes as keep the KL divergence from the source below, and fail where it is beyond.",
+            show_default="fails for broken models only",
+        ),
     ] = None,
+    calibration_data: Annotated[
+        str | None, typer.Option(help="Text to calibrate with.", show_default="Python's own documentation")
+    ] = None,
+    calibration_sequences: Annotated[int | None, typer.Option(help="How many pieces of it.")] = None,
+    calibration_length: Annotated[int | None, typer.Option(help="Tokens of each piece.")] = None,
+    calibration_seed: Annotated[int | None, typer.Option(help="Which pieces.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the output folder.")] = False,
     plan: Annotated[bool, typer.Option("--plan", help="Only say what would run, and what it takes.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
@@ -82,7 +98,10 @@ def optimize(
             "drupe never runs code from a checkpoint, and does not need to", cure="leave --trust-remote-code out"
         )
     options = {"quality": quality, "block_size": block_size, "symmetric": symmetric, "head_bits": head_bits,
-               "all_logits": all_logits, "evaluation_data": evaluation_data, "max_kl": max_kl}  # fmt: skip
+               "all_logits": all_logits, "evaluation_data": evaluation_data, "max_kl": max_kl,
+               "target_size": target_size, "bits_per_weight": bits_per_weight, "calibration_data": calibration_data,
+               "calibration_sequences": calibration_sequences, "calibration_length": calibration_length,
+               "calibration_seed": calibration_seed}  # fmt: skip
     found_by = {"revision": revision, "token": token, "cache_dir": cache_dir}
     request = api.Request(
         reference=_one_model(model, model_name_or_path),
@@ -153,7 +172,11 @@ def _show_preview(preview: Preview, as_json: bool) -> None:
     table([(step.runner.name, owner, _settings(step.config.model_dump())) for step, owner in preview.steps],
           ("pass", "brought by", "configuration"))  # fmt: skip
     print()
-    if estimate := preview.estimate:
+    if (estimate := preview.estimate) and estimate.weights:
+        table([(each.role, each.scheme, each.blocks, size(each.bytes)) for each in estimate.weights],
+              ("weights", "stored as", "blocks", "bytes"))  # fmt: skip
+        print()
+    if estimate:
         print(f"reads {size(estimate.read_bytes)}, writes {size(estimate.output_bytes)}, "
               f"holds about {size(estimate.peak_bytes)} of weights in memory, takes about {preview.seconds:.0f} s "
               f"with {preview.threads} threads")  # fmt: skip

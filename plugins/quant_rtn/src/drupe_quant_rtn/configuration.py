@@ -10,7 +10,7 @@ from drupe.api import PassConfig
 from drupe_blockquant.scheme import Method
 from drupe_nbits.sites import EMBEDDING, HEAD
 
-METHODS: dict[str, Method] = {"fast": "rtn", "balanced": "search"}
+METHODS: dict[str, Method] = {"fast": "rtn", "balanced": "search", "best": "search"}
 
 Bits = Literal[2, 4, 8]
 
@@ -19,7 +19,7 @@ class QuantizeWeightsConfig(PassConfig):
     """What `quantize-weights` can be told."""
 
     bits: Bits = Field(4, description="bits of a weight")
-    quality: Literal["fast", "balanced"] = Field(
+    quality: Literal["fast", "balanced", "best"] = Field(
         "balanced", description="round to nearest, or search for least error; 8 bits are always rounded to nearest"
     )
     block_size: Literal[16, 32, 64, 128, 256] | None = Field(None, description="weights that share a scale")

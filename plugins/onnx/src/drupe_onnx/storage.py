@@ -1,0 +1,65 @@
+"""How the weights of a package are stored: matrices of one role and one scheme together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from drupe.api import StoredWeights
+from drupe_onnx import ROLE, ir
+from drupe_onnx.checking import element_name
+from drupe_onnx.expressions import Expression, Reshape
+from drupe_onnx.weights import expression_of
+
+BLOCK = "drupe.block"
+BLOCKWISE = ("MatMulNBits", "GatherBlockQuantized")
+OTHERS = "norms, biases and the rest"
+
+
+def stored_weights(graph: ir.Graph) -> list[StoredWeights]:
+    """In the order of the graph; a weight that several nodes use counts where it comes first."""
+    groups: dict[tuple[str, str], tuple[list[int], int]] = {}
+    seen: set[Expression] = set()
+    rest = 0
+    for node in graph:
+        held = [value for value in node.inputs if value is not None and value.is_initializer()]
+        nbytes = sum(each.nbytes for each in _new(held, seen))
+        role = node.metadata_props.get(ROLE)
+        matrix = next((value for value in held if value.shape is not None and len(value.shape) > 1), None)
+        if role is None or matrix is None:
+            rest += nbytes
+            continue
+        numbers, before = groups.setdefault((role, _scheme(node, matrix)), ([], 0))
+        numbers += [int(number)] if (number := node.metadata_props.get(BLOCK, "")).isdigit() else []
+        groups[role, _scheme(node, matrix)] = (numbers, before + nbytes)
+    found = [StoredWeights(*key, _ranges(set(numbers)), nbytes) for key, (numbers, nbytes) in groups.items()]
+    return [*found, StoredWeights(OTHERS, "", "", rest)]
+
+
+def _new(held: Iterable[ir.Value], seen: set[Expression]) -> Iterator[Expression]:
+    """The expressions that were not seen before; one in another shape is the same bytes."""
+    for value in held:
+        expression = expression_of(value)
+        while isinstance(expression, Reshape):
+            expression = expression.source
+        if expression is not None and expression not in seen:
+            seen.add(expression)
+            yield expression
+
+
+def _scheme(node: ir.Node, matrix: ir.Value) -> str:
+    """Bits and blocks, or the type of what is not quantized."""
+    if node.op_type in BLOCKWISE:
+        bits, size = (node.attributes[name].as_int() for name in ("bits", "block_size"))
+        return f"{bits} bits, blocks of {size}"
+    return element_name(matrix.dtype) if matrix.dtype is not None else ""
+
+
+def _ranges(numbers: Iterable[int]) -> str:
+    """ "0-2, 5" of 0, 1, 2, 5."""
+    spans: list[list[int]] = []
+    for number in sorted(numbers):
+        if spans and number == spans[-1][1] + 1:
+            spans[-1][1] = number
+        else:
+            spans.append([number, number])
+    return ", ".join(f"{first}-{last}" if last > first else str(first) for first, last in spans)
