@@ -12,7 +12,12 @@ from drupe.api import Recipe
 from drupe_ep_cpu import machine
 from drupe_ep_cpu.provider import Cpu
 
+CALIBRATION = {f"calibration_{name}" for name in ("data", "sequences", "length", "seed")}
+SCHEME = {"block_size", "symmetric", "head_bits"}
 KEYS = {
+    "measure-sensitivity": CALIBRATION,
+    "allocate-bits": {"target_size", "bits_per_weight", "max_kl", *SCHEME},
+    "quantize-gptq": CALIBRATION | SCHEME,
     "build-decoder": {"weights", "activations", "all_logits"},
     "quantize-weights": {"bits", "block_size", "symmetric", "quality", "head_bits"},
     "package-genai": {"max_length"},
