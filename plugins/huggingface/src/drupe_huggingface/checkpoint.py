@@ -12,10 +12,12 @@ from drupe_huggingface.configuration import Configuration
 
 if TYPE_CHECKING:
     from drupe_huggingface.hub import Snapshot
+    from drupe_huggingface.summary import Summary
     from drupe_onnx import Expression
     from drupe_packed import Packing
 
 POINT_AT_A_CHECKPOINT = "point at a folder with config.json, *.safetensors and tokenizer.json, or at a hub id"
+GGUF = ".gguf"
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,14 @@ class Checkpoint:
 
     @classmethod
     def open(cls, folder: Path, snapshot: Snapshot | None = None) -> Checkpoint:
-        """Read the configuration of the checkpoint in `folder`. Raises ModelError for what is not one."""
+        """Read the configuration of the checkpoint in `folder`, which may be a GGUF file in the place of one.
+
+        Raises ModelError for what is not one.
+        """
+        if folder.suffix == GGUF and is_file(folder):
+            from drupe_huggingface.gguf.checkpoint import GgufCheckpoint
+
+            return GgufCheckpoint.open_file(folder)
         path = folder / "config.json"
         if not is_file(path):
             raise no_checkpoint(folder)
@@ -85,6 +94,18 @@ class Checkpoint:
         from drupe_packed import matrices
 
         return matrices(tensors, packing)
+
+    def package_files(self) -> Mapping[str, Path | bytes]:
+        """The files to put beside a graph, by name: see `tokenizer.package_files`."""
+        from drupe_huggingface.tokenizer import package_files
+
+        return package_files(self.folder)
+
+    def summary(self) -> Summary | None:
+        """How many elements there are of each type, from headers alone; None for files that are not sound."""
+        from drupe_huggingface.summary import summary
+
+        return summary(self.folder)
 
     def fetch_weights(self) -> None:
         """Download the weights of a hub's model, where that has not been done. Raises ModelError, OutputError."""

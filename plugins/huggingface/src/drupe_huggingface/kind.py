@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from drupe.api import Context, DrupeError, Estimate, Model, ModelError, ModelKind, OutputError, file_digest
-from drupe_huggingface.checkpoint import Checkpoint
-from drupe_huggingface.summary import summary
-from drupe_huggingface.tokenizer import CARRIED_PATTERNS
+from drupe_huggingface.checkpoint import GGUF, Checkpoint
+from drupe_huggingface.tokenizer import CARRIED, CARRIED_PATTERNS
 from drupe_onnx import unreadable
 
 if TYPE_CHECKING:
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
 
 PARTS = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "*.tiktoken", *CARRIED_PATTERNS)
 CHUNK = 8 << 20
+GGUF_HEADER = 16 << 20  # bytes that hold it, whatever the vocabulary
 SAMPLES, SAMPLE = 64, 4 << 10  # of a weight file, for a fingerprint that is not thorough
 
 
@@ -33,7 +33,7 @@ class HfKind(ModelKind):
     def save(self, model: Model, folder: Path, context: Context) -> Mapping[str, str]:
         """Copy the checkpoint's files, those that links lead to as well, in chunks."""
         _complete(model)
-        sources = {path.relative_to(model.location).as_posix(): path for path in _files(model.location)}
+        sources = {_name(path, model.location): path for path in _files(model.location)}
         with context.progress.task("copying", sum(path.stat().st_size for path in sources.values())):
             return {name: _copy(source, folder / name, context) for name, source in sources.items()}
 
@@ -42,12 +42,12 @@ class HfKind(ModelKind):
         _complete(model)
         digest = hashlib.sha256()
         for path in _files(model.location):
-            sampled = path.suffix == ".safetensors" and not thorough
+            sampled = path.suffix in (".safetensors", GGUF) and not thorough
             try:
                 content = _sampled_digest(path) if sampled else file_digest(path)
             except OSError as error:
                 raise unreadable(path, error) from error
-            digest.update(f"{path.relative_to(model.location).as_posix()}\0{content}\0".encode())
+            digest.update(f"{_name(path, model.location)}\0{content}\0".encode())
         return digest.hexdigest()
 
     def describe(self, model: Model) -> Mapping[str, str]:
@@ -103,7 +103,7 @@ def _weights(checkpoint: Checkpoint) -> Mapping[str, str]:
     snapshot = checkpoint.snapshot
     if snapshot is not None and not snapshot.has_weights():
         return _weights_on_the_hub(snapshot)
-    found = summary(checkpoint.folder)
+    found = checkpoint.summary()
     if found is None:
         try:
             checkpoint.tensors()
@@ -129,9 +129,20 @@ def _weights_on_the_hub(snapshot: Snapshot) -> Mapping[str, str]:
 
 
 def _files(folder: Path) -> list[Path]:
-    """The checkpoint's files. What else people keep in its folder (optimizer states, other formats) is none of it."""
+    """The checkpoint's files. What else people keep in its folder (optimizer states, other formats) is none of it.
+
+    Of a GGUF file, the file itself and the tokenizer beside it.
+    """
+    if folder.is_file():
+        beside = (folder.parent / name for name in CARRIED)
+        return [folder, *(path for path in beside if path.is_file())]
     found = (path for pattern in PARTS for path in folder.glob(pattern))
     return sorted({path for path in found if path.is_file() and not path.name.startswith(".")})
+
+
+def _name(path: Path, location: Path) -> str:
+    """A file's name within a checkpoint's folder, or beside a checkpoint that is a file."""
+    return path.relative_to(location.parent if location.is_file() else location).as_posix()
 
 
 def _sampled_digest(path: Path) -> str:
@@ -140,7 +151,8 @@ def _sampled_digest(path: Path) -> str:
     digest = hashlib.sha256(str(size).encode())
     with path.open("rb") as file:
         start = file.read(8)
-        digest.update(start + file.read(min(int.from_bytes(start, "little"), size)))
+        header = GGUF_HEADER if path.suffix == GGUF else int.from_bytes(start, "little")
+        digest.update(start + file.read(min(header, size)))
         for number in range(SAMPLES):
             file.seek(size * number // SAMPLES)
             digest.update(file.read(SAMPLE))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from drupe.api import Model, ModelError
-from drupe_huggingface.checkpoint import POINT_AT_A_CHECKPOINT, Checkpoint, is_file, is_folder, no_checkpoint
+from drupe_huggingface.checkpoint import GGUF, POINT_AT_A_CHECKPOINT, Checkpoint, is_file, is_folder, no_checkpoint
 
 if TYPE_CHECKING:
     from drupe_huggingface.hub import Snapshot
@@ -25,6 +25,8 @@ def resolve(reference: str, options: Mapping[str, Any]) -> Model | None:
     for a hub id that cannot be had.
     """
     path = _path(reference)
+    if path.suffix == GGUF and is_file(path):
+        return Model("hf", path, payload=Checkpoint.open(path))
     if is_file(path / "model.onnx") or is_file(path) or "://" in reference:
         return None
     if is_folder(path):

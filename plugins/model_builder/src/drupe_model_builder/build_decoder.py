@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from drupe.api import Context, Model, ModelError, Pass, PassConfig, Shape
 from drupe_huggingface import Checkpoint
-from drupe_huggingface.tokenizer import package_files
 from drupe_model_builder.architectures import recipe_for
 from drupe_model_builder.recipe import DecoderRecipe
 
@@ -57,7 +56,7 @@ class BuildDecoder(Pass):
         checkpoint: Checkpoint = model.payload or Checkpoint.open(model.location)
         recipe = recipe_for(checkpoint)
         precision = choose(config.weights, config.activations, context.target)
-        files = dict(package_files(checkpoint.folder))  # before the weights, which may have to be downloaded
+        files = dict(checkpoint.package_files())  # before the weights, which may have to be downloaded
         weights = weights_of(checkpoint, recipe)
         graph = GraphBuilder(weights, precision, context.target.capabilities)
         package = OnnxPackage(

@@ -113,6 +113,11 @@ class Repacked(Producer):
         return np.repeat(of_groups, times, axis=1)[:, :blocks]
 
     def _cast(self, part: PackedMatrix, scales: NDArray[Any], files: Files) -> NDArray[Any]:
+        if not numeric.all_finite(scales):
+            raise ModelError(
+                f"the scales of '{name_of(part)}' hold NaN or Inf",
+                cure="fetch the checkpoint again, or quantize it again: a model with NaN or Inf in it computes nothing",
+            )
         cast = numeric.cast(scales, self.scale_dtype, files)
         if not numeric.all_finite(cast):
             raise ModelError(

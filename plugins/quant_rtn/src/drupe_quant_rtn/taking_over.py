@@ -11,6 +11,7 @@ from drupe_nbits.serving import FAST_BLOCKS
 from drupe_onnx import Array, Expression, Produced, initializer, ir
 from drupe_onnx.checking import element_name
 from drupe_packed import PackedMatrix, Repacked, parts_of
+from drupe_packed.ggml import GgmlValues
 from drupe_packed.repacking import schemes_of
 from drupe_quant_rtn.configuration import QuantizeWeightsConfig
 
@@ -19,7 +20,7 @@ ONNX_OPSET = 21
 
 def is_quantized_already(rows: Expression) -> bool:
     """Whether any of a matrix comes out of a packed one."""
-    return isinstance(rows, PackedMatrix) or any(is_quantized_already(each) for each in rows.inputs)
+    return isinstance(rows, PackedMatrix | GgmlValues) or any(is_quantized_already(each) for each in rows.inputs)
 
 
 def take_over(site: Site, rewriter: Rewriter, config: QuantizeWeightsConfig, capabilities: Capabilities) -> bool:

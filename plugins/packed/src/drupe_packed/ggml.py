@@ -1,0 +1,209 @@
+"""The block formats of GGUF files: Q4_0 and Q8_0 as packed matrices, Q4_1 and Q6_K as the values that they stand for.
+
+The formats: https://github.com/ggml-org/llama.cpp (ggml-common.h, gguf-py/gguf/quants.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drupe_onnx import Array, Expression, Files, SafetensorsTensor, Take, ir
+from drupe_packed.ggml_types import GgmlType
+from drupe_packed.matrix import PackedMatrix, UInt8
+
+_PLAIN = {"F32": ir.DataType.FLOAT, "F16": ir.DataType.FLOAT16, "BF16": ir.DataType.BFLOAT16}
+
+
+def tensor(path: Path, name: str, kind: GgmlType, shape: tuple[int, ...], offset: int) -> Expression:
+    """A tensor of a GGUF file; `kind` is one of those that are read, and `shape` ends with whole blocks of it."""
+    if kind.name in _PLAIN:
+        return SafetensorsTensor(path, name, _PLAIN[kind.name], shape, offset)
+    n, k = shape
+    raw = SafetensorsTensor(path, name, ir.DataType.UINT8, (n, k // kind.values * kind.nbytes), offset)
+    return _QUANTIZED[kind.name](raw)
+
+
+def unpermuted(tensor: Expression, heads: int) -> Expression:
+    """The rows of queries or keys in transformers' order, which rotates a head's first half against its second.
+
+    llama.cpp rotates neighbours. `tensor` has an even number of rows for each head.
+    """
+    indices = Array(np.arange(tensor.shape[0]).reshape(heads, -1, 2).swapaxes(1, 2).reshape(-1))
+    return PickedRows(tensor, indices) if isinstance(tensor, PackedMatrix) else Take(tensor, indices)
+
+
+class _Blocks(PackedMatrix):
+    """Rows of blocks of 32 symmetric levels behind a float16 scale: `raw` uint8 [N, blocks * bytes of a block]."""
+
+    raw: Expression
+    values = group_size = 32
+    symmetric = True
+    order = None
+    scale_dtype = ir.DataType.FLOAT16
+
+    @property
+    def block_bytes(self) -> int:
+        return 2 + self.values * self.bits // 8
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        n, width = self.raw.shape
+        return (n, width // self.block_bytes * self.values)
+
+    def scales(self, start: int, stop: int, files: Files) -> NDArray[Any]:
+        return np.ascontiguousarray(self._blocks(start, stop, files)[:, :, :2]).view(np.float16)[:, :, 0]
+
+    def stored_zero_points(self, start: int, stop: int, files: Files) -> UInt8 | None:
+        return None
+
+    def _blocks(self, start: int, stop: int, files: Files) -> UInt8:
+        return self.raw.rows(start, stop, files).reshape(stop - start, -1, self.block_bytes)
+
+
+@dataclass(frozen=True)
+class Q40Matrix(_Blocks):
+    """Q4_0: 16 bytes, the first 16 levels in their low halves, the others in the high ones; the zero point is 8."""
+
+    raw: Expression
+    bits = 4
+
+    def packed(self, start: int, stop: int, files: Files) -> UInt8:
+        halves = self._blocks(start, stop, files)[:, :, 2:]
+        out = np.empty(halves.shape, np.uint8)
+        out[:, :, :8] = (halves[:, :, 0::2] & 0x0F) | (halves[:, :, 1::2] << 4)
+        out[:, :, 8:] = (halves[:, :, 0::2] >> 4) | (halves[:, :, 1::2] & 0xF0)
+        return out.reshape(stop - start, -1)
+
+
+@dataclass(frozen=True)
+class Q80Matrix(_Blocks):
+    """Q8_0: 32 signed bytes, which with 128 added have their zero point there."""
+
+    raw: Expression
+    bits = 8
+
+    def packed(self, start: int, stop: int, files: Files) -> UInt8:
+        return (self._blocks(start, stop, files)[:, :, 2:] ^ np.uint8(0x80)).reshape(stop - start, -1)
+
+
+@dataclass(frozen=True)
+class PickedRows(PackedMatrix):
+    """Rows of a packed matrix by number, neighbours in the result not far from one another in the source."""
+
+    source: PackedMatrix
+    indices: Array
+
+    def __post_init__(self) -> None:
+        if sorted(self.indices.values) != list(range(self.source.shape[0])):
+            raise ValueError(f"indices {self.indices.shape} do not reorder the rows of {self.source.shape}")
+
+    shape = property(lambda self: self.source.shape)
+    bits = property(lambda self: self.source.bits)
+    group_size = property(lambda self: self.source.group_size)
+    symmetric = property(lambda self: self.source.symmetric)
+    order = property(lambda self: self.source.order)
+    scale_dtype = property(lambda self: self.source.scale_dtype)
+
+    def packed(self, start: int, stop: int, files: Files) -> UInt8:
+        low, high, wanted = self._range(start, stop)
+        return self.source.packed(low, high, files)[wanted]
+
+    def scales(self, start: int, stop: int, files: Files) -> NDArray[Any]:
+        low, high, wanted = self._range(start, stop)
+        found: NDArray[Any] = self.source.scales(low, high, files)[wanted]
+        return found
+
+    def stored_zero_points(self, start: int, stop: int, files: Files) -> UInt8 | None:
+        low, high, wanted = self._range(start, stop)
+        stored = self.source.stored_zero_points(low, high, files)
+        return None if stored is None else stored[wanted]
+
+    def _range(self, start: int, stop: int) -> tuple[int, int, NDArray[np.int64]]:
+        """The rows of the source to read, and which of them are wanted."""
+        wanted = self.indices.values[start:stop]
+        low, high = int(wanted.min()), int(wanted.max()) + 1
+        return low, high, wanted - low
+
+    def packed_bytes(self, rows: int) -> int:
+        return 2 * self.source.packed_bytes(min(self.shape[0], 2 * rows))
+
+
+class GgmlValues(Expression):
+    """A matrix [N, K] of float32 in a block format that MatMulNBits has no scheme for: `raw` uint8 [N, bytes]."""
+
+    raw: Expression
+    values: int
+    block_bytes: int
+
+    @property
+    def dtype(self) -> ir.DataType:
+        return ir.DataType.FLOAT
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        n, width = self.raw.shape
+        return (n, width // self.block_bytes * self.values)
+
+    def rows(self, start: int, stop: int, files: Files) -> NDArray[Any]:
+        blocks = self.raw.rows(start, stop, files).reshape(-1, self.block_bytes)
+        return self._values(blocks).reshape(stop - start, -1)
+
+    def _values(self, blocks: UInt8) -> NDArray[np.float32]:
+        """float32 [blocks, values] of uint8 [blocks, block_bytes]."""
+        raise NotImplementedError
+
+    def working_bytes(self, rows: int) -> int:
+        return self.raw.working_bytes(rows) + 4 * self.held_bytes(rows)
+
+
+@dataclass(frozen=True)
+class Q41Values(GgmlValues):
+    """Q4_1: level * scale + minimum; the minimum is no multiple of the scale, so there is no integer zero point."""
+
+    raw: Expression
+    values = 32
+    block_bytes = 20
+
+    def _values(self, blocks: UInt8) -> NDArray[np.float32]:
+        scale, least = (_float16(blocks, at) for at in (0, 2))
+        halves = blocks[:, 4:]
+        return np.concatenate([halves & 0x0F, halves >> 4], 1).astype(np.float32) * scale + least
+
+
+@dataclass(frozen=True)
+class Q6KValues(GgmlValues):
+    """Q6_K: 256 levels of 6 bits, in groups of 16 with a scale of 8 bits each, and a float16 scale for those."""
+
+    raw: Expression
+    values = 256
+    block_bytes = 210
+
+    def _values(self, blocks: UInt8) -> NDArray[np.float32]:
+        count = len(blocks)
+        halves, pairs = blocks[:, :128].reshape(count, 2, 64), blocks[:, 128:192].reshape(count, 2, 32)
+        low = np.concatenate([halves & 0x0F, halves >> 4], 2).reshape(count, 2, 4, 32)
+        high = np.stack([(pairs >> shift) & 3 for shift in (0, 2, 4, 6)], 2)
+        levels = (low | (high << 4)).astype(np.int8) - np.int8(32)
+        scales = _float16(blocks, 208) * np.ascontiguousarray(blocks[:, 192:208]).view(np.int8)
+        values: NDArray[np.float32] = levels.reshape(count, 16, 16) * scales[:, :, None]
+        return values.reshape(count, 256)
+
+
+def _float16(blocks: UInt8, offset: int) -> NDArray[np.float32]:
+    """The float16 that each block has at an offset, as float32 [blocks, 1]."""
+    held: NDArray[np.float16] = np.ascontiguousarray(blocks[:, offset : offset + 2]).view(np.float16)
+    return held.astype(np.float32)
+
+
+_QUANTIZED: dict[str, Callable[[Expression], Expression]] = {
+    "Q4_0": Q40Matrix,
+    "Q4_1": Q41Values,
+    "Q8_0": Q80Matrix,
+    "Q6_K": Q6KValues,
+}
