@@ -11,14 +11,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import drupe
 from drupe.api import CheckFailed, UsageError
+from drupe_demo import MODEL
+from drupe_eval_quality.quality import Quality
 
 pytest.importorskip("onnxruntime_genai")
 
-Package = Callable[[Path, str], Path]
+EMBEDDING = "model.embed_tokens.weight"
 
 
 def record(package: Path) -> dict[str, Any]:
@@ -41,7 +44,7 @@ def test_a_package_tells_how_it_compares_with_its_source(checkpoint: Path, text:
 
 def test_a_package_beyond_the_limit_is_not_published(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckFailed, match=r"KL divergence from the source is .* 1e-09 is the limit"):
-        drupe.optimize(checkpoint, tmp_path / "out", max_kl=1e-9)
+        drupe.optimize(checkpoint, tmp_path / "out", precision="int8", max_kl=1e-9)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -52,29 +55,47 @@ def test_bad_settings_are_told_before_any_work(
     with pytest.raises(UsageError, match=r"no file or folder 'missing\.txt'"):
         drupe.optimize(checkpoint, tmp_path / "out", evaluation_data="missing.txt")
     with pytest.raises(UsageError, match=r"'quality' refuses max_kl = -1"):
-        drupe.optimize(checkpoint, tmp_path / "out", max_kl=-1)
+        drupe.optimize(checkpoint, tmp_path / "out", precision="int8", max_kl=-1)
     with pytest.raises(UsageError, match=r"--max-kl means nothing"):
-        drupe.optimize(checkpoint, tmp_path / "out", max_kl=1, verify=False)
+        drupe.optimize(checkpoint, tmp_path / "out", precision="int8", max_kl=1, verify=False)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_head_that_is_wrongly_tied_is_caught(checkpoint: Path, package: Package, text: Path, tmp_path: Path) -> None:
-    """The package of a checkpoint whose head was dropped for its embedding, against the checkpoint as it was."""
-    shutil.copytree(checkpoint, tmp_path / "tied")
-    config = json.loads((checkpoint / "config.json").read_text())
-    (tmp_path / "tied" / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}))
-    drop_head(tmp_path / "tied" / "model.safetensors")
-    drupe.optimize(tmp_path / "tied", tmp_path / "out", precision="fp32", verify=False)
-    with pytest.raises(CheckFailed, match="KL divergence"):
-        drupe.evaluate(tmp_path / "out", checkpoint, evaluation_data=text, max_kl=1.0)
+def test_a_head_whose_rows_are_shifted_is_caught_and_two_bits_are_not(tmp_path: Path) -> None:
+    """The trained model of `drupe demo`, changed, against itself as it was."""
+    untied = changed(tmp_path / "untied", lambda tensors: {"lm_head.weight": tensors[EMBEDDING].roll(1, 0)})
+    with pytest.raises(CheckFailed, match=r"KL divergence from the source is \d"):
+        drupe.evaluate(untied, MODEL, **Quality.verifying)
+    coarse = changed(tmp_path / "coarse", lambda tensors: {name: two_bits(each) for name, each in tensors.items()})
+    assert drupe.evaluate(coarse, MODEL, **Quality.verifying)[0].value > 0.3
 
 
-def drop_head(path: Path) -> None:
-    from safetensors.numpy import load_file, save_file
+def changed(folder: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Path:
+    """The package, at float32, of the demo's model with some tensors changed or added."""
+    from safetensors.torch import load_file, save_file
 
-    tensors = load_file(path)
-    del tensors["lm_head.weight"]
-    save_file(tensors, path, {"format": "pt"})
+    shutil.copytree(MODEL, folder / "checkpoint")
+    tensors = load_file(MODEL / "model.safetensors")
+    added = change(tensors)
+    save_file({**tensors, **added}, folder / "checkpoint" / "model.safetensors", {"format": "pt"})
+    config = json.loads((MODEL / "config.json").read_text())
+    config["tie_word_embeddings"] = "lm_head.weight" not in added
+    (folder / "checkpoint" / "config.json").write_text(json.dumps(config))
+    drupe.optimize(folder / "checkpoint", folder / "package", precision="fp32", verify=False)
+    return folder / "package"
+
+
+def two_bits(tensor: Any) -> Any:
+    """A matrix as 2 bits with blocks of 32 hold it; a vector as it is."""
+    import torch
+
+    from drupe_blockquant import Scheme, dequantize_rows, quantize_rows
+
+    if tensor.ndim != 2:
+        return tensor
+    scheme = Scheme(bits=2, block_size=32, symmetric=False, method="search")
+    held = quantize_rows(tensor.float().numpy(), scheme, np.float32)
+    return torch.from_numpy(dequantize_rows(*held, scheme, k=tensor.shape[1])).to(tensor.dtype).contiguous()
 
 
 def test_the_command_says_how_it_compares(checkpoint: Path, tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from drupe_onnx import OnnxKind, OnnxPackage
 from drupe_text import Reference, Text, TextTokenizer
 
 FLOAT = 4  # bytes of a logit
-BROKEN = 1.0
-"""Nats a token that no sound package is away from its source; README.md says what was measured."""
+BROKEN = 2.0
+"""Nats a token from the source: beyond it a package is taken to be broken. README.md has what it was chosen by."""
 
 
 class QualityConfig(EvaluatorConfig):
