@@ -62,3 +62,10 @@ def kit(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         return made[key]
 
     return SimpleNamespace(checkpoint=checkpoint, build=build, logits=logits)
+
+
+@pytest.fixture
+def context(cpu: Target, tmp_path: Path) -> Context:
+    from drupe_runtime_ort.runtime import OnnxRuntime
+
+    return Context(cpu, tmp_path / "scratch", threads=2, open=lambda model: OnnxRuntime().open(model, cpu))

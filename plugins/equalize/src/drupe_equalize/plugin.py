@@ -8,4 +8,8 @@ def drupe_passes() -> list[Ref]:
     return [
         Ref("rotate-weights", "drupe_equalize.rotate_weights:RotateWeights",
             "rotates the hidden states, so that no channel stands out"),
+        Ref("scale-channels", "drupe_equalize.scale_channels:ScaleChannels",
+            "scales channels so that quantizing costs the output less, measured on text (AWQ)"),
+        Ref("smooth-activations", "drupe_equalize.smooth_activations:SmoothActivations",
+            "moves large values from activations into weights, measured on text (SmoothQuant)"),
     ]  # fmt: skip

@@ -1,0 +1,86 @@
+"""The search for scales of AWQ (Lin et al. 2023, arXiv 2306.00978): those under which quantizing costs least."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from drupe_blockquant import Scheme, dequantize_rows, quantize_rows
+from drupe_onnx import Expression, Files, ir, numeric
+
+Float32 = NDArray[np.float32]
+
+GRID = 20
+"""Exponents that are tried: 0 (no scaling), 1/20, ... 19/20."""
+SMALLEST = 1e-4
+"""What the mean magnitude of a channel counts as at least: one that is never used wants no scale without end."""
+ROWS, PIECE = 1024, 256
+"""At most so many rows of a matrix are looked at, in pieces of so many: the scales are those of columns."""
+
+
+def candidates(mean: Float32) -> Float32:
+    """Scales to try [GRID, channels], for channels of that mean magnitude: its powers, about 1. The first are all 1."""
+    exponents = np.arange(GRID, dtype=np.float32)[:, None] / GRID
+    scales = np.maximum(mean, SMALLEST).astype(np.float32) ** exponents
+    middle = np.sqrt(scales.max(1, keepdims=True) * scales.min(1, keepdims=True))
+    found: Float32 = (scales / middle).astype(np.float32)
+    return found
+
+
+def output_errors(
+    matrix: Expression, scheme: Scheme, sample: Float32, scales: Float32, threads: int = 1
+) -> NDArray[np.float64]:
+    """The squared error of what `matrix` [N, K] makes of `sample` [T, K], quantized after each row of `scales` [., K].
+
+    Summed over outputs and rows of the sample; where outputs are left out, for as many as there are.
+    """
+    rows, pieces = matrix.shape[0], list(_pieces(matrix.shape[0]))
+    # One thread for each product: BLAS's own would wait for one another longer than these small ones take.
+    with Files() as files, ThreadPoolExecutor(threads) as pool, threadpool_limits(1, "blas"):
+
+        def errors(piece: tuple[int, int]) -> list[float]:
+            held = numeric.cast(matrix.rows(*piece, files), ir.DataType.FLOAT, files)
+            return list(_errors(held, scheme, sample, scales))
+
+        total: NDArray[np.float64] = np.sum(list(pool.map(errors, pieces)), axis=0)
+    return total * (rows / sum(stop - start for start, stop in pieces))
+
+
+def _pieces(rows: int) -> Iterator[tuple[int, int]]:
+    """Ranges of rows to look at: all of them, or pieces at equal distances."""
+    count = -(-min(rows, ROWS) // PIECE)
+    for place in range(count):
+        start = place * rows // count if rows > ROWS else place * PIECE
+        yield start, min(start + PIECE, rows)
+
+
+def _errors(weights: Float32, scheme: Scheme, sample: Float32, scales: Float32) -> Iterator[float]:
+    for scale in scales:
+        made = quantize_rows(weights * scale, scheme)
+        difference = dequantize_rows(made.packed, made.scales, made.zero_points, scheme, weights.shape[1])
+        difference /= scale
+        difference -= weights
+        yield float(np.square(sample @ difference.T).sum(dtype=np.float64))
+
+
+def best_scales(
+    matrices: Sequence[tuple[Expression, Scheme]],
+    sample: Float32,
+    mean: Float32,
+    channels: NDArray[np.intp],
+    threads: int = 1,
+) -> Float32:
+    """Of the `candidates` for `mean`, those under which the matrices, quantized, make the least error in all.
+
+    matrices: each [N, K] with the scheme that it is to have. sample: [T, K], of what they multiply with.
+    channels: which of the means, and of the scales, each of the K columns has.
+    """
+    scales = candidates(mean)
+    spread = scales[:, channels]
+    errors = np.sum([output_errors(matrix, scheme, sample, spread, threads) for matrix, scheme in matrices], axis=0)
+    best: Float32 = scales[int(np.argmin(errors))]
+    return best

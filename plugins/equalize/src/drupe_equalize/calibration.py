@@ -1,0 +1,67 @@
+"""Scales from calibration: block by block, what goes into each group is measured, and the group is scaled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drupe.api import Context, ModelError
+from drupe_equalize.groups import Group, find_groups, scale_group
+from drupe_equalize.statistics import Statistics
+from drupe_layerwise import LayerByLayer, Segment
+from drupe_onnx import OnnxPackage, ir
+from drupe_text import CalibrationConfig, TextTokenizer
+
+TOKENIZER = "tokenizer.json"
+SAMPLE = 512
+"""Tokens whose values are kept of all that go into a group."""
+
+Choose = Callable[[Group, Statistics, ir.Graph], NDArray[np.float32]]
+"""Scales for a group, one for each channel of what gives it its values."""
+
+
+def calibration_sequences(package: OnnxPackage, config: CalibrationConfig, context: Context) -> list[list[int]]:
+    """The text that the configuration names, in the package's own tokens."""
+    held = package.files.get(TOKENIZER)
+    if held is None:
+        raise ModelError("the model has no tokenizer.json, so it cannot be calibrated with text")
+    if isinstance(held, bytes):
+        context.scratch.mkdir(parents=True, exist_ok=True)
+        path = context.scratch / TOKENIZER
+        path.write_bytes(held)
+        held = path
+    return config.calibration_tokens(TextTokenizer(Path(held)))
+
+
+def scale_blocks(package: OnnxPackage, sequences: Sequence[Sequence[int]], context: Context, choose: Choose) -> None:
+    """Scale every group in the decoder's blocks as `choose` says. Raises ModelError where there is none."""
+    model = package.components["model"]
+    tokens, found = sum(map(len, sequences)), 0
+    with LayerByLayer(model, sequences, context) as layers:
+        blocks = [segment for segment in layers.segments if segment.block is not None]
+        with context.progress.task("scaling channels", len(blocks), "block") as progress:
+            for segment in blocks:
+                found += _scale_block(layers, segment, tokens, choose)
+                progress.advance(1)
+                if segment is not blocks[-1]:
+                    layers.advance(segment)
+    if not found:
+        raise ModelError(
+            "no matrix product stands behind a norm or a product that could take the inverse of its scales",
+            cure="leave this pass out for this model",
+        )
+
+
+def _scale_block(layers: LayerByLayer, segment: Segment, tokens: int, choose: Choose) -> int:
+    """Scale the groups of one block; returns how many it has."""
+    groups = find_groups(segment.graph, segment.nodes)
+    measured = {group.value.name or "": Statistics(group.name, tokens, SAMPLE) for group in groups}
+    layers.collect(segment, measured, lambda name, rows: measured[name].add(rows))
+    for group in groups:
+        scales = choose(group, measured[group.value.name or ""], segment.graph)
+        if (scales != 1).any():
+            scale_group(segment.graph, group, scales)
+    return len(groups)

@@ -1,0 +1,209 @@
+"""Groups: products with the same input whose channels can be scaled, and what takes the inverse scales.
+
+What a channel of a product's input is multiplied with can be divided out of the weights that make this channel: those
+of the norm before it, or the rows of an earlier product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drupe_equalize.expressions import ScaledRows
+from drupe_equalize.graphs import (
+    MICROSOFT,
+    Norm,
+    constant,
+    constant_of,
+    norm_at,
+    put_rows,
+    scaled_columns,
+    set_norm_weight,
+    stored,
+)
+from drupe_nbits import Site, find_sites
+from drupe_onnx import Affine, Array, ir
+from drupe_onnx.package import LAST_TOKEN, ROLE
+
+Scales = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows [first, first + count) of the matrix at a product, and of the bias that is added to what it gives.
+
+    bias: the node that adds it, and the place of the input; None where there is none.
+    """
+
+    node: ir.Node
+    first: int
+    count: int
+    bias: tuple[ir.Node, int] | None
+
+
+@dataclass(frozen=True)
+class Group:
+    """Products that multiply with one value, and what makes its channels.
+
+    giver: the norm or the rows of a product that are divided by the scales. channels: for each channel of the value,
+    which one of the giver it is; with grouped heads, several are the same.
+    """
+
+    giver: Norm | Rows
+    value: ir.Value
+    products: tuple[ir.Node, ...]
+    channels: NDArray[np.intp]
+
+    @property
+    def name(self) -> str:
+        """What to call it: the nodes whose input it is."""
+        return ", ".join(node.name or node.op_type for node in self.products)
+
+    def sites(self, graph: ir.Graph) -> list[Site]:
+        """The products as they are now."""
+        return [site for site in find_sites(graph) if any(site.node is node for node in self.products)]
+
+    def most(self, values: Scales) -> Scales:
+        """The largest of the values [channels] that belong to each channel of the giver."""
+        out = np.zeros(int(self.channels.max()) + 1, np.float32)
+        np.maximum.at(out, self.channels, values)
+        return out
+
+    def mean(self, values: Scales) -> Scales:
+        """The mean of the values [channels] that belong to each channel of the giver."""
+        total = np.bincount(self.channels, values)
+        return (total / np.bincount(self.channels)).astype(np.float32)
+
+
+def find_groups(graph: ir.Graph, nodes: Sequence[ir.Node]) -> list[Group]:
+    """The groups among `nodes`, in their order; a value that anything else reads as well makes none."""
+    sites = find_sites(graph)
+    finder = _Finder(sites, {id(node) for node in nodes})
+    found = [
+        finder.group(value) for value in {id(each.activations): each.activations for each in finder.sites}.values()
+    ]
+    return [group for group in found if group is not None]
+
+
+class _Finder:
+    def __init__(self, sites: Sequence[Site], inside: set[int]) -> None:
+        self.sites = [site for site in sites if id(site.node) in inside and not site.is_look_up]
+        self._inside = inside
+        self._at = {id(site.node): site for site in self.sites}
+        self._made_by = {id(site.result): site for site in self.sites}
+
+    def group(self, value: ir.Value) -> Group | None:
+        """The group of the products that read `value`."""
+        readers = [use.node for use in value.uses()]
+        if value.is_graph_output() or any(id(node) not in self._at for node in readers):
+            return None
+        if any(self._at[id(node)].activations is not value for node in readers):
+            return None
+        found = self._giver(value, self._at[id(readers[0])].rows.shape[1])
+        return None if found is None else Group(found[0], value, tuple(readers), found[1])
+
+    def _giver(self, value: ir.Value, size: int) -> tuple[Norm | Rows, NDArray[np.intp]] | None:
+        """What makes the channels of `value`, and which of its own they are."""
+        source = _before_last_token(value)
+        node = None if source is None else source.producer()
+        if source is None or node is None or id(node) not in self._inside:
+            return None
+        if (norm := norm_at(node)) is not None and norm.output is source and source is value:
+            return norm, np.arange(size)
+        if (node.domain, node.op_type) == ("", "Mul"):
+            made = [self._rows(each) for each in node.inputs if each is not None]
+            rows = next((each for each in made if each is not None and each.count == size), None)
+            return None if rows is None else (rows, np.arange(size))
+        if (node.domain, node.op_type) == (MICROSOFT, "GroupQueryAttention") and source is node.outputs[0]:
+            return self._values_of_heads(node, size)
+        return None
+
+    def _values_of_heads(self, node: ir.Node, size: int) -> tuple[Rows, NDArray[np.intp]] | None:
+        """The rows that make the values in an attention, and of which of them each of its outputs is a mean."""
+        heads, groups = (node.attributes[name].as_int() for name in ("num_heads", "kv_num_heads"))
+        length = size // heads
+        packed = node.inputs[2] is None
+        rows = self._rows(node.inputs[0] if packed else node.inputs[2])
+        if rows is None or rows.count != (heads + 2 * groups if packed else groups) * length:
+            return None
+        head = np.repeat(np.arange(groups), heads // groups)
+        channels = (head[:, None] * length + np.arange(length)).reshape(-1)
+        return Rows(rows.node, rows.first + rows.count - groups * length, groups * length, rows.bias), channels
+
+    def _rows(self, value: ir.Value | None) -> Rows | None:
+        """The rows that make `value`, which nothing else may read on its way."""
+        if value is None or value.is_graph_output() or len(value.uses()) != 1:
+            return None
+        if (site := self._made_by.get(id(value))) is not None:
+            return Rows(site.node, 0, site.rows.shape[0], None if site.bias is None else (site.node, 2))
+        node = value.producer()
+        if node is None:
+            return None
+        if (node.domain, node.op_type) == ("", "Split"):
+            return self._part(node, value)
+        if (node.domain, node.op_type) == ("", "Add"):
+            return self._with_bias(node)
+        return None
+
+    def _with_bias(self, node: ir.Node) -> Rows | None:
+        for place, other in ((0, 1), (1, 0)):
+            bias, rows = constant_of(node.inputs[place]), self._rows(node.inputs[other])
+            if bias is not None and rows is not None and rows.bias is None and bias.shape == (rows.count,):
+                return Rows(rows.node, rows.first, rows.count, (node, place))
+        return None
+
+    def _part(self, node: ir.Node, value: ir.Value) -> Rows | None:
+        """One part of what a product makes, which is then split along its channels."""
+        sizes = [each.shape[-1] if each.shape is not None else None for each in node.outputs]
+        given = node.inputs[0]
+        rank = len(given.shape) if given is not None and given.shape is not None else 0
+        axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 0
+        whole = self._rows(given)
+        if whole is None or axis not in (-1, rank - 1) or any(not isinstance(size, int) for size in sizes):
+            return None
+        place = next(place for place, each in enumerate(node.outputs) if each is value)
+        before = sum(size for size in sizes[:place] if isinstance(size, int))
+        count = sizes[place]
+        assert isinstance(count, int)
+        return Rows(whole.node, whole.first + before, count, whole.bias)
+
+
+def _before_last_token(value: ir.Value) -> ir.Value | None:
+    """The value before all but its last token were dropped; None where something else reads it as well."""
+    node = value.producer()
+    if node is None or node.metadata_props.get(ROLE) != LAST_TOKEN:
+        return value
+    source = node.inputs[0]
+    return source if source is not None and len(source.uses()) == 1 else None
+
+
+def scale_group(graph: ir.Graph, group: Group, scales: Scales) -> None:
+    """Multiply the channels that a group's products read by `scales` [channels of the giver], inside their weights.
+
+    What makes the channels is divided by them, so that the products give what they did.
+    """
+    spread = Array(scales[group.channels])
+    put_rows(graph, [(site, scaled_columns(site.rows, spread)) for site in group.sites(graph)])
+    inverse = (1 / scales).astype(np.float32)
+    if isinstance(group.giver, Norm):
+        norm = norm_at(group.giver.node)
+        assert norm is not None
+        set_norm_weight(graph, norm, scaled_columns(norm.weight, Array(inverse)), "scaled")
+    else:
+        _divide_rows(graph, group.giver, inverse)
+
+
+def _divide_rows(graph: ir.Graph, rows: Rows, inverse: Scales) -> None:
+    site = next(site for site in find_sites(graph) if site.node is rows.node)
+    factors = np.ones(site.rows.shape[0], np.float32)
+    factors[rows.first : rows.first + rows.count] = inverse
+    put_rows(graph, [(site, ScaledRows(site.rows, Array(factors)))])
+    if rows.bias is not None:
+        node, place = rows.bias
+        value, bias = node.inputs[place], constant_of(node.inputs[place])
+        assert value is not None and value.dtype is not None and bias is not None
+        scaled = Affine(stored(bias, ir.DataType.FLOAT), scale=Array(factors))
+        node.replace_input_with(place, constant(graph, f"{value.name}_scaled", stored(scaled, value.dtype)))

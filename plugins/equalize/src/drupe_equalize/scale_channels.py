@@ -1,0 +1,69 @@
+"""The pass `scale-channels`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from drupe.api import Capabilities, Context, Model, Pass, Shape
+from drupe_blockquant import Scheme
+from drupe_equalize.awq import best_scales
+from drupe_equalize.calibration import calibration_sequences, scale_blocks
+from drupe_equalize.groups import Group
+from drupe_equalize.statistics import Statistics
+from drupe_nbits import Site, block_sizes, refusal
+from drupe_onnx import OnnxPackage, ir
+from drupe_text import CalibrationConfig
+
+
+class ScaleChannelsConfig(CalibrationConfig):
+    """What `scale-channels` can be told: the text, and how the weights are going to be quantized."""
+
+    bits: Literal[2, 4, 8] = Field(4, description="bits of a weight, where no earlier pass has set its scheme")
+    block_size: Literal[16, 32, 64, 128, 256] | None = Field(None, description="weights that share a scale")
+    symmetric: bool = Field(False, description="without zero points")
+
+    def scheme_for(self, site: Site, capabilities: Capabilities) -> Scheme | None:
+        """The scheme that a matrix is going to have on the target; None where it stays in floating point."""
+        if site.scheme is not None:
+            return site.scheme
+        sizes = [self.block_size] if self.block_size else block_sizes(site, self.bits, self.symmetric, capabilities)
+        schemes = (Scheme(self.bits, size, self.symmetric, "search") for size in sizes)
+        return next((scheme for scheme in schemes if refusal(site, scheme, capabilities) is None), None)
+
+
+class ScaleChannels(Pass):
+    """Activation-aware scaling (AWQ, Lin et al. 2023, arXiv 2306.00978).
+
+    Channels that carry large values get larger weights, which keep more of their precision in a block. The scales are
+    powers of each channel's mean magnitude; a grid search takes the power under which the quantized products give the
+    least error on the calibration text. They are divided out of the norm or the product before: the model computes
+    what it did.
+    """
+
+    name = "scale-channels"
+    summary = "scales channels so that quantizing costs the output less, measured on text (AWQ)"
+    revision = 1
+    Config = ScaleChannelsConfig
+    requires = Shape("onnx", {"weights": "float"})
+    ensures = Shape("onnx", {"weights": "float"})
+    costly = True
+    libraries = ("drupe-blockquant", "drupe-layerwise", "drupe-text", "onnxruntime")
+
+    def run(self, model: Model, config: ScaleChannelsConfig, context: Context) -> Model:
+        package: OnnxPackage = model.payload
+
+        def choose(group: Group, measured: Statistics, graph: ir.Graph) -> NDArray[np.float32]:
+            schemes = [(site.rows, config.scheme_for(site, context.target.capabilities)) for site in group.sites(graph)]
+            quantized = [(rows, scheme) for rows, scheme in schemes if scheme is not None]
+            mean = group.mean(measured.mean)
+            if not quantized:
+                return np.ones_like(mean)
+            return best_scales(quantized, measured.sample, mean, group.channels, context.threads)
+
+        sequences = calibration_sequences(package, config, context)
+        scale_blocks(package, sequences, context, choose)
+        return model

@@ -1,0 +1,250 @@
+"""Scaling of channels: groups are found, models compute what they did, and what is quantized loses less."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from drupe.api import Context, Model, ModelError, Target
+from drupe_blockquant import Scheme
+from drupe_equalize.awq import best_scales, candidates, output_errors
+from drupe_equalize.groups import Rows, find_groups, scale_group
+from drupe_equalize.scale_channels import ScaleChannels, ScaleChannelsConfig
+from drupe_equalize.smooth_activations import SmoothActivations, SmoothActivationsConfig, smooth_scales
+from drupe_equalize.statistics import Statistics
+from drupe_nbits import assign, find_sites
+from drupe_onnx import Array
+
+RNG = np.random.default_rng(2)
+SCHEME = Scheme(4, 32, False, "search")
+LITTLE = {"calibration_sequences": 4, "calibration_length": 64}
+
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("llama", {"tie_word_embeddings": False}),
+    "llama-all-heads-biases": (
+        "llama",
+        {"tie_word_embeddings": False, "num_key_value_heads": 4, "attention_bias": True, "mlp_bias": True},
+    ),
+    "qwen2-tied-biases": ("qwen2", {"tie_word_embeddings": True}),
+    "qwen3-split": ("qwen3", {"tie_word_embeddings": True, "head_dim": 32}),
+}
+
+
+@pytest.mark.parametrize("all_logits", [True, False])
+@pytest.mark.parametrize("name", MODELS)
+def test_any_scales_leave_the_model_what_it_was(
+    name: str, all_logits: bool, kit: SimpleNamespace, cpu: Target, tmp_path: Path
+) -> None:
+    kind, settings = MODELS[name]
+    folder = kit.checkpoint(kind, **settings)
+    before = kit.logits(kit.build(folder, cpu, all_logits=all_logits), cpu, tmp_path / "before")
+    model = kit.build(folder, cpu, all_logits=all_logits)
+    graph = model.payload.components["model"].graph
+    groups = find_groups(graph, [node for node in graph if "drupe.block" in node.metadata_props])
+    kinds = [[type(each.giver).__name__ for each in groups[block * 4 : block * 4 + 4]] for block in range(2)]
+    assert kinds == 2 * [["Norm", "Rows", "Norm", "Rows"]]
+    for group in groups:
+        scale_group(graph, group, RNG.uniform(0.2, 5, int(group.channels.max()) + 1).astype(np.float32))
+    assert not [site for site in find_sites(graph) if site.role.startswith(("attention", "mlp")) and is_old(site.rows)]
+    after = kit.logits(model, cpu, tmp_path / "after")
+    np.testing.assert_allclose(after, before, atol=1e-4 * np.abs(before).max(), rtol=0)
+
+
+def is_old(rows: Any) -> bool:
+    """Whether a matrix is what the checkpoint holds."""
+    return type(rows).__name__ in ("SafetensorsTensor", "Concat")
+
+
+def test_query_heads_that_share_values_share_scales(kit: SimpleNamespace, cpu: Target) -> None:
+    graph = kit.build(kit.checkpoint("qwen2", tie_word_embeddings=True), cpu).payload.components["model"].graph
+    group = next(each for each in find_groups(graph, list(graph)) if "o_proj" in each.name)
+    assert isinstance(group.giver, Rows)
+    assert (group.giver.first, group.giver.count) == (64 + 32, 32)  # behind 4 query heads and 2 key heads of 16
+    assert group.channels.tolist() == [*range(16), *range(16), *range(16, 32), *range(16, 32)]
+    values = np.arange(64, dtype=np.float32)
+    np.testing.assert_array_equal(group.most(values)[:16], values[16:32])
+    np.testing.assert_array_equal(group.mean(values)[:16], values[8:24])
+
+
+def test_a_value_that_something_else_reads_makes_no_group(kit: SimpleNamespace, cpu: Target) -> None:
+    graph = kit.build(kit.checkpoint("llama", tie_word_embeddings=False), cpu).payload.components["model"].graph
+    count = len(find_groups(graph, list(graph)))
+    down = next(site for site in find_sites(graph) if site.role == "mlp.down")
+    graph.outputs.append(down.activations)
+    assert len(find_groups(graph, list(graph))) == count - 1
+
+
+def with_outliers(channels: int = 128) -> tuple[np.ndarray, np.ndarray]:
+    """A matrix [48, K], and values [300, K] of which some channels are many times as large as others."""
+    values = RNG.normal(0, 1, (300, channels)).astype(np.float32)
+    values[:, ::29] *= 40
+    return RNG.normal(0, 1, (48, channels)).astype(np.float32), values
+
+
+def test_the_search_finds_scales_that_lose_less_where_channels_stand_out() -> None:
+    matrix, values = with_outliers()
+    mean = np.abs(values).mean(0)
+    scales = best_scales([(Array(matrix), SCHEME)], values[:200], mean, np.arange(128))
+    unscaled, scaled = output_errors(Array(matrix), SCHEME, values[200:], np.stack([np.ones(128, np.float32), scales]))
+    assert scaled < 0.5 * unscaled
+
+
+def test_the_search_never_takes_scales_that_lose_more_than_none() -> None:
+    for seed in range(3):
+        random = np.random.default_rng(seed)
+        matrix = random.standard_t(2, (16, 64)).astype(np.float32)
+        values = random.standard_t(2, (100, 64)).astype(np.float32)
+        scales = best_scales([(Array(matrix), SCHEME)], values, np.abs(values).mean(0), np.arange(64))
+        none, found = output_errors(Array(matrix), SCHEME, values, np.stack([np.ones(64, np.float32), scales]))
+        assert found <= none
+
+
+def test_the_first_candidate_is_no_scaling_and_unused_channels_get_no_infinite_scale() -> None:
+    found = candidates(np.array([0, 1e-30, 1, 100], np.float32))
+    assert found.shape == (20, 4)
+    assert (found[0] == 1).all()
+    assert np.isfinite(found).all() and (found > 0).all()
+
+
+def test_errors_are_the_same_for_any_number_of_threads() -> None:
+    matrix, values = with_outliers()
+    scales = candidates(np.abs(values).mean(0))[:3]
+    alone, together = (output_errors(Array(matrix), SCHEME, values, scales, threads) for threads in (1, 3))
+    np.testing.assert_array_equal(alone, together)
+
+
+def test_statistics_of_batches_are_those_of_the_whole() -> None:
+    values = RNG.normal(0, 1, (100, 8)).astype(np.float32)
+    measured = Statistics("x", 100, 10)
+    for start, stop in ((0, 3), (3, 60), (60, 100)):
+        measured.add(values[start:stop])
+    np.testing.assert_allclose(measured.mean, np.abs(values).mean(0), rtol=1e-6)
+    np.testing.assert_array_equal(measured.largest, np.abs(values).max(0))
+    whole = Statistics("x", 100, 10)
+    whole.add(values)
+    assert measured.sample.shape == (10, 8)
+    np.testing.assert_array_equal(measured.sample, whole.sample)
+    assert all((values == row).all(1).any() for row in measured.sample)
+
+
+def test_nan_in_what_is_measured_names_where_it_goes() -> None:
+    with pytest.raises(ModelError, match=r"layers\.3\.up"):
+        Statistics("layers.3.up", 4, 4).add(np.array([[1, np.nan]], np.float32))
+
+
+@pytest.fixture(scope="module")
+def demo(kit: SimpleNamespace, cpu: Target) -> Any:
+    from drupe_demo import MODEL
+
+    return lambda: kit.build(MODEL, cpu)
+
+
+def errors_in_use(model: Model, sequences: list[list[int]], context: Context) -> np.ndarray:
+    """The output error of each group of a model's blocks, quantized, on `sequences`."""
+    from drupe_layerwise import LayerByLayer
+
+    component, found = model.payload.components["model"], []
+    with LayerByLayer(component, sequences, context) as layers:
+        for segment in layers.segments[1:-1]:
+            groups = find_groups(segment.graph, segment.nodes)
+            measured = {group.value.name: Statistics(group.name, sum(map(len, sequences)), 256) for group in groups}
+            layers.collect(segment, measured, lambda name, rows, into=measured: into[name].add(rows))
+            for group in groups:
+                sample = measured[group.value.name].sample
+                ones = np.ones((1, sample.shape[1]), np.float32)
+                sites = group.sites(segment.graph)
+                found.append(sum(output_errors(site.rows, SCHEME, sample, ones)[0] for site in sites))
+    return np.array(found)
+
+
+@pytest.fixture(scope="module")
+def heldout() -> list[list[int]]:
+    """Text that scales are not searched with."""
+    from drupe_demo import HELDOUT, MODEL
+    from drupe_text import Text, TextTokenizer
+
+    return TextTokenizer(MODEL).sequences(Text(str(HELDOUT)), 4, 64)
+
+
+@pytest.mark.slow
+def test_scaling_lowers_the_output_error_of_the_demo_model(
+    demo: Any, heldout: list[list[int]], context: Context
+) -> None:
+    """By little, and more where channels are made uneven first."""
+    scaled, uneven, mended = demo(), demo(), demo()
+    for model in (uneven, mended):
+        random, graph = np.random.default_rng(5), model.payload.components["model"].graph
+        for group in find_groups(graph, [node for node in graph if "drupe.block" in node.metadata_props]):
+            scale_group(graph, group, random.lognormal(0, 1, int(group.channels.max()) + 1).astype(np.float32))
+    config = ScaleChannelsConfig(block_size=32, calibration_sequences=8, calibration_length=128)
+    for model in (scaled, mended):
+        ScaleChannels().run(model, config, context)
+    errors = [errors_in_use(model, heldout, context) for model in (demo(), scaled, uneven, mended)]
+    assert np.log(errors[1] / errors[0]).mean() < -0.01
+    assert (errors[1] / errors[0]).max() < 1.1
+    assert np.log(errors[3] / errors[2]).mean() < np.log(0.7)
+
+
+def test_of_large_matrices_some_rows_speak_for_all() -> None:
+    matrix, values = RNG.normal(0, 1, (5000, 32)).astype(np.float32), RNG.normal(0, 1, (20, 32)).astype(np.float32)
+    ones = np.ones((1, 32), np.float32)
+    whole = sum(
+        output_errors(Array(matrix[start : start + 1000]), SCHEME, values, ones) for start in range(0, 5000, 1000)
+    )
+    np.testing.assert_allclose(output_errors(Array(matrix), SCHEME, values, ones), whole, rtol=0.1)
+
+
+@pytest.mark.parametrize("name", ["scale", "smooth"])
+def test_a_calibrated_model_computes_what_it_did(
+    name: str, kit: SimpleNamespace, cpu: Target, context: Context, tmp_path: Path
+) -> None:
+    folder = kit.checkpoint("qwen2", tie_word_embeddings=True)
+    before = kit.logits(kit.build(folder, cpu), cpu, tmp_path / "before")
+    model = kit.build(folder, cpu)
+    if name == "scale":
+        ScaleChannels().run(model, ScaleChannelsConfig(**LITTLE), context)
+    else:
+        SmoothActivations().run(model, SmoothActivationsConfig(**LITTLE), context)
+    np.testing.assert_allclose(kit.logits(model, cpu, tmp_path / "after"), before, atol=1e-4 * np.abs(before).max())
+
+
+def test_the_search_takes_the_scheme_that_was_set(kit: SimpleNamespace, cpu: Target) -> None:
+    graph = kit.build(kit.checkpoint("llama", tie_word_embeddings=False), cpu).payload.components["model"].graph
+    node = find_sites(graph)[1].node
+    config = ScaleChannelsConfig(bits=4, block_size=64)
+    assert config.scheme_for(find_sites(graph)[1], cpu.capabilities) == Scheme(4, 64, False, "search")
+    assign(node, Scheme(8, 32, True))
+    found = config.scheme_for(find_sites(graph)[1], cpu.capabilities)
+    assert found is not None and (found.bits, found.block_size, found.symmetric) == (8, 32, True)
+
+
+def test_smoothing_makes_activations_and_weights_equally_large() -> None:
+    activations, weights = np.array([0.1, 2, 50, 0, 1], np.float32), np.array([1, 3, 0.2, 1, 0], np.float32)
+    scales = smooth_scales(activations, weights, 0.5)
+    np.testing.assert_allclose((activations / scales)[:3], (weights * scales)[:3], rtol=1e-6)
+    assert scales[3:].tolist() == [1, 1]
+    np.testing.assert_allclose(activations[:3] / smooth_scales(activations, weights, 1.0)[:3], 1, rtol=1e-6)
+
+
+def test_smoothing_lowers_the_error_of_eight_bit_activations_where_channels_stand_out() -> None:
+    matrix, values = with_outliers()
+    scales = smooth_scales(np.abs(values).max(0), np.abs(matrix).max(0), 0.5)
+
+    def error(matrix: np.ndarray, values: np.ndarray) -> float:
+        step = np.abs(values).max(1, keepdims=True) / 127
+        rounded = np.round(values / step) * step
+        return float(np.square((rounded - values) @ matrix.T).sum())
+
+    assert error(matrix * scales, values / scales) < 0.7 * error(matrix, values)
+
+
+@pytest.mark.parametrize("kind", [ScaleChannels, SmoothActivations])
+def test_a_model_without_a_tokenizer_is_refused(kind: Any, kit: SimpleNamespace, cpu: Target, context: Context) -> None:
+    model = kit.build(kit.checkpoint("llama", tie_word_embeddings=False), cpu)
+    del model.payload.files["tokenizer.json"]
+    with pytest.raises(ModelError, match="tokenizer"):
+        kind().run(model, kind.Config(**LITTLE), context)
