@@ -6,7 +6,7 @@ import contextlib
 import functools
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -58,24 +58,21 @@ class KernelSupport:
     refused: tuple[int, ...] = ()
     attributes: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
-    def refusal(self, use: OperatorUse, inputs: Sequence[str], outputs: Sequence[str]) -> str | None:
-        """Why this kernel does not serve `use`; None when it does. `inputs` and `outputs` name type parameters."""
+    def problems(self, use: OperatorUse, inputs: Sequence[str], outputs: Sequence[str]) -> Iterator[str]:
+        """All that keeps this kernel from serving `use`. `inputs` and `outputs` name type parameters."""
         if not self.since <= use.version <= (self.until or use.version):
-            return f"opset version {use.version} is not served"
+            yield f"opset version {use.version} is not served"
         for label, types, parameters in (("input", use.inputs, inputs), ("output", use.outputs, outputs)):
             for position, (element, parameter) in enumerate(zip(types, _spread(parameters, len(types)), strict=True)):
                 allowed = self.types.get(parameter)
                 if element and allowed is not None and element not in allowed:
-                    return f"{label} {position} is {element}; served: {', '.join(sorted(allowed))}"
+                    yield f"{label} {position} is {element}; served: {', '.join(sorted(allowed))}"
         present = {position for position, element in enumerate(use.inputs) if element != ""}
-        if missing := [position for position in self.required if position not in present]:
-            return f"input {missing[0]} must be given"
-        if extra := [position for position in self.refused if position in present]:
-            return f"input {extra[0]} is not served"
+        yield from (f"input {position} must be given" for position in self.required if position not in present)
+        yield from (f"input {position} is not served" for position in self.refused if position in present)
         for name, allowed_values in self.attributes.items():
             if name in use.attributes and use.attributes[name] not in allowed_values:
-                return f"attribute {name} = {use.attributes[name]!r}; served: {', '.join(map(repr, allowed_values))}"
-        return None
+                yield f"attribute {name} = {use.attributes[name]!r}; served: {', '.join(map(repr, allowed_values))}"
 
 
 def _spread(parameters: Sequence[str], count: int) -> list[str]:
@@ -93,8 +90,10 @@ class Operator:
     kernels: tuple[KernelSupport, ...]
 
     def refusal(self, use: OperatorUse) -> str | None:
-        reasons = [kernel.refusal(use, self.inputs, self.outputs) for kernel in self.kernels]
-        return None if None in reasons else reasons[-1] if reasons else "no kernel"
+        """Why no kernel serves `use`, by the one that comes closest, of several the newest; None when one does."""
+        found = [list(kernel.problems(use, self.inputs, self.outputs)) for kernel in reversed(self.kernels)]
+        closest = min(found, key=len, default=["no kernel"])
+        return closest[0] if closest else None
 
 
 @dataclass(frozen=True)
