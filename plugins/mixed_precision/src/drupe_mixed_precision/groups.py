@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from drupe_nbits import EMBEDDING, HEAD, Site, find_sites
 from drupe_onnx import ir
+from drupe_packed import parts_of
 
 BLOCK = "drupe.block"
 """The key of a node's metadata that says which decoder block it belongs to."""
@@ -50,10 +51,11 @@ class Group:
 
 
 def groups_of(graph: ir.Graph) -> list[Group]:
-    """Every group of a graph, in its order."""
+    """Every group of a graph, in its order. What the checkpoint holds quantized already is in none: it stays so."""
     together: dict[object, list[Site]] = {}
     for site in find_sites(graph):
-        together.setdefault(site.rows, []).append(site)
+        if not parts_of(site.rows):
+            together.setdefault(site.rows, []).append(site)
     numbers = [_block(site) for sites in together.values() for site in sites]
     blocks = 1 + max((number for number in numbers if number is not None), default=-1)
     return [Group(tuple(sites), _first_block(sites), blocks) for sites in together.values()]
