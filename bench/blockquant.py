@@ -3,8 +3,9 @@
     python3 dev.py bench blockquant [--shape 4864 896] [--threads 2] [--repeats 7] [--ready]
 
 bfloat16 rows in, packed bytes out, in memory. The error is the mean squared one, relative to round to nearest,
-symmetric, block 32. ONNX Runtime's own quantizer (float32 in, one thread) is the scale for the speeds. --ready also
-times how long a new process takes until a kernel can run, with and without compiled kernels on disk.
+symmetric, block 32; GPTQ's is weighted by the Hessian of correlated inputs instead, against that of the same scheme's
+search weighted by its diagonal. ONNX Runtime's own quantizer (float32 in, one thread) is the scale for the speeds.
+--ready also times how long a new process takes until a kernel can run, with and without compiled kernels on disk.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-from drupe_blockquant import Quantized, Scheme, backend, dequantize_rows, quantize_rows
+from drupe_blockquant import Quantized, Scheme, backend, dequantize_rows, gptq_factor, gptq_rows, quantize_rows
 
 SCHEMES = [
     Scheme(bits, block_size, symmetric, method)
     for bits, block_sizes in ((4, (32, 64, 128)), (8, (32, 128)), (2, (32,)))
     for block_size in block_sizes
     for symmetric in (True, False)
-    for method in ("rtn", "search")
+    for method in ("rtn", "search", "hqq")
 ]
 
 
@@ -57,10 +58,38 @@ def main() -> int:
         reference = reference or error
         bits = 8 * scheme.bytes_for(n, k, scale_bytes=4) / (n * k)
         print(f"{name(scheme):32}{alone / 1e6:10.0f}{together / 1e6:12.0f}{bits:8.2f}{error / reference:9.4f}")
+    report_gptq(rows, exact, options.repeats)
     print(f"{'onnxruntime: 4 bit sym 32':32}{n * k / fastest(by_onnxruntime(exact), options.repeats) / 1e6:10.0f}")
     if options.ready:
         report_readiness()
     return 0
+
+
+def report_gptq(rows: npt.NDArray[Any], exact: npt.NDArray[np.float32], repeats: int) -> None:
+    """Speed and weighted error of GPTQ, and the seconds that the factor of the Hessian takes, once for each input.
+
+    numpy's products use threads of their own, so there is one figure for as many threads as numpy takes.
+    """
+    n, k = rows.shape
+    generator = np.random.default_rng(0)
+    inputs = generator.standard_normal((2 * k, k)) @ (generator.standard_normal((k, k)) * np.linspace(1, 0.05, k))
+    hessian = inputs.T @ inputs
+    begin = time.perf_counter()
+    factor = gptq_factor(hessian)
+    seconds = time.perf_counter() - begin
+    print(f"{f'factor of a Hessian [{k}, {k}]':32}{seconds:20.2f} s")
+    for scheme in (Scheme(4, 32, True, "search"), Scheme(4, 128, False, "search")):
+        ours = gptq_rows(rows, factor, scheme)
+        searched = quantize_rows(rows, scheme, importance=np.diagonal(hessian).astype(np.float32))
+        error, other = (weighted_error(dequantize_rows(*q, scheme, k) - exact, hessian) for q in (ours, searched))
+        rate = n * k / fastest(functools.partial(gptq_rows, rows, factor, scheme), repeats)
+        bits = 8 * scheme.bytes_for(n, k, scale_bytes=4) / (n * k)
+        label = name(scheme).replace("search", "gptq")
+        print(f"{label:32}{'':10}{rate / 1e6:12.0f}{bits:8.2f}{error / other:9.4f}")
+
+
+def weighted_error(error: npt.NDArray[np.float32], hessian: npt.NDArray[np.float64]) -> float:
+    return float(np.sum((error @ hessian.astype(np.float32)) * error, dtype=np.float64))
 
 
 def name(scheme: Scheme) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from drupe_blockquant.hqq import Sums
 from drupe_blockquant.machine_code import KERNELS, Kernel, entry_point
 from drupe_blockquant.reference import shrink_factors
 from drupe_blockquant.scheme import Scheme
@@ -68,6 +69,22 @@ def gptq_columns(
     kernel = entry_point(KERNELS["gptq_columns"])
     kernel(*[array.ctypes.data for array in arrays], *columns.shape, len(of_blocks[0]), q_max)
     return levels, errors
+
+
+def hqq_fit(
+    units: npt.NDArray[np.float32],
+    scales: npt.NDArray[np.float32],
+    zeros: npt.NDArray[np.float32],
+    threshold: float,
+    q_max: int,
+) -> Sums:
+    """The kernel behind `hqq.fit_blocks`."""
+    tiles, size, lanes = units.shape
+    sums = np.empty((len(Sums._fields), tiles, lanes), np.float32)
+    room = np.empty((4 + len(Sums._fields)) * lanes, np.float32)
+    arrays = [units, scales, zeros, room, np.array([threshold], np.float32), sums]
+    entry_point(KERNELS["hqq_fit"])(*[array.ctypes.data for array in arrays], tiles, size, q_max)
+    return Sums(*sums)
 
 
 def _scratch(at_once: int, blocks: int, block_size: int) -> list[npt.NDArray[Any]]:

@@ -22,20 +22,21 @@ _strict = njit(**_inner)
 
 
 @_strict
-def _correct(column, errors, shares):
-    """column -= errors^T shares, in the order of the errors; four at a time save loads and stores of the column."""
-    count = shares.size
+def _correct(column, errors, shares, count, start, end):
+    """column -= errors^T shares over the first `count` errors, in their order; four at a time save loads and stores."""
     whole = count // 4 * 4
+    # Each error is taken out of `errors` by row and range: a view of both would have strides that LLVM does not know.
     for i in range(0, whole, 4):
         a, b, c, d = shares[i], shares[i + 1], shares[i + 2], shares[i + 3]
-        first, second, third, fourth = errors[i], errors[i + 1], errors[i + 2], errors[i + 3]
+        first, second = errors[i, start:end], errors[i + 1, start:end]
+        third, fourth = errors[i + 2, start:end], errors[i + 3, start:end]
         for r in range(column.size):
             value = column[r] - first[r] * a
             value = value - second[r] * b
             value = value - third[r] * c
             column[r] = value - fourth[r] * d
     for i in range(whole, count):
-        error = errors[i]
+        error = errors[i, start:end]
         share = shares[i]
         for r in range(column.size):
             column[r] = column[r] - error[r] * share
@@ -62,7 +63,7 @@ def _round_columns(columns, shares, roots, scales, reciprocals, zeros, groups, l
         here = slice(start, end)
         for j in range(width):
             g = groups[j]
-            _correct(columns[j, here], errors[:j, here], shares[j, :j])
+            _correct(columns[j, here], errors, shares[j], j, start, end)
             _round_column(
                 columns[j, here], scales[g, here], reciprocals[g, here], zeros[g, here], roots[j], q_max,
                 levels[j, here], errors[j, here],

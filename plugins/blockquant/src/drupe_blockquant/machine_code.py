@@ -48,6 +48,7 @@ _TABLE = (
     Kernel("kernels", "quantize_weighted_16", 15, 12),
     Kernel("kernels", "quantize_weighted_32", 15, 12),
     Kernel("kernels_gptq", "gptq_columns", 9, 4),
+    Kernel("kernels_hqq", "hqq_fit", 6, 3),
 )
 KERNELS = {kernel.name: kernel for kernel in _TABLE}
 
@@ -174,7 +175,8 @@ def _fingerprint() -> str:
     """Of all that decides the code: this package's sources, the compilers, the processor."""
     digest = hashlib.sha256()
     folder = Path(__file__).parent
-    for source in (*sorted(folder.glob("kernels*.py")), folder / "buffers.py", folder / "machine_code.py"):
+    others = [folder / name for name in ("buffers.py", "hqq.py", "machine_code.py")]
+    for source in (*sorted(folder.glob("kernels*.py")), *others):
         digest.update(source.read_bytes())
     processor = (llvm.get_process_triple(), llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten())
     digest.update(repr((version("numba"), version("llvmlite"), processor)).encode())

@@ -3,15 +3,19 @@
 import functools
 import importlib.util
 import os
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-from drupe_blockquant import reference
+from drupe_blockquant import hqq, reference
 from drupe_blockquant.layout import as_float32
-from drupe_blockquant.scheme import NonFiniteError, Scheme
+from drupe_blockquant.scheme import Method, NonFiniteError, Scheme
+
+if TYPE_CHECKING:
+    from drupe_blockquant.machine_code import Kernel
 
 UInt8 = npt.NDArray[np.uint8]
 Array = npt.NDArray[Any]
@@ -26,6 +30,7 @@ _KINDS: dict[np.dtype[Any], int] = {
     np.dtype(np.uint16): 2,
 }
 _KIND_NAMES = ("float32", "float16", "bfloat16")
+_VALUES_AT_ONCE = 1 << 18  # of numpy's working arrays: 1 MB each
 
 
 class Quantized(NamedTuple):
@@ -78,36 +83,36 @@ def quantize_rows(
     _check_out(out, n, k, scheme, scales_type)
     if n == 0:
         return out
-    if backend() == "numba":
-        _run_kernel(rows, kind, scheme, _KINDS[scales_type], weights, out)
+    if scheme.method == "hqq" or backend() == "numpy":
+        _run_numpy(rows, scheme, _KIND_NAMES[_KINDS[scales_type]], weights, out)
     else:
-        packed, scales, zero_points = reference.quantize(
-            as_float32(rows), scheme, _KIND_NAMES[_KINDS[scales_type]], weights
-        )
-        out.packed.reshape(packed.shape)[...] = packed
-        _store_scales(out.scales, scales)
-        if out.zero_points is not None and zero_points is not None:
-            out.zero_points[...] = zero_points
+        _run_kernel(rows, kind, scheme, _KINDS[scales_type], weights, out)
     return out
 
 
-def is_ready(rows_dtype: npt.DTypeLike = _BFLOAT16, *, weighted: bool = False) -> bool:
+def is_ready(rows_dtype: npt.DTypeLike = _BFLOAT16, *, weighted: bool = False, method: Method = "rtn") -> bool:
     """Whether rows of this dtype can be quantized at once; if not, the first call compiles for some ten seconds."""
     kind = _kind_of(np.dtype(rows_dtype))
     if backend() != "numba":
         return True
-    from drupe_blockquant import buffers, machine_code
+    from drupe_blockquant import machine_code
 
-    return machine_code.is_ready(buffers.quantizer(_row_bytes(kind), weighted))
+    return machine_code.is_ready(_kernel(kind, weighted, method))
 
 
-def warm_up(rows_dtype: npt.DTypeLike = _BFLOAT16, *, weighted: bool = False) -> None:
+def warm_up(rows_dtype: npt.DTypeLike = _BFLOAT16, *, weighted: bool = False, method: Method = "rtn") -> None:
     """Load or compile what rows of this dtype need; a thread may do it beside other work."""
     kind = _kind_of(np.dtype(rows_dtype))
     if backend() == "numba":
-        from drupe_blockquant import buffers, machine_code
+        from drupe_blockquant import machine_code
 
-        machine_code.entry_point(buffers.quantizer(_row_bytes(kind), weighted))
+        machine_code.entry_point(_kernel(kind, weighted, method))
+
+
+def _kernel(kind: int, weighted: bool, method: Method) -> "Kernel":
+    from drupe_blockquant import buffers, machine_code
+
+    return machine_code.KERNELS["hqq_fit"] if method == "hqq" else buffers.quantizer(_row_bytes(kind), weighted)
 
 
 def _row_bytes(kind: int) -> int:
@@ -136,6 +141,35 @@ def _run_kernel(
         raise NonFiniteError(bad, int(np.flatnonzero(~np.isfinite(as_float32(rows[bad])))[0]))
     if scales is not out.scales:
         _store_scales(out.scales, scales)
+
+
+def _run_numpy(rows: Array, scheme: Scheme, scales_dtype: str, weights: Array | None, out: Quantized) -> None:
+    """In slices of rows, so that no working array is large."""
+    work = _in_numpy(scheme, scales_dtype, weights)
+    packed = out.packed.reshape(len(rows), -1)
+    at_once = max(1, _VALUES_AT_ONCE // (scheme.blocks(rows.shape[1]) * scheme.block_size))
+    for start in range(0, len(rows), at_once):
+        here = slice(start, start + at_once)
+        try:
+            levels, scales, zero_points = work(as_float32(rows[here]))
+        except NonFiniteError as error:
+            raise NonFiniteError(start + error.row, error.column) from None
+        packed[here] = levels.reshape(len(levels), -1)
+        _store_scales(out.scales[here], scales)
+        if out.zero_points is not None and zero_points is not None:
+            out.zero_points[here] = zero_points
+
+
+def _in_numpy(
+    scheme: Scheme, scales_dtype: str, weights: Array | None
+) -> Callable[[npt.NDArray[np.float32]], tuple[UInt8, npt.NDArray[np.float32], UInt8 | None]]:
+    if scheme.method != "hqq":
+        return lambda values: reference.quantize(values, scheme, scales_dtype, weights)
+    if backend() == "numpy":
+        return lambda values: hqq.quantize(values, scheme, scales_dtype, hqq.fit_blocks)
+    from drupe_blockquant import buffers
+
+    return lambda values: hqq.quantize(values, scheme, scales_dtype, buffers.hqq_fit)
 
 
 def _check_rows(rows: Array) -> int:

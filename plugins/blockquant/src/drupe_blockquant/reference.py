@@ -15,7 +15,7 @@ UInt8 = npt.NDArray[np.uint8]
 
 ALMOST_HALF = np.float32(0.49999997)
 _SMALLEST_NORMAL = np.float32(1.17549435e-38)
-_MARGIN = np.float32(1.000001)
+MARGIN = np.float32(1.000001)
 _FLOAT16_MAX = np.float32(65504.0)
 _BFLOAT16_MAX = np.float32(3.3895314e38)
 
@@ -51,6 +51,19 @@ def quantize(
     values: Float32, scheme: Scheme, scales_dtype: str, importance: Float32 | None
 ) -> tuple[UInt8, Float32, UInt8 | None]:
     """Quantize float32 rows [n, k]; scales come back as float32, already rounded to `scales_dtype`."""
+    k = values.shape[1]
+    x = blocks_of(values, scheme)
+    blocks, size = x.shape[1:]
+    with np.errstate(all="ignore"):
+        scales, zeros = start(x, scheme, scales_dtype)
+        if scheme.method == "search":
+            weights = None if importance is None else np.pad(importance, (0, blocks * size - k)).reshape(blocks, size)
+            scales, zeros = search(x, weights, scales, zeros, scheme, scales_dtype)
+    return emit(x, scales, zeros, scheme, k)
+
+
+def blocks_of(values: Float32, scheme: Scheme) -> Float32:
+    """Rows [n, k] as blocks [n, blocks, size], the last one padded with zeros; NonFiniteError names a bad weight."""
     finite = np.isfinite(values)
     if not finite.all():
         row, column = np.argwhere(~finite)[0]
@@ -59,15 +72,15 @@ def quantize(
     blocks, size = scheme.blocks(k), scheme.block_size
     padded = np.zeros((n, blocks * size), np.float32)
     padded[:, :k] = values
-    x = padded.reshape(n, blocks, size)
+    return padded.reshape(n, blocks, size)
+
+
+def emit(x: Float32, scales: Float32, zeros: Float32, scheme: Scheme, k: int) -> tuple[UInt8, Float32, UInt8 | None]:
+    """Round blocks to the levels of their scales and zero points, and pack; what pads a row becomes level 0."""
     with np.errstate(all="ignore"):
-        scales, zeros = start(x, scheme, scales_dtype)
-        if scheme.method == "search":
-            weights = None if importance is None else np.pad(importance, (0, blocks * size - k)).reshape(blocks, size)
-            scales, zeros = search(x, weights, scales, zeros, scheme, scales_dtype)
         levels = x * reciprocal(scales)[..., None] + zeros[..., None] + ALMOST_HALF
     levels = np.clip(levels, 0, (1 << scheme.bits) - 1).astype(np.uint8)
-    levels.reshape(n, -1)[:, k:] = 0
+    levels.reshape(len(x), -1)[:, k:] = 0
     packed = pack_levels(levels, scheme.bits)
     return packed, scales, None if scheme.symmetric else pack_zero_points(zeros.astype(np.uint8), scheme.bits)
 
@@ -142,7 +155,7 @@ def search(
     cross, square = fit(best_rate(), best_zeros)
     found = round_scales(scales * np.where(square != 0, cross / square, np.float32(1)), scales_dtype)
     unit = found * rates
-    better = 2 * unit * cross - unit * unit * square > first_gain * _MARGIN
+    better = 2 * unit * cross - unit * unit * square > first_gain * MARGIN
     return np.where(better, found, scales), np.where(better, best_zeros, zeros)
 
 

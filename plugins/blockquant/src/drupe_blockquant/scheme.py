@@ -6,7 +6,7 @@ Planning reads this module in processes that never touch a weight, so it imports
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Method = Literal["rtn", "search"]
+Method = Literal["rtn", "search", "hqq"]
 
 BITS = (2, 4, 8)
 BLOCK_SIZES = (16, 32, 64, 128, 256)
@@ -26,7 +26,8 @@ class Scheme:
     """How the rows of a matrix are quantized: each run of `block_size` values of a row shares a scale and a zero point.
 
     `symmetric` fixes the zero point at 2^(bits-1) and stores none. `method` is "rtn" (round to nearest, equal to ONNX
-    Runtime's own quantizer) or "search" (per block, the scale and zero point of least squared error among candidates).
+    Runtime's own quantizer), "search" (per block, the scale and zero point of least squared error among candidates) or
+    "hqq" (half-quadratic splitting for a norm that forgives outliers, with integer zero points).
     """
 
     bits: int = 4
