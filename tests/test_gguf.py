@@ -221,11 +221,13 @@ def test_a_type_that_is_not_read_is_named(checkpoints: dict[str, Path], tmp_path
 def test_inspect_describes_a_file(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     from drupe.api import Model
     from drupe_huggingface.kind import HfKind
+    from drupe_model_builder.build_decoder import BuildDecoder
 
     path = gguf_of(checkpoints["qwen2"], "Q4_0").write(tmp_path / "model.gguf")
     described = HfKind().describe(Model("hf", path))
     assert described["architecture"] == "Qwen2ForCausalLM"
-    assert "Q4_0" in described["weights"]
+    assert "Q4_0" in described["element types"]
+    BuildDecoder().refuse(Model("hf", path))
     first = HfKind().fingerprint(Model("hf", path), thorough=False)
     content = bytearray(path.read_bytes())
     content[-1] ^= 1

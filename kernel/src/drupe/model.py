@@ -113,8 +113,8 @@ class ModelKind(ABC):
         """Bytes that the model takes where it lies; None where that is not known."""
         return None
 
-    def describe(self, model: Model) -> Mapping[str, str]:
-        """What `drupe inspect` shows, label to text, from what is cheap to read."""
+    def describe(self, model: Model) -> Mapping[str, Any]:
+        """What `drupe inspect` shows by label, from what is cheap to read; what is a number is one, without a unit."""
         return {}
 
     def check(self, model: Model, target: Target) -> Sequence[str]:

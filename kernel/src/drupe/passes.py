@@ -65,9 +65,8 @@ class Pass(ABC):
     libraries: ClassVar[tuple[str, ...]] = ()
     """Distributions whose version decides the result."""
 
-    def refusal(self, model: Model) -> str | None:
-        """Why this pass cannot do `model`, from what is cheap to read; None where nothing speaks against it."""
-        return None
+    def refuse(self, model: Model) -> None:  # noqa: B027 - most passes have nothing to say
+        """Raise the error of a model that this pass cannot do, as far as what is cheap to read tells."""
 
     @abstractmethod
     def run(self, model: Model, config: Any, context: Context) -> Model:

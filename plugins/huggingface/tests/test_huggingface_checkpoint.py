@@ -106,27 +106,30 @@ def test_describe_says_what_it_is_without_reading_weights(folder: Path) -> None:
     assert HfKind().describe(Model("hf", folder)) == {
         "architecture": "Qwen2ForCausalLM",
         "model type": "qwen2",
-        "layers": "3",
-        "hidden size": "64",
-        "attention heads": "4, 2 for keys and values, of 16",
-        "vocabulary": "100",
-        "context length": "512",
-        "tied embeddings": "yes",
-        "parameters": "35",
-        "weights": "70 bytes of bfloat16",
+        "layers": 3,
+        "hidden size": 64,
+        "attention heads": 4,
+        "key and value heads": 2,
+        "head size": 16,
+        "vocabulary": 100,
+        "context length": 512,
+        "tied embeddings": True,
+        "parameters": 35,
+        "weight bytes": 70,
+        "element types": ["bfloat16"],
     }
 
 
 def test_describe_survives_broken_weights(folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(b"\xff" * 20)
     facts = HfKind().describe(Model("hf", folder))
-    assert facts["layers"] == "3"
-    assert "model.safetensors" in facts["weights"] or "header" in facts["weights"]
+    assert facts["layers"] == 3 and "parameters" not in facts
 
 
 def test_describe_survives_odd_sizes(folder: Path) -> None:
     opened(folder, num_attention_heads="four", hidden_size=[1])
-    assert HfKind().describe(Model("hf", folder))["attention heads"] == "four, 2 for keys and values, of unknown size"
+    facts = HfKind().describe(Model("hf", folder))
+    assert facts["attention heads"] == "four" and "head size" not in facts
 
 
 def test_size_is_that_of_the_files(folder: Path) -> None:

@@ -232,7 +232,9 @@ def test_weights_come_from_the_hub_when_they_are_asked_for(fake_hub: FakeHub, tm
     model = resolve("org/name", cache_dir=str(tmp_path))
     size = len(fake_hub.files["model.safetensors"])
     assert model.location.name == COMMIT
-    assert HfKind().describe(model)["weights"] == f"{size} bytes on the hub, not downloaded"
+    assert HfKind().describe(model)["weight bytes"] == size
+    with pytest.raises(ModelError, match=r"no tokenizer\.json"):  # and nothing worse
+        model.payload.refuse_incomplete()
     assert HfKind().size(model) == size + len(fake_hub.files["config.json"])
     assert fake_hub.fetched == ["config.json"]
 
@@ -240,7 +242,7 @@ def test_weights_come_from_the_hub_when_they_are_asked_for(fake_hub: FakeHub, tm
     assert fake_hub.fetched == ["config.json", "model.safetensors"]
     again = resolve("org/name", cache_dir=str(tmp_path))
     assert again.payload.tensors()["one"].path.parent == again.location
-    assert HfKind().describe(again)["weights"] == "8 bytes of float32"
+    assert HfKind().describe(again)["element types"] == ["float32"]
     assert fake_hub.fetched == ["config.json", "model.safetensors"]
 
 
@@ -254,10 +256,10 @@ def test_the_fingerprint_of_a_hub_model_covers_its_weights(fake_hub: FakeHub, tm
 def test_a_hub_model_of_pickles_says_so_and_fetches_none(fake_hub: FakeHub, tmp_path: Path) -> None:
     del fake_hub.files["model.safetensors"]
     model = resolve("org/name", cache_dir=str(tmp_path))
-    assert "pickles (pytorch_model.bin)" in HfKind().describe(model)["weights"]
-    with pytest.raises(ModelError, match=r"org/name are pickles \(pytorch_model\.bin\)") as caught:
-        model.payload.tensors()
-    assert "save_pretrained" in str(caught.value.cure)
+    for asked in (model.payload.tensors, model.payload.refuse_incomplete):
+        with pytest.raises(ModelError, match=r"org/name are pickles \(pytorch_model\.bin\)") as caught:
+            asked()
+        assert "save_pretrained" in str(caught.value.cure)
     assert fake_hub.fetched == ["config.json"]
 
 
@@ -271,7 +273,7 @@ def test_a_hub_that_is_gone_before_the_weights_come_says_so(
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", "http://127.0.0.1:9/{repo_id}/{revision}/{filename}")
-    assert HfKind().describe(model)["weights"] == "not downloaded"
+    assert HfKind().describe(model)["weights"] == "on the hub, not downloaded"
     assert HfKind().size(model) is None
     with pytest.raises(ModelError, match="refused"):
         model.payload.tensors()

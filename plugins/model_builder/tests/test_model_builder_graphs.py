@@ -190,7 +190,7 @@ def test_neither_numpy_nor_onnx_ir_is_imported_to_describe_and_refuse(tmp_path: 
         "import sys; from pathlib import Path; from drupe.api import Model; "
         "from drupe_huggingface.kind import HfKind; from drupe_model_builder.build_decoder import BuildDecoder; "
         f"model = HfKind().load(Model('hf', Path({str(folder)!r}))); "
-        "print(BuildDecoder().refusal(model), 'parameters' in HfKind().describe(model), "
+        "print(BuildDecoder().refuse(model), 'parameters' in HfKind().describe(model), "
         "[name for name in ('numpy', 'onnx_ir', 'huggingface_hub') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -276,12 +276,24 @@ def test_a_target_without_attention_is_refused(tmp_path: Path, kit: SimpleNamesp
         build(write_checkpoint(tmp_path), bare)
 
 
-def test_refusal_tells_from_the_configuration_alone_what_is_not_supported(tmp_path: Path) -> None:
+def test_what_a_conversion_would_refuse_is_told_without_one(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path)
-    (folder / "model.safetensors").unlink()
-    assert BuildDecoder().refusal(Model("hf", folder)) is None
+    weights = folder / "model.safetensors"
+
+    def refused(message: str) -> None:
+        with pytest.raises(ModelError, match=message) as caught:
+            BuildDecoder().refuse(Model("hf", folder))
+        assert caught.value.cure
+
+    BuildDecoder().refuse(Model("hf", folder))
+    (folder / "tokenizer.json").unlink()
+    refused(r"no tokenizer\.json")
+    weights.write_bytes(weights.read_bytes()[:-1])
+    refused("cut short|bytes")
+    weights.rename(folder / "pytorch_model.bin")
+    refused("pickles")
     (folder / "config.json").write_text(json.dumps({**SMALL, "model_type": "qwen4"}))
-    assert "not supported" in str(BuildDecoder().refusal(Model("hf", folder)))
+    refused("not supported")
 
 
 @pytest.mark.parametrize(

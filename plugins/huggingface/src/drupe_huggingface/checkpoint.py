@@ -107,6 +107,12 @@ class Checkpoint:
 
         return summary(self.folder)
 
+    def refuse_incomplete(self) -> None:
+        """Raise ModelError where weights or tokenizer are missing or broken, without reading or fetching a weight."""
+        from drupe_huggingface.complete import refuse_incomplete
+
+        refuse_incomplete(self)
+
     def fetch_weights(self) -> None:
         """Download the weights of a hub's model, where that has not been done. Raises ModelError, OutputError."""
         if self.snapshot is not None:

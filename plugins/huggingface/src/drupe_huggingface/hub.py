@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -60,6 +61,14 @@ class Snapshot:
         _download(self.repository, self.commit, self.token, self.cache_dir, WEIGHTS)
         if not self.has_weights():
             raise self._without_weights()
+
+    @functools.cache  # noqa: B019 - one command asks about one model
+    def known(self) -> Listing | None:
+        """What the hub has of this revision, asked for once; None where it does not answer."""
+        try:
+            return self.listing()
+        except DrupeError:
+            return None
 
     def listing(self) -> Listing:
         """What the hub has of this revision, in one request. Raises ModelError."""

@@ -6,15 +6,12 @@ import hashlib
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from drupe.api import Context, DrupeError, Estimate, Model, ModelError, ModelKind, OutputError, file_digest
+from drupe.api import Context, Estimate, Model, ModelKind, OutputError, file_digest
 from drupe_huggingface.checkpoint import GGUF, Checkpoint
 from drupe_huggingface.tokenizer import CARRIED, CARRIED_PATTERNS
 from drupe_onnx import unreadable
-
-if TYPE_CHECKING:
-    from drupe_huggingface.hub import Snapshot
 
 PARTS = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "*.tiktoken", *CARRIED_PATTERNS)
 CHUNK = 8 << 20
@@ -50,25 +47,24 @@ class HfKind(ModelKind):
             digest.update(f"{_name(path, model.location)}\0{content}\0".encode())
         return digest.hexdigest()
 
-    def describe(self, model: Model) -> Mapping[str, str]:
+    def describe(self, model: Model) -> Mapping[str, Any]:
         checkpoint: Checkpoint = self.load(model).payload
         config = checkpoint.config
         heads, hidden = config.get("num_attention_heads"), config.get("hidden_size")
-        kv_heads = config.get("num_key_value_heads") or heads
-        head_dim = config.get("head_dim") or _quotient(hidden, heads)
-        tied = config.get("tie_word_embeddings")
         facts = {
             "architecture": ", ".join(checkpoint.architectures) or checkpoint.model_type,
             "model type": checkpoint.model_type,
             "layers": config.get("num_hidden_layers"),
             "hidden size": hidden,
-            "attention heads": heads and f"{heads}, {kv_heads} for keys and values, of {head_dim}",
+            "attention heads": heads,
+            "key and value heads": config.get("num_key_value_heads") or heads,
+            "head size": config.get("head_dim") or _quotient(hidden, heads),
             "vocabulary": config.get("vocab_size"),
             "context length": config.get("max_position_embeddings"),
-            "tied embeddings": None if tied is None else "yes" if tied else "no",
+            "tied embeddings": config.get("tie_word_embeddings"),
             **_weights(checkpoint),
         }
-        return {label: str(value) for label, value in facts.items() if value is not None}
+        return {label: value for label, value in facts.items() if value is not None}
 
     def size(self, model: Model) -> int | None:
         """Bytes of the checkpoint's files, those of a hub's that are not here yet included."""
@@ -76,10 +72,8 @@ class HfKind(ModelKind):
         snapshot = self.load(model).payload.snapshot
         if snapshot is None or snapshot.has_weights():
             return here
-        try:
-            return here + int(snapshot.listing().weight_bytes)
-        except DrupeError:
-            return None
+        listed = snapshot.known()
+        return here + listed.weight_bytes if listed else None
 
     def estimate(self, model: Model, context: Context) -> Estimate:
         _complete(model)
@@ -87,9 +81,9 @@ class HfKind(ModelKind):
         return Estimate(output_bytes=size, read_bytes=size, peak_bytes=CHUNK, work=0)
 
 
-def _quotient(dividend: Any, divisor: Any) -> int | str:
+def _quotient(dividend: Any, divisor: Any) -> int | None:
     """Of two values as config.json has them, which may be anything."""
-    return dividend // divisor if isinstance(dividend, int) and isinstance(divisor, int) and divisor else "unknown size"
+    return dividend // divisor if isinstance(dividend, int) and isinstance(divisor, int) and divisor else None
 
 
 def _complete(model: Model) -> None:
@@ -98,34 +92,21 @@ def _complete(model: Model) -> None:
         model.payload.fetch_weights()
 
 
-def _weights(checkpoint: Checkpoint) -> Mapping[str, str]:
-    """Parameters, bytes and element types; nothing is downloaded for it."""
+def _weights(checkpoint: Checkpoint) -> Mapping[str, Any]:
+    """Parameters, bytes and element types; of weights that are missing or broken nothing, which refusing them tells.
+
+    Nothing is downloaded for it: of weights on the hub there is what one request tells.
+    """
     snapshot = checkpoint.snapshot
     if snapshot is not None and not snapshot.has_weights():
-        return _weights_on_the_hub(snapshot)
+        listed = snapshot.known()
+        known = {"parameters": listed.parameters, "weight bytes": listed.weight_bytes or None} if listed else {}
+        return {**known, "weights": "on the hub, not downloaded"}
     found = checkpoint.summary()
     if found is None:
-        try:
-            checkpoint.tensors()
-        except ModelError as error:
-            return {"weights": error.what}
         return {}
-    types = ", ".join(name for name, _ in found.elements.most_common())
-    return {"parameters": f"{found.elements.total():,}", "weights": f"{found.bytes:,} bytes of {types}"}
-
-
-def _weights_on_the_hub(snapshot: Snapshot) -> Mapping[str, str]:
-    """What one request to the hub tells of weights that were not downloaded."""
-    from drupe_huggingface.hub import no_safetensors
-
-    try:
-        found = snapshot.listing()
-    except DrupeError:
-        return {"weights": "not downloaded"}
-    if not found.weight_bytes:
-        return {"weights": no_safetensors(snapshot.repository, found).what}
-    parameters = {"parameters": f"{found.parameters:,}"} if found.parameters else {}
-    return {**parameters, "weights": f"{found.weight_bytes:,} bytes on the hub, not downloaded"}
+    types = [name for name, _ in found.elements.most_common()]
+    return {"parameters": found.elements.total(), "weight bytes": found.bytes, "element types": types}
 
 
 def _files(folder: Path) -> list[Path]:

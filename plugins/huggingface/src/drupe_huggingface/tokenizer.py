@@ -8,13 +8,15 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from drupe.api import ModelError
 from drupe_onnx import unreadable
 
+TOKENIZER = "tokenizer.json"
 CARRIED = (
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+    TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
     "merges.txt", "chat_template.jinja", "chat_template.json", "generation_config.json",
 )  # fmt: skip
 CARRIED_PATTERNS = ("additional_chat_templates/*.jinja", "LICENSE*", "LICENCE*", "NOTICE*")
@@ -32,13 +34,23 @@ def package_files(folder: Path) -> Mapping[str, Path | bytes]:
     A lone tokenizer.model is converted where transformers is installed. Raises ModelError where there is no tokenizer
     that the runtime could read, and for a file that cannot be read.
     """
+    files: dict[str, Path | bytes] = {**_carried(folder)}
+    if TOKENIZER not in files:
+        files[TOKENIZER] = _converted(folder)
+    return files
+
+
+def refuse_missing_tokenizer(folder: Path) -> None:
+    """Raise the ModelError of `package_files` where no tokenizer is there; one to be converted is taken to convert."""
+    if TOKENIZER not in _carried(folder):
+        _conversion(folder)
+
+
+def _carried(folder: Path) -> dict[str, Path]:
     found = [folder / name for name in CARRIED if (folder / name).exists()]
     for pattern in CARRIED_PATTERNS:
         found += [path for path in sorted(folder.glob(pattern)) if path.is_file()]
-    files: dict[str, Path | bytes] = {path.relative_to(folder).as_posix(): _readable(path) for path in found}
-    if "tokenizer.json" not in files:
-        files["tokenizer.json"] = _converted(folder)
-    return files
+    return {path.relative_to(folder).as_posix(): _readable(path) for path in found}
 
 
 def _readable(path: Path) -> Path:
@@ -50,26 +62,41 @@ def _readable(path: Path) -> Path:
     return path
 
 
-def _converted(folder: Path) -> bytes:
-    """The tokenizer.json that transformers makes of an older tokenizer, in a process of its own to keep memory low."""
+@dataclass(frozen=True)
+class Conversion:
+    """How an older tokenizer becomes a tokenizer.json. command: lacks where to. what, cure: said where it fails."""
+
+    command: list[str]
+    what: str
+    cure: str
+
+
+def _conversion(folder: Path) -> Conversion:
+    """Raises ModelError where there is nothing to convert, or nothing to convert it with."""
     source = next((name for name in SENTENCEPIECE if (folder / name).is_file()), None)
     if source is None:
         raise ModelError(
-            "there is no tokenizer.json", where=folder, cure="copy the tokenizer's files into the checkpoint's folder"
+            f"there is no {TOKENIZER}", where=folder, cure="copy the tokenizer's files into the checkpoint's folder"
         )
     # -P keeps the working folder out of the search for modules: what lies there is not to be run.
     command = [sys.executable, "-P", "-c", CONVERSION, str(folder)]
-    by_hand = shlex.join(["python", *command[1:], str(folder / "tokenizer.json")])
+    by_hand = shlex.join(["python", *command[1:], str(folder / TOKENIZER)])
     cure = f"pip install transformers sentencepiece protobuf, then run: {by_hand}"
-    what = f"there is {source}, but no tokenizer.json, which the runtime reads"
+    what = f"there is {source}, but no {TOKENIZER}, which the runtime reads"
     if importlib.util.find_spec("transformers") is None:
         raise ModelError(what, where=folder, cure=cure)
+    return Conversion(command, what, cure)
+
+
+def _converted(folder: Path) -> bytes:
+    """The tokenizer.json that transformers makes of an older tokenizer, in a process of its own to keep memory low."""
+    conversion = _conversion(folder)
     with tempfile.TemporaryDirectory() as scratch:
-        made = Path(scratch) / "tokenizer.json"
-        done = subprocess.run(
-            [*command, str(made)], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-        )
+        made = Path(scratch) / TOKENIZER
+        command = [*conversion.command, str(made)]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         if done.returncode or not made.is_file():
             reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-            raise ModelError(f"{what}, and transformers could not convert it: {reason}", where=folder, cure=cure)
+            what = f"{conversion.what}, and transformers could not convert it: {reason}"
+            raise ModelError(what, where=folder, cure=conversion.cure)
         return made.read_bytes()

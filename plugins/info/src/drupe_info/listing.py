@@ -2,107 +2,139 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from drupe_info.showing import AsJson, print_facts, print_json, print_records
+
 if TYPE_CHECKING:
-    from drupe.api import Claim, PassConfig, Recipe, Shape
+    from drupe.api import Claim, ExecutionProvider, Pass, PassConfig, Shape
 
 Name = Annotated[str | None, typer.Argument(help="Show this one in full.")]
 
 
-def passes(name: Name = None) -> None:
+def passes(name: Name = None, as_json: AsJson = False) -> None:
     """List passes, or show what one needs, gives and can be told."""
-    from drupe.api import registry, table
+    from drupe.api import registry
 
-    if name is None:
-        table([_row(claim) for claim in registry().passes], ("pass", "brought by", "what it does"))
+    if name is not None:
+        claim = registry().passes.claim(name)
+        _show_one(name, claim.ref.summary, _about_pass(claim), "configuration", _keys(claim.resolve().Config), as_json)
         return
-    claim = registry().passes.claim(name)
-    runner = claim.resolve()
-    print(f"{name}: {claim.ref.summary}\n")
-    table(
-        [
-            ("brought by", f"{claim.plugin.distribution} {claim.plugin.version}"),
-            ("revision", str(runner.revision)),
-            ("takes", _shape(runner.requires)),
-            ("gives", _shape(runner.ensures)),
-            ("cached", "yes" if runner.costly else "no, it only rewrites"),
-        ]
-    )
-    print()
-    table(_fields(runner.Config), ("key", "type", "default", "meaning"))
-
-
-def providers(name: Name = None) -> None:
-    """List execution providers, or show the recipes, devices and limits of one."""
-    from drupe.api import registry, size, table
-
-    if name is None:
-        rows = []
-        for claim in registry().sound_providers():
-            devices = claim.resolve()().devices()
-            rows.append((*_row(claim)[:2], devices[0].name if devices else "not here", claim.ref.summary))
-        table(rows, ("provider", "brought by", "device", "what it is"))
-        return
-    provider = registry().provider(name)
-    target = provider.target()
-    device, limits = target.device, target.capabilities
-    print(f"{provider.name}: {provider.summary}\n")
-    table(
-        [
-            ("runtime's name", provider.runtime_name),
-            ("also called", ", ".join(provider.aliases) or "-"),
-            ("device", device.name if device else "not here"),
-            ("free memory", size(device.memory) if device and device.memory else "-"),
-            ("runtime", target.runtime_version or "not installed: " + provider.packages[0].install),
-            (
-                "table",
-                f"{len(limits.operators)} operators, runtime {limits.runtime_versions}",
-            ),
-            ("activations", ", ".join(limits.activations)),
-        ]
-    )
-    print()
-    recipes = [
-        (each.precision, " > ".join(step.name for step in each.steps), each.summary) for each in provider.recipes()
+    records = [
+        {"pass": claim.ref.name, "brought by": _brought_by(claim), "what it does": claim.ref.summary}
+        for claim in registry().passes
     ]
-    table(recipes, ("precision", "passes", "what it makes"))
+    (print_json if as_json else print_records)(records)
 
 
-def plugins() -> None:
+def providers(name: Name = None, as_json: AsJson = False) -> None:
+    """List execution providers, or show the recipes, devices and limits of one."""
+    from drupe.api import registry
+
+    if name is not None:
+        provider = registry().provider(name)
+        _show_one(provider.name, provider.summary, _about_provider(provider), "recipes", _recipes(provider), as_json)
+        return
+    records = [
+        {
+            "provider": claim.ref.name,
+            "brought by": _brought_by(claim),
+            "device": next((device.name for device in claim.resolve()().devices()), None),
+            "what it is": claim.ref.summary,
+        }
+        for claim in registry().sound_providers()
+    ]
+    (print_json if as_json else print_records)(records)
+
+
+def plugins(as_json: AsJson = False) -> None:
     """List plugins; for one that is not in use, say why, and what mends it."""
-    from drupe.api import registry, table
+    from drupe.api import registry
 
-    table(
-        [
-            (
-                each.name,
-                f"{each.distribution} {each.version}",
-                f"not in use: {each.reason}" if each.reason else "in use",
-            )
-            for each in registry().plugins
-        ],
-        ("plugin", "distribution", "state"),
-    )
+    if as_json:
+        print_json([{**asdict(each), "in use": not each.reason} for each in registry().plugins])
+        return
+    records = [
+        {
+            "plugin": each.name,
+            "distribution": f"{each.distribution} {each.version}",
+            "state": f"not in use: {each.reason}" if each.reason else "in use",
+        }
+        for each in registry().plugins
+    ]
+    print_records(records)
     for each in registry().broken:
         print(f"\nto mend {each.name}: {each.cure}")
 
 
-def _row(claim: Claim[Any]) -> tuple[str, str, str]:
-    return claim.ref.name, f"{claim.plugin.distribution} {claim.plugin.version}", claim.ref.summary
+def _show_one(
+    name: str, summary: str, facts: dict[str, Any], label: str, records: list[dict[str, Any]], as_json: bool
+) -> None:
+    """Something in full: its facts, and the records that it has under `label`."""
+    if as_json:
+        print_json({"name": name, "summary": summary, **facts, label: records})
+        return
+    print(f"{name}: {summary}\n")
+    print_facts(facts)
+    print()
+    print_records(records)
 
 
-def _recipe(recipe: Recipe) -> tuple[str, str, str]:
-    return recipe.precision, " > ".join(step.name for step in recipe.steps), recipe.summary
+def _about_pass(claim: Claim[Pass]) -> dict[str, Any]:
+    runner = claim.resolve()
+    return {
+        "brought by": _brought_by(claim),
+        "revision": runner.revision,
+        "takes": _shape(runner.requires),
+        "gives": _shape(runner.ensures),
+        "cached": runner.costly,
+    }
 
 
-def _fields(config: type[PassConfig]) -> list[tuple[str, str, str, str]]:
+def _keys(config: type[PassConfig]) -> list[dict[str, Any]]:
     return [
-        (key, _type(field.annotation), repr(field.default), field.description or "")
+        {
+            "key": key,
+            "type": _type(field.annotation),
+            "default": None if field.is_required() else field.default,
+            "meaning": field.description or "",
+        }
         for key, field in config.model_fields.items()
     ]
+
+
+def _about_provider(provider: ExecutionProvider) -> dict[str, Any]:
+    target = provider.target()
+    limits = target.capabilities
+    return {
+        "runtime name": provider.runtime_name,
+        "also called": list(provider.aliases),
+        "device": target.device.name if target.device else None,
+        "free memory": target.device.memory if target.device else None,
+        "runtime": target.runtime_version or None,
+        "installed by": provider.packages[0].install,
+        "operators": len(limits.operators),
+        "table for runtimes": limits.runtime_versions,
+        "activations": list(limits.activations),
+    }
+
+
+def _recipes(provider: ExecutionProvider) -> list[dict[str, Any]]:
+    return [
+        {
+            "precision": recipe.precision,
+            "passes": " > ".join(step.name for step in recipe.steps),
+            "what it makes": recipe.summary,
+        }
+        for recipe in provider.recipes()
+    ]
+
+
+def _brought_by(claim: Claim[Any]) -> str:
+    return f"{claim.plugin.distribution} {claim.plugin.version}"
 
 
 def _shape(shape: Shape) -> str:

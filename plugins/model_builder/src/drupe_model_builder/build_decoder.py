@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from drupe.api import Context, Model, ModelError, Pass, PassConfig, Shape
+from drupe.api import Context, Model, Pass, PassConfig, Shape
 from drupe_huggingface import Checkpoint
 from drupe_model_builder.architectures import recipe_for
 from drupe_model_builder.recipe import DecoderRecipe
@@ -37,13 +37,11 @@ class BuildDecoder(Pass):
     requires = Shape("hf")
     ensures = Shape("onnx", {"weights": "float", "packaged": "no"})
 
-    def refusal(self, model: Model) -> str | None:
-        """From config.json alone; what builds graphs, and numpy with it, is imported by `run`."""
-        try:
-            recipe_for(model.payload or Checkpoint.open(model.location))
-        except ModelError as error:
-            return error.what
-        return None
+    def refuse(self, model: Model) -> None:
+        """From config.json, headers and names of files; what builds graphs, and numpy with it, is imported by `run`."""
+        checkpoint: Checkpoint = model.payload or Checkpoint.open(model.location)
+        recipe_for(checkpoint)
+        checkpoint.refuse_incomplete()
 
     def run(self, model: Model, config: Any, context: Context) -> Model:
         from drupe_model_builder.checks import weights_of

@@ -122,26 +122,28 @@ def facts_of(location: Path, outlines: Iterable[Outline]) -> dict[str, str]:
 # What a user is told
 
 
-def describe(outlines: Mapping[str, Outline], files: Mapping[str, Path | bytes], location: Path) -> dict[str, str]:
-    """Label to text. outlines: of the graphs by name. files: what goes with them."""
-    described = {"kind": "ONNX package"}
+def describe(outlines: Mapping[str, Outline], files: Mapping[str, Path | bytes], location: Path) -> dict[str, Any]:
+    """By label; sizes are in bytes. outlines: of the graphs by name. files: what goes with them."""
+    described: dict[str, Any] = {"kind": "ONNX package"}
     for name, outline in outlines.items():
         prefix = "" if name == "model" else f"{name}: "
-        described |= {prefix + label: text for label, text in _describe_graph(outline).items()}
+        described |= {prefix + label: value for label, value in _describe_graph(outline).items()}
     if "model" in outlines and (text := outlines["model"].metadata.get(DECODER_KEY)):
         decoder = decoder_from(text)
         described["architecture"] = f"{decoder.model_type}, {decoder.layers} layers, {decoder.hidden_size} wide"
-        described["context length"] = f"{decoder.context_length:,} tokens"
+        described["context length"] = decoder.context_length
         described["activations"] = decoder.activations
     if files:
-        described["files"] = ", ".join(f"{name} {_size(files[name])}" for name in sorted(files))
+        described["files"] = {name: _size(files[name]) for name in sorted(files)}
     return described | _describe_record(location / RECORD)
 
 
-def _describe_graph(outline: Outline) -> dict[str, str]:
+def _describe_graph(outline: Outline) -> dict[str, Any]:
+    bytes_of = _weight_bytes(outline.weights)
     described = {
-        "operators": f"{len(outline.nodes):,}",
-        "weights": _describe_weights(outline.weights),
+        "operators": len(outline.nodes),
+        "weight bytes": sum(bytes_of.values()),
+        "bytes by type": bytes_of,
         "quantization": _describe_quantization(outline.nodes),
     }
     if left := _left_in_float(outline):
@@ -150,7 +152,7 @@ def _describe_graph(outline: Outline) -> dict[str, str]:
     return described
 
 
-def _describe_weights(weights: Iterable[Weight]) -> str:
+def _weight_bytes(weights: Iterable[Weight]) -> dict[str, int]:
     """Bytes by element type; weights that share their bytes, whatever they make of them, count once."""
     bytes_of: Counter[str] = Counter()
     seen: set[tuple[str | None, ...]] = set()
@@ -159,8 +161,7 @@ def _describe_weights(weights: Iterable[Weight]) -> str:
         if not weight.external or place not in seen:
             bytes_of[ELEMENTS.get(weight.element, ("unknown", 0))[0]] += weight.nbytes
             seen.add(place)
-    parts = [f"{name} {nbytes / 1e6:,.1f} MB" for name, nbytes in bytes_of.most_common()]
-    return f"{sum(bytes_of.values()) / 1e6:,.1f} MB ({', '.join(parts)})"
+    return dict(bytes_of.most_common())
 
 
 def _describe_quantization(nodes: Iterable[Node]) -> str:
@@ -185,8 +186,8 @@ def _left_in_float(outline: Outline) -> list[str]:
     return [str(name) for name in names] if isinstance(names, list) else []
 
 
-def _size(content: Path | bytes) -> str:
-    return f"{(len(content) if isinstance(content, bytes) else content.stat().st_size) / 1e3:,.1f} kB"
+def _size(content: Path | bytes) -> int:
+    return len(content) if isinstance(content, bytes) else content.stat().st_size
 
 
 def _describe_record(path: Path) -> dict[str, str]:

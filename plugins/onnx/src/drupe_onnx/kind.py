@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from drupe.api import Model, ModelError, ModelKind
 from drupe_onnx import describing
@@ -54,7 +54,7 @@ class OnnxKind(ModelKind):
         except (OSError, ModelError):
             return None
 
-    def describe(self, model: Model) -> Mapping[str, str]:
+    def describe(self, model: Model) -> Mapping[str, Any]:
         if model.payload is not None:
             from drupe_onnx.measuring import outlines_of
 

@@ -78,7 +78,7 @@ def open_checkpoint(folder: Path) -> dict[str, SafetensorsTensor]:
             cure="in transformers, load it and call save_pretrained(FOLDER, safe_serialization=True), "
             "or use a revision of the model that has safetensors",
         )
-    raise ModelError("there is no safetensors file", where=folder, cure=f"a folder that has {SINGLE} or {INDEX}")
+    raise ModelError("there is no safetensors file", where=folder, cure=f"give a folder that has {SINGLE} or {INDEX}")
 
 
 # One file

@@ -47,6 +47,10 @@ class GgufCheckpoint(Checkpoint):
             return super().package_files()
         return tokenizer_files(Configuration(self.path, self._header.metadata))
 
+    def refuse_incomplete(self) -> None:
+        """The header was read when the file was opened; what is left is its tokenizer."""
+        self.package_files()
+
     def summary(self) -> Summary:
         elements: Counter[str] = Counter()
         for info in self._header.tensors.values():
