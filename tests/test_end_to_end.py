@@ -116,7 +116,9 @@ def test_a_package_holds_what_it_should(checkpoints: dict[str, Path], tmp_path: 
         content = (tmp_path / "out" / name).read_bytes()
         assert entry == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     assert set(record["files"]) == names - {"drupe.json"}
-    assert [each["name"] for each in record["passes"]] == ["build-decoder", "quantize-weights", "package-genai"]
+    assert [each["name"] for each in record["passes"]] == [
+        "build-decoder", "allocate-bits", "quantize-weights", "package-genai",
+    ]  # fmt: skip
 
 
 def test_last_token_and_all_logits_agree(checkpoints: dict[str, Path], tmp_path: Path) -> None:

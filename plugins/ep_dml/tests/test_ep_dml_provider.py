@@ -13,12 +13,6 @@ from drupe.api import Device, Recipe
 from drupe_ep_dml import machine
 from drupe_ep_dml.provider import Dml
 
-KEYS = {
-    "build-decoder": {"weights", "activations", "all_logits"},
-    "quantize-weights": {"bits", "block_size", "symmetric", "quality", "head_bits"},
-    "package-genai": {"max_length"},
-}
-
 
 @pytest.fixture(params=Dml().recipes(), ids=lambda recipe: recipe.name)
 def recipe(request: pytest.FixtureRequest) -> Recipe:
@@ -29,20 +23,16 @@ def test_int4_comes_first_and_every_precision_has_one_recipe() -> None:
     assert [recipe.precision for recipe in Dml().recipes()] == ["int4", "int8", "fp16", "fp32"]
 
 
-def test_a_recipe_sets_only_keys_that_its_passes_have(recipe: Recipe) -> None:
-    for step in recipe.steps:
-        assert set(step.config) | set(step.options) <= KEYS[step.name]
-
-
 def test_a_recipe_computes_in_what_the_table_names(recipe: Recipe) -> None:
     assert recipe.steps[0].config["activations"] in Dml().capabilities(None).activations
 
 
 def test_the_quantized_recipes_are_symmetric_unless_asked_otherwise() -> None:
     for recipe in Dml().recipes()[:2]:
-        step = recipe.steps[1]
-        assert step.config["symmetric"] is True
-        assert step.filled({"symmetric": False}).config["symmetric"] is False
+        for step in recipe.steps:
+            if "symmetric" in step.options:
+                assert step.config["symmetric"] is True
+                assert step.filled({"symmetric": False}).config["symmetric"] is False
 
 
 def test_without_a_runtime_for_it_no_gpu_is_here(monkeypatch: pytest.MonkeyPatch) -> None:

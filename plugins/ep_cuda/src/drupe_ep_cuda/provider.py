@@ -8,21 +8,17 @@ from typing import Any
 
 from drupe.api import Device, ExecutionProvider, Recipe, RuntimePackage, Step
 from drupe_ep_cuda import machine
+from drupe_nbits import eight_bits, four_bits
 
 _TABLES = Path(__file__).with_name("tables")
 _INSTALL = "pip install drupe[cuda]"
 
-_QUANTIZE = {name: name for name in ("quality", "block_size", "symmetric", "head_bits")}
 _BUILD = {"all_logits": "all_logits"}
 
 
-def _quantized(precision: str, bits: int, summary: str) -> Recipe:
-    steps = (
-        Step("build-decoder", {"activations": "float16"}, options=_BUILD),
-        Step("quantize-weights", {"bits": bits}, options=_QUANTIZE),
-        Step("package-genai"),
-    )
-    return Recipe(f"cuda-{precision}", precision, steps, summary)
+def _quantized(precision: str, steps: Sequence[Step], summary: str) -> Recipe:
+    whole = (Step("build-decoder", {"activations": "float16"}, options=_BUILD), *steps, Step("package-genai"))
+    return Recipe(f"cuda-{precision}", precision, whole, summary)
 
 
 def _float(precision: str, element: str, summary: str) -> Recipe:
@@ -50,8 +46,8 @@ class Cuda(ExecutionProvider):
 
     def recipes(self) -> Sequence[Recipe]:
         return (
-            _quantized("int4", 4, "4-bit weights, float16 activations: the smallest and fastest"),
-            _quantized("int8", 8, "8-bit weights, float16 activations"),
+            _quantized("int4", four_bits(), "4-bit weights, float16 activations: the smallest and fastest"),
+            _quantized("int8", eight_bits(), "8-bit weights, float16 activations"),
             _float("fp16", "float16", "float16 throughout"),
             _float("bf16", "bfloat16", "bfloat16 throughout, for compute capability 8.0 and later"),
         )

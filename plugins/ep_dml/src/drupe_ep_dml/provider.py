@@ -8,22 +8,17 @@ from typing import Any
 
 from drupe.api import Device, ExecutionProvider, Recipe, RuntimePackage, Step
 from drupe_ep_dml import machine
+from drupe_nbits import eight_bits, four_bits
 
 _TABLES = Path(__file__).with_name("tables")
 _INSTALL = "pip install drupe[directml]"
 
-_QUANTIZE = {name: name for name in ("quality", "block_size", "symmetric", "head_bits")}
 _BUILD = {"all_logits": "all_logits"}
 
 
-def _quantized(precision: str, bits: int, summary: str) -> Recipe:
-    """Symmetric unless asked otherwise, since 8-bit zero points are not served (see the table)."""
-    steps = (
-        Step("build-decoder", {"activations": "float16"}, options=_BUILD),
-        Step("quantize-weights", {"bits": bits, "symmetric": True}, options=_QUANTIZE),
-        Step("package-genai"),
-    )
-    return Recipe(f"dml-{precision}", precision, steps, summary)
+def _quantized(precision: str, steps: Sequence[Step], summary: str) -> Recipe:
+    whole = (Step("build-decoder", {"activations": "float16"}, options=_BUILD), *steps, Step("package-genai"))
+    return Recipe(f"dml-{precision}", precision, whole, summary)
 
 
 def _float(precision: str, element: str, summary: str) -> Recipe:
@@ -49,8 +44,10 @@ class Dml(ExecutionProvider):
 
     def recipes(self) -> Sequence[Recipe]:
         return (
-            _quantized("int4", 4, "4-bit weights, float16 activations: the smallest and fastest"),
-            _quantized("int8", 8, "8-bit weights, float16 activations"),
+            _quantized(
+                "int4", four_bits(symmetric=True), "4-bit weights, float16 activations: the smallest and fastest"
+            ),
+            _quantized("int8", eight_bits(symmetric=True), "8-bit weights, float16 activations"),
             _float("fp16", "float16", "float16 throughout"),
             _float("fp32", "float32", "float32 throughout"),
         )

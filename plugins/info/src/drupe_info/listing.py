@@ -126,7 +126,7 @@ def _recipes(provider: ExecutionProvider) -> list[dict[str, Any]]:
     return [
         {
             "precision": recipe.precision,
-            "passes": " > ".join(step.name for step in recipe.steps),
+            "passes": " > ".join(step.name for step in recipe.steps if step.applies({})),
             "what it makes": recipe.summary,
         }
         for recipe in provider.recipes()

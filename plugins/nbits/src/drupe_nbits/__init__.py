@@ -1,12 +1,30 @@
-"""Matrices of weights in a graph: where they are, what a target serves, and how they become blocks of n bits."""
+"""Matrices of weights in a graph: where they are, what a target serves, and how they become blocks of n bits.
+
+Each public name is loaded when it is first used: recipes of execution providers import `ladder`, and that is light.
+"""
 
 from __future__ import annotations
 
-from drupe_nbits.expressions import QuantizeBlocks, Weighted
-from drupe_nbits.rewriting import ACCURACY_LEVEL, Rewriter, operator_use, remove_unused
-from drupe_nbits.schemes import assign, assigned
-from drupe_nbits.serving import block_sizes, refusal
-from drupe_nbits.sites import EMBEDDING, HEAD, Site, find_sites, replace_rows, weigh
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from drupe_nbits.expressions import QuantizeBlocks, Weighted
+    from drupe_nbits.ladder import eight_bits, four_bits
+    from drupe_nbits.rewriting import ACCURACY_LEVEL, Rewriter, operator_use, remove_unused
+    from drupe_nbits.schemes import assign, assigned
+    from drupe_nbits.serving import block_sizes, refusal
+    from drupe_nbits.sites import EMBEDDING, HEAD, Site, find_sites, replace_rows, weigh
+
+_HOMES = {
+    "expressions": ("QuantizeBlocks", "Weighted"),
+    "ladder": ("eight_bits", "four_bits"),
+    "rewriting": ("ACCURACY_LEVEL", "Rewriter", "operator_use", "remove_unused"),
+    "schemes": ("assign", "assigned"),
+    "serving": ("block_sizes", "refusal"),
+    "sites": ("EMBEDDING", "HEAD", "Site", "find_sites", "replace_rows", "weigh"),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "ACCURACY_LEVEL",
@@ -19,10 +37,18 @@ __all__ = [
     "assign",
     "assigned",
     "block_sizes",
+    "eight_bits",
     "find_sites",
+    "four_bits",
     "operator_use",
     "refusal",
     "remove_unused",
     "replace_rows",
     "weigh",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"drupe_nbits has no '{name}'")
+    return getattr(importlib.import_module(f"drupe_nbits.{_HOME_OF[name]}"), name)

@@ -1,0 +1,41 @@
+"""The steps that quantize weights, from the fast to the best quality, for the recipes of execution providers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drupe.api import Step
+
+SCHEME = {name: name for name in ("block_size", "symmetric", "head_bits")}
+"""Keys that decide on a scheme, and the options that set them."""
+_BUDGET = {name: name for name in ("target_size", "bits_per_weight", "max_kl")}
+_CALIBRATE = {key: key for key in (f"calibration_{name}" for name in ("data", "sequences", "length", "seed"))}
+_BEST = {"quality": ("best",)}
+
+
+def four_bits(**config: Any) -> tuple[Step, ...]:
+    """Fast rounds to nearest; balanced searches, and spends bits where they count; best measures and calibrates.
+
+    config: of all passes that decide on schemes, such as `symmetric`.
+    """
+    return (
+        Step("measure-sensitivity", options=_CALIBRATE, when={**_BEST, "max_kl": ()}),
+        Step(
+            "allocate-bits",
+            config,
+            options={**_BUDGET, **SCHEME},
+            when={"quality": (None, "balanced", "best"), **dict.fromkeys(_BUDGET, ())},
+        ),
+        Step("quantize-gptq", config, options={**_CALIBRATE, **SCHEME}, when=_BEST),
+        Step(
+            "quantize-weights",
+            {"bits": 4, **config},
+            options={"quality": "quality", **SCHEME},
+            when={"quality": (None, "fast", "balanced")},
+        ),
+    )
+
+
+def eight_bits(**config: Any) -> tuple[Step, ...]:
+    """Eight bits are rounded to nearest, whatever the quality."""
+    return (Step("quantize-weights", {"bits": 8, **config}, options={"quality": "quality", **SCHEME}),)
