@@ -203,6 +203,23 @@ def test_an_output_whose_name_looks_like_a_pattern_is_mended_too(acme, source, t
     assert (out / "model.txt").is_file() and leftovers(tmp_path) == []
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="nothing tells there which folders are in use")
+def test_scratch_folders_of_killed_runs_are_removed_and_those_in_use_are_not(tmp_path, monkeypatch):
+    from drupe.publishing import A_DAY, scratch
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    killed, recent, foreign = (tmp_path / name for name in ("drupe-scratch-a", "drupe-scratch-b", "drupe-mine"))
+    for folder in (killed, recent, foreign):
+        folder.mkdir()
+    (killed / "file").touch()
+    with scratch() as in_use:
+        for folder in (killed, foreign, in_use):
+            os.utime(folder, (0, time.time() - 2 * A_DAY))
+        with scratch():
+            assert in_use.is_dir() and not killed.exists()
+    assert sorted(tmp_path.iterdir()) == [foreign, recent]
+
+
 def test_a_failed_rename_puts_the_old_output_back(tmp_path):
     from drupe.api import OutputError
     from drupe.publishing import publish

@@ -24,7 +24,7 @@ from drupe.model import Estimate, Model
 from drupe.opening import resolve, runtime_for
 from drupe.plan import VERIFYING, CheckedStep, Plan, Request, check, propose
 from drupe.plugins import KERNEL, Registry, registry
-from drupe.publishing import RECORD, disk_errors, folder_bytes, prepare, publish, refuse_overlap, staging
+from drupe.publishing import RECORD, disk_errors, folder_bytes, prepare, publish, refuse_overlap, scratch, staging
 from drupe.target import ExecutionProvider, Target
 
 RECORD_VERSION = 1
@@ -160,11 +160,11 @@ def prepared(request: Request, progress: Progress | None = None) -> Iterator[Job
             raise PluginError(f"{plugin.distribution} amended the plan with {amended!r}, which is not a plan")
         plan = amended
     steps = check(plan, source, found)
-    with tempfile.TemporaryDirectory(prefix="drupe-", ignore_cleanup_errors=True) as scratch:
+    with scratch() as folder:
         target = provider.target()
         context = Context(
             target=target,
-            scratch=Path(scratch),
+            scratch=folder,
             threads=request.threads or usable_threads(),
             progress=progress or Progress(),
             open=lambda model: runtime_for(model, target, provider, found).open(model, target),
@@ -196,8 +196,8 @@ def run_steps(job: Job) -> Model:
 def _run_one(step: CheckedStep, model: Model, job: Job) -> Model:
     """Run one pass on its own copy of the model."""
     kind = job.registry.kinds.make(model.kind)
-    scratch = Path(tempfile.mkdtemp(dir=job.context.scratch))
-    made = step.runner.run(kind.fork(kind.load(model)), step.config, replace(job.context, scratch=scratch))
+    own = Path(tempfile.mkdtemp(dir=job.context.scratch))
+    made = step.runner.run(kind.fork(kind.load(model)), step.config, replace(job.context, scratch=own))
     if made.kind != step.runner.ensures.kind:
         raise PluginError(
             f"the pass '{step.runner.name}' made a model of kind '{made.kind}', which it does not declare"

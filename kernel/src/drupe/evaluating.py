@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from drupe.model import Model
 from drupe.opening import DEFAULT_PROVIDER, made_for, resolve, resolve_package, runtime_for
 from drupe.plan import Request, configure
 from drupe.plugins import registry
+from drupe.publishing import scratch
 
 
 def evaluate(
@@ -35,13 +35,10 @@ def evaluate(
     provider = registry().provider(provider_name or made_for(model) or DEFAULT_PROVIDER)
     target = provider.target()
     runtime_for(model, target, provider, registry())  # before anything is converted for it to be compared with
-    with (
-        tempfile.TemporaryDirectory(prefix="drupe-", ignore_cleanup_errors=True) as folder,
-        _comparable(against, model, provider.name) as reference,
-    ):
+    with scratch() as folder, _comparable(against, model, provider.name) as reference:
         context = Context(
             target=target,
-            scratch=Path(folder),
+            scratch=folder,
             threads=usable_threads(),
             progress=progress,
             open=lambda each: runtime_for(each, target, provider, registry()).open(each, target),

@@ -1,4 +1,4 @@
-"""Publishing: output appears whole or not at all, whatever interrupts the run."""
+"""Publishing: output appears whole or not at all, whatever interrupts the run, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import errno
 import glob
 import os
 import shutil
+import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +17,9 @@ from pathlib import Path
 from drupe.errors import OutputError
 
 RECORD = "drupe.json"
-_STAGING, _OLD = ".drupe-staging-", ".drupe-old-"
+_STAGING, _OLD, _SCRATCH = ".drupe-staging-", ".drupe-old-", "drupe-scratch-"
+A_DAY = 24 * 60 * 60
+"""Seconds after which a scratch folder is looked at: by then whoever made it has also marked it as in use."""
 
 
 @contextmanager
@@ -101,6 +105,17 @@ def staging(output: Path) -> Iterator[Path]:
             with contextlib.suppress(OSError):  # not empty: the output is there
                 for parent in made:
                     parent.rmdir()
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """An empty folder for what is needed meanwhile. What killed runs have left is removed on the way, a day later."""
+    for left in Path(tempfile.gettempdir()).glob(f"{_SCRATCH}*"):
+        with contextlib.suppress(OSError):  # another user's, or removed by another run just now
+            if time.time() - left.stat().st_mtime > A_DAY and not _is_held(left):
+                shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=_SCRATCH, ignore_cleanup_errors=True) as folder, _held(Path(folder)):
+        yield Path(folder)
 
 
 def publish(folder: Path, output: Path, force: bool) -> Path | None:
