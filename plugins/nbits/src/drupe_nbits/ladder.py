@@ -30,7 +30,7 @@ def four_bits(**config: Any) -> tuple[Step, ...]:
         Step(
             "quantize-weights",
             {"bits": 4, **config},
-            options={"quality": "quality", **SCHEME},
+            options={"quality": "quality", "method": "method", **SCHEME},
             when={"quality": (None, "fast", "balanced")},
         ),
     )

@@ -22,6 +22,7 @@ class QuantizeWeightsConfig(PassConfig):
     quality: Literal["fast", "balanced", "best"] = Field(
         "balanced", description="round to nearest, or search for least error; 8 bits are always rounded to nearest"
     )
+    method: Method | None = Field(None, description="how 4 and 2 bits are found; by default as the quality says")
     block_size: Literal[16, 32, 64, 128, 256] | None = Field(None, description="weights that share a scale")
     symmetric: bool = Field(False, description="without zero points")
     head_bits: Bits | None = Field(None, description="bits of the head; by default 8")
@@ -35,7 +36,7 @@ class QuantizeWeightsConfig(PassConfig):
 
     def method_for(self, bits: int) -> Method:
         """8 bits are rounded to nearest: a search takes a tenth off an error that is 1/250 of that at 4 bits."""
-        return "rtn" if bits == 8 else METHODS[self.quality]
+        return "rtn" if bits == 8 else self.method or METHODS[self.quality]
 
     def gives(self, key: str) -> bool:
         """Whether a key was set, by the user or the recipe, and is no default."""
