@@ -1,0 +1,1 @@
+"""drupe-quant-gptq: quantizing with calibration: GPTQ block by block, and weights for the search."""

@@ -1,0 +1,51 @@
+"""Calibration: the text in the model's tokens, and what goes into each matrix of a block."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drupe.api import Context, ModelError
+from drupe_layerwise import Segment
+from drupe_nbits import Site
+from drupe_onnx import OnnxPackage
+from drupe_text import CalibrationConfig, TextTokenizer
+
+TOKENIZER = "tokenizer.json"
+
+Rows = NDArray[np.float32]
+
+
+def calibration_sequences(package: OnnxPackage, config: CalibrationConfig, context: Context) -> list[list[int]]:
+    """The text that the configuration names, in the package's own tokens."""
+    held = package.files.get(TOKENIZER)
+    if held is None:
+        raise ModelError("the model has no tokenizer.json, so it cannot be calibrated with text")
+    if isinstance(held, bytes):
+        context.scratch.mkdir(parents=True, exist_ok=True)
+        path = context.scratch / TOKENIZER
+        path.write_bytes(held)
+        held = path
+    return config.calibration_tokens(TextTokenizer(Path(held)))
+
+
+def groups_of(segment: Segment, sites: Sequence[Site]) -> list[list[Site]]:
+    """The sites of a segment, those together that multiply with one value, in the graph's order."""
+    here = set(segment.nodes)
+    groups: dict[object, list[Site]] = {}
+    for site in sites:
+        if site.node in here:
+            groups.setdefault((site.activations, site.is_look_up), []).append(site)
+    return list(groups.values())
+
+
+def refuse_non_finite(rows: Rows, group: Sequence[Site]) -> None:
+    """Raise ModelError where calibration makes NaN or Inf; it names the matrix that they would go into."""
+    if not np.isfinite(rows).all():
+        raise ModelError(
+            f"the calibration text makes NaN or Inf go into '{group[0].name}'",
+            cure="look for very large weights in the source, or calibrate a float32 graph",
+        )

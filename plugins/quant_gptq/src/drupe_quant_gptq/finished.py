@@ -1,0 +1,62 @@
+"""Finished: what is done of a model, kept in the cache until all of it is, so that a run that was killed goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from drupe.api import cache_folder
+from drupe_onnx import ExternalTensor, ir
+
+Parts = Mapping[str, Sequence[ExternalTensor]]
+"""Levels, scales and zero points by the name of the node that they are for; all in one file."""
+
+
+class Finished:
+    """Solved segments by number. A segment counts once its list of parts is there, which is written last."""
+
+    def __init__(self, key: str) -> None:
+        """key: stands for all that decides the result."""
+        self._folder = cache_folder() / "work" / key
+
+    def find(self, segment: str, path: Path) -> Parts | None:
+        """The parts of a segment, their file put at `path`; None where it is not finished."""
+        note = self._folder / f"{segment}.json"
+        if not note.is_file():
+            return None
+        _link_or_copy(self._folder / f"{segment}.data", path)
+        return {
+            name: [
+                ExternalTensor(path, ir.DataType[part["dtype"]], tuple(part["shape"]), part["offset"]) for part in parts
+            ]
+            for name, parts in json.loads(note.read_text(encoding="utf-8")).items()
+        }
+
+    def keep(self, segment: str, path: Path, parts: Parts) -> None:
+        """Keep a segment's parts, which lie in the file `path`."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        draft = self._folder / f".{uuid.uuid4().hex}"
+        _link_or_copy(path, draft)
+        draft.replace(self._folder / f"{segment}.data")
+        listed = {
+            name: [{"dtype": part.dtype.name, "shape": part.shape, "offset": part.offset} for part in each]
+            for name, each in parts.items()
+        }
+        draft.write_text(json.dumps(listed), encoding="utf-8")
+        draft.replace(self._folder / f"{segment}.json")
+
+    def clear(self) -> None:
+        """Forget all of it: everything is done."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    with contextlib.suppress(OSError):
+        os.link(source, target)
+        return
+    shutil.copyfile(source, target)

@@ -1,0 +1,13 @@
+"""What drupe-quant-gptq brings."""
+
+from drupe.api import Ref, hookimpl
+
+
+@hookimpl
+def drupe_passes() -> list[Ref]:
+    return [
+        Ref("quantize-gptq", "drupe_quant_gptq.quantize_gptq:QuantizeGptq",
+            "quantizes weights by GPTQ, block by block, with text to calibrate on"),
+        Ref("weigh-channels", "drupe_quant_gptq.weigh_channels:WeighChannels",
+            "measures how much each input channel of a matrix counts, for the search that quantizes it"),
+    ]  # fmt: skip

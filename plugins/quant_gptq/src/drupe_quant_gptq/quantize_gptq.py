@@ -1,0 +1,163 @@
+"""The pass `quantize-gptq`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib import metadata
+
+from drupe.api import Context, Model, ModelError, Pass, Shape, UsageError, disk_errors, key_of
+from drupe_blockquant import GptqFactor, gptq_factor
+from drupe_layerwise import LayerByLayer, Segment
+from drupe_nbits import ACCURACY_LEVEL, Rewriter, Site, find_sites, remove_unused
+from drupe_onnx import ExternalTensor, OnnxKind, OnnxPackage, ir
+from drupe_onnx.package import FLOAT_MATRICES
+from drupe_quant_gptq.calibration import Rows, calibration_sequences, groups_of, refuse_non_finite
+from drupe_quant_gptq.finished import Finished, Parts
+from drupe_quant_gptq.hessian import Hessian, linear_algebra
+from drupe_quant_gptq.schemes import Choice, QuantizeGptqConfig, choices
+from drupe_quant_gptq.solving import Solver
+
+LEAST_TOKENS = 4
+"""A matrix of K columns wants at least K / LEAST_TOKENS tokens: below that, most of its Hessian is damping."""
+
+
+class QuantizeGptq(Pass):
+    """Puts weights that GPTQ has found in the place of float ones, and quantizes the others without data."""
+
+    name = "quantize-gptq"
+    summary = "quantizes weights by GPTQ, block by block, with text to calibrate on"
+    revision = 1
+    Config = QuantizeGptqConfig
+    requires = Shape("onnx", {"weights": "float"})
+    ensures = Shape("onnx", {"weights": "quantized"})
+    costly = True
+    libraries = ("drupe-blockquant", "drupe-layerwise", "drupe-nbits", "numpy")
+
+    def run(self, model: Model, config: QuantizeGptqConfig, context: Context) -> Model:
+        package: OnnxPackage = model.payload
+        sequences = calibration_sequences(package, config, context)
+        finished = Finished(self._key(model, config, context))
+        context.scratch.mkdir(parents=True, exist_ok=True)
+        for name, component in package.components.items():
+            Quantizing(name, component, config, context, finished).run(sequences)
+        finished.clear()
+        return model
+
+    def _key(self, model: Model, config: QuantizeGptqConfig, context: Context) -> str:
+        """All that decides the result."""
+        return key_of(
+            {
+                "model": OnnxKind().fingerprint(model),
+                "revision": self.revision,
+                "config": config.model_dump(),
+                "libraries": {name: metadata.version(name) for name in self.libraries},
+                "target": (context.target.provider, context.target.runtime_version),
+            }
+        )
+
+
+class Quantizing:
+    """One graph on its way: segment after segment, and in each, group after group of sites that read one value.
+
+    True-sequential: each group is calibrated with what comes out of the groups before it when they are quantized.
+    """
+
+    def __init__(
+        self, name: str, model: ir.Model, config: QuantizeGptqConfig, context: Context, finished: Finished
+    ) -> None:
+        capabilities = context.target.capabilities
+        level = capabilities.traits.get(ACCURACY_LEVEL) if config.accuracy_level is None else config.accuracy_level
+        self._name, self._model, self._config, self._context = name, model, config, context
+        self._finished = finished
+        self._rewriter = Rewriter(model.graph, level)
+        self._choices = {each.site.node: each for each in choices(find_sites(model.graph), config, capabilities)}
+
+    def run(self, sequences: Sequence[Sequence[int]]) -> None:
+        """Quantize the graph in place. Raises DrupeError and Cancelled."""
+        self._refuse_unquantized()
+        self._refuse_few_tokens(sum(map(len, sequences)))
+        with LayerByLayer(self._model, sequences, self._context) as layers:
+            blocks = sum(segment.block is not None for segment in layers.segments)
+            with self._context.progress.task("GPTQ", blocks, "block") as progress:
+                for segment in layers.segments:
+                    self._quantize(segment, layers)
+                    if segment is not layers.segments[-1]:
+                        layers.advance(segment)
+                    progress.advance(segment.block is not None)
+        remove_unused(self._model.graph)
+        if kept := [each.site.name for each in self._choices.values() if each.scheme is None]:
+            self._model.metadata_props[FLOAT_MATRICES] = json.dumps(kept)
+
+    def _quantize(self, segment: Segment, layers: LayerByLayer) -> None:
+        """Quantize the sites of one segment, with what is finished of it where it is."""
+        groups = [
+            [self._choices[site.node] for site in group]
+            for group in groups_of(segment, [each.site for each in self._choices.values()])
+        ]
+        label = f"{self._name}-{segment.index}"
+        path = self._context.scratch / f"{label}.gptq"
+        found = self._finished.find(label, path)
+        solved: dict[str, Sequence[ExternalTensor]] = {}
+        for group in groups:
+            parts = found if found is not None else self._solve(group, segment, layers, Solver(path, self._context))
+            solved.update(parts)
+            for each in group:
+                self._rewrite(each, parts)
+        if found is None and solved:
+            with disk_errors(path):
+                self._finished.keep(label, path, solved)
+
+    def _solve(self, group: Sequence[Choice], segment: Segment, layers: LayerByLayer, solver: Solver) -> Parts:
+        """Those of a group's sites that GPTQ is for."""
+        members = [each for each in group if each.by_gptq]
+        if not members:
+            return {}
+        factor = self._factor([each.site for each in members], segment, layers)
+        found = {}
+        for each in members:
+            assert each.scheme is not None
+            with disk_errors(solver.path):
+                found[_key_of(each)] = solver.solve(each.site, each.scheme, factor)
+        return found
+
+    def _factor(self, sites: Sequence[Site], segment: Segment, layers: LayerByLayer) -> GptqFactor:
+        """What GPTQ needs of the inputs that some sites share."""
+        hessian = Hessian(sites[0].rows.shape[1])
+
+        def add(_: str, rows: Rows) -> None:
+            refuse_non_finite(rows, sites)
+            hessian.add(rows)
+
+        with linear_algebra(sites[0].rows.shape[1], self._context.threads):
+            layers.collect(segment, {sites[0].activations.name or ""}, add)
+            return gptq_factor(hessian.whole(), self._config.damping)
+
+    def _rewrite(self, choice: Choice, parts: Parts) -> None:
+        if choice.scheme is None:
+            self._rewriter.keep(choice.site)
+        else:
+            self._rewriter.rewrite(choice.site, choice.scheme, parts.get(_key_of(choice)))
+
+    def _refuse_unquantized(self) -> None:
+        if not any(each.scheme for each in self._choices.values()):
+            raise ModelError(
+                f"'{self._context.target.provider}' serves none of the model's matrices quantized",
+                cure="choose a floating-point --precision for it",
+            )
+
+    def _refuse_few_tokens(self, tokens: int) -> None:
+        columns = max((each.site.rows.shape[1] for each in self._choices.values() if each.by_gptq), default=0)
+        wanted = -(-columns // LEAST_TOKENS)
+        if tokens < wanted:
+            sequences = -(-wanted // self._config.calibration_length)
+            raise UsageError(
+                f"{tokens} tokens are too few to calibrate matrices of {columns} columns: {wanted} are wanted",
+                where=f"calibration_sequences = {self._config.calibration_sequences}",
+                cure=f"--calibration-sequences {sequences}",
+            )
+
+
+def _key_of(choice: Choice) -> str:
+    """The name that a site's parts are kept under; a weight's may be another's, too."""
+    return choice.site.node.name or choice.site.name

@@ -1,0 +1,209 @@
+"""GPTQ block by block: closer to the source, the same after a kill, and clear about what cannot be."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from drupe.api import Model, ModelError, Progress, UsageError
+from drupe_blockquant import Scheme, gptq_factor, gptq_rows
+from drupe_layerwise import LayerByLayer
+from drupe_nbits import assign, find_sites
+from drupe_onnx import Files, ir
+from drupe_quant_gptq import quantize_gptq
+from drupe_quant_gptq.calibration import calibration_sequences
+from drupe_quant_gptq.hessian import Hessian, linear_algebra
+from drupe_quant_gptq.quantize_gptq import QuantizeGptq, QuantizeGptqConfig
+from drupe_quant_gptq.weigh_channels import WeighChannels, WeighChannelsConfig
+from drupe_quant_rtn.quantize_weights import QuantizeWeights, QuantizeWeightsConfig
+
+SMALL = {"calibration_sequences": 8, "calibration_length": 128}
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> str:
+    """What a tiny model is calibrated on."""
+    path = tmp_path / "text.txt"
+    path.write_text("".join(f"def parse_{n}(text): return [go for go in text][{n}]\n" for n in range(400)))
+    return str(path)
+
+
+def config(text: str, **given: Any) -> QuantizeGptqConfig:
+    settings = {"calibration_data": text, "calibration_sequences": 6, "calibration_length": 32, **given}
+    return QuantizeGptqConfig(**settings)
+
+
+def graph(model: Model) -> ir.Graph:
+    found: ir.Graph = model.payload.components["model"].graph
+    return found
+
+
+class Killed(Exception):
+    """Stands for a signal."""
+
+
+class KilledAfter(Progress):
+    """Ends the run when so many blocks are done."""
+
+    def __init__(self, blocks: int) -> None:
+        self.left = blocks
+
+    def advance(self, amount: int) -> None:
+        self.left -= amount
+        if amount and not self.left:
+            raise Killed
+
+
+def test_gptq_is_closer_to_the_source_than_the_search(kit: SimpleNamespace) -> None:
+    sequences = calibration_sequences(
+        kit.demo().payload, WeighChannelsConfig(**SMALL, calibration_seed=9), kit.context()
+    )
+    found = {}
+    for name, model in {
+        "source": kit.demo(),
+        "search": QuantizeWeights().run(kit.demo(), QuantizeWeightsConfig(block_size=128), kit.context()),
+        "gptq": QuantizeGptq().run(kit.demo(), QuantizeGptqConfig(block_size=128, **SMALL), kit.context("gptq")),
+    }.items():
+        logits = kit.logits(model, sequences[:4]).astype(np.float64)
+        found[name] = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    likely = np.exp(found["source"])
+    divergence = {name: (likely * (found["source"] - other)).sum(-1).mean() for name, other in found.items()}
+    assert 0 < divergence["gptq"] < 0.6 * divergence["search"]
+
+
+def test_each_matrix_is_solved_for_what_the_quantized_model_puts_into_it(kit: SimpleNamespace, text: str) -> None:
+    settings = config(text, block_size=32, head_bits=4)
+    model = QuantizeGptq().run(kit.random(), settings, kit.context())
+    rows_of = {site.node.name: site.rows for site in find_sites(graph(kit.random()))}
+    sequences = calibration_sequences(model.payload, settings, kit.context())
+    solved = 0
+    with (
+        LayerByLayer(model.payload.components["model"], sequences, kit.context("again")) as layers,
+        Files() as files,
+        linear_algebra(64, 1),
+    ):
+        for segment in layers.segments:
+            for node in [node for node in segment.nodes if node.op_type == "MatMulNBits"]:
+                rows = rows_of[node.name].value(files)
+                hessian = Hessian(rows.shape[1])
+                layers.collect(segment, {node.inputs[0].name}, lambda _, given, hessian=hessian: hessian.add(given))
+                wanted = gptq_rows(rows, gptq_factor(hessian.whole(), settings.damping), Scheme(4, 32, False))
+                for value, array in zip(node.inputs[1:], wanted, strict=True):
+                    held = value.const_value.expression.value(files)
+                    np.testing.assert_array_equal(held.reshape(array.shape), array)
+                solved += 1
+    assert solved == len(rows_of) - 1, "all but the embedding"
+
+
+def test_a_run_that_was_killed_goes_on_and_gives_the_same_bytes(
+    kit: SimpleNamespace, text: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    settings = config(text, head_bits=4)
+    whole = kit.written(QuantizeGptq().run(kit.random(num_hidden_layers=3), settings, kit.context("whole")))
+    assert not any((tmp_path / "cache" / "work").iterdir())
+
+    with pytest.raises(Killed):
+        QuantizeGptq().run(kit.random(num_hidden_layers=3), settings, kit.context("first", KilledAfter(2)))
+    solved = []
+    solve = quantize_gptq.Solver.solve
+
+    def noted(self: Any, site: Any, *rest: Any) -> Any:
+        solved.append(site.name)
+        return solve(self, site, *rest)
+
+    monkeypatch.setattr(quantize_gptq.Solver, "solve", noted)
+    resumed = QuantizeGptq().run(kit.random(num_hidden_layers=3), settings, kit.context("second"))
+    assert solved
+    assert all("layers.2" in name or "head" in name for name in solved)
+    assert kit.written(resumed) == whole
+    assert not any((tmp_path / "cache" / "work").iterdir())
+
+
+def test_what_was_finished_under_other_settings_is_not_taken(kit: SimpleNamespace, text: str) -> None:
+    with pytest.raises(Killed):
+        QuantizeGptq().run(kit.random(), config(text, damping=0.5), kit.context("first", KilledAfter(1)))
+    made = [
+        kit.written(QuantizeGptq().run(kit.random(), config(text, damping=damping), kit.context(f"with-{damping}")))
+        for damping in (0.01, 0.5)
+    ]
+    assert made[0] != made[1]
+
+
+def test_the_cache_keeps_what_was_solved(kit: SimpleNamespace, text: str, tmp_path: Path) -> None:
+    from drupe_onnx import OnnxKind
+
+    context = kit.context("run")
+    model = QuantizeGptq().run(kit.random(), config(text), context)
+    before = kit.written(model)
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    OnnxKind().store(model, kept, context)
+    shutil.rmtree(context.scratch)
+    assert kit.written(OnnxKind().restore(Model("onnx", kept))) == before
+
+
+def test_schemes_that_were_assigned_are_kept(kit: SimpleNamespace, text: str) -> None:
+    model = kit.random()
+    sites = [site for site in find_sites(graph(model)) if not site.is_look_up]
+    for number, site in enumerate(sites):
+        assign(site.node, Scheme(8, 32, True) if number % 2 else Scheme(4, 16, False))
+    wanted = {site.node.name: site.scheme for site in sites}
+    made = QuantizeGptq().run(model, config(text), kit.context())
+    found = {
+        node.name: Scheme(
+            node.attributes["bits"].as_int(), node.attributes["block_size"].as_int(), len(node.inputs) < 4
+        )
+        for node in graph(made)
+        if node.op_type == "MatMulNBits"
+    }
+    assert found == wanted
+
+
+def test_a_tied_head_shares_its_bytes_with_the_embedding(kit: SimpleNamespace, text: str) -> None:
+    model = QuantizeGptq().run(kit.random(tie_word_embeddings=True), config(text, head_bits=4), kit.context())
+    tables = {
+        node.op_type: node.inputs[index].const_value.expression
+        for node in graph(model)
+        for operator, index in (("GatherBlockQuantized", 3), ("MatMulNBits", 3))
+        if node.op_type == operator and node.metadata_props.get("drupe.role") in ("embedding", "head")
+    }
+    assert len(tables) == 2
+    assert tables["GatherBlockQuantized"] == tables["MatMulNBits"]
+
+
+def test_too_few_tokens_are_refused_with_how_many_are_wanted(kit: SimpleNamespace, text: str) -> None:
+    few = config(text, calibration_sequences=1, calibration_length=8)
+    with pytest.raises(UsageError, match="24 are wanted") as caught:
+        QuantizeGptq().run(kit.random(), few, kit.context())
+    assert caught.value.cure == "--calibration-sequences 3"
+
+
+@pytest.mark.parametrize("runner", [QuantizeGptq(), WeighChannels()], ids=lambda runner: runner.name)
+def test_calibration_that_makes_nan_names_the_matrix(kit: SimpleNamespace, text: str, runner: Any) -> None:
+    model = kit.random()
+    norm = next(value for name, value in graph(model).initializers.items() if "layers.1.post_attention" in name)
+    values = np.full(tuple(norm.shape), np.inf, np.float32)
+    norm.const_value = ir.Tensor(values, name=norm.name)
+    settings = runner.Config(calibration_data=text, calibration_sequences=6, calibration_length=32)
+    with pytest.raises(ModelError, match=r"NaN or Inf go into '.*layers.1.mlp"):
+        runner.run(model, settings, kit.context())
+
+
+def test_channels_weigh_as_much_as_the_mean_square_of_what_goes_in(kit: SimpleNamespace, text: str) -> None:
+    settings = WeighChannelsConfig(calibration_data=text, calibration_sequences=3, calibration_length=16)
+    model = WeighChannels().run(kit.random(tie_word_embeddings=True), settings, kit.context())
+    weighed = {site.name: site for site in find_sites(graph(model)) if site.importance is not None}
+    assert len(weighed) == sum(site.role not in ("embedding", "head") for site in find_sites(graph(model)))
+    plain = kit.random(tie_word_embeddings=True)
+    last = next(site for site in find_sites(graph(plain)) if "layers.1.mlp.down" in site.name)
+    rows = []
+    sequences = calibration_sequences(plain.payload, settings, kit.context())
+    with LayerByLayer(plain.payload.components["model"], sequences, kit.context("again")) as layers:
+        layers.collect(layers.segments[2], {last.activations.name}, lambda _, values: rows.append(values))
+    wanted = np.square(np.concatenate(rows), dtype=np.float64).mean(0)
+    np.testing.assert_allclose(weighed[last.name].importance.values, wanted, rtol=1e-5)
