@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import metadata
+
 import pytest
 
 GOOD = """
@@ -35,15 +37,22 @@ def test_a_plugin_that_fails_disables_only_itself(site, module, reason):
     assert listed.returncode == 0
     assert "in use" in row(listed.stdout, "good")
     assert reason in row(listed.stdout, "bad")
-    assert "to mend bad: pip install" in listed.stdout
+    assert "to mend bad: pip install -U --force-reinstall bad, or pip uninstall bad" in listed.stdout
     assert "tidies up" in site.run("passes").stdout
 
 
 def test_a_plugin_for_another_kernel_is_not_even_imported(site):
     site.add("future", {"future": "future"}, {"future.py": "raise SystemExit"}, requires=("drupe-kernel>=99",))
-    listed = row(site.run("plugins").stdout, "future")
-    assert "drupe-kernel>=99" in listed
+    listed = site.run("plugins").stdout
+    assert "drupe-kernel>=99" in row(listed, "future")
     assert "SystemExit" not in listed
+
+
+def test_the_cure_of_a_plugin_for_another_kernel_leaves_this_kernel_as_it_is(site):
+    site.add("old", {"old": "old"}, {"old.py": GOOD}, requires=("drupe-kernel<0.1",))
+    cure = row(site.run("plugins").stdout, "to mend old:")
+    assert f"'drupe-kernel=={metadata.version('drupe-kernel')}'" in cure and "pip uninstall old" in cure
+    assert "<0.1" not in cure
 
 
 def test_two_plugins_that_claim_one_name_are_an_error_that_names_both(site):
@@ -78,7 +87,7 @@ def test_what_a_ref_points_at_is_imported_only_when_it_is_used(site):
     assert "tidies up" in site.run("passes").stdout
     shown = site.run("passes", "tidy")
     assert shown.returncode == 8
-    assert "pip install not_there" in shown.stderr
+    assert "--force-reinstall good" in shown.stderr and "install not_there" not in shown.stderr
 
 
 def test_a_plugins_command_is_one_of_the_programs_commands(acme):

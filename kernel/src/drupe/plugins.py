@@ -77,7 +77,7 @@ class Claim(Generic[T]):
             raise PluginError(
                 f"'{self.ref.name}' of {self.plugin.distribution} {self.plugin.version} cannot be imported: {error}",
                 where=self.ref.target,
-                cure=_install(error, self.plugin.distribution),
+                cure=_reinstall(self.plugin.distribution),
             ) from error
         return found
 
@@ -232,7 +232,7 @@ def _load(manager: pluggy.PluginManager, entry: metadata.EntryPoint, distributio
     try:
         if wanted := _wants_another_kernel(distribution):
             reason = f"it wants {wanted}; this is {metadata.version(KERNEL)}"
-            return Plugin(entry.name, name, version, reason, f"pip install -U {name} '{wanted}'")
+            return Plugin(entry.name, name, version, reason, _fitting(name))
         manager.register(_import(entry), name=entry.name)
         manager.check_pending()
     except KeyboardInterrupt:
@@ -240,7 +240,7 @@ def _load(manager: pluggy.PluginManager, entry: metadata.EntryPoint, distributio
     except BaseException as error:  # a plugin may do anything when it is imported, exit included
         if manager.has_plugin(entry.name):
             manager.unregister(name=entry.name)
-        return Plugin(entry.name, name, version, _reason(error), _install(error, name))
+        return Plugin(entry.name, name, version, _reason(error), _reinstall(name))
     return Plugin(entry.name, name, version)
 
 
@@ -286,11 +286,17 @@ def _reason(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
-def _install(error: BaseException, distribution: str) -> str:
-    """The command that most likely mends a failed import."""
-    if isinstance(error, ModuleNotFoundError) and error.name:
-        return f"pip install {error.name.partition('.')[0]}"
-    return f"pip install -U {distribution}"
+def _reinstall(distribution: str) -> str:
+    """What most likely mends a failed import: the distribution and its requirements, whole. A module's name would be
+    a guess at a distribution's, and what is called so may be anybody's.
+    """
+    return f"pip install -U --force-reinstall {distribution}, or pip uninstall {distribution}"
+
+
+def _fitting(distribution: str) -> str:
+    """How a release for this kernel is had; the kernel itself stays, for the other plugins want it as it is."""
+    kernel = f"'{KERNEL}=={metadata.version(KERNEL)}'"
+    return f"pip install -U {distribution} {kernel} (a release for this kernel), or pip uninstall {distribution}"
 
 
 def _read_tables(found: Registry) -> None:
@@ -304,7 +310,7 @@ def _read_tables(found: Registry) -> None:
                 raise TypeError(f"its hooks list {strange[0]!r}, which is no Ref")
         except Exception as error:
             found.manager.unregister(name=plugin.name)
-            found.plugins[at] = replace(plugin, reason=_reason(error), cure=_install(error, plugin.distribution))
+            found.plugins[at] = replace(plugin, reason=_reason(error), cure=_reinstall(plugin.distribution))
             continue
         for table, ref in refs:
             getattr(found, table).add(ref, plugin)
