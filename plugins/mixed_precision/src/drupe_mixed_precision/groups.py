@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from drupe_nbits import EMBEDDING, HEAD, Site, find_sites
+from drupe_nbits import Site, find_sites
 from drupe_onnx import ir
 from drupe_packed import parts_of
 
@@ -17,22 +17,20 @@ BLOCK = "drupe.block"
 class Group:
     """Sites that share their matrix, as a tied embedding and head do; most groups have one.
 
-    block: the decoder block, None outside of them. blocks: how many the model has.
+    block: the decoder block, None outside of them.
     """
 
     sites: tuple[Site, ...]
     block: int | None
-    blocks: int
 
     @property
     def name(self) -> str:
         return self.sites[0].name
 
     @property
-    def role(self) -> str:
-        """The head's where a matrix is both head and embedding: it is what counts for more."""
-        roles = {site.role for site in self.sites}
-        return next((role for role in (HEAD, EMBEDDING) if role in roles), self.sites[0].role)
+    def roles(self) -> frozenset[str]:
+        """What its matrix is used as."""
+        return frozenset(site.role for site in self.sites)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -56,9 +54,7 @@ def groups_of(graph: ir.Graph) -> list[Group]:
     for site in find_sites(graph):
         if not parts_of(site.rows):
             together.setdefault(site.rows, []).append(site)
-    numbers = [_block(site) for sites in together.values() for site in sites]
-    blocks = 1 + max((number for number in numbers if number is not None), default=-1)
-    return [Group(tuple(sites), _first_block(sites), blocks) for sites in together.values()]
+    return [Group(tuple(sites), _first_block(sites)) for sites in together.values()]
 
 
 def _first_block(sites: Sequence[Site]) -> int | None:
