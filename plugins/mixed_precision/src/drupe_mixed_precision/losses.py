@@ -22,7 +22,10 @@ BY_ROLE = {
     "mlp.up": 0.8,
     "mlp.down": 1.0,
 }
-"""How much a weight counts by its matrix's role, against one of mlp.down; from the same measurements. Roles of a shared matrix add up."""
+"""How much a weight counts by its matrix's role, against one of mlp.down, in the same measurements.
+
+The roles of a matrix that is shared add up.
+"""
 FIRST_BLOCK, SECOND_BLOCK = 8.0, 2.0
 """The hidden state is small at first, so that errors of the first blocks weigh most."""
 
