@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -103,6 +104,19 @@ def test_a_checkpoint_in_several_shards_has_an_index(
     checkpoints.write_weights(shape, tmp_path / "tiny")
     assert len(list((tmp_path / "tiny").glob("*.safetensors"))) > 2
     assert onnx.open_checkpoint(tmp_path / "tiny").keys() == {tensor.name for tensor in checkpoints.tensors(shape)}
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (BENCH / "models").iterdir() if path.is_dir()))
+def test_the_models_kept_to_measure_quality_with_are_small_and_trained(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    drupe, demo = importlib.import_module("drupe"), importlib.import_module("drupe_demo")
+    checkpoint = BENCH / "models" / name
+    assert sum(path.stat().st_size for path in checkpoint.iterdir()) < 5_000_000
+    drupe.optimize(checkpoint, tmp_path / "package", precision="fp32", verify=False)
+    metrics = drupe.evaluate(tmp_path / "package", evaluation_data=demo.HELDOUT, tokens=512, length=512)
+    vocabulary = json.loads((checkpoint / "config.json").read_text("utf-8"))["vocab_size"]
+    perplexity = next(metric.value for metric in metrics if metric.name == "perplexity")
+    assert perplexity < vocabulary / 25  # random weights: about as many as there are tokens
 
 
 def test_a_point_lies_outside_a_frontier_that_offers_nothing_as_small_and_as_close(bench: ModuleType) -> None:
