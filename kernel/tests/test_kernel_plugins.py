@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
+import subprocess
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 
@@ -93,6 +96,18 @@ def test_what_a_ref_points_at_is_imported_only_when_it_is_used(site):
 def test_a_plugins_command_is_one_of_the_programs_commands(acme):
     assert "Say hello." in acme.run("--help").stdout
     assert acme.run("greet", "--name", "Drupe").stdout == "hello Drupe\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device here")
+@pytest.mark.parametrize(("target", "command"), [(">/dev/full", "passes"), (">&-", "passes"), (">&-", "--help")])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_an_output_that_cannot_be_written_is_one_error_and_no_mistake_of_drupes(site, target, command, unbuffered):
+    site.environment["PYTHONUNBUFFERED"] = unbuffered
+    line = f"{shlex.join(site.command(command))} {target}"
+    done = subprocess.run(["/bin/sh", "-c", line], env=site.environ(), capture_output=True, text=True, check=False)
+    assert done.returncode == 5
+    assert done.stderr.startswith("error: standard output cannot be written")
+    assert len(done.stderr.splitlines()) == 2
 
 
 @pytest.mark.parametrize(

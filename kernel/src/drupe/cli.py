@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import gc
 import io
+import os
 import signal
 import sys
 from importlib import metadata
@@ -13,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from drupe.errors import Cancelled, DrupeError, unknown
+from drupe.errors import Cancelled, DrupeError, OutputError, unknown
 from drupe.hookspecs import PROJECT
 from drupe.plugins import KERNEL, registry
 
@@ -98,6 +99,49 @@ def drupe(version: Annotated[bool, Version] = False) -> None:
     """Make a trained model small and fast on the hardware you have, and prove that it still is right."""
 
 
+class _Output(io.FileIO):
+    """Standard output that says once, in one line, when it takes no more; what comes after that is dropped."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+            if isinstance(error, BrokenPipeError):  # the reader has seen enough
+                raise
+            what = f"standard output cannot be written: {error.strerror}"
+            raise OutputError(what, cure="give it another place") from None
+
+
+def _guard_output() -> None:
+    """Make what standard output refuses an error for the user, also where it was closed before the start."""
+    if sys.stderr is None:
+        sys.stderr = io.StringIO()
+    buffer = getattr(sys.stdout, "buffer", None)
+    if sys.stdout is None:
+        raw = _Output(os.open(os.devnull, os.O_RDONLY), "w")
+    elif type(getattr(buffer, "raw", buffer)) is io.FileIO:  # not Windows' console
+        raw = _Output(sys.stdout.fileno(), "w", closefd=False)
+    else:
+        return
+    encoding = getattr(sys.stdout, "encoding", "utf-8")
+    sys.stdout = io.TextIOWrapper(io.BufferedWriter(raw), encoding, "replace", line_buffering=raw.isatty())
+
+
+def _run() -> None:
+    """Run the program to the end of its output."""
+    try:
+        try:
+            app(prog_name=PROJECT)
+        finally:
+            sys.stdout.flush()
+    except OutputError as error:
+        _complain(error)
+        sys.exit(error.exit_status)
+    except BrokenPipeError:
+        sys.exit(1)
+
+
 def main() -> None:
     """Run the program; ends the process with 0, an error's own status, or 70 for what nobody foresaw."""
     for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):  # not every system has them all
@@ -107,12 +151,13 @@ def main() -> None:
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a mark for what is no text here
+    _guard_output()
     # Imports make many objects and no garbage; looking for cycles among them takes a tenth of a conversion's time.
     gc.set_threshold(50_000)
     # The system frees all memory at once; looking for cycles in it first would take up to half a second.
     atexit.register(gc.freeze)
     try:
-        app(prog_name=PROJECT)
+        _run()
     except Exception:
         _print_traceback()
         print("This is a mistake in drupe or in a plugin, not in what you typed; please report it.", file=sys.stderr)
