@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         CheckFailed,
         DrupeError,
         ModelError,
+        NoRoom,
         OutputError,
         PlanError,
         PluginError,
@@ -50,8 +51,8 @@ _HOMES = {
     "drupe.console": "Narrator progress size table",
     "drupe.context": "Context Progress usable_threads",
     "drupe.engine": "Outcome Preview optimize preview",
-    "drupe.errors": "Cancelled CheckFailed DrupeError ModelError OutputError PlanError PluginError RuntimeMissing "
-    "UsageError nearest unknown",
+    "drupe.errors": "Cancelled CheckFailed DrupeError ModelError NoRoom OutputError PlanError PluginError "
+    "RuntimeMissing UsageError nearest unknown",
     "drupe.evaluation": "Evaluator EvaluatorConfig Metric",
     "drupe.events": "Event",
     "drupe.model": "Estimate Model ModelKind StoredWeights",
@@ -87,6 +88,7 @@ __all__ = [
     "ModelError",
     "ModelKind",
     "Narrator",
+    "NoRoom",
     "Operator",
     "OperatorUse",
     "Outcome",

@@ -36,6 +36,10 @@ class UsageError(DrupeError):
     exit_status = 2
 
 
+class NoRoom(UsageError):
+    """A prompt that leaves no room for an answer."""
+
+
 class ModelError(DrupeError):
     """The model that was given is missing, broken or not supported."""
 

@@ -65,6 +65,10 @@ class Session(ABC):
 
     timing: Timing | None = None
     """Of the text that `stream` or `generate` gave last."""
+    max_length: int | None = None
+    """Room for so many tokens, prompt and answer together; None where there is no limit."""
+    context_length: int | None = None
+    """The most that `max_length` can be: what the model was made for; None where that is not known."""
 
     def run(self, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None) -> Mapping[str, Any]:
         """Run the graph once: arrays in, arrays out, by name. Raises RuntimeMissing where this runtime cannot."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -41,7 +42,11 @@ def test_generate_prints_the_text_and_says_the_rates_aside(package: Path) -> Non
 
 def test_a_mistake_is_one_message_and_nothing_else(package: Path) -> None:
     done = run("generate", str(package), "")
-    assert (done.returncode, done.stdout, done.stderr) == (2, "", "error: the prompt is empty\n")
+    assert (done.returncode, done.stdout, done.stderr) == (
+        2,
+        "",
+        "error: the prompt is empty\n  try: give a text to continue\n",
+    )
 
 
 def test_chat_answers_each_line_of_a_pipe_knowing_those_before(package: Path) -> None:
@@ -61,3 +66,22 @@ def test_what_is_no_text_is_read_with_a_mark_for_it(package: Path) -> None:
     for reading in ("utf-8:strict", "utf-8:surrogateescape"):
         done = run("chat", str(package), *more, said="def \udcff\udcfe(\n", PYTHONIOENCODING=reading)
         assert (done.returncode, done.stderr) == (0, ""), done.stderr
+
+
+def test_a_text_that_ends_for_want_of_room_says_so(package: Path) -> None:
+    done = run("generate", str(package), "def parse(", "--max-new-tokens", "50", "--max-length", "12")
+    assert done.returncode == 0
+    assert "cut short: there is room for 12 tokens" in done.stderr and "--max-length" in done.stderr
+    done = run("generate", str(package), "def parse(" * 20, "--max-length", "12")
+    assert done.returncode == 2 and "raise --max-length" in done.stderr
+    done = run("generate", str(package), "def parse(" * 2000, "--max-length", "1000000")
+    assert done.returncode == 2 and "the model's context has no more room" in done.stderr
+
+
+def test_a_damaged_package_names_the_file_that_is(package: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(package, tmp_path / "copy"))
+    with (copy / "model.onnx.data").open("r+b") as data:
+        data.truncate(1000)
+    done = run("generate", str(copy), "def parse(")
+    assert done.returncode == 7
+    assert "'model.onnx.data' is damaged: it has 1000 bytes and had" in done.stderr

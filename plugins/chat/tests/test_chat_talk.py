@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from drupe.api import Generation, Message, Session, UsageError
-from drupe_chat.chat import HINT, Talk
+from drupe.api import Generation, Message, NoRoom, Session, UsageError
+from drupe_chat.chat import FORGOTTEN, HINT, Talk
 
 SYSTEM = Message("system", "Be short.")
 
@@ -24,6 +24,11 @@ class Parrot(Session):
         return messages[-1].content
 
     def stream(self, prompt: str, generation: Generation | None = None) -> Iterator[str]:
+        if len(self.prompts[-1]) > 4:
+            raise NoRoom("the prompt is too long")
+        return self._answer(prompt)
+
+    def _answer(self, prompt: str) -> Iterator[str]:
         for word in prompt.split():
             if word == "stop":
                 raise KeyboardInterrupt
@@ -56,6 +61,15 @@ def test_the_model_is_told_all_that_was_said(monkeypatch: pytest.MonkeyPatch, ca
     session = talk(monkeypatch, ["one two", "", "three", "/exit", "never"], at_terminal=True)
     assert capsys.readouterr().out == "one!two!\nthree!\n"
     assert session.prompts[-1] == ["system: Be short.", "user: one two", "assistant: one!two!", "user: three"]
+
+
+@pytest.mark.parametrize("at_terminal", [True, False])
+def test_a_conversation_without_room_goes_on_without_its_beginning(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, at_terminal: bool
+) -> None:
+    session = talk(monkeypatch, ["one", "two", "three"], at_terminal)
+    assert session.prompts[-1] == ["system: Be short.", "user: two", "assistant: two!", "user: three"]
+    assert FORGOTTEN in capsys.readouterr().err
 
 
 def test_reset_forgets_all_but_the_opening(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import typer
 
 import drupe
 from drupe.api import DrupeError
+from drupe_chat.explaining import explained, say_if_cut_short
 from drupe_chat.options import (
     MaxLength,
     MaxNewTokens,
@@ -23,9 +24,15 @@ from drupe_chat.options import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from drupe.api import Generation, Message, Session
 
 HINT = "Ctrl-C cuts an answer short, /reset starts anew, /exit or Ctrl-D ends."
+
+FORGOTTEN = (
+    "the conversation is longer than there is room for: the model no longer knows its beginning (/reset starts anew)"
+)
 
 
 def chat(
@@ -47,7 +54,7 @@ def chat(
 
     generation = Generation(max_new_tokens, temperature, top_p, top_k, seed)
     opening = [Message("system", system)] if system else []
-    with drupe.open(package, provider=provider, max_length=max_length) as session:
+    with explained(package, provider), drupe.open(package, provider=provider, max_length=max_length) as session:
         talk = Talk(session, generation, opening, at_terminal=sys.stdin.isatty())
         talk.run()
 
@@ -85,9 +92,9 @@ class Talk:
         self.turns.append(Message("user", said))
         answer: list[str] = []
         try:
-            print_pieces(self.session.stream(self.session.conversation(self.turns), self.generation), answer)
+            print_pieces(self._stream(), answer)
+            say_if_cut_short(self.session, self.generation)
         except KeyboardInterrupt:
-            print(flush=True)
             if not self.at_terminal:
                 raise
         except DrupeError as error:
@@ -97,6 +104,25 @@ class Talk:
             self.turns = before
             return
         self.turns.append(Message("assistant", "".join(answer)))
+
+    def _stream(self) -> Iterator[str]:
+        """The answer to all turns; where there is no room for them, the oldest are forgotten, two at a time."""
+        from drupe.api import NoRoom
+
+        forgotten = False
+        while True:
+            try:
+                pieces = self.session.stream(self.session.conversation(self.turns), self.generation)
+            except NoRoom:
+                first = len(self.opening)
+                if len(self.turns) <= first + 2:
+                    raise
+                del self.turns[first : first + 2]
+                forgotten = True
+            else:
+                if forgotten:
+                    print(FORGOTTEN, file=sys.stderr)
+                return pieces
 
     def _ask(self) -> str | None:
         """What the user says next; None for the end. Ctrl-C forgets what is half typed."""

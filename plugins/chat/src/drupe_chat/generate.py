@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import drupe
+from drupe_chat.explaining import explained, say_if_cut_short
 from drupe_chat.options import (
     MaxLength,
     MaxNewTokens,
@@ -40,10 +41,11 @@ def generate(
 
     text = sys.stdin.read() if prompt == "-" else prompt
     generation = Generation(max_new_tokens, temperature, top_p, top_k, seed)
-    with drupe.open(package, provider=provider, max_length=max_length) as session:
+    with explained(package, provider), drupe.open(package, provider=provider, max_length=max_length) as session:
         pieces = session.stream(text, generation)
         print(text, end="", flush=True)
         print_pieces(pieces, [])
+        say_if_cut_short(session, generation)
         if session.timing:
             print(_rates(session.timing), file=sys.stderr)
 

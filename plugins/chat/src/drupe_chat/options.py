@@ -18,8 +18,13 @@ MaxLength = Annotated[int | None, typer.Option(min=2, help="Room for prompt and 
 
 
 def print_pieces(pieces: Iterable[str], said: list[str]) -> None:
-    """Print a text piece by piece, and keep in `said` what was printed, so that it is there after an interruption."""
-    for piece in pieces:
-        said.append(piece)
-        print(piece, end="", flush=True)
-    print(flush=True)
+    """Print a text piece by piece, and keep in `said` what was printed, so that it is there after an interruption.
+
+    The line ends however the text does: what is said of an error begins a new one.
+    """
+    try:
+        for piece in pieces:
+            said.append(piece)
+            print(piece, end="", flush=True)
+    finally:
+        print(flush=True)

@@ -9,7 +9,7 @@ from typing import Any
 from drupe.api import CheckFailed, Model, ModelError, Runtime, RuntimeMissing, Target, UsageError
 from drupe_runtime_genai.installed import GENAI, INSTALL, clash, load
 from drupe_runtime_genai.providers import provider_options
-from drupe_runtime_genai.session import GenaiSession, open_session
+from drupe_runtime_genai.session import MAKE_AGAIN, GenaiSession, open_session
 
 CONFIG = "genai_config.json"
 FATAL = 4
@@ -48,8 +48,11 @@ class OnnxRuntimeGenai(Runtime):
         try:
             opened = module.Model(_settings(module, folder, target, length))
         except RuntimeError as error:
-            raise CheckFailed(f"onnxruntime-genai refuses the package: {error}", where=folder) from error
-        return open_session(module, opened, length, config["model"]["vocab_size"])
+            raise CheckFailed(
+                f"onnxruntime-genai refuses the package: {error}", where=folder, cure=MAKE_AGAIN
+            ) from error
+        entry = config["model"]
+        return open_session(module, opened, length, entry["context_length"], entry["vocab_size"])
 
 
 def _absent() -> tuple[str, str] | None:

@@ -8,28 +8,30 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from drupe.api import CheckFailed, Generation, Message, ModelError, Session, Timing, UsageError
+from drupe.api import CheckFailed, Generation, Message, ModelError, NoRoom, Session, Timing, UsageError
+
+MAKE_AGAIN = "run it on the provider that it was made for, or make it again with drupe optimize"
 
 
 class GenaiSession(Session):
-    """Generates text with a package.
+    """Generates text with a package. timing: grows while an answer comes."""
 
-    max_length: room for so many tokens, prompt and answer together. timing: grows while an answer comes.
-    """
+    max_length: int
 
-    def __init__(self, module: Any, model: Any, max_length: int, vocab_size: int) -> None:
+    def __init__(self, module: Any, model: Any, max_length: int, context_length: int, vocab_size: int) -> None:
         self._og = module
         self._model = model
         self._tokenizer = module.Tokenizer(model)
         self._ends = {int(token) for token in self._tokenizer.eos_token_ids}
         self._vocab_size = vocab_size
         self.max_length = max_length
+        self.context_length = context_length
 
     def stream(self, prompt: str, generation: Generation | None = None) -> Iterator[str]:
         """Continue `prompt`; text comes as soon as it is whole: a character of several tokens comes in one piece.
 
-        The prompt is checked here, before the first text is asked for. Raises UsageError for a prompt without room for
-        an answer.
+        The prompt is checked here, before the first text is asked for. Raises UsageError for an empty prompt,
+        NoRoom for one without room for an answer.
         """
         generation = generation or Generation()
         _check(generation)
@@ -52,13 +54,19 @@ class GenaiSession(Session):
 
     def _check_room(self, tokens: Sequence[int]) -> None:
         if not tokens:
-            raise UsageError("the prompt is empty")
+            raise UsageError("the prompt is empty", cure="give a text to continue")
         if len(tokens) >= self.max_length:
-            raise UsageError(
+            raise NoRoom(
                 f"the prompt takes {len(tokens)} tokens, and there is room for {self.max_length}, prompt and answer "
                 "together",
-                cure="shorten the prompt, or raise search.max_length in genai_config.json",
+                cure=f"shorten the prompt{self._more_room()}",
             )
+
+    def _more_room(self) -> str:
+        """What else may help where there is too little room."""
+        if self.max_length == self.context_length:
+            return "; the model's context has no more room"
+        return f", or raise --max-length (max_length=); the model's context is {self.context_length} tokens"
 
     def _answer(self, tokens: Sequence[int], generation: Generation) -> Iterator[str]:
         import numpy
@@ -85,7 +93,7 @@ class GenaiSession(Session):
                 if text := stream.decode(token):
                     yield text
         except RuntimeError as error:
-            raise CheckFailed(f"onnxruntime-genai cannot run the package: {error}") from error
+            raise CheckFailed(f"onnxruntime-genai cannot run the package: {error}", cure=MAKE_AGAIN) from error
         finally:
             generator = None  # before the model, which it holds memory of; also when the caller stops early
 
@@ -142,12 +150,12 @@ def with_beginning(plain: list[int], special: list[int]) -> list[int]:
     return special
 
 
-def open_session(module: Any, model: Any, max_length: int, vocab_size: int) -> GenaiSession:
+def open_session(module: Any, model: Any, max_length: int, context_length: int, vocab_size: int) -> GenaiSession:
     """A session, or CheckFailed where onnxruntime-genai does not read the package's tokenizer."""
     try:
-        return GenaiSession(module, model, max_length, vocab_size)
+        return GenaiSession(module, model, max_length, context_length, vocab_size)
     except RuntimeError as error:
-        raise CheckFailed(f"onnxruntime-genai refuses the package's tokenizer: {error}") from error
+        raise CheckFailed(f"onnxruntime-genai refuses the package's tokenizer: {error}", cure=MAKE_AGAIN) from error
 
 
 def _check(generation: Generation) -> None:

@@ -10,6 +10,7 @@ from drupe_runtime_ort.installed import INSTALL, ONNXRUNTIME, clash, load
 from drupe_runtime_ort.session import OrtSession
 from drupe_runtime_ort.settings import Settings, read_settings
 
+MAKE_AGAIN = "run it on the provider that it was made for, or make it again with drupe optimize"
 FATAL = 4
 """onnxruntime's severity from which on it writes to stderr; what is less severe comes as an exception as well."""
 
@@ -83,7 +84,7 @@ def _inference_session(module: Any, path: Path, target: Target, settings: Settin
             str(path), options, providers=[(target.runtime_name, provider_options(target))]
         )
     except Exception as error:  # onnxruntime's exceptions have no class of their own but Exception
-        raise CheckFailed(f"onnxruntime refuses the model: {error}", where=path) from error
+        raise CheckFailed(f"onnxruntime refuses the model: {error}", where=path, cure=MAKE_AGAIN) from error
     if session.get_providers()[0] != target.runtime_name:
         raise RuntimeMissing(
             f"{target.runtime_name} does not start on this machine, and onnxruntime fell back to "

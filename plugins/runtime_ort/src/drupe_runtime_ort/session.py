@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from drupe.api import CheckFailed, Generation, Message, Session, Timing, UsageError, unknown
+from drupe.api import CheckFailed, Generation, Message, NoRoom, Session, Timing, UsageError, unknown
 from drupe_runtime_ort.settings import Settings
 
 if TYPE_CHECKING:
@@ -16,17 +16,15 @@ if TYPE_CHECKING:
 
 
 class OrtSession(Session):
-    """Runs a graph by name, and generates text where it is a decoder.
-
-    max_length: room for so many tokens, prompt and answer together; None for no limit.
-    """
+    """Runs a graph by name, and generates text where it is a decoder."""
 
     def __init__(self, module: Any, session: Any, folder: Path, settings: Settings, max_length: int | None) -> None:
         self._ort = module
         self._session = session
         self._folder = folder
         self._settings = settings
-        limits = [max_length or settings.max_length, settings.context_length]
+        self.context_length = settings.context_length
+        limits = [max_length or settings.max_length, self.context_length]
         self.max_length = min((limit for limit in limits if limit), default=None)
 
     def run(self, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None) -> Mapping[str, Any]:
@@ -50,8 +48,8 @@ class OrtSession(Session):
     def stream(self, prompt: str, generation: Generation | None = None) -> Iterator[str]:
         """Continue `prompt`; text comes as soon as it is whole.
 
-        The prompt is checked here, before the first text is asked for. Raises UsageError for a prompt without room for
-        an answer, ModelError for a model that is no decoder or has no tokenizer.
+        The prompt is checked here, before the first text is asked for. Raises UsageError for an empty prompt,
+        NoRoom for one without room for an answer, ModelError for a model that is no decoder or has no tokenizer.
         """
         from drupe_runtime_ort.decoding import Decoder
         from drupe_runtime_ort.sampling import Sampler
@@ -64,13 +62,20 @@ class OrtSession(Session):
 
     def _check_room(self, tokens: Sequence[int]) -> None:
         if not tokens:
-            raise UsageError("the prompt is empty")
+            raise UsageError("the prompt is empty", cure="give a text to continue")
         if self.max_length is not None and len(tokens) >= self.max_length:
-            raise UsageError(
+            raise NoRoom(
                 f"the prompt takes {len(tokens)} tokens, and there is room for {self.max_length}, prompt and answer "
                 "together",
-                cure="shorten the prompt, or make more room (--max-length)",
+                cure=f"shorten the prompt{self._more_room()}",
             )
+
+    def _more_room(self) -> str:
+        """What else may help where there is too little room."""
+        if self.max_length == self.context_length:
+            return "; the model's context has no more room"
+        most = f"; the model's context is {self.context_length} tokens" if self.context_length else ""
+        return f", or raise --max-length (max_length=){most}"
 
     def _answer(self, decoder: Any, sampler: Any, tokens: list[int], generation: Generation) -> Iterator[str]:
         import numpy
