@@ -10,8 +10,9 @@ Float32 = NDArray[np.float32]
 
 TILE = 1024
 """Columns that are summed at a time: what is held beside the sum is so many of its rows."""
-ALONE = 2048
-"""Columns up to which one thread is faster than several that have to wait for one another."""
+ALONE = 4096
+"""Columns up to which one thread computes: many small products cost several threads more in waiting than they gain,
+ten times as much where other processes keep the processor busy."""
 
 
 def linear_algebra(features: int, threads: int) -> threadpool_limits:

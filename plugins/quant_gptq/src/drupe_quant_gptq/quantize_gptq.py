@@ -97,6 +97,7 @@ class Quantizing:
         ]
         label = f"{self._name}-{segment.index}"
         path = self._context.scratch / f"{label}.gptq"
+        path.unlink(missing_ok=True)
         found = self._finished.find(label, path)
         solved: dict[str, Sequence[ExternalTensor]] = {}
         for group in groups:
