@@ -97,6 +97,20 @@ def test_a_package_that_does_not_run_is_not_published(acme, source, tmp_path):
     assert optimize(acme, source, tmp_path / "out", "--precision", "plain", "--no-verify").returncode == 0
 
 
+def test_what_is_wrong_is_told_once_however_much_is_asked_for(acme, source, tmp_path):
+    (source / "model.txt").write_text("mute")
+    done = optimize(acme, source, tmp_path / "out", "--precision", "plain", "--log-level", "2")
+    assert done.stderr.count("nothing is heard") == 1 and done.stderr.count("  try: ") == 1
+    assert "Traceback" in done.stderr and "run-failed" in done.stderr
+
+
+def test_a_package_that_nothing_here_runs_is_published_with_what_would_run_it(acme, source, tmp_path):
+    code = acme.folder / "acme.py"
+    code.write_text(code.read_text().replace('distributions = ("acme",)', 'distributions = ("nowhere",)'))
+    done = optimize(acme, source, tmp_path / "out", "--precision", "plain")
+    assert "not run here: 'paper' cannot run it here: echo is not installed; pip install acme\n" in done.stdout
+
+
 def test_a_package_too_large_for_the_device_is_published_and_said_not_to_have_run(acme, source, tmp_path):
     (source / "model.txt").write_text("long " * 3000)
     done = optimize(acme, source, tmp_path / "out", "--precision", "plain")
@@ -123,6 +137,7 @@ def test_whatever_ends_a_run_leaves_the_old_output_whole_and_the_next_run_cleans
     out = tmp_path / "out"
     assert optimize(acme, source, out, "--precision", "plain").returncode == 0
     command = acme.command("optimize", source, "-o", out, "--provider", "paper", "--precision", "plain", "--force")
+    command += ["--log-level", "1"]
     environment = {**acme.environ(), "ACME_SLEEP": "30"}
     running = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 20
@@ -136,6 +151,7 @@ def test_whatever_ends_a_run_leaves_the_old_output_whole_and_the_next_run_cleans
         assert leftovers(tmp_path) != []
     else:
         assert running.returncode == 130 and errors.endswith("error: stopped; nothing was published\n")
+        assert "run-failed: " in errors
         assert "Traceback" not in errors
         assert leftovers(tmp_path) == []
     assert optimize(acme, source, out, "--precision", "plain", "--force").returncode == 0

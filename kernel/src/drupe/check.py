@@ -28,6 +28,9 @@ PROMPT = "The quick brown fox"
 NEW_TOKENS = 8
 MAX_LENGTH = 64
 """Room for prompt and answer; runtimes take memory for all of it."""
+TOLD = {error.exit_status for error in DrupeError.__subclasses__()}
+"""With these the child ends after it has told what is wrong; with others it has failed to."""
+REPORT = "please report this with the model's config.json"
 HEADROOM = 1.3
 """What a runtime takes to hold a package, as a multiple of its size."""
 
@@ -62,7 +65,7 @@ def check_package(model: Model, job: Job) -> Check:
     try:
         runtime = runtime_for(model, job.target, job.provider, job.registry)
     except RuntimeMissing as missing:
-        return Check(not_run=missing.what)
+        return Check(not_run=_with_cure(missing.what, missing.cure))
     needed, device = int(HEADROOM * folder_bytes(model.location)), job.target.device
     if device and device.memory is not None and device.memory < needed:
         return Check(runtime.name, f"it needs {needed >> 20} MiB, {device.memory >> 20} MiB are free")
@@ -90,15 +93,24 @@ def _in_child(job: Job, runtime: str, folder: Path, settings: EvaluatorConfig | 
     seconds = time.perf_counter() - started
     if done.returncode == -getattr(signal, "SIGKILL", 9):
         return Check(runtime, "the system stopped the check, most likely for want of memory", seconds=seconds)
-    if done.returncode == RuntimeMissing.exit_status:
-        return Check(runtime, done.stderr.strip().partition("\n")[0], seconds=seconds)
-    if done.returncode:
+    if done.returncode in TOLD:
+        error = json.loads(done.stdout.splitlines()[-1])
+    else:
         tail = "\n".join(done.stderr.strip().splitlines()[-8:])
+        error = {"what": tail or f"exit status {done.returncode}", "cure": None}
+    if done.returncode == RuntimeMissing.exit_status:
+        return Check(runtime, _with_cure(**error), seconds=seconds)
+    if done.returncode:
         raise CheckFailed(
-            f"the package fails its check in {runtime}: {tail or f'exit status {done.returncode}'}",
-            cure="--no-verify publishes it all the same; please report this with the model's config.json",
+            f"the package fails its check in {runtime}: {error['what']}",
+            cure=_with_cure(error["cure"] or REPORT, "--no-verify publishes it all the same"),
         )
     return Check(runtime, seconds=seconds, **json.loads(done.stdout.splitlines()[-1]))
+
+
+def _with_cure(what: str, cure: str | None) -> str:
+    """Both in one line, for where a line is all there is."""
+    return f"{what}; {cure}" if cure else what
 
 
 def main(folder: str, provider: str, runtime: str, source: str = "", settings: str = "") -> None:
@@ -129,8 +141,9 @@ def _compare(folder: str, provider: str, evaluator: str, source: str, settings: 
 if __name__ == "__main__":
     try:
         main(*sys.argv[1:])
-    except DrupeError as error:
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_status)
+        status = 0
+    except DrupeError as error:  # without where it was met, which is a folder that is gone when this is read
+        print(json.dumps({"what": error.what, "cure": error.cure}))
+        status = error.exit_status
     sys.stdout.flush()
-    os._exit(0)  # a runtime's own clean-up at exit is not what is being checked
+    os._exit(status)  # a runtime's own clean-up at exit is not what is being checked

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from drupe.errors import Cancelled, DrupeError, OutputError, unknown
+from drupe.errors import Cancelled, DrupeError, OutputError
 from drupe.hookspecs import PROJECT
 from drupe.plugins import KERNEL, registry
 
@@ -30,9 +30,7 @@ class Commands(TyperGroup):
         return list(_summaries())
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name in registry().commands.claims:
-            return _as_command(cmd_name, registry().commands.claim(cmd_name).resolve())
-        raise unknown("command", cmd_name, _summaries())
+        return _as_command(cmd_name, registry().commands.claim(cmd_name).resolve())
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         with formatter.section("Commands"):
@@ -47,7 +45,7 @@ class Commands(TyperGroup):
             raise typer.Exit(Cancelled.exit_status) from None
         except DrupeError as error:
             if (ctx.obj or {}).get("debug"):
-                _print_traceback()
+                _print_stack(error)
             _complain(error)
             raise typer.Exit(error.exit_status) from None
 
@@ -76,6 +74,14 @@ def _print_traceback() -> None:
     import traceback
 
     traceback.print_exc()
+
+
+def _print_stack(error: DrupeError) -> None:
+    """Where an error comes from, and out of which others; what it says is said by `_complain`."""
+    from traceback import TracebackException
+
+    told = TracebackException.from_exception(error)
+    print("".join([*told.format()][: -len([*told.format_exception_only()])]), end="", file=sys.stderr)
 
 
 def _complain(error: DrupeError) -> None:

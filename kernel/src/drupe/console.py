@@ -119,6 +119,6 @@ class Narrator:
     def drupe_observe(self, event: Event) -> None:
         ended = "" if event.seconds is None else f" ({event.seconds:.2f} s)"
         print(f"{event.name}: {event.subject}{ended}", file=sys.stderr)
-        if self.level > 1:
-            for name, value in event.details.items():
+        for name, value in event.details.items():
+            if self.level > 1 and name != "error":  # which the program ends with
                 print(f"    {name}: {value}", file=sys.stderr)

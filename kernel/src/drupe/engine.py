@@ -116,12 +116,12 @@ def optimize(request: Request, progress: Progress | None = None) -> Outcome:
                     steps=tuple(step.runner.name for step in job.steps),
                 )
                 aside = publish(folder, request.output, request.force)
-        except (KeyboardInterrupt, Cancelled):
-            job.context.cancelled.set()
-            raise Cancelled("stopped; nothing was published") from None
         except BaseException as error:
             _observe(job.registry, Event("run-failed", request.reference, details={"error": error}))
-            raise
+            if not isinstance(error, KeyboardInterrupt | Cancelled):
+                raise
+            job.context.cancelled.set()
+            raise Cancelled("stopped; nothing was published") from None
         if aside:
             shutil.rmtree(aside, ignore_errors=True)  # what an interruption leaves of it, the next run removes
         _observe(job.registry, Event("published", str(request.output), time.perf_counter() - started))

@@ -115,7 +115,8 @@ def _refuse_divergence(metrics: Sequence[Metric], limit: float | None) -> None:
     found = next((metric.value for metric in metrics if metric.name == "kl_divergence"), 0.0)
     if limit is not None and found > limit:
         raise CheckFailed(
-            f"the KL divergence from the source is {found:.4g} nats a token, and {limit:g} is the limit (max_kl)"
+            f"the KL divergence from the source is {found:.4g} nats a token, and {limit:g} is the limit (max_kl)",
+            cure="allow more with --max-kl, or give the package more bytes: --precision, --block-size",
         )
 
 
