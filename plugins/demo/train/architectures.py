@@ -84,19 +84,19 @@ ARCHITECTURES = {
             "tie_word_embeddings": False,
         },
     ),
-    # Deep and narrow, with biases; the tied embedding is a quarter of all weights, as in Qwen2.5 0.5B.
+    # With biases; the tied embedding is a quarter of all weights, as in Qwen2.5 0.5B.
     "qwen2": Architecture(
         "bench-qwen2",
         "It is here to measure quantization with: query,\nkey and value have biases, and the tied embedding is a "
         "quarter of all weights.",
         Qwen2Config,
         Qwen2ForCausalLM,
-        4096,
+        2048,
         {
-            "hidden_size": 128,
-            "intermediate_size": 384,
-            "num_hidden_layers": 8,
-            "num_attention_heads": 4,
+            "hidden_size": 192,
+            "intermediate_size": 512,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 6,
             "num_key_value_heads": 2,
             "tie_word_embeddings": True,
         },
