@@ -69,6 +69,11 @@ def lying(folder: Path) -> None:
     write_weights(folder, header, data)
 
 
+def weights_are_a_folder(folder: Path) -> None:
+    (folder / WEIGHTS).unlink()
+    (folder / WEIGHTS).mkdir()
+
+
 def header_of_nonsense(folder: Path) -> None:
     (folder / WEIGHTS).write_bytes(struct.pack("<Q", 1 << 60) + b"{}")
 
@@ -130,6 +135,30 @@ CASES: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
         lambda f: edit_config(f, model_type="qwen2_moe", architectures=["Qwen2MoeForCausalLM"]),
         ("Qwen2Moe", "qwen2"),
     ),
+    "a size that is no number": (lambda f: edit_config(f, hidden_size="wide"), ('hidden_size = "wide"', "config.json")),
+    "fewer than no layers": (lambda f: edit_config(f, num_hidden_layers=-1), ("num_hidden_layers = -1",)),
+    "heads that do not share": (lambda f: edit_config(f, num_key_value_heads=3), ("num_key_value_heads = 3",)),
+    "an unknown rotary embedding": (
+        lambda f: edit_config(f, rope_parameters=None, rope_scaling={"rope_type": "spiral"}),
+        ("spiral", "linear"),
+    ),
+    "an unknown activation": (lambda f: edit_config(f, hidden_act="wiggle"), ("wiggle", "silu")),
+    "generation_config.json is not JSON": (
+        lambda f: (f / "generation_config.json").write_text("{,}"),
+        ("generation_config.json is not JSON",),
+    ),
+    "tokenizer.json is not JSON": (lambda f: (f / "tokenizer.json").write_text("{,}"), ("tokenizer.json", "JSON")),
+    "tokenizer.json is empty": (lambda f: (f / "tokenizer.json").write_text("{}"), ("tokenizer.json", "no model")),
+    "tokenizer_config.json is not JSON": (
+        lambda f: (f / "tokenizer_config.json").write_text("{,}"),
+        ("tokenizer_config.json", "JSON"),
+    ),
+    "weights that are a folder": (weights_are_a_folder, (WEIGHTS, "irectory")),
+    "a git-lfs pointer": (
+        lambda f: (f / WEIGHTS).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n"),
+        ("git-lfs pointer", "git lfs pull"),
+    ),
+    "a web page": (lambda f: (f / WEIGHTS).write_text("<!DOCTYPE html><html></html>"), ("web page",)),
     "a truncated file": (truncated, (WEIGHTS, "cut short")),
     "overlapping tensors": (overlapping, (WEIGHTS,)),
     "a header that lies about a shape": (lying, ("model.norm.weight",)),
@@ -228,4 +257,5 @@ def test_inspecting_a_config_alone_says_what_it_is(good: Path, tmp_path: Path) -
     assert done.returncode == 0, done.stderr
     assert "Qwen2ForCausalLM" in done.stdout and "no safetensors file" in done.stdout
     edit_config(folder, model_type="mamba", architectures=["MambaForCausalLM"])
-    assert "'MambaForCausalLM' is not supported" in program("inspect", folder).stdout
+    shown = program("inspect", folder).stdout
+    assert "'MambaForCausalLM' is not supported" in shown and "it takes a plugin" in shown

@@ -15,7 +15,8 @@ from drupe_onnx import unreadable
 DEFAULT_ROPE_THETA = 10_000.0
 LARGEST = 2**31 - 1  # the largest size that a graph's operators count to
 LONGEST_SHOWN = 80  # characters of a wrong value
-DOWNLOAD_AGAIN = "download the checkpoint again; config.json is written by transformers' save_pretrained()"
+DOWNLOAD_AGAIN = "download the checkpoint again; transformers' save_pretrained() writes such a file"
+CORRECT = "correct it to what the model was trained with, or download the checkpoint again"
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,11 @@ class Configuration(Mapping[str, Any]):
         if not nested:
             return parameters
         if not isinstance(nested[0], dict) or any(each != nested[0] for each in nested):
-            raise ModelError("rotary parameters that differ between layer types are not supported", where=self.path)
+            raise ModelError(
+                "rotary parameters that differ between layer types are not supported",
+                where=self.path,
+                cure="choose a model whose layers are alike in this",
+            )
         return dict(nested[0])
 
     def _value(self, key: str, default: Any) -> Any:
@@ -152,7 +157,11 @@ class Configuration(Mapping[str, Any]):
             return value
         return self.require(key) if default is None else default
 
+    def mistake(self, what: str) -> ModelError:
+        """The error for values that do not fit together."""
+        return ModelError(what, where=self.path, cure=CORRECT)
+
     def _wrong(self, key: str, value: Any, wanted: str) -> ModelError:
         shown = json.dumps(value)
         shown = shown if len(shown) <= LONGEST_SHOWN else f"{shown[:LONGEST_SHOWN]}..."
-        return ModelError(f"{key} = {shown} in {self.path.name}: {wanted} is wanted", where=self.path)
+        return self.mistake(f"{key} = {shown} in {self.path.name}: {wanted} is wanted")

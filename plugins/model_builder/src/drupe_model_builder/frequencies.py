@@ -31,20 +31,23 @@ def rotary(rope: Configuration, head_dim: int, context_length: int) -> Rotary:
         raise ModelError(
             f"rotary embeddings of type '{kind}' are not supported; supported are: {', '.join(SCALINGS)}",
             where=rope.path,
+            cure="correct rope_type where it is misspelt; a model with another one needs a plugin that knows it",
         )
     if rope.number("partial_rotary_factor") != 1.0:
-        raise ModelError("partial_rotary_factor is not supported for this architecture", where=rope.path)
-    if head_dim % 2 or head_dim > WIDEST:
         raise ModelError(
-            f"head_dim = {head_dim} cannot be rotated: an even number up to {WIDEST} is wanted", where=rope.path
+            "partial_rotary_factor is not supported for this architecture",
+            where=rope.path,
+            cure="choose a model that rotates whole heads",
         )
+    if head_dim % 2 or head_dim > WIDEST:
+        raise rope.mistake(f"head_dim = {head_dim} cannot be rotated: an even number up to {WIDEST} is wanted")
     try:
         scaled, scaling = SCALINGS[kind](_frequencies(rope, head_dim), rope, context_length)
         if all(0 < each < math.inf for each in scaled) and 0 < scaling < math.inf:
             return Rotary(tuple(scaled), scaling)
     except (ArithmeticError, ValueError):  # a division by zero, or the logarithm of it
         pass
-    raise ModelError(f"the rotary parameters give no usable frequencies: {dict(rope)}", where=rope.path)
+    raise rope.mistake(f"the rotary parameters give no usable frequencies: {dict(rope)}")
 
 
 def _f32(number: float) -> float:

@@ -844,7 +844,7 @@ def _find(path: str) -> Any:
     except (ImportError, AttributeError) as error:
         raise ModelError(
             f"the weight expression '{path}' is not installed here",
-            cure=f"install the plugin that brings the module '{module.split('.')[0]}'; drupe plugins lists what is here",
+            cure=f"install the plugin that brings the module '{module.split('.')[0]}'; drupe plugins lists them",
         ) from error
     if not (dataclasses.is_dataclass(found) or (isinstance(found, type) and issubclass(found, enum.Enum))):
         raise ModelError(f"'{path}' is no weight expression")

@@ -21,6 +21,8 @@ SINGLE = "model.safetensors"
 
 _LONGEST_HEADER = 100_000_000  # bytes, the format's own limit
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_TELLING = 64
+"""Bytes that tell what a file is that was saved in the place of weights."""
 _AGAIN = "fetch the file again; it is cut short, or is not what it says"
 _TYPES = {
     "F64": ir.DataType.DOUBLE,
@@ -89,9 +91,12 @@ def _read_json_header(path: Path) -> tuple[dict[str, Any], int, int]:
     try:
         with path.open("rb") as file:
             file_size = path.stat().st_size
-            length = int.from_bytes(file.read(8), "little")
+            start = file.read(_TELLING)
+            length = int.from_bytes(start[:8], "little")
             if file_size < 8 or length > min(file_size - 8, _LONGEST_HEADER):
+                _refuse_in_place_of_weights(path, start)
                 raise _bad(path, f"the header should be {length} bytes, and the file has {file_size}")
+            file.seek(8)
             text = file.read(length)
     except OSError as error:
         raise unreadable(path, error) from error
@@ -102,6 +107,22 @@ def _read_json_header(path: Path) -> tuple[dict[str, Any], int, int]:
     if not isinstance(header, dict):
         raise _bad(path, "its header is not a JSON object")
     return header, 8 + length, file_size
+
+
+def _refuse_in_place_of_weights(path: Path, start: bytes) -> None:
+    """What git and browsers leave in the place of weights."""
+    if start.startswith(b"version https://git-lfs"):
+        raise ModelError(
+            f"'{path.name}' is a git-lfs pointer, not the weights themselves",
+            where=path,
+            cure="git lfs pull, in the folder of the checkpoint",
+        )
+    if start.lstrip().startswith(b"<"):
+        raise ModelError(
+            f"'{path.name}' is a web page, not the weights themselves",
+            where=path,
+            cure="download the file itself, or give drupe the hub id",
+        )
 
 
 def _unique(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -143,7 +143,7 @@ def _generation(package: OnnxPackage) -> dict[str, Any]:
     try:
         generation = json.loads(tokenizer_files.read(content))
     except ValueError as error:
-        raise ModelError(f"{GENERATION} is not JSON: {error}", where=GENERATION) from error
+        raise ModelError(f"{GENERATION} is not JSON: {error}", where=GENERATION, cure="fetch it again") from error
     return generation if isinstance(generation, dict) else {}
 
 

@@ -45,6 +45,7 @@ NULL_MEANS_ABSENT = (
     "chat_template", "clean_up_tokenization_spaces", "model_max_length", "tiktoken_file", "tokenizer_class",
 )  # fmt: skip
 _KIND = re.compile(rb'"model"\s*:\s*\{\s*"type"\s*:\s*"(\w+)"')
+FETCH_AGAIN = "fetch the tokenizer's files again, or save them with transformers"
 TOKEN_KEYS = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 
@@ -72,15 +73,18 @@ def readable(files: Mapping[str, Path | bytes]) -> dict[str, Path | bytes]:
     return changed
 
 
-def _vocabulary_kind(files: Mapping[str, Path | bytes]) -> str | None:
+def _vocabulary_kind(files: Mapping[str, Path | bytes]) -> str:
     """What model.type says; found without parsing many megabytes where the file is laid out as `tokenizers` does."""
     if match := _KIND.search(read(files[VOCABULARY])):
         return match.group(1).decode()
     model = (_object(files, VOCABULARY) or {}).get("model")
-    return str(model.get("type", "BPE")) if isinstance(model, dict) else None
+    if not isinstance(model, dict):
+        where = files[VOCABULARY] if isinstance(files[VOCABULARY], Path) else VOCABULARY
+        raise ModelError(f"{VOCABULARY} holds no tokenizer: it has no model", where=where, cure=FETCH_AGAIN)
+    return str(model.get("type", "BPE"))
 
 
-def _known_class(name: object, kind: str | None) -> str:
+def _known_class(name: object, kind: str) -> str:
     """`name` where onnxruntime-genai knows it, or the generic class; the kind of tokenizer.json decides."""
     plain = name.removesuffix("Fast") if isinstance(name, str) else ""
     if kind == "BPE":
@@ -128,9 +132,9 @@ def _object(files: Mapping[str, Path | bytes], name: str) -> dict[str, Any] | No
     try:
         value = json.loads(read(files[name]))
     except (ValueError, UnicodeDecodeError) as error:
-        raise ModelError(f"{name} is not JSON: {error}", where=where) from error
+        raise ModelError(f"{name} is not JSON: {error}", where=where, cure=FETCH_AGAIN) from error
     if not isinstance(value, dict):
-        raise ModelError(f"{name} holds no JSON object", where=where)
+        raise ModelError(f"{name} holds no JSON object", where=where, cure=FETCH_AGAIN)
     return value
 
 

@@ -26,9 +26,7 @@ def decoder(
     hidden = config.integer("hidden_size")
     groups = config.integer("num_key_value_heads", heads if "num_key_value_heads" in config else kv_heads)
     if heads % groups:
-        raise ModelError(
-            f"num_attention_heads = {heads} is no multiple of num_key_value_heads = {groups}", where=config.path
-        )
+        raise config.mistake(f"num_attention_heads = {heads} is no multiple of num_key_value_heads = {groups}")
     size = config.integer("head_dim", head_dim or hidden // heads)
     longest = config.integer("max_position_embeddings", context_length)
     settings: dict[str, Any] = {
@@ -61,6 +59,7 @@ def activation(config: Configuration) -> str:
         raise ModelError(
             f"the activation function hidden_act = '{name}' is not supported; supported are: {', '.join(ACTIVATIONS)}",
             where=config.path,
+            cure="correct hidden_act where it is misspelt; a model with another one needs a plugin that knows it",
         )
     return name
 
@@ -80,7 +79,5 @@ def layer_windows(config: Configuration, window: int | None, first: int) -> tupl
         return tuple(window if layer >= first else None for layer in range(layers))
     known = ("full_attention", "sliding_attention")
     if len(types) != layers or any(kind not in known for kind in types):
-        raise ModelError(
-            f"layer_types wants, for each of {layers} layers, one of {' and '.join(known)}", where=config.path
-        )
+        raise config.mistake(f"layer_types wants, for each of {layers} layers, one of {' and '.join(known)}")
     return tuple(window if kind == "sliding_attention" else None for kind in types)
