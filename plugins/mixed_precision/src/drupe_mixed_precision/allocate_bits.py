@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from pydantic import Field
 
@@ -31,6 +32,7 @@ class AllocateBitsConfig(PassConfig):
     target_size: str | None = Field(None, description="bytes of all quantized weights, such as 250MB")
     bits_per_weight: float | None = Field(None, gt=0, description="bits a weight, scales and zero points included")
     max_kl: float | None = Field(None, gt=0, description="KL divergence, nats a token, that the weights may cost")
+    quality: Literal["fast", "balanced", "best"] = Field("balanced", description="best: the weights will be calibrated")
     symmetric: bool = Field(False, description="without zero points")
     block_size: int | None = None
     head_bits: int | None = None
@@ -52,7 +54,8 @@ class AllocateBits(Pass):
             _refuse_budget(config)
             return model
         groups = [group for component in package.components.values() for group in groups_of(component.graph)]
-        offered = [(group, options(group, context.target.capabilities, symmetric=config.symmetric)) for group in groups]
+        wanted = {"symmetric": config.symmetric, "calibrated": config.quality == "best"}
+        offered = [(group, options(group, context.target.capabilities, **wanted)) for group in groups]
         served = [(group, found) for group, found in offered if found]
         chosen = _choose(config, [group for group, _ in served], [found for _, found in served])
         for (group, _), option in zip(served, chosen, strict=True):

@@ -37,14 +37,16 @@ class Upgrade:
         return self.saved / self.added
 
 
-def options(group: Group, capabilities: Capabilities, *, symmetric: bool) -> list[Option]:
+def options(group: Group, capabilities: Capabilities, *, symmetric: bool, calibrated: bool = False) -> list[Option]:
     """The schemes that the target serves for all sites of a group, from the smallest to the best."""
     n, k = group.shape
     found = []
     for bits, block_size in COARSENESS:
         scheme = Scheme(bits, block_size, symmetric, "search")
         if not any(refusal(site, scheme, capabilities) for site in group.sites):
-            found.append(Option(scheme, scheme.bytes_for(n, k, group.scale_bytes), loss(group, scheme)))
+            found.append(
+                Option(scheme, scheme.bytes_for(n, k, group.scale_bytes), loss(group, scheme, calibrated=calibrated))
+            )
     return list(_frontier(found))
 
 

@@ -33,6 +33,11 @@ class Group:
         return frozenset(site.role for site in self.sites)
 
     @property
+    def is_looked_up(self) -> bool:
+        """Whether tokens are looked up in its matrix."""
+        return any(site.is_look_up for site in self.sites)
+
+    @property
     def shape(self) -> tuple[int, int]:
         """[N, K] of its matrix."""
         n, k = self.sites[0].rows.shape

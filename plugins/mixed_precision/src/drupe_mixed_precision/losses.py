@@ -30,6 +30,10 @@ FIRST_BLOCK, SECOND_BLOCK = 8.0, 2.0
 """The hidden state is small at first, so that errors of the first blocks weigh most."""
 
 
+CALIBRATED = 0.3
+"""What GPTQ leaves of the divergence of fewer than 8 bits; a matrix that tokens are looked up in gains nothing by it."""
+
+
 def sensitivity(group: Group) -> float:
     """The loss of a group at COARSEST: as measured, or by experience in arbitrary units."""
     measured = measured_sensitivity(group)
@@ -47,9 +51,10 @@ def measured_sensitivity(group: Group) -> float | None:
         raise ModelError(f"the sensitivity of '{group.name}' ({SENSITIVITY}) is no number: {text}") from error
 
 
-def loss(group: Group, scheme: Scheme) -> float:
-    """What the group costs under a scheme."""
-    return sensitivity(group) * COARSENESS[scheme.bits, scheme.block_size]
+def loss(group: Group, scheme: Scheme, *, calibrated: bool = False) -> float:
+    """What the group costs under a scheme. calibrated: its weights will be found by GPTQ."""
+    mended = CALIBRATED if calibrated and scheme.bits < 8 and not group.is_looked_up else 1.0
+    return sensitivity(group) * COARSENESS[scheme.bits, scheme.block_size] * mended
 
 
 def _by_depth(group: Group) -> float:

@@ -23,7 +23,7 @@ def four_bits(**config: Any) -> tuple[Step, ...]:
         Step(
             "allocate-bits",
             config,
-            options={**_BUDGET, **SCHEME},
+            options={"quality": "quality", **_BUDGET, **SCHEME},
             when={"quality": (None, "balanced", "best"), **dict.fromkeys(_BUDGET, ())},
         ),
         Step("quantize-gptq", config, options={**_CALIBRATE, **SCHEME}, when=_BEST),
