@@ -31,7 +31,7 @@ FIRST_BLOCK, SECOND_BLOCK = 8.0, 2.0
 
 
 CALIBRATED = 0.3
-"""What GPTQ leaves of the divergence of fewer than 8 bits; a matrix that tokens are looked up in gains nothing by it."""
+"""What GPTQ leaves of the divergence at fewer than 8 bits. A matrix that tokens are looked up in gains nothing."""
 
 
 def sensitivity(group: Group) -> float:
