@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from drupe.api import ExecutionProvider, Recipe, Request, Step, UsageError
-from drupe.plan import propose
+from drupe.plan import propose, recipe_for
 
 
 class Press(ExecutionProvider):
@@ -30,7 +30,8 @@ class Press(ExecutionProvider):
 
 
 def taken(**options: Any) -> list[str]:
-    plan = propose(Request("text", Path("out"), precision="page", options=options), Press())
+    request = Request("text", Path("out"), precision="page", options=options)
+    plan = propose(request, recipe_for(request, Press()))
     return [step.name for step in plan.steps]
 
 

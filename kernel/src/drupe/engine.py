@@ -22,7 +22,7 @@ from drupe.errors import Cancelled, ModelError, PlanError, PluginError
 from drupe.events import Event
 from drupe.model import Estimate, Model
 from drupe.opening import resolve, runtime_for
-from drupe.plan import VERIFYING, CheckedStep, Plan, Request, check, propose
+from drupe.plan import VERIFYING, CheckedStep, Plan, Recipe, Request, check, propose, recipe_for
 from drupe.plugins import KERNEL, Registry, registry
 from drupe.publishing import RECORD, disk_errors, folder_bytes, prepare, publish, refuse_overlap, scratch, staging
 from drupe.target import ExecutionProvider, Target
@@ -153,7 +153,7 @@ def prepared(request: Request, progress: Progress | None = None) -> Iterator[Job
     """Find model and target, make and check the plan; hold a scratch folder meanwhile."""
     found = registry()
     provider = found.provider(request.provider)
-    plan = propose(request, provider)
+    plan = propose(request, _amended(recipe_for(request, provider), request, found))
     source = resolve(request.reference, request.model_options)
     for plugin, amended in found.ask("drupe_amend_plan", plan=plan, request=request):
         if not isinstance(amended, Plan):
@@ -170,6 +170,16 @@ def prepared(request: Request, progress: Progress | None = None) -> Iterator[Job
             open=lambda model: runtime_for(model, target, provider, found).open(model, target),
         )
         yield Job(request, found, provider, source, plan, steps, context)
+
+
+def _amended(recipe: Recipe, request: Request, found: Registry) -> Recipe:
+    """The recipe after all plugins; each is given what the one before has made of it."""
+    for plugin in found.plugins:
+        amended = None if plugin.reason else found.ask_one(plugin, "drupe_amend_recipe", recipe=recipe, request=request)
+        if amended is not None and not isinstance(amended, Recipe):
+            raise PluginError(f"{plugin.distribution} amended the recipe with {amended!r}, which is not a recipe")
+        recipe = amended or recipe
+    return recipe
 
 
 def run_steps(job: Job) -> Model:

@@ -20,7 +20,7 @@ import pluggy
 if TYPE_CHECKING:
     from drupe.events import Event
     from drupe.model import Model
-    from drupe.plan import Plan, Request
+    from drupe.plan import Plan, Recipe, Request
 
 PROJECT = "drupe"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -72,6 +72,13 @@ def drupe_resolve_model(reference: str, options: Mapping[str, Any]) -> Model | N
 
     All plugins are asked; two that claim one reference are an error that names both. Raise ModelError for what would be
     yours but is broken: it is shown where no other plugin takes the reference.
+    """
+
+
+@hookspec
+def drupe_amend_recipe(recipe: Recipe, request: Request) -> Recipe | None:
+    """Add steps to a provider's recipe, or change them, before the request's options say which are taken; None to
+    leave it. With `when`, a step may bring a value that an option has not had. Plugins are asked in the order of names.
     """
 
 

@@ -98,8 +98,8 @@ class CheckedStep:
     config: PassConfig
 
 
-def propose(request: Request, provider: ExecutionProvider) -> Plan:
-    """The plan of the provider's own recipe for the precision that is asked for."""
+def recipe_for(request: Request, provider: ExecutionProvider) -> Recipe:
+    """The provider's own recipe for the precision that is asked for."""
     recipe = next((each for each in provider.recipes() if each.precision == request.precision), None)
     if recipe is None:
         known = dict.fromkeys(each.precision for each in provider.recipes())
@@ -107,6 +107,11 @@ def propose(request: Request, provider: ExecutionProvider) -> Plan:
             f"the provider '{provider.name}' has no recipe for precision '{request.precision}'",
             cure=f"--precision {' or '.join(known)}",
         )
+    return recipe
+
+
+def propose(request: Request, recipe: Recipe) -> Plan:
+    """The steps of a recipe that a request takes, with what the user asked for in their configuration."""
     _refuse_unknown(request, recipe)
     steps = tuple(step for step in recipe.steps if step.applies(request.options))
     _refuse_unused(request, steps)

@@ -1,0 +1,1 @@
+"""Rounding by signed gradient descent, through the library auto-round."""

@@ -1,0 +1,125 @@
+"""A checkpoint with its rounded matrices packed, in the layout "gptq_v2", and all else as it was."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drupe.api import Context, ModelError, disk_errors
+from drupe_huggingface import Checkpoint
+from drupe_huggingface.kind import PARTS
+from drupe_onnx.safetensors import INDEX, SINGLE, open_checkpoint
+from drupe_quant_autoround.tuning import Levels
+
+if TYPE_CHECKING:
+    from drupe_quant_autoround.round_by_gradient import RoundByGradientConfig
+
+CONFIG = "config.json"
+WEIGHTS = ".safetensors"
+WORD = 32
+"""Bits of a word."""
+
+
+def write_checkpoint(
+    folder: Path, source: Checkpoint, layers: Mapping[str, Levels], config: RoundByGradientConfig, context: Context
+) -> None:
+    """Write it, file by file as the source has its tensors. Raises ModelError, OutputError."""
+    with disk_errors(folder):
+        folder.mkdir(parents=True)
+        _copy_beside(source.folder, folder)
+        written = json.loads((source.folder / CONFIG).read_text("utf-8"))
+        written["quantization_config"] = quantization_config(config)
+        (folder / CONFIG).write_text(json.dumps(written, indent=2), "utf-8")
+        _write_tensors(folder, source.folder, layers, config, context)
+
+
+def quantization_config(config: RoundByGradientConfig) -> dict[str, Any]:
+    """What transformers and drupe read the matrices by. Zero points are stored as they are, hence "gptq_v2"."""
+    return {
+        "quant_method": "gptq",
+        "checkpoint_format": "gptq_v2",
+        "bits": config.bits,
+        "group_size": config.block_size,
+        "sym": config.symmetric,
+        "desc_act": False,
+        "lm_head": False,
+        "meta": {"quantizer": config.computed_with},
+    }
+
+
+def packed(layer: Levels, bits: int, block_size: int) -> dict[str, NDArray[Any]]:
+    """The tensors of a module: see `drupe_packed.layouts.GptqMatrix`."""
+    k = layer.levels.shape[1]
+    return {
+        "qweight": words(layer.levels.T, bits),
+        "qzeros": np.ascontiguousarray(words(layer.zero_points, bits).T),
+        "scales": np.ascontiguousarray(layer.scales.T),
+        "g_idx": np.arange(k, dtype=np.int32) // block_size,
+    }
+
+
+def words(levels: NDArray[np.uint8], bits: int) -> NDArray[np.int32]:
+    """int32 [ceil(rows * bits / 32), columns] of levels [rows, columns]: consecutive rows in a word, low bits first."""
+    per_word = WORD // bits
+    rows, columns = levels.shape
+    whole = np.zeros((-(-rows // per_word) * per_word, columns), np.uint32)
+    whole[:rows] = levels
+    shifts = np.arange(0, WORD, bits, dtype=np.uint32)[None, :, None]
+    joined: NDArray[np.uint32] = np.bitwise_or.reduce(whole.reshape(-1, per_word, columns) << shifts, axis=1)
+    return joined.view(np.int32)
+
+
+def _copy_beside(source: Path, folder: Path) -> None:
+    """Everything but the weights: tokenizer, templates, licences."""
+    for path in (path for pattern in PARTS for path in source.glob(pattern)):
+        target = folder / path.relative_to(source)
+        if path.is_file() and path.suffix != WEIGHTS and path.name != INDEX and not path.name.startswith("."):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+
+
+def _write_tensors(
+    folder: Path, source: Path, layers: Mapping[str, Levels], config: RoundByGradientConfig, context: Context
+) -> None:
+    """Each file with the matrices that were rounded packed, and its other tensors to the byte."""
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    tensors = open_checkpoint(source)
+    missing = [name for name in layers if f"{name}.weight" not in tensors]
+    if missing:
+        raise ModelError(f"the checkpoint has no tensor '{missing[0]}.weight', which transformers made a matrix of")
+    files = list(dict.fromkeys(tensor.path for tensor in tensors.values()))
+    where: dict[str, str] = {}
+    with context.progress.task("writing the rounded checkpoint", len(files), "file") as progress:
+        for at, path in enumerate(files, 1):
+            context.stop_if_cancelled()
+            name = SINGLE if len(files) == 1 else f"model-{at:05}-of-{len(files):05}.safetensors"
+            with safe_open(path, "pt") as opened:
+                parts = _parts(opened, layers, config)
+            save_file(parts, folder / name, {"format": "pt"})
+            where.update(dict.fromkeys(parts, name))
+            progress.advance(1)
+    if len(files) > 1:
+        (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": where}, indent=1), "utf-8")
+
+
+def _parts(opened: Any, layers: Mapping[str, Levels], config: RoundByGradientConfig) -> dict[str, Any]:
+    """The tensors, by name, that come into the place of those of an open file."""
+    import torch
+
+    found: dict[str, Any] = {}
+    for name in opened.keys():  # noqa: SIM118 (a file, not a mapping)
+        module = name.removesuffix(".weight")
+        if module in layers and module != name:
+            arrays = packed(layers[module], config.bits, config.block_size)
+            found.update({f"{module}.{part}": torch.from_numpy(array) for part, array in arrays.items()})
+        else:
+            found[name] = opened.get_tensor(name)
+    return found
