@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from drupe.api import Model, ModelError, OutputError
+from drupe.api import Model, ModelError, OutputError, UsageError
 from drupe_huggingface import hub
 from drupe_huggingface.kind import HfKind
 from drupe_huggingface.plugin import drupe_resolve_model
@@ -39,6 +39,12 @@ def test_a_folder_with_a_configuration_is_a_checkpoint(tmp_path: Path) -> None:
     model = resolve(checkpoint(tmp_path))
     assert (model.kind, model.location) == ("hf", tmp_path)
     assert model.payload.model_type == "llama"
+
+
+def test_a_folder_has_no_revisions(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UsageError, match="--revision is for models on the hub"):
+        resolve(str(tmp_path), revision="main")
 
 
 def test_what_belongs_to_others_is_left_to_them(tmp_path: Path) -> None:
@@ -108,6 +114,7 @@ def test_a_hub_id_is_downloaded_with_its_options(monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     model = resolve("org/name", revision="v1", token="secret", cache_dir="/cache")
     assert model.location == tmp_path / "snapshot"
+    assert model.facts == {"commit": "snapshot"}
     assert {key: asked[key] for key in ("repository", "revision", "token", "cache_dir")} == {
         "repository": "org/name", "revision": "v1", "token": "secret", "cache_dir": "/cache",
     }  # fmt: skip

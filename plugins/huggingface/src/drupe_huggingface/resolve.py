@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from drupe.api import Model, ModelError
+from drupe.api import Model, ModelError, UsageError
 from drupe_huggingface.checkpoint import GGUF, POINT_AT_A_CHECKPOINT, Checkpoint, is_file, is_folder, no_checkpoint
 
 if TYPE_CHECKING:
@@ -22,9 +22,12 @@ def resolve(reference: str, options: Mapping[str, Any]) -> Model | None:
     """The model of kind `hf` that `reference` names; None for what other plugins may know.
 
     options: `revision`, `token` and `cache_dir`, for the hub. Raises ModelError for a path that is not a checkpoint and
-    for a hub id that cannot be had.
+    for a hub id that cannot be had, UsageError for a revision of what is no hub's.
     """
     path = _path(reference)
+    here = is_file(path) or is_folder(path)
+    if here and options.get("revision") is not None:
+        raise UsageError("--revision is for models on the hub", where=path, cure="leave it out, or give a hub id")
     if path.suffix == GGUF and is_file(path):
         return Model("hf", path, payload=Checkpoint.open(path))
     if is_file(path / "model.onnx") or is_file(path) or "://" in reference:
@@ -32,7 +35,8 @@ def resolve(reference: str, options: Mapping[str, Any]) -> Model | None:
     if is_folder(path):
         return Model("hf", path, payload=Checkpoint.open(path))
     snapshot = _on_the_hub(reference, path, options)
-    return Model("hf", snapshot.folder, payload=Checkpoint.open(snapshot.folder, snapshot))
+    facts = {"commit": snapshot.commit}
+    return Model("hf", snapshot.folder, facts, payload=Checkpoint.open(snapshot.folder, snapshot))
 
 
 def _path(reference: str) -> Path:
