@@ -53,14 +53,14 @@ class Estimate:
 
     output_bytes: size on disk.
     read_bytes: what has to be read for it.
-    peak_bytes: the most memory held at once, interpreter aside.
+    weights_held_bytes: the most bytes of weights in memory at once.
     work: parameters that go through a computation, for a guess at the time.
     weights: how they are stored, where the kind tells.
     """
 
     output_bytes: int
     read_bytes: int
-    peak_bytes: int
+    weights_held_bytes: int
     work: int
     weights: Sequence[StoredWeights] = ()
 

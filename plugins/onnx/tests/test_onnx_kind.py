@@ -134,7 +134,7 @@ def test_the_estimate_is_what_saving_takes_and_reads_no_weight(model, checkpoint
     KIND.save(model, out, context)
     assert estimate.output_bytes == bytes_in(out)
     assert estimate.read_bytes == checkpoint["weight"].nbytes < size
-    assert 0 < estimate.peak_bytes <= context.memory_budget
+    assert 0 < estimate.weights_held_bytes <= context.memory_budget
     assert estimate.work == 0
 
 

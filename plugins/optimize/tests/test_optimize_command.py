@@ -28,3 +28,15 @@ def said(*arguments: str) -> str:
 )
 def test_what_cannot_be_meant_is_said_at_once(arguments: tuple[str, ...], words: str) -> None:
     assert words in said(*arguments)
+
+
+def test_sizes_that_a_person_takes_for_one_are_called_alike() -> None:
+    from drupe_optimize.command import _compared
+
+    assert _compared(100, 101) == _compared(101, 100) == ", as large as its source"
+    assert _compared(100, 280) == ", 2.8 times smaller than its source"
+
+
+def test_auto_opt_says_what_it_is() -> None:
+    done = subprocess.run([sys.executable, "-m", "drupe", "auto-opt", "--help"], capture_output=True, text=True)
+    assert "Olive" in done.stdout and "underscores" in done.stdout and "--model-name-or-path" in done.stdout

@@ -78,7 +78,7 @@ class HfKind(ModelKind):
     def estimate(self, model: Model, context: Context) -> Estimate:
         _complete(model)
         size = sum(path.stat().st_size for path in _files(model.location))
-        return Estimate(output_bytes=size, read_bytes=size, peak_bytes=CHUNK, work=0)
+        return Estimate(output_bytes=size, read_bytes=size, weights_held_bytes=CHUNK, work=0)
 
 
 def _quotient(dividend: Any, divisor: Any) -> int | None:

@@ -46,7 +46,7 @@ def estimate(package: OnnxPackage, context: Context) -> Estimate:
     return Estimate(
         output_bytes=package_size(package, layouts),
         read_bytes=sum(source.nbytes for source in read),
-        peak_bytes=max(peak_bytes(layout, context) for layout in layouts.values()),
+        weights_held_bytes=max(peak_bytes(layout, context) for layout in layouts.values()),
         work=sum(source.size for producer in producers for source in sources(producer)),
         weights=[row for component in package.components.values() for row in stored_weights(component.graph)],
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shlex
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +17,8 @@ from drupe.api import UsageError
 if TYPE_CHECKING:
     from drupe.api import Outcome, Preview
 
+ALIKE = 1.05
+"""Sizes whose ratio is below this are one size to a person."""
 MODEL_HELP = "Checkpoint folder, hub id, or what else installed plugins know."
 
 
@@ -48,7 +52,7 @@ def optimize(
         typer.Option("--symmetric/--asymmetric", help="Without or with zero points.", show_default="asymmetric"),
     ] = None,
     head_bits: Annotated[
-        int | None, typer.Option(help="Bits of embedding and head: 4 or 8.", show_default="as bytes allow")
+        int | None, typer.Option(help="Bits of embedding and head: 2, 4 or 8.", show_default="as bytes allow")
     ] = None,
     target_size: Annotated[
         str | None,
@@ -118,14 +122,23 @@ def optimize(
         force=force,
     )
     if plan:
-        _show_preview(api.preview(request), as_json)
+        _show_preview(api.preview(request), _free_bytes(request.output), as_json)
         return
     if log_level:
         api.registry().manager.register(api.Narrator(log_level), name="terminal")
     _show_outcome(api.optimize(request, api.progress()), as_json)
 
 
-auto_opt = optimize
+@functools.wraps(optimize)
+def auto_opt(*arguments: Any, **options: Any) -> None:
+    optimize(*arguments, **options)
+
+
+auto_opt.__doc__ = """The same as `drupe optimize`, under the name that Olive's users know.
+
+    Options may be typed with underscores (--model_name_or_path) or with dashes. Make a small, fast package of a model,
+    and run it once to see that it works.
+    """
 
 
 def _one_model(argument: str | None, option: str | None) -> str:
@@ -166,11 +179,11 @@ def _provider(name: str | None, device: str | None) -> str:
     return candidates[0]
 
 
-def _show_preview(preview: Preview, as_json: bool) -> None:
+def _show_preview(preview: Preview, free: int | None, as_json: bool) -> None:
     from drupe.api import size, table
 
     if as_json:
-        print(json.dumps(_preview_facts(preview), indent=1))
+        print(json.dumps({**_preview_facts(preview), "disk_free_bytes": free}, indent=1))
         return
     table([(step.runner.name, owner, _settings(step.config.model_dump())) for step, owner in preview.steps],
           ("pass", "brought by", "configuration"))  # fmt: skip
@@ -181,10 +194,21 @@ def _show_preview(preview: Preview, as_json: bool) -> None:
         print()
     if estimate:
         print(f"reads {size(estimate.read_bytes)}, writes {size(estimate.output_bytes)}, "
-              f"holds about {size(estimate.peak_bytes)} of weights in memory, takes about {preview.seconds:.0f} s "
-              f"with {preview.threads} threads")  # fmt: skip
+              f"holds about {size(estimate.weights_held_bytes)} of weights in memory, "
+              f"takes about {preview.seconds:.0f} s with {preview.threads} threads")  # fmt: skip
+    if estimate and free is not None and free < estimate.output_bytes:
+        print(f"would not fit: the disk of the output has {size(free)} free")
     for problem in preview.problems:
         print(f"would not run on {preview.target.provider}: {problem}")
+
+
+def _free_bytes(output: Path) -> int | None:
+    """What is free on the disk that a folder is on, or would be; None where the system does not say."""
+    folder = next((each for each in (output, *output.absolute().parents) if each.is_dir()), None)
+    try:
+        return shutil.disk_usage(folder).free if folder else None
+    except OSError:
+        return None
 
 
 def _preview_facts(preview: Preview) -> dict[str, Any]:
@@ -213,6 +237,8 @@ def _compared(made: int, source: int | None) -> str:
         return ""
     smaller = made <= source
     ratio = source / made if smaller else made / source
+    if ratio < ALIKE:
+        return ", as large as its source"
     return f", {ratio:.1f} times {'smaller' if smaller else 'larger'} than its source"
 
 
