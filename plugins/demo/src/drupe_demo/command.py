@@ -56,6 +56,7 @@ def demo(
 ) -> None:
     """Optimize the model that drupe carries, and show what was gained: size, speed, and how close it stays."""
     started = time.perf_counter()
+    _refuse_without_runtime()
     with tempfile.TemporaryDirectory(prefix="drupe-demo-", ignore_cleanup_errors=True) as folder, _status() as say:
         before, after = Path(folder, "before"), output_path or Path(folder, "after")
         say("packaging the source at float32")
@@ -73,6 +74,16 @@ def demo(
         print(json.dumps({"before": asdict(first), "after": asdict(second)}, indent=1))
     else:
         _show(first, second, time.perf_counter() - started, output_path)
+
+
+def _refuse_without_runtime() -> None:
+    """Raise RuntimeMissing before the work where nothing could run what comes of it."""
+    from drupe.api import DEFAULT_PROVIDER, RuntimeMissing, registry
+
+    packages = registry().provider(DEFAULT_PROVIDER).packages
+    if not any(registry().runtimes.make(package.runtime).version() for package in packages):
+        missing = " and ".join(f"{package.runtime} is not installed" for package in packages)
+        raise RuntimeMissing(f"the demo runs what it makes, but {missing}", cure=packages[0].install)
 
 
 def _measured(metrics: tuple[Metric, ...]) -> dict[str, float]:

@@ -10,7 +10,7 @@ from drupe_ep_cpu import machine
 from drupe_nbits import eight_bits, four_bits
 
 _TABLES = Path(__file__).with_name("tables")
-_INSTALL = "pip install drupe[cpu]"
+_INSTALL = "pip install 'drupe[cpu]'"
 _ONNXRUNTIME = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml")
 
 _BUILD = {"all_logits": "all_logits"}

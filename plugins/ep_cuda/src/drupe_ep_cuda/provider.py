@@ -11,7 +11,7 @@ from drupe_ep_cuda import machine
 from drupe_nbits import eight_bits, four_bits
 
 _TABLES = Path(__file__).with_name("tables")
-_INSTALL = "pip install drupe[cuda]"
+_INSTALL = "pip install 'drupe[cuda]'"
 
 _BUILD = {"all_logits": "all_logits"}
 

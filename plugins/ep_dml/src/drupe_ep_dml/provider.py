@@ -11,7 +11,7 @@ from drupe_ep_dml import machine
 from drupe_nbits import eight_bits, four_bits
 
 _TABLES = Path(__file__).with_name("tables")
-_INSTALL = "pip install drupe[directml]"
+_INSTALL = "pip install 'drupe[directml]'"
 
 _BUILD = {"all_logits": "all_logits"}
 

@@ -10,7 +10,7 @@ from drupe.api import RuntimeMissing
 
 GENAI = ("onnxruntime-genai", "onnxruntime-genai-cuda", "onnxruntime-genai-directml")
 ONNXRUNTIME = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml")
-INSTALL = 'pip install "drupe[cpu]" (or "drupe[cuda]", "drupe[directml]")'
+INSTALL = "pip install 'drupe[cpu]' (or 'drupe[cuda]', 'drupe[directml]')"
 
 
 def clash() -> tuple[str, str] | None:

@@ -9,7 +9,7 @@ from types import ModuleType
 from drupe.api import RuntimeMissing
 
 ONNXRUNTIME = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml")
-INSTALL = 'pip install "drupe[cpu]" (or "drupe[cuda]", "drupe[directml]")'
+INSTALL = "pip install 'drupe[cpu]' (or 'drupe[cuda]', 'drupe[directml]')"
 
 
 def clash() -> tuple[str, str] | None:
