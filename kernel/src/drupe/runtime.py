@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -78,9 +78,9 @@ class Session(ABC):
         """Continue `prompt`; yields text as it comes, without the prompt."""
         raise RuntimeMissing(f"{type(self).__name__} does not generate text", cure="open it with another runtime")
 
-    def generate(self, prompt: str, generation: Generation | None = None) -> str:
-        """Continue `prompt`; the text without the prompt."""
-        return "".join(self.stream(prompt, generation))
+    def generate(self, prompt: str, generation: Generation | None = None, **options: Any) -> str:
+        """Continue `prompt`; the text without the prompt. options: Generation's own fields, one by one."""
+        return "".join(self.stream(prompt, replace(generation or Generation(), **options)))
 
     def conversation(self, messages: Sequence[Message]) -> str:
         """`messages` as the prompt that the model's chat template makes of them."""

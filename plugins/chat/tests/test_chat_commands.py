@@ -33,7 +33,7 @@ def run(*arguments: str, said: str = "", **environment: str) -> subprocess.Compl
 
 def test_generate_prints_the_text_and_says_the_rates_aside(package: Path) -> None:
     with drupe.open(package) as session:
-        expected = session.generate("def parse(", Generation(max_new_tokens=12))
+        expected = session.generate("def parse(", max_new_tokens=12)
     for arguments, said in ((["def parse("], ""), (["-"], "def parse(")):
         done = run("generate", str(package), *arguments, "--max_new_tokens", "12", said=said)
         assert (done.returncode, done.stdout) == (0, f"def parse({expected}\n")
