@@ -73,7 +73,8 @@ def refuse_overlap(output: Path, source: Path) -> None:
 
 def _refuse_to_replace(output: Path, force: bool) -> None:
     if not output.is_dir() or output.is_symlink():
-        raise OutputError("the output exists and is not a folder", where=output, cure="choose another output")
+        what = "a link" if output.is_symlink() else "not a folder"
+        raise OutputError(f"the output exists and is {what}", where=output, cure="choose another output")
     if not any(output.iterdir()):
         return
     if not force:
