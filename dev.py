@@ -25,6 +25,7 @@ WINDOWS = os.name == "nt"
 PROGRAMS = VENV / ("Scripts" if WINDOWS else "bin")
 PYTHON = PROGRAMS / ("python.exe" if WINDOWS else "python")
 OLDEST = (3, 11)
+GRACE = 10.0  # seconds for what was started to clean up behind itself
 RUNTIMES = "cpu"  # the extra of the root distribution that brings what runs a model here
 
 USAGE = """usage: python3 dev.py demo|test|lint|bench [arguments]
@@ -233,7 +234,17 @@ def refuse(line: str) -> int:
 def run(*command: object, folder: Path | None = None) -> int:
     """Run a command of .venv, in the caller's folder or another. onnxruntime reports home unless it is told not to."""
     environment = {"ORT_DISABLE_TELEMETRY": "1", **os.environ}
-    return subprocess.run([str(part) for part in command], cwd=folder, env=environment).returncode
+    with subprocess.Popen([str(part) for part in command], cwd=folder, env=environment) as process:
+        try:
+            return process.wait()
+        except BaseException as ended:
+            if not isinstance(ended, KeyboardInterrupt):  # a terminal's Ctrl-C has reached it as well
+                process.terminate()
+            try:
+                process.wait(GRACE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+            raise
 
 
 if __name__ == "__main__":
