@@ -116,6 +116,7 @@ def test_a_package_holds_what_it_should(checkpoints: dict[str, Path], tmp_path: 
         content = (tmp_path / "out" / name).read_bytes()
         assert entry == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     assert set(record["files"]) == names - {"drupe.json"}
+    assert record["check"]["runtime_version"] and {"numba", "llvmlite"} <= record["libraries"].keys()
     assert [each["name"] for each in record["passes"]] == [
         "build-decoder", "allocate-bits", "quantize-weights", "package-genai",
     ]  # fmt: skip

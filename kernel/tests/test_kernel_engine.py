@@ -35,6 +35,7 @@ def test_the_main_job(acme, source, tmp_path):
     }
     assert record["files"]["model.txt"]["bytes"] == 18
     assert record["check"]["text"].endswith("hello -- anonymous")
+    assert record["check"]["runtime_version"] and record["threads"] >= 1
     assert leftovers(tmp_path) == []
 
 

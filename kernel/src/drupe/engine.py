@@ -23,7 +23,7 @@ from drupe.events import Event
 from drupe.model import Estimate, Model
 from drupe.opening import resolve, runtime_for
 from drupe.plan import VERIFYING, CheckedStep, Plan, Recipe, Request, check, propose, recipe_for
-from drupe.plugins import KERNEL, Registry, registry
+from drupe.plugins import KERNEL, Registry, canonical, registry
 from drupe.publishing import RECORD, disk_errors, folder_bytes, prepare, publish, refuse_overlap, scratch, staging
 from drupe.target import ExecutionProvider, Target
 
@@ -303,6 +303,7 @@ def _record(folder: Path, job: Job, digests: Mapping[str, str], timings: Mapping
         for file in sorted(folder.rglob("*"))
         if file.is_file()
     }
+    runs_it = job.registry.runtimes.make(verdict.runtime).version() if verdict.runtime else None
     record = {
         "version": RECORD_VERSION,
         "drupe": metadata.version(KERNEL),
@@ -311,9 +312,11 @@ def _record(folder: Path, job: Job, digests: Mapping[str, str], timings: Mapping
             "reference": job.request.reference,
             "kind": job.source.kind,
             "fingerprint": kind.fingerprint(job.source, thorough=False),
+            "facts": dict(job.source.facts),
         },
         "target": {"provider": job.target.provider, "runtime_version": job.target.runtime_version},
         "precision": job.request.precision,
+        "threads": job.context.threads,
         "recipe": job.plan.recipe,
         "passes": [
             {"name": step.runner.name, "brought_by": _brought_by(step, job.registry), "revision": step.runner.revision,
@@ -323,7 +326,7 @@ def _record(folder: Path, job: Job, digests: Mapping[str, str], timings: Mapping
         "plugins": {plugin.distribution: plugin.version for plugin in job.registry.plugins if not plugin.reason},
         "libraries": _libraries(job),
         "timings": timings,
-        "check": asdict(verdict),
+        "check": {**asdict(verdict), "runtime_version": runs_it},
         "files": files,
     }  # fmt: skip
     with disk_errors(folder):
@@ -331,12 +334,16 @@ def _record(folder: Path, job: Job, digests: Mapping[str, str], timings: Mapping
 
 
 def _libraries(job: Job) -> dict[str, str]:
-    """The versions of what the plan's plugins require, kernel and plugins aside."""
+    """The versions of what the plan's plugins require, and of what that requires in turn; the kernel's aside."""
     from packaging.requirements import Requirement
 
-    owners = {job.registry.passes.claim(step.runner.name).plugin.distribution for step in job.steps}
-    names = {Requirement(text).name for owner in owners for text in metadata.requires(owner) or () if ";" not in text}
-    return {name: metadata.version(name) for name in sorted(names) if name != KERNEL}
+    left = {job.registry.passes.claim(step.runner.name).plugin.distribution for step in job.steps}
+    found: dict[str, str] = {}
+    while left:
+        texts = [text for owner in left for text in metadata.requires(owner) or () if ";" not in text]
+        left = {canonical(Requirement(text).name) for text in texts} - {KERNEL, *found}
+        found |= {name: metadata.version(name) for name in left}
+    return dict(sorted(found.items()))
 
 
 def _brought_by(step: CheckedStep, found: Registry) -> str:
