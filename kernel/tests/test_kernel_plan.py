@@ -47,6 +47,13 @@ def test_a_value_that_no_step_is_taken_for_is_refused() -> None:
         taken(care="mcuh")
 
 
+def test_a_misspelt_option_gets_the_nearest_name() -> None:
+    with pytest.raises(UsageError, match="unknown option 'precison'; did you mean precision"):
+        taken(precison="page")
+    with pytest.raises(UsageError, match="precision = 4 is no name"):
+        Request("text", Path("out"), precision=4)  # type: ignore[arg-type]
+
+
 def test_an_option_of_a_step_that_is_not_taken_is_refused() -> None:
     with pytest.raises(UsageError, match="--ruler means nothing"):
         taken(ruler="long")

@@ -43,6 +43,8 @@ class Request:
     force: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.precision, str):
+            raise UsageError(f"precision = {self.precision!r} is no name", cure="int4, int8, fp16, bf16 or fp32")
         object.__setattr__(self, "precision", self.precision.lower())
         if not 0 <= self.threads <= MOST_THREADS:
             raise UsageError(f"threads = {self.threads} is not from 0 to {MOST_THREADS}", cure="--threads 0 takes all")
@@ -132,6 +134,10 @@ def _refuse_unused(request: Request, steps: Iterable[Step]) -> None:
     known.update(VERIFYING if request.verify else ())
     for option in request.options:
         if option not in known:
+            import difflib
+
+            if meant := difflib.get_close_matches(option, {*known, *vars(request)}, cutoff=0.8):
+                raise unknown("option", option, meant)
             raise UsageError(
                 f"{_flag(option)} means nothing for precision '{request.precision}' on '{request.provider}'",
                 cure=f"leave {_flag(option)} out",
