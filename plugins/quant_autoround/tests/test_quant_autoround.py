@@ -23,7 +23,7 @@ from drupe_text import Text, TextTokenizer
 
 needs_the_library = pytest.mark.skipif(
     importlib.util.find_spec("auto_round") is None,
-    reason="the library auto-round is not installed: pip install drupe[autoround]",
+    reason="the library auto-round is not installed: pip install 'drupe[autoround]'",
 )
 BLOCK = 32
 SMALL = {"block_size": BLOCK, "calibration_sequences": 8, "calibration_length": 64, "device": "cpu"}
@@ -100,7 +100,7 @@ def test_a_missing_library_is_named_with_what_installs_it(checkpoint: Path, tmp_
     monkeypatch.setattr(round_by_gradient, "LIBRARIES", ("numpy", "no-such-library"))
     with pytest.raises(RuntimeMissing, match="needs no-such-library") as caught:
         RoundByGradient().run(Model("hf", checkpoint), RoundByGradientConfig(**SMALL), context(tmp_path))
-    assert caught.value.cure == "pip install drupe[autoround]"
+    assert caught.value.cure == "pip install 'drupe[autoround]'"
 
 
 def test_a_packed_checkpoint_is_refused(checkpoint: Path, tmp_path: Path, monkeypatch) -> None:

@@ -12,7 +12,7 @@ from drupe_huggingface import Checkpoint
 from drupe_text import CalibrationConfig, TextTokenizer
 
 LIBRARIES = ("auto-round", "safetensors", "torch", "transformers")
-INSTALL = "pip install drupe[autoround]"
+INSTALL = "pip install 'drupe[autoround]'"
 
 
 class RoundByGradientConfig(CalibrationConfig):
