@@ -48,7 +48,7 @@ def tune(
     device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
     batches = list(torch.split(torch.tensor(sequences), config.batch_size))
     model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))  # type: ignore[no-untyped-call]
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
     with _threads(context.threads):
         rounding = AutoRound(
             model,
