@@ -125,7 +125,9 @@ def _refuse_unknown(request: Request, recipe: Recipe) -> None:
     for option, value in request.options.items():
         known = {each for step in recipe.steps for each in step.when.get(option, ()) if each is not None}
         if known and value not in known:
-            raise unknown(f"value of --{option.replace('_', '-')}", str(value), map(str, known))
+            flag = f"--{option.replace('_', '-')}"
+            values = sorted(map(str, known))
+            raise unknown(f"value of {flag}", str(value), values, cure=f"{flag} {' or '.join(values)}")
 
 
 def _refuse_unused(request: Request, steps: Iterable[Step]) -> None:

@@ -7,7 +7,7 @@ import functools
 import importlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from types import ModuleType
@@ -20,6 +20,8 @@ from drupe.errors import PluginError, unknown
 from drupe.hookspecs import PROJECT, Ref
 
 if TYPE_CHECKING:
+    from importlib.metadata import PackageMetadata
+
     from drupe.evaluation import Evaluator
     from drupe.model import ModelKind
     from drupe.passes import Pass
@@ -181,22 +183,33 @@ def registry() -> Registry:
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(hookspecs)
     found = Registry(manager)
-    for entry, distribution in _candidates():
-        found.plugins.append(_load(manager, entry, distribution))
+    for entry, about in _candidates():
+        found.plugins.append(_load(manager, entry, about))
     _read_tables(found)
     return found
 
 
-def _candidates() -> list[tuple[metadata.EntryPoint, metadata.Distribution]]:
-    """Entry points with their distributions, one for each distribution name, in the order of names."""
+def _candidates() -> list[tuple[metadata.EntryPoint, PackageMetadata]]:
+    """Entry points with what their distributions say of themselves, one for each name, in the order of names.
+
+    A distribution parses its metadata each time that it is asked for anything, so it is asked once.
+    """
     allowed = _allowed()
-    seen: dict[tuple[str, str], tuple[metadata.EntryPoint, metadata.Distribution]] = {}
+    seen: dict[tuple[str, str], tuple[metadata.EntryPoint, PackageMetadata]] = {}
     for distribution in metadata.distributions():
         entries = [entry for entry in distribution.entry_points if entry.group == GROUP]
-        name = canonical(distribution.name or "") if entries else ""  # what was half removed may have none
+        if not entries:
+            continue
+        about = distribution.metadata
+        name = canonical(about["Name"] or "")  # what was half removed may have none
         for entry in entries if name and (allowed is None or name in allowed) else ():
-            seen.setdefault((entry.name, name), (entry, distribution))
+            seen.setdefault((entry.name, name), (entry, about))
     return [seen[key] for key in sorted(seen)]
+
+
+@functools.cache
+def _kernel_version() -> str:
+    return metadata.version(KERNEL)
 
 
 def _allowed() -> set[str] | None:
@@ -223,15 +236,15 @@ def canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def _load(manager: pluggy.PluginManager, entry: metadata.EntryPoint, distribution: metadata.Distribution) -> Plugin:
+def _load(manager: pluggy.PluginManager, entry: metadata.EntryPoint, about: PackageMetadata) -> Plugin:
     """Check, import and register one plugin; whatever goes wrong is its own."""
-    name, version = distribution.name, distribution.version
+    name, version = about["Name"], about["Version"]
     if manager.has_plugin(entry.name):
         reason = f"another distribution already brings a plugin called '{entry.name}'"
         return Plugin(entry.name, name, version, reason, f"pip uninstall {name}")
     try:
-        if wanted := _wants_another_kernel(distribution):
-            reason = f"it wants {wanted}; this is {metadata.version(KERNEL)}"
+        if wanted := _wants_another_kernel(about.get_all("Requires-Dist") or ()):
+            reason = f"it wants {wanted}; this is {_kernel_version()}"
             return Plugin(entry.name, name, version, reason, _fitting(name))
         manager.register(_import(entry), name=entry.name)
         manager.check_pending()
@@ -264,10 +277,10 @@ def _import(entry: metadata.EntryPoint) -> ModuleType:
     return module
 
 
-def _wants_another_kernel(distribution: metadata.Distribution) -> str | None:
+def _wants_another_kernel(requirements: Iterable[str]) -> str | None:
     """The plugin's requirement on the kernel where this kernel does not meet it."""
-    own = [text for text in distribution.requires or () if canonical(text).startswith(KERNEL)]
-    return next((text for text in own if not _met(text, metadata.version(KERNEL))), None)
+    own = [text for text in requirements if canonical(text).startswith(KERNEL)]
+    return next((text for text in own if not _met(text, _kernel_version())), None)
 
 
 def _met(requirement: str, version: str) -> bool:
@@ -295,7 +308,7 @@ def _reinstall(distribution: str) -> str:
 
 def _fitting(distribution: str) -> str:
     """How a release for this kernel is had; the kernel itself stays, for the other plugins want it as it is."""
-    kernel = f"'{KERNEL}=={metadata.version(KERNEL)}'"
+    kernel = f"'{KERNEL}=={_kernel_version()}'"
     return f"pip install -U {distribution} {kernel} (a release for this kernel), or pip uninstall {distribution}"
 
 

@@ -20,7 +20,7 @@ Bits = Literal[2, 4, 8]
 class QuantizeGptqConfig(CalibrationConfig):
     """What `quantize-gptq` can be told. Bits, block size and symmetry are for matrices that no pass has decided on."""
 
-    calibration_sequences: int = Field(64, ge=1, description="how many sequences")
+    calibration_sequences: int = Field(128, ge=1, description="how many sequences")
     calibration_length: int = Field(256, ge=2, description="tokens of each sequence")
     damping: float = Field(0.01, gt=0, description="what is added to the Hessian's diagonal, in parts of its mean")
     bits: Bits = Field(4, description="bits of a weight")
