@@ -158,8 +158,6 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a mark for what is no text here
     _guard_output()
-    # Imports make many objects and no garbage; looking for cycles among them takes a tenth of a conversion's time.
-    gc.set_threshold(50_000)
     # The system frees all memory at once; looking for cycles in it first would take up to half a second.
     atexit.register(gc.freeze)
     try:
