@@ -78,6 +78,7 @@ RUNGS: Sequence[Rung] = (
     _ours("best, 6 bits a weight", "--quality best --bits-per-weight 6"),
     _ours("balanced, hqq", "--quality balanced --method hqq"),
     _ours("4 bits, block 32", "--quality balanced --head-bits 4 --block-size 32"),
+    _ours("4 bits, block 64, symmetric", "--quality balanced --head-bits 4 --block-size 64 --symmetric"),
     _ours("4 bits, block 128", "--quality balanced --head-bits 4 --block-size 128"),
     _ours("4 bits, block 256", "--quality balanced --head-bits 4 --block-size 256"),
     BASE,
