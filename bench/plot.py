@@ -37,8 +37,10 @@ def draw(numbers: dict[str, Any], path: Path) -> None:
         above.set_xlabel("bytes / builder's default")
         _panel(below, model["packages"], labels, "decode_ratio")
         below.set_xlabel("decode rate / builder's default")
+    every = [package["kl_ratio"] for model in models.values() for package in model["packages"]]
     for row in axes:
         row[0].set_ylabel("KL / builder's default (log)")
+        row[0].set_ylim(0.8 * min(every), 1.25 * max(every))
     _legend(figure, labels)
     title = (
         f"int4 packages of trained models, {numbers['tokens']} held-out tokens; rates with {numbers['threads']} threads"
@@ -62,7 +64,7 @@ def _panel(axes: Any, packages: Sequence[Package], labels: dict[tuple[str, str],
     """Every package as its label in a circle (ours) or a square."""
     from matplotlib.ticker import FuncFormatter
 
-    for package in packages:
+    for package in reversed(packages):  # so that the first, which matter most, lie on top
         ours = package["tool"] == "drupe"
         box = {
             "boxstyle": "circle,pad=0.22" if ours else "square,pad=0.25",
@@ -74,12 +76,9 @@ def _panel(axes: Any, packages: Sequence[Package], labels: dict[tuple[str, str],
         at = (package[across], package["kl_ratio"])
         axes.text(*at, label, fontsize=8, ha="center", va="center", color="white" if ours else THEIRS, bbox=box)
     wide = [package[across] for package in packages]
-    high = [package["kl_ratio"] for package in packages]
     margin = 0.08 * max(max(wide) - min(wide), 0.1)
     axes.set_xlim(min(wide) - margin, max(wide) + margin)
     axes.set_yscale("log")
-    low, top = axes.get_ylim() if axes.dataLim.height > 0 else (min(high), max(high))
-    axes.set_ylim(min(low, 0.8 * min(high)), max(top, 1.25 * max(high)))
     axes.axhline(1, color="0.75", linewidth=0.8, zorder=0)
     axes.axvline(1, color="0.75", linewidth=0.8, zorder=0)
     axes.grid(alpha=0.15, which="both")
