@@ -209,7 +209,8 @@ def test_the_kernel_agrees_with_its_numpy_twin_to_the_bit(width, n, bits, seed):
     groups = generator.integers(0, 3, width)
     scales = generator.uniform(0.1, 1, (3, n)).astype(np.float32)
     zeros = generator.integers(0, 1 << bits, (3, n)).astype(np.float32)
-    arguments = columns, shares, groups, (scales, np.float32(1) / scales, zeros), (1 << bits) - 1
+    owed = generator.standard_normal((width, n)).astype(np.float32)
+    arguments = columns, owed, shares, groups, (scales, np.float32(1) / scales, zeros), (1 << bits) - 1
     for ours, twins in zip(gptq._compiled(*arguments), gptq._round_columns(*arguments), strict=True):
         np.testing.assert_array_equal(ours, twins)
 

@@ -53,19 +53,20 @@ def quantizer(row_bytes: int, weighted: bool) -> Kernel:
 
 def gptq_columns(
     columns: npt.NDArray[np.float32],
+    owed: npt.NDArray[np.float32],
     shares: npt.NDArray[np.float32],
     groups: npt.NDArray[np.int64],
     of_blocks: tuple[npt.NDArray[np.float32], ...],
     q_max: int,
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
     """Levels and errors of columns [width, n], as `gptq` describes them."""
-    columns = columns.copy()
+    owed = owed.copy()
     # The kernel reads what each column owes to those before it, one row a column.
     shares = np.ascontiguousarray(shares.T)
     roots = np.float32(1) / np.diagonal(shares)
     groups = np.ascontiguousarray(groups, np.int64)
     levels, errors = np.empty(columns.shape, np.uint8), np.empty_like(columns)
-    arrays = [columns, shares, roots, *of_blocks, groups, levels, errors]
+    arrays = [columns, owed, shares, roots, *of_blocks, groups, levels, errors]
     kernel = entry_point(KERNELS["gptq_columns"])
     kernel(*[array.ctypes.data for array in arrays], *columns.shape, len(of_blocks[0]), q_max)
     return levels, errors

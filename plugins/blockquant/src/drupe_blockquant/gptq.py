@@ -135,12 +135,13 @@ def _fit(values: Float32, factor: GptqFactor, scheme: Scheme, found: Quantized) 
     groups = factor.order // scheme.block_size
     round_columns = _compiled if backend() == "numba" else _round_columns
     columns = values.T[factor.order]
+    owed = np.zeros_like(columns)
     levels = np.empty((k, n), np.uint8)
     loss = np.zeros(n)
     for tile in _tiles(k):
         shares = factor.triangles[tile, tile]
-        levels[tile], errors = round_columns(columns[tile], shares, groups[tile], of_blocks, q_max)
-        columns[tile.stop :] -= factor.triangles[tile, tile.stop :].T @ errors
+        levels[tile], errors = round_columns(columns[tile], owed[tile], shares, groups[tile], of_blocks, q_max)
+        owed[tile.stop :] -= factor.triangles[tile, tile.stop :].T @ errors
         loss += _squares(errors)
     padded = np.zeros((n, blocks * scheme.block_size), np.uint8)
     padded[:, factor.order] = levels.T
@@ -149,32 +150,45 @@ def _fit(values: Float32, factor: GptqFactor, scheme: Scheme, found: Quantized) 
 
 
 def _round_columns(
-    columns: Float32, shares: Float32, groups: npt.NDArray[np.intp], of_blocks: tuple[Float32, ...], q_max: int
+    columns: Float32,
+    owed: Float32,
+    shares: Float32,
+    groups: npt.NDArray[np.intp],
+    of_blocks: tuple[Float32, ...],
+    q_max: int,
 ) -> tuple[npt.NDArray[np.uint8], Float32]:
     """Levels of columns [width, n], and their errors divided by the factor's diagonal; the kernel's numpy twin.
 
+    `owed` [width, n] is what the columns have to make up for: kept apart from them, because the sum of a large weight
+    and a small correction would lose it, and with it the loss that is told of the errors.
     `shares` [width, width] has the factor's rows and columns in its upper triangle; `of_blocks` are scales, their
     reciprocals and zero points [blocks, n], `groups` [width] says which block each column belongs to.
     """
-    columns = columns.copy()
+    owed = owed.copy()
     levels = np.empty(columns.shape, np.uint8)
     errors = np.empty_like(columns)
     for j, group in enumerate(groups):
         scale, rate, zero = (of[group] for of in of_blocks)
-        level = columns[j] * rate + zero + ALMOST_HALF
+        level = (columns[j] + owed[j]) * rate + zero + ALMOST_HALF
         level = np.minimum(np.where(level > 0, level, np.float32(0)), np.float32(q_max)).astype(np.uint8)
         levels[j] = level
-        errors[j] = (columns[j] - (level.astype(np.float32) - zero) * scale) * (np.float32(1) / shares[j, j])
-        columns[j + 1 :] -= errors[j] * shares[j, j + 1 :, None]
+        error = columns[j] - (level.astype(np.float32) - zero) * scale + owed[j]
+        errors[j] = error * (np.float32(1) / shares[j, j])
+        owed[j + 1 :] -= errors[j] * shares[j, j + 1 :, None]
     return levels, errors
 
 
 def _compiled(
-    columns: Float32, shares: Float32, groups: npt.NDArray[np.intp], of_blocks: tuple[Float32, ...], q_max: int
+    columns: Float32,
+    owed: Float32,
+    shares: Float32,
+    groups: npt.NDArray[np.intp],
+    of_blocks: tuple[Float32, ...],
+    q_max: int,
 ) -> tuple[npt.NDArray[np.uint8], Float32]:
     from drupe_blockquant import buffers
 
-    return buffers.gptq_columns(columns, shares, groups, of_blocks, q_max)
+    return buffers.gptq_columns(columns, owed, shares, groups, of_blocks, q_max)
 
 
 def _within(limit: Float64, error: Float32, factor: GptqFactor) -> npt.NDArray[np.bool_]:

@@ -47,7 +47,7 @@ _TABLE = (
     Kernel("kernels", "quantize_32", 13, 12),
     Kernel("kernels", "quantize_weighted_16", 15, 12),
     Kernel("kernels", "quantize_weighted_32", 15, 12),
-    Kernel("kernels_gptq", "gptq_columns", 9, 4),
+    Kernel("kernels_gptq", "gptq_columns", 10, 4),
     Kernel("kernels_hqq", "hqq_fit", 6, 3),
 )
 KERNELS = {kernel.name: kernel for kernel in _TABLE}
