@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,12 @@ from drupe_blockquant import Scheme
 from drupe_ep_cpu.provider import Cpu
 from drupe_huggingface import Checkpoint
 from drupe_mixed_precision.allocate_bits import GENEROUS, REFERENCE, AllocateBits, AllocateBitsConfig
-from drupe_mixed_precision.choosing import Option, choose
+from drupe_mixed_precision.choosing import Budget, Option, choose
 from drupe_mixed_precision.groups import groups_of
 from drupe_mixed_precision.sizes import parse_size
 from drupe_model_builder.build_decoder import BuildDecoder, BuildDecoderConfig
 from drupe_nbits import find_sites
+from drupe_nbits.serving import DECODE_TIMES
 
 
 def built(folder: Path, **settings: object) -> tuple[Model, Context]:
@@ -34,13 +36,37 @@ def schemes(model: Model) -> list[Scheme | None]:
 def test_upgrades_that_save_most_for_their_bytes_come_first() -> None:
     coarse, fine = Scheme(4, 128, False), Scheme(8, 128, False)
     groups = [[Option(coarse, 10, loss), Option(fine, 20, 0.0)] for loss in (1.0, 5.0, 3.0)]
-    assert [each.nbytes for each in choose(groups, 49)] == [10, 20, 10]
-    assert [each.nbytes for each in choose(groups, 50)] == [10, 20, 20]
-    assert [each.nbytes for each in choose(groups, 1000, enough=1.0)] == [10, 20, 20]
+    assert [each.nbytes for each in choose(groups, Budget(49))] == [10, 20, 10]
+    assert [each.nbytes for each in choose(groups, Budget(50))] == [10, 20, 20]
+    assert [each.nbytes for each in choose(groups, Budget(1000), enough=1.0)] == [10, 20, 20]
     for budget in range(30, 61, 10):
         possible = [pick for pick in itertools.product(*groups) if sum(each.nbytes for each in pick) <= budget]
         best = min(sum(each.loss for each in pick) for pick in possible)
-        assert sum(each.loss for each in choose(groups, budget)) == best
+        assert sum(each.loss for each in choose(groups, Budget(budget))) == best
+
+
+def test_an_upgrade_that_is_slow_gives_way_to_one_that_is_fast() -> None:
+    coarse, small, large = Scheme(4, 128, False), Scheme(4, 32, False), Scheme(8, 128, False)
+    group = [Option(coarse, 10, 1.0, 2.0), Option(small, 12, 0.7, 3.0), Option(large, 20, 0.0, 2.5)]
+    assert choose([group], Budget(12))[0].scheme == small
+    assert choose([group], Budget(20, 2.9))[0].scheme == large
+    assert choose([group], Budget(20, 2.4))[0].scheme == coarse
+    assert choose([group], Budget(12, 2.9))[0].scheme == coarse
+
+
+def test_decoding_is_kept_fast_where_it_takes_time(tmp_path: Path) -> None:
+    """With the default budget: a model whose weights take long has only schemes that the target is fast with."""
+    sizes = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 3, "vocab_size": 512}
+    model, context = built(tmp_path / "small", **sizes)
+    small = set(schemes(AllocateBits().run(model, AllocateBitsConfig(), context)))
+    slow = {scheme: 1e4 * float(time) for scheme, time in context.target.capabilities.traits[DECODE_TIMES].items()}
+    capabilities = replace(context.target.capabilities, traits={DECODE_TIMES: slow})
+    model, _ = built(tmp_path / "large", **sizes)
+    context = Context(replace(context.target, capabilities=capabilities), tmp_path / "scratch")
+    large = {scheme for scheme in schemes(AllocateBits().run(model, AllocateBitsConfig(), context)) if scheme}
+    assert {scheme.block_size for scheme in small if scheme and scheme.bits == 4} != {128}
+    assert {scheme.block_size for scheme in large if scheme.bits == 4} == {128}
+    assert {scheme.bits for scheme in large} == {4, 8}
 
 
 def test_the_default_budget_is_kept_and_spent(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -9,7 +10,7 @@ from pydantic import Field
 
 from drupe.api import Context, Model, Pass, PassConfig, Shape, UsageError
 from drupe_blockquant import Scheme
-from drupe_mixed_precision.choosing import Option, choose, options
+from drupe_mixed_precision.choosing import Budget, Option, choose, options
 from drupe_mixed_precision.groups import Group, groups_of
 from drupe_mixed_precision.losses import measured_sensitivity
 from drupe_mixed_precision.sizes import parse_size
@@ -19,12 +20,18 @@ from drupe_onnx import OnnxPackage
 REFERENCE = Scheme(4, 32, True)
 """What the default budget is a multiple of, everywhere in the model: the model builder's default."""
 GENEROUS = 1.05
+SLOWER = 1.08
+"""Of the default budget: how long a decoded token may take, as a multiple of what the fastest schemes take."""
+UNNOTICED = 1e-3
+"""Seconds of each decoded token that nobody wants to save: models so small get all bits that the bytes allow."""
 CAUTION = 0.7
 """How much of a limit of divergence is aimed at: the estimate is that far off at times, and the package is measured."""
 
 
 class AllocateBitsConfig(PassConfig):
     """At most one budget of bytes; without any, as few as `max_kl` allows, or GENEROUS times REFERENCE everywhere.
+
+    Only the last of these looks at the time that decoding takes as well.
 
     block_size, head_bits: where one is given, schemes are the user's business, and this pass leaves everything alone.
     """
@@ -43,7 +50,7 @@ class AllocateBits(Pass):
 
     name = "allocate-bits"
     summary = "gives each matrix the bits and block size that lose least within a number of bytes"
-    revision = 1
+    revision = 2
     Config = AllocateBitsConfig
     requires = Shape("onnx", {"weights": "float"})
     ensures = Shape("onnx", {"weights": "float"})
@@ -69,7 +76,8 @@ def _choose(
 ) -> Sequence[Option]:
     if config.max_kl is not None and config.target_size is None and config.bits_per_weight is None:
         _refuse_unmeasured(groups)
-        chosen = choose(candidates, sum(found[-1].nbytes for found in candidates), CAUTION * config.max_kl)
+        budget = Budget(sum(found[-1].nbytes for found in candidates))
+        chosen = choose(candidates, budget, CAUTION * config.max_kl)
         least = sum(option.loss for option in chosen)
         if least > config.max_kl:
             raise UsageError(
@@ -78,20 +86,28 @@ def _choose(
                 cure=f"--max-kl {least:.2g}, or --precision int8",
             )
         return chosen
-    budget, flag = _budget(config, groups)
+    nbytes, flag = _asked_for(config, groups)
+    if not flag:
+        return choose(candidates, _default_budget(groups, candidates))
     least_bytes = sum(found[0].nbytes for found in candidates)
-    if least_bytes > budget and flag:
+    if least_bytes > nbytes:
         bits = 8 * least_bytes / max(1, sum(group.size for group in groups))
         raise UsageError(
             f"the quantized weights take at least {least_bytes / 1e6:.4g} MB, {bits:.3g} bits a weight",
             where=flag,
             cure=f"--target-size {-(-least_bytes // 1000) / 1e3:g}MB",
         )
-    return choose(candidates, budget)
+    return choose(candidates, Budget(nbytes))
 
 
-def _budget(config: AllocateBitsConfig, groups: Sequence[Group]) -> tuple[int, str]:
-    """Bytes of weights, and the flag that asks for them; none for the default."""
+def _default_budget(groups: Sequence[Group], candidates: Sequence[Sequence[Option]]) -> Budget:
+    nbytes = sum(REFERENCE.bytes_for(*group.shape, group.scale_bytes) for group in groups)
+    fastest = sum(min(option.seconds for option in found) for found in candidates)
+    return Budget(int(GENEROUS * nbytes), SLOWER * fastest if fastest > UNNOTICED else math.inf)
+
+
+def _asked_for(config: AllocateBitsConfig, groups: Sequence[Group]) -> tuple[int, str]:
+    """Bytes of weights, and the flag that asks for them, where one does."""
     if config.target_size is not None and config.bits_per_weight is not None:
         raise UsageError("two budgets are given", cure="--target-size or --bits-per-weight")
     if config.target_size is not None:
@@ -99,8 +115,7 @@ def _budget(config: AllocateBitsConfig, groups: Sequence[Group]) -> tuple[int, s
     if config.bits_per_weight is not None:
         weights = sum(group.size for group in groups)
         return int(weights * config.bits_per_weight / 8), f"--bits-per-weight {config.bits_per_weight:g}"
-    reference = sum(REFERENCE.bytes_for(*group.shape, group.scale_bytes) for group in groups)
-    return int(GENEROUS * reference), ""
+    return 0, ""
 
 
 def _refuse_budget(config: AllocateBitsConfig) -> None:

@@ -1,25 +1,42 @@
-"""The choice: from the cheapest scheme of every group, the upgrades that save most for their bytes, while they fit."""
+"""The choice: from the cheapest scheme of every group, the upgrades that save most for their price, while they fit."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from drupe.api import Capabilities
 from drupe_blockquant import Scheme
 from drupe_mixed_precision.groups import Group
 from drupe_mixed_precision.losses import COARSENESS, loss
-from drupe_nbits import refusal
+from drupe_nbits import decode_time, refusal
 
 
 @dataclass(frozen=True)
 class Option:
-    """One scheme for a group. nbytes: what it takes, loss: what it costs in quality."""
+    """One scheme for a group. nbytes: what it takes; seconds: of each decoded token; loss: what it costs in quality."""
 
     scheme: Scheme
     nbytes: int
     loss: float
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What all groups together may take. seconds: of each decoded token."""
+
+    nbytes: int
+    seconds: float = math.inf
+
+    def price(self, option: Option) -> float:
+        """What an option takes, as a share of the budget."""
+        return option.nbytes / self.nbytes + option.seconds / self.seconds
+
+    def holds(self, nbytes: int, seconds: float) -> bool:
+        """Whether so much fits."""
+        return nbytes <= self.nbytes and seconds <= self.seconds
 
 
 @dataclass(frozen=True)
@@ -27,14 +44,10 @@ class Upgrade:
     """A step from one option of a group to a larger and better one."""
 
     group: int
-    option: Option
-    added: int
-    saved: float
-
-    @property
-    def worth(self) -> float:
-        """Loss saved for each byte."""
-        return self.saved / self.added
+    before: Option
+    after: Option
+    worth: float
+    """Loss saved for its price."""
 
 
 def options(group: Group, capabilities: Capabilities, *, symmetric: bool, calibrated: bool = False) -> list[Option]:
@@ -44,53 +57,45 @@ def options(group: Group, capabilities: Capabilities, *, symmetric: bool, calibr
     for bits, block_size in COARSENESS:
         scheme = Scheme(bits, block_size, symmetric, "search")
         if not any(refusal(site, scheme, capabilities) for site in group.sites):
-            found.append(
-                Option(scheme, scheme.bytes_for(n, k, group.scale_bytes), loss(group, scheme, calibrated=calibrated))
-            )
-    return list(_frontier(found))
+            seconds = sum(decode_time(site, scheme, capabilities) for site in group.sites)
+            lost = loss(group, scheme, calibrated=calibrated)
+            found.append(Option(scheme, scheme.bytes_for(n, k, group.scale_bytes), lost, seconds))
+    return sorted(found, key=lambda option: (option.nbytes, option.loss))
 
 
-def choose(candidates: Sequence[Sequence[Option]], budget: int, enough: float = 0.0) -> list[Option]:
-    """An option for each group: the best of losses for `budget` bytes, or the smallest with a loss of at most `enough`.
+def choose(candidates: Sequence[Sequence[Option]], budget: Budget, enough: float = 0.0) -> list[Option]:
+    """An option for each group: the best of losses within the budget, or the cheapest with a loss of at most `enough`.
 
     Greedy over the upgrades by worth, each group's in order along the convex hull of its options (Shoham and Gersho
     1988, "Efficient bit allocation for an arbitrary set of quantizers"); what no longer fits is passed over for what
     does. With budgets far above a single matrix that is as good as optimal.
     """
-    chosen = [group[0] for group in candidates]
-    used, lost = sum(each.nbytes for each in chosen), sum(each.loss for each in chosen)
+    chosen = [min(group, key=budget.price) for group in candidates]
+    nbytes, seconds = sum(each.nbytes for each in chosen), sum(each.seconds for each in chosen)
+    lost = sum(each.loss for each in chosen)
     stuck: set[int] = set()
-    for upgrade in sorted(_upgrades(candidates), key=lambda each: -each.worth):
+    for upgrade in sorted(_upgrades(candidates, budget), key=lambda each: -each.worth):
         if lost <= enough:
             break
-        if upgrade.group in stuck or used + upgrade.added > budget:
+        before, after = upgrade.before, upgrade.after
+        larger, slower = nbytes + after.nbytes - before.nbytes, seconds + after.seconds - before.seconds
+        if upgrade.group in stuck or not budget.holds(larger, slower):
             stuck.add(upgrade.group)
             continue
-        chosen[upgrade.group] = upgrade.option
-        used, lost = used + upgrade.added, lost - upgrade.saved
+        chosen[upgrade.group] = after
+        nbytes, seconds, lost = larger, slower, lost - before.loss + after.loss
     return chosen
 
 
-def _frontier(found: Iterable[Option]) -> Iterator[Option]:
-    """The options that no smaller one beats, the smallest first."""
-    least = float("inf")
-    for option in sorted(found, key=lambda each: (each.nbytes, each.loss)):
-        if option.loss < least:
-            least = option.loss
-            yield option
-
-
-def _upgrades(candidates: Sequence[Sequence[Option]]) -> Iterator[Upgrade]:
+def _upgrades(candidates: Sequence[Sequence[Option]], budget: Budget) -> Iterator[Upgrade]:
+    """Steps along the lower convex hull of each group's loss over price: each saves most for what it costs."""
     for number, group in enumerate(candidates):
-        hull = _hull(group)
-        for before, after in itertools.pairwise(hull):
-            yield Upgrade(number, after, after.nbytes - before.nbytes, before.loss - after.loss)
+        here = min(group, key=budget.price)
+        while better := [each for each in group if each.loss < here.loss and budget.price(each) > budget.price(here)]:
 
+            def worth(option: Option, here: Option = here) -> float:
+                return (here.loss - option.loss) / (budget.price(option) - budget.price(here))
 
-def _hull(group: Sequence[Option]) -> list[Option]:
-    """The options along the lower convex hull of loss over bytes: from each, the next one saves most for a byte."""
-    hull = [group[0]]
-    while larger := [each for each in group if each.nbytes > hull[-1].nbytes]:
-        here = hull[-1]
-        hull.append(max(larger, key=lambda each: (here.loss - each.loss) / (each.nbytes - here.nbytes)))
-    return hull
+            after = max(better, key=worth)
+            yield Upgrade(number, here, after, worth(after))
+            here = after

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from drupe_nbits.ladder import eight_bits, four_bits
     from drupe_nbits.rewriting import ACCURACY_LEVEL, Rewriter, operator_use, remove_unused
     from drupe_nbits.schemes import assign, assigned
-    from drupe_nbits.serving import block_sizes, refusal
+    from drupe_nbits.serving import block_sizes, candidates, decode_time, first_served, refusal
     from drupe_nbits.sites import EMBEDDING, HEAD, Site, find_sites, replace_rows, weigh
 
 _HOMES = {
@@ -21,7 +21,7 @@ _HOMES = {
     "ladder": ("eight_bits", "four_bits"),
     "rewriting": ("ACCURACY_LEVEL", "Rewriter", "operator_use", "remove_unused"),
     "schemes": ("assign", "assigned"),
-    "serving": ("block_sizes", "refusal"),
+    "serving": ("block_sizes", "candidates", "decode_time", "first_served", "refusal"),
     "sites": ("EMBEDDING", "HEAD", "Site", "find_sites", "replace_rows", "weigh"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -37,8 +37,11 @@ __all__ = [
     "assign",
     "assigned",
     "block_sizes",
+    "candidates",
+    "decode_time",
     "eight_bits",
     "find_sites",
+    "first_served",
     "four_bits",
     "operator_use",
     "refusal",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from drupe.api import Capabilities
 from drupe_blockquant import Scheme, choose_block_size
@@ -16,6 +16,8 @@ WHOLE_BLOCKS = "matmul_nbits_whole_blocks"
 """The trait of a target whose MatMulNBits takes no row that ends within a block."""
 FAST_BLOCKS = "matmul_nbits_block_sizes"
 """The trait of a target that says for which block sizes its MatMulNBits is fast."""
+DECODE_TIMES = "matmul_nbits_decode_times"
+"""The trait of a target that says how many picoseconds a weight takes for one token, by "bits/block size"."""
 
 
 def refusal(site: Site, scheme: Scheme, capabilities: Capabilities) -> str | None:
@@ -28,6 +30,30 @@ def leaves_rest(site: Site, block_size: int, capabilities: Capabilities) -> str 
     k = site.rows.shape[1]
     broken = capabilities.traits.get(WHOLE_BLOCKS) and k % block_size
     return f"its rows of {k} values are not whole blocks of {block_size}" if broken else None
+
+
+def decode_time(site: Site, scheme: Scheme, capabilities: Capabilities) -> float:
+    """Seconds that a site takes of each decoded token; none where tokens are looked up, or the target does not say."""
+    picoseconds = capabilities.traits.get(DECODE_TIMES, {}).get(f"{scheme.bits}/{scheme.block_size}", 0.0)
+    n, k = site.rows.shape
+    return 0.0 if site.is_look_up else n * scheme.blocks(k) * scheme.block_size * float(picoseconds) * 1e-12
+
+
+def candidates(
+    site: Site, bits: int, symmetric: bool, block_size: int | None, capabilities: Capabilities
+) -> list[Scheme]:
+    """The schemes that may be tried for a site, the best first: the one that a pass has set, or else these bits in
+    blocks of `block_size`, of every size where that is None. Their method is left at the default.
+    """
+    if (assigned := site.scheme) is not None:
+        return [assigned]
+    sizes = [block_size] if block_size else block_sizes(site, bits, symmetric, capabilities)
+    return [Scheme(bits, size, symmetric) for size in sizes]
+
+
+def first_served(site: Site, schemes: Iterable[Scheme], capabilities: Capabilities) -> Scheme | None:
+    """The first scheme that the target serves a site with; None where it serves none of them."""
+    return next((scheme for scheme in schemes if refusal(site, scheme, capabilities) is None), None)
 
 
 def block_sizes(site: Site, bits: int, symmetric: bool, capabilities: Capabilities) -> Sequence[int]:
