@@ -75,7 +75,7 @@ def test_numba_and_numpy_find_the_same(monkeypatch, bits, symmetric, dtype, weig
         results = both_backends(monkeypatch, rows, scheme, np.float16, importance=importance)
         errors += [block_errors(rows, result, scheme, importance).sum() for result in results]
         # Where two candidates are about equal, the order of a sum decides; at 8 bits many are.
-        assert bits == 8 or (results[0].scales == results[1].scales).mean() > 0.9
+        assert bits == 8 or (results[0].scales == results[1].scales).mean() > 0.85
     assert errors[0] == pytest.approx(errors[1], rel=2e-3)
 
 

@@ -370,8 +370,8 @@ def _search(values, weights, lanes, shrink, symmetric, q_max, kind, scales, reci
             for i in range(LANES):
                 lanes[FIRST_GAIN + i] = (lanes[CROSS + i] + lanes[CROSS + i]) - lanes[SQUARE + i]
         _keep_better(lanes)
-    _rate_of_best(lanes)
     if weights is not None and not symmetric:
+        _rate_of_best(lanes)
         for side in range(2):
             step = F32(1 - 2 * side)
             for i in range(LANES):
@@ -380,14 +380,10 @@ def _search(values, weights, lanes, shrink, symmetric, q_max, kind, scales, reci
                 lanes[SHIFT + i] = shift if shift < top else top
             _fit(values, weights, lanes, top)
             _keep_better(lanes)
-        _rate_of_best(lanes)
-    for i in range(LANES):
-        lanes[SHIFT + i] = lanes[BEST_SHIFT + i]
-    _fit(values, weights, lanes, top)
     for g in range(scales.size):
-        cross = lanes[CROSS + 2 * g]
-        square = lanes[SQUARE + 2 * g]
-        scale = _round_scale(scales[g] * (cross / square if square > ZERO else ONE), kind)
+        cross = lanes[BEST_CROSS + 2 * g]
+        square = lanes[BEST_SQUARE + 2 * g]
+        scale = _round_scale(scales[g] * (cross / square), kind)
         unit = scale * reciprocals[g]
         gain = (unit + unit) * cross - unit * unit * square
         if gain > lanes[FIRST_GAIN + 2 * g] * MARGIN:

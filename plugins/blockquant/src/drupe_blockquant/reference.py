@@ -25,7 +25,7 @@ _FACTORS: dict[tuple[int, bool], tuple[float, ...]] = {
     (2, True): (1.0, 1.2, 0.9, 0.8, 0.7, 0.6, 0.5),
     (2, False): (1.0, 1.2, 0.9, 0.8, 0.7, 0.6, 0.5),
     (4, True): (1.0, 1.12, 1.06, 0.94, 0.88, 0.82, 0.76),
-    (4, False): (1.0, 1.05, 0.95, 0.88),
+    (4, False): (1.0, 1.06, 0.95, 0.9),
     (8, True): (1.0, 1.003, 0.997, 0.994, 0.985, 0.975),
     (8, False): (1.0, 1.003, 0.997, 0.994, 0.985),
 }
@@ -117,8 +117,9 @@ def search(
     2. asymmetric and weighted: try the zero points next to it with that best scale (integer zero points; HQQ, Badri and
        Shaji 2023, solves for real ones, which ONNX Runtime's fast kernels do not take). Without weights they are not
        tried: on trained weights they add a hundredth to what the search gains, and a third to its time;
-    3. round with the best scale, solve for the scale again, round it to its dtype. The caller rounds the values with
-       it.
+    3. solve for the scale of the best levels, and round it to its dtype. The caller rounds the values with it, which
+       decreases the error once more; to solve again after that adds a fiftieth to what the search gains, and a quarter
+       to its time.
 
     A block whose error this does not decrease keeps round-to-nearest.
     """
@@ -138,9 +139,6 @@ def search(
         better = cross * cross * best_square > best_cross * best_cross * square
         best_cross[better], best_square[better], best_zeros[better] = cross[better], square[better], zero[better]
 
-    def best_rate() -> Float32:
-        return np.where(best_cross != 0, best_square / best_cross, np.float32(0))
-
     first_gain = np.zeros_like(scales)
     for index, factor in enumerate(shrink_factors(scheme.bits, scheme.symmetric)):
         cross, square = fit(np.full_like(scales, factor), zeros)
@@ -148,14 +146,13 @@ def search(
             first_gain = 2 * cross - square
         keep_better(cross, square, zeros)
     if weights is not None and not scheme.symmetric:
-        rate = best_rate()
+        rate = np.where(best_cross != 0, best_square / best_cross, np.float32(0))
         for side in (1, -1):
             zero = np.clip(zeros + np.float32(side), np.float32(0), q_max)
             keep_better(*fit(rate, zero), zero)
-    cross, square = fit(best_rate(), best_zeros)
-    found = round_scales(scales * np.where(square != 0, cross / square, np.float32(1)), scales_dtype)
+    found = round_scales(scales * (best_cross / best_square), scales_dtype)
     unit = found * rates
-    better = 2 * unit * cross - unit * unit * square > first_gain * MARGIN
+    better = 2 * unit * best_cross - unit * unit * best_square > first_gain * MARGIN
     return np.where(better, found, scales), np.where(better, best_zeros, zeros)
 
 
