@@ -33,6 +33,10 @@ class Measurement:
     peak_bytes: int | None
 
 
+_NOT_INHERITED = {"PYTHONDONTWRITEBYTECODE"}
+"""What would make a program start slower than it does where people use it: Python compiles its modules once."""
+
+
 class Failed(Exception):
     """A measured process that did not succeed; the message holds the end of what it said, `status` its exit status."""
 
@@ -44,13 +48,14 @@ class Failed(Exception):
 def measure(command: Sequence[object], *, environment: Mapping[str, str] | None = None) -> Measurement:
     """Run a command to its end. Raises Failed, with the end of its output, when its exit status is not 0."""
     words = [str(part) for part in command]
+    inherited = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
     log = CACHE / "last-run.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
         start = time.perf_counter()
         # Not a `with`: the process is waited for below, with its resource usage.
         process = subprocess.Popen(
-            words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env={**os.environ, **(environment or {})}
+            words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env={**inherited, **(environment or {})}
         )
         status, cpu, peak = _wait(process)
         wall = time.perf_counter() - start

@@ -7,7 +7,7 @@ import sys
 def main() -> None:
     """Run the program."""
     # Imports make many objects and no garbage; looking for cycles among them takes a tenth of a conversion's time.
-    gc.set_threshold(50_000)
+    gc.set_threshold(500_000)
     try:
         from drupe import cli
 

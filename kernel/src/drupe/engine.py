@@ -204,10 +204,11 @@ def run_steps(job: Job) -> Model:
 
 
 def _run_one(step: CheckedStep, model: Model, job: Job) -> Model:
-    """Run one pass on its own copy of the model."""
+    """Run one pass on a model that it may change: a copy of the source, or what the pass before has made."""
     kind = job.registry.kinds.make(model.kind)
     own = Path(tempfile.mkdtemp(dir=job.context.scratch))
-    made = step.runner.run(kind.fork(kind.load(model)), step.config, replace(job.context, scratch=own))
+    loaded = kind.fork(kind.load(model)) if model is job.source else kind.load(model)
+    made = step.runner.run(loaded, step.config, replace(job.context, scratch=own))
     if made.kind != step.runner.ensures.kind:
         raise PluginError(
             f"the pass '{step.runner.name}' made a model of kind '{made.kind}', which it does not declare"

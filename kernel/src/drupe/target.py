@@ -110,9 +110,16 @@ class Capabilities:
     operators: Mapping[str, Operator]
     activations: tuple[str, ...]
     traits: Mapping[str, Any] = field(default_factory=dict)
+    _answers: dict[str, str | None] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def refusal(self, use: OperatorUse) -> str | None:
         """Why `use` does not run, in words; None when it does."""
+        asked = repr(use)  # a decoder asks the same for every block
+        if asked not in self._answers:
+            self._answers[asked] = self._refusal(use)
+        return self._answers[asked]
+
+    def _refusal(self, use: OperatorUse) -> str | None:
         operator = self.operators.get(use.key)
         if operator is None:
             return f"no kernel for {use.key}"

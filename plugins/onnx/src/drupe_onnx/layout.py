@@ -329,11 +329,15 @@ def _steps(walk: Walk, most: int) -> int:
 
 def serialized(model: ir.Model, tensors: Sequence[ir.TensorProtocol | None]) -> bytes:
     """The graph with other tensors for its initializers, in the order of `initializers_of`; None leaves one be."""
-    written = model.clone()
-    for value, tensor in zip(initializers_of(written), tensors, strict=True):
-        if tensor is not None:
+    values = list(initializers_of(model))
+    held = [value.const_value for value in values]
+    try:
+        for value, tensor in zip(values, tensors, strict=True):
+            value.const_value = value.const_value if tensor is None else tensor
+        return bytes(ir.to_proto(model).SerializeToString())
+    finally:
+        for value, tensor in zip(values, held, strict=True):
             value.const_value = tensor
-    return bytes(ir.to_proto(written).SerializeToString())
 
 
 def references(
