@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from drupe.api import Context, Target
-from drupe_layerwise import BLOCK, LayerByLayer, mark_blocks
+from drupe_layerwise import LayerByLayer, mark_blocks
+from drupe_onnx import BLOCK
 
 
 def unmarked(model: Any) -> tuple[Any, dict[str, str]]:

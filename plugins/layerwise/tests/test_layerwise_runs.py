@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from drupe.api import Cancelled, Context, ModelError, Target, UsageError
-from drupe_layerwise import BLOCK, LayerByLayer
-from drupe_onnx import Affine, expression_of, initializer
+from drupe_layerwise import LayerByLayer
+from drupe_onnx import BLOCK, Affine, expression_of, initializer
 
 Sequences = list[list[int]]
 ARCHITECTURES: list[tuple[str, dict[str, Any]]] = [

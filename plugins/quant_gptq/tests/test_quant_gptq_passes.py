@@ -16,11 +16,11 @@ from drupe_layerwise import LayerByLayer
 from drupe_nbits import assign, find_sites
 from drupe_onnx import Files, ir
 from drupe_quant_gptq import quantize_gptq
-from drupe_quant_gptq.calibration import calibration_sequences
 from drupe_quant_gptq.hessian import Hessian, linear_algebra
 from drupe_quant_gptq.quantize_gptq import QuantizeGptq, QuantizeGptqConfig
 from drupe_quant_gptq.weigh_channels import WeighChannels, WeighChannelsConfig
 from drupe_quant_rtn.quantize_weights import QuantizeWeights, QuantizeWeightsConfig
+from drupe_text import TextTokenizer
 
 SMALL = {"calibration_sequences": 8, "calibration_length": 128}
 
@@ -60,9 +60,8 @@ class KilledAfter(Progress):
 
 
 def test_gptq_is_closer_to_the_source_than_the_search(kit: SimpleNamespace) -> None:
-    sequences = calibration_sequences(
-        kit.demo().payload, WeighChannelsConfig(**SMALL, calibration_seed=9), kit.context()
-    )
+    tokenizer = TextTokenizer.among(kit.demo().payload.files, kit.context().scratch)
+    sequences = WeighChannelsConfig(**SMALL, calibration_seed=9).calibration_tokens(tokenizer)
     found = {}
     for name, model in {
         "source": kit.demo(),
@@ -80,7 +79,7 @@ def test_each_matrix_is_solved_for_what_the_quantized_model_puts_into_it(kit: Si
     settings = config(text, block_size=32, head_bits=4)
     model = QuantizeGptq().run(kit.random(), settings, kit.context())
     rows_of = {site.node.name: site.rows for site in find_sites(graph(kit.random()))}
-    sequences = calibration_sequences(model.payload, settings, kit.context())
+    sequences = settings.calibration_tokens(TextTokenizer.among(model.payload.files, kit.context().scratch))
     solved = 0
     with (
         LayerByLayer(model.payload.components["model"], sequences, kit.context("again")) as layers,
@@ -202,7 +201,7 @@ def test_channels_weigh_as_much_as_the_mean_square_of_what_goes_in(kit: SimpleNa
     plain = kit.random(tie_word_embeddings=True)
     last = next(site for site in find_sites(graph(plain)) if "layers.1.mlp.down" in site.name)
     rows = []
-    sequences = calibration_sequences(plain.payload, settings, kit.context())
+    sequences = settings.calibration_tokens(TextTokenizer.among(plain.payload.files, kit.context().scratch))
     with LayerByLayer(plain.payload.components["model"], sequences, kit.context("again")) as layers:
         layers.collect(layers.segments[2], {last.activations.name}, lambda _, values: rows.append(values))
     wanted = np.square(np.concatenate(rows), dtype=np.float64).mean(0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,27 +12,12 @@ from drupe_equalize.groups import Group, find_groups, scale_group
 from drupe_equalize.statistics import Statistics
 from drupe_layerwise import LayerByLayer, Segment
 from drupe_onnx import OnnxPackage, ir
-from drupe_text import CalibrationConfig, TextTokenizer
 
-TOKENIZER = "tokenizer.json"
 SAMPLE = 512
 """Tokens whose values are kept of all that go into a group."""
 
 Choose = Callable[[Group, Statistics, ir.Graph], NDArray[np.float32]]
 """Scales for a group, one for each channel of what gives it its values."""
-
-
-def calibration_sequences(package: OnnxPackage, config: CalibrationConfig, context: Context) -> list[list[int]]:
-    """The text that the configuration names, in the package's own tokens."""
-    held = package.files.get(TOKENIZER)
-    if held is None:
-        raise ModelError("the model has no tokenizer.json, so it cannot be calibrated with text")
-    if isinstance(held, bytes):
-        context.scratch.mkdir(parents=True, exist_ok=True)
-        path = context.scratch / TOKENIZER
-        path.write_bytes(held)
-        held = path
-    return config.calibration_tokens(TextTokenizer(Path(held)))
 
 
 def scale_blocks(package: OnnxPackage, sequences: Sequence[Sequence[int]], context: Context, choose: Choose) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -11,12 +12,12 @@ from pydantic import Field
 from drupe.api import Capabilities, Context, Model, Pass, Shape
 from drupe_blockquant import Scheme
 from drupe_equalize.awq import best_scales
-from drupe_equalize.calibration import calibration_sequences, scale_blocks
+from drupe_equalize.calibration import scale_blocks
 from drupe_equalize.groups import Group
 from drupe_equalize.statistics import Statistics
-from drupe_nbits import Site, block_sizes, refusal
+from drupe_nbits import Site, candidates, first_served
 from drupe_onnx import OnnxPackage, ir
-from drupe_text import CalibrationConfig
+from drupe_text import CalibrationConfig, TextTokenizer
 
 
 class ScaleChannelsConfig(CalibrationConfig):
@@ -30,9 +31,8 @@ class ScaleChannelsConfig(CalibrationConfig):
         """The scheme that a matrix is going to have on the target; None where it stays in floating point."""
         if site.scheme is not None:
             return site.scheme
-        sizes = [self.block_size] if self.block_size else block_sizes(site, self.bits, self.symmetric, capabilities)
-        schemes = (Scheme(self.bits, size, self.symmetric, "search") for size in sizes)
-        return next((scheme for scheme in schemes if refusal(site, scheme, capabilities) is None), None)
+        found = candidates(site, self.bits, self.symmetric, self.block_size, capabilities)
+        return first_served(site, [replace(scheme, method="search") for scheme in found], capabilities)
 
 
 class ScaleChannels(Pass):
@@ -64,6 +64,6 @@ class ScaleChannels(Pass):
                 return np.ones_like(mean)
             return best_scales(quantized, measured.sample, mean, group.channels, context.threads)
 
-        sequences = calibration_sequences(package, config, context)
+        sequences = config.calibration_tokens(TextTokenizer.among(package.files, context.scratch))
         scale_blocks(package, sequences, context, choose)
         return model

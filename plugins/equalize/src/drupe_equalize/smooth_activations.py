@@ -7,11 +7,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from drupe.api import Context, Model, Pass, Shape
-from drupe_equalize.calibration import calibration_sequences, scale_blocks
+from drupe_equalize.calibration import scale_blocks
 from drupe_equalize.groups import Group
 from drupe_equalize.statistics import Statistics
 from drupe_onnx import Expression, Files, OnnxPackage, ir, numeric
-from drupe_text import CalibrationConfig
+from drupe_text import CalibrationConfig, TextTokenizer
 
 SMALLEST = 1e-5
 """Of scales: a channel that is never used wants none without end."""
@@ -49,7 +49,7 @@ class SmoothActivations(Pass):
             weights = np.max([largest_of_columns(site.rows) for site in group.sites(graph)], axis=0)
             return smooth_scales(group.most(measured.largest), group.most(weights), config.alpha)
 
-        sequences = calibration_sequences(package, config, context)
+        sequences = config.calibration_tokens(TextTokenizer.among(package.files, context.scratch))
         scale_blocks(package, sequences, context, choose)
         return model
 

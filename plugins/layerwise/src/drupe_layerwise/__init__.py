@@ -1,7 +1,8 @@
 """drupe-layerwise: runs a decoder's graph block by block, with the weights of one block at a time."""
 
+from drupe_layerwise.distribution import Distribution
 from drupe_layerwise.finding import mark_blocks
 from drupe_layerwise.runner import LayerByLayer, Logits
-from drupe_layerwise.segments import BLOCK, Segment, hidden_states
+from drupe_layerwise.segments import Segment, hidden_states
 
-__all__ = ["BLOCK", "LayerByLayer", "Logits", "Segment", "hidden_states", "mark_blocks"]
+__all__ = ["Distribution", "LayerByLayer", "Logits", "Segment", "hidden_states", "mark_blocks"]

@@ -13,8 +13,8 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 
-from drupe_layerwise.segments import BLOCK, PAST, node_reads, whole
-from drupe_onnx import LAST_TOKEN, ROLE, ir
+from drupe_layerwise.segments import PAST, node_reads, whole
+from drupe_onnx import BLOCK, LAST_TOKEN, ROLE, ir
 
 ATTENTION = frozenset({"GroupQueryAttention", "MultiHeadAttention", "Attention", "PagedAttention"})
 PRODUCTS = frozenset({"MatMul", "FusedMatMul", "Gemm", "MatMulNBits"})

@@ -6,10 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from drupe.api import ModelError
-from drupe_onnx import LAST_TOKEN, ROLE, ir
+from drupe_onnx import BLOCK, LAST_TOKEN, ROLE, ir
 
-BLOCK = "drupe.block"
-"""The key of a node's metadata that says in which decoder block it is."""
 CONSTANT = -1
 """The part of nodes that compute from weights and constants alone: every segment that reads them has its own."""
 PAST, PRESENT = "past_key_values.", "present."

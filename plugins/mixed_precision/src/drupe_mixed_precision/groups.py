@@ -6,11 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from drupe_nbits import Site, find_sites
-from drupe_onnx import ir
+from drupe_onnx import BLOCK, ir
 from drupe_packed import parts_of
-
-BLOCK = "drupe.block"
-"""The key of a node's metadata that says which decoder block it belongs to."""
 
 
 @dataclass(frozen=True)

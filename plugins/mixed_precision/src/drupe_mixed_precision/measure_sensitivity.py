@@ -24,7 +24,7 @@ class MeasureSensitivity(Pass):
 
     name = "measure-sensitivity"
     summary = "measures the KL divergence that each matrix costs when only it is quantized"
-    revision = 1
+    revision = 2
     Config = MeasureSensitivityConfig
     requires = Shape("onnx", {"weights": "float"})
     ensures = Shape("onnx", {"weights": "float"})
@@ -33,7 +33,7 @@ class MeasureSensitivity(Pass):
 
     def run(self, model: Model, config: MeasureSensitivityConfig, context: Context) -> Model:
         package: OnnxPackage = model.payload
-        sequences = config.calibration_tokens(TextTokenizer(model.location))
+        sequences = config.calibration_tokens(TextTokenizer.among(package.files, context.scratch))
         for component in package.components.values():
             groups = groups_of(component.graph)
             found = sensitivities(component, groups, sequences, context)

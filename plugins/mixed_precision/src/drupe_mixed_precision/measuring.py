@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drupe.api import Context
-from drupe_layerwise import LayerByLayer, Segment, hidden_states
+from drupe_layerwise import Distribution, LayerByLayer, Segment, hidden_states
 from drupe_mixed_precision.groups import Group
 from drupe_mixed_precision.losses import COARSEST
 from drupe_mixed_precision.rounded import rounded
@@ -72,22 +72,11 @@ def divergence(
     first = next(expected)  # from here on the source's head is open, with the weights as they were
     with LayerByLayer(model, sequences, context) as changed, rounded(groups, COARSEST):
         for before, after in zip(itertools.chain([first], expected), changed.logits(POSITIONS), strict=True):
-            total += float(_divergences(before.rows, after.rows).sum())
+            for row, other in zip(before.rows, after.rows, strict=True):
+                likely = Distribution.of(row, "the source")
+                total += likely.divergence(Distribution.of(other, "the rounded model"))
             tokens += len(before.rows)
     return max(0.0, total / tokens)
-
-
-def _divergences(expected: Rows, found: Rows) -> NDArray[np.float64]:
-    """KL of each row of logits, in nats."""
-    likely, other = _logarithms(expected), _logarithms(found)
-    divergences: NDArray[np.float64] = (np.exp(likely) * (likely - other)).sum(-1, dtype=np.float64)
-    return divergences
-
-
-def _logarithms(logits: Rows) -> Rows:
-    shifted = logits - logits.max(-1, keepdims=True)
-    logarithms: Rows = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
-    return logarithms
 
 
 def _shares(runner: LayerByLayer, segment: Segment, members: Sequence[Group]) -> list[float]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from drupe.api import Capabilities, OperatorUse
 from drupe_model_builder.precision import Precision
-from drupe_onnx import ROLE, Array, Expression, initializer, ir
+from drupe_onnx import BLOCK, ROLE, Array, Expression, initializer, ir
 from drupe_onnx import Cast as CastWeight
 from drupe_onnx import Transpose as TransposeWeight
 from drupe_onnx.checking import element_name
@@ -18,7 +18,6 @@ from drupe_onnx.checking import element_name
 OPSETS = {"": 21, "com.microsoft": 1}
 MICROSOFT = "com.microsoft"
 IR_VERSION = 10
-BLOCK = "drupe.block"
 
 Dims = Sequence[int | str]
 

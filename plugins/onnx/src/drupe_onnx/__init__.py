@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     )
     from drupe_onnx.files import Files
     from drupe_onnx.kind import OnnxKind
-    from drupe_onnx.package import LAST_TOKEN, ROLE, DecoderDescription, OnnxPackage
+    from drupe_onnx.package import BLOCK, LAST_TOKEN, ROLE, DecoderDescription, OnnxPackage
     from drupe_onnx.reading import unreadable
     from drupe_onnx.safetensors import open_checkpoint, read_header
     from drupe_onnx.twin import all_logits, write_twin
@@ -47,7 +47,7 @@ _HOMES = {
     ),
     "drupe_onnx.files": ("Files",),
     "drupe_onnx.kind": ("OnnxKind",),
-    "drupe_onnx.package": ("LAST_TOKEN", "ROLE", "DecoderDescription", "OnnxPackage"),
+    "drupe_onnx.package": ("BLOCK", "LAST_TOKEN", "ROLE", "DecoderDescription", "OnnxPackage"),
     "drupe_onnx.reading": ("unreadable",),
     "drupe_onnx.safetensors": ("open_checkpoint", "read_header"),
     "drupe_onnx.twin": ("all_logits", "write_twin"),
@@ -57,7 +57,7 @@ _HOMES = {
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "LAST_TOKEN", "ROLE", "Access", "Affine", "Array", "Cast", "Concat", "DecoderDescription", "Expression",
+    "BLOCK", "LAST_TOKEN", "ROLE", "Access", "Affine", "Array", "Cast", "Concat", "DecoderDescription", "Expression",
     "ExternalTensor", "Files", "LazyWeight", "MaterializedTooMuch", "OnnxKind", "OnnxPackage", "OutputSpec", "Permute",
     "Produced", "Producer", "Reshape", "SafetensorsTensor", "Source", "Take", "Transpose", "all_logits",
     "expression_of", "fingerprint", "from_json", "initializer", "ir", "open_checkpoint", "read_header", "to_json",

@@ -8,9 +8,9 @@ from drupe.api import StoredWeights
 from drupe_onnx import ROLE, ir
 from drupe_onnx.checking import element_name
 from drupe_onnx.expressions import Expression, Reshape
+from drupe_onnx.package import BLOCK
 from drupe_onnx.weights import expression_of
 
-BLOCK = "drupe.block"
 BLOCKWISE = ("MatMulNBits", "GatherBlockQuantized")
 OTHERS = "norms, biases and the rest"
 

@@ -3,33 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from drupe.api import Context, ModelError
+from drupe.api import ModelError
 from drupe_layerwise import Segment
 from drupe_nbits import Site
-from drupe_onnx import OnnxPackage
-from drupe_text import CalibrationConfig, TextTokenizer
-
-TOKENIZER = "tokenizer.json"
 
 Rows = NDArray[np.float32]
-
-
-def calibration_sequences(package: OnnxPackage, config: CalibrationConfig, context: Context) -> list[list[int]]:
-    """The text that the configuration names, in the package's own tokens."""
-    held = package.files.get(TOKENIZER)
-    if held is None:
-        raise ModelError("the model has no tokenizer.json, so it cannot be calibrated with text")
-    if isinstance(held, bytes):
-        context.scratch.mkdir(parents=True, exist_ok=True)
-        path = context.scratch / TOKENIZER
-        path.write_bytes(held)
-        held = path
-    return config.calibration_tokens(TextTokenizer(Path(held)))
 
 
 def groups_of(segment: Segment, sites: Sequence[Site]) -> list[list[Site]]:

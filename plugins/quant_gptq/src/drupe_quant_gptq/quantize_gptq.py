@@ -12,11 +12,12 @@ from drupe_layerwise import LayerByLayer, Segment
 from drupe_nbits import ACCURACY_LEVEL, Rewriter, Site, find_sites, remove_unused
 from drupe_onnx import ExternalTensor, OnnxKind, OnnxPackage, ir
 from drupe_onnx.package import FLOAT_MATRICES
-from drupe_quant_gptq.calibration import Rows, calibration_sequences, groups_of, refuse_non_finite
+from drupe_quant_gptq.calibration import Rows, groups_of, refuse_non_finite
 from drupe_quant_gptq.finished import Finished, Parts
 from drupe_quant_gptq.hessian import Hessian, linear_algebra
 from drupe_quant_gptq.schemes import Choice, QuantizeGptqConfig, choices
 from drupe_quant_gptq.solving import Solver
+from drupe_text import TextTokenizer
 
 LEAST_TOKENS = 4
 """A matrix of K columns wants at least K / LEAST_TOKENS tokens: below that, most of its Hessian is damping."""
@@ -36,7 +37,7 @@ class QuantizeGptq(Pass):
 
     def run(self, model: Model, config: QuantizeGptqConfig, context: Context) -> Model:
         package: OnnxPackage = model.payload
-        sequences = calibration_sequences(package, config, context)
+        sequences = config.calibration_tokens(TextTokenizer.among(package.files, context.scratch))
         finished = Finished(self._key(model, config, context))
         context.scratch.mkdir(parents=True, exist_ok=True)
         for name, component in package.components.items():

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from drupe.api import Capabilities, UsageError
 from drupe_blockquant import Scheme
-from drupe_nbits import EMBEDDING, HEAD, Site, block_sizes, refusal
+from drupe_nbits import EMBEDDING, HEAD, Site, candidates, first_served, refusal
 from drupe_text import CalibrationConfig
 
 Bits = Literal[2, 4, 8]
@@ -61,7 +61,7 @@ def choices(sites: Sequence[Site], config: QuantizeGptqConfig, capabilities: Cap
 def _scheme(site: Site, config: QuantizeGptqConfig, capabilities: Capabilities) -> Scheme | None:
     """What a pass has decided, or else the best block size that the target serves; None where it serves none."""
     schemes = _candidates(site, config, capabilities)
-    served = next((scheme for scheme in schemes if refusal(site, scheme, capabilities) is None), None)
+    served = first_served(site, schemes, capabilities)
     if served is None and config.block_size and site.scheme is None and not site.is_look_up:
         raise UsageError(
             f"the target does not multiply with '{site.name}' so: {refusal(site, schemes[0], capabilities)}",
@@ -72,12 +72,5 @@ def _scheme(site: Site, config: QuantizeGptqConfig, capabilities: Capabilities) 
 
 
 def _candidates(site: Site, config: QuantizeGptqConfig, capabilities: Capabilities) -> list[Scheme]:
-    if (scheme := site.scheme) is not None:
-        return [_with_method(scheme)]
-    bits = config.bits_for(site.role)
-    sizes = [config.block_size] if config.block_size else block_sizes(site, bits, config.symmetric, capabilities)
-    return [_with_method(Scheme(bits, size, config.symmetric)) for size in sizes]
-
-
-def _with_method(scheme: Scheme) -> Scheme:
-    return replace(scheme, method="rtn" if scheme.bits == 8 else "search")
+    found = candidates(site, config.bits_for(site.role), config.symmetric, config.block_size, capabilities)
+    return [replace(scheme, method="rtn" if scheme.bits == 8 else "search") for scheme in found]

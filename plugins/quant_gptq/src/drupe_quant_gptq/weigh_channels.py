@@ -13,8 +13,8 @@ from drupe.api import Context, Model, Pass, Shape
 from drupe_layerwise import LayerByLayer, Segment
 from drupe_nbits import Site, find_sites, weigh
 from drupe_onnx import Array, OnnxPackage, ir
-from drupe_quant_gptq.calibration import Rows, calibration_sequences, groups_of, refuse_non_finite
-from drupe_text import CalibrationConfig
+from drupe_quant_gptq.calibration import Rows, groups_of, refuse_non_finite
+from drupe_text import CalibrationConfig, TextTokenizer
 
 
 class WeighChannelsConfig(CalibrationConfig):
@@ -42,7 +42,7 @@ class WeighChannels(Pass):
 
     def run(self, model: Model, config: WeighChannelsConfig, context: Context) -> Model:
         package: OnnxPackage = model.payload
-        sequences = calibration_sequences(package, config, context)
+        sequences = config.calibration_tokens(TextTokenizer.among(package.files, context.scratch))
         for component in package.components.values():
             weigh_graph(component, sequences, context)
         return model

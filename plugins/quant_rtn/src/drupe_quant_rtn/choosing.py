@@ -11,7 +11,7 @@ from drupe.api import Capabilities, Target, UsageError
 from drupe_blockquant import Scheme
 from drupe_blockquant.scheme import BLOCK_SIZES
 from drupe_nbits import HEAD, Site
-from drupe_nbits.serving import block_sizes, leaves_rest, refusal
+from drupe_nbits.serving import candidates, first_served, leaves_rest, refusal
 from drupe_quant_rtn.configuration import QuantizeWeightsConfig
 
 Change = Mapping[str, Any]
@@ -20,8 +20,7 @@ Change = Mapping[str, Any]
 
 def scheme_for(site: Site, config: QuantizeWeightsConfig, capabilities: Capabilities) -> Scheme | None:
     """Bits by the matrix's role, and the best block size that the target serves; None where it serves none."""
-    schemes = _schemes(site, config, capabilities)
-    return next((scheme for scheme in schemes if refusal(site, scheme, capabilities) is None), None)
+    return first_served(site, _schemes(site, config, capabilities), capabilities)
 
 
 def reason(site: Site, config: QuantizeWeightsConfig, capabilities: Capabilities) -> str:
@@ -34,11 +33,8 @@ def _schemes(site: Site, config: QuantizeWeightsConfig, capabilities: Capabiliti
 
     So is a block size that was asked for.
     """
-    if (scheme := site.scheme) is not None:
-        return [replace(scheme, method=config.method_for(scheme.bits))]
-    bits = config.bits_for(site.role)
-    sizes = [config.block_size] if config.block_size else block_sizes(site, bits, config.symmetric, capabilities)
-    return [Scheme(bits, size, config.symmetric, config.method_for(bits)) for size in sizes]
+    found = candidates(site, config.bits_for(site.role), config.symmetric, config.block_size, capabilities)
+    return [replace(scheme, method=config.method_for(scheme.bits)) for scheme in found]
 
 
 def refuse_settings(site: Site, config: QuantizeWeightsConfig, target: Target) -> None:

@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 from drupe.api import Context, Model, ModelError, Pass, Shape, Target
 from drupe_nbits import ACCURACY_LEVEL, Rewriter, Site, find_sites, remove_unused
 from drupe_onnx import OnnxPackage, ir
+from drupe_onnx.package import FLOAT_MATRICES
 from drupe_quant_rtn.choosing import reason, refuse_settings, scheme_for
 from drupe_quant_rtn.configuration import QuantizeWeightsConfig
 from drupe_quant_rtn.taking_over import is_quantized_already, take_over
 
-FLOAT_MATRICES = "drupe.float_matrices"
-"""The key of a model's metadata that lists, as JSON, the matrices that stay in floating point."""
 QUANTIZED_AGAIN = "drupe.quantized_again"
 """The key of a model's metadata that lists, as JSON, the matrices whose levels are not those of the checkpoint."""
 

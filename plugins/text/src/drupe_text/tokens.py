@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import tokenizers
@@ -11,6 +11,7 @@ import tokenizers
 from drupe.api import ModelError, UsageError
 from drupe_text.text import Text
 
+FILE = "tokenizer.json"
 CHARACTERS = 64
 """More than a token has: so many characters are looked at for each token that is wanted, before all of them are."""
 LARGEST_PIECE = 1 << 20
@@ -24,7 +25,7 @@ class TextTokenizer:
 
     def __init__(self, path: str | Path) -> None:
         path = Path(path)
-        path = path / "tokenizer.json" if path.is_dir() else path
+        path = path / FILE if path.is_dir() else path
         if not path.is_file():
             raise ModelError("there is no tokenizer.json, so no text can be measured", where=path.parent)
         try:
@@ -33,6 +34,22 @@ class TextTokenizer:
             raise ModelError(f"tokenizer.json cannot be read: {error}", where=path) from error
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
+
+    @classmethod
+    def among(cls, files: Mapping[str, Path | bytes], scratch: Path) -> TextTokenizer:
+        """The tokenizer.json among the files of a package that is not written yet. scratch: a folder for its contents.
+
+        Raises ModelError where there is none.
+        """
+        held = files.get(FILE)
+        if held is None:
+            raise ModelError("the model has no tokenizer.json, so it cannot be calibrated with text")
+        if isinstance(held, bytes):
+            scratch.mkdir(parents=True, exist_ok=True)
+            path = scratch / FILE
+            path.write_bytes(held)
+            held = path
+        return cls(held)
 
     @property
     def beginning(self) -> list[int]:
