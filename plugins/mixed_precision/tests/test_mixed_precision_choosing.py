@@ -70,7 +70,8 @@ def test_decoding_is_kept_fast_where_it_takes_time(tmp_path: Path) -> None:
 
 
 def test_the_default_budget_is_kept_and_spent(tmp_path: Path) -> None:
-    model, context = built(tmp_path, hidden_size=128, intermediate_size=256, num_hidden_layers=3)
+    sizes = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 3}
+    model, context = built(tmp_path, tie_word_embeddings=True, **sizes)
     groups = groups_of(model.payload.components["model"].graph)
     budget = GENEROUS * sum(REFERENCE.bytes_for(*group.shape, 4) for group in groups)
     model = AllocateBits().run(model, AllocateBitsConfig(), context)
@@ -81,6 +82,16 @@ def test_the_default_budget_is_kept_and_spent(tmp_path: Path) -> None:
         assert {site.scheme for site in group.sites} == {scheme}
         spent += scheme.bytes_for(*group.shape, 4)
     assert 0.9 * budget < spent <= budget
+
+
+def test_a_table_that_is_only_looked_up_gives_its_bytes_to_others(tmp_path: Path) -> None:
+    """The usual int4 package has it in 16 bits, so that is what the default budget counts."""
+    found = {}
+    for tied in (True, False):
+        model, context = built(tmp_path / str(tied), tie_word_embeddings=tied, vocab_size=1024)
+        found[tied] = schemes(AllocateBits().run(model, AllocateBitsConfig(), context))
+    assert {scheme.bits for scheme in found[True] if scheme} == {4, 8}
+    assert {scheme.bits for scheme in found[False] if scheme} == {8}
 
 
 def test_a_tied_embedding_and_head_get_one_scheme(tmp_path: Path) -> None:

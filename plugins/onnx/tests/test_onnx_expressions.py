@@ -31,6 +31,7 @@ from drupe_onnx import (
     Produced,
     Producer,
     Reshape,
+    RowRange,
     SafetensorsTensor,
     Take,
     Transpose,
@@ -115,6 +116,8 @@ def cases(folder: Path) -> dict[str, tuple[Expression, np.ndarray]]:
         "reshape": (Reshape(A, (-1, 12)), a.reshape(-1, 12)),
         "reshape across rows": (Reshape(A, (8, 111)), a.reshape(8, 111)),
         "reshape of a transpose": (Reshape(Transpose(A), (37, 24)), a.T.reshape(37, 24)),
+        "row range": (RowRange(A, 2, 5), a[2:5]),
+        "row range of a transpose": (RowRange(Transpose(A), 1, 3), a.T[1:3]),
         "take": (Take(A, Array(indices)), a[indices]),
         "take far apart": (Take(A, Array(far)), a[far]),
         "take of a transpose": (Take(Transpose(A), Array(np.array([3, 1]))), a.T[[3, 1]]),
@@ -350,10 +353,11 @@ def test_parts_that_do_not_fit_are_refused():
         lambda: Transpose(Array(np.zeros(3, np.float32))),
         lambda: Reshape(a, (4, 2)),
         lambda: Permute(a, (0, 0)),
+        lambda: RowRange(a, 1, 9),
         lambda: Take(a, Array(np.array([2]))),
         lambda: Affine(a, Array(np.zeros(2, np.float32))),
     ):
-        with pytest.raises(ValueError, match=r"fit|wants a matrix|does not reshape|one value a column"):
+        with pytest.raises(ValueError, match=r"fit|not in a tensor|wants a matrix|does not reshape|one value a column"):
             make()
 
 

@@ -14,7 +14,7 @@ from drupe.api import Model, ModelError, Progress, UsageError
 from drupe_blockquant import Scheme, gptq_factor, gptq_rows
 from drupe_layerwise import LayerByLayer
 from drupe_nbits import assign, find_sites
-from drupe_onnx import Files, ir
+from drupe_onnx import ExternalTensor, Files, ir
 from drupe_quant_gptq import quantize_gptq
 from drupe_quant_gptq.hessian import Hessian, linear_algebra
 from drupe_quant_gptq.quantize_gptq import QuantizeGptq, QuantizeGptqConfig
@@ -163,7 +163,7 @@ def test_schemes_that_were_assigned_are_kept(kit: SimpleNamespace, text: str) ->
     assert found == wanted
 
 
-def test_a_tied_head_shares_its_bytes_with_the_embedding(kit: SimpleNamespace, text: str) -> None:
+def test_a_tied_head_is_solved_and_shares_its_bytes_with_the_embedding(kit: SimpleNamespace, text: str) -> None:
     model = QuantizeGptq().run(kit.random(tie_word_embeddings=True), config(text, head_bits=4), kit.context())
     tables = {
         node.op_type: node.inputs[index].const_value.expression
@@ -173,6 +173,7 @@ def test_a_tied_head_shares_its_bytes_with_the_embedding(kit: SimpleNamespace, t
     }
     assert len(tables) == 2
     assert tables["GatherBlockQuantized"] == tables["MatMulNBits"]
+    assert isinstance(tables["MatMulNBits"], ExternalTensor)
 
 
 def test_too_few_tokens_are_refused_with_how_many_are_wanted(kit: SimpleNamespace, text: str) -> None:

@@ -7,8 +7,9 @@ from drupe_layerwise.segments import whole
 from drupe_onnx import ROLE, ir
 
 HEAD = "head"
-ELEMENTWISE = frozenset({"Cast", "Mul", "Div", "Add", "Sub", "Tanh", "Clip", "Reshape", "Identity"})
-"""What may stand between the product with the head's matrix and the logits: scaling, a bias, a soft cap."""
+BEHIND = frozenset({"Cast", "Mul", "Div", "Add", "Sub", "Tanh", "Clip", "Reshape", "Identity", "Concat"})
+"""What may stand between the product with the head's matrix and the logits: scaling, a bias, a soft cap; and what puts
+the parts of a vocabulary together, which are multiplied with the same rows."""
 
 
 def hidden_rows(logits: ir.Value) -> ir.Value:
@@ -21,7 +22,7 @@ def hidden_rows(logits: ir.Value) -> ir.Value:
         rows = node.inputs[0]
         if rows is None:
             break
-        if node.metadata_props.get(ROLE) == HEAD or node.op_type not in ELEMENTWISE:
+        if node.metadata_props.get(ROLE) == HEAD or node.op_type not in BEHIND:
             return whole(rows)
         value = whole(next((each for each in node.inputs if each is not None and each.producer()), rows))
     raise ModelError(f"no product with a matrix makes the graph's '{logits.name}'")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Literal
@@ -14,11 +15,14 @@ from drupe_mixed_precision.choosing import Budget, Option, choose, options
 from drupe_mixed_precision.groups import Group, groups_of
 from drupe_mixed_precision.losses import measured_sensitivity
 from drupe_mixed_precision.sizes import parse_size
-from drupe_nbits import assign
+from drupe_mixed_precision.vocabulary import parts_of_vocabulary, split
+from drupe_nbits import Site, assign
 from drupe_onnx import OnnxPackage
 
 REFERENCE = Scheme(4, 32, True)
-"""What the default budget is a multiple of, everywhere in the model: the model builder's default."""
+UNTOUCHED = 2  # bytes
+"""What the default budget is a multiple of: the model builder's default for all that is multiplied with, and for each
+weight that is only looked up, which costs no time, the type that checkpoints have. (The builder makes it float32.)"""
 GENEROUS = 1.05
 SLOWER = 1.08
 """Of the default budget: how long a decoded token may take, as a multiple of what the fastest schemes take."""
@@ -29,7 +33,7 @@ CAUTION = 0.7
 
 
 class AllocateBitsConfig(PassConfig):
-    """At most one budget of bytes; without any, as few as `max_kl` allows, or GENEROUS times REFERENCE everywhere.
+    """At most one budget of bytes; without any, as few as `max_kl` allows, or GENEROUS times the usual.
 
     Only the last of these looks at the time that decoding takes as well.
 
@@ -46,7 +50,10 @@ class AllocateBitsConfig(PassConfig):
 
 
 class AllocateBits(Pass):
-    """Sets the scheme of each matrix; `quantize-weights`, or what quantizes in its place, goes by it."""
+    """Sets the scheme of each matrix; `quantize-weights`, or what quantizes in its place, goes by it.
+
+    A large vocabulary's matrix may be split for it, since tokens that are often used are worth more bits.
+    """
 
     name = "allocate-bits"
     summary = "gives each matrix the bits and block size that lose least within a number of bytes"
@@ -60,15 +67,33 @@ class AllocateBits(Pass):
         if config.block_size or config.head_bits:
             _refuse_budget(config)
             return model
-        groups = [group for component in package.components.values() for group in groups_of(component.graph)]
+        whole = [group for component in package.components.values() for group in groups_of(component.graph)]
+        groups = [part for group in whole for part in parts_of_vocabulary(group)]
         wanted = {"symmetric": config.symmetric, "calibrated": config.quality == "best"}
         offered = [(group, options(group, context.target.capabilities, **wanted)) for group in groups]
         served = [(group, found) for group, found in offered if found]
         chosen = _choose(config, [group for group, _ in served], [found for _, found in served])
+        schemes: dict[tuple[Site, ...], list[tuple[Group, Scheme]]] = {}
         for (group, _), option in zip(served, chosen, strict=True):
-            for site in group.sites:
-                assign(site.node, option.scheme)
+            schemes.setdefault(group.sites, []).append((group, option.scheme))
+        for parts in schemes.values():
+            _assign(parts)
         return model
+
+
+def _assign(parts: Sequence[tuple[Group, Scheme]]) -> None:
+    """Set the schemes of a matrix; where its parts have several, they become matrices of their own."""
+    ranges = [(scheme, list(same)) for scheme, same in itertools.groupby(parts, key=lambda part: part[1])]
+    if len(ranges) == 1:
+        for site in parts[0][0].sites:
+            assign(site.node, parts[0][1])
+        return
+    bounds = [0]
+    for _, same in ranges:
+        bounds.append(bounds[-1] + sum(group.shape[0] for group, _ in same))
+    for (scheme, _), nodes in zip(ranges, split(parts[0][0], bounds), strict=True):
+        for node in nodes:
+            assign(node, scheme)
 
 
 def _choose(
@@ -101,9 +126,15 @@ def _choose(
 
 
 def _default_budget(groups: Sequence[Group], candidates: Sequence[Sequence[Option]]) -> Budget:
-    nbytes = sum(REFERENCE.bytes_for(*group.shape, group.scale_bytes) for group in groups)
+    nbytes = sum(map(_reference_bytes, groups))
     fastest = sum(min(option.seconds for option in found) for found in candidates)
     return Budget(int(GENEROUS * nbytes), SLOWER * fastest if fastest > UNNOTICED else math.inf)
+
+
+def _reference_bytes(group: Group) -> int:
+    if not group.is_multiplied:
+        return UNTOUCHED * group.size
+    return REFERENCE.bytes_for(*group.shape, group.scale_bytes)
 
 
 def _asked_for(config: AllocateBitsConfig, groups: Sequence[Group]) -> tuple[int, str]:

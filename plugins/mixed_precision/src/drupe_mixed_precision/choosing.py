@@ -57,9 +57,12 @@ def options(group: Group, capabilities: Capabilities, *, symmetric: bool, calibr
     for bits, block_size in COARSENESS:
         scheme = Scheme(bits, block_size, symmetric, "search")
         if not any(refusal(site, scheme, capabilities) for site in group.sites):
-            seconds = sum(decode_time(site, scheme, capabilities) for site in group.sites)
+            seconds = (
+                sum(decode_time(site, scheme, capabilities) for site in group.sites) * group.size / group.whole_size
+            )
             lost = loss(group, scheme, calibrated=calibrated)
-            found.append(Option(scheme, scheme.bytes_for(n, k, group.scale_bytes), lost, seconds))
+            part = group.size / group.whole_size
+            found.append(Option(scheme, scheme.bytes_for(n, k, group.scale_bytes), lost, part * seconds))
     return sorted(found, key=lambda option: (option.nbytes, option.loss))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,13 +13,16 @@ from drupe_packed import parts_of
 
 @dataclass(frozen=True)
 class Group:
-    """Sites that share their matrix, as a tied embedding and head do; most groups have one.
+    """Sites that share their matrix, as a tied embedding and head do, or a range of its rows; most groups have one.
 
-    block: the decoder block, None outside of them.
+    block: the decoder block, None outside of them. rows: the range [first, last); None for all of them. share: how much
+    of what the whole matrix costs in quality is due to these rows.
     """
 
     sites: tuple[Site, ...]
     block: int | None
+    rows: tuple[int, int] | None = None
+    share: float = 1.0
 
     @property
     def name(self) -> str:
@@ -35,15 +39,25 @@ class Group:
         return any(site.is_look_up for site in self.sites)
 
     @property
+    def is_multiplied(self) -> bool:
+        """Whether something is multiplied with its matrix."""
+        return not all(site.is_look_up for site in self.sites)
+
+    @property
     def shape(self) -> tuple[int, int]:
-        """[N, K] of its matrix."""
+        """[N, K] of its rows."""
         n, k = self.sites[0].rows.shape
-        return n, k
+        first, last = self.rows or (0, n)
+        return last - first, k
 
     @property
     def size(self) -> int:
-        n, k = self.shape
-        return n * k
+        return math.prod(self.shape)
+
+    @property
+    def whole_size(self) -> int:
+        """Weights of the whole matrix."""
+        return math.prod(self.sites[0].rows.shape)
 
     @property
     def scale_bytes(self) -> int:

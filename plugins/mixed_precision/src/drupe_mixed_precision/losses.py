@@ -30,16 +30,16 @@ FIRST_BLOCK, SECOND_BLOCK = 8.0, 2.0
 """The hidden state is small at first, so that errors of the first blocks weigh most."""
 
 
-CALIBRATED = 0.3
-"""What GPTQ leaves of the divergence at fewer than 8 bits. A matrix that tokens are looked up in gains nothing."""
+CALIBRATED, CALIBRATED_SHARED = 0.3, 0.5
+"""What GPTQ leaves of the divergence at fewer than 8 bits; of a head's whose matrix tokens are looked up in, too."""
 
 
 def sensitivity(group: Group) -> float:
     """The loss of a group at COARSEST: as measured, or by experience in arbitrary units."""
     measured = measured_sensitivity(group)
-    if measured is not None:
-        return measured
-    return group.size * sum(BY_ROLE.get(role, 1.0) for role in group.roles) * _by_depth(group)
+    if measured is None:
+        measured = group.whole_size * sum(BY_ROLE.get(role, 1.0) for role in group.roles) * _by_depth(group)
+    return measured * group.share
 
 
 def measured_sensitivity(group: Group) -> float | None:
@@ -53,8 +53,14 @@ def measured_sensitivity(group: Group) -> float | None:
 
 def loss(group: Group, scheme: Scheme, *, calibrated: bool = False) -> float:
     """What the group costs under a scheme. calibrated: its weights will be found by GPTQ."""
-    mended = CALIBRATED if calibrated and scheme.bits < 8 and not group.is_looked_up else 1.0
-    return sensitivity(group) * COARSENESS[scheme.bits, scheme.block_size] * mended
+    left = _left_by_gptq(group) if calibrated and scheme.bits < 8 else 1.0
+    return sensitivity(group) * COARSENESS[scheme.bits, scheme.block_size] * left
+
+
+def _left_by_gptq(group: Group) -> float:
+    if not group.is_looked_up:
+        return CALIBRATED
+    return CALIBRATED_SHARED if group.is_multiplied else 1.0
 
 
 def _by_depth(group: Group) -> float:

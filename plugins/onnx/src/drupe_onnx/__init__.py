@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         Produced,
         Producer,
         Reshape,
+        RowRange,
         SafetensorsTensor,
         Source,
         Take,
@@ -42,8 +43,8 @@ _HOMES = {
     "drupe_onnx._onnx_ir": ("ir",),
     "drupe_onnx.expressions": (
         "Access", "Affine", "Array", "Cast", "Concat", "Expression", "ExternalTensor", "OutputSpec", "Permute",
-        "Produced", "Producer", "Reshape", "SafetensorsTensor", "Source", "Take", "Transpose", "fingerprint",
-        "from_json", "to_json",
+        "Produced", "Producer", "Reshape", "RowRange", "SafetensorsTensor", "Source", "Take", "Transpose",
+        "fingerprint", "from_json", "to_json",
     ),
     "drupe_onnx.files": ("Files",),
     "drupe_onnx.kind": ("OnnxKind",),
@@ -59,7 +60,7 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "BLOCK", "LAST_TOKEN", "ROLE", "Access", "Affine", "Array", "Cast", "Concat", "DecoderDescription", "Expression",
     "ExternalTensor", "Files", "LazyWeight", "MaterializedTooMuch", "OnnxKind", "OnnxPackage", "OutputSpec", "Permute",
-    "Produced", "Producer", "Reshape", "SafetensorsTensor", "Source", "Take", "Transpose", "all_logits",
+    "Produced", "Producer", "Reshape", "RowRange", "SafetensorsTensor", "Source", "Take", "Transpose", "all_logits",
     "expression_of", "fingerprint", "from_json", "initializer", "ir", "open_checkpoint", "read_header", "to_json",
     "unreadable", "write_package", "write_twin",
 ]  # fmt: skip

@@ -475,6 +475,39 @@ class Reshape(Expression):
 
 
 @dataclass(frozen=True)
+class RowRange(Expression):
+    """Rows [first, last) of the source."""
+
+    source: Expression
+    first: int
+    last: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.first < self.last <= self.source.row_count:
+            raise ValueError(f"rows {self.first} to {self.last} are not in a tensor of shape {self.source.shape}")
+
+    @property
+    def dtype(self) -> ir.DataType:
+        return self.source.dtype
+
+    @property
+    def shape(self) -> Shape:
+        return (self.last - self.first, *self.source.shape[1:])
+
+    def rows(self, start: int, stop: int, files: Files) -> NDArray[Any]:
+        return self.source.rows(self.first + start, self.first + stop, files)
+
+    def working_bytes(self, rows: int) -> int:
+        return self.source.working_bytes(rows)
+
+    def columns(self, first: int, last: int, files: Files) -> NDArray[Any]:
+        return self.source.columns(first, last, files)[self.first : self.last]
+
+    def column_bytes(self, columns: int) -> int:
+        return self.source.column_bytes(columns)
+
+
+@dataclass(frozen=True)
 class Take(Expression):
     """Rows of the source by number, in the order of `indices`, as numpy's take along axis 0 does it."""
 

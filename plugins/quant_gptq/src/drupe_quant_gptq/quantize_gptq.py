@@ -10,7 +10,7 @@ from drupe.api import Context, Model, ModelError, Pass, Shape, UsageError, disk_
 from drupe_blockquant import GptqFactor, gptq_factor
 from drupe_layerwise import LayerByLayer, Segment
 from drupe_nbits import ACCURACY_LEVEL, Rewriter, Site, find_sites, remove_unused
-from drupe_onnx import ExternalTensor, OnnxKind, OnnxPackage, ir
+from drupe_onnx import Expression, ExternalTensor, OnnxKind, OnnxPackage, ir
 from drupe_onnx.package import FLOAT_MATRICES
 from drupe_quant_gptq.calibration import Rows, groups_of, refuse_non_finite
 from drupe_quant_gptq.finished import Finished, Parts
@@ -21,6 +21,9 @@ from drupe_text import TextTokenizer
 
 LEAST_TOKENS = 4
 """A matrix of K columns wants at least K / LEAST_TOKENS tokens: below that, most of its Hessian is damping."""
+SHARED_DAMPING = 0.3
+"""Damping for a head whose matrix tokens are looked up in: an error there counts alike in each column, and as much
+against the head's as trained models show (`drupe_mixed_precision.losses.BY_ROLE`)."""
 
 
 class QuantizeGptq(Pass):
@@ -28,7 +31,7 @@ class QuantizeGptq(Pass):
 
     name = "quantize-gptq"
     summary = "quantizes weights by GPTQ, block by block, with text to calibrate on"
-    revision = 1
+    revision = 2
     Config = QuantizeGptqConfig
     requires = Shape("onnx", {"weights": "float"})
     ensures = Shape("onnx", {"weights": "quantized"})
@@ -73,11 +76,14 @@ class Quantizing:
         self._finished = finished
         self._rewriter = Rewriter(model.graph, level)
         self._choices = {each.site.node: each for each in choices(find_sites(model.graph), config, capabilities)}
+        self._shared: dict[Expression, Sequence[ExternalTensor]] = {}
+        """Solved parts of matrices that several sites share."""
 
     def run(self, sequences: Sequence[Sequence[int]]) -> None:
         """Quantize the graph in place. Raises DrupeError and Cancelled."""
         self._refuse_unquantized()
         self._refuse_few_tokens(sum(map(len, sequences)))
+        self._solve_shared(sequences)
         with LayerByLayer(self._model, sequences, self._context) as layers:
             blocks = sum(segment.block is not None for segment in layers.segments)
             with self._context.progress.task("GPTQ", blocks, "block") as progress:
@@ -89,6 +95,41 @@ class Quantizing:
         remove_unused(self._model.graph)
         if kept := [each.site.name for each in self._choices.values() if each.scheme is None]:
             self._model.metadata_props[FLOAT_MATRICES] = json.dumps(kept)
+
+    def _solve_shared(self, sequences: Sequence[Sequence[int]]) -> None:
+        """Solve what a head shares with a look-up, by what goes into the head before anything is quantized.
+
+        That is, before the blocks: what is looked up in the quantized matrix is what they are calibrated with.
+        """
+        heads = [
+            each for each in self._choices.values() if each.by_gptq and each.is_shared and not each.site.is_look_up
+        ]
+        if not heads:
+            return
+        label = f"{self._name}-shared"
+        path = self._context.scratch / f"{label}.gptq"
+        found = self._finished.find(label, path)
+        if found is None:
+            with self._context.progress.task("GPTQ of the head", 1, "pass"):
+                found = self._solve_before_blocks(heads, sequences, Solver(path, self._context))
+            with disk_errors(path):
+                self._finished.keep(label, path, found)
+        self._shared = {each.site.rows: found[_key_of(each)] for each in heads}
+
+    def _solve_before_blocks(
+        self, heads: Sequence[Choice], sequences: Sequence[Sequence[int]], solver: Solver
+    ) -> Parts:
+        by_input: dict[ir.Value, list[Choice]] = {}
+        for head in heads:
+            by_input.setdefault(head.site.activations, []).append(head)
+        found: dict[str, Sequence[ExternalTensor]] = {}
+        with LayerByLayer(self._model, sequences, self._context) as layers:
+            for members in by_input.values():
+                sites = [each.site for each in members]
+                segment = next(each for each in layers.segments if sites[0].node in each.nodes)
+                factor = self._factor(sites, segment, layers, SHARED_DAMPING)
+                found.update(self._solve_all(members, factor, solver))
+        return found
 
     def _quantize(self, segment: Segment, layers: LayerByLayer) -> None:
         """Quantize the sites of one segment, with what is finished of it where it is."""
@@ -112,10 +153,13 @@ class Quantizing:
 
     def _solve(self, group: Sequence[Choice], segment: Segment, layers: LayerByLayer, solver: Solver) -> Parts:
         """Those of a group's sites that GPTQ is for."""
-        members = [each for each in group if each.by_gptq]
+        members = [each for each in group if each.by_gptq and not each.is_shared]
         if not members:
             return {}
-        factor = self._factor([each.site for each in members], segment, layers)
+        factor = self._factor([each.site for each in members], segment, layers, self._config.damping)
+        return self._solve_all(members, factor, solver)
+
+    def _solve_all(self, members: Sequence[Choice], factor: GptqFactor, solver: Solver) -> Parts:
         found = {}
         for each in members:
             assert each.scheme is not None
@@ -123,7 +167,7 @@ class Quantizing:
                 found[_key_of(each)] = solver.solve(each.site, each.scheme, factor)
         return found
 
-    def _factor(self, sites: Sequence[Site], segment: Segment, layers: LayerByLayer) -> GptqFactor:
+    def _factor(self, sites: Sequence[Site], segment: Segment, layers: LayerByLayer, damping: float) -> GptqFactor:
         """What GPTQ needs of the inputs that some sites share."""
         hessian = Hessian(sites[0].rows.shape[1])
 
@@ -133,13 +177,14 @@ class Quantizing:
 
         with linear_algebra(sites[0].rows.shape[1], self._context.threads):
             layers.collect(segment, {sites[0].activations.name or ""}, add)
-            return gptq_factor(hessian.whole(), self._config.damping)
+            return gptq_factor(hessian.whole(), damping)
 
     def _rewrite(self, choice: Choice, parts: Parts) -> None:
         if choice.scheme is None:
             self._rewriter.keep(choice.site)
         else:
-            self._rewriter.rewrite(choice.site, choice.scheme, parts.get(_key_of(choice)))
+            ready = self._shared.get(choice.site.rows) or parts.get(_key_of(choice))
+            self._rewriter.rewrite(choice.site, choice.scheme, ready)
 
     def _refuse_unquantized(self) -> None:
         if not any(each.scheme for each in self._choices.values()):

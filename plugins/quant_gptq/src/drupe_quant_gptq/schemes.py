@@ -36,25 +36,31 @@ class QuantizeGptqConfig(CalibrationConfig):
 
 @dataclass(frozen=True)
 class Choice:
-    """What becomes of a site. scheme: None where it stays in floating point. by_gptq: whether GPTQ finds its levels."""
+    """What becomes of a site.
+
+    scheme: None where it stays in floating point. by_gptq: whether GPTQ finds its levels. is_shared: whether they are
+    those of another site too, as a head's are where tokens are looked up in its matrix.
+    """
 
     site: Site
     scheme: Scheme | None
     by_gptq: bool
+    is_shared: bool
 
 
 def choices(sites: Sequence[Site], config: QuantizeGptqConfig, capabilities: Capabilities) -> list[Choice]:
     """One for each site.
 
-    Left to the error search or to rounding are look-ups and what they share with a head, since both must have the same
-    levels; and 8 bits, whose rounding errors are too small for GPTQ to gain anything.
+    Left to the error search or to rounding are matrices that are only looked up in, or multiplied with more than once;
+    and 8 bits, whose rounding errors are too small for GPTQ to gain anything.
     """
     users = Counter(site.rows for site in sites)
+    products = Counter(site.rows for site in sites if not site.is_look_up)
     found = []
     for site in sites:
         scheme = _scheme(site, config, capabilities)
-        by_gptq = scheme is not None and scheme.bits < 8 and not site.is_look_up and users[site.rows] == 1
-        found.append(Choice(site, scheme, by_gptq))
+        by_gptq = scheme is not None and scheme.bits < 8 and products[site.rows] == 1
+        found.append(Choice(site, scheme, by_gptq, users[site.rows] > 1))
     return found
 
 

@@ -1,0 +1,167 @@
+"""The vocabulary: its matrices may have one scheme for tokens that are often used, and another for the rest.
+
+Tokenizers number their tokens by how often they were seen in training: byte-pair encodings in the order of their
+merges, unigram models by probability. So a range of rows from the front is a set of frequent tokens.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drupe_mixed_precision.groups import Group
+from drupe_nbits import EMBEDDING, HEAD, Site
+from drupe_onnx import ROLE, Array, Cast, Expression, RowRange, Transpose, initializer, ir
+
+LEAST = 2048
+"""Tokens of a vocabulary that is worth splitting."""
+PARTS = (0.25, 0.5)
+"""Where it may be split."""
+RARE_AT_FIRST = 30.0
+"""By Zipf's law, the first r tokens make up a share of text that grows with the logarithm of r. The more of them are
+rare, the later it starts to: a byte-level tokenizer begins with single bytes. Fitted to tokenizers of 2,048 and 4,096
+tokens."""
+
+Range = tuple[int, int]
+
+
+def parts_of_vocabulary(group: Group) -> list[Group]:
+    """The ranges of rows that may have schemes of their own; the group itself where it is no large vocabulary."""
+    tokens = group.shape[0]
+    if tokens < LEAST or not group.roles <= {EMBEDDING, HEAD} or any(site.bias is not None for site in group.sites):
+        return [group]
+    bounds = [0, *(int(tokens * place) for place in PARTS), tokens]
+    return [
+        replace(group, rows=(first, last), share=token_share(last, tokens) - token_share(first, tokens))
+        for first, last in itertools.pairwise(bounds)
+    ]
+
+
+def token_share(first: int, tokens: int) -> float:
+    """The share of text that is made up of the `first` of so many tokens."""
+    return math.log1p(first / RARE_AT_FIRST) / math.log1p(tokens / RARE_AT_FIRST)
+
+
+def split(group: Group, bounds: Sequence[int]) -> list[list[ir.Node]]:
+    """Make each range of rows between bounds a matrix of its own; returns the nodes that use it, for each range.
+
+    What they give is put together behind them: a looked-up row by its token's number, products side by side.
+    """
+    ranges = list(itertools.pairwise(bounds))
+    users: list[list[ir.Node]] = [[] for _ in ranges]
+    for site in group.sites:
+        graph = site.node.graph
+        assert isinstance(graph, ir.Graph)
+        splitting = _Splitting(graph, site)
+        nodes = splitting.look_ups(ranges) if site.is_look_up else splitting.products(ranges)
+        for found, node in zip(users, nodes, strict=True):
+            found.append(node)
+    return users
+
+
+class _Splitting:
+    """One site on its way to becoming several."""
+
+    def __init__(self, graph: ir.Graph, site: Site) -> None:
+        self._graph, self._site = graph, site
+        self._made: list[ir.Node] = []
+
+    def look_ups(self, ranges: Sequence[Range]) -> list[ir.Node]:
+        """A Gather for each range, of whatever row where the token is in another; then a choice by number."""
+        ids = self._site.activations
+        shape = [*(ids.shape or ()), self._site.rows.shape[1]]
+        users, joined = [], None
+        for first, last in ranges:
+            within = ids if not first else self._node("Sub", [ids, self._number(first)], f"{first}/Sub", ids.shape)
+            bounds = [self._number(0), self._number(last - first - 1)]
+            row = self._node("Clip", [within, *bounds], f"{first}/Clip", ids.shape)
+            table = self._table(first, last)
+            rows = self._node("Gather", [table, row], f"{first}/Gather", shape, self._site.dtype, EMBEDDING)
+            users.append(self._made[-1])
+            joined = rows if joined is None else self._chosen(rows, joined, first, shape)
+        assert joined is not None
+        self._replace(joined)
+        return users
+
+    def products(self, ranges: Sequence[Range]) -> list[ir.Node]:
+        """A product for each range, and their results side by side."""
+        old, result = self._site.node, self._site.result
+        leading = list(result.shape or ())[:-1]
+        parts, users = [], []
+        for first, last in ranges:
+            shape = [*leading, last - first]
+            inputs = [self._site.activations, self._table(first, last)]
+            kept = list(old.attributes.values())
+            label = f"{first}/{old.op_type}"
+            parts.append(self._node(old.op_type, inputs, label, shape, self._site.dtype, HEAD, old.domain, kept))
+            users.append(self._made[-1])
+        axis = [ir.AttrInt64("axis", -1)]
+        self._replace(self._node("Concat", parts, "Concat", result.shape, self._site.dtype, attributes=axis))
+        return users
+
+    def _chosen(self, rows: ir.Value, others: ir.Value, first: int, shape: Sequence[Any]) -> ir.Value:
+        """`rows` where the token's number is at least `first`, `others` elsewhere."""
+        ids = self._site.activations
+        boolean = ir.DataType.BOOL
+        here = self._node("GreaterOrEqual", [ids, self._number(first)], f"{first}/GreaterOrEqual", ids.shape, boolean)
+        axis = self._constant("last_axis", np.array([-1], np.int64))
+        wide = self._node("Unsqueeze", [here, axis], f"{first}/Unsqueeze", [*shape[:-1], 1], boolean)
+        return self._node("Where", [wide, rows, others], f"{first}/Where", shape, self._site.dtype)
+
+    def _table(self, first: int, last: int) -> ir.Value:
+        """The rows of a range as the site's node takes them, in the type that it computes in."""
+        rows: Expression = RowRange(self._site.rows, first, last)
+        name = f"{self._site.weight.name}.{first}-{last}"
+        if rows.dtype != self._site.dtype:
+            rows = Cast(rows, self._site.dtype)
+        if self._site.transposed:
+            rows, name = Transpose(rows), f"{name}.transposed"
+        return self._initializer(name, rows)
+
+    def _number(self, value: int) -> ir.Value:
+        dtype = self._site.activations.dtype or ir.DataType.INT64
+        return self._constant(str(value), np.array(value, dtype.numpy()))
+
+    def _constant(self, label: str, value: NDArray[Any]) -> ir.Value:
+        return self._initializer(f"{self._site.node.name}/{label}", Array(value))
+
+    def _initializer(self, name: str, expression: Expression) -> ir.Value:
+        if name not in self._graph.initializers:
+            self._graph.register_initializer(initializer(name, expression))
+        return self._graph.initializers[name]
+
+    def _node(
+        self,
+        operator: str,
+        inputs: Sequence[ir.Value],
+        label: str,
+        shape: ir.Shape | Sequence[Any] | None,
+        dtype: ir.DataType | None = None,
+        role: str = "",
+        domain: str = "",
+        attributes: Sequence[ir.Attr] = (),
+    ) -> ir.Value:
+        """The output of a new node; its type is that of the token numbers unless told."""
+        name = f"{self._site.node.name}/{label}"
+        node = ir.Node(domain, operator, inputs, attributes, name=name, metadata_props={ROLE: role} if role else {})
+        output = node.outputs[0]
+        output.name = f"{name}/output_0"
+        output.type = ir.TensorType(dtype or self._site.activations.dtype or ir.DataType.INT64)
+        output.shape = None if shape is None else ir.Shape(list(shape))
+        self._made.append(node)
+        return output
+
+    def _replace(self, new: ir.Value) -> None:
+        old, node = self._site.result, self._site.node
+        new.name, new.type, new.shape = old.name, old.type, old.shape
+        self._graph.insert_before(node, self._made)
+        ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+        if (cast := old.producer()) is not None and cast is not node:
+            self._graph.remove(cast, safe=True)
+        self._graph.remove(node, safe=True)
