@@ -84,7 +84,7 @@ ARCHITECTURES = {
             "tie_word_embeddings": False,
         },
     ),
-    # With biases; the tied embedding is a quarter of all weights, as in Qwen2.5 0.5B.
+    # As in Qwen2.5 0.5B: biases, widths that are multiples of 128, a tied embedding that is a quarter of all weights.
     "qwen2": Architecture(
         "bench-qwen2",
         "It is here to measure quantization with: query,\nkey and value have biases, and the tied embedding is a "
@@ -93,10 +93,10 @@ ARCHITECTURES = {
         Qwen2ForCausalLM,
         2048,
         {
-            "hidden_size": 192,
+            "hidden_size": 256,
             "intermediate_size": 512,
             "num_hidden_layers": 3,
-            "num_attention_heads": 6,
+            "num_attention_heads": 8,
             "num_key_value_heads": 2,
             "tie_word_embeddings": True,
         },

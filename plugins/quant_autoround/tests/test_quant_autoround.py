@@ -132,7 +132,7 @@ def test_the_plan_takes_it_for_its_quality(checkpoint: Path, tmp_path: Path) -> 
     asked = {"quality": "autoround", "block_size": 64, "calibration_sequences": 3}
     plan = preview(Request(str(checkpoint), tmp_path / "out", options=asked))
     names = [step.runner.name for step, _ in plan.steps]
-    assert names == ["round-by-gradient", "build-decoder", "quantize-weights", "package-genai"]
+    assert names == ["round-by-gradient", "build-decoder", "repack-weights", "quantize-weights", "package-genai"]
     assert (plan.steps[0][0].config.block_size, plan.steps[0][0].config.calibration_sequences) == (64, 3)
     with pytest.raises(UsageError, match="did you mean autoround"):
         preview(Request(str(checkpoint), tmp_path / "out", options={"quality": "auto-round"}))

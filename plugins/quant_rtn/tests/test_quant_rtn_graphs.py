@@ -115,10 +115,19 @@ def test_the_weights_are_those_of_the_numerics(tmp_path: Path) -> None:
 
 
 def test_nothing_to_quantize_is_an_error(tmp_path: Path) -> None:
+    x = ir.val("x", ir.DataType.FLOAT, [2, 3])
+    node = ir.node("Relu", [x])
+    graph = ir.Graph([x], node.outputs, nodes=[node], opset_imports={"": 21}, name="small")
+    with pytest.raises(ModelError, match="no matrix of float weights"):
+        quantized(OnnxPackage({"model": ir.Model(graph, ir_version=10)}), tmp_path)
+
+
+def test_what_is_quantized_stays_so(tmp_path: Path) -> None:
     package, _, _ = tied_model(32)
     once = quantized(package, tmp_path)
-    with pytest.raises(ModelError, match="no matrix of float weights"):
-        quantized(once, tmp_path)
+    before = [node.name for node in once.components["model"].graph]
+    again = quantized(once, tmp_path)
+    assert [node.name for node in again.components["model"].graph] == before
 
 
 def test_weights_that_are_not_finite_name_their_tensor(tmp_path: Path) -> None:

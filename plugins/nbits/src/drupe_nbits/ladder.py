@@ -10,6 +10,7 @@ SCHEME = {name: name for name in ("block_size", "symmetric", "head_bits")}
 """Keys that decide on a scheme, and the options that set them."""
 _BUDGET = {name: name for name in ("target_size", "bits_per_weight", "max_kl")}
 _CALIBRATE = {key: key for key in (f"calibration_{name}" for name in ("data", "sequences", "length", "seed"))}
+_REPACK = {"block_size": "block_size"}
 _BEST = {"quality": ("best",)}
 
 
@@ -19,6 +20,7 @@ def four_bits(**config: Any) -> tuple[Step, ...]:
     config: of all passes that decide on schemes, such as `symmetric`.
     """
     return (
+        Step("repack-weights", options=_REPACK),
         Step("measure-sensitivity", options=_CALIBRATE, when={**_BEST, "max_kl": ()}),
         Step(
             "allocate-bits",
@@ -38,4 +40,7 @@ def four_bits(**config: Any) -> tuple[Step, ...]:
 
 def eight_bits(**config: Any) -> tuple[Step, ...]:
     """Eight bits are rounded to nearest, whatever the quality."""
-    return (Step("quantize-weights", {"bits": 8, **config}, options={"quality": "quality", **SCHEME}),)
+    return (
+        Step("repack-weights", options=_REPACK),
+        Step("quantize-weights", {"bits": 8, **config}, options={"quality": "quality", **SCHEME}),
+    )

@@ -13,6 +13,7 @@ from drupe_nbits.sites import MICROSOFT, Site
 from drupe_onnx import Array, Cast, Expression, Produced, Reshape, expression_of, initializer, ir
 from drupe_onnx.checking import element_name
 
+PRODUCT = "MatMulNBits"
 ACCURACY_LEVEL = "matmul_nbits_accuracy_level"
 """The trait of a target that says in which precision its MatMulNBits is fast."""
 
@@ -158,7 +159,7 @@ def operator_use(site: Site, scheme: Scheme) -> OperatorUse:
 
 
 def _operator(site: Site) -> str:
-    return "GatherBlockQuantized" if site.is_look_up else "MatMulNBits"
+    return "GatherBlockQuantized" if site.is_look_up else PRODUCT
 
 
 def _attributes(site: Site, scheme: Scheme) -> dict[str, int]:
@@ -173,6 +174,11 @@ def _name(site: Site, scheme: Scheme) -> str:
     """A name for what is made of a site's weight: its own, with the scheme."""
     symmetry = "S" if scheme.symmetric else "A"
     return f"{site.weight.name}_Q{scheme.bits}{symmetry}{scheme.block_size}"
+
+
+def is_quantized(graph: ir.Graph) -> bool:
+    """Whether anything is multiplied with blocks of n bits."""
+    return any(node.op_type == PRODUCT for node in graph)
 
 
 def remove_unused(graph: ir.Graph) -> None:

@@ -19,7 +19,7 @@ _OPTIONS = (
 
 
 def with_autoround(recipe: Recipe) -> Recipe | None:
-    """The recipe with rounding before all else, and its levels taken over; None for one that has no 4-bit weights."""
+    """The recipe with rounding before all else, whose levels it then takes over; None for one without 4-bit weights."""
     quantize = next((step for step in recipe.steps if step.name == _QUANTIZE), None)
     if quantize is None or quantize.config.get("bits", _BITS) != _BITS or "quality" not in quantize.when:
         return None
@@ -27,6 +27,6 @@ def with_autoround(recipe: Recipe) -> Recipe | None:
     kept = {key: quantize.config[key] for key in _KEPT if key in quantize.config}
     rounding = Step("round-by-gradient", kept, {option: option for option in _OPTIONS}, taken)
     options = {key: option for key, option in quantize.options.items() if option != "quality"}
-    taking_over = replace(quantize, options=options, when=taken)
+    behind = replace(quantize, options=options, when=taken)
     at = recipe.steps.index(quantize)
-    return replace(recipe, steps=(rounding, *recipe.steps[:at], taking_over, *recipe.steps[at:]))
+    return replace(recipe, steps=(rounding, *recipe.steps[:at], behind, *recipe.steps[at:]))

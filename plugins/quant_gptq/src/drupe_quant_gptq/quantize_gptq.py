@@ -9,7 +9,7 @@ from importlib import metadata
 from drupe.api import Context, Model, ModelError, Pass, Shape, UsageError, disk_errors, key_of
 from drupe_blockquant import GptqFactor, gptq_factor
 from drupe_layerwise import LayerByLayer, Segment
-from drupe_nbits import ACCURACY_LEVEL, Rewriter, Site, find_sites, remove_unused
+from drupe_nbits import ACCURACY_LEVEL, Rewriter, Site, find_sites, is_quantized, remove_unused
 from drupe_onnx import Expression, ExternalTensor, OnnxKind, OnnxPackage, ir
 from drupe_onnx.package import FLOAT_MATRICES
 from drupe_quant_gptq.calibration import Rows, groups_of, refuse_non_finite
@@ -81,9 +81,20 @@ class Quantizing:
 
     def run(self, sequences: Sequence[Sequence[int]]) -> None:
         """Quantize the graph in place. Raises DrupeError and Cancelled."""
-        self._refuse_unquantized()
         self._refuse_few_tokens(sum(map(len, sequences)))
-        self._solve_shared(sequences)
+        if any(each.by_gptq for each in self._choices.values()):
+            self._solve_shared(sequences)
+            self._calibrate(sequences)
+        else:
+            for each in self._choices.values():
+                self._rewrite(each, {})
+        self._refuse_unquantized()
+        remove_unused(self._model.graph)
+        if kept := [each.site.name for each in self._choices.values() if each.scheme is None]:
+            self._model.metadata_props[FLOAT_MATRICES] = json.dumps(kept)
+
+    def _calibrate(self, sequences: Sequence[Sequence[int]]) -> None:
+        """Quantize segment after segment, each for what comes out of the quantized ones before it."""
         with LayerByLayer(self._model, sequences, self._context) as layers:
             blocks = sum(segment.block is not None for segment in layers.segments)
             with self._context.progress.task("GPTQ", blocks, "block") as progress:
@@ -92,9 +103,6 @@ class Quantizing:
                     if segment is not layers.segments[-1]:
                         layers.advance(segment)
                     progress.advance(segment.block is not None)
-        remove_unused(self._model.graph)
-        if kept := [each.site.name for each in self._choices.values() if each.scheme is None]:
-            self._model.metadata_props[FLOAT_MATRICES] = json.dumps(kept)
 
     def _solve_shared(self, sequences: Sequence[Sequence[int]]) -> None:
         """Solve what a head shares with a look-up, by what goes into the head before anything is quantized.
@@ -187,7 +195,7 @@ class Quantizing:
             self._rewriter.rewrite(choice.site, choice.scheme, ready)
 
     def _refuse_unquantized(self) -> None:
-        if not any(each.scheme for each in self._choices.values()):
+        if not is_quantized(self._model.graph):
             raise ModelError(
                 f"'{self._context.target.provider}' serves none of the model's matrices quantized",
                 cure="choose a floating-point --precision for it",

@@ -5,5 +5,9 @@ from drupe.api import Ref, hookimpl
 
 @hookimpl
 def drupe_passes() -> list[Ref]:
-    return [Ref("quantize-weights", "drupe_quant_rtn.quantize_weights:QuantizeWeights",
-                "quantizes weights in blocks to 2, 4 or 8 bits, without data")]  # fmt: skip
+    return [
+        Ref("quantize-weights", "drupe_quant_rtn.quantize_weights:QuantizeWeights",
+            "quantizes weights in blocks to 2, 4 or 8 bits, without data"),
+        Ref("repack-weights", "drupe_quant_rtn.repack_weights:RepackWeights",
+            "takes over weights that the checkpoint holds quantized already"),
+    ]  # fmt: skip

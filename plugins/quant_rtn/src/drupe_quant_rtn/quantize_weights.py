@@ -6,15 +6,11 @@ import json
 from dataclasses import dataclass, field
 
 from drupe.api import Context, Model, ModelError, Pass, Shape, Target
-from drupe_nbits import ACCURACY_LEVEL, Rewriter, Site, find_sites, remove_unused
+from drupe_nbits import ACCURACY_LEVEL, Rewriter, Site, find_sites, is_quantized, remove_unused
 from drupe_onnx import OnnxPackage, ir
 from drupe_onnx.package import FLOAT_MATRICES
 from drupe_quant_rtn.choosing import reason, refuse_settings, scheme_for
 from drupe_quant_rtn.configuration import QuantizeWeightsConfig
-from drupe_quant_rtn.taking_over import is_quantized_already, take_over
-
-QUANTIZED_AGAIN = "drupe.quantized_again"
-"""The key of a model's metadata that lists, as JSON, the matrices whose levels are not those of the checkpoint."""
 
 
 class QuantizeWeights(Pass):
@@ -22,7 +18,7 @@ class QuantizeWeights(Pass):
 
     name = "quantize-weights"
     summary = "quantizes weights in blocks to 2, 4 or 8 bits, without data"
-    revision = 2
+    revision = 3
     Config = QuantizeWeightsConfig
     requires = Shape("onnx", {"weights": "float"})
     ensures = Shape("onnx", {"weights": "quantized"})
@@ -31,7 +27,7 @@ class QuantizeWeights(Pass):
     def run(self, model: Model, config: QuantizeWeightsConfig, context: Context) -> Model:
         package: OnnxPackage = model.payload
         outcomes = [quantize_graph(each, config, context.target) for each in package.components.values()]
-        if not any(outcome.quantized for outcome in outcomes):
+        if not any(is_quantized(each.graph) for each in package.components.values()):
             kept = [site for outcome in outcomes for site in outcome.kept]
             raise ModelError(
                 _nothing_quantized(kept, config, context.target),
@@ -43,14 +39,10 @@ class QuantizeWeights(Pass):
 
 @dataclass
 class Outcome:
-    """What became of a graph's sites: how many were quantized, which stay in floating point.
-
-    again: those of them that the checkpoint held quantized, and that have other levels now.
-    """
+    """What became of a graph's sites: how many were quantized, which stay in floating point."""
 
     quantized: int = 0
     kept: list[Site] = field(default_factory=list)
-    again: list[Site] = field(default_factory=list)
 
 
 def quantize_graph(model: ir.Model, config: QuantizeWeightsConfig, target: Target) -> Outcome:
@@ -62,10 +54,7 @@ def quantize_graph(model: ir.Model, config: QuantizeWeightsConfig, target: Targe
     rewriter = Rewriter(model.graph, level)
     outcome = Outcome()
     for site in find_sites(model.graph):
-        if take_over(site, rewriter, config, target.capabilities):
-            outcome.quantized += 1
-        elif scheme := scheme_for(site, config, target.capabilities):
-            outcome.again += [site] if is_quantized_already(site.rows) else []
+        if scheme := scheme_for(site, config, target.capabilities):
             rewriter.rewrite(site, scheme)
             outcome.quantized += 1
         else:
@@ -74,9 +63,8 @@ def quantize_graph(model: ir.Model, config: QuantizeWeightsConfig, target: Targe
             rewriter.keep(site)
             outcome.kept.append(site)
     remove_unused(model.graph)
-    for key, sites in ((FLOAT_MATRICES, outcome.kept), (QUANTIZED_AGAIN, outcome.again)):
-        if sites:
-            model.metadata_props[key] = json.dumps([site.name for site in sites])
+    if outcome.kept:
+        model.metadata_props[FLOAT_MATRICES] = json.dumps([site.name for site in outcome.kept])
     return outcome
 
 

@@ -13,7 +13,6 @@ from drupe_onnx.checking import element_name
 from drupe_packed import PackedMatrix, Repacked, parts_of
 from drupe_packed.ggml import GgmlValues
 from drupe_packed.repacking import schemes_of
-from drupe_quant_rtn.configuration import QuantizeWeightsConfig
 
 ONNX_OPSET = 21
 
@@ -23,18 +22,18 @@ def is_quantized_already(rows: Expression) -> bool:
     return isinstance(rows, PackedMatrix | GgmlValues) or any(is_quantized_already(each) for each in rows.inputs)
 
 
-def take_over(site: Site, rewriter: Rewriter, config: QuantizeWeightsConfig, capabilities: Capabilities) -> bool:
+def take_over(site: Site, rewriter: Rewriter, block_size: int | None, capabilities: Capabilities) -> bool:
     """Put a site's packed weights into the graph with levels, scales and zero points unchanged; whether that was done.
 
     It is not where the weights are not packed, or are in a scheme that the target, or MatMulNBits at all, does not
-    serve. Bits are the checkpoint's, whatever the configuration says: more would hold nothing more. Raises UsageError
-    for a block size that was asked for and is another.
+    serve. Bits are the checkpoint's: more would hold nothing more. Raises UsageError where block_size was asked for and
+    is another.
     """
     parts = parts_of(site.rows)
     order = parts[0].order if parts else None
     if not parts or (order is not None and not _reorders(site, capabilities)):
         return False
-    scheme = _scheme(site, schemes_of(parts), config, capabilities)
+    scheme = _scheme(site, schemes_of(parts), block_size, capabilities)
     if scheme is None:
         return False
     if order is not None:
@@ -44,18 +43,16 @@ def take_over(site: Site, rewriter: Rewriter, config: QuantizeWeightsConfig, cap
     return True
 
 
-def _scheme(
-    site: Site, schemes: Sequence[Scheme], config: QuantizeWeightsConfig, capabilities: Capabilities
-) -> Scheme | None:
+def _scheme(site: Site, schemes: Sequence[Scheme], block_size: int | None, capabilities: Capabilities) -> Scheme | None:
     """The one with the largest blocks that the target serves, of those that it is fast with where there is one."""
     fast = capabilities.traits.get(FAST_BLOCKS, ())
     served = [scheme for scheme in schemes if refusal(site, scheme, capabilities) is None]
-    if config.block_size and served:
-        asked = [scheme for scheme in served if scheme.block_size == config.block_size]
+    if block_size and served:
+        asked = [scheme for scheme in served if scheme.block_size == block_size]
         if not asked:
             raise UsageError(
                 f"'{site.name}' is quantized already, in blocks of {served[0].block_size}",
-                where=f"block_size = {config.block_size}",
+                where=f"block_size = {block_size}",
                 cure="leave --block-size out, or start from the checkpoint in floating point",
             )
         return asked[0]
