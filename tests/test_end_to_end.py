@@ -118,7 +118,7 @@ def test_a_package_holds_what_it_should(checkpoints: dict[str, Path], tmp_path: 
     assert set(record["files"]) == names - {"drupe.json"}
     assert record["check"]["runtime_version"] and {"numba", "llvmlite"} <= record["libraries"].keys()
     assert [each["name"] for each in record["passes"]] == [
-        "build-decoder", "allocate-bits", "quantize-weights", "package-genai",
+        "build-decoder", "repack-weights", "allocate-bits", "quantize-weights", "package-genai",
     ]  # fmt: skip
 
 

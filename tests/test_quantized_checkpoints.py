@@ -117,6 +117,20 @@ def test_levels_scales_and_zero_points_are_those_of_the_checkpoint(
     assert seen == len(modules) == 14
 
 
+def test_calibration_leaves_them_as_they_are(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    """Only embedding and head are left for `--quality best` to decide on."""
+    folder = tmp_path / "in"
+    quantize_checkpoint(checkpoints["llama"], folder, "gptq")
+    drupe.optimize(folder, tmp_path / "balanced", verify=False)
+    few = {"calibration_sequences": 2, "calibration_length": 64}
+    drupe.optimize(folder, tmp_path / "best", quality="best", verify=False, **few)
+    plain, best = (products(ir.load(tmp_path / name / "model.onnx").graph) for name in ("balanced", "best"))
+    assert plain.keys() == best.keys()
+    for name, node in plain.items():
+        for index in (1, 2, 3):
+            np.testing.assert_array_equal(held(best[name].inputs[index]), held(node.inputs[index]))
+
+
 def exactly_computing(package: Path) -> Path:
     """The package's graph with float activations inside its products."""
     model = ir.load(package / "model.onnx")

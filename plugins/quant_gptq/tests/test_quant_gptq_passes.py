@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +18,7 @@ from drupe_layerwise import LayerByLayer
 from drupe_nbits import assign, find_sites
 from drupe_onnx import ExternalTensor, Files, ir
 from drupe_quant_gptq import quantize_gptq
+from drupe_quant_gptq.finished import Finished
 from drupe_quant_gptq.hessian import Hessian, linear_algebra
 from drupe_quant_gptq.quantize_gptq import QuantizeGptq, QuantizeGptqConfig
 from drupe_quant_gptq.weigh_channels import WeighChannels, WeighChannelsConfig
@@ -131,6 +134,17 @@ def test_what_was_finished_under_other_settings_is_not_taken(kit: SimpleNamespac
         for damping in (0.01, 0.5)
     ]
     assert made[0] != made[1]
+
+
+def test_a_run_that_nobody_goes_on_with_is_forgotten(kit: SimpleNamespace, tmp_path: Path) -> None:
+    work = tmp_path / "cache" / "work"
+    for name, days in (("old", 31), ("new", 29)):
+        (work / name).mkdir(parents=True)
+        (work / name / "model-1.data").write_bytes(b"levels")
+        then = time.time() - days * 24 * 3600
+        os.utime(work / name, (then, then))
+    Finished("mine")
+    assert [path.name for path in work.iterdir()] == ["new"]
 
 
 def test_the_cache_keeps_what_was_solved(kit: SimpleNamespace, text: str, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,8 @@ from pathlib import Path
 from drupe.api import cache_folder
 from drupe_onnx import ExternalTensor, ir
 
+FORGOTTEN = 30 * 24 * 3600  # seconds
+"""After so long, an unfinished run is not gone on with."""
 Parts = Mapping[str, Sequence[ExternalTensor]]
 """Levels, scales and zero points by the name of the node that they are for; all in one file."""
 
@@ -23,6 +26,7 @@ class Finished:
     def __init__(self, key: str) -> None:
         """key: stands for all that decides the result."""
         self._folder = cache_folder() / "work" / key
+        _forget_old(self._folder.parent)
 
     def find(self, segment: str, path: Path) -> Parts | None:
         """The parts of a segment, their file put at `path`; None where it is not finished."""
@@ -53,6 +57,14 @@ class Finished:
     def clear(self) -> None:
         """Forget all of it: everything is done."""
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _forget_old(home: Path) -> None:
+    """Remove what nobody has gone on with for long: a run whose settings changed never comes back for it."""
+    for folder in home.glob("*"):
+        with contextlib.suppress(OSError):
+            if time.time() - folder.stat().st_mtime > FORGOTTEN:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _link_or_copy(source: Path, target: Path) -> None:
