@@ -126,7 +126,7 @@ def test_a_block_with_quantized_products_carries_their_values_on(
 
     model = build("qwen3", **ARCHITECTURES[1][1])
     with LayerByLayer(model, sequences, context) as layers:
-        rewriter = Rewriter(model.graph, None)
+        rewriter = Rewriter(model.graph, context.target.capabilities)
         for segment in layers.segments[1:-1]:
             inside = set(segment.nodes)
             for site in [site for site in find_sites(model.graph) if site.node in inside]:

@@ -17,6 +17,7 @@ from drupe_onnx import Array, OnnxPackage, Transpose, expression_of, initializer
 N, K = 6, 64
 WEIGHTS = np.random.default_rng(0).normal(0, 1, (N, K)).astype(np.float32)
 SEARCH = Scheme(4, 32, False, "search")
+TARGET = Cpu().target()
 
 
 def one_product() -> ir.Model:
@@ -32,7 +33,7 @@ def one_product() -> ir.Model:
 
 def written(model: ir.Model, folder: Path) -> ir.Model:
     folder.mkdir()
-    write_package(OnnxPackage({"model": model}), folder, Context(Cpu().target(), folder))
+    write_package(OnnxPackage({"model": model}), folder, Context(TARGET, folder))
     return ir.load(folder / "model.onnx")
 
 
@@ -57,7 +58,7 @@ def test_weights_of_columns_go_along_with_a_weight_and_into_the_search(tmp_path:
     assert site.importance is not None
     assert site.rows == Array(WEIGHTS)
     graph = model.graph
-    Rewriter(graph, None).rewrite(find_sites(graph)[0], SEARCH)
+    Rewriter(graph, TARGET.capabilities).rewrite(find_sites(graph)[0], SEARCH)
     packed = written(model, tmp_path / "out").graph.initializers
     expected = quantize_rows(WEIGHTS, SEARCH, importance=importance)
     [name] = [name for name in packed if name.endswith("_weight")]
@@ -77,7 +78,7 @@ def test_parts_that_were_made_elsewhere_are_written_as_they_are(tmp_path: Path) 
     model = one_product()
     made = quantize_rows(WEIGHTS, SEARCH)
     [site] = find_sites(model.graph)
-    Rewriter(model.graph, 4).rewrite(site, SEARCH, [Array(part) for part in made if part is not None])
+    Rewriter(model.graph, TARGET.capabilities).rewrite(site, SEARCH, [Array(part) for part in made if part is not None])
     [node] = written(model, tmp_path / "out").graph
     assert node.op_type == "MatMulNBits"
     for value, part in zip(node.inputs[1:], made, strict=True):

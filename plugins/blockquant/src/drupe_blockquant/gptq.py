@@ -5,6 +5,7 @@ the sum of x x^T over tokens. The order of columns is by descending diagonal of 
 scales and zero points are found beforehand, for the blocks of the layout, so the order leaves no trace in the result.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -133,7 +134,7 @@ def _fit(values: Float32, factor: GptqFactor, scheme: Scheme, found: Quantized) 
         zeros = np.ascontiguousarray(unpack_zero_points(found.zero_points, scheme.bits, blocks).T.astype(np.float32))
     of_blocks = (scales, reciprocal(scales), zeros)
     groups = factor.order // scheme.block_size
-    round_columns = _compiled if backend() == "numba" else _round_columns
+    round_columns = _column_kernel()
     columns = values.T[factor.order]
     owed = np.zeros_like(columns)
     levels = np.empty((k, n), np.uint8)
@@ -178,17 +179,13 @@ def _round_columns(
     return levels, errors
 
 
-def _compiled(
-    columns: Float32,
-    owed: Float32,
-    shares: Float32,
-    groups: npt.NDArray[np.intp],
-    of_blocks: tuple[Float32, ...],
-    q_max: int,
-) -> tuple[npt.NDArray[np.uint8], Float32]:
+def _column_kernel() -> Callable[..., tuple[npt.NDArray[np.uint8], Float32]]:
+    """The compiled kernel where there is one, or else `_round_columns`, its twin."""
+    if backend() != "numba":
+        return _round_columns
     from drupe_blockquant import buffers
 
-    return buffers.gptq_columns(columns, owed, shares, groups, of_blocks, q_max)
+    return buffers.gptq_columns
 
 
 def _within(limit: Float64, error: Float32, factor: GptqFactor) -> npt.NDArray[np.bool_]:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drupe_mixed_precision.groups import Group
-from drupe_nbits import EMBEDDING, HEAD, Site
+from drupe_nbits import EMBEDDING, HEAD, Site, replace_site
 from drupe_onnx import ROLE, Array, Cast, Expression, RowRange, Transpose, initializer, ir
 
 LEAST = 2048
@@ -85,8 +85,7 @@ class _Splitting:
             rows = self._node("Gather", [table, row], f"{first}/Gather", shape, self._site.dtype, EMBEDDING)
             users.append(self._made[-1])
             joined = rows if joined is None else self._chosen(rows, joined, first, shape)
-        assert joined is not None
-        self._replace(joined)
+        replace_site(self._graph, self._site, self._made)
         return users
 
     def products(self, ranges: Sequence[Range]) -> list[ir.Node]:
@@ -102,7 +101,8 @@ class _Splitting:
             parts.append(self._node(old.op_type, inputs, label, shape, self._site.dtype, HEAD, old.domain, kept))
             users.append(self._made[-1])
         axis = [ir.AttrInt64("axis", -1)]
-        self._replace(self._node("Concat", parts, "Concat", result.shape, self._site.dtype, attributes=axis))
+        self._node("Concat", parts, "Concat", result.shape, self._site.dtype, attributes=axis)
+        replace_site(self._graph, self._site, self._made)
         return users
 
     def _chosen(self, rows: ir.Value, others: ir.Value, first: int, shape: Sequence[Any]) -> ir.Value:
@@ -156,12 +156,3 @@ class _Splitting:
         output.shape = None if shape is None else ir.Shape(list(shape))
         self._made.append(node)
         return output
-
-    def _replace(self, new: ir.Value) -> None:
-        old, node = self._site.result, self._site.node
-        new.name, new.type, new.shape = old.name, old.type, old.shape
-        self._graph.insert_before(node, self._made)
-        ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
-        if (cast := old.producer()) is not None and cast is not node:
-            self._graph.remove(cast, safe=True)
-        self._graph.remove(node, safe=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from drupe_nbits.expressions import QuantizeBlocks, Weighted
     from drupe_nbits.ladder import eight_bits, four_bits
-    from drupe_nbits.rewriting import ACCURACY_LEVEL, Rewriter, is_quantized, operator_use, remove_unused
+    from drupe_nbits.rewriting import Rewriter, is_quantized, operator_use, remove_unused, replace_site
     from drupe_nbits.schemes import assign, assigned
     from drupe_nbits.serving import block_sizes, candidates, decode_time, first_served, refusal
     from drupe_nbits.sites import EMBEDDING, HEAD, Site, find_sites, replace_rows, weigh
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "expressions": ("QuantizeBlocks", "Weighted"),
     "ladder": ("eight_bits", "four_bits"),
-    "rewriting": ("ACCURACY_LEVEL", "Rewriter", "is_quantized", "operator_use", "remove_unused"),
+    "rewriting": ("Rewriter", "is_quantized", "operator_use", "remove_unused", "replace_site"),
     "schemes": ("assign", "assigned"),
     "serving": ("block_sizes", "candidates", "decode_time", "first_served", "refusal"),
     "sites": ("EMBEDDING", "HEAD", "Site", "find_sites", "replace_rows", "weigh"),
@@ -27,7 +27,6 @@ _HOMES = {
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "ACCURACY_LEVEL",
     "EMBEDDING",
     "HEAD",
     "QuantizeBlocks",
@@ -48,6 +47,7 @@ __all__ = [
     "refusal",
     "remove_unused",
     "replace_rows",
+    "replace_site",
     "weigh",
 ]
 

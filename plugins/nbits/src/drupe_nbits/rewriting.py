@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from drupe.api import OperatorUse
+from drupe.api import Capabilities, OperatorUse
 from drupe_blockquant import Scheme
 from drupe_nbits.expressions import PARTS, SCALES, WEIGHT, QuantizeBlocks
 from drupe_nbits.sites import MICROSOFT, Site
@@ -19,11 +19,14 @@ ACCURACY_LEVEL = "matmul_nbits_accuracy_level"
 
 
 class Rewriter:
-    """Rewrites the sites of one graph; equal weights under equal schemes share their initializers."""
+    """Rewrites the sites of one graph; equal weights under equal schemes share their initializers.
 
-    def __init__(self, graph: ir.Graph, accuracy_level: int | None) -> None:
+    accuracy_level: of MatMulNBits; the one that the target is fast with where that is None.
+    """
+
+    def __init__(self, graph: ir.Graph, capabilities: Capabilities, accuracy_level: int | None = None) -> None:
         self.graph = graph
-        self.accuracy_level = accuracy_level
+        self.accuracy_level = capabilities.traits.get(ACCURACY_LEVEL) if accuracy_level is None else accuracy_level
         graph.opset_imports.setdefault(MICROSOFT, 1)
 
     def rewrite(self, site: Site, scheme: Scheme, ready: Sequence[Expression] | None = None) -> None:
@@ -117,17 +120,10 @@ class Rewriter:
 
     def _replace(self, site: Site, node: ir.Node, padding: int = 0) -> None:
         """Put `node` in the site's place; `padding` last columns of its output are cut off."""
-        old = site.result
         nodes = [node]
         if padding:
             nodes.append(self._without_padding(node, site))
-        new = nodes[-1].outputs[0]
-        new.name, new.type, new.shape = old.name, old.type, old.shape
-        self.graph.insert_before(site.node, nodes)
-        ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
-        if (cast := old.producer()) is not None and cast is not site.node:
-            self.graph.remove(cast, safe=True)
-        self.graph.remove(site.node, safe=True)
+        replace_site(self.graph, site, nodes)
 
     def _without_padding(self, node: ir.Node, site: Site) -> ir.Node:
         name = f"{site.result.name}_padded"
@@ -138,6 +134,17 @@ class Rewriter:
         ]
         metadata = dict(site.node.metadata_props)
         return ir.Node("", "Slice", [node.outputs[0], *bounds], name=f"{name}/Slice", metadata_props=metadata)
+
+
+def replace_site(graph: ir.Graph, site: Site, nodes: Sequence[ir.Node]) -> None:
+    """Put `nodes` in a site's place; the last one gives what the graph goes on with."""
+    old, new = site.result, nodes[-1].outputs[0]
+    new.name, new.type, new.shape = old.name, old.type, old.shape
+    graph.insert_before(site.node, nodes)
+    ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+    if (cast := old.producer()) is not None and cast is not site.node:
+        graph.remove(cast, safe=True)
+    graph.remove(site.node, safe=True)
 
 
 def _quantized(site: Site, scheme: Scheme) -> list[Expression]:

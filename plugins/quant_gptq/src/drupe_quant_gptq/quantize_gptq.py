@@ -9,7 +9,7 @@ from importlib import metadata
 from drupe.api import Context, Model, ModelError, Pass, Shape, UsageError, disk_errors, key_of
 from drupe_blockquant import GptqFactor, gptq_factor
 from drupe_layerwise import LayerByLayer, Segment
-from drupe_nbits import ACCURACY_LEVEL, Rewriter, Site, find_sites, is_quantized, remove_unused
+from drupe_nbits import Rewriter, Site, find_sites, is_quantized, remove_unused
 from drupe_onnx import Expression, ExternalTensor, OnnxKind, OnnxPackage, ir
 from drupe_onnx.package import FLOAT_MATRICES
 from drupe_quant_gptq.calibration import Rows, groups_of, refuse_non_finite
@@ -71,10 +71,9 @@ class Quantizing:
         self, name: str, model: ir.Model, config: QuantizeGptqConfig, context: Context, finished: Finished
     ) -> None:
         capabilities = context.target.capabilities
-        level = capabilities.traits.get(ACCURACY_LEVEL) if config.accuracy_level is None else config.accuracy_level
         self._name, self._model, self._config, self._context = name, model, config, context
         self._finished = finished
-        self._rewriter = Rewriter(model.graph, level)
+        self._rewriter = Rewriter(model.graph, capabilities, config.accuracy_level)
         self._choices = {each.site.node: each for each in choices(find_sites(model.graph), config, capabilities)}
         self._shared: dict[Expression, Sequence[ExternalTensor]] = {}
         """Solved parts of matrices that several sites share."""

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
 
 from drupe.api import Context, Model, ModelError, Pass, Shape, Target
-from drupe_nbits import ACCURACY_LEVEL, Rewriter, Site, find_sites, is_quantized, remove_unused
+from drupe_nbits import Rewriter, Site, find_sites, is_quantized, remove_unused
 from drupe_onnx import OnnxPackage, ir
 from drupe_onnx.package import FLOAT_MATRICES
 from drupe_quant_rtn.choosing import reason, refuse_settings, scheme_for
@@ -26,9 +25,9 @@ class QuantizeWeights(Pass):
 
     def run(self, model: Model, config: QuantizeWeightsConfig, context: Context) -> Model:
         package: OnnxPackage = model.payload
-        outcomes = [quantize_graph(each, config, context.target) for each in package.components.values()]
-        if not any(is_quantized(each.graph) for each in package.components.values()):
-            kept = [site for outcome in outcomes for site in outcome.kept]
+        components = package.components.values()
+        kept = [site for each in components for site in quantize_graph(each, config, context.target)]
+        if not any(is_quantized(each.graph) for each in components):
             raise ModelError(
                 _nothing_quantized(kept, config, context.target),
                 where=model.location,
@@ -37,35 +36,25 @@ class QuantizeWeights(Pass):
         return model
 
 
-@dataclass
-class Outcome:
-    """What became of a graph's sites: how many were quantized, which stay in floating point."""
-
-    quantized: int = 0
-    kept: list[Site] = field(default_factory=list)
-
-
-def quantize_graph(model: ir.Model, config: QuantizeWeightsConfig, target: Target) -> Outcome:
-    """Quantize every site of a model that the target serves, and list the others in its metadata.
+def quantize_graph(model: ir.Model, config: QuantizeWeightsConfig, target: Target) -> list[Site]:
+    """Quantize every site of a model that the target serves; list the others in its metadata, and return them.
 
     Raises UsageError for a product that the target would serve under other settings than those that were given.
     """
-    level = target.capabilities.traits.get(ACCURACY_LEVEL) if config.accuracy_level is None else config.accuracy_level
-    rewriter = Rewriter(model.graph, level)
-    outcome = Outcome()
+    rewriter = Rewriter(model.graph, target.capabilities, config.accuracy_level)
+    kept = []
     for site in find_sites(model.graph):
         if scheme := scheme_for(site, config, target.capabilities):
             rewriter.rewrite(site, scheme)
-            outcome.quantized += 1
         else:
             if not site.is_look_up:
                 refuse_settings(site, config, target)
             rewriter.keep(site)
-            outcome.kept.append(site)
+            kept.append(site)
     remove_unused(model.graph)
-    if outcome.kept:
-        model.metadata_props[FLOAT_MATRICES] = json.dumps([site.name for site in outcome.kept])
-    return outcome
+    if kept:
+        model.metadata_props[FLOAT_MATRICES] = json.dumps([site.name for site in kept])
+    return kept
 
 
 def _nothing_quantized(kept: list[Site], config: QuantizeWeightsConfig, target: Target) -> str:

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from drupe.api import Capabilities, Context, Model, Pass, PassConfig, Shape
-from drupe_nbits import ACCURACY_LEVEL, Rewriter, find_sites, remove_unused
+from drupe_nbits import Rewriter, find_sites, remove_unused
 from drupe_onnx import OnnxPackage, ir
 from drupe_quant_rtn.taking_over import is_quantized_already, take_over
 
@@ -44,8 +44,7 @@ class RepackWeights(Pass):
 
 def repack_graph(model: ir.Model, config: RepackWeightsConfig, capabilities: Capabilities) -> None:
     """Repack every packed site of a model that the target serves so, and list the others in its metadata."""
-    level = capabilities.traits.get(ACCURACY_LEVEL) if config.accuracy_level is None else config.accuracy_level
-    rewriter = Rewriter(model.graph, level)
+    rewriter = Rewriter(model.graph, capabilities, config.accuracy_level)
     again = [
         site.name
         for site in find_sites(model.graph)
