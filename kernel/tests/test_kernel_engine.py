@@ -237,17 +237,44 @@ def test_scratch_folders_of_killed_runs_are_removed_and_those_in_use_are_not(tmp
     assert sorted(tmp_path.iterdir()) == [foreign, recent]
 
 
+def package(folder: Path, text: str) -> Path:
+    folder.mkdir()
+    (folder / "model.txt").write_text(text)
+    (folder / "drupe.json").write_text("{}")
+    return folder
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets two folders change places in one step")
+def test_an_old_output_is_replaced_in_one_step(tmp_path, monkeypatch):
+    from drupe.publishing import publish
+
+    staged, out = package(tmp_path / "staged", "new"), package(tmp_path / "out", "old")
+    monkeypatch.setattr(Path, "rename", lambda *_: pytest.fail("a second step"))
+    with pytest.raises(pytest.fail.Exception):
+        publish(staged, out, force=True)
+    assert (out / "model.txt").read_text() == "new" and (staged / "model.txt").read_text() == "old"
+
+
+@pytest.mark.parametrize("in_one_step", [True, False])
+def test_the_old_output_is_the_callers_to_remove(tmp_path, monkeypatch, in_one_step):
+    from drupe import publishing
+
+    staged, out = package(tmp_path / "staged", "new"), package(tmp_path / "out", "old")
+    if not in_one_step:
+        monkeypatch.setattr(publishing, "_exchange", lambda *_: False)
+    aside = publishing.publish(staged, out, force=True)
+    assert aside is not None and (aside / "model.txt").read_text() == "old"
+    assert (out / "model.txt").read_text() == "new" and not staged.exists()
+
+
 def test_a_failed_rename_puts_the_old_output_back(tmp_path):
     from drupe.api import OutputError
     from drupe.publishing import publish
 
-    out = tmp_path / "out"
-    out.mkdir()
-    (out / "old").write_text("kept")
-    (out / "drupe.json").write_text("{}")
+    out = package(tmp_path / "out", "kept")
     with pytest.raises(OutputError):
         publish(tmp_path / "staging-that-is-gone", out, force=True)
-    assert (out / "old").read_text() == "kept" and leftovers(tmp_path) == []
+    assert (out / "model.txt").read_text() == "kept" and leftovers(tmp_path) == []
 
 
 def test_a_cache_that_cannot_be_written_does_not_stop_a_run(acme, source, tmp_path):

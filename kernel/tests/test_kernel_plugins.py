@@ -98,6 +98,32 @@ def test_a_plugins_command_is_one_of_the_programs_commands(acme):
     assert acme.run("greet", "--name", "Drupe").stdout == "hello Drupe\n"
 
 
+def test_help_looks_for_plugins_again_only_when_one_may_have_come_gone_or_changed(site):
+    hello = 'Ref("hello", "good:hello", "{}")'
+    module = GOOD.replace("drupe_passes", "drupe_commands").replace('Ref("tidy", "good:Tidy", "tidies up")', hello)
+    site.environment["DRUPE_CACHE"] = str(site.folder.parent / "cache")
+    assert "Says hello." not in site.run("--help").stdout
+    site.add("good", {"good": "good"}, {"good.py": module.format("Says hello.")})
+    assert "Says hello." in site.run("--help").stdout
+    site.environment["PYTHONPROFILEIMPORTTIME"] = "1"
+    again = site.run("--help")
+    assert "Says hello." in again.stdout and "pluggy" in again.stderr and "stevedore" not in again.stderr
+    (site.folder / "good.py").write_text(module.format("Greets."))
+    assert "Greets." in site.run("--help").stdout
+    (site.folder / "good-1.0.dist-info" / "entry_points.txt").unlink()
+    (site.folder / "good-1.0.dist-info").rename(site.folder / "removed")
+    assert "Greets." not in site.run("--help").stdout
+
+
+def test_help_looks_again_as_long_as_a_plugin_is_broken(site):
+    site.environment["DRUPE_CACHE"] = str(site.folder.parent / "cache")
+    site.add("good", {"good": "good"}, {"good.py": "import a_library_that_nobody_has"})
+    assert "Says hello." not in site.run("--help").stdout
+    module = GOOD.replace("drupe_passes", "drupe_commands").replace("tidies up", "Says hello.")
+    (site.folder / "good.py").write_text(module)
+    assert "Says hello." in site.run("--help").stdout
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device here")
 @pytest.mark.parametrize(("target", "command"), [(">/dev/full", "passes"), (">&-", "passes"), (">&-", "--help")])
 @pytest.mark.parametrize("unbuffered", ["", "1"])

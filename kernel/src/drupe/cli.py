@@ -8,7 +8,6 @@ import io
 import os
 import signal
 import sys
-from importlib import metadata
 from typing import Annotated, Any
 
 import typer
@@ -16,7 +15,7 @@ from typer.core import TyperGroup
 
 from drupe.errors import Cancelled, DrupeError, OutputError
 from drupe.hookspecs import PROJECT
-from drupe.plugins import KERNEL, registry
+from drupe.summaries import summaries
 
 HELP = {"help_option_names": ["-h", "--help"]}
 UNEXPECTED = 70
@@ -27,14 +26,16 @@ class Commands(TyperGroup):
     """A group that knows its commands by name and summary, and imports one when it is called."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return list(_summaries())
+        return list(summaries())
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        from drupe.plugins import registry
+
         return _as_command(cmd_name, registry().commands.claim(cmd_name).resolve())
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl(list(_summaries().items()))
+            formatter.write_dl(list(summaries().items()))
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command; an error meant for the user is printed as one, without a traceback."""
@@ -48,11 +49,6 @@ class Commands(TyperGroup):
                 _print_stack(error)
             _complain(error)
             raise typer.Exit(error.exit_status) from None
-
-
-def _summaries() -> dict[str, str]:
-    """Name and summary of every command."""
-    return {name: claims[0].ref.summary for name, claims in sorted(registry().commands.claims.items())}
 
 
 def _as_command(name: str, found: Any) -> Any:
@@ -93,6 +89,10 @@ app = typer.Typer(cls=Commands, rich_markup_mode=None, add_completion=False, no_
 
 def _print_version(wanted: bool) -> None:
     if wanted:
+        from importlib import metadata
+
+        from drupe.plugins import KERNEL
+
         print(f"drupe {metadata.version(KERNEL)}")
         raise typer.Exit
 

@@ -7,6 +7,7 @@ import errno
 import glob
 import os
 import shutil
+import sys
 import tempfile
 import time
 import uuid
@@ -17,6 +18,8 @@ from pathlib import Path
 from drupe.errors import OutputError
 
 RECORD = "drupe.json"
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+"""Of renameat2(2): paths are the process's own; both names stay, each with the other's content."""
 _STAGING, _OLD, _SCRATCH = ".drupe-staging-", ".drupe-old-", "drupe-scratch-"
 A_DAY = 24 * 60 * 60
 """Seconds after which a scratch folder is looked at: by then whoever made it has also marked it as in use."""
@@ -122,23 +125,41 @@ def scratch() -> Iterator[Path]:
 def publish(folder: Path, output: Path, force: bool) -> Path | None:
     """Rename the staged `folder` to `output`. An old output steps aside; where it is now, for the caller to remove.
 
+    Where the system lets two folders change places, `output` is there at all times, the old one or the new one.
+    Elsewhere a kill may come between two renames, which the next run mends.
     Raises OutputError for one that has come meanwhile and may not be replaced.
     """
     output = _absolute(output)
     with disk_errors(output):
-        aside = None
-        if output.exists():
-            _refuse_to_replace(output, force)
-        if output.exists():
-            aside = output.with_name(f".{output.name}{_OLD}{uuid.uuid4().hex[:12]}")
-            output.rename(aside)
+        if not output.exists():
+            folder.rename(output)
+            return None
+        _refuse_to_replace(output, force)
+        aside = output.with_name(f".{output.name}{_OLD}{uuid.uuid4().hex[:12]}")
+        if _exchange(folder, output):
+            folder.rename(aside)
+            return aside
+        output.rename(aside)
         try:
             folder.rename(output)
         except BaseException:
-            if aside and not output.exists():
+            if not output.exists():
                 aside.rename(output)
             raise
     return aside
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two folders change places in one step; whether system and disk can do that and have done it."""
+    if sys.platform != "linux":
+        return False
+    import ctypes
+
+    try:
+        rename = ctypes.CDLL(None).renameat2
+    except (OSError, AttributeError):  # a C library that does not have it
+        return False
+    return bool(rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0)
 
 
 def folder_bytes(folder: Path) -> int:
