@@ -18,8 +18,8 @@ from pathlib import Path
 from drupe.errors import OutputError
 
 RECORD = "drupe.json"
-_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
-"""Of renameat2(2): paths are the process's own; both names stay, each with the other's content."""
+_AT_FDCWD, _SWAP = -100, 2
+"""Of renameat2(2) and renamex_np(2): paths as the process sees them; both names stay, each with the other's content."""
 _STAGING, _OLD, _SCRATCH = ".drupe-staging-", ".drupe-old-", "drupe-scratch-"
 A_DAY = 24 * 60 * 60
 """Seconds after which a scratch folder is looked at: by then whoever made it has also marked it as in use."""
@@ -151,15 +151,20 @@ def publish(folder: Path, output: Path, force: bool) -> Path | None:
 
 def _exchange(one: Path, other: Path) -> bool:
     """Let two folders change places in one step; whether system and disk can do that and have done it."""
-    if sys.platform != "linux":
+    paths = os.fsencode(one), os.fsencode(other)
+    calls: dict[str, tuple[str, tuple[bytes | int, ...]]] = {
+        "linux": ("renameat2", (_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], _SWAP)),
+        "darwin": ("renamex_np", (*paths, _SWAP)),
+    }
+    if sys.platform not in calls:
         return False
     import ctypes
 
+    name, arguments = calls[sys.platform]
     try:
-        rename = ctypes.CDLL(None).renameat2
+        return bool(getattr(ctypes.CDLL(None), name)(*arguments) == 0)
     except (OSError, AttributeError):  # a C library that does not have it
         return False
-    return bool(rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0)
 
 
 def folder_bytes(folder: Path) -> int:
