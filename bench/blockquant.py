@@ -54,7 +54,7 @@ def main() -> int:
         out = quantize_rows(rows, scheme)
         alone = n * k / fastest(functools.partial(quantize_rows, rows, scheme, out=out), options.repeats)
         together = n * k / fastest(in_threads(rows, scheme, out, options.threads), options.repeats)
-        error = float(np.mean((dequantize_rows(*out, scheme, k) - exact) ** 2))
+        error = float(np.mean((dequantize_rows(out, scheme, k) - exact) ** 2))
         reference = reference or error
         bits = 8 * scheme.bytes_for(n, k, scale_bytes=4) / (n * k)
         print(f"{name(scheme):32}{alone / 1e6:10.0f}{together / 1e6:12.0f}{bits:8.2f}{error / reference:9.4f}")
@@ -81,7 +81,7 @@ def report_gptq(rows: npt.NDArray[Any], exact: npt.NDArray[np.float32], repeats:
     for scheme in (Scheme(4, 32, True, "search"), Scheme(4, 128, False, "search")):
         ours = gptq_rows(rows, factor, scheme)
         searched = quantize_rows(rows, scheme, importance=np.diagonal(hessian).astype(np.float32))
-        error, other = (weighted_error(dequantize_rows(*q, scheme, k) - exact, hessian) for q in (ours, searched))
+        error, other = (weighted_error(dequantize_rows(q, scheme, k) - exact, hessian) for q in (ours, searched))
         rate = n * k / fastest(functools.partial(gptq_rows, rows, factor, scheme), repeats)
         bits = 8 * scheme.bytes_for(n, k, scale_bytes=4) / (n * k)
         label = name(scheme).replace("search", "gptq")

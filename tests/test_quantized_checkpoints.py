@@ -16,7 +16,7 @@ from tiny import edit_config, make_checkpoint
 import drupe
 from drupe.api import ModelError, UsageError
 from drupe_blockquant import Scheme
-from drupe_blockquant.layout import dequantize_rows, unpack_levels, unpack_zero_points
+from drupe_blockquant.layout import Quantized, dequantize_rows, unpack_levels, unpack_zero_points
 
 PROMPT = [3, 77, 130, 9, 9, 250, 41]
 SETTINGS = {"hidden_size": 128, "intermediate_size": 192, "tie_word_embeddings": False}
@@ -150,9 +150,8 @@ def ends(graph: ir.Graph) -> dict[str, np.ndarray]:
         if looks_up or (node.op_type == "MatMulNBits" and (node.name or "").startswith("lm_head")):
             bits, size = (node.attributes[name].as_int() for name in ("bits", "block_size"))
             weight, scales, zeros = (held(node.inputs[at]) for at in ((0, 2, 3) if looks_up else (1, 2, 3)))
-            values = dequantize_rows(
-                weight, scales, zeros, Scheme(bits, size, symmetric=False), SETTINGS["hidden_size"]
-            )
+            scheme = Scheme(bits, size, symmetric=False)
+            values = dequantize_rows(Quantized(weight, scales, zeros), scheme, SETTINGS["hidden_size"])
             found["model.embed_tokens.weight" if looks_up else "lm_head.weight"] = values
     return found
 

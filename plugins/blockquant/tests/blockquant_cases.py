@@ -16,7 +16,7 @@ def random_rows(n, k, dtype=np.float32, seed=0):
 def block_errors(rows, quantized, scheme, importance=None):
     """Squared error of each block [n, blocks], in float64."""
     n, k = rows.shape
-    error = dequantize_rows(*quantized, scheme, k).astype(np.float64) - rows.astype(np.float64)
+    error = dequantize_rows(quantized, scheme, k).astype(np.float64) - rows.astype(np.float64)
     error = error**2 if importance is None else error**2 * importance
     padded = np.zeros((n, scheme.blocks(k) * scheme.block_size))
     padded[:, :k] = error

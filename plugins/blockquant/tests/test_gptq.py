@@ -35,7 +35,7 @@ def hessian_of(inputs):
 
 def losses(rows, quantized, scheme, hessian):
     """(w - q) H (w - q)^T of each row, in float64."""
-    error = rows.astype(np.float64) - dequantize_rows(*quantized, scheme, rows.shape[1])
+    error = rows.astype(np.float64) - dequantize_rows(quantized, scheme, rows.shape[1])
     return np.einsum("nj,jk,nk->n", error, hessian.astype(np.float64), error, optimize=True)
 
 
@@ -120,7 +120,7 @@ def test_columns_that_no_token_uses_are_rounded_and_disturb_nothing(backend):
     inputs[:, 32:64] = 0  # a whole block
     scheme, hessian = Scheme(4, 32, False), hessian_of(inputs)
     ours = gptq_rows(rows, gptq_factor(hessian), scheme)
-    values = dequantize_rows(*ours, scheme, 96)
+    values = dequantize_rows(ours, scheme, 96)
     steps = np.repeat(ours.scales, 32, 1)
     dead = np.diagonal(hessian) == 0
     inside = np.abs(values - rows) < 0.51 * np.abs(steps)
@@ -131,7 +131,7 @@ def test_columns_that_no_token_uses_are_rounded_and_disturb_nothing(backend):
 def test_a_hessian_of_zeros_gives_the_plain_rounding_of_each_column(backend):
     rows, scheme = random_rows(8, 96), Scheme(4, 32, False)
     ours = gptq_rows(rows, gptq_factor(np.zeros((96, 96))), scheme)
-    assert np.abs(dequantize_rows(*ours, scheme, 96) - rows).max() < np.abs(ours.scales.astype(np.float32)).max()
+    assert np.abs(dequantize_rows(ours, scheme, 96) - rows).max() < np.abs(ours.scales.astype(np.float32)).max()
 
 
 def test_the_scale_of_the_hessian_does_not_matter(backend):
@@ -157,7 +157,7 @@ def test_row_ranges_in_threads_lose_as_much_as_the_whole(dtype):
         parts = list(
             pool.map(lambda r: gptq_rows(rows[r], factor, scheme, np.float16), (slice(0, 301), slice(301, 600)))
         )
-    together = type(whole)(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+    together = type(whole)(*(np.concatenate(same) for same in zip(*parts, strict=True) if same[0] is not None))
     assert whole.scales.dtype == np.float16
     np.testing.assert_array_equal(whole.scales, together.scales)
     ours, theirs = (losses(rows.astype(np.float32), q, scheme, hessian).sum() for q in (whole, together))

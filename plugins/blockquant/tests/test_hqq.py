@@ -12,7 +12,7 @@ from drupe_blockquant import Scheme, dequantize_rows, hqq, quantize_rows, unpack
 def norms(rows, quantized, scheme):
     """Sum of |error|^(3/4) of each block [n, blocks], in float64."""
     n, k = rows.shape
-    error = dequantize_rows(*quantized, scheme, k).astype(np.float64) - rows.astype(np.float64)
+    error = dequantize_rows(quantized, scheme, k).astype(np.float64) - rows.astype(np.float64)
     padded = np.zeros((n, scheme.blocks(k) * scheme.block_size))
     padded[:, :k] = np.abs(error) ** 0.75
     return padded.reshape(n, scheme.blocks(k), scheme.block_size).sum(-1)

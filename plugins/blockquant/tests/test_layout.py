@@ -71,5 +71,5 @@ def test_matmulnbits_multiplies_with_the_dequantized_rows(bits, symmetric, k):
     model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     a = np.random.default_rng(1).normal(size=(3, k)).astype(np.float32)
-    expected = a @ dequantize_rows(*result, scheme, k).T
+    expected = a @ dequantize_rows(result, scheme, k).T
     np.testing.assert_allclose(session.run(None, {"A": a})[0], expected, rtol=1e-4, atol=1e-5)

@@ -95,7 +95,7 @@ def two_bits(tensor: Any) -> Any:
         return tensor
     scheme = Scheme(bits=2, block_size=32, symmetric=False, method="search")
     held = quantize_rows(tensor.float().numpy(), scheme, np.float32)
-    return torch.from_numpy(dequantize_rows(*held, scheme, k=tensor.shape[1])).to(tensor.dtype).contiguous()
+    return torch.from_numpy(dequantize_rows(held, scheme, k=tensor.shape[1])).to(tensor.dtype).contiguous()
 
 
 def test_the_command_says_how_it_compares(checkpoint: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from drupe_mixed_precision.groups import groups_of
 from drupe_mixed_precision.sizes import parse_size
 from drupe_model_builder.build_decoder import BuildDecoder, BuildDecoderConfig
 from drupe_nbits import find_sites
-from drupe_nbits.serving import DECODE_TIMES
+from drupe_nbits.serving import COMPUTED_ONCE, DECODE_TIMES
 
 
 def built(folder: Path, **settings: object) -> tuple[Model, Context]:
@@ -67,6 +67,22 @@ def test_decoding_is_kept_fast_where_it_takes_time(tmp_path: Path) -> None:
     assert {scheme.block_size for scheme in small if scheme and scheme.bits == 4} != {128}
     assert {scheme.block_size for scheme in large if scheme.bits == 4} == {128}
     assert {scheme.bits for scheme in large} == {4, 8}
+
+
+def test_scales_have_two_levels_where_that_saves_bytes_and_takes_no_time(tmp_path: Path) -> None:
+    sizes = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "vocab_size": 1024}
+
+    def two_level(name: str, *without: str, **config: object) -> set[bool]:
+        model, context = built(tmp_path / name, **sizes)
+        traits = {key: value for key, value in context.target.capabilities.traits.items() if key not in without}
+        capabilities = replace(context.target.capabilities, traits=traits)
+        context = Context(replace(context.target, capabilities=capabilities), tmp_path / "scratch")
+        found = schemes(AllocateBits().run(model, AllocateBitsConfig(**config), context))
+        return {scheme.two_level for scheme in found if scheme and scheme.block_size < 128}
+
+    assert two_level("here") == {True}
+    assert two_level("computed-at-each-run", COMPUTED_ONCE) == {False}
+    assert two_level("symmetric", symmetric=True) == {False}
 
 
 def test_the_default_budget_is_kept_and_spent(tmp_path: Path) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from drupe.api import Context, ModelError
-from drupe_blockquant import Scheme, quantize_rows
+from drupe_blockquant import Scheme, dequantize_rows, quantize_rows
 from drupe_ep_cpu.provider import Cpu
 from drupe_nbits import Rewriter, assign, find_sites, replace_rows, weigh
 from drupe_onnx import Array, OnnxPackage, Transpose, expression_of, initializer, ir, write_package
@@ -81,5 +82,35 @@ def test_parts_that_were_made_elsewhere_are_written_as_they_are(tmp_path: Path) 
     Rewriter(model.graph, TARGET.capabilities).rewrite(site, SEARCH, [Array(part) for part in made if part is not None])
     [node] = written(model, tmp_path / "out").graph
     assert node.op_type == "MatMulNBits"
-    for value, part in zip(node.inputs[1:], made, strict=True):
+    for value, part in zip(node.inputs[1:], made[:3], strict=True):
         np.testing.assert_array_equal(value.const_value.numpy(), part)  # type: ignore[union-attr]
+
+
+def test_scales_of_two_levels_are_multiplied_out_before_anything_runs(tmp_path: Path) -> None:
+    import onnxruntime
+
+    scheme = replace(SEARCH, two_level=True)
+    model = one_product()
+    [site] = find_sites(model.graph)
+    Rewriter(model.graph, TARGET.capabilities, accuracy_level=0).rewrite(site, scheme)
+    written(model, tmp_path / "out")
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "opened.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx", options, providers=["CPUExecutionProvider"])
+    assert [node.op_type for node in ir.load(tmp_path / "opened.onnx").graph] == ["MatMulNBits"]
+    x = np.random.default_rng(1).normal(0, 1, (3, K)).astype(np.float32)
+    expected = x @ dequantize_rows(quantize_rows(WEIGHTS, scheme), scheme, K).T
+    np.testing.assert_allclose(session.run(None, {"x": x})[0], expected, atol=1e-4)
+
+
+def test_sites_that_share_a_matrix_share_what_is_computed_of_its_scales() -> None:
+    model = one_product()
+    again = ir.Node("", "MatMul", list(next(iter(model.graph)).inputs), name="again")
+    again.outputs[0].name, again.outputs[0].type = "z", ir.TensorType(ir.DataType.FLOAT)
+    model.graph.append(again)
+    model.graph.outputs.append(again.outputs[0])
+    rewriter = Rewriter(model.graph, TARGET.capabilities)
+    for site in find_sites(model.graph):
+        rewriter.rewrite(site, replace(SEARCH, two_level=True))
+    operators = sorted(node.op_type for node in model.graph)
+    assert operators == ["Cast", "Cast", "MatMulNBits", "MatMulNBits", "Mul"]

@@ -10,7 +10,7 @@ from gguf_files import quantized, unpermuted
 
 from drupe.api import ModelError
 from drupe_blockquant import Scheme
-from drupe_blockquant.layout import dequantize_rows
+from drupe_blockquant.layout import Quantized, dequantize_rows
 from drupe_onnx import Expression, Files, from_json, ir, to_json
 from drupe_packed import PackedMatrix, Repacked, ggml
 from drupe_packed.ggml_types import TYPES
@@ -46,7 +46,7 @@ def test_repacked_they_are_the_same(tmp_path: Path, kind: str, bits: int, heads:
     with Files() as files:
         np.testing.assert_array_equal(matrix.rows(5, 31, files), values[5:31])
         packed, scales = Repacked((matrix,), scheme, ir.DataType.FLOAT16).produce(0, 48, files)
-        np.testing.assert_array_equal(dequantize_rows(packed, scales, None, scheme, 128), values)
+        np.testing.assert_array_equal(dequantize_rows(Quantized(packed, scales, None), scheme, 128), values)
         np.testing.assert_array_equal(
             Repacked((matrix,), scheme, ir.DataType.FLOAT16).produce(9, 30, files)[0], packed[9:30]
         )

@@ -10,7 +10,7 @@ from packed import Module, awq, gptq, pack_quantized, quantized
 
 from drupe.api import ModelError
 from drupe_blockquant import Scheme
-from drupe_blockquant.layout import dequantize_rows, unpack_levels
+from drupe_blockquant.layout import Quantized, dequantize_rows, unpack_levels
 from drupe_onnx import Array, Concat, Files, from_json, ir, to_json
 from drupe_packed import PackedMatrix, Packing, Repacked, Rule, matrices, parts_of
 from drupe_packed.repacking import schemes_of
@@ -74,7 +74,7 @@ def test_repacked_it_holds_the_same_values(layout: str, bits: int, symmetric: bo
         with Files(reuse=True) as files:
             packed, scales, *zeros = producer.produce(0, 72, files)
             assert [each.shape for each in (packed, scales, *zeros)] == [spec.shape for spec in producer.outputs]
-            values = dequantize_rows(packed, scales, zeros[0] if zeros else None, scheme, 192)
+            values = dequantize_rows(Quantized(packed, scales, zeros[0] if zeros else None), scheme, 192)
             np.testing.assert_array_equal(values, np.concatenate([module.values for module in modules]))
             files.recycle()
             np.testing.assert_array_equal(producer.produce(45, 67, files)[0], packed[45:67])
@@ -105,7 +105,7 @@ def test_columns_in_the_order_of_activations_are_put_together(layout: str) -> No
     with Files() as files:
         np.testing.assert_array_equal(found.rows(3, 30, files), module.values[3:30])
         packed, scales, zeros = Repacked((found,), scheme, ir.DataType.FLOAT).produce(0, 48, files)
-    values = dequantize_rows(packed, scales, zeros, scheme, 128)
+    values = dequantize_rows(Quantized(packed, scales, zeros), scheme, 128)
     np.testing.assert_array_equal(values, module.values[:, found.order.values])
 
 

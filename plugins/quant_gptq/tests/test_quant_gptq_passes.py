@@ -95,7 +95,7 @@ def test_each_matrix_is_solved_for_what_the_quantized_model_puts_into_it(kit: Si
                 hessian = Hessian(rows.shape[1])
                 layers.collect(segment, {node.inputs[0].name}, lambda _, given, hessian=hessian: hessian.add(given))
                 wanted = gptq_rows(rows, gptq_factor(hessian.whole(), settings.damping), Scheme(4, 32, False))
-                for value, array in zip(node.inputs[1:], wanted, strict=True):
+                for value, array in zip(node.inputs[1:], wanted[:3], strict=True):
                     held = value.const_value.expression.value(files)
                     np.testing.assert_array_equal(held.reshape(array.shape), array)
                 solved += 1

@@ -111,7 +111,7 @@ def test_the_weights_are_those_of_the_numerics(tmp_path: Path) -> None:
     assert written["table_Q4A32_weight"].tobytes() == expected.packed.tobytes()
     assert written["table_Q4A32_scales"].tobytes() == expected.scales.tobytes()
     assert written["table_Q4A32_zero_points"].tobytes() == expected.zero_points.tobytes()
-    assert np.abs(dequantize_rows(*expected, scheme, 64) - table).max() < 0.5
+    assert np.abs(dequantize_rows(expected, scheme, 64) - table).max() < 0.5
 
 
 def test_nothing_to_quantize_is_an_error(tmp_path: Path) -> None:

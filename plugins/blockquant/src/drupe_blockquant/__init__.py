@@ -11,13 +11,14 @@ from drupe_blockquant.scheme import NonFiniteError, Scheme, choose_block_size
 if TYPE_CHECKING:
     from drupe_blockquant.gptq import GptqFactor, gptq_factor, gptq_rows
     from drupe_blockquant.layout import (
+        Quantized,
         dequantize_rows,
         pack_levels,
         pack_zero_points,
         unpack_levels,
         unpack_zero_points,
     )
-    from drupe_blockquant.quantize import Quantized, backend, is_ready, quantize_rows, warm_up
+    from drupe_blockquant.quantize import backend, is_ready, quantize_rows, warm_up
 
 __version__ = "0.1.0"
 
@@ -41,8 +42,8 @@ __all__ = [
 ]
 
 _GPTQ = {"GptqFactor", "gptq_factor", "gptq_rows"}
-_LAYOUT = {"dequantize_rows", "pack_levels", "pack_zero_points", "unpack_levels", "unpack_zero_points"}
-_QUANTIZE = {"Quantized", "backend", "is_ready", "quantize_rows", "warm_up"}
+_LAYOUT = {"Quantized", "dequantize_rows", "pack_levels", "pack_zero_points", "unpack_levels", "unpack_zero_points"}
+_QUANTIZE = {"backend", "is_ready", "quantize_rows", "warm_up"}
 
 
 def __getattr__(name: str) -> Any:

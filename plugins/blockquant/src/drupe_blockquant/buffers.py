@@ -15,6 +15,8 @@ LANES = 2 * GROUP  # two partial sums a block, see `kernels._interleave`
 LANE_VALUES = 10 * LANES  # what the search knows of each lane
 CHUNK = 16384  # values that the search loads at a time: 64 kB stay in the second-level cache
 
+Parts = tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32], npt.NDArray[np.uint8], npt.NDArray[np.float32]]
+
 
 def quantize(
     rows: npt.NDArray[Any],
@@ -22,14 +24,12 @@ def quantize(
     scheme: Scheme,
     scales_kind: int,
     importance: npt.NDArray[np.float32] | None,
-    packed: npt.NDArray[np.uint8],
-    scales: npt.NDArray[np.float32],
-    zero_points: npt.NDArray[np.uint8],
+    out: Parts,
 ) -> int:
     """Quantize bit patterns [n, K]; returns the first row that holds a value that is not finite, or -1.
 
-    Everything is aligned and C-contiguous: packed [n, bytes], scales [n * blocks], zero_points [n, bytes] (0 when
-    symmetric).
+    Everything is aligned and C-contiguous. `out` is packed [n, bytes], scales float32 [n * blocks], zero points [n,
+    bytes] (0 when symmetric), and units float32 [n, 1], which only two levels of scales fill.
     """
     n, k = rows.shape
     size, blocks = scheme.block_size, scheme.blocks(k)
@@ -37,10 +37,11 @@ def quantize(
     candidates = shrink_factors(scheme.bits, scheme.symmetric) if search else np.empty(0, np.float32)
     at_once = max(1, min(n, CHUNK // (blocks * size))) if search else 1
     scratch = _scratch(at_once, blocks, size)
-    arrays = [rows, packed, scales, zero_points, *scratch, candidates]
+    arrays = [rows, *out, *scratch, candidates]
     if importance is not None:
         arrays += [_repeated(importance, scratch[0].size, blocks * size), np.empty(GROUP * size, np.float32)]
     sizes = [n, rows_kind, k, scheme.bits, size, blocks, scheme.symmetric, scales_kind]
+    packed, _, zero_points, _ = out
     sizes += [packed.shape[1], zero_points.shape[1], at_once, candidates.size]
     kernel = entry_point(quantizer(rows.itemsize, importance is not None))
     return kernel(*[array.ctypes.data for array in arrays], *map(int, sizes))

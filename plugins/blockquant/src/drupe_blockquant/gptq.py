@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from drupe_blockquant.layout import as_float32, dequantize_rows, pack_levels, unpack_zero_points
-from drupe_blockquant.quantize import Quantized, backend, quantize_rows
+from drupe_blockquant.layout import Quantized, as_float32, dequantize_rows, pack_levels, unpack_zero_points
+from drupe_blockquant.quantize import backend, quantize_rows
 from drupe_blockquant.reference import ALMOST_HALF, reciprocal
 from drupe_blockquant.scheme import NonFiniteError, Scheme
 
@@ -96,10 +96,11 @@ def gptq_rows(rows: Array, factor: GptqFactor, scheme: Scheme, scales_dtype: npt
             raise NonFiniteError(start + error.row, error.column) from None
     if len(parts) == 1:
         return parts[0]
-    packed, scales, zero_points = zip(*parts, strict=True)
-    return Quantized(
-        np.concatenate(packed), np.concatenate(scales), None if scheme.symmetric else np.concatenate(zero_points)
+    packed, scales, zero_points, units = (
+        None if each[0] is None else np.concatenate(each) for each in zip(*parts, strict=True)
     )
+    assert packed is not None and scales is not None
+    return Quantized(packed, scales, zero_points, units)
 
 
 def _quantize(rows: Array, factor: GptqFactor, scheme: Scheme, scales_dtype: npt.DTypeLike) -> Quantized:
@@ -111,7 +112,7 @@ def _quantize(rows: Array, factor: GptqFactor, scheme: Scheme, scales_dtype: npt
     values = as_float32(rows)
     with np.errstate(all="ignore"):  # rows near the ends of float32 fall back to round-to-nearest
         loss = _fit(values, factor, scheme, found)
-        error, plain_error = (values - dequantize_rows(*result, scheme, rows.shape[1]) for result in (found, plain))
+        error, plain_error = (values - dequantize_rows(result, scheme, rows.shape[1]) for result in (found, plain))
         allowed = factor.damping * (_squares(plain_error.T) - _squares(error.T))
         worse = ~_within(loss * (1 + _MARGIN) + allowed, plain_error, factor)
     for ours, theirs in zip(found, plain, strict=True):
@@ -127,7 +128,7 @@ def _fit(values: Float32, factor: GptqFactor, scheme: Scheme, found: Quantized) 
     """
     n, k = values.shape
     blocks, q_max = scheme.blocks(k), (1 << scheme.bits) - 1
-    scales = np.ascontiguousarray(as_float32(found.scales).T)
+    scales = np.ascontiguousarray(found.float_scales.T)
     if found.zero_points is None:
         zeros = np.full_like(scales, 1 << (scheme.bits - 1))
     else:

@@ -12,11 +12,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from drupe_blockquant.layout import Quantized
 from drupe_blockquant.reference import MARGIN, blocks_of, emit, reciprocal, round_scales, start
 from drupe_blockquant.scheme import Scheme
 
 Float32 = npt.NDArray[np.float32]
-UInt8 = npt.NDArray[np.uint8]
 
 # In units of the round-to-nearest scale, where the paper's are absolute. A weaker start (more of each error counts as
 # outlying) or more turns change the norm by less than a hundredth on trained weights.
@@ -44,7 +44,7 @@ LANES = 64  # blocks lie side by side, place by place, so many to a tile
 Fit = Callable[[Float32, Float32, Float32, float, int], Sums]
 
 
-def quantize(values: Float32, scheme: Scheme, scales_dtype: str, fit: Fit) -> tuple[UInt8, Float32, UInt8 | None]:
+def quantize(values: Float32, scheme: Scheme, scales_dtype: str, fit: Fit) -> Quantized:
     """Quantize finite float32 rows [n, k]; results as of `reference.quantize`. `fit` is `fit_blocks` or its kernel."""
     x = blocks_of(values, scheme)
     with np.errstate(all="ignore"):

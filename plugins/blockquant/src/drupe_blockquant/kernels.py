@@ -43,7 +43,8 @@ RATE, SHIFT, CROSS, SQUARE, UNIT, BEST_CROSS, BEST_SQUARE, BEST_SHIFT, FIRST_SHI
     0, LANE_VALUES, LANES
 )
 
-BFLOAT16, FLOAT16, FLOAT32 = 2, 1, 0  # codes for dtypes of rows and scales
+TWO_LEVEL, BFLOAT16, FLOAT16, FLOAT32 = 3, 2, 1, 0  # codes for dtypes of rows and scales
+MOST_UNITS = F32(255)
 
 # numpy's error model: no exception (and no branch that would keep a loop from being vectorised) at a division by zero.
 # None of them is called from Python, so they go without the wrappers for that, which take long to compile.
@@ -393,6 +394,24 @@ def _search(values, weights, lanes, shrink, symmetric, q_max, kind, scales, reci
 
 
 @_strict
+def _in_units(scales, reciprocals):
+    """Make a row's scales multiples of a unit, which is returned; see `reference.in_units`."""
+    greatest = ZERO
+    for b in range(scales.size):
+        greatest = scales[b] if scales[b] > greatest else greatest
+    exact = F32(greatest / MOST_UNITS).view(np.uint32)
+    unit = U32((exact + U32(0xFFFF)) & U32(0xFFFF0000)).view(np.float32)
+    rate = _reciprocal(unit)
+    for b in range(scales.size):
+        multiple = F32(I32(scales[b] * rate + F32(0.5)))
+        multiple = multiple if multiple < MOST_UNITS else MOST_UNITS
+        multiple = multiple if multiple > ONE or not scales[b] > ZERO or rate == ZERO else ONE
+        scales[b] = multiple
+        reciprocals[b] = _reciprocal(multiple * unit)
+    return unit
+
+
+@_strict
 def _prepare_row(row, rows_kind, k, block_size, symmetric, q_max, scales_kind, scratch, at, scales):
     """Load a row to place `at` of the chunk and start its blocks; False where a value is not finite."""
     blocks = scales.size
@@ -435,7 +454,8 @@ def _search_rows(scales, block_size, symmetric, q_max, scales_kind, scratch, sea
 
 @_strict
 def _quantize(
-    rows, rows_kind, k, bits, block_size, symmetric, scales_kind, packed, scales, zero_points, scratch, search, shrink
+    rows, rows_kind, k, bits, block_size, symmetric, scales_kind, packed, scales, zero_points, units, scratch, search,
+    shrink,
 ):  # fmt: skip
     """Round to nearest, then search if there are candidates; returns the first row with a value not finite, or -1.
 
@@ -457,6 +477,9 @@ def _quantize(
             _search_rows(chunk_scales, block_size, symmetric, q_max, scales_kind, scratch, search, shrink)
         for r in range(count):
             i = first + r
+            if scales_kind == TWO_LEVEL:
+                reciprocals = scratch.reciprocals[r * blocks : (r + 1) * blocks]
+                units[i] = _in_units(scales[i * blocks : (i + 1) * blocks], reciprocals)
             _emit_row(scratch, r, bits, block_size, k, symmetric, q_max, packed[i], zero_points[i])
     return -1
 
@@ -484,7 +507,7 @@ def _scratch(pattern, low, high, reciprocals, zeros, levels, rows_at_once, block
 
 def _plain(row_type: Any) -> Callable[..., int]:
     def quantize_plain(
-        rows, packed, scales, zero_points, pattern, low, high, reciprocals, zeros, levels, lanes, group, shrink,
+        rows, packed, scales, zero_points, units, pattern, low, high, reciprocals, zeros, levels, lanes, group, shrink,
         n, rows_kind, k, bits, block_size, blocks, symmetric, scales_kind, packed_width, zeros_width, rows_at_once,
         candidates,
     ):  # fmt: skip
@@ -500,7 +523,7 @@ def _plain(row_type: Any) -> Callable[..., int]:
         return _quantize(
             carray(rows, (n, k), row_type), rows_kind, k, bits, block_size, symmetric != 0, scales_kind,
             carray(packed, (n, packed_width), np.uint8), carray(scales, (n * blocks,), np.float32),
-            carray(zero_points, (n, zeros_width), np.uint8), scratch, search,
+            carray(zero_points, (n, zeros_width), np.uint8), carray(units, (n,), np.float32), scratch, search,
             carray(shrink, (candidates,), np.float32),
         )  # fmt: skip
 
@@ -509,7 +532,7 @@ def _plain(row_type: Any) -> Callable[..., int]:
 
 def _weighted(row_type: Any) -> Callable[..., int]:
     def quantize_weighted(
-        rows, packed, scales, zero_points, pattern, low, high, reciprocals, zeros, levels, lanes, group, shrink,
+        rows, packed, scales, zero_points, units, pattern, low, high, reciprocals, zeros, levels, lanes, group, shrink,
         importance, weights,
         n, rows_kind, k, bits, block_size, blocks, symmetric, scales_kind, packed_width, zeros_width, rows_at_once,
         candidates,
@@ -526,7 +549,7 @@ def _weighted(row_type: Any) -> Callable[..., int]:
         return _quantize(
             carray(rows, (n, k), row_type), rows_kind, k, bits, block_size, symmetric != 0, scales_kind,
             carray(packed, (n, packed_width), np.uint8), carray(scales, (n * blocks,), np.float32),
-            carray(zero_points, (n, zeros_width), np.uint8), scratch, search,
+            carray(zero_points, (n, zeros_width), np.uint8), carray(units, (n,), np.float32), scratch, search,
             carray(shrink, (candidates,), np.float32),
         )  # fmt: skip
 

@@ -4,17 +4,38 @@ Levels are uint8, one a weight. Packed, the first of 8/bits levels lies in a byt
 along a row in the same way, and an odd count leaves the middle level, 2^(bits-1), in what is left of the last byte.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from drupe_blockquant.scheme import BITS, Scheme
 
+Array = npt.NDArray[Any]
 UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
 
 _ROWS_AT_ONCE_BYTES = 8 << 20
+
+
+class Quantized(NamedTuple):
+    """Rows in the layout of MatMulNBits: W = (level - zero point) * scale.
+
+    `packed` uint8 [n, blocks, block_size * bits / 8], `scales` [n, blocks] in the dtype that was asked for,
+    `zero_points` uint8 [n, ceil(blocks * bits / 8)] or None when symmetric. Where the scheme has two levels, `scales`
+    are uint8 multiples of `units` bfloat16 [n, 1], which is None otherwise. bfloat16 may come as its bits in uint16.
+    """
+
+    packed: UInt8
+    scales: Array
+    zero_points: UInt8 | None
+    units: Array | None = None
+
+    @property
+    def float_scales(self) -> Float32:
+        """The scales [n, blocks] that the levels are multiplied with."""
+        scales = as_float32(self.scales)
+        return scales if self.units is None else scales * as_float32(self.units)
 
 
 def pack_levels(levels: UInt8, bits: int) -> UInt8:
@@ -53,18 +74,15 @@ def unpack_zero_points(packed: UInt8, bits: int, blocks: int) -> UInt8:
     return unpack_levels(packed, bits)[:, :blocks]
 
 
-def dequantize_rows(
-    packed: UInt8, scales: npt.NDArray[Any], zero_points: UInt8 | None, scheme: Scheme, k: int
-) -> Float32:
+def dequantize_rows(found: Quantized, scheme: Scheme, k: int) -> Float32:
     """Float32 values [n, k] of rows quantized by `scheme`: (level - zero point) * scale.
 
-    `scales` may be float32, float16, bfloat16, or the bit patterns of bfloat16 as uint16; `packed` may have any shape
-    that holds n rows of `scheme.packed_width(k)` bytes. Works through the rows in slices, so that nothing but the
-    result is large.
+    `packed` may have any shape that holds n rows of `scheme.packed_width(k)` bytes. Works through the rows in slices,
+    so that nothing but the result is large.
     """
-    blocks = scheme.blocks(k)
+    blocks, scales, zero_points = scheme.blocks(k), found.float_scales, found.zero_points
     n = scales.shape[0]
-    packed = packed.reshape(n, blocks, -1)
+    packed = found.packed.reshape(n, blocks, -1)
     result = np.empty((n, k), np.float32)
     at_once = max(1, _ROWS_AT_ONCE_BYTES // (4 * blocks * scheme.block_size))
     for start in range(0, n, at_once):
@@ -74,7 +92,7 @@ def dequantize_rows(
             values -= np.float32(1 << (scheme.bits - 1))
         else:
             values -= unpack_zero_points(zero_points[rows], scheme.bits, blocks)[..., None].astype(np.float32)
-        values *= as_float32(scales[rows])[..., None]
+        values *= scales[rows][..., None]
         result[rows] = values.reshape(len(values), -1)[:, :k]
     return result
 

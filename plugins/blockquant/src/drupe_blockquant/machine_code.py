@@ -43,10 +43,10 @@ class Kernel:
 
 
 _TABLE = (
-    Kernel("kernels", "quantize_16", 13, 12),
-    Kernel("kernels", "quantize_32", 13, 12),
-    Kernel("kernels", "quantize_weighted_16", 15, 12),
-    Kernel("kernels", "quantize_weighted_32", 15, 12),
+    Kernel("kernels", "quantize_16", 14, 12),
+    Kernel("kernels", "quantize_32", 14, 12),
+    Kernel("kernels", "quantize_weighted_16", 16, 12),
+    Kernel("kernels", "quantize_weighted_32", 16, 12),
     Kernel("kernels_gptq", "gptq_columns", 10, 4),
     Kernel("kernels_hqq", "hqq_fit", 6, 3),
 )

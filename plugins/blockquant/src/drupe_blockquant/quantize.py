@@ -4,21 +4,18 @@ import functools
 import importlib.util
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
 from drupe_blockquant import hqq, reference
-from drupe_blockquant.layout import as_float32
+from drupe_blockquant.layout import Array, Quantized, as_float32
 from drupe_blockquant.scheme import Method, NonFiniteError, Scheme
 
 if TYPE_CHECKING:
     from drupe_blockquant.machine_code import Kernel
-
-UInt8 = npt.NDArray[np.uint8]
-Array = npt.NDArray[Any]
 
 _BFLOAT16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
 # The kernels' codes; bit patterns of bfloat16 also come as uint16, which is how safetensors readers without ml_dtypes
@@ -30,19 +27,8 @@ _KINDS: dict[np.dtype[Any], int] = {
     np.dtype(np.uint16): 2,
 }
 _KIND_NAMES = ("float32", "float16", "bfloat16")
+_TWO_LEVEL = 3  # the kernels' code for scales that are multiples of a row's unit
 _VALUES_AT_ONCE = 1 << 18  # of numpy's working arrays: 1 MB each
-
-
-class Quantized(NamedTuple):
-    """Rows in the layout of MatMulNBits: W = (level - zero point) * scale.
-
-    `packed` uint8 [n, blocks, block_size * bits / 8], `scales` [n, blocks] in the dtype that was asked for,
-    `zero_points` uint8 [n, ceil(blocks * bits / 8)] or None when symmetric.
-    """
-
-    packed: UInt8
-    scales: Array
-    zero_points: UInt8 | None
 
 
 def backend() -> str:
@@ -64,8 +50,11 @@ def quantize_rows(
     """Quantize rows [n, K] of float32, float16 or bfloat16 (ml_dtypes', or bit patterns as uint16).
 
     Scales are rounded to `scales_dtype` (float32, float16 or bfloat16) before the levels are computed, so that the
-    error is least for the scale that will be used; one too large for float16 saturates. `importance`, [K] and not
-    negative, weights the squared error of each column in the search. `out` takes results of the right shapes,
+    error is least for the scale that will be used; one too large for float16 saturates. Where the scheme has two
+    levels, they are rounded to multiples of the row's unit instead, and `scales_dtype` means nothing.
+
+    `importance`, [K] and not negative, weights the squared error of each column in the search. `out` takes results of
+    the right shapes,
     C-contiguous, instead of new arrays (scales of bfloat16 also as uint16), so that a writer can quantize into its own
     buffer.
 
@@ -76,7 +65,7 @@ def quantize_rows(
     arguments that do not fit together.
     """
     kind = _check_rows(rows)
-    scales_type = _scales_type(scales_dtype)
+    scales_type = np.dtype(np.uint8) if scheme.two_level else _scales_type(scales_dtype)
     n, k = rows.shape
     weights = _check_importance(importance, k, scheme)
     out = _allocate(n, k, scheme, scales_type) if out is None else out
@@ -84,9 +73,9 @@ def quantize_rows(
     if n == 0:
         return out
     if scheme.method == "hqq" or backend() == "numpy":
-        _run_numpy(rows, scheme, _KIND_NAMES[_KINDS[scales_type]], weights, out)
+        _run_numpy(rows, scheme, _KIND_NAMES[_KINDS.get(scales_type, 0)], weights, out)
     else:
-        _run_kernel(rows, kind, scheme, _KINDS[scales_type], weights, out)
+        _run_kernel(rows, kind, scheme, _KINDS.get(scales_type, _TWO_LEVEL), weights, out)
     return out
 
 
@@ -135,12 +124,15 @@ def _run_kernel(
     pattern = np.require(rows, requirements=["C", "A"]).view(np.uint32 if kind == 0 else np.uint16)
     scales = out.scales if out.scales.dtype == np.float32 else np.empty(out.scales.shape, np.float32)
     zero_points = np.empty((n, 0), np.uint8) if out.zero_points is None else out.zero_points
-    packed = out.packed.reshape(n, -1)
-    bad = buffers.quantize(pattern, kind, scheme, scales_kind, weights, packed, scales.reshape(-1), zero_points)
+    units = np.empty((n, 1), np.float32)
+    parts = out.packed.reshape(n, -1), scales.reshape(-1), zero_points, units
+    bad = buffers.quantize(pattern, kind, scheme, scales_kind, weights, parts)
     if bad >= 0:
         raise NonFiniteError(bad, int(np.flatnonzero(~np.isfinite(as_float32(rows[bad])))[0]))
     if scales is not out.scales:
-        _store_scales(out.scales, scales)
+        _store(out.scales, scales)
+    if out.units is not None:
+        _store(out.units, units)
 
 
 def _run_numpy(rows: Array, scheme: Scheme, scales_dtype: str, weights: Array | None, out: Quantized) -> None:
@@ -151,18 +143,20 @@ def _run_numpy(rows: Array, scheme: Scheme, scales_dtype: str, weights: Array | 
     for start in range(0, len(rows), at_once):
         here = slice(start, start + at_once)
         try:
-            levels, scales, zero_points = work(as_float32(rows[here]))
+            found = work(as_float32(rows[here]))
         except NonFiniteError as error:
             raise NonFiniteError(start + error.row, error.column) from None
-        packed[here] = levels.reshape(len(levels), -1)
-        _store_scales(out.scales[here], scales)
-        if out.zero_points is not None and zero_points is not None:
-            out.zero_points[here] = zero_points
+        packed[here] = found.packed.reshape(len(found.packed), -1)
+        _store(out.scales[here], found.scales)
+        if out.zero_points is not None and found.zero_points is not None:
+            out.zero_points[here] = found.zero_points
+        if out.units is not None and found.units is not None:
+            _store(out.units[here], found.units)
 
 
 def _in_numpy(
     scheme: Scheme, scales_dtype: str, weights: Array | None
-) -> Callable[[npt.NDArray[np.float32]], tuple[UInt8, npt.NDArray[np.float32], UInt8 | None]]:
+) -> Callable[[npt.NDArray[np.float32]], Quantized]:
     if scheme.method != "hqq":
         return lambda values: reference.quantize(values, scheme, scales_dtype, weights)
     if backend() == "numpy":
@@ -207,11 +201,13 @@ def _allocate(n: int, k: int, scheme: Scheme, scales_type: np.dtype[Any]) -> Qua
         np.empty((n, blocks, scheme.block_size * scheme.bits // 8), np.uint8),
         np.empty((n, blocks), scales_type),
         None if scheme.symmetric else np.empty((n, scheme.zero_point_width(k)), np.uint8),
+        np.empty((n, 1), _BFLOAT16) if scheme.two_level else None,
     )
 
 
 def _check_out(out: Quantized, n: int, k: int, scheme: Scheme, scales_type: np.dtype[Any]) -> None:
-    patterns = (scales_type, np.dtype(np.uint16)) if scales_type == _BFLOAT16 else (scales_type,)
+    bfloat16 = (_BFLOAT16, np.dtype(np.uint16))
+    patterns = bfloat16 if scales_type == _BFLOAT16 else (scales_type,)
     _check_array("packed", out.packed, n * scheme.packed_width(k), (np.dtype(np.uint8),))
     _check_array("scales", out.scales, n * scheme.blocks(k), patterns, (n, scheme.blocks(k)))
     if scheme.symmetric != (out.zero_points is None):
@@ -219,6 +215,10 @@ def _check_out(out: Quantized, n: int, k: int, scheme: Scheme, scales_type: np.d
     if out.zero_points is not None:
         width = scheme.zero_point_width(k)
         _check_array("zero_points", out.zero_points, n * width, (np.dtype(np.uint8),), (n, width))
+    if scheme.two_level != (out.units is not None):
+        raise ValueError("two levels of scales need an array for units, one level has none")
+    if out.units is not None:
+        _check_array("units", out.units, n, bfloat16, (n, 1))
 
 
 def _check_array(
@@ -231,12 +231,12 @@ def _check_array(
         raise ValueError(f"out.{name} must be C-contiguous and writable")
 
 
-def _store_scales(target: Array, scales: npt.NDArray[np.float32]) -> None:
-    """Store float32 scales that are exact in the target's dtype."""
+def _store(target: Array, values: npt.NDArray[np.float32]) -> None:
+    """Store float32 values that are exact in the target's dtype."""
     if target.dtype == np.uint16:
-        target[...] = scales.view(np.uint32) >> np.uint32(16)
+        target[...] = values.view(np.uint32) >> np.uint32(16)
     else:
-        target[...] = scales.astype(target.dtype)
+        target[...] = values.astype(target.dtype)
 
 
 @functools.cache

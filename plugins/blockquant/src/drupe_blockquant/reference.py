@@ -7,15 +7,15 @@ Round-to-nearest agrees with them to the byte; the search up to the last bit of 
 import numpy as np
 import numpy.typing as npt
 
-from drupe_blockquant.layout import pack_levels, pack_zero_points
+from drupe_blockquant.layout import Quantized, pack_levels, pack_zero_points
 from drupe_blockquant.scheme import NonFiniteError, Scheme
 
 Float32 = npt.NDArray[np.float32]
-UInt8 = npt.NDArray[np.uint8]
 
 ALMOST_HALF = np.float32(0.49999997)
 _SMALLEST_NORMAL = np.float32(1.17549435e-38)
 MARGIN = np.float32(1.000001)
+_MOST_UNITS = np.float32(255)
 _FLOAT16_MAX = np.float32(65504.0)
 _BFLOAT16_MAX = np.float32(3.3895314e38)
 
@@ -47,10 +47,21 @@ def round_scales(scales: Float32, dtype: str) -> Float32:
     return scales
 
 
-def quantize(
-    values: Float32, scheme: Scheme, scales_dtype: str, importance: Float32 | None
-) -> tuple[UInt8, Float32, UInt8 | None]:
-    """Quantize float32 rows [n, k]; scales come back as float32, already rounded to `scales_dtype`."""
+def in_units(scales: Float32) -> tuple[Float32, Float32]:
+    """Scales [n, blocks], none negative, to the nearest multiples, 0 to 255, of a unit for each row [n, 1].
+
+    The unit is what the largest needs, rounded up to bfloat16, so that each product is exact in float32. A scale that
+    is not 0 stays so.
+    """
+    exact = scales.max(-1, keepdims=True) / _MOST_UNITS
+    units = ((exact.view(np.uint32) + np.uint32(0xFFFF)) & np.uint32(0xFFFF0000)).view(np.float32)
+    rates = reciprocal(units)
+    multiples = np.clip(np.trunc(scales * rates + np.float32(0.5)), np.float32(0), _MOST_UNITS)
+    return np.where((scales > 0) & (rates > 0), np.maximum(multiples, np.float32(1)), np.float32(0)), units
+
+
+def quantize(values: Float32, scheme: Scheme, scales_dtype: str, importance: Float32 | None) -> Quantized:
+    """Quantize float32 rows [n, k]; scales and units come back as float32, exact in the dtype that stores them."""
     k = values.shape[1]
     x = blocks_of(values, scheme)
     blocks, size = x.shape[1:]
@@ -75,14 +86,19 @@ def blocks_of(values: Float32, scheme: Scheme) -> Float32:
     return padded.reshape(n, blocks, size)
 
 
-def emit(x: Float32, scales: Float32, zeros: Float32, scheme: Scheme, k: int) -> tuple[UInt8, Float32, UInt8 | None]:
+def emit(x: Float32, scales: Float32, zeros: Float32, scheme: Scheme, k: int) -> Quantized:
     """Round blocks to the levels of their scales and zero points, and pack; what pads a row becomes level 0."""
+    units = None
     with np.errstate(all="ignore"):
-        levels = x * reciprocal(scales)[..., None] + zeros[..., None] + ALMOST_HALF
+        if scheme.two_level:
+            scales, units = in_units(scales)
+        steps = scales if units is None else scales * units
+        levels = x * reciprocal(steps)[..., None] + zeros[..., None] + ALMOST_HALF
     levels = np.clip(levels, 0, (1 << scheme.bits) - 1).astype(np.uint8)
     levels.reshape(len(x), -1)[:, k:] = 0
     packed = pack_levels(levels, scheme.bits)
-    return packed, scales, None if scheme.symmetric else pack_zero_points(zeros.astype(np.uint8), scheme.bits)
+    zero_points = None if scheme.symmetric else pack_zero_points(zeros.astype(np.uint8), scheme.bits)
+    return Quantized(packed, scales, zero_points, units)
 
 
 def start(x: Float32, scheme: Scheme, scales_dtype: str) -> tuple[Float32, Float32]:

@@ -10,6 +10,8 @@ Method = Literal["rtn", "search", "hqq"]
 
 BITS = (2, 4, 8)
 BLOCK_SIZES = (16, 32, 64, 128, 256)
+UNIT_BYTES = 2
+"""Of two levels of scales: what a row's unit takes, beside a byte for each scale."""
 
 
 class NonFiniteError(ValueError):
@@ -28,12 +30,16 @@ class Scheme:
     `symmetric` fixes the zero point at 2^(bits-1) and stores none. `method` is "rtn" (round to nearest, equal to ONNX
     Runtime's own quantizer), "search" (per block, the scale and zero point of least squared error among candidates) or
     "hqq" (half-quadratic splitting for a norm that forgives outliers, with integer zero points).
+
+    `two_level`: a scale is stored in 8 bits, as a multiple of its row's unit, a bfloat16. Llama.cpp's k-quants do the
+    same with 6 bits and eight blocks. Only asymmetric schemes have it, whose scales are all positive.
     """
 
     bits: int = 4
     block_size: int = 32
     symmetric: bool = True
     method: Method = "rtn"
+    two_level: bool = False
 
     def __post_init__(self) -> None:
         if self.bits not in BITS:
@@ -42,6 +48,8 @@ class Scheme:
             raise ValueError(f"block_size must be a power of two from 16 to 256, not {self.block_size!r}")
         if self.method not in get_args(Method):
             raise ValueError(f"method must be one of {get_args(Method)}, not {self.method!r}")
+        if self.two_level and self.symmetric:
+            raise ValueError("two levels of scales need zero points: symmetric scales may be negative")
 
     def blocks(self, k: int) -> int:
         """Blocks in a row of k values; the last one is padded."""
@@ -56,8 +64,9 @@ class Scheme:
         return 0 if self.symmetric else -(-self.blocks(k) * self.bits // 8)
 
     def bytes_for(self, n: int, k: int, scale_bytes: int) -> int:
-        """Bytes for an [n, k] matrix with scales of `scale_bytes` each: values, scales and zero points."""
-        return n * (self.packed_width(k) + self.blocks(k) * scale_bytes + self.zero_point_width(k))
+        """Bytes for an [n, k] matrix: values, scales of `scale_bytes` each, or of two levels, and zero points."""
+        scales = self.blocks(k) + UNIT_BYTES if self.two_level else self.blocks(k) * scale_bytes
+        return n * (self.packed_width(k) + scales + self.zero_point_width(k))
 
 
 def choose_block_size(

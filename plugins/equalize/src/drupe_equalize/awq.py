@@ -61,7 +61,7 @@ def _pieces(rows: int) -> Iterator[tuple[int, int]]:
 def _errors(weights: Float32, scheme: Scheme, sample: Float32, scales: Float32) -> Iterator[float]:
     for scale in scales:
         made = quantize_rows(weights * scale, scheme)
-        difference = dequantize_rows(made.packed, made.scales, made.zero_points, scheme, weights.shape[1])
+        difference = dequantize_rows(made, scheme, weights.shape[1])
         difference /= scale
         difference -= weights
         yield float(np.square(sample @ difference.T).sum(dtype=np.float64))

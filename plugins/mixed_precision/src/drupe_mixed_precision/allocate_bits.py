@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -25,7 +24,7 @@ UNTOUCHED = 2  # bytes
 weight that is only looked up, which costs no time, the type that checkpoints have. (The builder makes it float32.)"""
 GENEROUS = 1.05
 SLOWER = 1.08
-"""Of the default budget: how long a decoded token may take, as a multiple of what the fastest schemes take."""
+"""By default: how long a decoded token may take, as a multiple of what the fastest schemes take."""
 UNNOTICED = 1e-3
 """Seconds of each decoded token that nobody wants to save: models so small get all bits that the bytes allow."""
 CAUTION = 0.7
@@ -57,7 +56,7 @@ class AllocateBits(Pass):
 
     name = "allocate-bits"
     summary = "gives each matrix the bits and block size that lose least within a number of bytes"
-    revision = 2
+    revision = 3
     Config = AllocateBitsConfig
     requires = Shape("onnx", {"weights": "float"})
     ensures = Shape("onnx", {"weights": "float"})
@@ -113,7 +112,7 @@ def _choose(
         return chosen
     nbytes, flag = _asked_for(config, groups)
     if not flag:
-        return choose(candidates, _default_budget(groups, candidates))
+        return _by_default(candidates, int(GENEROUS * sum(map(_reference_bytes, groups))))
     least_bytes = sum(found[0].nbytes for found in candidates)
     if least_bytes > nbytes:
         bits = 8 * least_bytes / max(1, sum(group.size for group in groups))
@@ -125,10 +124,14 @@ def _choose(
     return choose(candidates, Budget(nbytes))
 
 
-def _default_budget(groups: Sequence[Group], candidates: Sequence[Sequence[Option]]) -> Budget:
-    nbytes = sum(map(_reference_bytes, groups))
+def _by_default(candidates: Sequence[Sequence[Option]], nbytes: int) -> Sequence[Option]:
+    """The best within so many bytes; where that decodes too slowly, time has a price as well."""
     fastest = sum(min(option.seconds for option in found) for found in candidates)
-    return Budget(int(GENEROUS * nbytes), SLOWER * fastest if fastest > UNNOTICED else math.inf)
+    allowed = max(SLOWER * fastest, UNNOTICED)
+    chosen = choose(candidates, Budget(nbytes))
+    return (
+        chosen if sum(option.seconds for option in chosen) <= allowed else choose(candidates, Budget(nbytes, allowed))
+    )
 
 
 def _reference_bytes(group: Group) -> int:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from drupe.api import Capabilities
 from drupe_blockquant import Scheme
 from drupe_mixed_precision.groups import Group
 from drupe_mixed_precision.losses import COARSENESS, loss
-from drupe_nbits import decode_time, refusal
+from drupe_nbits import decode_time, refusal, takes_two_levels
+
+GRAPH_BYTES = 1000
+"""What two levels of scales take in the graph itself: two casts, a product and another tensor, with their names."""
 
 
 @dataclass(frozen=True)
@@ -51,19 +54,26 @@ class Upgrade:
 
 
 def options(group: Group, capabilities: Capabilities, *, symmetric: bool, calibrated: bool = False) -> list[Option]:
-    """The schemes that the target serves for all sites of a group, from the smallest to the best."""
-    n, k = group.shape
+    """The schemes that the target serves for all sites of a group, from the smallest to the best.
+
+    Their scales have two levels where the target takes that and it saves bytes.
+    """
+    part = group.size / group.whole_size
+    two_level = not symmetric and all(takes_two_levels(site, capabilities) for site in group.sites)
     found = []
     for bits, block_size in COARSENESS:
-        scheme = Scheme(bits, block_size, symmetric, "search")
-        if not any(refusal(site, scheme, capabilities) for site in group.sites):
-            seconds = (
-                sum(decode_time(site, scheme, capabilities) for site in group.sites) * group.size / group.whole_size
-            )
+        plain = Scheme(bits, block_size, symmetric, "search")
+        if not any(refusal(site, plain, capabilities) for site in group.sites):
+            both = [plain, replace(plain, two_level=True)] if two_level else [plain]
+            scheme = min(both, key=lambda each: _bytes(group, each))
+            seconds = sum(decode_time(site, scheme, capabilities) for site in group.sites)
             lost = loss(group, scheme, calibrated=calibrated)
-            part = group.size / group.whole_size
-            found.append(Option(scheme, scheme.bytes_for(n, k, group.scale_bytes), lost, part * seconds))
+            found.append(Option(scheme, _bytes(group, scheme), lost, part * seconds))
     return sorted(found, key=lambda option: (option.nbytes, option.loss))
+
+
+def _bytes(group: Group, scheme: Scheme) -> int:
+    return scheme.bytes_for(*group.shape, group.scale_bytes) + scheme.two_level * GRAPH_BYTES
 
 
 def choose(candidates: Sequence[Sequence[Option]], budget: Budget, enough: float = 0.0) -> list[Option]:

@@ -10,7 +10,7 @@ SENSITIVITY = "drupe.sensitivity"
 """The key of a node's metadata that holds the measured KL divergence, nats a token, of its weights at COARSEST."""
 
 COARSEST = Scheme(4, 128, False, "search")
-COARSENESS = {(4, 128): 1.0, (4, 64): 0.9, (4, 32): 0.72, (8, 128): 0.004, (8, 64): 0.004, (8, 32): 0.003}
+COARSENESS = {(4, 128): 1.0, (4, 64): 0.9, (4, 32): 0.72, (4, 16): 0.5, (8, 128): 0.004, (8, 64): 0.004, (8, 32): 0.003}
 """KL divergence by bits and block size, as a share of that at COARSEST: means over the matrices of trained models."""
 
 BY_ROLE = {

@@ -34,7 +34,7 @@ class Rounded(Expression):
 
     def rows(self, start: int, stop: int, files: Files) -> NDArray[Any]:
         rows = self.source.rows(start, stop, files)
-        values = dequantize_rows(*quantize_rows(rows, self.scheme), self.scheme, self.shape[1])
+        values = dequantize_rows(quantize_rows(rows, self.scheme), self.scheme, self.shape[1])
         return values.astype(rows.dtype, copy=False)
 
     def working_bytes(self, rows: int) -> int:

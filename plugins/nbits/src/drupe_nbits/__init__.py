@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from drupe_nbits.ladder import eight_bits, four_bits
     from drupe_nbits.rewriting import Rewriter, is_quantized, operator_use, remove_unused, replace_site
     from drupe_nbits.schemes import assign, assigned
-    from drupe_nbits.serving import block_sizes, candidates, decode_time, first_served, refusal
+    from drupe_nbits.serving import block_sizes, candidates, decode_time, first_served, refusal, takes_two_levels
     from drupe_nbits.sites import EMBEDDING, HEAD, Site, find_sites, replace_rows, weigh
 
 _HOMES = {
@@ -21,7 +21,7 @@ _HOMES = {
     "ladder": ("eight_bits", "four_bits"),
     "rewriting": ("Rewriter", "is_quantized", "operator_use", "remove_unused", "replace_site"),
     "schemes": ("assign", "assigned"),
-    "serving": ("block_sizes", "candidates", "decode_time", "first_served", "refusal"),
+    "serving": ("block_sizes", "candidates", "decode_time", "first_served", "refusal", "takes_two_levels"),
     "sites": ("EMBEDDING", "HEAD", "Site", "find_sites", "replace_rows", "weigh"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -48,6 +48,7 @@ __all__ = [
     "remove_unused",
     "replace_rows",
     "replace_site",
+    "takes_two_levels",
     "weigh",
 ]
 

@@ -14,9 +14,9 @@ from drupe_blockquant import NonFiniteError, Quantized, Scheme, is_ready, quanti
 from drupe_onnx import Array, Expression, Files, OutputSpec, Producer, ir
 from drupe_onnx.expressions import name_of
 
-PARTS = ("weight", "scales", "zero_points")
-WEIGHT, SCALES, ZERO_POINTS = range(3)
-"""Which part is which; the last one is there only where the scheme is asymmetric."""
+PARTS = ("weight", "scales", "zero_points", "units")
+WEIGHT, SCALES, ZERO_POINTS, UNITS = range(4)
+"""Which part is which. Zero points are there where the scheme is asymmetric, units where its scales have two levels."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,9 @@ class QuantizeBlocks(Producer):
 
     importance: what an error in each column counts in the search, float32 [K]; None where all count alike.
 
-    Outputs: values uint8 [N, blocks, block_size * bits / 8]; scales [N, blocks] in `scale_dtype`; and, where the scheme
-    is asymmetric, zero points uint8 [N, ceil(blocks * bits / 8)].
+    Outputs: values uint8 [N, blocks, block_size * bits / 8]; scales [N, blocks] in `scale_dtype`; where the scheme is
+    asymmetric, zero points uint8 [N, ceil(blocks * bits / 8)]; and where its scales have two levels, so that they are
+    uint8, units bfloat16 [N, 1].
     """
 
     source: Expression
@@ -86,13 +87,16 @@ class QuantizeBlocks(Producer):
     def outputs(self) -> tuple[OutputSpec, ...]:
         n, k = self.source.shape
         blocks = self.scheme.blocks(k)
-        found = (
-            OutputSpec(PARTS[WEIGHT], (n, blocks, self.scheme.packed_width(k) // blocks), ir.DataType.UINT8),
-            OutputSpec(PARTS[SCALES], (n, blocks), self.scale_dtype),
-        )
-        if self.scheme.symmetric:
-            return found
-        return (*found, OutputSpec(PARTS[ZERO_POINTS], (n, self.scheme.zero_point_width(k)), ir.DataType.UINT8))
+        byte, two_level = ir.DataType.UINT8, self.scheme.two_level
+        found = [
+            OutputSpec(PARTS[WEIGHT], (n, blocks, self.scheme.packed_width(k) // blocks), byte),
+            OutputSpec(PARTS[SCALES], (n, blocks), byte if two_level else self.scale_dtype),
+        ]
+        if not self.scheme.symmetric:
+            found.append(OutputSpec(PARTS[ZERO_POINTS], (n, self.scheme.zero_point_width(k)), byte))
+        if two_level:
+            found.append(OutputSpec(PARTS[UNITS], (n, 1), ir.DataType.BFLOAT16))
+        return tuple(found)
 
     def prepare(self, progress: Progress) -> None:
         dtype, weighted = self.source.dtype.numpy(), self.importance is not None
@@ -111,7 +115,7 @@ class QuantizeBlocks(Producer):
                 self.scheme,
                 self.scale_dtype.numpy(),
                 importance=None if self.importance is None else self.importance.values,
-                out=Quantized(*out, *[None] * (3 - len(out))),
+                out=Quantized(*out, *[None] * (len(PARTS) - len(out))),
             )
         except NonFiniteError as error:
             self.source.rows(start, stop, files)  # checks what it reads, and names the very tensor among several

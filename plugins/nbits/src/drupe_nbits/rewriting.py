@@ -8,7 +8,7 @@ import numpy as np
 
 from drupe.api import Capabilities, OperatorUse
 from drupe_blockquant import Scheme
-from drupe_nbits.expressions import PARTS, SCALES, WEIGHT, QuantizeBlocks
+from drupe_nbits.expressions import PARTS, SCALES, UNITS, WEIGHT, QuantizeBlocks
 from drupe_nbits.sites import MICROSOFT, Site
 from drupe_onnx import Array, Cast, Expression, Produced, Reshape, expression_of, initializer, ir
 from drupe_onnx.checking import element_name
@@ -32,9 +32,8 @@ class Rewriter:
     def rewrite(self, site: Site, scheme: Scheme, ready: Sequence[Expression] | None = None) -> None:
         """Quantize one site under a scheme that the target serves it with.
 
-        ready: packed values, scales and, where the scheme is asymmetric, zero points that were made elsewhere, in the
-        layout of MatMulNBits, scales of another type than the site's behind a Cast; by default the writer makes them of
-        the site's rows.
+        ready: what `QuantizeBlocks` would make, where it was made elsewhere; scales of another type than the site's go
+        behind a Cast. By default the writer makes it of the site's rows.
         """
         made = list(ready) if ready is not None else _quantized(site, scheme)
         if site.is_look_up:
@@ -76,25 +75,31 @@ class Rewriter:
             self._initializer(f"{_name(site, scheme)}_{part}", expression)
             for part, expression in zip(PARTS, made, strict=False)
         ]
-        if made[SCALES].dtype != site.dtype:
-            values[SCALES] = self._cast(values[SCALES], site)
-        return values
+        scales = self._cast(values[SCALES], site)
+        if scheme.two_level:
+            scales = self._computed("Mul", [scales, self._cast(values[UNITS], site)], site)
+        return [values[WEIGHT], scales, *values[SCALES + 1 : UNITS]]
 
     def _cast(self, value: ir.Value, site: Site) -> ir.Value:
-        """`value` in the type that the site computes in; its users share one Cast."""
-        for user in value.uses():
-            if user.node.op_type == "Cast" and user.node.outputs[0].dtype == site.dtype:
-                return user.node.outputs[0]
-        metadata = dict(site.node.metadata_props)
-        node = ir.node("Cast", [value], {"to": site.dtype}, name=f"{value.name}/Cast", metadata_props=metadata)
-        cast = node.outputs[0]
-        cast.name, cast.type, cast.shape = (
-            f"{value.name}_{element_name(site.dtype)}",
-            ir.TensorType(site.dtype),
-            value.shape,
-        )
+        """`value` in the type that the site computes in."""
+        if value.dtype == site.dtype:
+            return value
+        return self._computed("Cast", [value], site, to=site.dtype)
+
+    def _computed(self, operator: str, inputs: Sequence[ir.Value], site: Site, **attributes: ir.DataType) -> ir.Value:
+        """What a node makes of constants, in the type that the site computes in and the first one's shape.
+
+        Sites that want the same share it.
+        """
+        for user in inputs[0].consumers():
+            made = user.outputs[0]
+            if (user.op_type, tuple(user.inputs), made.dtype) == (operator, tuple(inputs), site.dtype):
+                return made
+        node = ir.node(operator, inputs, attributes, name=f"{inputs[0].name}_{operator.lower()}")
+        made = node.outputs[0]
+        made.name, made.type, made.shape = node.name, ir.TensorType(site.dtype), inputs[0].shape
         self.graph.insert_before(site.node, node)
-        return cast
+        return made
 
     def _initializer(self, name: str, expression: Expression) -> ir.Value:
         """The initializer of that name and content: an equal one is used again, another content gets another name."""

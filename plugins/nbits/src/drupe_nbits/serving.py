@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from drupe.api import Capabilities
+from drupe.api import Capabilities, OperatorUse
 from drupe_blockquant import Scheme, choose_block_size
 from drupe_blockquant.scheme import BLOCK_SIZES
 from drupe_nbits.rewriting import operator_use
 from drupe_nbits.sites import Site
+from drupe_onnx import ir
+from drupe_onnx.checking import element_name
 
+ONNX_OPSET = 21
 WANTED_BLOCK = 128
 """Large blocks decode faster and take fewer bytes for scales; with the error search they lose little."""
 WHOLE_BLOCKS = "matmul_nbits_whole_blocks"
 """The trait of a target whose MatMulNBits takes no row that ends within a block."""
 FAST_BLOCKS = "matmul_nbits_block_sizes"
 """The trait of a target that says for which block sizes its MatMulNBits is fast."""
+COMPUTED_ONCE = "computes_constants_once"
+"""The trait of a target that computes what follows from constants alone when it opens a package, not at each run."""
 DECODE_TIMES = "matmul_nbits_decode_times"
 """The trait of a target that says how many picoseconds a weight takes for one token, by "bits/block size"."""
 
@@ -30,6 +35,21 @@ def leaves_rest(site: Site, block_size: int, capabilities: Capabilities) -> str 
     k = site.rows.shape[1]
     broken = capabilities.traits.get(WHOLE_BLOCKS) and k % block_size
     return f"its rows of {k} values are not whole blocks of {block_size}" if broken else None
+
+
+def takes_two_levels(site: Site, capabilities: Capabilities) -> bool:
+    """Whether scales of two levels cost nothing while the target runs, because it multiplies them out beforehand."""
+    if not capabilities.traits.get(COMPUTED_ONCE):
+        return False
+    element = element_name(site.dtype)
+    product = OperatorUse("", "Mul", ONNX_OPSET, (element, element), (element,))
+    stored = ir.DataType.UINT8, ir.DataType.BFLOAT16
+    return all(casts(each, site.dtype, capabilities) for each in stored) and capabilities.serves(product)
+
+
+def casts(stored: ir.DataType, dtype: ir.DataType, capabilities: Capabilities) -> bool:
+    """Whether the target casts one type to another."""
+    return capabilities.serves(OperatorUse("", "Cast", ONNX_OPSET, (element_name(stored),), (element_name(dtype),)))
 
 
 def decode_time(site: Site, scheme: Scheme, capabilities: Capabilities) -> float:

@@ -31,7 +31,7 @@ class QuantizeGptq(Pass):
 
     name = "quantize-gptq"
     summary = "quantizes weights by GPTQ, block by block, with text to calibrate on"
-    revision = 2
+    revision = 3
     Config = QuantizeGptqConfig
     requires = Shape("onnx", {"weights": "float"})
     ensures = Shape("onnx", {"weights": "quantized"})

@@ -83,4 +83,4 @@ class Solver:
 
 def _write(file: BinaryIO, part: ExternalTensor, row: int, array: NDArray[Any]) -> None:
     file.seek(part.offset + row * part.row_size * array.itemsize)
-    file.write(np.ascontiguousarray(array).data)
+    file.write(np.ascontiguousarray(array).view(np.uint8).data)

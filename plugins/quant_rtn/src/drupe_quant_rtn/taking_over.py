@@ -7,14 +7,12 @@ from collections.abc import Sequence
 from drupe.api import Capabilities, OperatorUse, UsageError
 from drupe_blockquant import Scheme
 from drupe_nbits import Rewriter, Site, refusal
-from drupe_nbits.serving import FAST_BLOCKS
+from drupe_nbits.serving import FAST_BLOCKS, ONNX_OPSET, casts
 from drupe_onnx import Array, Expression, Produced, initializer, ir
 from drupe_onnx.checking import element_name
 from drupe_packed import PackedMatrix, Repacked, parts_of
 from drupe_packed.ggml import GgmlValues
 from drupe_packed.repacking import schemes_of
-
-ONNX_OPSET = 21
 
 
 def is_quantized_already(rows: Expression) -> bool:
@@ -65,8 +63,7 @@ def _scale_dtype(site: Site, parts: Sequence[PackedMatrix], capabilities: Capabi
     own = dtypes.pop()
     if dtypes or own.bitwidth >= site.dtype.bitwidth:
         return site.dtype
-    cast = OperatorUse("", "Cast", ONNX_OPSET, (element_name(own),), (element_name(site.dtype),))
-    return own if capabilities.serves(cast) else site.dtype
+    return own if casts(own, site.dtype, capabilities) else site.dtype
 
 
 def _reorders(site: Site, capabilities: Capabilities) -> bool:
