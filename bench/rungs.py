@@ -81,6 +81,7 @@ RUNGS: Sequence[Rung] = (
     _ours("4 bits, block 64, symmetric", "--quality balanced --head-bits 4 --block-size 64 --symmetric"),
     _ours("4 bits, block 128", "--quality balanced --head-bits 4 --block-size 128"),
     _ours("4 bits, block 256", "--quality balanced --head-bits 4 --block-size 256"),
+    _ours("best, 4 bits, block 256", "--quality best --head-bits 4 --block-size 256"),
     BASE,
     _theirs("rtn", "algo_config=rtn"),
     _theirs("k_quant", "algo_config=k_quant"),
