@@ -244,15 +244,39 @@ def package(folder: Path, text: str) -> Path:
     return folder
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="folders change places in one step on Linux and macOS only")
-def test_an_old_output_is_replaced_in_one_step(tmp_path, monkeypatch):
+@pytest.fixture
+def staged_and_out(tmp_path):
+    """A staged package and an old one, on a disk where the two can change places."""
+    from drupe import publishing
+
+    staged, out = package(tmp_path / "staged", "old"), package(tmp_path / "out", "new")
+    if not publishing._exchange(staged, out):
+        pytest.skip("folders cannot change places here: it takes Linux or macOS, and a disk that can")
+    return staged, out
+
+
+def test_an_old_output_is_replaced_in_one_step(staged_and_out, monkeypatch):
     from drupe.publishing import publish
 
-    staged, out = package(tmp_path / "staged", "new"), package(tmp_path / "out", "old")
-    monkeypatch.setattr(Path, "rename", lambda *_: pytest.fail("a second step"))
-    with pytest.raises(pytest.fail.Exception):
+    staged, out = staged_and_out
+    seen = []
+    rename = Path.rename
+    monkeypatch.setattr(Path, "rename", lambda *names: (seen.append((out / "model.txt").read_text()), rename(*names)))
+    publish(staged, out, force=True)
+    assert seen == ["new"], "the only rename comes when the new output is in its place"
+
+
+def test_an_interruption_behind_that_step_undoes_it(staged_and_out, monkeypatch):
+    from drupe.publishing import publish
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    staged, out = staged_and_out
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
         publish(staged, out, force=True)
-    assert (out / "model.txt").read_text() == "new" and (staged / "model.txt").read_text() == "old"
+    assert (out / "model.txt").read_text() == "old" and (staged / "model.txt").read_text() == "new"
 
 
 @pytest.mark.parametrize("in_one_step", [True, False])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -98,7 +99,9 @@ def test_a_plugins_command_is_one_of_the_programs_commands(acme):
     assert acme.run("greet", "--name", "Drupe").stdout == "hello Drupe\n"
 
 
-def test_help_looks_for_plugins_again_only_when_one_may_have_come_gone_or_changed(site):
+def test_help_looks_for_plugins_again_only_when_one_may_have_come_gone_or_changed(site, tmp_path, monkeypatch):
+    (tmp_path / "quiet").mkdir()
+    monkeypatch.chdir(tmp_path / "quiet")  # it is where `python -m` looks first
     hello = 'Ref("hello", "good:hello", "{}")'
     module = GOOD.replace("drupe_passes", "drupe_commands").replace('Ref("tidy", "good:Tidy", "tidies up")', hello)
     site.environment["DRUPE_CACHE"] = str(site.folder.parent / "cache")
@@ -122,6 +125,17 @@ def test_help_looks_again_as_long_as_a_plugin_is_broken(site):
     module = GOOD.replace("drupe_passes", "drupe_commands").replace("tidies up", "Says hello.")
     (site.folder / "good.py").write_text(module)
     assert "Says hello." in site.run("--help").stdout
+
+
+def test_help_needs_no_home(site):
+    done = subprocess.run(
+        [sys.executable, "-c", "import pathlib, sys; pathlib.Path.home = lambda: (_ for _ in ()).throw(RuntimeError)\n"
+         "import tempfile; tempfile.tempdir = sys.argv.pop()\nfrom drupe.cli import main; main()",
+         "--help", str(site.folder)],
+        env={key: value for key, value in site.environ().items() if key not in ("DRUPE_CACHE", "XDG_CACHE_HOME")},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0 and "Commands:" in done.stdout and done.stderr == ""
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device here")

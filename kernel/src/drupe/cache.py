@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,10 +24,29 @@ def cache_folder() -> Path:
     if chosen := os.environ.get("DRUPE_CACHE"):
         return Path(chosen)
     if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData/Local")) / "drupe"
+        return Path(os.environ.get("LOCALAPPDATA", _home() / "AppData/Local")) / "drupe"
     if sys.platform == "darwin":
-        return Path.home() / "Library/Caches/drupe"
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "drupe"
+        return _home() / "Library/Caches/drupe"
+    return Path(os.environ.get("XDG_CACHE_HOME", _home() / ".cache")) / "drupe"
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:  # a user that the system does not know
+        return Path(tempfile.gettempdir())
+
+
+def leave_note(note: Path, text: str) -> None:
+    """Write a file of the cache, whole or not at all; where that cannot be done, it costs time and nothing else."""
+    draft = note.with_name(f".{uuid.uuid4().hex}")
+    with contextlib.suppress(OSError):
+        note.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            draft.write_text(text, encoding="utf-8")
+            draft.replace(note)
+        finally:
+            draft.unlink(missing_ok=True)
 
 
 def key_of(parts: Mapping[str, Any]) -> str:
@@ -82,9 +102,5 @@ def _remembered_digest(path: Path, size: int, changed: int) -> str:
             return remembered
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    with contextlib.suppress(OSError):  # a cache that cannot be written costs time, nothing else
-        note.parent.mkdir(parents=True, exist_ok=True)
-        draft = note.with_name(f".{uuid.uuid4().hex}")
-        draft.write_text(digest, encoding="ascii")
-        draft.replace(note)
+    leave_note(note, digest)
     return digest

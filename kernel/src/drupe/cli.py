@@ -66,12 +66,6 @@ def _with_dashes(option: str) -> str:
     return option.replace("_", "-")
 
 
-def _print_traceback() -> None:
-    import traceback
-
-    traceback.print_exc()
-
-
 def _print_stack(error: DrupeError) -> None:
     """Where an error comes from, and out of which others; what it says is said by `_complain`."""
     from traceback import TracebackException
@@ -163,6 +157,8 @@ def main() -> None:
     try:
         _run()
     except Exception:
-        _print_traceback()
+        import traceback
+
+        traceback.print_exc()
         print("This is a mistake in drupe or in a plugin, not in what you typed; please report it.", file=sys.stderr)
         sys.exit(UNEXPECTED)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from drupe.plan import Plan, Recipe, Request
 
 PROJECT = "drupe"
+ALLOW_LIST = "DRUPE_PLUGINS"
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 

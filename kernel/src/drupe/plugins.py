@@ -17,7 +17,7 @@ import pluggy
 
 from drupe import hookspecs
 from drupe.errors import PluginError, unknown
-from drupe.hookspecs import PROJECT, Ref
+from drupe.hookspecs import ALLOW_LIST, PROJECT, Ref
 
 if TYPE_CHECKING:
     from importlib.metadata import PackageMetadata
@@ -32,7 +32,6 @@ GROUP = "drupe.plugins"
 KERNEL = "drupe-kernel"
 DEFAULTS = "drupe"
 """The distribution whose requirements are the default plugins."""
-ALLOW_LIST = "DRUPE_PLUGINS"
 
 TABLES = {
     "drupe_model_kinds": "kinds",

@@ -123,7 +123,7 @@ def scratch() -> Iterator[Path]:
 
 
 def publish(folder: Path, output: Path, force: bool) -> Path | None:
-    """Rename the staged `folder` to `output`. An old output steps aside; where it is now, for the caller to remove.
+    """Rename the staged `folder` to `output`. Where an old output is then, for the caller to remove.
 
     Where the system lets two folders change places, `output` is there at all times, the old one or the new one.
     Elsewhere a kill may come between two renames, which the next run mends.
@@ -137,7 +137,13 @@ def publish(folder: Path, output: Path, force: bool) -> Path | None:
         _refuse_to_replace(output, force)
         aside = output.with_name(f".{output.name}{_OLD}{uuid.uuid4().hex[:12]}")
         if _exchange(folder, output):
-            folder.rename(aside)
+            try:
+                folder.rename(aside)
+            except FileNotFoundError:  # another run has found it unheld, and removed it
+                return None
+            except BaseException:
+                _exchange(folder, output)
+                raise
             return aside
         output.rename(aside)
         try:
@@ -156,14 +162,12 @@ def _exchange(one: Path, other: Path) -> bool:
         "linux": ("renameat2", (_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], _SWAP)),
         "darwin": ("renamex_np", (*paths, _SWAP)),
     }
-    if sys.platform not in calls:
-        return False
-    import ctypes
-
-    name, arguments = calls[sys.platform]
     try:
+        import ctypes
+
+        name, arguments = calls[sys.platform]
         return bool(getattr(ctypes.CDLL(None), name)(*arguments) == 0)
-    except (OSError, AttributeError):  # a C library that does not have it
+    except (ImportError, KeyError, OSError, AttributeError):  # another system, or a C library that does not have it
         return False
 
 

@@ -13,7 +13,8 @@ from drupe.api import Context, ModelError
 from drupe_blockquant import Scheme, dequantize_rows, quantize_rows
 from drupe_ep_cpu.provider import Cpu
 from drupe_nbits import Rewriter, assign, find_sites, replace_rows, weigh
-from drupe_onnx import Array, OnnxPackage, Transpose, expression_of, initializer, ir, write_package
+from drupe_onnx import ROLE, Array, OnnxPackage, Transpose, expression_of, initializer, ir, write_package
+from drupe_onnx.storage import stored_weights
 
 N, K = 6, 64
 WEIGHTS = np.random.default_rng(0).normal(0, 1, (N, K)).astype(np.float32)
@@ -114,3 +115,18 @@ def test_sites_that_share_a_matrix_share_what_is_computed_of_its_scales() -> Non
         rewriter.rewrite(site, replace(SEARCH, two_level=True))
     operators = sorted(node.op_type for node in model.graph)
     assert operators == ["Cast", "Cast", "MatMulNBits", "MatMulNBits", "Mul"]
+
+
+def test_what_scales_are_computed_of_counts_for_the_matrix() -> None:
+    """Also where nodes stand between: `drupe optimize --plan` says what each role takes."""
+    stored = {}
+    for two_level in (False, True):
+        model = one_product()
+        [site] = find_sites(model.graph)
+        site.node.metadata_props[ROLE] = "head"
+        scheme = replace(SEARCH, two_level=two_level)
+        Rewriter(model.graph, TARGET.capabilities).rewrite(site, scheme)
+        [head, rest] = stored_weights(model.graph)
+        assert (head.role, head.bytes, rest.bytes) == ("head", scheme.bytes_for(N, K, 4), 0)
+        stored[two_level] = head
+    assert stored[True].scheme == stored[False].scheme

@@ -76,7 +76,7 @@ def gptq_factor(hessian: Array, damping: float = 0.01) -> GptqFactor:
 
 
 def gptq_rows(rows: Array, factor: GptqFactor, scheme: Scheme, scales_dtype: npt.DTypeLike = np.float32) -> Quantized:
-    """Quantize rows [n, K] by GPTQ, to the bits, block size and symmetry of `scheme`; dtypes as in `quantize_rows`.
+    """Quantize rows [n, K] by GPTQ, to the layout that `scheme` says; dtypes as in `quantize_rows`.
 
     Scales and zero points are those of the error search weighted by `factor.importance`, whatever `scheme.method` is:
     the method here is GPTQ. No row comes out with a larger loss than round-to-nearest with the same scheme would give

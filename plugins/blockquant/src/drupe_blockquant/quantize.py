@@ -51,12 +51,11 @@ def quantize_rows(
 
     Scales are rounded to `scales_dtype` (float32, float16 or bfloat16) before the levels are computed, so that the
     error is least for the scale that will be used; one too large for float16 saturates. Where the scheme has two
-    levels, they are rounded to multiples of the row's unit instead, and `scales_dtype` means nothing.
+    levels, they are rounded to multiples of the row's unit instead, and `scales_dtype` is not looked at.
 
     `importance`, [K] and not negative, weights the squared error of each column in the search. `out` takes results of
-    the right shapes,
-    C-contiguous, instead of new arrays (scales of bfloat16 also as uint16), so that a writer can quantize into its own
-    buffer.
+    the right shapes, C-contiguous, instead of new arrays (bfloat16 also as uint16), so that a writer can quantize into
+    its own buffer.
 
     The GIL is released while a kernel runs: call it on row ranges from several threads. Rows that are not C-contiguous
     are copied first.

@@ -51,7 +51,7 @@ def in_units(scales: Float32) -> tuple[Float32, Float32]:
     """Scales [n, blocks], none negative, to the nearest multiples, 0 to 255, of a unit for each row [n, 1].
 
     The unit is what the largest needs, rounded up to bfloat16, so that each product is exact in float32. A scale that
-    is not 0 stays so.
+    is not 0 stays so, unless the unit is too small to divide by: then the row becomes zeros.
     """
     exact = scales.max(-1, keepdims=True) / _MOST_UNITS
     units = ((exact.view(np.uint32) + np.uint32(0xFFFF)) & np.uint32(0xFFFF0000)).view(np.float32)

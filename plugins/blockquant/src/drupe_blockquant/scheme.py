@@ -32,7 +32,7 @@ class Scheme:
     "hqq" (half-quadratic splitting for a norm that forgives outliers, with integer zero points).
 
     `two_level`: a scale is stored in 8 bits, as a multiple of its row's unit, a bfloat16. Llama.cpp's k-quants do the
-    same with 6 bits and eight blocks. Only asymmetric schemes have it, whose scales are all positive.
+    same with 6 bits and eight blocks. Only asymmetric schemes have it, none of whose scales is negative.
     """
 
     bits: int = 4

@@ -77,25 +77,27 @@ class Rewriter:
         ]
         scales = self._cast(values[SCALES], site)
         if scheme.two_level:
-            scales = self._computed("Mul", [scales, self._cast(values[UNITS], site)], site)
+            scales = self._computed("Mul", [scales, self._cast(values[UNITS], site)], site, "in_units")
         return [values[WEIGHT], scales, *values[SCALES + 1 : UNITS]]
 
     def _cast(self, value: ir.Value, site: Site) -> ir.Value:
         """`value` in the type that the site computes in."""
         if value.dtype == site.dtype:
             return value
-        return self._computed("Cast", [value], site, to=site.dtype)
+        return self._computed("Cast", [value], site, element_name(site.dtype), to=site.dtype)
 
-    def _computed(self, operator: str, inputs: Sequence[ir.Value], site: Site, **attributes: ir.DataType) -> ir.Value:
+    def _computed(
+        self, operator: str, inputs: Sequence[ir.Value], site: Site, label: str, **attributes: ir.DataType
+    ) -> ir.Value:
         """What a node makes of constants, in the type that the site computes in and the first one's shape.
 
-        Sites that want the same share it.
+        Sites that want the same share it. label: what its name has behind the first one's.
         """
         for user in inputs[0].consumers():
             made = user.outputs[0]
             if (user.op_type, tuple(user.inputs), made.dtype) == (operator, tuple(inputs), site.dtype):
                 return made
-        node = ir.node(operator, inputs, attributes, name=f"{inputs[0].name}_{operator.lower()}")
+        node = ir.node(operator, inputs, attributes, name=f"{inputs[0].name}_{label}")
         made = node.outputs[0]
         made.name, made.type, made.shape = node.name, ir.TensorType(site.dtype), inputs[0].shape
         self.graph.insert_before(site.node, node)
@@ -153,7 +155,7 @@ def replace_site(graph: ir.Graph, site: Site, nodes: Sequence[ir.Node]) -> None:
 
 
 def _quantized(site: Site, scheme: Scheme) -> list[Expression]:
-    """Values, scales and zero points that the writer makes of a site's rows."""
+    """What the writer makes of a site's rows: the outputs of `QuantizeBlocks`."""
     importance = site.importance if scheme.method == "search" else None
     producer = QuantizeBlocks(site.rows, scheme, site.dtype, importance)
     return [Produced(producer, index) for index in range(len(producer.outputs))]

@@ -10,7 +10,7 @@ from drupe_blockquant import Scheme
 from drupe_onnx import ir
 
 SCHEME = "drupe.scheme"
-"""The key of a node's metadata that holds, as JSON, bits, block size and symmetry of its weights."""
+"""The key of a node's metadata that holds, as JSON, how to quantize its weights: all of a Scheme but the method."""
 
 
 def assign(node: ir.Node, scheme: Scheme) -> None:

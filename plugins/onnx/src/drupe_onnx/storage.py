@@ -21,7 +21,9 @@ def stored_weights(graph: ir.Graph) -> list[StoredWeights]:
     seen: set[Expression] = set()
     rest = 0
     for node in graph:
-        held = [value for value in node.inputs if value is not None and value.is_initializer()]
+        if _is_constant(node):  # its weights count for those who read what it makes of them
+            continue
+        held = list(_held(node))
         nbytes = sum(each.nbytes for each in _new(held, seen))
         role = node.metadata_props.get(ROLE)
         matrix = next((value for value in held if value.shape is not None and len(value.shape) > 1), None)
@@ -33,6 +35,22 @@ def stored_weights(graph: ir.Graph) -> list[StoredWeights]:
         groups[role, _scheme(node, matrix)] = (numbers, before + nbytes)
     found = [StoredWeights(*key, _ranges(set(numbers)), nbytes) for key, (numbers, nbytes) in groups.items()]
     return [*found, StoredWeights(OTHERS, "", "", rest)]
+
+
+def _held(node: ir.Node) -> Iterator[ir.Value]:
+    """The initializers that a node reads, also through nodes that compute from initializers alone."""
+    for value in node.inputs:
+        if value is not None and value.is_initializer():
+            yield value
+        elif value is not None and (producer := value.producer()) is not None and _is_constant(producer):
+            yield from _held(producer)
+
+
+def _is_constant(node: ir.Node) -> bool:
+    """Whether a node computes from initializers alone."""
+    values = [value for value in node.inputs if value is not None]
+    producers = [value.producer() for value in values if not value.is_initializer()]
+    return bool(values) and all(producer is not None and _is_constant(producer) for producer in producers)
 
 
 def _new(held: Iterable[ir.Value], seen: set[Expression]) -> Iterator[Expression]:

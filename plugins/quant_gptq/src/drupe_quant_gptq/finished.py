@@ -17,7 +17,7 @@ from drupe_onnx import ExternalTensor, ir
 FORGOTTEN = 30 * 24 * 3600  # seconds
 """After so long, an unfinished run is not gone on with."""
 Parts = Mapping[str, Sequence[ExternalTensor]]
-"""Levels, scales and zero points by the name of the node that they are for; all in one file."""
+"""The parts of matrices (levels, scales, ...) by the name of the node that they are for; all in one file."""
 
 
 class Finished:

@@ -30,7 +30,7 @@ class Solver:
     context: Context
 
     def solve(self, site: Site, scheme: Scheme, factor: GptqFactor) -> list[ExternalTensor]:
-        """Levels, scales and, where the scheme is asymmetric, zero points of a site.
+        """The parts of a site, as `QuantizeBlocks` has them: levels, scales, and what else the scheme wants.
 
         Raises ModelError for weights that are not finite, and Cancelled.
         """
@@ -83,4 +83,4 @@ class Solver:
 
 def _write(file: BinaryIO, part: ExternalTensor, row: int, array: NDArray[Any]) -> None:
     file.seek(part.offset + row * part.row_size * array.itemsize)
-    file.write(np.ascontiguousarray(array).view(np.uint8).data)
+    file.write(np.ascontiguousarray(array).view(np.uint8).data)  # as bytes: bfloat16 is no type that buffers have
