@@ -55,5 +55,5 @@ def test_a_misspelt_option_gets_the_nearest_name() -> None:
 
 
 def test_an_option_of_a_step_that_is_not_taken_is_refused() -> None:
-    with pytest.raises(UsageError, match="--ruler means nothing"):
+    with pytest.raises(UsageError, match="--ruler means nothing without --care much"):
         taken(ruler="long")

@@ -58,12 +58,8 @@ def _as_command(name: str, found: Any) -> Any:
         command.name = name
         return command
     app = typer.Typer(rich_markup_mode=None, add_completion=False)
-    app.command(name, context_settings={**HELP, "token_normalize_func": _with_dashes})(found)
+    app.command(name, context_settings={**HELP, "token_normalize_func": lambda option: option.replace("_", "-")})(found)
     return typer.main.get_command(app)
-
-
-def _with_dashes(option: str) -> str:
-    return option.replace("_", "-")
 
 
 def _print_stack(error: DrupeError) -> None:

@@ -192,12 +192,9 @@ def run_steps(job: Job) -> Model:
         _observe(job.registry, Event("pass-started", step.runner.name))
         key = _cache_key(job, at) if step.runner.costly else None
         kept = _find(cache, key, job) if key else None
-        if kept:
-            model = kept
-        else:
-            model = _run_one(step, model, job)
-            if key:
-                model = _keep(cache, key, model, job)
+        model = kept or _run_one(step, model, job)
+        if key and not kept:
+            model = _keep(cache, key, model, job)
         name = "pass-cached" if kept else "pass-finished"
         _observe(job.registry, Event(name, step.runner.name, time.perf_counter() - started))
     return model

@@ -116,7 +116,7 @@ def propose(request: Request, recipe: Recipe) -> Plan:
     """The steps of a recipe that a request takes, with what the user asked for in their configuration."""
     _refuse_unknown(request, recipe)
     steps = tuple(step for step in recipe.steps if step.applies(request.options))
-    _refuse_unused(request, steps)
+    _refuse_unused(request, recipe, steps)
     return Plan(tuple(step.filled(request.options) for step in steps), recipe.name)
 
 
@@ -125,12 +125,12 @@ def _refuse_unknown(request: Request, recipe: Recipe) -> None:
     for option, value in request.options.items():
         known = {each for step in recipe.steps for each in step.when.get(option, ()) if each is not None}
         if known and value not in known:
-            flag = f"--{option.replace('_', '-')}"
             values = sorted(map(str, known))
-            raise unknown(f"value of {flag}", str(value), values, cure=f"{flag} {' or '.join(values)}")
+            cure = f"{_flag(option)} {' or '.join(values)}"
+            raise unknown(f"value of {_flag(option)}", str(value), values, cure=cure)
 
 
-def _refuse_unused(request: Request, steps: Iterable[Step]) -> None:
+def _refuse_unused(request: Request, recipe: Recipe, steps: Iterable[Step]) -> None:
     """An option that no step reads would be ignored in silence; refuse it."""
     known = {option for step in steps for option in (*step.options.values(), *step.when)}
     known.update(VERIFYING if request.verify else ())
@@ -140,10 +140,12 @@ def _refuse_unused(request: Request, steps: Iterable[Step]) -> None:
 
             if meant := difflib.get_close_matches(option, {*known, *vars(request)}, cutoff=0.8):
                 raise unknown("option", option, meant)
-            raise UsageError(
-                f"{_flag(option)} means nothing for precision '{request.precision}' on '{request.provider}'",
-                cure=f"leave {_flag(option)} out",
-            )
+            ways = dict.fromkeys(
+                f"{_flag(name)} {' or '.join(map(str, filter(None, values)))}".rstrip()
+                for step in recipe.steps if option in step.options.values() for name, values in step.when.items()
+            )  # fmt: skip
+            where = f"without {' or '.join(ways)}" if ways else f"for {request.precision} on {request.provider}"
+            raise UsageError(f"{_flag(option)} means nothing {where}", cure=f"leave {_flag(option)} out")
 
 
 def _flag(option: str) -> str:

@@ -135,6 +135,19 @@ def test_a_budget_that_cannot_be_met_says_the_least_that_can(tmp_path: Path) -> 
     assert None not in schemes(AllocateBits().run(model, AllocateBitsConfig(target_size=enough), context))
 
 
+def test_a_target_size_is_that_of_all_weights(tmp_path: Path) -> None:
+    sizes = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 3, "vocab_size": 1024}
+    model, context = built(tmp_path, **sizes)
+    graph = model.payload.components["model"].graph
+    matrices = {site.weight.name for site in find_sites(graph)}
+    others = sum(value.const_value.nbytes for name, value in graph.initializers.items() if name not in matrices)
+    groups = groups_of(graph)
+    model = AllocateBits().run(model, AllocateBitsConfig(target_size="500kB"), context)
+    spent = sum(scheme.bytes_for(*group.shape, 4) for group in groups if (scheme := group.sites[0].scheme))
+    assert 0 < others < 500_000
+    assert 0.9 * 500_000 < spent + others <= 500_000
+
+
 def test_more_bits_are_spent_where_more_are_allowed(tmp_path: Path) -> None:
     def mean_bits(bits: float) -> float:
         model, context = built(tmp_path / str(bits))

@@ -65,6 +65,7 @@ class Quality(Evaluator):
         with contextlib.ExitStack() as stack:
             layers: LayerByLayer | None = None
             if reference is not None and isinstance(reference.payload, OnnxPackage):
+                _refuse_other_vocabulary(_vocabulary(OnnxKind().load(model)), _vocabulary(reference))
                 layers = stack.enter_context(run_to_head(reference.payload, windows, context))
             measured = stack.enter_context(Decoder(model, "measured", context))
             positions = _positions(measured, 1 if reference is None else 2, context.memory_budget)
@@ -91,18 +92,28 @@ def _positions(decoder: Decoder, models: int, budget: int) -> int:
 
 def _count(chunk: Chunk, measured: Decoder, tally: Tally) -> None:
     """Run a chunk through the package and add up what its scored positions say."""
-    if chunk.rows is not None and chunk.rows.shape[-1] != measured.vocabulary:
-        raise ModelError(
-            f"the package has a vocabulary of {measured.vocabulary}, and what it is compared with of "
-            f"{chunk.rows.shape[-1]}",
-            cure="compare it with the model that it was made from",
-        )
+    if chunk.rows is not None:
+        _refuse_other_vocabulary(measured.vocabulary, chunk.rows.shape[-1])
     if not chunk.start:
         measured.reset()
     rows = measured.logits(chunk.inputs)
     first = len(chunk.inputs) - len(chunk.targets)
     for at, token in enumerate(chunk.targets, first):
         tally.add(token, rows[at], None if chunk.rows is None else chunk.rows[at])
+
+
+def _vocabulary(model: Model) -> int | None:
+    """What the description of a decoder says; None where there is none."""
+    decoder = model.payload.decoder
+    return decoder.vocab_size if decoder else None
+
+
+def _refuse_other_vocabulary(ours: int | None, theirs: int | None) -> None:
+    if ours and theirs and ours != theirs:
+        raise ModelError(
+            f"the package has a vocabulary of {ours}, and what it is compared with of {theirs}",
+            cure="compare it with the model that it was made from",
+        )
 
 
 def _context_length(model: Model) -> int:

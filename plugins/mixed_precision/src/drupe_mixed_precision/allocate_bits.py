@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import Field
@@ -16,7 +17,8 @@ from drupe_mixed_precision.losses import measured_sensitivity
 from drupe_mixed_precision.sizes import parse_size
 from drupe_mixed_precision.vocabulary import parts_of_vocabulary, split
 from drupe_nbits import Site, assign
-from drupe_onnx import OnnxPackage
+from drupe_nbits.rewriting import ACCURACY_LEVEL
+from drupe_onnx import OnnxPackage, expression_of
 
 REFERENCE = Scheme(4, 32, True)
 UNTOUCHED = 2  # bytes
@@ -27,6 +29,8 @@ SLOWER = 1.08
 """By default: how long a decoded token may take, as a multiple of what the fastest schemes take."""
 UNNOTICED = 1e-3
 """Seconds of each decoded token that nobody wants to save: models so small get all bits that the bytes allow."""
+INT8, ACTIVATIONS = 4, 4e-4
+"""The accuracy level that multiplies in int8, and what that costs trained models whatever their weights, in nats."""
 CAUTION = 0.7
 """How much of a limit of divergence is aimed at: the estimate is that far off at times, and the package is measured."""
 
@@ -39,7 +43,7 @@ class AllocateBitsConfig(PassConfig):
     block_size, head_bits: where one is given, schemes are the user's business, and this pass leaves everything alone.
     """
 
-    target_size: str | None = Field(None, description="bytes of all quantized weights, such as 250MB")
+    target_size: str | None = Field(None, description="bytes of all weights, such as 250MB")
     bits_per_weight: float | None = Field(None, gt=0, description="bits a weight, scales and zero points included")
     max_kl: float | None = Field(None, gt=0, description="KL divergence, nats a token, that the weights may cost")
     quality: Literal["fast", "balanced", "best"] = Field("balanced", description="best: the weights will be calibrated")
@@ -71,13 +75,33 @@ class AllocateBits(Pass):
         wanted = {"symmetric": config.symmetric, "calibrated": config.quality == "best"}
         offered = [(group, options(group, context.target.capabilities, **wanted)) for group in groups]
         served = [(group, found) for group, found in offered if found]
-        chosen = _choose(config, [group for group, _ in served], [found for _, found in served])
+        level = context.target.capabilities.traits.get(ACCURACY_LEVEL)
+        given = Given(config, _bytes_of_others(package, whole), ACTIVATIONS if level == INT8 else 0.0)
+        chosen = _choose(given, [group for group, _ in served], [found for _, found in served])
         schemes: dict[tuple[Site, ...], list[tuple[Group, Scheme]]] = {}
         for (group, _), option in zip(served, chosen, strict=True):
             schemes.setdefault(group.sites, []).append((group, option.scheme))
         for parts in schemes.values():
             _assign(parts)
         return model
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the choice is made under. others: bytes of the weights that stay as they are. floor: KL divergence, nats a
+    token, that the target costs whatever the weights are.
+    """
+
+    config: AllocateBitsConfig
+    others: int
+    floor: float
+
+
+def _bytes_of_others(package: OnnxPackage, groups: Sequence[Group]) -> int:
+    matrices = {expression_of(site.weight) for group in groups for site in group.sites}
+    graphs = [component.graph for component in package.components.values()]
+    held = {expression_of(value) for graph in graphs for value in graph.initializers.values()}
+    return sum(each.nbytes for each in held - matrices if each is not None)
 
 
 def _assign(parts: Sequence[tuple[Group, Scheme]]) -> None:
@@ -95,31 +119,31 @@ def _assign(parts: Sequence[tuple[Group, Scheme]]) -> None:
             assign(node, scheme)
 
 
-def _choose(
-    config: AllocateBitsConfig, groups: Sequence[Group], candidates: Sequence[Sequence[Option]]
-) -> Sequence[Option]:
+def _choose(given: Given, groups: Sequence[Group], candidates: Sequence[Sequence[Option]]) -> Sequence[Option]:
+    config = given.config
     if config.max_kl is not None and config.target_size is None and config.bits_per_weight is None:
         _refuse_unmeasured(groups)
         budget = Budget(sum(found[-1].nbytes for found in candidates))
-        chosen = choose(candidates, budget, CAUTION * config.max_kl)
-        least = sum(option.loss for option in chosen)
+        chosen = choose(candidates, budget, CAUTION * config.max_kl - given.floor)
+        least = sum(option.loss for option in chosen) + given.floor
         if least > config.max_kl:
             raise UsageError(
-                f"the weights cannot cost less than {least:.2g} nats a token here",
+                f"int4 cannot cost less than about {least:.2g} nats a token here",
                 where=f"--max-kl {config.max_kl:g}",
-                cure=f"--max-kl {least:.2g}, or --precision int8",
+                cure=f"--max-kl {least / CAUTION:.2g}, or --precision fp16",
             )
         return chosen
-    nbytes, flag = _asked_for(config, groups)
+    nbytes, flag = _asked_for(given, groups)
     if not flag:
         return _by_default(candidates, int(GENEROUS * sum(map(_reference_bytes, groups))))
     least_bytes = sum(found[0].nbytes for found in candidates)
     if least_bytes > nbytes:
         bits = 8 * least_bytes / max(1, sum(group.size for group in groups))
+        least_size = least_bytes + given.others
         raise UsageError(
-            f"the quantized weights take at least {least_bytes / 1e6:.4g} MB, {bits:.3g} bits a weight",
+            f"the weights take at least {least_size / 1e6:.4g} MB; those that are quantized {bits:.3g} bits each",
             where=flag,
-            cure=f"--target-size {-(-least_bytes // 1000) / 1e3:g}MB",
+            cure=f"--target-size {-(-least_size // 1000) / 1e3:g}MB",
         )
     return choose(candidates, Budget(nbytes))
 
@@ -140,12 +164,13 @@ def _reference_bytes(group: Group) -> int:
     return REFERENCE.bytes_for(*group.shape, group.scale_bytes)
 
 
-def _asked_for(config: AllocateBitsConfig, groups: Sequence[Group]) -> tuple[int, str]:
-    """Bytes of weights, and the flag that asks for them, where one does."""
+def _asked_for(given: Given, groups: Sequence[Group]) -> tuple[int, str]:
+    """Bytes of quantized weights, and the flag that asks for them, where one does."""
+    config = given.config
     if config.target_size is not None and config.bits_per_weight is not None:
         raise UsageError("two budgets are given", cure="--target-size or --bits-per-weight")
     if config.target_size is not None:
-        return parse_size(config.target_size), f"--target-size {config.target_size}"
+        return parse_size(config.target_size) - given.others, f"--target-size {config.target_size}"
     if config.bits_per_weight is not None:
         weights = sum(group.size for group in groups)
         return int(weights * config.bits_per_weight / 8), f"--bits-per-weight {config.bits_per_weight:g}"

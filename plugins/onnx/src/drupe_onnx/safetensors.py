@@ -93,6 +93,8 @@ def _read_json_header(path: Path) -> tuple[dict[str, Any], int, int]:
             file_size = path.stat().st_size
             start = file.read(_TELLING)
             length = int.from_bytes(start[:8], "little")
+            if not file_size:
+                raise _bad(path, "the file is empty")
             if file_size < 8 or length > min(file_size - 8, _LONGEST_HEADER):
                 _refuse_in_place_of_weights(path, start)
                 raise _bad(path, f"the header should be {length} bytes, and the file has {file_size}")

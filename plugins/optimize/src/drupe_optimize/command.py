@@ -196,6 +196,8 @@ def _show_preview(preview: Preview, free: int | None, as_json: bool) -> None:
         print(f"reads {size(estimate.read_bytes)}, writes {size(estimate.output_bytes)}, "
               f"holds about {size(estimate.weights_held_bytes)} of weights in memory, "
               f"takes about {preview.seconds:.0f} s with {preview.threads} threads")  # fmt: skip
+    elif costly := [step.runner.name for step, _ in preview.steps if step.runner.costly]:
+        print(f"what it takes is known when it runs: {', '.join(costly)} measure and compute on the way")
     if estimate and free is not None and free < estimate.output_bytes:
         print(f"would not fit: the disk of the output has {size(free)} free")
     for problem in preview.problems:

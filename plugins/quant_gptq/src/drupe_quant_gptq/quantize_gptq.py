@@ -96,7 +96,7 @@ class Quantizing:
         """Quantize segment after segment, each for what comes out of the quantized ones before it."""
         with LayerByLayer(self._model, sequences, self._context) as layers:
             blocks = sum(segment.block is not None for segment in layers.segments)
-            with self._context.progress.task("GPTQ", blocks, "block") as progress:
+            with self._context.progress.task("GPTQ", blocks, "blocks") as progress:
                 for segment in layers.segments:
                     self._quantize(segment, layers)
                     if segment is not layers.segments[-1]:
@@ -117,8 +117,9 @@ class Quantizing:
         path = self._context.scratch / f"{label}.gptq"
         found = self._finished.find(label, path)
         if found is None:
-            with self._context.progress.task("GPTQ of the head", 1, "pass"):
+            with self._context.progress.task("GPTQ of the head", len(heads), "matrices") as progress:
                 found = self._solve_before_blocks(heads, sequences, Solver(path, self._context))
+                progress.advance(len(heads))
             with disk_errors(path):
                 self._finished.keep(label, path, found)
         self._shared = {each.site.rows: found[_key_of(each)] for each in heads}
