@@ -34,9 +34,12 @@ def products(graph: ir.Graph) -> dict[str, ir.Node]:
 
 
 def held(value: ir.Value) -> np.ndarray:
-    """A constant, also from behind a Cast."""
+    """What an input holds; scales may be computed of constants, as a cast or a product of casts."""
     node = value.producer()
-    return (value if node is None else node.inputs[0]).const_value.numpy()
+    if node is None:
+        return value.const_value.numpy()
+    made = [held(each) for each in node.inputs]
+    return made[0].astype(np.float32) if node.op_type == "Cast" else made[0] * made[1]
 
 
 def parts_of(name: str, modules: dict[str, Module]) -> list[Module]:
