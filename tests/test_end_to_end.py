@@ -74,6 +74,49 @@ def test_rounded_to_nearest_in_blocks_of_32_the_weights_are_those_of_the_genai_b
     assert ours and ours == theirs
 
 
+PREPARED = {
+    "rotate": {"rotate-weights"},
+    "smooth": {"smooth-activations"},
+    "scale": {"scale-channels"},
+    "weigh": {"weigh-channels"},
+    "rotate scale": {"rotate-weights", "scale-channels"},
+}
+
+
+@pytest.fixture(scope="module")
+def unprepared(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> float:
+    """The KL divergence of a package whose weights nothing has prepared."""
+    package = tmp_path_factory.mktemp("unprepared") / "out"
+    drupe.optimize(checkpoints["qwen3"], package)
+    return divergence(package, checkpoints["qwen3"])
+
+
+def divergence(package: Path, source: Path) -> float:
+    """KL(source || package) in nats a token, on drupe's own text."""
+    return next(metric.value for metric in drupe.evaluate(package, source) if metric.name == "kl_divergence")
+
+
+@pytest.mark.parametrize("prepare", PREPARED)
+def test_prepared_weights_make_a_package_that_is_no_farther_from_its_source(
+    checkpoints: dict[str, Path], unprepared: float, tmp_path: Path, prepare: str
+) -> None:
+    calibration = {"calibration_sequences": 4, "calibration_length": 32} if prepare != "rotate" else {}
+    drupe.optimize(checkpoints["qwen3"], tmp_path / "out", prepare=prepare.split(), **calibration)
+    record = json.loads((tmp_path / "out" / "drupe.json").read_text())
+    assert {step["name"] for step in record["passes"]} >= PREPARED[prepare]
+    # This model's weights are random: no channel stands out, so that there is nothing to gain, and little may be lost.
+    assert 0 < divergence(tmp_path / "out", checkpoints["qwen3"]) < 1.25 * unprepared
+
+
+@pytest.mark.parametrize(("quality", "message"), [("best", "channels"), ("fast", "weights of channels")])
+def test_weights_of_channels_that_nothing_would_go_by_are_refused(
+    checkpoints: dict[str, Path], tmp_path: Path, quality: str, message: str
+) -> None:
+    with pytest.raises(drupe.api.DrupeError, match=message):
+        drupe.optimize(checkpoints["qwen3"], tmp_path / "out", prepare="weigh", quality=quality)
+    assert not (tmp_path / "out").exists()
+
+
 def _packed(path: Path) -> Counter[tuple[str, str]]:
     """Digests of packed weights and scales of each product."""
     found: Counter[tuple[str, str]] = Counter()

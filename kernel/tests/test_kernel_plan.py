@@ -22,6 +22,8 @@ class Press(ExecutionProvider):
             Step("measure", options={"ruler": "ruler"}, when={"care": ("much",), "limit": ()}),
             Step("print", when={"care": (None, "little")}),
             Step("engrave", when={"care": ("much",)}),
+            Step("fold", when={"finish": ("folded",)}),
+            Step("bind", when={"finish": ("bound",)}),
         )
         return [Recipe("page", "page", steps)]
 
@@ -45,6 +47,13 @@ def test_a_step_is_taken_for_the_values_it_names() -> None:
 def test_a_value_that_no_step_is_taken_for_is_refused() -> None:
     with pytest.raises(UsageError, match="did you mean much"):
         taken(care="mcuh")
+
+
+def test_an_option_may_have_several_values() -> None:
+    assert taken(finish=["bound", "folded"]) == ["set", "print", "fold", "bind"]
+    assert taken(finish="bound") == ["set", "print", "bind"]
+    with pytest.raises(UsageError, match="'bund'; did you mean bound"):
+        taken(finish=("folded", "bund"))
 
 
 def test_a_misspelt_option_gets_the_nearest_name() -> None:

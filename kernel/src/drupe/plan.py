@@ -55,7 +55,8 @@ class Step:
     """A pass by name with its configuration.
 
     options: for a key of the configuration, the name of the request's option that sets it. when: the step is taken only
-    if one of these options has one of these values, None for one that is not given; no values stand for any.
+    if one of these options has one of these values, None for one that is not given; no values stand for any. A user may
+    give an option several values.
     """
 
     name: str
@@ -65,7 +66,8 @@ class Step:
 
     def applies(self, options: Mapping[str, Any]) -> bool:
         """Whether the step is taken for what the user asked for."""
-        taken = (options.get(name) in values if values else name in options for name, values in self.when.items())
+        given = {name: set(several(options.get(name))) for name in self.when}
+        taken = (given[name] & {*values} if values else name in options for name, values in self.when.items())
         return not self.when or any(taken)
 
     def filled(self, options: Mapping[str, Any]) -> Step:
@@ -112,6 +114,11 @@ def recipe_for(request: Request, provider: ExecutionProvider) -> Recipe:
     return recipe
 
 
+def several(value: Any) -> tuple[Any, ...]:
+    """The values of an option that may have more than one."""
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
 def propose(request: Request, recipe: Recipe) -> Plan:
     """The steps of a recipe that a request takes, with what the user asked for in their configuration."""
     _refuse_unknown(request, recipe)
@@ -122,12 +129,12 @@ def propose(request: Request, recipe: Recipe) -> Plan:
 
 def _refuse_unknown(request: Request, recipe: Recipe) -> None:
     """A value that no step is taken for, where others are, would leave steps out in silence; refuse it."""
-    for option, value in request.options.items():
+    for option, given in request.options.items():
         known = {each for step in recipe.steps for each in step.when.get(option, ()) if each is not None}
-        if known and value not in known:
+        if known and (wrong := next((each for each in several(given) if each not in known), None)):
             values = sorted(map(str, known))
             cure = f"{_flag(option)} {' or '.join(values)}"
-            raise unknown(f"value of {_flag(option)}", str(value), values, cure=cure)
+            raise unknown(f"value of {_flag(option)}", str(wrong), values, cure=cure)
 
 
 def _refuse_unused(request: Request, recipe: Recipe, steps: Iterable[Step]) -> None:
@@ -174,7 +181,7 @@ def check(plan: Plan, model: Model, registry: Registry) -> list[CheckedStep]:
                 raise PlanError(
                     f"the pass '{step.name}' needs {fact} = {wanted}, but the model has {fact} = {facts[fact]}",
                     where=names(plan.steps),
-                    cure="start from a model for which that holds",
+                    cure="start from a model for which that holds, or leave out what changes it",
                 )
         kind = runner.ensures.kind
         facts.update(runner.ensures.facts)

@@ -35,7 +35,7 @@ def scale_blocks(package: OnnxPackage, sequences: Sequence[Sequence[int]], conte
     if not found:
         raise ModelError(
             "no matrix product stands behind a norm or a product that could take the inverse of its scales",
-            cure="leave this pass out for this model",
+            cure="leave --prepare out for this model",
         )
 
 

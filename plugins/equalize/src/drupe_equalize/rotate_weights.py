@@ -78,7 +78,7 @@ def _bias_of(stream: Stream, node: ir.Node, place: int) -> Expression:
     if bias is None or bias.size != stream.size:
         raise ModelError(
             f"what '{node.name}' adds to the hidden states is not one value a channel",
-            cure="leave out rotate-weights for this model",
+            cure="leave --prepare rotate out for this model",
         )
     return bias
 

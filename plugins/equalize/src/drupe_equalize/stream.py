@@ -190,4 +190,4 @@ def _no_way(node: ir.Node) -> ModelError:
 
 
 def _refused(what: str) -> ModelError:
-    return ModelError(what, cure="leave out rotate-weights for this model")
+    return ModelError(what, cure="leave --prepare rotate out for this model")

@@ -12,15 +12,22 @@ _BUDGET = {name: name for name in ("target_size", "bits_per_weight", "max_kl")}
 _CALIBRATE = {key: key for key in (f"calibration_{name}" for name in ("data", "sequences", "length", "seed"))}
 _REPACK = {"block_size": "block_size"}
 _BEST = {"quality": ("best",)}
+_ROTATE = Step("rotate-weights", when={"prepare": ("rotate",)})
+_SMOOTH = Step("smooth-activations", options=_CALIBRATE, when={"prepare": ("smooth",)})
 
 
 def four_bits(**config: Any) -> tuple[Step, ...]:
     """Fast rounds to nearest; balanced searches, and spends bits where they count; best measures and calibrates.
 
+    `prepare` adds what makes weights easier to quantize: rotations and smoothing before bits are given out, scales of
+    channels and the weights of their errors when it is known which bits each matrix gets.
     config: of all passes that decide on schemes, such as `symmetric`.
     """
+    scheme = {name: name for name in ("block_size", "symmetric")}
     return (
         Step("repack-weights", options=_REPACK),
+        _ROTATE,
+        _SMOOTH,
         Step("measure-sensitivity", options=_CALIBRATE, when={**_BEST, "max_kl": ()}),
         Step(
             "allocate-bits",
@@ -28,6 +35,8 @@ def four_bits(**config: Any) -> tuple[Step, ...]:
             options={"quality": "quality", **_BUDGET, **SCHEME},
             when={"quality": (None, "balanced", "best"), **dict.fromkeys(_BUDGET, ())},
         ),
+        Step("scale-channels", config, options={**_CALIBRATE, **scheme}, when={"prepare": ("scale",)}),
+        Step("weigh-channels", options=_CALIBRATE, when={"prepare": ("weigh",)}),
         Step("quantize-gptq", config, options={**_CALIBRATE, **SCHEME}, when=_BEST),
         Step(
             "quantize-weights",
@@ -42,5 +51,7 @@ def eight_bits(**config: Any) -> tuple[Step, ...]:
     """Eight bits are rounded to nearest, whatever the quality."""
     return (
         Step("repack-weights", options=_REPACK),
+        _ROTATE,
+        _SMOOTH,
         Step("quantize-weights", {"bits": 8, **config}, options={"quality": "quality", **SCHEME}),
     )

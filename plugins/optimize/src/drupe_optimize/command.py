@@ -44,6 +44,13 @@ def optimize(
     method: Annotated[
         str | None, typer.Option(help="rtn, search or hqq, instead of what the quality takes.", show_default=False)
     ] = None,
+    prepare: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="rotate, smooth, scale or weigh, to lose less by quantizing; may be given several times.",
+            show_default=False,
+        ),
+    ] = None,
     block_size: Annotated[
         int | None, typer.Option(help="Weights that share a scale: 16 to 256.", show_default="chosen for each matrix")
     ] = None,
@@ -104,9 +111,10 @@ def optimize(
         raise UsageError(
             "drupe never runs code from a checkpoint, and does not need to", cure="leave --trust-remote-code out"
         )
-    options = {"quality": quality, "method": method, "block_size": block_size, "symmetric": symmetric,
-               "head_bits": head_bits, "all_logits": all_logits, "evaluation_data": evaluation_data, "max_kl": max_kl,
-               "target_size": target_size, "bits_per_weight": bits_per_weight, "calibration_data": calibration_data,
+    options = {"quality": quality, "method": method, "prepare": prepare or None, "block_size": block_size,
+               "symmetric": symmetric, "head_bits": head_bits, "all_logits": all_logits,
+               "evaluation_data": evaluation_data, "max_kl": max_kl, "target_size": target_size,
+               "bits_per_weight": bits_per_weight, "calibration_data": calibration_data,
                "calibration_sequences": calibration_sequences, "calibration_length": calibration_length,
                "calibration_seed": calibration_seed}  # fmt: skip
     found_by = {"revision": revision, "token": token, "cache_dir": cache_dir}

@@ -33,7 +33,8 @@ class QuantizeGptq(Pass):
     summary = "quantizes weights by GPTQ, block by block, with text to calibrate on"
     revision = 3
     Config = QuantizeGptqConfig
-    requires = Shape("onnx", {"weights": "float"})
+    # A Hessian says all of a channel that its weight does, and more.
+    requires = Shape("onnx", {"weights": "float", "channels": "not weighed"})
     ensures = Shape("onnx", {"weights": "quantized"})
     costly = True
     libraries = ("drupe-blockquant", "drupe-layerwise", "drupe-nbits", "numpy")

@@ -36,7 +36,7 @@ class WeighChannels(Pass):
     revision = 1
     Config = WeighChannelsConfig
     requires = Shape("onnx", {"weights": "float"})
-    ensures = Shape("onnx", {"weights": "float"})
+    ensures = Shape("onnx", {"weights": "float", "channels": "weighed"})
     costly = True
     libraries = ("drupe-layerwise", "numpy")
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 
-from drupe.api import Context, Model, ModelError, Pass, Shape, Target
+from drupe.api import Context, Model, ModelError, Pass, Shape, Target, UsageError
+from drupe_blockquant import Scheme
 from drupe_nbits import Rewriter, Site, find_sites, is_quantized, remove_unused
 from drupe_onnx import OnnxPackage, ir
 from drupe_onnx.package import FLOAT_MATRICES
@@ -45,6 +46,7 @@ def quantize_graph(model: ir.Model, config: QuantizeWeightsConfig, target: Targe
     kept = []
     for site in find_sites(model.graph):
         if scheme := scheme_for(site, config, target.capabilities):
+            _refuse_useless_weights(site, scheme)
             rewriter.rewrite(site, scheme)
         else:
             if not site.is_look_up:
@@ -55,6 +57,16 @@ def quantize_graph(model: ir.Model, config: QuantizeWeightsConfig, target: Targe
     if kept:
         model.metadata_props[FLOAT_MATRICES] = json.dumps([site.name for site in kept])
     return kept
+
+
+def _refuse_useless_weights(site: Site, scheme: Scheme) -> None:
+    """Weighed channels that nothing goes by would have been measured for nothing."""
+    if site.importance is not None and scheme.bits < 8 and scheme.method == "rtn":
+        raise UsageError(
+            "rounding to nearest does not go by the weights of channels",
+            where="--prepare weigh",
+            cure="--quality balanced, or leave --prepare weigh out",
+        )
 
 
 def _nothing_quantized(kept: list[Site], config: QuantizeWeightsConfig, target: Target) -> str:
