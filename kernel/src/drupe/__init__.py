@@ -38,8 +38,8 @@ def optimize(
 ) -> Outcome:
     """Make a package of a model; see `drupe optimize --help` for what each argument means.
 
-    options: settings for the plan's passes (quality, prepare, block_size, symmetric, head_bits, all_logits), and for the
-    closing comparison with the source (evaluation_data, max_kl). `prepare` may be a list.
+    options: settings for the plan's passes (quality, prepare, block_size, symmetric, head_bits, all_logits), and for
+    the closing comparison with the source (evaluation_data, max_kl). `prepare` may be a list.
     Raises drupe.api.DrupeError for anything that the caller can mend; `output` is then untouched.
     """
     from pathlib import Path
