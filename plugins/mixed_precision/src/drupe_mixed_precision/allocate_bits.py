@@ -27,7 +27,7 @@ weight that is only looked up, which costs no time, the type that checkpoints ha
 GENEROUS = 1.05
 SLOWER = 1.08
 """By default: how long a decoded token may take, as a multiple of what the fastest schemes take."""
-UNNOTICED = 1e-3
+UNNOTICED = 2e-3
 """Seconds of each decoded token that nobody wants to save: models so small get all bits that the bytes allow."""
 INT8, ACTIVATIONS = 4, 4e-4
 """The accuracy level that multiplies in int8, and what that costs trained models whatever their weights, in nats."""
@@ -60,7 +60,7 @@ class AllocateBits(Pass):
 
     name = "allocate-bits"
     summary = "gives each matrix the bits and block size that lose least within a number of bytes"
-    revision = 4
+    revision = 5
     Config = AllocateBitsConfig
     requires = Shape("onnx", {"weights": "float"})
     ensures = Shape("onnx", {"weights": "float"})
