@@ -64,7 +64,7 @@ def logits(package: Path) -> np.ndarray:
     return session.run(["logits"], feed)[0][0, -1]
 
 
-@pytest.mark.parametrize("kind", ["Q4_0", "Q8_0"])
+@pytest.mark.parametrize("kind", ["Q4_0", "Q4_1", "Q8_0"])
 @pytest.mark.parametrize("name", MODELS)
 def test_blocks_are_taken_over_as_they_are(checkpoints: dict[str, Path], tmp_path: Path, name: str, kind: str) -> None:
     made = gguf_of(checkpoints[name], kind)
@@ -88,9 +88,28 @@ def test_in_floating_point_the_values_are_those_of_the_file(
     np.testing.assert_allclose(logits(tmp_path / "out"), expected, atol=1e-4)
 
 
-def test_blocks_with_a_minimum_are_quantized_again_and_said_to_be(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+def test_minimums_are_left_to_the_runtime_and_no_product_with_them_is_stored(
+    checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    """Beside levels and scales a package holds the minimums as the file has them; what follows is computed once."""
+    made = gguf_of(checkpoints["llama"], "Q4_1")
+    drupe.optimize(made.write(tmp_path / "model.gguf"), tmp_path / "out", verify=False)
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx", options, providers=["CPUExecutionProvider"])
+    operators = {node.op_type for node in ir.load(tmp_path / "optimized.onnx").graph}
+    assert {"MatMulNBits", "ReduceSum"} <= operators and "Transpose" not in operators
+    stored = ir.load(tmp_path / "out" / "model.onnx").graph.initializers
+    minimums = [value for name, value in stored.items() if name.endswith("_minimums")]
+    assert len(minimums) == 2 * 5 + 2
+    assert {value.dtype for value in minimums} == {ir.DataType.FLOAT16}
+
+
+def test_blocks_with_a_minimum_are_quantized_again_where_the_target_computes_nothing_beforehand(
+    checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
     path = gguf_of(checkpoints["llama"], "Q4_1", ends="F16").write(tmp_path / "model.gguf")
-    drupe.optimize(path, tmp_path / "out", verify=False)
+    drupe.optimize(path, tmp_path / "out", provider="cuda", verify=False)
     again = json.loads(ir.load(tmp_path / "out" / "model.onnx").metadata_props["drupe.quantized_again"])
     assert len(again) == 2 * 5
 

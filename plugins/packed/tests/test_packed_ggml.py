@@ -14,6 +14,7 @@ from drupe_blockquant.layout import Quantized, dequantize_rows
 from drupe_onnx import Expression, Files, from_json, ir, to_json
 from drupe_packed import PackedMatrix, Repacked, ggml
 from drupe_packed.ggml_types import TYPES
+from drupe_packed.repacking import minimums_of
 
 KINDS = {kind.name: kind for kind in TYPES.values()}
 
@@ -50,6 +51,33 @@ def test_repacked_they_are_the_same(tmp_path: Path, kind: str, bits: int, heads:
         np.testing.assert_array_equal(
             Repacked((matrix,), scheme, ir.DataType.FLOAT16).produce(9, 30, files)[0], packed[9:30]
         )
+
+
+@pytest.mark.parametrize("heads", [None, 3])
+def test_what_has_a_minimum_is_its_levels_and_a_shift_of_each_block(tmp_path: Path, heads: int | None) -> None:
+    matrix, values = held(tmp_path, "Q4_1")
+    if heads:
+        matrix, values = ggml.unpermuted(matrix, heads), unpermuted(values, heads)
+    assert isinstance(matrix, PackedMatrix)
+    minimums = minimums_of([matrix, matrix])
+    assert minimums is not None and minimums.shape == (96, 4)
+    with Files() as files:
+        np.testing.assert_array_equal(matrix.rows(5, 31, files), values[5:31])
+        packed, scales = Repacked((matrix,), Scheme(4, 32), ir.DataType.FLOAT16).produce(0, 48, files)
+        first = dequantize_rows(Quantized(packed, scales, None), Scheme(4, 32), 128)
+        shifts = minimums.rows(48, 96, files).astype(np.float32) + 8 * scales.astype(np.float32)
+    np.testing.assert_allclose(first + shifts.repeat(32, axis=1), values, rtol=0, atol=1e-6)
+
+
+def test_a_minimum_that_is_not_finite_is_refused(tmp_path: Path) -> None:
+    held(tmp_path, "Q4_1")
+    content = bytearray((tmp_path / "file").read_bytes())
+    content[96 + 2 : 96 + 4] = np.float16(np.nan).tobytes()
+    (tmp_path / "file").write_bytes(content)
+    matrix = ggml.tensor(tmp_path / "file", "blk.0.ffn_up.weight", KINDS["Q4_1"], (48, 128), 96)
+    assert isinstance(matrix, PackedMatrix) and matrix.minimums is not None
+    with Files() as files, pytest.raises(ModelError, match=r"minimums of 'blk\.0\.ffn_up\.weight' hold NaN"):
+        matrix.minimums.rows(0, 1, files)
 
 
 def test_rows_of_floats_are_put_in_order_as_well(tmp_path: Path) -> None:

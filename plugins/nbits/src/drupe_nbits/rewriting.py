@@ -9,6 +9,7 @@ import numpy as np
 from drupe.api import Capabilities, OperatorUse
 from drupe_blockquant import Scheme
 from drupe_nbits.expressions import PARTS, SCALES, UNITS, WEIGHT, QuantizeBlocks
+from drupe_nbits.minimums import MinimumNodes
 from drupe_nbits.sites import MICROSOFT, Site
 from drupe_onnx import Array, Cast, Expression, Produced, Reshape, expression_of, initializer, ir
 from drupe_onnx.checking import element_name
@@ -29,36 +30,51 @@ class Rewriter:
         self.accuracy_level = capabilities.traits.get(ACCURACY_LEVEL) if accuracy_level is None else accuracy_level
         graph.opset_imports.setdefault(MICROSOFT, 1)
 
-    def rewrite(self, site: Site, scheme: Scheme, ready: Sequence[Expression] | None = None) -> None:
+    def rewrite(
+        self,
+        site: Site,
+        scheme: Scheme,
+        ready: Sequence[Expression] | None = None,
+        minimums: Expression | None = None,
+    ) -> None:
         """Quantize one site under a scheme that the target serves it with.
 
         ready: what `QuantizeBlocks` would make, where it was made elsewhere; scales of another type than the site's go
-        behind a Cast. By default the writer makes it of the site's rows.
+        behind a Cast. By default the writer makes it of the site's rows. minimums: [N, blocks], of values that are
+        level * scale + minimum; the scheme is symmetric then, its blocks fit, and `takes_minimums` holds.
         """
         made = list(ready) if ready is not None else _quantized(site, scheme)
-        if site.is_look_up:
-            self._look_up(site, scheme, made)
-        else:
-            self._product(site, scheme, made)
+        weights = self._initializers(site, scheme, made)
+        node = self._look_up(site, scheme, made, weights) if site.is_look_up else self._product(site, scheme, weights)
+        replace_site(self.graph, site, [node, *self._behind(node, site, scheme, weights[SCALES], minimums)])
 
-    def _product(self, site: Site, scheme: Scheme, made: Sequence[Expression]) -> None:
+    def _product(self, site: Site, scheme: Scheme, weights: Sequence[ir.Value]) -> ir.Node:
         """A matrix product becomes MatMulNBits; a bias that it had goes along."""
         attributes = _attributes(site, scheme)
         if self.accuracy_level is not None:
             attributes["accuracy_level"] = self.accuracy_level
-        weights = self._initializers(site, scheme, made)
         inputs: list[ir.Value | None] = [site.activations, *weights]
         if site.bias is not None:
             inputs += [None] * (5 - len(inputs)) + [site.bias]
-        self._replace(site, self._node(inputs, site, attributes))
+        return self._node(inputs, site, attributes)
 
-    def _look_up(self, site: Site, scheme: Scheme, made: Sequence[Expression]) -> None:
+    def _look_up(self, site: Site, scheme: Scheme, made: Sequence[Expression], weights: Sequence[ir.Value]) -> ir.Node:
         """A look-up becomes GatherBlockQuantized."""
         n, blocks, width = made[WEIGHT].shape
         table = self._initializer(f"{_name(site, scheme)}_rows", Reshape(made[WEIGHT], (n, blocks * width)))
-        inputs = [table, site.activations, *self._initializers(site, scheme, made)[SCALES:]]
-        node = self._node(inputs, site, _attributes(site, scheme))
-        self._replace(site, node, padding=blocks * scheme.block_size - site.rows.shape[1])
+        return self._node([table, site.activations, *weights[SCALES:]], site, _attributes(site, scheme))
+
+    def _behind(
+        self, node: ir.Node, site: Site, scheme: Scheme, scales: ir.Value, minimums: Expression | None
+    ) -> list[ir.Node]:
+        """What has to follow the node in a site's place until there is what the site gave."""
+        if minimums is not None:
+            stored = self._initializer(f"{_name(site, scheme)}_minimums", minimums)
+            nodes = MinimumNodes(site, scheme, lambda name, value: self._initializer(name, Array(value)))
+            return nodes.behind(node, scales, self._cast(stored, site))
+        k = site.rows.shape[1]
+        padded = site.is_look_up and scheme.blocks(k) * scheme.block_size > k
+        return [self._without_padding(node, site)] if padded else []
 
     def keep(self, site: Site) -> None:
         """Leave a site in floating point, in the type that the graph computes in: a target may serve no other."""
@@ -125,14 +141,8 @@ class Rewriter:
             metadata_props=dict(site.node.metadata_props),
         )
 
-    def _replace(self, site: Site, node: ir.Node, padding: int = 0) -> None:
-        """Put `node` in the site's place; `padding` last columns of its output are cut off."""
-        nodes = [node]
-        if padding:
-            nodes.append(self._without_padding(node, site))
-        replace_site(self.graph, site, nodes)
-
     def _without_padding(self, node: ir.Node, site: Site) -> ir.Node:
+        """Cuts off the last columns of a looked-up row, which fill up its last block."""
         name = f"{site.result.name}_padded"
         node.outputs[0].name, node.outputs[0].type = name, ir.TensorType(site.dtype)
         bounds = [

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from drupe.api import Capabilities, OperatorUse
 from drupe_blockquant import Scheme, choose_block_size
 from drupe_blockquant.scheme import BLOCK_SIZES
+from drupe_nbits.minimums import OPERATORS
 from drupe_nbits.rewriting import operator_use
 from drupe_nbits.sites import Site
 from drupe_onnx import ir
@@ -45,6 +46,15 @@ def takes_two_levels(site: Site, capabilities: Capabilities) -> bool:
     product = OperatorUse("", "Mul", ONNX_OPSET, (element, element), (element,))
     stored = ir.DataType.UINT8, ir.DataType.BFLOAT16
     return all(casts(each, site.dtype, capabilities) for each in stored) and capabilities.serves(product)
+
+
+def takes_minimums(site: Site, stored: ir.DataType, capabilities: Capabilities) -> bool:
+    """Whether the target has what a site with minimums of that type needs, and computes beforehand what is constant."""
+    if site.activations.shape is None or not capabilities.traits.get(COMPUTED_ONCE):
+        return False
+    element = element_name(site.dtype)
+    uses = (OperatorUse("", name, ONNX_OPSET, (element,) * count, (element,)) for name, count in OPERATORS.items())
+    return casts(stored, site.dtype, capabilities) and all(capabilities.serves(use) for use in uses)
 
 
 def casts(stored: ir.DataType, dtype: ir.DataType, capabilities: Capabilities) -> bool:

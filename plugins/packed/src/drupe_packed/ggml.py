@@ -1,4 +1,4 @@
-"""The block formats of GGUF files: Q4_0 and Q8_0 as packed matrices, Q4_1 and Q6_K as the values that they stand for.
+"""The block formats of GGUF files: Q4_0, Q4_1 and Q8_0 as packed matrices, Q6_K as the values that it stands for.
 
 The formats: https://github.com/ggml-org/llama.cpp (ggml-common.h, gguf-py/gguf/quants.py).
 """
@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from drupe_onnx import Array, Expression, Files, SafetensorsTensor, Take, ir
+from drupe.api import ModelError
+from drupe_onnx import Array, Expression, Files, SafetensorsTensor, Take, ir, numeric
+from drupe_onnx.expressions import name_of
 from drupe_packed.ggml_types import GgmlType
 from drupe_packed.matrix import PackedMatrix, UInt8
 
@@ -39,17 +41,21 @@ def unpermuted(tensor: Expression, heads: int) -> Expression:
 
 
 class _Blocks(PackedMatrix):
-    """Rows of blocks of 32 symmetric levels behind a float16 scale: `raw` uint8 [N, blocks * bytes of a block]."""
+    """Rows of blocks of 32 levels behind a float16 scale: `raw` uint8 [N, blocks * bytes of a block].
+
+    head_bytes: of what stands before the levels.
+    """
 
     raw: Expression
     values = group_size = 32
+    head_bytes = 2
     symmetric = True
     order = None
     scale_dtype = ir.DataType.FLOAT16
 
     @property
     def block_bytes(self) -> int:
-        return 2 + self.values * self.bits // 8
+        return self.head_bytes + self.values * self.bits // 8
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -65,20 +71,72 @@ class _Blocks(PackedMatrix):
     def _blocks(self, start: int, stop: int, files: Files) -> UInt8:
         return self.raw.rows(start, stop, files).reshape(stop - start, -1, self.block_bytes)
 
+    def _levels(self, start: int, stop: int, files: Files) -> UInt8:
+        """What stands behind the head of each block."""
+        return self._blocks(start, stop, files)[:, :, self.head_bytes :]
 
-@dataclass(frozen=True)
-class Q40Matrix(_Blocks):
-    """Q4_0: 16 bytes, the first 16 levels in their low halves, the others in the high ones; the zero point is 8."""
 
-    raw: Expression
+class _FourBits(_Blocks):
+    """16 bytes, the first 16 levels in their low halves, the others in the high ones."""
+
     bits = 4
 
     def packed(self, start: int, stop: int, files: Files) -> UInt8:
-        halves = self._blocks(start, stop, files)[:, :, 2:]
+        halves = self._levels(start, stop, files)
         out = np.empty(halves.shape, np.uint8)
         out[:, :, :8] = (halves[:, :, 0::2] & 0x0F) | (halves[:, :, 1::2] << 4)
         out[:, :, 8:] = (halves[:, :, 0::2] >> 4) | (halves[:, :, 1::2] & 0xF0)
         return out.reshape(stop - start, -1)
+
+
+@dataclass(frozen=True)
+class Q40Matrix(_FourBits):
+    """Q4_0: the zero point is 8."""
+
+    raw: Expression
+
+
+@dataclass(frozen=True)
+class Q41Matrix(_FourBits):
+    """Q4_1: level * scale + minimum; the minimum is no multiple of the scale, so there is no integer zero point."""
+
+    raw: Expression
+    head_bytes = 4
+
+    @property
+    def minimums(self) -> Expression:
+        """float16 [N, blocks]."""
+        return BlockMinimums(self.raw, self.block_bytes)
+
+
+@dataclass(frozen=True)
+class BlockMinimums(Expression):
+    """The float16 [N, blocks] that stand behind the scales of blocks; see Q41Matrix."""
+
+    raw: Expression
+    block_bytes: int
+
+    @property
+    def dtype(self) -> ir.DataType:
+        return ir.DataType.FLOAT16
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        n, width = self.raw.shape
+        return (n, width // self.block_bytes)
+
+    def rows(self, start: int, stop: int, files: Files) -> NDArray[Any]:
+        blocks = self.raw.rows(start, stop, files).reshape(stop - start, -1, self.block_bytes)
+        found: NDArray[np.float16] = np.ascontiguousarray(blocks[:, :, 2:4]).view(np.float16)[:, :, 0]
+        if not numeric.all_finite(found):
+            raise ModelError(
+                f"the minimums of '{name_of(self)}' hold NaN or Inf",
+                cure="fetch the checkpoint again: a model with NaN or Inf in it computes nothing",
+            )
+        return found
+
+    def working_bytes(self, rows: int) -> int:
+        return self.raw.working_bytes(rows) + 3 * self.held_bytes(rows)
 
 
 @dataclass(frozen=True)
@@ -89,7 +147,7 @@ class Q80Matrix(_Blocks):
     bits = 8
 
     def packed(self, start: int, stop: int, files: Files) -> UInt8:
-        return (self._blocks(start, stop, files)[:, :, 2:] ^ np.uint8(0x80)).reshape(stop - start, -1)
+        return (self._levels(start, stop, files) ^ np.uint8(0x80)).reshape(stop - start, -1)
 
 
 @dataclass(frozen=True)
@@ -109,6 +167,12 @@ class PickedRows(PackedMatrix):
     symmetric = property(lambda self: self.source.symmetric)
     order = property(lambda self: self.source.order)
     scale_dtype = property(lambda self: self.source.scale_dtype)
+
+    @property
+    def minimums(self) -> Expression | None:
+        """Those of the source."""
+        held = self.source.minimums
+        return None if held is None else Take(held, self.indices)
 
     def packed(self, start: int, stop: int, files: Files) -> UInt8:
         low, high, wanted = self._range(start, stop)
@@ -163,20 +227,6 @@ class GgmlValues(Expression):
 
 
 @dataclass(frozen=True)
-class Q41Values(GgmlValues):
-    """Q4_1: level * scale + minimum; the minimum is no multiple of the scale, so there is no integer zero point."""
-
-    raw: Expression
-    values = 32
-    block_bytes = 20
-
-    def _values(self, blocks: UInt8) -> NDArray[np.float32]:
-        scale, least = (_float16(blocks, at) for at in (0, 2))
-        halves = blocks[:, 4:]
-        return np.concatenate([halves & 0x0F, halves >> 4], 1).astype(np.float32) * scale + least
-
-
-@dataclass(frozen=True)
 class Q6KValues(GgmlValues):
     """Q6_K: 256 levels of 6 bits, in groups of 16 with a scale of 8 bits each, and a float16 scale for those."""
 
@@ -203,7 +253,7 @@ def _float16(blocks: UInt8, offset: int) -> NDArray[np.float32]:
 
 _QUANTIZED: dict[str, Callable[[Expression], Expression]] = {
     "Q4_0": Q40Matrix,
-    "Q4_1": Q41Values,
+    "Q4_1": Q41Matrix,
     "Q8_0": Q80Matrix,
     "Q6_K": Q6KValues,
 }

@@ -60,6 +60,11 @@ class PackedMatrix(Expression):
         return ir.DataType.FLOAT
 
     @property
+    def minimums(self) -> Expression | None:
+        """[N, groups], for values that are level * scale + minimum; such a matrix is symmetric. None for others."""
+        return None
+
+    @property
     def groups(self) -> int:
         return -(-self.shape[1] // self.group_size)
 
@@ -85,8 +90,11 @@ class PackedMatrix(Expression):
         grouped[:, k:] = 0
         grouped[:, :k] = levels
         grouped = grouped.reshape(n, self.groups, self.group_size)
-        grouped -= self.zero_points(start, stop, files)[:, :, None]
+        if self.minimums is None:
+            grouped -= self.zero_points(start, stop, files)[:, :, None]
         grouped *= self.scales(start, stop, files).astype(np.float32)[:, :, None]
+        if self.minimums is not None:
+            grouped += self.minimums.rows(start, stop, files).astype(np.float32)[:, :, None]
         values = grouped.reshape(n, width)[:, :k]
         if self.order is None:
             return np.ascontiguousarray(values)

@@ -22,12 +22,19 @@ from drupe_packed.matrix import PackedMatrix
 def parts_of(rows: Expression) -> tuple[PackedMatrix, ...]:
     """The packed matrices that `rows` is, one behind another; none where it is made otherwise.
 
-    They have one number of bits and one order of columns, so that they fit into one matrix again.
+    They have one number of bits and one order of columns, and all have minimums or none, so that they fit into one
+    matrix again.
     """
     parts = rows.parts if isinstance(rows, Concat) else (rows,)
     packed = tuple(part for part in parts if isinstance(part, PackedMatrix))
-    kinds = {(part.bits, part.order) for part in packed}
+    kinds = {(part.bits, part.order, part.minimums is None) for part in packed}
     return packed if len(packed) == len(parts) and len(kinds) == 1 else ()
+
+
+def minimums_of(parts: Sequence[PackedMatrix]) -> Expression | None:
+    """The minimums [N, groups] of all rows of some parts; None where they have none."""
+    minimums = [part.minimums for part in parts if part.minimums is not None]
+    return (Concat(tuple(minimums)) if len(minimums) > 1 else minimums[0]) if minimums else None
 
 
 def schemes_of(parts: Sequence[PackedMatrix]) -> list[Scheme]:

@@ -29,7 +29,7 @@ class RepackWeights(Pass):
 
     name = "repack-weights"
     summary = "takes over weights that the checkpoint holds quantized already"
-    revision = 1
+    revision = 2
     Config = RepackWeightsConfig
     requires = Shape("onnx", {"weights": "float"})
     ensures = Shape("onnx", {"weights": "float"})

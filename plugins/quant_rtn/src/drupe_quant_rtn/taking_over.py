@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from drupe.api import Capabilities, OperatorUse, UsageError
 from drupe_blockquant import Scheme
 from drupe_nbits import Rewriter, Site, refusal
-from drupe_nbits.serving import FAST_BLOCKS, ONNX_OPSET, casts
+from drupe_nbits.serving import FAST_BLOCKS, ONNX_OPSET, casts, takes_minimums
 from drupe_onnx import Array, Expression, Produced, initializer, ir
 from drupe_onnx.checking import element_name
 from drupe_packed import PackedMatrix, Repacked, parts_of
 from drupe_packed.ggml import GgmlValues
-from drupe_packed.repacking import schemes_of
+from drupe_packed.repacking import minimums_of, schemes_of
 
 
 def is_quantized_already(rows: Expression) -> bool:
@@ -31,13 +31,17 @@ def take_over(site: Site, rewriter: Rewriter, block_size: int | None, capabiliti
     order = parts[0].order if parts else None
     if not parts or (order is not None and not _reorders(site, capabilities)):
         return False
+    minimums = minimums_of(parts)
+    if minimums is not None and not takes_minimums(site, minimums.dtype, capabilities):
+        return False
     scheme = _scheme(site, schemes_of(parts), block_size, capabilities)
     if scheme is None:
         return False
     if order is not None:
         _reorder(site, order, rewriter.graph)
     producer = Repacked(parts, scheme, _scale_dtype(site, parts, capabilities))
-    rewriter.rewrite(site, scheme, [Produced(producer, index) for index in range(len(producer.outputs))])
+    made = [Produced(producer, index) for index in range(len(producer.outputs))]
+    rewriter.rewrite(site, scheme, made, minimums)
     return True
 
 
