@@ -39,6 +39,7 @@ from drupe_onnx.checking import element_name, operator_uses
 from drupe_onnx.outline import ELEMENTS, Malformed, outline_of, read_outline
 from drupe_onnx.package import initializers_of
 from drupe_onnx.plugin import drupe_resolve_model
+from drupe_onnx.storage import OTHERS, stored_weights
 
 FLOAT = ir.DataType.FLOAT
 DECODER = DecoderDescription("llama", 8, 2, 4, 2, 4, 100, 2048, "float32", "float32", 1, (2, 3), None)
@@ -417,6 +418,7 @@ def test_a_package_is_described_alike_from_its_folder_and_from_memory_without_a_
         import sys
         from pathlib import Path
         from drupe_onnx.plugin import drupe_resolve_model
+from drupe_onnx.storage import OTHERS, stored_weights
         from drupe_onnx.kind import OnnxKind
         model = drupe_resolve_model(sys.argv[1], {})
         assert OnnxKind().describe(model)["context length"] == 2048
@@ -425,6 +427,18 @@ def test_a_package_is_described_alike_from_its_folder_and_from_memory_without_a_
     """)
     arguments = [sys.executable, "-c", script, str(out), str(bytes_in(out))]
     assert subprocess.run(arguments, capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_a_graph_may_be_deep():
+    """Longer than Python's stack: a decoder of 28 blocks has paths of more than a thousand nodes."""
+    value = graph_input = ir.Value(name="x", shape=ir.Shape([4]), type=ir.TensorType(ir.DataType.FLOAT))
+    weight = initializer("w", Array(np.ones(4, np.float32)))
+    nodes = []
+    for number in range(3000):
+        nodes.append(ir.node("Add", [value, weight], name=f"add_{number}"))
+        value = nodes[-1].outputs[0]
+    graph = ir.Graph([graph_input], [value], nodes=nodes, initializers=[weight], opset_imports={"": 21})
+    assert [(row.role, row.bytes) for row in stored_weights(graph)] == [(OTHERS, 16)]
 
 
 def test_bytes_that_weights_share_count_once(make_context, out, make_package):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 
 from drupe.api import StoredWeights
 from drupe_onnx import ROLE, ir
@@ -20,10 +20,11 @@ def stored_weights(graph: ir.Graph) -> list[StoredWeights]:
     groups: dict[tuple[str, str], tuple[list[int], int]] = {}
     seen: set[Expression] = set()
     rest = 0
+    constant = _constant_nodes(graph)
     for node in graph:
-        if _is_constant(node):  # its weights count for those who read what it makes of them
+        if node in constant:  # its weights count for those who read what it makes of them
             continue
-        held = list(_held(node))
+        held = list(_held(node, constant))
         nbytes = sum(each.nbytes for each in _new(held, seen))
         role = node.metadata_props.get(ROLE)
         matrix = next((value for value in held if value.shape is not None and len(value.shape) > 1), None)
@@ -37,20 +38,23 @@ def stored_weights(graph: ir.Graph) -> list[StoredWeights]:
     return [*found, StoredWeights(OTHERS, "", "", rest)]
 
 
-def _held(node: ir.Node) -> Iterator[ir.Value]:
+def _held(node: ir.Node, constant: Container[ir.Node | None]) -> Iterator[ir.Value]:
     """The initializers that a node reads, also through nodes that compute from initializers alone."""
     for value in node.inputs:
         if value is not None and value.is_initializer():
             yield value
-        elif value is not None and (producer := value.producer()) is not None and _is_constant(producer):
-            yield from _held(producer)
+        elif value is not None and (producer := value.producer()) is not None and producer in constant:
+            yield from _held(producer, constant)
 
 
-def _is_constant(node: ir.Node) -> bool:
-    """Whether a node computes from initializers alone."""
-    values = [value for value in node.inputs if value is not None]
-    producers = [value.producer() for value in values if not value.is_initializer()]
-    return bool(values) and all(producer is not None and _is_constant(producer) for producer in producers)
+def _constant_nodes(graph: ir.Graph) -> set[ir.Node | None]:
+    """The nodes that compute from initializers alone."""
+    found: set[ir.Node | None] = set()
+    for node in graph:
+        values = [value for value in node.inputs if value is not None]
+        if values and all(value.is_initializer() or value.producer() in found for value in values):
+            found.add(node)
+    return found
 
 
 def _new(held: Iterable[ir.Value], seen: set[Expression]) -> Iterator[Expression]:
