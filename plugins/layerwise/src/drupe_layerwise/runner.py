@@ -17,7 +17,7 @@ from drupe.api import Context, ModelError, disk_errors
 from drupe_layerwise.batches import Batch, Feeds, batches_of
 from drupe_layerwise.finding import mark_blocks
 from drupe_layerwise.head import hidden_rows
-from drupe_layerwise.segments import Parts, Segment, is_marked, node_reads, result_of, segments_of, whole
+from drupe_layerwise.segments import Segment, is_marked, node_reads, parts_of, result_of, segments_of, whole
 from drupe_layerwise.subgraph import Opened, distinct, opened
 from drupe_layerwise.values import Values
 from drupe_onnx import OnnxPackage, ir
@@ -82,7 +82,7 @@ class LayerByLayer:
     def advance(self, segment: Segment) -> None:
         """Run a segment as it is now, keep what later segments read, and leave it behind."""
         self._reach(segment)
-        parts = Parts(self._model.graph)
+        parts = parts_of(self._model.graph)
         kept = parts.kept(segment.index)
         made = distinct([value for value in kept if parts.part(value) == segment.index])
         for batch, results in self._run(segment, made):
@@ -126,7 +126,7 @@ class LayerByLayer:
 
     def _run(self, segment: Segment, values: Sequence[ir.Value]) -> Iterator[tuple[Batch, Mapping[str, NDArray[Any]]]]:
         """The values, by name, for each batch; those that come from outside the segment need no run."""
-        outside = [whole(value) for value in Parts(self._model.graph).inputs(segment.index)]
+        outside = [whole(value) for value in parts_of(self._model.graph).inputs(segment.index)]
         made = [value for value in values if value not in outside]
         given = [value for value in values if value in outside]
         if not values:

@@ -27,7 +27,7 @@ class Segment:
     @property
     def nodes(self) -> list[ir.Node]:
         """The nodes that the segment has now, in the graph's order."""
-        return Parts(self.graph).nodes(self.index)
+        return parts_of(self.graph).nodes(self.index)
 
 
 def segments_of(graph: ir.Graph) -> list[Segment]:
@@ -45,13 +45,30 @@ def is_marked(graph: ir.Graph) -> bool:
 
 def hidden_states(segment: Segment) -> list[str]:
     """The names of the float values that a segment makes for later ones; a block adds up those that it reads."""
-    parts = Parts(segment.graph)
+    parts = parts_of(segment.graph)
     kept = (value for value in parts.kept(segment.index) if parts.part(value) == segment.index)
     return [whole(value).name or "" for value in kept if value.dtype is not None and value.dtype.is_floating_point()]
 
 
+_DIVISION = "drupe.layerwise.division"
+
+
+def parts_of(graph: ir.Graph) -> Parts:
+    """The division of a graph as it is now: the last one that was made, where nothing has changed since.
+
+    To divide a deep graph takes long beside a block's run, and each block asks several times. No pass changes what
+    stands in graphs inside nodes, so that is not looked at.
+    """
+    nodes = [(node, node.inputs, node.metadata_props.get(BLOCK), node.metadata_props.get(ROLE)) for node in graph]
+    now = (nodes, list(graph.outputs))
+    made: tuple[object, Parts] | None = graph.meta.get(_DIVISION)
+    if made is None or made[0] != now:
+        made = graph.meta[_DIVISION] = (now, Parts(graph))
+    return made[1]
+
+
 class Parts:
-    """The division of a graph as it is now; made anew after each change of the graph, which costs milliseconds.
+    """The division of a graph as it was when this was made.
 
     A marked node is in its block. One without a mark, where it leads to a block, is where the last of its inputs is
     made; otherwise, if it computes from a block, it is behind the blocks.
