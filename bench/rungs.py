@@ -82,7 +82,7 @@ RUNGS: Sequence[Rung] = (
     _ours("balanced, smoothed (SmoothQuant)", "--quality balanced --prepare smooth"),
     _ours("balanced, rotated (QuaRot)", "--quality balanced --prepare rotate"),
     _ours("best, rotated (QuaRot)", "--quality best --prepare rotate"),
-    _ours("autoround", "--quality autoround"),
+    _ours("autoround", "--quality autoround --calibration-sequences 64 --calibration-length 256"),
     _ours("4 bits, block 32", "--quality balanced --head-bits 4 --block-size 32"),
     _ours("4 bits, block 64, symmetric", "--quality balanced --head-bits 4 --block-size 64 --symmetric"),
     _ours("4 bits, block 128", "--quality balanced --head-bits 4 --block-size 128"),
