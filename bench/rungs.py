@@ -11,8 +11,8 @@ from typing import Literal
 from convert import with_builder, with_drupe
 from measure import Failed
 
-USAGE = 2
-"""The exit status of `drupe` where it does not know an option, or refuses its value."""
+NOT_OFFERED = (2, 6)
+"""The exit statuses of `drupe` where it does not know an option, or refuses its value, or lacks a library for it."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,13 @@ class Rung:
         try:
             with_drupe(checkpoint, output, self.options)
         except Failed as failed:
-            if failed.status == USAGE:
+            if failed.status in NOT_OFFERED:
                 raise NotOffered(_complaint(str(failed))) from failed
             raise
 
 
 class NotOffered(Exception):
-    """The installed drupe has not the options of a rung; the message says what it said."""
+    """The installed drupe has not the options or libraries of a rung; the message says what it said."""
 
 
 def _complaint(said: str) -> str:

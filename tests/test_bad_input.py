@@ -98,6 +98,14 @@ def infinite(folder: Path) -> None:
     write_weights(folder, header, data[:start] + struct.pack("<f", float("inf")) + data[start + 4 :])
 
 
+def overflowing(folder: Path) -> None:
+    """Weights that are finite, and make what is not."""
+    header, data = read_weights(folder)
+    start, stop = header["model.layers.1.mlp.down_proj.weight"]["data_offsets"]
+    huge = struct.pack("<f", 3e38) * ((stop - start) // 4)
+    write_weights(folder, header, data[:start] + huge + data[stop:])
+
+
 def pickles_only(folder: Path) -> None:
     (folder / WEIGHTS).rename(folder / "pytorch_model.bin")
 
@@ -259,3 +267,15 @@ def test_inspecting_a_config_alone_says_what_it_is(good: Path, tmp_path: Path) -
     edit_config(folder, model_type="mamba", architectures=["MambaForCausalLM"])
     shown = program("inspect", folder).stdout
     assert "'MambaForCausalLM' is not supported" in shown and "it takes a plugin" in shown
+
+
+@pytest.mark.parametrize("option", ["--quality=best", "--max-kl=0.1"])
+def test_calibration_that_makes_nan_names_the_block(good: Path, tmp_path: Path, option: str) -> None:
+    folder = tmp_path / "in"
+    shutil.copytree(good, folder)
+    overflowing(folder)
+    done = optimize(folder, tmp_path / "out", option)
+    assert done.returncode == 3, done.stderr
+    assert "NaN or Inf" in done.stderr
+    assert "decoder block 1" in done.stderr
+    assert "try:" in done.stderr and not (tmp_path / "out").exists()

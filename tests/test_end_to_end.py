@@ -108,13 +108,60 @@ def test_prepared_weights_make_a_package_that_is_no_farther_from_its_source(
     assert 0 < divergence(tmp_path / "out", checkpoints["qwen3"]) < 1.25 * unprepared
 
 
-@pytest.mark.parametrize(("quality", "message"), [("best", "channels"), ("fast", "weights of channels")])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"quality": "best"}, "channels = weighed"),
+        ({"quality": "fast"}, "'rtn' does not go by the weights of channels"),
+        ({"method": "hqq"}, "'hqq' does not go by the weights of channels"),
+    ],
+)
 def test_weights_of_channels_that_nothing_would_go_by_are_refused(
-    checkpoints: dict[str, Path], tmp_path: Path, quality: str, message: str
+    checkpoints: dict[str, Path], tmp_path: Path, options: dict[str, str], message: str
 ) -> None:
     with pytest.raises(drupe.api.DrupeError, match=message):
-        drupe.optimize(checkpoints["qwen3"], tmp_path / "out", prepare="weigh", quality=quality)
+        drupe.optimize(checkpoints["qwen3"], tmp_path / "out", prepare="weigh", **options)
     assert not (tmp_path / "out").exists()
+
+
+FEW = {"calibration_sequences": 4, "calibration_length": 32}
+
+
+def test_the_record_says_what_weights_were_calibrated_with(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("def parse(text): return [go for go in text]\n" * 200)
+    drupe.optimize(checkpoints["qwen3"], tmp_path / "out", quality="best", calibration_data=text, **FEW)
+    record = json.loads((tmp_path / "out" / "drupe.json").read_text())
+    settings = {step["name"]: step["config"] for step in record["passes"]}
+    calibrated = settings["quantize-gptq"]
+    assert {key: calibrated[key] for key in FEW} == FEW
+    assert calibrated["calibration_fingerprint"] == hashlib.sha256(text.read_bytes()).hexdigest()
+    assert settings["measure-sensitivity"]["calibration_data"] == str(text)
+
+
+def test_a_limit_of_divergence_takes_as_few_bytes_as_keep_it(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    sizes = []
+    for limit in (0.2, 0.02):
+        outcome = drupe.optimize(checkpoints["qwen3"], tmp_path / f"{limit}", max_kl=limit)
+        assert outcome.check.metrics["kl_divergence"] <= limit
+        sizes.append(outcome.bytes)
+    assert sizes[0] < sizes[1]
+
+
+@pytest.mark.parametrize("options", [{}, {"quality": "best"}, {"prepare": ["scale"]}])
+def test_the_plan_says_which_scheme_each_matrix_gets_and_the_bytes(
+    checkpoints: dict[str, Path], tmp_path: Path, options: dict[str, Any]
+) -> None:
+    """Also where something is going to be measured: the bytes are known beforehand."""
+    from drupe.api import Request, preview
+
+    estimate = preview(Request(str(checkpoints["qwen3"]), tmp_path / "out", options=options)).estimate
+    assert estimate is not None
+    assert {"embedding", "head", "mlp.down"} <= {row.role for row in estimate.weights}
+    assert all("bits" in row.scheme for row in estimate.weights if row.role == "mlp.down")
+    calibration = FEW if options else {}
+    outcome = drupe.optimize(checkpoints["qwen3"], tmp_path / "out", verify=False, **options, **calibration)
+    assert estimate.output_bytes == pytest.approx(outcome.bytes, rel=0.05)
 
 
 def _packed(path: Path) -> Counter[tuple[str, str]]:

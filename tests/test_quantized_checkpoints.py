@@ -134,6 +134,18 @@ def test_calibration_leaves_them_as_they_are(checkpoints: dict[str, Path], tmp_p
             np.testing.assert_array_equal(held(best[name].inputs[index]), held(node.inputs[index]))
 
 
+def test_bytes_that_the_checkpoint_saves_go_into_embedding_and_head(
+    checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    """Its own matrices stay what they are, so the default budget's rest is for what is left."""
+    folder = tmp_path / "in"
+    quantize_checkpoint(checkpoints["llama"], folder, "gptq", group_size=64)
+    drupe.optimize(folder, tmp_path / "out", verify=False)
+    graph = ir.load(tmp_path / "out" / "model.onnx").graph
+    ends = [node for node in graph if node.metadata_props.get("drupe.role") in ("embedding", "head")]
+    assert {node.attributes["bits"].as_int() for node in ends if "bits" in node.attributes} == {8}
+
+
 def exactly_computing(package: Path) -> Path:
     """The package's graph with float activations inside its products."""
     model = ir.load(package / "model.onnx")

@@ -71,7 +71,8 @@ class Context:
     seed: for all that is random.
     progress: where it says how far it is.
     cancelled: set when the user wants to stop.
-    open: opens a model in the runtime that serves it on the target; where none does, it raises RuntimeMissing.
+    open: opens a model in the runtime that serves it on the target, or where its device is not here, on a processor;
+    where none does, it raises RuntimeMissing.
     """
 
     target: Target

@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
@@ -21,15 +21,13 @@ from drupe.context import Context, Progress, usable_threads
 from drupe.errors import Cancelled, ModelError, PlanError, PluginError
 from drupe.events import Event
 from drupe.model import Estimate, Model
-from drupe.opening import resolve, runtime_for
+from drupe.opening import DEFAULT_PROVIDER, resolve, runtime_for
 from drupe.plan import VERIFYING, CheckedStep, Plan, Recipe, Request, check, propose, recipe_for
 from drupe.plugins import KERNEL, Registry, canonical, registry
 from drupe.publishing import RECORD, disk_errors, folder_bytes, prepare, publish, refuse_overlap, scratch, staging
 from drupe.target import ExecutionProvider, Target
 
 RECORD_VERSION = 1
-START_UP, DISK_RATE, WORK_RATE = 1.0, 1e9, 1e8
-"""For guesses: seconds, bytes a second, and parameters a second on one thread."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +55,6 @@ class Preview:
     estimate: Estimate | None
     threads: int
     problems: tuple[str, ...]
-
-    @property
-    def seconds(self) -> float:
-        """About how long it takes: start-up, the disk's share, and the computation spread over the threads."""
-        if self.estimate is None:
-            return 0.0
-        moved = (self.estimate.read_bytes + self.estimate.output_bytes) / DISK_RATE
-        return START_UP + max(moved, self.estimate.work / (WORK_RATE * self.threads))
 
 
 @dataclass
@@ -129,22 +119,20 @@ def optimize(request: Request, progress: Progress | None = None) -> Outcome:
 
 
 def preview(request: Request) -> Preview:
-    """Check the plan and, where its passes only rewrite, what the output will take."""
+    """Check the plan, and tell what the output will take, as far as no costly pass decides on that."""
     with prepared(request) as job:
-        estimate: Estimate | None = None
-        problems: tuple[str, ...] = ()
-        if not any(step.runner.costly for step in job.steps):
-            model = run_steps(job)
-            kind = job.registry.kinds.make(model.kind)
-            estimate, problems = kind.estimate(model, job.context), tuple(kind.check(model, job.target))
+        model = job.source
+        for step in job.steps:
+            model = _run_one(step, model, job, step.runner.preview)
+        kind = job.registry.kinds.make(model.kind)
         return Preview(
             source=job.source,
             target=job.target,
             plan=job.plan,
             steps=tuple((step, _brought_by(step, job.registry)) for step in job.steps),
-            estimate=estimate,
+            estimate=kind.estimate(model, job.context),
             threads=job.context.threads,
-            problems=problems,
+            problems=tuple(kind.check(model, job.target)),
         )
 
 
@@ -162,12 +150,13 @@ def prepared(request: Request, progress: Progress | None = None) -> Iterator[Job
     steps = check(plan, source, found)
     with scratch() as folder:
         target = provider.target()
+        runner = provider if target.here else found.provider(DEFAULT_PROVIDER)  # calibrating needs no special device
         context = Context(
             target=target,
             scratch=folder,
             threads=request.threads or usable_threads(),
             progress=progress or Progress(),
-            open=lambda model: runtime_for(model, target, provider, found).open(model, target),
+            open=lambda model: runtime_for(model, runner.target(), runner, found).open(model, runner.target()),
         )
         yield Job(request, found, provider, source, plan, steps, context)
 
@@ -192,7 +181,7 @@ def run_steps(job: Job) -> Model:
         _observe(job.registry, Event("pass-started", step.runner.name))
         key = _cache_key(job, at) if step.runner.costly else None
         kept = _find(cache, key, job) if key else None
-        model = kept or _run_one(step, model, job)
+        model = kept or _run_one(step, model, job, step.runner.run)
         if key and not kept:
             model = _keep(cache, key, model, job)
         name = "pass-cached" if kept else "pass-finished"
@@ -200,12 +189,12 @@ def run_steps(job: Job) -> Model:
     return model
 
 
-def _run_one(step: CheckedStep, model: Model, job: Job) -> Model:
-    """Run one pass on a model that it may change: a copy of the source, or what the pass before has made."""
+def _run_one(step: CheckedStep, model: Model, job: Job, run: Callable[..., Model]) -> Model:
+    """Let a pass `run` on a model that it may change: a copy of the source, or what the pass before has made."""
     kind = job.registry.kinds.make(model.kind)
     own = Path(tempfile.mkdtemp(dir=job.context.scratch))
     loaded = kind.fork(kind.load(model)) if model is job.source else kind.load(model)
-    made = step.runner.run(loaded, step.config, replace(job.context, scratch=own))
+    made = run(loaded, step.config, replace(job.context, scratch=own))
     if made.kind != step.runner.ensures.kind:
         raise PluginError(
             f"the pass '{step.runner.name}' made a model of kind '{made.kind}', which it does not declare"

@@ -68,6 +68,10 @@ class Pass(ABC):
     def refuse(self, model: Model) -> None:  # noqa: B027 - most passes have nothing to say
         """Raise the error of a model that this pass cannot do, as far as what is cheap to read tells."""
 
+    def preview(self, model: Model, config: Any, context: Context) -> Model:
+        """What `run` makes, as far as that is known without its work, for `--plan`: names, shapes and schemes."""
+        return model if self.costly else self.run(model, config, context)
+
     @abstractmethod
     def run(self, model: Model, config: Any, context: Context) -> Model:
         """Make the new model. The payload is this pass's own copy and may be changed in place.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 MOST_THREADS = 256
-VERIFYING = ("evaluation_data", "max_kl")
+VERIFYING = ("evaluation_data", "tokens", "max_kl")
 """Options that the closing comparison with the source reads, whatever the steps do."""
 
 
@@ -66,7 +66,7 @@ class Step:
 
     def applies(self, options: Mapping[str, Any]) -> bool:
         """Whether the step is taken for what the user asked for."""
-        given = {name: set(several(options.get(name))) for name in self.when}
+        given = {name: {*several(options.get(name))} for name in self.when}
         taken = (given[name] & {*values} if values else name in options for name, values in self.when.items())
         return not self.when or any(taken)
 

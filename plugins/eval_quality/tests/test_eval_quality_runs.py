@@ -99,6 +99,20 @@ def test_speed_is_measured_in_the_packages_own_runtime(checkpoint: Path, package
         )
 
 
+def test_a_short_text_does_unless_more_of_it_is_asked_for(checkpoint: Path, package: Package, tmp_path: Path) -> None:
+    made, path = package(checkpoint, "int4"), tmp_path / "text.txt"
+    path.write_text("def parse(text): return [go for go in text] " * 4)
+    assert drupe.evaluate(made, evaluation_data=path)[0].value > 1
+    with pytest.raises(UsageError, match=r"30[01] are wanted") as caught:
+        drupe.evaluate(made, evaluation_data=path, tokens=300)
+    assert "--tokens" in (caught.value.cure or "")
+
+
+def test_a_limit_of_divergence_needs_a_reference(checkpoint: Path, package: Package) -> None:
+    with pytest.raises(UsageError, match="needs a model to compare with"):
+        drupe.evaluate(package(checkpoint, "int4"), max_kl=0.1)
+
+
 @pytest.mark.parametrize(
     ("content", "config", "complaint"),
     [

@@ -242,6 +242,8 @@ def test_bad_input_is_refused(build: Callable[..., Any], context: Context, seque
     model = build("llama", **ARCHITECTURES[0][1])
     with pytest.raises(UsageError, match="no text"):
         LayerByLayer(model, [], context)
+    with pytest.raises(UsageError, match="sequences of 5000 tokens do not fit into the model's context of"):
+        LayerByLayer(model, [[1] * 5000], context)
     with LayerByLayer(model, sequences, context) as layers, pytest.raises(ValueError, match="no value 'nothing'"):
         layers.collect(layers.segments[1], ["nothing"], lambda *_: None)
     for node in model.graph:

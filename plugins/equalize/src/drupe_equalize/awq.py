@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -59,12 +60,17 @@ def _pieces(rows: int) -> Iterator[tuple[int, int]]:
 
 
 def _errors(weights: Float32, scheme: Scheme, sample: Float32, scales: Float32) -> Iterator[float]:
+    """Of each row of scales; infinite where weights get too large for a float."""
     for scale in scales:
-        made = quantize_rows(weights * scale, scheme)
-        difference = dequantize_rows(made, scheme, weights.shape[1])
-        difference /= scale
-        difference -= weights
-        yield float(np.square(sample @ difference.T).sum(dtype=np.float64))
+        with np.errstate(over="ignore"):
+            scaled = weights * scale
+            if not np.isfinite(scaled).all():
+                yield math.inf
+                continue
+            difference = dequantize_rows(quantize_rows(scaled, scheme), scheme, weights.shape[1])
+            difference /= scale
+            difference -= weights
+            yield float(np.square(sample @ difference.T).sum(dtype=np.float64))
 
 
 def best_scales(

@@ -64,6 +64,7 @@ class ScaleChannels(Pass):
                 return np.ones_like(mean)
             return best_scales(quantized, measured.sample, mean, group.channels, context.threads)
 
-        sequences = config.calibration_tokens(TextTokenizer.among(package.files, context.scratch))
+        tokenizer = TextTokenizer.among(package.files, context.scratch)
+        sequences = config.calibration_tokens(tokenizer, package.context_length)
         scale_blocks(package, sequences, context, choose)
         return model

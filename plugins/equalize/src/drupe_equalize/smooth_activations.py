@@ -49,7 +49,8 @@ class SmoothActivations(Pass):
             weights = np.max([largest_of_columns(site.rows) for site in group.sites(graph)], axis=0)
             return smooth_scales(group.most(measured.largest), group.most(weights), config.alpha)
 
-        sequences = config.calibration_tokens(TextTokenizer.among(package.files, context.scratch))
+        tokenizer = TextTokenizer.among(package.files, context.scratch)
+        sequences = config.calibration_tokens(tokenizer, package.context_length)
         scale_blocks(package, sequences, context, choose)
         return model
 

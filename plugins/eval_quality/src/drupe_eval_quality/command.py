@@ -42,14 +42,15 @@ def evaluate(
 
     A checkpoint as reference is run at float32, one layer at a time.
     """
+    from drupe_eval_quality.limit import refuse_divergence, refuse_without_reference
     from drupe_eval_quality.progress import Bar
 
+    refuse_without_reference(max_kl, against)
     settings: dict[str, Any] = {
         "evaluation_data": evaluation_data,
         "tokens": tokens,
         "length": length,
         "seed": seed,
-        "max_kl": max_kl,
     }
     metrics = drupe.evaluate(package, against, provider=provider, progress=Bar(), **settings)
     if speed:
@@ -57,10 +58,11 @@ def evaluate(
             package, evaluator="speed", provider=provider, progress=Bar(), evaluation_data=evaluation_data
         )
     if as_json:
-        json.dump(_document(metrics, settings), sys.stdout, indent=1)
+        json.dump(_document(metrics, {**settings, "max_kl": max_kl}), sys.stdout, indent=1)
         print()
     else:
         _print_table(metrics)
+    refuse_divergence(metrics, max_kl)  # what was measured is worth knowing beyond the limit as well
 
 
 def _document(metrics: tuple[Metric, ...], settings: dict[str, Any]) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 
 from pydantic import Field, computed_field
 
-from drupe.api import CheckFailed, Context, Evaluator, EvaluatorConfig, Metric, Model, ModelError
+from drupe.api import Context, Evaluator, EvaluatorConfig, Metric, Model, ModelError
 from drupe_eval_quality.decoder import Decoder, home
+from drupe_eval_quality.limit import refuse_divergence, refuse_without_reference
 from drupe_eval_quality.tally import Tally
 from drupe_eval_quality.windows import Chunk, alone, run_to_head, windows_of, with_graph, with_package
 from drupe_layerwise import LayerByLayer
@@ -17,6 +18,8 @@ from drupe_onnx import OnnxKind, OnnxPackage
 from drupe_text import Reference, Text, TextTokenizer
 
 FLOAT = 4  # bytes of a logit
+ENOUGH, FEWEST = 256, 32
+"""Tokens that tell a sound package from a broken one; so few do where a text has no more and no number is asked for."""
 BROKEN = 2.0
 """Nats a token from the source: beyond it a package is taken to be broken. README.md has what it was chosen by."""
 
@@ -25,7 +28,7 @@ class QualityConfig(EvaluatorConfig):
     """Which text, how much of it, and what was in it: the last is computed, for the record."""
 
     evaluation_data: Reference = Field(None, description="a text as drupe-text names it; None for the one it brings")
-    tokens: int = Field(256, ge=1, description="how many tokens of it are predicted")
+    tokens: int = Field(ENOUGH, ge=1, description=f"how many tokens of it are predicted; {ENOUGH}: or all there are")
     length: int = Field(256, ge=1, description="how many of them in one context; then the model starts anew")
     seed: int | None = Field(None, description="which pieces of the text; None for its beginning")
     max_kl: float | None = Field(None, gt=0, description="KL divergence, in nats a token, beyond which it fails")
@@ -56,10 +59,10 @@ class Quality(Evaluator):
 
         A reference with a payload is a graph that was not written: it is run layer by layer.
         """
+        refuse_without_reference(config.max_kl, reference)
         tokenizer = TextTokenizer(home(model))
         beginning = tokenizer.beginning
-        needed = config.tokens + (0 if beginning else 1)
-        tokens = tokenizer.tokens(Text(config.evaluation_data), needed, config.seed)
+        tokens = _tokens(tokenizer, config, 0 if beginning else 1)
         windows = windows_of(tokens, beginning, min(config.length, _context_length(model) - len(beginning)))
         tally = Tally()
         with contextlib.ExitStack() as stack:
@@ -75,14 +78,26 @@ class Quality(Evaluator):
                 chunks = with_package(windows, positions, stack.enter_context(Decoder(reference, "reference", context)))
             else:
                 chunks = alone(windows, positions)
-            progress = stack.enter_context(context.progress.task("measuring", config.tokens, "tokens"))
+            predicted = sum(len(window.targets) for window in windows)
+            progress = stack.enter_context(context.progress.task("measuring", predicted, "tokens"))
             for chunk in chunks:
                 context.stop_if_cancelled()
                 _count(chunk, measured, tally)
                 progress.advance(len(chunk.targets))
         metrics = list(_metrics(tally, reference is not None))
-        _refuse_divergence(metrics, config.max_kl)
+        refuse_divergence(metrics, config.max_kl)
         return metrics
+
+
+def _tokens(tokenizer: TextTokenizer, config: QualityConfig, before: int) -> list[int]:
+    """The tokens that are predicted, and `before` them what the first is predicted from; by default what there is."""
+    return tokenizer.tokens(
+        Text(config.evaluation_data),
+        config.tokens + before,
+        config.seed,
+        least=before + (FEWEST if config.tokens == ENOUGH else config.tokens),
+        fewer=lambda found: f"--tokens {found - before}" if found > before else "",
+    )
 
 
 def _positions(decoder: Decoder, models: int, budget: int) -> int:
@@ -119,16 +134,7 @@ def _refuse_other_vocabulary(ours: int | None, theirs: int | None) -> None:
 def _context_length(model: Model) -> int:
     package = OnnxKind().load(model).payload
     assert isinstance(package, OnnxPackage)
-    return package.decoder.context_length if package.decoder else 1 << 30
-
-
-def _refuse_divergence(metrics: Sequence[Metric], limit: float | None) -> None:
-    found = next((metric.value for metric in metrics if metric.name == "kl_divergence"), 0.0)
-    if limit is not None and found > limit:
-        raise CheckFailed(
-            f"the KL divergence from the source is {found:.4g} nats a token, and {limit:g} is the limit (max_kl)",
-            cure="allow more with --max-kl, or give the package more bytes: --precision, --block-size",
-        )
+    return package.context_length or 1 << 30
 
 
 def _metrics(tally: Tally, compared: bool) -> Iterator[Metric]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from drupe.api import Context, ModelError, disk_errors
+from drupe.api import Context, ModelError, UsageError, disk_errors
 from drupe_layerwise.batches import Batch, Feeds, batches_of
 from drupe_layerwise.finding import mark_blocks
 from drupe_layerwise.head import hidden_rows
@@ -50,8 +50,10 @@ class LayerByLayer:
     def __init__(self, model: ir.Model, sequences: Sequence[Sequence[int]], context: Context) -> None:
         """model: a decoder with or without key-value caches. Its blocks get marked where its exporter did not.
 
-        Raises ModelError where no block is found, UsageError where there are no tokens.
+        Raises ModelError where no block is found, UsageError where there are no tokens, or more in one sequence than
+        the model has a context for.
         """
+        _refuse_long(sequences, OnnxPackage({"model": model}))
         if not is_marked(model.graph):
             mark_blocks(model.graph)
         self.segments: Sequence[Segment] = segments_of(model.graph)
@@ -87,6 +89,7 @@ class LayerByLayer:
         made = distinct([value for value in kept if parts.part(value) == segment.index])
         for batch, results in self._run(segment, made):
             for value in made:
+                _refuse_non_finite(results[value.name or ""], segment)
                 self._values.put(value.name or "", batch.index, results[value.name or ""])
         self._values.keep([whole(value).name or "" for value in kept])
         self._next = segment.index + 1
@@ -163,6 +166,25 @@ class LayerByLayer:
                         chunk = np.array(sequence[None, start : start + positions])
                         logits = part.run({hidden.name or "": chunk})[result.name or ""]
                         yield Logits(batch.first + place, start, logits[0].astype(np.float32, copy=False))
+
+
+def _refuse_non_finite(values: NDArray[Any], segment: Segment) -> None:
+    """What comes after NaN or Inf is nonsense, and no longer says where it began."""
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        where = "what is before the blocks" if segment.block is None else f"decoder block {segment.block}"
+        raise ModelError(
+            f"the text makes NaN or Inf come out of {where}",
+            cure="look for very large weights in it: drupe needs a model that computes finite numbers",
+        )
+
+
+def _refuse_long(sequences: Sequence[Sequence[int]], package: OnnxPackage) -> None:
+    longest, context = max(map(len, sequences), default=0), package.context_length
+    if context and longest > context:
+        raise UsageError(
+            f"sequences of {longest} tokens do not fit into the model's context of {context}",
+            cure=f"--calibration-length {context}",
+        )
 
 
 def _named(segment: Segment, names: Collection[str]) -> dict[str, ir.Value]:

@@ -17,11 +17,11 @@ from drupe_mixed_precision.losses import measured_sensitivity
 from drupe_mixed_precision.sizes import parse_size
 from drupe_mixed_precision.vocabulary import parts_of_vocabulary, split
 from drupe_nbits import Site, assign
-from drupe_nbits.rewriting import ACCURACY_LEVEL
-from drupe_onnx import OnnxPackage, expression_of
+from drupe_nbits.rewriting import ACCURACY_LEVEL, PRODUCT
+from drupe_onnx import OnnxPackage, expression_of, ir
 
 REFERENCE = Scheme(4, 32, True)
-UNTOUCHED = 2  # bytes
+FLOAT, UNTOUCHED = 4, 2  # bytes
 """What the default budget is a multiple of: the model builder's default for all that is multiplied with, and for each
 weight that is only looked up, which costs no time, the type that checkpoints have. (The builder makes it float32.)"""
 GENEROUS = 1.05
@@ -65,6 +65,10 @@ class AllocateBits(Pass):
     requires = Shape("onnx", {"weights": "float"})
     ensures = Shape("onnx", {"weights": "float"})
 
+    def preview(self, model: Model, config: AllocateBitsConfig, context: Context) -> Model:
+        """Nothing is measured yet, so a limit of divergence cannot be gone by: the default budget stands for it."""
+        return self.run(model, config.model_copy(update={"max_kl": None}), context)
+
     def run(self, model: Model, config: AllocateBitsConfig, context: Context) -> Model:
         package: OnnxPackage = model.payload
         if config.block_size or config.head_bits:
@@ -76,7 +80,8 @@ class AllocateBits(Pass):
         offered = [(group, options(group, context.target.capabilities, **wanted)) for group in groups]
         served = [(group, found) for group, found in offered if found]
         level = context.target.capabilities.traits.get(ACCURACY_LEVEL)
-        given = Given(config, _bytes_of_others(package, whole), ACTIVATIONS if level == INT8 else 0.0)
+        floor = ACTIVATIONS if level == INT8 else 0.0
+        given = Given(config, _bytes_of_others(package, whole), floor, _left_by_quantized(package))
         chosen = _choose(given, [group for group, _ in served], [found for _, found in served])
         schemes: dict[tuple[Site, ...], list[tuple[Group, Scheme]]] = {}
         for (group, _), option in zip(served, chosen, strict=True):
@@ -89,12 +94,14 @@ class AllocateBits(Pass):
 @dataclass(frozen=True)
 class Given:
     """What the choice is made under. others: bytes of the weights that stay as they are. floor: KL divergence, nats a
-    token, that the target costs whatever the weights are.
+    token, that the target costs whatever the weights are. left: bytes of the default budget that matrices which were
+    quantized before do not take.
     """
 
     config: AllocateBitsConfig
     others: int
     floor: float
+    left: int = 0
 
 
 def _bytes_of_others(package: OnnxPackage, groups: Sequence[Group]) -> int:
@@ -102,6 +109,22 @@ def _bytes_of_others(package: OnnxPackage, groups: Sequence[Group]) -> int:
     graphs = [component.graph for component in package.components.values()]
     held = {expression_of(value) for graph in graphs for value in graph.initializers.values()}
     return sum(each.nbytes for each in held - matrices if each is not None)
+
+
+def _left_by_quantized(package: OnnxPackage) -> int:
+    """What the default budget has for matrices that are quantized already, less what they take; 0 if that is more."""
+    nodes = [node for component in package.components.values() for node in component.graph if node.op_type == PRODUCT]
+    return max(0, sum(map(_left_by, nodes)))
+
+
+def _left_by(node: ir.Node) -> int:
+    n, k, bits, size = (node.attributes[name].as_int() for name in ("N", "K", "bits", "block_size"))
+    scales, symmetric = node.inputs[2], len(node.inputs) < 4 or node.inputs[3] is None
+    assert scales is not None
+    stored = scales if (cast := scales.producer()) is None else cast.inputs[0]
+    scale_bytes = stored.dtype.bitwidth // 8 if stored is not None and stored.dtype is not None else FLOAT
+    taken = Scheme(bits, size, symmetric).bytes_for(n, k, scale_bytes)
+    return int(GENEROUS * REFERENCE.bytes_for(n, k, FLOAT)) - taken
 
 
 def _assign(parts: Sequence[tuple[Group, Scheme]]) -> None:
@@ -135,7 +158,7 @@ def _choose(given: Given, groups: Sequence[Group], candidates: Sequence[Sequence
         return chosen
     nbytes, flag = _asked_for(given, groups)
     if not flag:
-        return _by_default(candidates, int(GENEROUS * sum(map(_reference_bytes, groups))))
+        return _by_default(candidates, int(GENEROUS * sum(map(_reference_bytes, groups))) + given.left)
     least_bytes = sum(found[0].nbytes for found in candidates)
     if least_bytes > nbytes:
         bits = 8 * least_bytes / max(1, sum(group.size for group in groups))

@@ -17,6 +17,8 @@ class MeasureSensitivityConfig(CalibrationConfig):
 
     calibration_sequences: int = Field(4, ge=1, description="how many sequences")
     calibration_length: int = Field(128, ge=2, description="tokens of each sequence")
+    block_size: int | None = Field(None, description="where it is given, nothing is measured: there is no choice")
+    head_bits: int | None = Field(None, description="likewise")
 
 
 class MeasureSensitivity(Pass):
@@ -24,7 +26,7 @@ class MeasureSensitivity(Pass):
 
     name = "measure-sensitivity"
     summary = "measures the KL divergence that each matrix costs when only it is quantized"
-    revision = 2
+    revision = 3
     Config = MeasureSensitivityConfig
     requires = Shape("onnx", {"weights": "float"})
     ensures = Shape("onnx", {"weights": "float"})
@@ -32,8 +34,11 @@ class MeasureSensitivity(Pass):
     libraries = ("drupe-layerwise", "drupe-blockquant")
 
     def run(self, model: Model, config: MeasureSensitivityConfig, context: Context) -> Model:
+        if config.block_size or config.head_bits:
+            return model
         package: OnnxPackage = model.payload
-        sequences = config.calibration_tokens(TextTokenizer.among(package.files, context.scratch))
+        tokenizer = TextTokenizer.among(package.files, context.scratch)
+        sequences = config.calibration_tokens(tokenizer, package.context_length)
         for component in package.components.values():
             groups = groups_of(component.graph)
             found = sensitivities(component, groups, sequences, context)

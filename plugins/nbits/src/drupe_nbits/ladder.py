@@ -10,6 +10,9 @@ SCHEME = {name: name for name in ("block_size", "symmetric", "head_bits")}
 """Keys that decide on a scheme, and the options that set them."""
 _BUDGET = {name: name for name in ("target_size", "bits_per_weight", "max_kl")}
 _CALIBRATE = {key: key for key in (f"calibration_{name}" for name in ("data", "sequences", "length", "seed"))}
+_WHICH_TEXT = {key: _CALIBRATE[key] for key in ("calibration_data", "calibration_seed")}
+"""How much of it is for what calibrates weights: to tell which of them count, a little does."""
+_FIXED = {name: SCHEME[name] for name in ("block_size", "head_bits")}
 _REPACK = {"block_size": "block_size"}
 _BEST = {"quality": ("best",)}
 _ROTATE = Step("rotate-weights", when={"prepare": ("rotate",)})
@@ -28,7 +31,7 @@ def four_bits(**config: Any) -> tuple[Step, ...]:
         Step("repack-weights", options=_REPACK),
         _ROTATE,
         _SMOOTH,
-        Step("measure-sensitivity", options=_CALIBRATE, when={**_BEST, "max_kl": ()}),
+        Step("measure-sensitivity", options={**_WHICH_TEXT, **_FIXED}, when={**_BEST, "max_kl": ()}),
         Step(
             "allocate-bits",
             config,

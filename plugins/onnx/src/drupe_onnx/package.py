@@ -71,6 +71,11 @@ class OnnxPackage:
     def decoder(self, description: DecoderDescription) -> None:
         self.components["model"].metadata_props[DECODER_KEY] = json.dumps(asdict(description))
 
+    @property
+    def context_length(self) -> int | None:
+        """How many tokens a sequence may have; None where nothing says it."""
+        return self.decoder.context_length if self.decoder else None
+
 
 def decoder_from(text: str) -> DecoderDescription:
     """The description in a graph's metadata; what a later version has added to it is left out."""

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 ALIKE = 1.05
 """Sizes whose ratio is below this are one size to a person."""
+START_UP, DISK_RATE, WORK_RATE = 1.0, 1e9, 1e8
+"""For guesses: seconds, bytes a second, and parameters a second on one thread."""
 MODEL_HELP = "Checkpoint folder, hub id, or what else installed plugins know."
 
 
@@ -78,6 +80,7 @@ def optimize(
     evaluation_data: Annotated[
         str | None, typer.Option(help="Text to compare on.", show_default="a short one that drupe brings")
     ] = None,
+    tokens: Annotated[int | None, typer.Option(help="Tokens of it to compare on.", show_default="256")] = None,
     max_kl: Annotated[
         float | None,
         typer.Option(
@@ -113,7 +116,7 @@ def optimize(
         )
     options = {"quality": quality, "method": method, "prepare": prepare or None, "block_size": block_size,
                "symmetric": symmetric, "head_bits": head_bits, "all_logits": all_logits,
-               "evaluation_data": evaluation_data, "max_kl": max_kl, "target_size": target_size,
+               "evaluation_data": evaluation_data, "tokens": tokens, "max_kl": max_kl, "target_size": target_size,
                "bits_per_weight": bits_per_weight, "calibration_data": calibration_data,
                "calibration_sequences": calibration_sequences, "calibration_length": calibration_length,
                "calibration_seed": calibration_seed}  # fmt: skip
@@ -201,15 +204,29 @@ def _show_preview(preview: Preview, free: int | None, as_json: bool) -> None:
               ("weights", "stored as", "blocks", "bytes"))  # fmt: skip
         print()
     if estimate:
+        costly = [step.runner.name for step, _ in preview.steps if step.runner.costly]
+        time = f"takes about {_seconds(preview):.0f} s with {preview.threads} threads"
+        if costly:
+            time = f"takes longer the more text there is: {', '.join(costly)}"
         print(f"reads {size(estimate.read_bytes)}, writes {size(estimate.output_bytes)}, "
-              f"holds about {size(estimate.weights_held_bytes)} of weights in memory, "
-              f"takes about {preview.seconds:.0f} s with {preview.threads} threads")  # fmt: skip
-    elif costly := [step.runner.name for step, _ in preview.steps if step.runner.costly]:
-        print(f"what it takes is known when it runs: {', '.join(costly)} measure and compute on the way")
+              f"holds about {size(estimate.weights_held_bytes)} of weights in memory, {time}")  # fmt: skip
+        if costly:
+            print("what is measured on the way may give some matrices other schemes, in as many bytes")
     if estimate and free is not None and free < estimate.output_bytes:
         print(f"would not fit: the disk of the output has {size(free)} free")
     for problem in preview.problems:
         print(f"would not run on {preview.target.provider}: {problem}")
+
+
+def _seconds(preview: Preview) -> float:
+    """About how long it takes: start-up, the disk's share, and the computation spread over the threads.
+
+    What costly passes take is not in it.
+    """
+    if preview.estimate is None:
+        return 0.0
+    moved = (preview.estimate.read_bytes + preview.estimate.output_bytes) / DISK_RATE
+    return START_UP + max(moved, preview.estimate.work / (WORK_RATE * preview.threads))
 
 
 def _free_bytes(output: Path) -> int | None:
@@ -228,7 +245,7 @@ def _preview_facts(preview: Preview) -> dict[str, Any]:
         "runtime_version": preview.target.runtime_version,
         "recipe": preview.plan.recipe,
         "threads": preview.threads,
-        "seconds": round(preview.seconds, 1),
+        "seconds": round(_seconds(preview), 1),
         "estimate": preview.estimate and asdict(preview.estimate),
         "problems": preview.problems,
         "passes": [

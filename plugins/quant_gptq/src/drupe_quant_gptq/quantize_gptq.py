@@ -41,12 +41,20 @@ class QuantizeGptq(Pass):
 
     def run(self, model: Model, config: QuantizeGptqConfig, context: Context) -> Model:
         package: OnnxPackage = model.payload
-        sequences = config.calibration_tokens(TextTokenizer.among(package.files, context.scratch))
+        tokenizer = TextTokenizer.among(package.files, context.scratch)
+        sequences = config.calibration_tokens(tokenizer, package.context_length)
         finished = Finished(self._key(model, config, context))
         context.scratch.mkdir(parents=True, exist_ok=True)
         for name, component in package.components.items():
             Quantizing(name, component, config, context, finished).run(sequences)
         finished.clear()
+        return model
+
+    def preview(self, model: Model, config: QuantizeGptqConfig, context: Context) -> Model:
+        """The same schemes and bytes, without levels."""
+        package: OnnxPackage = model.payload
+        for name, component in package.components.items():
+            Quantizing(name, component, config, context, Finished("")).rewrite_unsolved()
         return model
 
     def _key(self, model: Model, config: QuantizeGptqConfig, context: Context) -> str:
@@ -85,9 +93,17 @@ class Quantizing:
         if any(each.by_gptq for each in self._choices.values()):
             self._solve_shared(sequences)
             self._calibrate(sequences)
+            self._finish()
         else:
-            for each in self._choices.values():
-                self._rewrite(each, {})
+            self.rewrite_unsolved()
+
+    def rewrite_unsolved(self) -> None:
+        """Put every matrix under its scheme, with levels that the writer finds."""
+        for each in self._choices.values():
+            self._rewrite(each, {})
+        self._finish()
+
+    def _finish(self) -> None:
         self._refuse_unquantized()
         remove_unused(self._model.graph)
         if kept := [each.site.name for each in self._choices.values() if each.scheme is None]:

@@ -42,7 +42,8 @@ class WeighChannels(Pass):
 
     def run(self, model: Model, config: WeighChannelsConfig, context: Context) -> Model:
         package: OnnxPackage = model.payload
-        sequences = config.calibration_tokens(TextTokenizer.among(package.files, context.scratch))
+        tokenizer = TextTokenizer.among(package.files, context.scratch)
+        sequences = config.calibration_tokens(tokenizer, package.context_length)
         for component in package.components.values():
             weigh_graph(component, sequences, context)
         return model

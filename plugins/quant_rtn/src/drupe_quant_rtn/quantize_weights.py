@@ -61,11 +61,11 @@ def quantize_graph(model: ir.Model, config: QuantizeWeightsConfig, target: Targe
 
 def _refuse_useless_weights(site: Site, scheme: Scheme) -> None:
     """Weighed channels that nothing goes by would have been measured for nothing."""
-    if site.importance is not None and scheme.bits < 8 and scheme.method == "rtn":
+    if site.importance is not None and scheme.bits < 8 and scheme.method != "search":
         raise UsageError(
-            "rounding to nearest does not go by the weights of channels",
+            f"the method '{scheme.method}' does not go by the weights of channels",
             where="--prepare weigh",
-            cure="--quality balanced, or leave --prepare weigh out",
+            cure="--method search, or leave --prepare weigh out",
         )
 
 

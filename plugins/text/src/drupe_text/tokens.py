@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import tokenizers
@@ -65,20 +65,40 @@ class TextTokenizer:
         """
         beginning = self.beginning[: length - 1]
         size = length - len(beginning)
-        tokens = self.tokens(text, count * size, seed)
+        tokens = self.tokens(
+            text,
+            count * size,
+            seed,
+            fewer=lambda found: f"{text.option.removesuffix('data')}sequences {found // size}" if found >= size else "",
+        )
         return [[*beginning, *tokens[at * size : (at + 1) * size]] for at in range(count)]
 
-    def tokens(self, text: Text, count: int, seed: int | None = None) -> list[int]:
-        """`count` tokens of a text: its first, or with a seed, those of its pieces in another order."""
+    def tokens(
+        self,
+        text: Text,
+        count: int,
+        seed: int | None = None,
+        *,
+        least: int | None = None,
+        fewer: Callable[[int], str] = lambda found: "",
+    ) -> list[int]:
+        """`count` tokens of a text: its first, or with a seed, those of its pieces in another order.
+
+        least: how many do where there are no more; by default all are needed. fewer: options that ask for as many as
+        were found, "" where nothing does. Raises UsageError for a text that has too few.
+        """
         found: list[int] = []
         for piece in _pieces(text.read(), count, seed):
             found += self._encode(piece)
             if len(found) >= count:
                 return found[:count]
+        if len(found) >= (count if least is None else least):
+            return found
+        ways = [f"a longer text ({text.option} FILE)", fewer(len(found))]
         raise UsageError(
             f"the text has {len(found)} tokens, and {count} are wanted",
             where=text.name,
-            cure=f"a longer text ({text.option} FILE), or fewer tokens",
+            cure=" or ".join(filter(None, ways)),
         )
 
     def prompt(self, text: Text, count: int) -> str:
