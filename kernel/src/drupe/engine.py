@@ -21,7 +21,7 @@ from drupe.context import Context, Progress, usable_threads
 from drupe.errors import Cancelled, ModelError, PlanError, PluginError
 from drupe.events import Event
 from drupe.model import Estimate, Model
-from drupe.opening import DEFAULT_PROVIDER, resolve, runtime_for
+from drupe.opening import open_here, resolve
 from drupe.plan import VERIFYING, CheckedStep, Plan, Recipe, Request, check, propose, recipe_for
 from drupe.plugins import KERNEL, Registry, canonical, registry
 from drupe.publishing import RECORD, disk_errors, folder_bytes, prepare, publish, refuse_overlap, scratch, staging
@@ -150,13 +150,12 @@ def prepared(request: Request, progress: Progress | None = None) -> Iterator[Job
     steps = check(plan, source, found)
     with scratch() as folder:
         target = provider.target()
-        runner = provider if target.here else found.provider(DEFAULT_PROVIDER)  # calibrating needs no special device
         context = Context(
             target=target,
             scratch=folder,
             threads=request.threads or usable_threads(),
             progress=progress or Progress(),
-            open=lambda model: runtime_for(model, runner.target(), runner, found).open(model, runner.target()),
+            open=lambda model: open_here(model, target, provider, found),
         )
         yield Job(request, found, provider, source, plan, steps, context)
 

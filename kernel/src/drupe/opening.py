@@ -79,6 +79,13 @@ def runtime_for(model: Model, target: Target, provider: ExecutionProvider, found
     raise RuntimeMissing(f"'{target.provider}' cannot run it here: {why}", where=model.location, cure=cure)
 
 
+def open_here(model: Model, target: Target, provider: ExecutionProvider, found: Registry) -> Session:
+    """Open a model to measure or calibrate with: on its target, or where that is not here, on a processor."""
+    runner = provider if target.here else found.provider(DEFAULT_PROVIDER)
+    here = runner.target()
+    return runtime_for(model, here, runner, found).open(model, here)
+
+
 def open_package(reference: str, provider_name: str | None, max_length: int | None) -> Session:
     """Open what `reference` names. Raises RuntimeMissing where nothing here can run it."""
     found = registry()

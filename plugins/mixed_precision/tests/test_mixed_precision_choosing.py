@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -139,9 +140,10 @@ def test_a_budget_that_cannot_be_met_says_the_least_that_can(tmp_path: Path) -> 
     model, context = built(tmp_path)
     with pytest.raises(UsageError, match="at least") as caught:
         AllocateBits().run(model, AllocateBitsConfig(target_size="1kB"), context)
-    assert caught.value.cure is not None
-    enough = caught.value.cure.split()[-1]
-    assert None not in schemes(AllocateBits().run(model, AllocateBitsConfig(target_size=enough), context))
+    size, bits = re.fullmatch(r"--target-size (\S+), or --bits-per-weight (\S+)", caught.value.cure or "").groups()
+    for enough in ({"target_size": size}, {"bits_per_weight": float(bits)}):
+        model, context = built(tmp_path / next(iter(enough)))
+        assert None not in schemes(AllocateBits().run(model, AllocateBitsConfig(**enough), context))
 
 
 def test_a_target_size_is_that_of_all_weights(tmp_path: Path) -> None:

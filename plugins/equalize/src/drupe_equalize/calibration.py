@@ -20,13 +20,15 @@ Choose = Callable[[Group, Statistics, ir.Graph], NDArray[np.float32]]
 """Scales for a group, one for each channel of what gives it its values."""
 
 
-def scale_blocks(package: OnnxPackage, sequences: Sequence[Sequence[int]], context: Context, choose: Choose) -> None:
+def scale_blocks(
+    package: OnnxPackage, sequences: Sequence[Sequence[int]], context: Context, choose: Choose, label: str
+) -> None:
     """Scale every group in the decoder's blocks as `choose` says. Raises ModelError where there is none."""
     model = package.components["model"]
     tokens, found = sum(map(len, sequences)), 0
     with LayerByLayer(model, sequences, context) as layers:
         blocks = [segment for segment in layers.segments if segment.block is not None]
-        with context.progress.task("scaling channels", len(blocks), "blocks") as progress:
+        with context.progress.task(label, len(blocks), "blocks") as progress:
             for segment in blocks:
                 found += _scale_block(layers, segment, tokens, choose)
                 progress.advance(1)

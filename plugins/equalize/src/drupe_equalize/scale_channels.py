@@ -66,5 +66,5 @@ class ScaleChannels(Pass):
 
         tokenizer = TextTokenizer.among(package.files, context.scratch)
         sequences = config.calibration_tokens(tokenizer, package.context_length)
-        scale_blocks(package, sequences, context, choose)
+        scale_blocks(package, sequences, context, choose, "scaling channels")
         return model

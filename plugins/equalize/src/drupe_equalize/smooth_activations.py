@@ -51,7 +51,7 @@ class SmoothActivations(Pass):
 
         tokenizer = TextTokenizer.among(package.files, context.scratch)
         sequences = config.calibration_tokens(tokenizer, package.context_length)
-        scale_blocks(package, sequences, context, choose)
+        scale_blocks(package, sequences, context, choose, "smoothing activations")
         return model
 
 

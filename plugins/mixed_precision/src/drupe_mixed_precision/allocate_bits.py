@@ -166,7 +166,7 @@ def _choose(given: Given, groups: Sequence[Group], candidates: Sequence[Sequence
         raise UsageError(
             f"the weights take at least {least_size / 1e6:.4g} MB; those that are quantized {bits:.3g} bits each",
             where=flag,
-            cure=f"--target-size {-(-least_size // 1000) / 1e3:g}MB",
+            cure=f"--target-size {-(-least_size // 1000) / 1e3:g}MB, or --bits-per-weight {bits + 0.005:.2f}",
         )
     return choose(candidates, Budget(nbytes))
 

@@ -81,7 +81,10 @@ class GenaiSession(Session):
             generator.append_tokens(numpy.asarray(tokens, dtype=numpy.int32))
             while new < generation.max_new_tokens and not generator.is_done():
                 if generation.validate and not numpy.isfinite(generator.get_logits()).all():
-                    raise CheckFailed(f"the model's logits are not finite after {len(tokens) + new} tokens")
+                    raise CheckFailed(
+                        f"the model's logits are not finite after {len(tokens) + new} tokens",
+                        cure="see whether the source computes finite numbers: very large weights overflow",
+                    )
                 generator.generate_next_token()
                 token = int(generator.get_next_tokens()[0])
                 now = time.perf_counter()

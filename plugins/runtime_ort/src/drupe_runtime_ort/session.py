@@ -92,7 +92,10 @@ class OrtSession(Session):
         while new < room:
             logits = decoder.step(given)
             if generation.validate and not numpy.isfinite(logits).all():
-                raise CheckFailed(f"the model's logits are not finite after {decoder.length} tokens")
+                raise CheckFailed(
+                    f"the model's logits are not finite after {decoder.length} tokens",
+                    cure="see whether the source computes finite numbers: very large weights overflow",
+                )
             token = sampler.choose(logits)
             now = time.perf_counter()
             new += 1

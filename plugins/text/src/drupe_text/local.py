@@ -44,6 +44,8 @@ def state_of(place: Place) -> tuple[object, ...]:
 def _files(place: Place, splits: Sequence[str]) -> list[tuple[Path, Reader]]:
     """The files to read, in order, each with what reads it."""
     if not place.path.is_dir():
+        if place.split is not None:
+            raise UsageError(f"a file has no split '{place.split}'", where=place.name, cure=f"leave @{place.split} out")
         return [(place.path, READERS.get(place.path.suffix.lower(), _plain))]
     if (place.path / SAVED_SPLITS).is_file():
         there = _json(place.path / SAVED_SPLITS)["splits"]
