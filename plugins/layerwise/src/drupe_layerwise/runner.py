@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from drupe.api import Context, ModelError, UsageError, disk_errors
 from drupe_layerwise.batches import Batch, Feeds, batches_of
 from drupe_layerwise.finding import mark_blocks
-from drupe_layerwise.head import hidden_rows
+from drupe_layerwise.head import FLOAT, SlicedHead, hidden_rows, sliced_head
 from drupe_layerwise.segments import Segment, is_marked, node_reads, parts_of, result_of, segments_of, whole
-from drupe_layerwise.subgraph import Opened, distinct, opened
+from drupe_layerwise.subgraph import Opened, cut_out, distinct, opened
 from drupe_layerwise.values import Values
 from drupe_onnx import OnnxPackage, ir
 
@@ -29,7 +29,10 @@ Rows = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Logits:
-    """rows: float32 [positions, vocabulary], of the positions from `start` on in sequence number `sequence`."""
+    """rows: float32 [positions, vocabulary], of the positions from `start` on in sequence number `sequence`.
+
+    On their way to the head, they are those of the hidden states.
+    """
 
     sequence: int
     start: int
@@ -98,7 +101,8 @@ class LayerByLayer:
         """The logits of every token of every sequence, `positions` of them at a time, sequence after sequence.
 
         Advances through the segments that are not left behind yet. Without `positions`, as many as fit into
-        `context.memory_budget`. The iterator holds the head open until it is used up or closed.
+        `context.memory_budget`. The iterator holds the head open until it is used up or closed; one whose matrix does
+        not fit into the budget is opened range by range as it goes on, with the weights that there are then.
         """
         last = self.segments[-1]
         self._reach(last)
@@ -152,20 +156,55 @@ class LayerByLayer:
         return self._values.get(value.name or "", batch.index)
 
     def _head(self, hidden: ir.Value, result: ir.Value, positions: int) -> Iterator[Logits]:
+        cut = cut_out(self._model, [hidden], [result])
+        if (sliced := sliced_head(cut, hidden, result, self._context.memory_budget)) is not None:
+            yield from self._sliced(sliced, positions)
+            return
         with self._opened([hidden], [result]) as part:
-            for batch in self._batches:
-                rows = self._values.get(hidden.name or "", batch.index)
-                if rows.shape[:2] != batch.tokens.shape:
-                    raise ModelError(
-                        "the graph gives the last token's logits only, and does not mark what drops the others",
-                        cure="make the package again with --all-logits",
-                    )
-                for place, sequence in enumerate(rows):
-                    for start in range(0, len(sequence), positions):
-                        self._context.stop_if_cancelled()
-                        chunk = np.array(sequence[None, start : start + positions])
-                        logits = part.run({hidden.name or "": chunk})[result.name or ""]
-                        yield Logits(batch.first + place, start, logits[0].astype(np.float32, copy=False))
+            for each in self._hidden_rows(hidden, positions):
+                logits = part.run({hidden.name or "": each.rows[None]})[result.name or ""]
+                yield replace(each, rows=logits[0].astype(np.float32, copy=False))
+
+    def _sliced(self, head: SlicedHead, positions: int) -> Iterator[Logits]:
+        """As many tokens at a time as their logits fit into the budget: each time, all ranges are opened again."""
+        most = max(1, self._context.memory_budget // (FLOAT * head.vocabulary))
+        for group in _grouped(self._hidden_rows(head.hidden, positions), most):
+            rows = np.concatenate([each.rows for each in group])
+            logits = np.empty((len(rows), head.vocabulary), np.float32)
+            for first, last in head.ranges:
+                self._context.stop_if_cancelled()
+                with head.opened(first, last, self._home, self._context) as part:
+                    made = part.run({head.hidden.name or "": rows[None]})[head.result.name or ""]
+                    logits[:, first:last] = made[0]
+            bounds = np.cumsum([len(each.rows) for each in group])[:-1]
+            for each, own in zip(group, np.split(logits, bounds), strict=True):
+                yield replace(each, rows=own)
+
+    def _hidden_rows(self, hidden: ir.Value, positions: int) -> Iterator[Logits]:
+        """What goes into the head, `positions` rows at a time."""
+        for batch in self._batches:
+            rows = self._values.get(hidden.name or "", batch.index)
+            if rows.shape[:2] != batch.tokens.shape:
+                raise ModelError(
+                    "the graph gives the last token's logits only, and does not mark what drops the others",
+                    cure="make the package again with --all-logits",
+                )
+            for place, sequence in enumerate(rows):
+                for start in range(0, len(sequence), positions):
+                    self._context.stop_if_cancelled()
+                    yield Logits(batch.first + place, start, np.array(sequence[start : start + positions]))
+
+
+def _grouped(chunks: Iterator[Logits], most: int) -> Iterator[list[Logits]]:
+    """Chunks together as long as they have at most so many rows; one that has more is alone."""
+    group: list[Logits] = []
+    for each in chunks:
+        if group and sum(len(one.rows) for one in group) + len(each.rows) > most:
+            yield group
+            group = []
+        group.append(each)
+    if group:
+        yield group
 
 
 def _refuse_non_finite(values: NDArray[Any], segment: Segment) -> None:

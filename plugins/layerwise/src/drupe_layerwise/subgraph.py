@@ -72,7 +72,15 @@ def opened(
     model: ir.Model, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value], home: Path, context: Context
 ) -> Iterator[Opened]:
     """Write what computes `outputs` from `inputs` into a folder in `home`, open it, remove the folder afterwards."""
-    part = cut_out(model, inputs, outputs)
+    with opened_part(cut_out(model, inputs, outputs), [*inputs, *model.graph.inputs], outputs, home, context) as part:
+        yield part
+
+
+@contextmanager
+def opened_part(
+    part: ir.Model, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value], home: Path, context: Context
+) -> Iterator[Opened]:
+    """The same of what was cut out before."""
     package = OnnxPackage({"model": part})
     with disk_errors(home):
         folder = Path(tempfile.mkdtemp(prefix="graph-", dir=home))
@@ -85,7 +93,7 @@ def opened(
         with context.open(Model("onnx", folder, facts, package)) as session:
             yield Opened(
                 session,
-                [value for value in dict.fromkeys([*inputs, *model.graph.inputs]) if value.name in taken],
+                [value for value in dict.fromkeys(inputs) if value.name in taken],
                 [value.name or "" for value in outputs],
                 weights,
             )

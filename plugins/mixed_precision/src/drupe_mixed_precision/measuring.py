@@ -9,15 +9,15 @@ matrices add up, within a few per cent, as long as they are small.
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from drupe.api import Context
-from drupe_layerwise import Distribution, LayerByLayer, Segment, hidden_states
+from drupe.api import Context, disk_errors
+from drupe_layerwise import Distribution, LayerByLayer, Logits, Segment, hidden_states
 from drupe_mixed_precision.groups import Group
 from drupe_mixed_precision.losses import COARSEST
 from drupe_mixed_precision.rounded import rounded
@@ -43,13 +43,16 @@ def sensitivities(model: ir.Model, groups: Sequence[Group], sequences: Tokens, c
     with context.progress.task("measuring sensitivity", len(outside) + len(measured) + len(blocks), "runs") as progress:
         found: dict[str, float] = {}
         ends: dict[int, float] = {}
+        expected = Recorded(context.scratch / "expected-logits")
         with LayerByLayer(model, sequences, context) as source:
-            for group in outside:
-                found[group.name] = divergence(source, model, [group], sequences, context)
-                progress.advance(1)
-            for number in measured:
-                ends[number] = divergence(source, model, blocks[number], sequences, context)
-                progress.advance(1)
+            expected.record(source.logits(POSITIONS))
+        for group in outside:
+            found[group.name] = divergence(expected, model, [group], sequences, context)
+            progress.advance(1)
+        for number in measured:
+            ends[number] = divergence(expected, model, blocks[number], sequences, context)
+            progress.advance(1)
+        expected.remove()
         with LayerByLayer(model, sequences, context) as runner:
             for segment in runner.segments:
                 if segment.block in blocks:
@@ -63,19 +66,42 @@ def sensitivities(model: ir.Model, groups: Sequence[Group], sequences: Tokens, c
     return found
 
 
+class Recorded:
+    """Rows of logits in a file, to be compared with more than once."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._shapes: list[tuple[int, ...]] = []
+
+    def record(self, logits: Iterable[Logits]) -> None:
+        """Write all of them, one chunk behind another."""
+        with disk_errors(self._path), self._path.open("wb") as file:
+            for each in logits:
+                each.rows.tofile(file)
+                self._shapes.append(each.rows.shape)
+
+    def chunks(self) -> Iterator[Rows]:
+        """They as they were, chunk by chunk."""
+        with self._path.open("rb") as file:
+            for shape in self._shapes:
+                yield np.fromfile(file, np.float32, math.prod(shape)).reshape(shape)
+
+    def remove(self) -> None:
+        """Give the disk its space back."""
+        self._path.unlink()
+
+
 def divergence(
-    source: LayerByLayer, model: ir.Model, groups: Sequence[Group], sequences: Tokens, context: Context
+    expected: Recorded, model: ir.Model, groups: Sequence[Group], sequences: Tokens, context: Context
 ) -> float:
-    """KL(model || model with these groups rounded), the mean over all tokens, in nats. source: runs the model."""
+    """KL(model || model with these groups rounded), the mean over all tokens, in nats. expected: the model's logits."""
     total, tokens = 0.0, 0
-    expected = source.logits(POSITIONS)
-    first = next(expected)  # from here on the source's head is open, with the weights as they were
     with LayerByLayer(model, sequences, context) as changed, rounded(groups, COARSEST):
-        for before, after in zip(itertools.chain([first], expected), changed.logits(POSITIONS), strict=True):
-            for row, other in zip(before.rows, after.rows, strict=True):
+        for before, after in zip(expected.chunks(), changed.logits(POSITIONS), strict=True):
+            for row, other in zip(before, after.rows, strict=True):
                 likely = Distribution.of(row, "the source")
                 total += likely.divergence(Distribution.of(other, "the rounded model"))
-            tokens += len(before.rows)
+            tokens += len(before)
     return max(0.0, total / tokens)
 
 
