@@ -82,8 +82,6 @@ def optimize(request: Request, progress: Progress | None = None) -> Outcome:
     started = time.perf_counter()
     prepare(request.output, request.force)
     with prepared(request, progress) as job:
-        if any(name in request.options for name in VERIFYING):
-            verifying(job).model_dump()  # what is computed reads the text: better before the work than after
         refuse_overlap(request.output, job.source.location)
         source_bytes = job.registry.kinds.make(job.source.kind).size(job.source)
         _observe(job.registry, Event("run-started", request.reference))
@@ -157,7 +155,10 @@ def prepared(request: Request, progress: Progress | None = None) -> Iterator[Job
             progress=progress or Progress(),
             open=lambda model: open_here(model, target, provider, found),
         )
-        yield Job(request, found, provider, source, plan, steps, context)
+        job = Job(request, found, provider, source, plan, steps, context)
+        if any(name in request.options for name in VERIFYING):
+            verifying(job).model_dump()  # what is computed reads the text: better before the work than after
+        yield job
 
 
 def _amended(recipe: Recipe, request: Request, found: Registry) -> Recipe:

@@ -152,6 +152,7 @@ def _refuse_unused(request: Request, recipe: Recipe, steps: Iterable[Step]) -> N
                 for step in recipe.steps if option in step.options.values() for name, values in step.when.items()
             )  # fmt: skip
             where = f"without {' or '.join(ways)}" if ways else f"for {request.precision} on {request.provider}"
+            where = "with --no-verify" if option in VERIFYING else where
             raise UsageError(f"{_flag(option)} means nothing {where}", cure=f"leave {_flag(option)} out")
 
 
