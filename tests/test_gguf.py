@@ -16,7 +16,7 @@ from gguf_files import GgufFile, gguf_of
 from tiny import make_checkpoint
 
 import drupe
-from drupe.api import ModelError
+from drupe.api import ModelError, UsageError
 
 PROMPT = [3, 77, 130, 9, 9, 250, 41]
 MODELS: dict[str, dict[str, Any]] = {
@@ -103,6 +103,22 @@ def test_minimums_are_left_to_the_runtime_and_no_product_with_them_is_stored(
     minimums = [value for name, value in stored.items() if name.endswith("_minimums")]
     assert len(minimums) == 2 * 5 + 2
     assert {value.dtype for value in minimums} == {ir.DataType.FLOAT16}
+
+
+@pytest.mark.parametrize("options", [{"quality": "best"}, {"max_kl": 0.5}])
+def test_minimums_pass_through_what_measures_and_calibrates(
+    checkpoints: dict[str, Path], tmp_path: Path, options: dict[str, Any]
+) -> None:
+    made = gguf_of(checkpoints["llama"], "Q4_1")
+    drupe.optimize(made.write(tmp_path / "model.gguf"), tmp_path / "out", **options)
+    expected = expected_logits(checkpoints["llama"], tmp_path / "float", made.values)
+    np.testing.assert_allclose(logits(tmp_path / "out"), expected, atol=1e-4)
+
+
+def test_blocks_with_a_minimum_are_not_cut_in_two(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    path = gguf_of(checkpoints["llama"], "Q4_1").write(tmp_path / "model.gguf")
+    with pytest.raises(UsageError, match="in blocks of 32"):
+        drupe.optimize(path, tmp_path / "out", block_size=16)
 
 
 def test_blocks_with_a_minimum_are_quantized_again_where_the_target_computes_nothing_beforehand(

@@ -54,6 +54,8 @@ def test_an_option_may_have_several_values() -> None:
     assert taken(finish="bound") == ["set", "print", "bind"]
     with pytest.raises(UsageError, match="'bund'; did you mean bound"):
         taken(finish=("folded", "bund"))
+    with pytest.raises(UsageError, match="value of --finish"):
+        taken(finish=["", "folded"])
 
 
 def test_a_misspelt_option_gets_the_nearest_name() -> None:

@@ -39,7 +39,7 @@ def optimize(
     """Make a package of a model; see `drupe optimize --help` for what each argument means.
 
     options: settings for the plan's passes (quality, prepare, block_size, symmetric, head_bits, all_logits), and for
-    the closing comparison with the source (evaluation_data, max_kl). `prepare` may be a list.
+    the closing comparison with the source (evaluation_data, tokens, max_kl). `prepare` may be a list.
     Raises drupe.api.DrupeError for anything that the caller can mend; `output` is then untouched.
     """
     from pathlib import Path
@@ -53,7 +53,7 @@ def optimize(
         output=Path(output),
         provider=provider,
         precision=precision,
-        options={name: value for name, value in options.items() if value is not None},
+        options={name: value for name, value in options.items() if value not in (None, [])},
         model_options={name: value for name, value in given.items() if value is not None},
         threads=threads,
         verify=verify,

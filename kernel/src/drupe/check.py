@@ -86,7 +86,7 @@ def _in_child(job: Job, runtime: str, folder: Path, settings: EvaluatorConfig | 
     started = time.perf_counter()
     command = [sys.executable, "-P", "-m", "drupe.check", str(folder), job.target.provider, runtime]
     if settings is not None:  # without what is computed of them
-        command += [str(job.source.location), json.dumps(settings.model_dump(mode="json", round_trip=True))]
+        command += [str(job.source.location), settings.model_dump_json(round_trip=True, exclude_unset=True)]
     with tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as scratch:  # on the package's own disk
         there = {**os.environ, "TMPDIR": scratch}
         done = subprocess.run(command, env=there, capture_output=True, encoding="utf-8", errors="replace", check=False)

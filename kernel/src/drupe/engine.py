@@ -215,7 +215,7 @@ def _cache_key(job: Job, at: int) -> str:
         for step in job.steps[: at + 1]
     ]
     kind = job.registry.kinds.make(job.source.kind)
-    target = (job.target.provider, job.target.runtime_version)
+    target = (job.target.provider, job.target.runtime_version, job.target.here)
     return key_of({"source": kind.fingerprint(job.source), "target": target, "steps": steps})
 
 

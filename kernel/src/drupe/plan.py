@@ -131,10 +131,10 @@ def _refuse_unknown(request: Request, recipe: Recipe) -> None:
     """A value that no step is taken for, where others are, would leave steps out in silence; refuse it."""
     for option, given in request.options.items():
         known = {each for step in recipe.steps for each in step.when.get(option, ()) if each is not None}
-        if known and (wrong := next((each for each in several(given) if each not in known), None)):
+        if known and (wrong := [each for each in several(given) if each not in known]):
             values = sorted(map(str, known))
             cure = f"{_flag(option)} {' or '.join(values)}"
-            raise unknown(f"value of {_flag(option)}", str(wrong), values, cure=cure)
+            raise unknown(f"value of {_flag(option)}", str(wrong[0]), values, cure=cure)
 
 
 def _refuse_unused(request: Request, recipe: Recipe, steps: Iterable[Step]) -> None:
@@ -145,12 +145,12 @@ def _refuse_unused(request: Request, recipe: Recipe, steps: Iterable[Step]) -> N
         if option not in known:
             import difflib
 
-            if meant := difflib.get_close_matches(option, {*known, *vars(request)}, cutoff=0.8):
-                raise unknown("option", option, meant)
             ways = dict.fromkeys(
                 f"{_flag(name)} {' or '.join(map(str, filter(None, values)))}".rstrip()
                 for step in recipe.steps if option in step.options.values() for name, values in step.when.items()
             )  # fmt: skip
+            if not ways and (meant := difflib.get_close_matches(option, {*known, *vars(request)}, cutoff=0.8)):
+                raise unknown("option", option, meant)
             where = f"without {' or '.join(ways)}" if ways else f"for {request.precision} on {request.provider}"
             where = "with --no-verify" if option in VERIFYING else where
             raise UsageError(f"{_flag(option)} means nothing {where}", cure=f"leave {_flag(option)} out")

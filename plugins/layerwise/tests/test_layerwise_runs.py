@@ -229,6 +229,27 @@ def test_products_with_large_matrices_give_the_same_without_a_copy(
         close(got[2], whole(model, sequences[2], "logits")["logits"][0])
 
 
+@each_architecture
+def test_a_head_in_ranges_takes_several_pieces_at_once(
+    build: Callable[..., Any],
+    whole: Callable[..., Any],
+    kit: SimpleNamespace,
+    context: Context,
+    sequences: Sequences,
+    model_type: str,
+    settings: dict[str, Any],
+) -> None:
+    """Ranges of the vocabulary and groups of tokens: both end within, and neither shows in what comes out."""
+    model = build(model_type, **settings)
+    small = dataclasses.replace(context, memory_budget=13 * 4 * VOCABULARY)
+    with LayerByLayer(model, sequences, small) as layers:
+        chunks = list(layers.logits(positions=5))
+    assert [len(chunk.rows) for chunk in chunks[:3]] == [5, 2, 5]
+    got = kit.joined(iter(chunks), len(sequences))
+    for sequence, rows in zip(sequences, got, strict=True):
+        close(rows, whole(model, sequence, "logits")["logits"][0])
+
+
 def test_a_cancelled_run_stops_and_leaves_nothing(
     build: Callable[..., Any], context: Context, sequences: Sequences
 ) -> None:

@@ -418,7 +418,6 @@ def test_a_package_is_described_alike_from_its_folder_and_from_memory_without_a_
         import sys
         from pathlib import Path
         from drupe_onnx.plugin import drupe_resolve_model
-from drupe_onnx.storage import OTHERS, stored_weights
         from drupe_onnx.kind import OnnxKind
         model = drupe_resolve_model(sys.argv[1], {})
         assert OnnxKind().describe(model)["context length"] == 2048

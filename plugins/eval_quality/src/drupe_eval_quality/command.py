@@ -26,7 +26,9 @@ def evaluate(
             show_default="a short one that drupe brings",
         ),
     ] = None,
-    tokens: Annotated[int, typer.Option(min=1, help="How many tokens of the text to predict.")] = 256,
+    tokens: Annotated[
+        int | None, typer.Option(min=1, help="How many tokens of the text to predict.", show_default="256")
+    ] = None,
     length: Annotated[int, typer.Option(min=1, help="How many of them in one context.")] = 256,
     seed: Annotated[
         int | None, typer.Option(help="Pieces of the text chosen by this number.", show_default="its beginning")
@@ -42,13 +44,13 @@ def evaluate(
 
     A checkpoint as reference is run at float32, one layer at a time.
     """
-    from drupe_eval_quality.limit import refuse_divergence, refuse_without_reference
+    from drupe_eval_quality.limit import refuse_divergence, refuse_useless
     from drupe_eval_quality.progress import Bar
 
-    refuse_without_reference(max_kl, against)
+    refuse_useless(max_kl, against)
     settings: dict[str, Any] = {
         "evaluation_data": evaluation_data,
-        "tokens": tokens,
+        **({} if tokens is None else {"tokens": tokens}),
         "length": length,
         "seed": seed,
     }

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from drupe.api import CheckFailed, Metric, UsageError
 
 
-def refuse_without_reference(limit: float | None, reference: object) -> None:
-    """Raise UsageError for a limit where there is nothing to diverge from."""
+def refuse_useless(limit: float | None, reference: object) -> None:
+    """Raise UsageError for a limit that nothing keeps, or where there is nothing to diverge from."""
+    if limit is not None and limit <= 0:
+        raise UsageError("a limit of KL divergence is more than 0", where=f"--max-kl {limit:g}", cure="--max-kl 0.01")
     if limit is not None and reference is None:
         raise UsageError(
             "a limit of KL divergence needs a model to compare with",

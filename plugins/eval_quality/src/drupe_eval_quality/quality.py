@@ -10,7 +10,7 @@ from pydantic import Field, computed_field
 
 from drupe.api import Context, Evaluator, EvaluatorConfig, Metric, Model, ModelError
 from drupe_eval_quality.decoder import Decoder, home
-from drupe_eval_quality.limit import refuse_divergence, refuse_without_reference
+from drupe_eval_quality.limit import refuse_divergence, refuse_useless
 from drupe_eval_quality.tally import Tally
 from drupe_eval_quality.windows import Chunk, alone, run_to_head, windows_of, with_graph, with_package
 from drupe_layerwise import LayerByLayer
@@ -59,7 +59,7 @@ class Quality(Evaluator):
 
         A reference with a payload is a graph that was not written: it is run layer by layer.
         """
-        refuse_without_reference(config.max_kl, reference)
+        refuse_useless(config.max_kl, reference)
         tokenizer = TextTokenizer(home(model))
         beginning = tokenizer.beginning
         tokens = _tokens(tokenizer, config, 0 if beginning else 1)
@@ -95,7 +95,7 @@ def _tokens(tokenizer: TextTokenizer, config: QualityConfig, before: int) -> lis
         Text(config.evaluation_data),
         config.tokens + before,
         config.seed,
-        least=before + (FEWEST if config.tokens == ENOUGH else config.tokens),
+        least=before + (config.tokens if "tokens" in config.model_fields_set else FEWEST),
         fewer=lambda found: f"--tokens {found - before}" if found > before else "",
     )
 

@@ -11,13 +11,16 @@ from pathlib import Path
 from drupe.api import Context, ModelError
 from drupe_layerwise.segments import whole
 from drupe_layerwise.subgraph import FLOAT_PRODUCTS, Opened, opened_part
-from drupe_onnx import ROLE, Cast, Expression, LazyWeight, RowRange, Transpose, expression_of, ir
+from drupe_onnx import Cast, Expression, LazyWeight, RowRange, Transpose, expression_of, ir
 
-HEAD = "head"
 FLOAT = 4  # bytes
 BEHIND = frozenset({"Cast", "Mul", "Div", "Add", "Sub", "Tanh", "Clip", "Reshape", "Identity", "Concat"})
 """What may stand between the product with the head's matrix and the logits: scaling, a bias, a soft cap; and what puts
 the parts of a vocabulary together, which are multiplied with the same rows."""
+
+
+IN_PARTS = frozenset({"Concat", "Reshape"})
+"""Of these, what depends on how many tokens the vocabulary has."""
 
 
 def hidden_rows(logits: ir.Value) -> ir.Value:
@@ -30,7 +33,7 @@ def hidden_rows(logits: ir.Value) -> ir.Value:
         rows = node.inputs[0]
         if rows is None:
             break
-        if node.metadata_props.get(ROLE) == HEAD or node.op_type not in BEHIND:
+        if node.op_type not in BEHIND:
             return whole(rows)
         value = whole(next((each for each in node.inputs if each is not None and each.producer()), rows))
     raise ModelError(f"no product with a matrix makes the graph's '{logits.name}'")
@@ -79,6 +82,9 @@ def sliced_head(part: ir.Model, hidden: ir.Value, result: ir.Value, limit: int) 
 
     part: what makes `result` of `hidden`, cut out of the graph; it is changed when a range is opened.
     """
+    operators = [node.op_type for node in part.graph]
+    if sum(name in FLOAT_PRODUCTS for name in operators) != 1 or not IN_PARTS.isdisjoint(operators):
+        return None
     held = {value: expression_of(value) for value in part.graph.initializers.values()}
     large = [value for value, each in held.items() if each is not None and FLOAT * math.prod(each.shape) > limit]
     axis = _axis_of_outputs(large[0]) if len(large) == 1 else None

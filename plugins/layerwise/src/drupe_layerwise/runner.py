@@ -18,7 +18,7 @@ from drupe_layerwise.batches import Batch, Feeds, batches_of
 from drupe_layerwise.finding import mark_blocks
 from drupe_layerwise.head import FLOAT, SlicedHead, hidden_rows, sliced_head
 from drupe_layerwise.segments import Segment, is_marked, node_reads, parts_of, result_of, segments_of, whole
-from drupe_layerwise.subgraph import Opened, cut_out, distinct, opened
+from drupe_layerwise.subgraph import Opened, cut_out, distinct, opened, opened_part
 from drupe_layerwise.values import Values
 from drupe_onnx import OnnxPackage, ir
 
@@ -102,7 +102,7 @@ class LayerByLayer:
 
         Advances through the segments that are not left behind yet. Without `positions`, as many as fit into
         `context.memory_budget`. The iterator holds the head open until it is used up or closed; one whose matrix does
-        not fit into the budget is opened range by range as it goes on, with the weights that there are then.
+        not fit into the budget is opened range by range, with the weights that there were at first.
         """
         last = self.segments[-1]
         self._reach(last)
@@ -160,7 +160,7 @@ class LayerByLayer:
         if (sliced := sliced_head(cut, hidden, result, self._context.memory_budget)) is not None:
             yield from self._sliced(sliced, positions)
             return
-        with self._opened([hidden], [result]) as part:
+        with opened_part(cut, [hidden], [result], self._home, self._context) as part:
             for each in self._hidden_rows(hidden, positions):
                 logits = part.run({hidden.name or "": each.rows[None]})[result.name or ""]
                 yield replace(each, rows=logits[0].astype(np.float32, copy=False))
@@ -208,8 +208,8 @@ def _grouped(chunks: Iterator[Logits], most: int) -> Iterator[list[Logits]]:
 
 
 def _refuse_non_finite(values: NDArray[Any], segment: Segment) -> None:
-    """What comes after NaN or Inf is nonsense, and no longer says where it began."""
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
+    """What comes after NaN or Inf is nonsense, and no longer says where it began. Masks hold -Inf, and rightly so."""
+    if values.dtype.kind == "f" and (np.isnan(values) | np.isposinf(values)).any():
         where = "what is before the blocks" if segment.block is None else f"decoder block {segment.block}"
         raise ModelError(
             f"the text makes NaN or Inf come out of {where}",
@@ -222,7 +222,7 @@ def _refuse_long(sequences: Sequence[Sequence[int]], package: OnnxPackage) -> No
     if context and longest > context:
         raise UsageError(
             f"sequences of {longest} tokens do not fit into the model's context of {context}",
-            cure=f"--calibration-length {context}",
+            cure=f"--calibration-length {context}, or --length {context} to evaluate",
         )
 
 

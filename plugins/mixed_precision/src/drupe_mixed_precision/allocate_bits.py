@@ -17,7 +17,7 @@ from drupe_mixed_precision.losses import measured_sensitivity
 from drupe_mixed_precision.sizes import parse_size
 from drupe_mixed_precision.vocabulary import parts_of_vocabulary, split
 from drupe_nbits import Site, assign
-from drupe_nbits.rewriting import ACCURACY_LEVEL, PRODUCT
+from drupe_nbits.rewriting import ACCURACY_LEVEL, PRODUCT, quantized_parts
 from drupe_onnx import OnnxPackage, expression_of, ir
 
 REFERENCE = Scheme(4, 32, True)
@@ -114,17 +114,16 @@ def _bytes_of_others(package: OnnxPackage, groups: Sequence[Group]) -> int:
 def _left_by_quantized(package: OnnxPackage) -> int:
     """What the default budget has for matrices that are quantized already, less what they take; 0 if that is more."""
     nodes = [node for component in package.components.values() for node in component.graph if node.op_type == PRODUCT]
-    return max(0, sum(map(_left_by, nodes)))
+    by_matrix = {node.inputs[1]: node for node in nodes}
+    return max(0, sum(map(_left_by, by_matrix.values())))
 
 
 def _left_by(node: ir.Node) -> int:
-    n, k, bits, size = (node.attributes[name].as_int() for name in ("N", "K", "bits", "block_size"))
-    scales, symmetric = node.inputs[2], len(node.inputs) < 4 or node.inputs[3] is None
-    assert scales is not None
-    stored = scales if (cast := scales.producer()) is None else cast.inputs[0]
-    scale_bytes = stored.dtype.bitwidth // 8 if stored is not None and stored.dtype is not None else FLOAT
-    taken = Scheme(bits, size, symmetric).bytes_for(n, k, scale_bytes)
-    return int(GENEROUS * REFERENCE.bytes_for(n, k, FLOAT)) - taken
+    n, k = (node.attributes[name].as_int() for name in ("N", "K"))
+    scales = node.inputs[2]
+    scale_bytes = scales.dtype.bitwidth // 8 if scales is not None and scales.dtype is not None else FLOAT
+    taken = sum(value.const_value.nbytes for value in quantized_parts(node) if value.const_value is not None)
+    return int(GENEROUS * REFERENCE.bytes_for(n, k, scale_bytes)) - taken
 
 
 def _assign(parts: Sequence[tuple[Group, Scheme]]) -> None:

@@ -11,6 +11,9 @@ from drupe_mixed_precision.measuring import sensitivities
 from drupe_onnx import OnnxPackage
 from drupe_text import CalibrationConfig, TextTokenizer
 
+FEWEST = 32
+"""Tokens that do, where a text has no more."""
+
 
 class MeasureSensitivityConfig(CalibrationConfig):
     """A few sequences do: the divergences differ by factors, and only their order decides."""
@@ -38,7 +41,10 @@ class MeasureSensitivity(Pass):
             return model
         package: OnnxPackage = model.payload
         tokenizer = TextTokenizer.among(package.files, context.scratch)
-        sequences = config.calibration_tokens(tokenizer, package.context_length)
+        length = min(config.calibration_length, package.context_length or config.calibration_length)
+        sequences = tokenizer.sequences(
+            config.calibration_text, config.calibration_sequences, length, config.calibration_seed, least=FEWEST
+        )
         for component in package.components.values():
             groups = groups_of(component.graph)
             found = sensitivities(component, groups, sequences, context)

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from drupe_blockquant import Scheme
 from drupe_nbits.sites import Site
-from drupe_onnx import ir
+from drupe_onnx import BLOCK, ir
 
 OPERATORS = {"Add": 2, "Mul": 2, "MatMul": 2, "Transpose": 1, "Unsqueeze": 1, "Reshape": 1, "ReduceSum": 1}
-"""What stands in the graph for them, with the number of floating-point inputs of each."""
+"""What stands in the graph for them, with the number of floating-point inputs of each; look-ups have Gather as well."""
 
 Constant = Callable[[str, NDArray[Any]], ir.Value]
 
@@ -74,7 +74,7 @@ class MinimumNodes:
     def _add(self, operator: str, *inputs: ir.Value, **attributes: int) -> ir.Value:
         """The output of another node."""
         name = f"{self._name}/minimums_{len(self._nodes)}_{operator}"
-        metadata = dict(self._site.node.metadata_props)
+        metadata = {key: value for key, value in self._site.node.metadata_props.items() if key == BLOCK}
         node = ir.node(operator, inputs, attributes, name=name, metadata_props=metadata)
         node.outputs[0].name, node.outputs[0].type = f"{name}/output_0", ir.TensorType(self._site.dtype)
         self._nodes.append(node)

@@ -15,6 +15,8 @@ from drupe_onnx import Array, Cast, Expression, Produced, Reshape, expression_of
 from drupe_onnx.checking import element_name
 
 PRODUCT = "MatMulNBits"
+MINIMUMS = "minimums"
+"""How the initializer of a matrix's minimums is called, beside its PARTS."""
 ACCURACY_LEVEL = "matmul_nbits_accuracy_level"
 """The trait of a target that says in which precision its MatMulNBits is fast."""
 
@@ -69,7 +71,7 @@ class Rewriter:
     ) -> list[ir.Node]:
         """What has to follow the node in a site's place until there is what the site gave."""
         if minimums is not None:
-            stored = self._initializer(f"{_name(site, scheme)}_minimums", minimums)
+            stored = self._initializer(f"{_name(site, scheme)}_{MINIMUMS}", minimums)
             nodes = MinimumNodes(site, scheme, lambda name, value: self._initializer(name, Array(value)))
             return nodes.behind(node, scales, self._cast(stored, site))
         k = site.rows.shape[1]
@@ -198,6 +200,15 @@ def _name(site: Site, scheme: Scheme) -> str:
     """A name for what is made of a site's weight: its own, with the scheme."""
     symmetry = "S" if scheme.symmetric else "A"
     return f"{site.weight.name}_Q{scheme.bits}{symmetry}{scheme.block_size}"
+
+
+def quantized_parts(node: ir.Node) -> list[ir.Value]:
+    """The initializers that hold the matrix of a node which multiplies with blocks of n bits."""
+    matrix, graph = node.inputs[1], node.graph
+    assert matrix is not None and isinstance(graph, ir.Graph)
+    stem = (matrix.name or "").removesuffix(PARTS[WEIGHT])
+    names = [f"{stem}{part}" for part in (*PARTS, MINIMUMS)]
+    return [graph.initializers[name] for name in names if name in graph.initializers]
 
 
 def is_quantized(graph: ir.Graph) -> bool:

@@ -53,7 +53,9 @@ def takes_minimums(site: Site, stored: ir.DataType, capabilities: Capabilities) 
     if site.activations.shape is None or not capabilities.traits.get(COMPUTED_ONCE):
         return False
     element = element_name(site.dtype)
-    uses = (OperatorUse("", name, ONNX_OPSET, (element,) * count, (element,)) for name, count in OPERATORS.items())
+    uses = [OperatorUse("", name, ONNX_OPSET, (element,) * count, (element,)) for name, count in OPERATORS.items()]
+    if site.is_look_up:
+        uses.append(OperatorUse("", "Gather", ONNX_OPSET, (element, "int64"), (element,)))
     return casts(stored, site.dtype, capabilities) and all(capabilities.serves(use) for use in uses)
 
 

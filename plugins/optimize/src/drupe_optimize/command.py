@@ -211,7 +211,9 @@ def _show_preview(preview: Preview, free: int | None, as_json: bool) -> None:
         print(f"reads {size(estimate.read_bytes)}, writes {size(estimate.output_bytes)}, "
               f"holds about {size(estimate.weights_held_bytes)} of weights in memory, {time}")  # fmt: skip
         if costly:
-            print("what is measured on the way may give some matrices other schemes, in as many bytes")
+            wanted = any(getattr(step.config, "max_kl", None) for step, _ in preview.steps)
+            print("how many bytes keep that divergence is known when it is measured" if wanted else
+                  "what is measured on the way may give some matrices other schemes, in as many bytes")  # fmt: skip
     if estimate and free is not None and free < estimate.output_bytes:
         print(f"would not fit: the disk of the output has {size(free)} free")
     for problem in preview.problems:
@@ -245,7 +247,7 @@ def _preview_facts(preview: Preview) -> dict[str, Any]:
         "runtime_version": preview.target.runtime_version,
         "recipe": preview.plan.recipe,
         "threads": preview.threads,
-        "seconds": round(_seconds(preview), 1),
+        "seconds": None if any(step.runner.costly for step, _ in preview.steps) else round(_seconds(preview), 1),
         "estimate": preview.estimate and asdict(preview.estimate),
         "problems": preview.problems,
         "passes": [

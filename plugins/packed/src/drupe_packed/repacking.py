@@ -40,14 +40,22 @@ def minimums_of(parts: Sequence[PackedMatrix]) -> Expression | None:
 def schemes_of(parts: Sequence[PackedMatrix]) -> list[Scheme]:
     """The schemes that hold exactly what the parts hold, the largest blocks first.
 
-    A group may be several blocks with equal scales; where it is a whole row, its last block may be padded.
+    A group may be several blocks with equal scales; where it is a whole row, its last block may be padded. One that has
+    a minimum is one block.
     """
     symmetric = all(part.symmetric for part in parts)
     return [
         Scheme(parts[0].bits, size, symmetric)
         for size in reversed(BLOCK_SIZES)
-        if all(part.group_size % size == 0 or (part.groups == 1 and _little(part, size)) for part in parts)
+        if all(_fits(part, size) for part in parts)
     ]
+
+
+def _fits(part: PackedMatrix, size: int) -> bool:
+    """Whether blocks of a size hold a part."""
+    if part.minimums is not None:
+        return size == part.group_size
+    return part.group_size % size == 0 or (part.groups == 1 and _little(part, size))
 
 
 def _little(part: PackedMatrix, size: int) -> bool:

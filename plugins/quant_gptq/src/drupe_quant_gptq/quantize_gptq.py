@@ -54,7 +54,7 @@ class QuantizeGptq(Pass):
         """The same schemes and bytes, without levels."""
         package: OnnxPackage = model.payload
         for name, component in package.components.items():
-            Quantizing(name, component, config, context, Finished("")).rewrite_unsolved()
+            Quantizing(name, component, config, context).rewrite_unsolved()
         return model
 
     def _key(self, model: Model, config: QuantizeGptqConfig, context: Context) -> str:
@@ -65,7 +65,7 @@ class QuantizeGptq(Pass):
                 "revision": self.revision,
                 "config": config.model_dump(),
                 "libraries": {name: metadata.version(name) for name in self.libraries},
-                "target": (context.target.provider, context.target.runtime_version),
+                "target": (context.target.provider, context.target.runtime_version, context.target.here),
             }
         )
 
@@ -77,15 +77,21 @@ class Quantizing:
     """
 
     def __init__(
-        self, name: str, model: ir.Model, config: QuantizeGptqConfig, context: Context, finished: Finished
+        self, name: str, model: ir.Model, config: QuantizeGptqConfig, context: Context, finished: Finished | None = None
     ) -> None:
+        """finished: where solved segments wait; for `run`."""
         capabilities = context.target.capabilities
         self._name, self._model, self._config, self._context = name, model, config, context
-        self._finished = finished
+        self._store = finished
         self._rewriter = Rewriter(model.graph, capabilities, config.accuracy_level)
         self._choices = {each.site.node: each for each in choices(find_sites(model.graph), config, capabilities)}
         self._shared: dict[Expression, Sequence[ExternalTensor]] = {}
         """Solved parts of matrices that several sites share."""
+
+    @property
+    def _finished(self) -> Finished:
+        assert self._store is not None
+        return self._store
 
     def run(self, sequences: Sequence[Sequence[int]]) -> None:
         """Quantize the graph in place. Raises DrupeError and Cancelled."""

@@ -58,10 +58,13 @@ class TextTokenizer:
         whole = self._tokenizer.encode("a", add_special_tokens=True).ids
         return whole[: whole.index(plain[0])] if plain and plain[0] in whole else []
 
-    def sequences(self, text: Text, count: int, length: int, seed: int | None = None) -> list[list[int]]:
+    def sequences(
+        self, text: Text, count: int, length: int, seed: int | None = None, *, least: int | None = None
+    ) -> list[list[int]]:
         """`count` sequences of `length` tokens each, the beginning included, no two of the same place in the text.
 
-        Without a seed they follow one another. Raises UsageError for a text that has not so many tokens.
+        Without a seed they follow one another. least: tokens that do where the text has no more; there are fewer
+        sequences then, and the last may be shorter. Raises UsageError for a text that has too few.
         """
         beginning = self.beginning[: length - 1]
         size = length - len(beginning)
@@ -69,9 +72,10 @@ class TextTokenizer:
             text,
             count * size,
             seed,
+            least=least,
             fewer=lambda found: f"{text.option.removesuffix('data')}sequences {found // size}" if found >= size else "",
         )
-        return [[*beginning, *tokens[at * size : (at + 1) * size]] for at in range(count)]
+        return [[*beginning, *tokens[at : at + size]] for at in range(0, len(tokens), size)]
 
     def tokens(
         self,
