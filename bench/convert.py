@@ -12,7 +12,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +38,13 @@ from measure import (
 BLOCK = 16 << 20
 
 
-def with_drupe(checkpoint: Path, output: Path, options: Sequence[str]) -> Measurement:
-    """This project, without the closing check, which the builder does not have."""
+def with_drupe(
+    checkpoint: Path, output: Path, options: Sequence[str], environment: Mapping[str, str] | None = None
+) -> Measurement:
+    """Convert with this checkout's drupe; the closing check is left out, since the builder has none."""
     shutil.rmtree(output, ignore_errors=True)
-    return measure([drupe(), "optimize", checkpoint, "-o", output, "--precision", "int4", "--no-verify", *options])
+    command = [drupe(), "optimize", checkpoint, "-o", output, "--precision", "int4", "--no-verify", *options]
+    return measure(command, environment=environment)
 
 
 def with_builder(checkpoint: Path, output: Path, options: Sequence[str] = ()) -> Measurement:
@@ -55,18 +58,7 @@ def with_builder(checkpoint: Path, output: Path, options: Sequence[str] = ()) ->
 def first_run(checkpoint: Path, output: Path, options: list[str]) -> Measurement:
     """Drupe as it runs once after installation, when its inner loops are still to be compiled."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [
-            drupe(),
-            "optimize",
-            checkpoint,
-            "-o",
-            output,
-            "--precision",
-            "int4",
-            "--no-verify",
-            *options,
-        ]
-        return measure(command, environment={"DRUPE_BLOCKQUANT_CACHE": folder})
+        return with_drupe(checkpoint, output, options, {"DRUPE_BLOCKQUANT_CACHE": folder})
 
 
 def copy(checkpoint: Path, output: Path, target: Path) -> Measurement:
