@@ -1,0 +1,58 @@
+"""Decode with several packages in turn, in one process, round after round: ratios that a busy machine disturbs little.
+
+    python3 dev.py bench paired BASE PACKAGE... [--rounds 12] [--threads 2] [--prompt 128] [--new 24]
+
+A round gives each package a prompt and some new tokens, right after one another, so that whatever else the machine does
+meets all of them; the median over the rounds of BASE's time divided by a package's is its ratio.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+from measure import disturbance, processors, show
+from rates import once
+
+
+def opened(og: Any, package: Path, threads: int) -> Any:
+    """The package in onnxruntime-genai, with so many threads whatever it asks for itself."""
+    settings = og.Config(str(package))
+    settings.overlay(json.dumps({"model": {"decoder": {"session_options": {"intra_op_num_threads": threads}}}}))
+    return og.Model(settings)
+
+
+def main() -> None:
+    """Parse the command line, measure, print."""
+    parser = argparse.ArgumentParser(prog="bench paired", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("packages", type=Path, nargs="+", metavar="PACKAGE", help="the first is what others count by")
+    parser.add_argument("--rounds", type=int, default=12, help="(default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=processors(), help="of each (default: %(default)s)")
+    parser.add_argument("--prompt", type=int, default=128, help="tokens of the prompt (default: %(default)s)")
+    parser.add_argument("--new", type=int, default=24, help="tokens generated (default: %(default)s)")
+    arguments = parser.parse_args()
+    import onnxruntime_genai as og
+
+    busy = disturbance()
+    models = {package.name: opened(og, package, arguments.threads) for package in arguments.packages}
+    prompt = list(range(100, 100 + arguments.prompt))
+    times: dict[str, list[float]] = {name: [] for name in models}
+    for model in models.values():
+        once(og, model, prompt, new=2)  # the first run allocates
+    for _ in range(arguments.rounds):
+        for name, model in models.items():
+            times[name].append(once(og, model, prompt, arguments.new)[1] / (arguments.new - 1) * 1e3)
+    base = next(iter(times.values()))
+    rows = []
+    for name, own in times.items():
+        ratio = statistics.median(theirs / ours for theirs, ours in zip(base, own, strict=True))
+        rows.append((name, f"{min(own):.2f} ms", f"{statistics.median(own):.2f} ms", f"{ratio:.2f} x"))
+    title = f"a decoded token, {arguments.threads} threads each, {arguments.rounds} rounds in turn"
+    show(title, ("", "least", "median", "times as fast, median of rounds"), rows, [busy])
+
+
+if __name__ == "__main__":
+    main()
