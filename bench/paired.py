@@ -9,20 +9,11 @@ meets all of them; the median over the rounds of BASE's time divided by a packag
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 from pathlib import Path
-from typing import Any
 
 from measure import disturbance, processors, show
-from rates import once
-
-
-def opened(og: Any, package: Path, threads: int) -> Any:
-    """The package in onnxruntime-genai, with so many threads whatever it asks for itself."""
-    settings = og.Config(str(package))
-    settings.overlay(json.dumps({"model": {"decoder": {"session_options": {"intra_op_num_threads": threads}}}}))
-    return og.Model(settings)
+from rates import once, opened
 
 
 def main() -> None:

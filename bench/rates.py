@@ -22,17 +22,22 @@ def rates(package: Path, prompt: int, new: int, threads: int | None, repeats: in
     """
     import onnxruntime_genai as og
 
-    settings = og.Config(str(package))
-    if threads is not None:
-        options = {"intra_op_num_threads": threads}
-        settings.overlay(json.dumps({"model": {"decoder": {"session_options": options}}}))
-    model = og.Model(settings)
+    model = opened(og, package, threads)
     vocabulary = json.loads((package / "genai_config.json").read_text("utf-8"))["model"]["vocab_size"]
     chosen = random.Random(0)
     tokens = [chosen.randrange(vocabulary) for _ in range(prompt)]
     once(og, model, tokens, new=2)  # the first run allocates
     runs = [once(og, model, tokens, new) for _ in range(repeats)]
     return {"prefill": prompt / min(run[0] for run in runs), "decode": (new - 1) / min(run[1] for run in runs)}
+
+
+def opened(og: Any, package: Path, threads: int | None) -> Any:
+    """The package in onnxruntime-genai. threads: None leaves what its genai_config says."""
+    settings = og.Config(str(package))
+    if threads is not None:
+        options = {"intra_op_num_threads": threads}
+        settings.overlay(json.dumps({"model": {"decoder": {"session_options": options}}}))
+    return og.Model(settings)
 
 
 def once(og: Any, model: Any, tokens: list[int], new: int) -> tuple[float, float]:

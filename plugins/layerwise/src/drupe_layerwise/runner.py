@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +29,20 @@ Rows = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Logits:
-    """rows: float32 [positions, vocabulary], of the positions from `start` on in sequence number `sequence`.
-
-    On their way to the head, they are those of the hidden states.
-    """
+    """rows: float32 [positions, vocabulary], of the positions from `start` on in sequence number `sequence`."""
 
     sequence: int
     start: int
     rows: Rows
+
+
+@dataclass(frozen=True)
+class _HiddenRows:
+    """What the same positions put into the head: rows [positions, hidden]."""
+
+    sequence: int
+    start: int
+    rows: NDArray[Any]
 
 
 class LayerByLayer:
@@ -163,7 +169,7 @@ class LayerByLayer:
         with opened_part(cut, [hidden], [result], self._home, self._context) as part:
             for each in self._hidden_rows(hidden, positions):
                 logits = part.run({hidden.name or "": each.rows[None]})[result.name or ""]
-                yield replace(each, rows=logits[0].astype(np.float32, copy=False))
+                yield Logits(each.sequence, each.start, logits[0].astype(np.float32, copy=False))
 
     def _sliced(self, head: SlicedHead, positions: int) -> Iterator[Logits]:
         """As many tokens at a time as their logits fit into the budget: each time, all ranges are opened again."""
@@ -178,9 +184,9 @@ class LayerByLayer:
                     logits[:, first:last] = made[0]
             bounds = np.cumsum([len(each.rows) for each in group])[:-1]
             for each, own in zip(group, np.split(logits, bounds), strict=True):
-                yield replace(each, rows=own)
+                yield Logits(each.sequence, each.start, own)
 
-    def _hidden_rows(self, hidden: ir.Value, positions: int) -> Iterator[Logits]:
+    def _hidden_rows(self, hidden: ir.Value, positions: int) -> Iterator[_HiddenRows]:
         """What goes into the head, `positions` rows at a time."""
         for batch in self._batches:
             rows = self._values.get(hidden.name or "", batch.index)
@@ -192,12 +198,12 @@ class LayerByLayer:
             for place, sequence in enumerate(rows):
                 for start in range(0, len(sequence), positions):
                     self._context.stop_if_cancelled()
-                    yield Logits(batch.first + place, start, np.array(sequence[start : start + positions]))
+                    yield _HiddenRows(batch.first + place, start, np.array(sequence[start : start + positions]))
 
 
-def _grouped(chunks: Iterator[Logits], most: int) -> Iterator[list[Logits]]:
+def _grouped(chunks: Iterator[_HiddenRows], most: int) -> Iterator[list[_HiddenRows]]:
     """Chunks together as long as they have at most so many rows; one that has more is alone."""
-    group: list[Logits] = []
+    group: list[_HiddenRows] = []
     for each in chunks:
         if group and sum(len(one.rows) for one in group) + len(each.rows) > most:
             yield group

@@ -41,10 +41,7 @@ class MeasureSensitivity(Pass):
             return model
         package: OnnxPackage = model.payload
         tokenizer = TextTokenizer.among(package.files, context.scratch)
-        length = min(config.calibration_length, package.context_length or config.calibration_length)
-        sequences = tokenizer.sequences(
-            config.calibration_text, config.calibration_sequences, length, config.calibration_seed, least=FEWEST
-        )
+        sequences = config.calibration_tokens(tokenizer, package.context_length, FEWEST)
         for component in package.components.values():
             groups = groups_of(component.graph)
             found = sensitivities(component, groups, sequences, context)

@@ -13,6 +13,7 @@ _CALIBRATE = {key: key for key in (f"calibration_{name}" for name in ("data", "s
 _WHICH_TEXT = {key: _CALIBRATE[key] for key in ("calibration_data", "calibration_seed")}
 """How much of it is for what calibrates weights: to tell which of them count, a little does."""
 _FIXED = {name: SCHEME[name] for name in ("block_size", "head_bits")}
+_BLOCKS = {name: SCHEME[name] for name in ("block_size", "symmetric")}
 _REPACK = {"block_size": "block_size"}
 _BEST = {"quality": ("best",)}
 _ROTATE = Step("rotate-weights", when={"prepare": ("rotate",)})
@@ -26,7 +27,6 @@ def four_bits(**config: Any) -> tuple[Step, ...]:
     channels and the weights of their errors when it is known which bits each matrix gets.
     config: of all passes that decide on schemes, such as `symmetric`.
     """
-    scheme = {name: name for name in ("block_size", "symmetric")}
     return (
         Step("repack-weights", options=_REPACK),
         _ROTATE,
@@ -38,7 +38,7 @@ def four_bits(**config: Any) -> tuple[Step, ...]:
             options={"quality": "quality", **_BUDGET, **SCHEME},
             when={"quality": (None, "balanced", "best"), **dict.fromkeys(_BUDGET, ())},
         ),
-        Step("scale-channels", config, options={**_CALIBRATE, **scheme}, when={"prepare": ("scale",)}),
+        Step("scale-channels", config, options={**_CALIBRATE, **_BLOCKS}, when={"prepare": ("scale",)}),
         Step("weigh-channels", options=_CALIBRATE, when={"prepare": ("weigh",)}),
         Step("quantize-gptq", config, options={**_CALIBRATE, **SCHEME}, when=_BEST),
         Step(

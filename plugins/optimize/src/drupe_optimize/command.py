@@ -204,7 +204,7 @@ def _show_preview(preview: Preview, free: int | None, as_json: bool) -> None:
               ("weights", "stored as", "blocks", "bytes"))  # fmt: skip
         print()
     if estimate:
-        costly = [step.runner.name for step, _ in preview.steps if step.runner.costly]
+        costly = _costly(preview)
         time = f"takes about {_seconds(preview):.0f} s with {preview.threads} threads"
         if costly:
             time = f"takes longer the more text there is: {', '.join(costly)}"
@@ -218,6 +218,11 @@ def _show_preview(preview: Preview, free: int | None, as_json: bool) -> None:
         print(f"would not fit: the disk of the output has {size(free)} free")
     for problem in preview.problems:
         print(f"would not run on {preview.target.provider}: {problem}")
+
+
+def _costly(preview: Preview) -> list[str]:
+    """The passes that measure and compute on the way."""
+    return [step.runner.name for step, _ in preview.steps if step.runner.costly]
 
 
 def _seconds(preview: Preview) -> float:
@@ -247,7 +252,7 @@ def _preview_facts(preview: Preview) -> dict[str, Any]:
         "runtime_version": preview.target.runtime_version,
         "recipe": preview.plan.recipe,
         "threads": preview.threads,
-        "seconds": None if any(step.runner.costly for step, _ in preview.steps) else round(_seconds(preview), 1),
+        "seconds": None if _costly(preview) else round(_seconds(preview), 1),
         "estimate": preview.estimate and asdict(preview.estimate),
         "problems": preview.problems,
         "passes": [

@@ -46,7 +46,7 @@ class QuantizeGptq(Pass):
         finished = Finished(self._key(model, config, context))
         context.scratch.mkdir(parents=True, exist_ok=True)
         for name, component in package.components.items():
-            Quantizing(name, component, config, context, finished).run(sequences)
+            Quantizing(name, component, config, context).run(sequences, finished)
         finished.clear()
         return model
 
@@ -76,29 +76,20 @@ class Quantizing:
     True-sequential: each group is calibrated with what comes out of the groups before it when they are quantized.
     """
 
-    def __init__(
-        self, name: str, model: ir.Model, config: QuantizeGptqConfig, context: Context, finished: Finished | None = None
-    ) -> None:
-        """finished: where solved segments wait; for `run`."""
+    def __init__(self, name: str, model: ir.Model, config: QuantizeGptqConfig, context: Context) -> None:
         capabilities = context.target.capabilities
         self._name, self._model, self._config, self._context = name, model, config, context
-        self._store = finished
         self._rewriter = Rewriter(model.graph, capabilities, config.accuracy_level)
         self._choices = {each.site.node: each for each in choices(find_sites(model.graph), config, capabilities)}
         self._shared: dict[Expression, Sequence[ExternalTensor]] = {}
         """Solved parts of matrices that several sites share."""
 
-    @property
-    def _finished(self) -> Finished:
-        assert self._store is not None
-        return self._store
-
-    def run(self, sequences: Sequence[Sequence[int]]) -> None:
-        """Quantize the graph in place. Raises DrupeError and Cancelled."""
+    def run(self, sequences: Sequence[Sequence[int]], finished: Finished) -> None:
+        """Quantize the graph in place. finished: where solved segments wait. Raises DrupeError and Cancelled."""
         self._refuse_few_tokens(sum(map(len, sequences)))
         if any(each.by_gptq for each in self._choices.values()):
-            self._solve_shared(sequences)
-            self._calibrate(sequences)
+            self._solve_shared(sequences, finished)
+            self._calibrate(sequences, finished)
             self._finish()
         else:
             self.rewrite_unsolved()
@@ -115,18 +106,18 @@ class Quantizing:
         if kept := [each.site.name for each in self._choices.values() if each.scheme is None]:
             self._model.metadata_props[FLOAT_MATRICES] = json.dumps(kept)
 
-    def _calibrate(self, sequences: Sequence[Sequence[int]]) -> None:
+    def _calibrate(self, sequences: Sequence[Sequence[int]], finished: Finished) -> None:
         """Quantize segment after segment, each for what comes out of the quantized ones before it."""
         with LayerByLayer(self._model, sequences, self._context) as layers:
             blocks = sum(segment.block is not None for segment in layers.segments)
             with self._context.progress.task("GPTQ", blocks, "blocks") as progress:
                 for segment in layers.segments:
-                    self._quantize(segment, layers)
+                    self._quantize(segment, layers, finished)
                     if segment is not layers.segments[-1]:
                         layers.advance(segment)
                     progress.advance(segment.block is not None)
 
-    def _solve_shared(self, sequences: Sequence[Sequence[int]]) -> None:
+    def _solve_shared(self, sequences: Sequence[Sequence[int]], finished: Finished) -> None:
         """Solve what a head shares with a look-up, by what goes into the head before anything is quantized.
 
         That is, before the blocks: what is looked up in the quantized matrix is what they are calibrated with.
@@ -138,13 +129,13 @@ class Quantizing:
             return
         label = f"{self._name}-shared"
         path = self._context.scratch / f"{label}.gptq"
-        found = self._finished.find(label, path)
+        found = finished.find(label, path)
         if found is None:
             with self._context.progress.task("GPTQ of the head", len(heads), "matrices") as progress:
                 found = self._solve_before_blocks(heads, sequences, Solver(path, self._context))
                 progress.advance(len(heads))
             with disk_errors(path):
-                self._finished.keep(label, path, found)
+                finished.keep(label, path, found)
         self._shared = {each.site.rows: found[_key_of(each)] for each in heads}
 
     def _solve_before_blocks(
@@ -162,7 +153,7 @@ class Quantizing:
                 found.update(self._solve_all(members, factor, solver))
         return found
 
-    def _quantize(self, segment: Segment, layers: LayerByLayer) -> None:
+    def _quantize(self, segment: Segment, layers: LayerByLayer, finished: Finished) -> None:
         """Quantize the sites of one segment, with what is finished of it where it is."""
         groups = [
             [self._choices[site.node] for site in group]
@@ -171,7 +162,7 @@ class Quantizing:
         label = f"{self._name}-{segment.index}"
         path = self._context.scratch / f"{label}.gptq"
         path.unlink(missing_ok=True)
-        found = self._finished.find(label, path)
+        found = finished.find(label, path)
         solved: dict[str, Sequence[ExternalTensor]] = {}
         for group in groups:
             parts = found if found is not None else self._solve(group, segment, layers, Solver(path, self._context))
@@ -180,7 +171,7 @@ class Quantizing:
                 self._rewrite(each, parts)
         if found is None and solved:
             with disk_errors(path):
-                self._finished.keep(label, path, solved)
+                finished.keep(label, path, solved)
 
     def _solve(self, group: Sequence[Choice], segment: Segment, layers: LayerByLayer, solver: Solver) -> Parts:
         """Those of a group's sites that GPTQ is for."""

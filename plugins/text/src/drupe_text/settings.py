@@ -38,9 +38,16 @@ class CalibrationConfig(PassConfig):
     def calibration_text(self) -> Text:
         return Text(self.calibration_data, "calibration")
 
-    def calibration_tokens(self, tokenizer: TextTokenizer, context_length: int | None = None) -> list[list[int]]:
-        """The sequences that are asked for; those of the default length are no longer than the model's context."""
+    def calibration_tokens(
+        self, tokenizer: TextTokenizer, context_length: int | None = None, least: int | None = None
+    ) -> list[list[int]]:
+        """The sequences that are asked for; those of the default length are no longer than the model's context.
+
+        least: tokens that do where the text has no more.
+        """
         length = self.calibration_length
         if context_length and "calibration_length" not in self.model_fields_set:
             length = min(length, context_length)
-        return tokenizer.sequences(self.calibration_text, self.calibration_sequences, length, self.calibration_seed)
+        return tokenizer.sequences(
+            self.calibration_text, self.calibration_sequences, length, self.calibration_seed, least=least
+        )
