@@ -16,6 +16,7 @@ import pytest
 from tiny import VOCABULARY, make_checkpoint
 
 import drupe
+from drupe.api import DrupeError
 
 PROMPT = "def parse("
 ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -119,8 +120,10 @@ def test_prepared_weights_make_a_package_that_is_no_farther_from_its_source(
 def test_weights_of_channels_that_nothing_would_go_by_are_refused(
     checkpoints: dict[str, Path], tmp_path: Path, options: dict[str, str], message: str
 ) -> None:
-    with pytest.raises(drupe.api.DrupeError, match=message):
-        drupe.optimize(checkpoints["qwen3"], tmp_path / "out", prepare="weigh", **options)
+    with pytest.raises(DrupeError, match=message):
+        # Nothing is measured first: it would not find its text.
+        text = {"calibration_data": tmp_path / "missing.txt"}
+        drupe.optimize(checkpoints["qwen3"], tmp_path / "out", prepare="weigh", **text, **options)
     assert not (tmp_path / "out").exists()
 
 

@@ -120,6 +120,21 @@ def test_levels_scales_and_zero_points_are_those_of_the_checkpoint(
     assert seen == len(modules) == 14
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_inspect_counts_weights_and_not_the_words_they_are_packed_into(
+    checkpoints: dict[str, Path], tmp_path: Path, name: str
+) -> None:
+    from drupe.api import Model
+    from drupe_huggingface.kind import HfKind
+
+    architecture, method, settings = CASES[name]
+    quantize_checkpoint(checkpoints[architecture], tmp_path / "in", method, **settings)
+    described, source = (HfKind().describe(Model("hf", each)) for each in (tmp_path / "in", checkpoints[architecture]))
+    assert described["parameters"] == source["parameters"]
+    assert described["element types"] == [f"int{settings.get('bits', 4)}", "float16"]
+    assert f"{settings.get('bits', 4)} bits, " in described["quantized"]
+
+
 def test_calibration_leaves_them_as_they_are(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     """Only embedding and head are left for `--quality best` to decide on."""
     folder = tmp_path / "in"

@@ -178,6 +178,26 @@ def test_half_precision_graphs_run(
     np.testing.assert_allclose(got[0], wanted, rtol=0, atol=2e-2 * np.abs(wanted).max())
 
 
+def test_a_graph_for_a_device_that_is_not_here_runs_though_its_attention_does_norms(
+    build: Callable[..., Any],
+    whole: Callable[..., Any],
+    kit: SimpleNamespace,
+    context: Context,
+    sequences: Sequences,
+    target: Target,
+) -> None:
+    from drupe_ep_cuda.provider import Cuda
+
+    elsewhere = dataclasses.replace(Cuda().target(), device=None)
+    half = dataclasses.replace(target, capabilities=dataclasses.replace(target.capabilities, activations=("float16",)))
+    model, same = (build("qwen3", "float16", each, **ARCHITECTURES[1][1]) for each in (elsewhere, half))
+    assert any(node.op_type == "GroupQueryAttention" and len(node.inputs) == 16 for node in model.graph)
+    with LayerByLayer(model, sequences, dataclasses.replace(context, target=elsewhere)) as layers:
+        got = kit.joined(layers.logits(), len(sequences))
+    wanted = whole(same, sequences[0], "logits")["logits"][0]
+    np.testing.assert_allclose(got[0], wanted, rtol=0, atol=2e-2 * np.abs(wanted).max())
+
+
 def test_weights_that_are_cast_at_run_time_stay_with_those_who_read_them(
     build: Callable[..., Any],
     whole: Callable[..., Any],

@@ -46,7 +46,10 @@ class Side:
 def demo(
     precision: Annotated[str, typer.Option(help="int4, int8, fp16, bf16 or fp32.")] = "int4",
     quality: Annotated[
-        str | None, typer.Option(help="fast (round to nearest) or balanced (error search).", show_default="balanced")
+        str | None,
+        typer.Option(
+            help="fast (round to nearest), balanced (error search) or best (calibrates).", show_default="balanced"
+        ),
     ] = None,
     output_path: Annotated[
         Path | None, typer.Option("-o", "--output-path", "--output", help="Keep the package here.")

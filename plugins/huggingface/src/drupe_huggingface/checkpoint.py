@@ -102,10 +102,13 @@ class Checkpoint:
         return package_files(self.folder)
 
     def summary(self) -> Summary | None:
-        """How many elements there are of each type, from headers alone; None for files that are not sound."""
+        """How many weights there are of each type, from headers alone; None for files that are not sound.
+
+        Raises ModelError for a quantization that cannot be read.
+        """
         from drupe_huggingface.summary import summary
 
-        return summary(self.folder)
+        return summary(self.folder, self.packing)
 
     def refuse_incomplete(self) -> None:
         """Raise ModelError where weights or tokenizer are missing or broken, without reading or fetching a weight."""

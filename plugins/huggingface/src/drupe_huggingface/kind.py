@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from drupe.api import Context, Estimate, Model, ModelKind, OutputError, file_digest
+from drupe.api import Context, Estimate, Model, ModelError, ModelKind, OutputError, file_digest
 from drupe_huggingface.checkpoint import GGUF, Checkpoint
 from drupe_huggingface.tokenizer import CARRIED, CARRIED_PATTERNS
 from drupe_onnx import unreadable
@@ -93,7 +93,7 @@ def _complete(model: Model) -> None:
 
 
 def _weights(checkpoint: Checkpoint) -> Mapping[str, Any]:
-    """Parameters, bytes and element types; of weights that are missing or broken nothing, which refusing them tells.
+    """Parameters, bytes and element types; of weights that cannot be read nothing, which refusing them tells.
 
     Nothing is downloaded for it: of weights on the hub there is what one request tells.
     """
@@ -102,11 +102,15 @@ def _weights(checkpoint: Checkpoint) -> Mapping[str, Any]:
         listed = snapshot.known()
         known = {"parameters": listed.parameters, "weight bytes": listed.weight_bytes or None} if listed else {}
         return {**known, "weights": "on the hub, not downloaded"}
-    found = checkpoint.summary()
+    try:
+        found, packing = checkpoint.summary(), checkpoint.packing
+    except ModelError:
+        return {}
     if found is None:
         return {}
     types = [name for name, _ in found.elements.most_common()]
-    return {"parameters": found.elements.total(), "weight bytes": found.bytes, "element types": types}
+    facts = {"parameters": found.elements.total(), "weight bytes": found.bytes, "element types": types}
+    return {**facts, "quantized": str(packing)} if packing else facts
 
 
 def _files(folder: Path) -> list[Path]:

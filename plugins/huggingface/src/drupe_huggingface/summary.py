@@ -8,9 +8,12 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from drupe_packed.packing import WORD, Packing
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 LONGEST_HEADER = 100_000_000  # bytes, the format's own limit
@@ -23,16 +26,19 @@ NAMES = {
 
 @dataclass(frozen=True)
 class Summary:
-    """elements: how many there are of each type. bytes: of all tensors."""
+    """elements: how many weights there are of each type, not counting what packed ones need beside them.
+
+    bytes: of all tensors.
+    """
 
     elements: Counter[str]
     bytes: int
 
 
-def summary(folder: Path) -> Summary | None:
+def summary(folder: Path, packing: Packing | None) -> Summary | None:
     """The sums over a checkpoint's files; None for files that are not as they should be, as far as this sees it."""
     try:
-        return _summary(_files(folder))
+        return _summary(_files(folder), packing)
     except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError):
         return None
 
@@ -50,21 +56,29 @@ def _files(folder: Path) -> list[Path]:
     return [only]
 
 
-def _summary(files: list[Path]) -> Summary:
+def _summary(files: list[Path], packing: Packing | None) -> Summary:
     elements: Counter[str] = Counter()
     size = 0
     for path in files:
         tensors, data = _header(path)
-        for tensor in tensors:
-            elements[NAMES[tensor["dtype"]]] += math.prod(tensor["shape"])
-        held = sum(tensor["data_offsets"][1] - tensor["data_offsets"][0] for tensor in tensors)
+        for name, tensor in tensors.items():
+            elements += _weights(name, tensor, packing)
+        held = sum(tensor["data_offsets"][1] - tensor["data_offsets"][0] for tensor in tensors.values())
         if held != data:
             raise ValueError(f"{path} has {data} bytes for tensors of {held}")
         size += held
     return Summary(elements, size)
 
 
-def _header(path: Path) -> tuple[list[dict[str, Any]], int]:
+def _weights(name: str, tensor: Mapping[str, Any], packing: Packing | None) -> Counter[str]:
+    """How many weights a tensor holds, by their type."""
+    stored, elements = NAMES[tensor["dtype"]], math.prod(tensor["shape"])
+    if packing is not None and (rule := packing.packs(name)):
+        return Counter({f"int{rule.bits}": elements * WORD // rule.bits})
+    return Counter() if packing is not None and packing.is_beside(name) else Counter({stored: elements})
+
+
+def _header(path: Path) -> tuple[dict[str, dict[str, Any]], int]:
     """The header's entries, and how many bytes lie behind it."""
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -72,4 +86,4 @@ def _header(path: Path) -> tuple[list[dict[str, Any]], int]:
         if length > min(size - 8, LONGEST_HEADER):
             raise ValueError(f"{path} is cut short")
         header = json.loads(file.read(length))
-    return [entry for name, entry in header.items() if name != "__metadata__"], size - 8 - length
+    return {name: entry for name, entry in header.items() if name != "__metadata__"}, size - 8 - length

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drupe.api import Context, Model, Progress, Session, disk_errors
+from drupe_layerwise.attention import norms_apart
 from drupe_layerwise.segments import whole
 from drupe_onnx import OnnxPackage, all_logits, ir, write_package
 
@@ -81,6 +82,8 @@ def opened_part(
     part: ir.Model, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value], home: Path, context: Context
 ) -> Iterator[Opened]:
     """The same of what was cut out before."""
+    if not context.target.here:
+        norms_apart(part.graph)  # it runs on a processor, see Context.open
     package = OnnxPackage({"model": part})
     with disk_errors(home):
         folder = Path(tempfile.mkdtemp(prefix="graph-", dir=home))

@@ -44,7 +44,7 @@ def four_bits(**config: Any) -> tuple[Step, ...]:
         Step(
             "quantize-weights",
             {"bits": 4, **config},
-            options={"quality": "quality", "method": "method", **SCHEME},
+            options={"quality": "quality", "method": "method", "prepare": "prepare", **SCHEME},
             when={"quality": (None, "fast", "balanced")},
         ),
     )

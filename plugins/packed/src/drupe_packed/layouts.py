@@ -16,10 +16,8 @@ from drupe_blockquant.layout import pack_levels
 from drupe_onnx import Array, Expression, Files, Transpose, ir
 from drupe_onnx.numeric import transposed
 from drupe_packed.matrix import PackedMatrix, UInt8
+from drupe_packed.packing import WORD
 from drupe_packed.words import AWQ_OUTPUTS, awq_pairs, awq_unpacked, unpacked
-
-WORD = 32
-"""Bits of a word."""
 
 
 @dataclass(frozen=True)

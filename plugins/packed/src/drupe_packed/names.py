@@ -11,9 +11,9 @@ import numpy as np
 from drupe.api import ModelError
 from drupe_onnx import Array, Expression, Files, Source, ir
 from drupe_onnx.checking import element_name
-from drupe_packed.layouts import WORD, AwqMatrix, GptqMatrix, PackQuantizedMatrix
+from drupe_packed.layouts import AwqMatrix, GptqMatrix, PackQuantizedMatrix
 from drupe_packed.matrix import PackedMatrix
-from drupe_packed.packing import AWQ, GPTQ, GPTQ_V2, PACK_QUANTIZED, Packing, Rule
+from drupe_packed.packing import AWQ, GPTQ, GPTQ_V2, PACK_QUANTIZED, PARTS, WORD, Packing, Rule
 from drupe_packed.words import AWQ_OUTPUTS
 
 SCALES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT)
@@ -26,8 +26,7 @@ def matrices(tensors: Mapping[str, Expression], packing: Packing) -> dict[str, E
     Raises ModelError for parts that are missing, or do not fit one another or config.json. Of their values only those
     that say where columns stand are read.
     """
-    layout = _LAYOUTS[packing.layout]
-    suffix = f".{layout.levels}"
+    suffix = f".{PARTS[packing.layout][0]}"
     found: dict[str, Expression] = {}
     modules = [name.removesuffix(suffix) for name in tensors if name.endswith(suffix)]
     taken: set[str] = set()
@@ -36,7 +35,7 @@ def matrices(tensors: Mapping[str, Expression], packing: Packing) -> dict[str, E
         if rule is None:
             _refuse(tensors[module + suffix], f"config.json has no scheme for the packed module '{module}'")
         parts = _Parts(module, tensors, taken)
-        found[f"{module}.weight"] = layout.read(parts, rule)
+        found[f"{module}.weight"] = _READERS[packing.layout](parts, rule)
     return {**{name: tensor for name, tensor in tensors.items() if name not in taken}, **found}
 
 
@@ -160,17 +159,9 @@ def _refuse(tensor: Expression, what: str) -> NoReturn:
     raise ModelError(what, where=tensor.path if isinstance(tensor, Source) else None, cure=_AGAIN)
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """levels: the tensor that each packed module has. read: from a module's tensors to its matrix."""
-
-    levels: str
-    read: Callable[[_Parts, Rule], PackedMatrix]
-
-
-_LAYOUTS = {
-    GPTQ: _Layout("qweight", lambda parts, rule: _gptq(parts, rule, less_one=True)),
-    GPTQ_V2: _Layout("qweight", lambda parts, rule: _gptq(parts, rule, less_one=False)),
-    AWQ: _Layout("qweight", _awq),
-    PACK_QUANTIZED: _Layout("weight_packed", _pack_quantized),
+_READERS: Mapping[str, Callable[[_Parts, Rule], PackedMatrix]] = {
+    GPTQ: lambda parts, rule: _gptq(parts, rule, less_one=True),
+    GPTQ_V2: lambda parts, rule: _gptq(parts, rule, less_one=False),
+    AWQ: _awq,
+    PACK_QUANTIZED: _pack_quantized,
 }

@@ -8,6 +8,18 @@ from dataclasses import dataclass
 GPTQ, GPTQ_V2, AWQ, PACK_QUANTIZED = "gptq", "gptq_v2", "awq", "pack-quantized"
 BITS = (2, 4, 8)
 LINEAR = "Linear"
+WORD = 32
+"""Bits of the integers that levels are packed into."""
+_GPTQ_PARTS = ("qweight", "qzeros", "scales", "g_idx")
+PARTS = {
+    GPTQ: _GPTQ_PARTS,
+    GPTQ_V2: _GPTQ_PARTS,
+    AWQ: ("qweight", "qzeros", "scales"),
+    PACK_QUANTIZED: (
+        "weight_packed", "weight_scale", "weight_zero_point", "weight_shape", "weight_g_idx",
+    ),
+}  # fmt: skip
+"""The tensors of a packed module; its levels, which every one has, are the first."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +36,9 @@ class Rule:
     reordered: bool = False
     targets: tuple[str, ...] = (LINEAR,)
 
+    def __str__(self) -> str:
+        return f"{self.bits} bits, {f'blocks of {self.group_size}' if self.group_size else 'a scale for each row'}"
+
     def holds_for(self, module: str) -> bool:
         return any(_matches(target, module) for target in self.targets)
 
@@ -38,6 +53,18 @@ class Packing:
     def rule(self, module: str) -> Rule | None:
         """The first rule that holds for a module, as compressed-tensors has it."""
         return next((rule for rule in self.rules if rule.holds_for(module)), None)
+
+    def packs(self, tensor: str) -> Rule | None:
+        """The rule of the levels that the tensor of this name packs; None for tensors that pack none."""
+        module, _, part = tensor.rpartition(".")
+        return self.rule(module) if part == PARTS[self.layout][0] else None
+
+    def is_beside(self, tensor: str) -> bool:
+        """Whether the tensor of this name, such as one of scales, only says what levels of another mean."""
+        return tensor.rpartition(".")[2] in PARTS[self.layout][1:]
+
+    def __str__(self) -> str:
+        return f"{self.layout}, {'; '.join(dict.fromkeys(map(str, self.rules)))}"
 
 
 def _matches(target: str, module: str) -> bool:

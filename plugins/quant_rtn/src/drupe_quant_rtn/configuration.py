@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from drupe.api import PassConfig
 from drupe_blockquant.scheme import Method
@@ -13,6 +14,11 @@ from drupe_nbits.sites import EMBEDDING, HEAD
 METHODS: dict[str, Method] = {"fast": "rtn", "balanced": "search", "best": "search"}
 
 Bits = Literal[2, 4, 8]
+
+
+def useless_weights(method: Method) -> str:
+    """Why channels need not be weighed for a method."""
+    return f"the method '{method}' does not go by the weights of channels"
 
 
 class QuantizeWeightsConfig(PassConfig):
@@ -28,6 +34,16 @@ class QuantizeWeightsConfig(PassConfig):
     head_bits: Bits | None = Field(None, description="bits of the head; by default 8")
     embedding_bits: Bits | None = Field(None, description="bits of the embedding; by default those of the head")
     accuracy_level: int | None = Field(None, ge=0, le=4, description="of MatMulNBits; by default the target's")
+    prepare: str | tuple[str, ...] | None = Field(None, description="what was asked to be done to the weights before")
+
+    @field_validator("prepare")
+    @classmethod
+    def _weighs_for_a_search(cls, prepare: Collection[str] | None, info: ValidationInfo) -> Collection[str] | None:
+        """Refuse before anything is measured, not when the weights are written."""
+        method = info.data.get("method") or METHODS[info.data.get("quality", "balanced")]
+        if "weigh" in (prepare or ()) and method != "search":
+            raise ValueError(useless_weights(method))
+        return prepare
 
     def bits_for(self, role: str) -> int:
         """Small models lose most through their embedding and head, so these get 8 bits unless told otherwise."""

@@ -10,7 +10,7 @@ from drupe_nbits import Rewriter, Site, find_sites, is_quantized, remove_unused
 from drupe_onnx import OnnxPackage, ir
 from drupe_onnx.package import FLOAT_MATRICES
 from drupe_quant_rtn.choosing import reason, refuse_settings, scheme_for
-from drupe_quant_rtn.configuration import QuantizeWeightsConfig
+from drupe_quant_rtn.configuration import QuantizeWeightsConfig, useless_weights
 
 
 class QuantizeWeights(Pass):
@@ -63,7 +63,7 @@ def _refuse_useless_weights(site: Site, scheme: Scheme) -> None:
     """Weighed channels that nothing goes by would have been measured for nothing."""
     if site.importance is not None and scheme.bits < 8 and scheme.method != "search":
         raise UsageError(
-            f"the method '{scheme.method}' does not go by the weights of channels",
+            useless_weights(scheme.method),
             where="--prepare weigh",
             cure="--method search, or leave --prepare weigh out",
         )

@@ -58,7 +58,7 @@ class GgufCheckpoint(Checkpoint):
         return Summary(elements, sum(info.nbytes for info in self._header.tensors.values()))
 
     def tensors(self) -> Mapping[str, Expression]:
-        """The file's tensors by transformers' names; those of Q4_0 and Q8_0 are packed matrices."""
+        """The file's tensors by transformers' names; those of Q4_0, Q4_1 and Q8_0 are packed matrices."""
         from drupe_packed.ggml import tensor
 
         found: dict[str, Expression] = {}
