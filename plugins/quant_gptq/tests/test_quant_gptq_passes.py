@@ -126,6 +126,25 @@ def test_a_run_that_was_killed_goes_on_and_gives_the_same_bytes(
     assert not any((tmp_path / "cache" / "work").iterdir())
 
 
+@pytest.mark.parametrize("damage", ["no data", "zeros", "no note", "half a note"])
+def test_what_is_not_sound_any_more_is_solved_again(
+    kit: SimpleNamespace, text: str, tmp_path: Path, damage: str
+) -> None:
+    settings = config(text, head_bits=4)
+    whole = kit.written(QuantizeGptq().run(kit.random(), settings, kit.context("whole")))
+    with pytest.raises(Killed):
+        QuantizeGptq().run(kit.random(), settings, kit.context("first", KilledAfter(1)))
+    (folder,) = (tmp_path / "cache" / "work").iterdir()
+    data, note = (next(folder.glob(f"*-1.{kind}")) for kind in ("data", "json"))
+    if damage == "zeros":
+        data.write_bytes(bytes(data.stat().st_size))
+    elif damage == "half a note":
+        note.write_text(note.read_text()[:20])
+    else:
+        (data if damage == "no data" else note).unlink()
+    assert kit.written(QuantizeGptq().run(kit.random(), settings, kit.context("second"))) == whole
+
+
 def test_what_was_finished_under_other_settings_is_not_taken(kit: SimpleNamespace, text: str) -> None:
     with pytest.raises(Killed):
         QuantizeGptq().run(kit.random(), config(text, damping=0.5), kit.context("first", KilledAfter(1)))
