@@ -49,13 +49,24 @@ def test_a_seed_takes_the_same_other_places_each_time(tokenizer: TextTokenizer, 
     assert len({tuple(each) for each in drawn}) == 3
 
 
+def test_each_sequence_that_a_seed_draws_is_from_a_piece_of_its_own(tokenizer: TextTokenizer, text: Text) -> None:
+    pieces = [tokenizer._encode(piece) for piece in _cut(TEXT, 8192)]
+    drawn = tokenizer.sequences(text, len(pieces), 40, seed=1)
+    starts = [next(at for at, piece in enumerate(pieces) if piece[:39] == each[1:]) for each in drawn]
+    assert sorted(starts) == [at for at, piece in enumerate(pieces) if len(piece) >= 39][: len(starts)]
+    more = tokenizer.sequences(text, 2 * len(pieces), 40, seed=1)
+    assert more[: len(pieces)] == drawn
+    assert len({tuple(each) for each in more}) == len(more)
+
+
 def test_a_seed_leaves_nothing_out(tokenizer: TextTokenizer, text: Text) -> None:
-    in_order = tokenizer.tokens(text, 60_000)
+    whole = [token for piece in _cut(TEXT, 8192) for token in tokenizer._encode(piece)]
+    drawn = tokenizer.sequences(text, 10_000_000, 40, seed=5, least=1)
+    assert sorted(token for each in drawn for token in each[1:]) == sorted(whole)
     with pytest.raises(UsageError, match="the text has") as told:
-        tokenizer.tokens(text, 10_000_000)
-    total = int(told.value.what.split()[3])
-    assert total >= len(in_order)
-    assert sorted(tokenizer.tokens(text, total, seed=5)) == sorted(tokenizer.tokens(text, total))
+        tokenizer.sequences(text, 10_000_000, 40, seed=5)
+    assert int(told.value.what.split()[3]) == len(whole)
+    assert sorted(tokenizer.tokens(text, len(whole), seed=5)) == sorted(whole)
 
 
 def test_a_short_text_is_told_with_both_numbers(folder: Path, tokenizer: TextTokenizer) -> None:

@@ -46,7 +46,7 @@ class ScaleChannels(Pass):
 
     name = "scale-channels"
     summary = "scales channels so that quantizing costs the output less, measured on text (AWQ)"
-    revision = 1
+    revision = 2
     Config = ScaleChannelsConfig
     requires = Shape("onnx", {"weights": "float"})
     ensures = Shape("onnx", {"weights": "float"})

@@ -35,7 +35,7 @@ class SmoothActivations(Pass):
 
     name = "smooth-activations"
     summary = "moves large values from activations into weights, measured on text (SmoothQuant)"
-    revision = 1
+    revision = 2
     Config = SmoothActivationsConfig
     requires = Shape("onnx", {"weights": "float"})
     ensures = Shape("onnx", {"weights": "float"})

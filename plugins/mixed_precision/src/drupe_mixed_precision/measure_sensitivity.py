@@ -29,7 +29,7 @@ class MeasureSensitivity(Pass):
 
     name = "measure-sensitivity"
     summary = "measures the KL divergence that each matrix costs when only it is quantized"
-    revision = 3
+    revision = 4
     Config = MeasureSensitivityConfig
     requires = Shape("onnx", {"weights": "float"})
     ensures = Shape("onnx", {"weights": "float"})

@@ -42,7 +42,7 @@ class RoundByGradient(Pass):
 
     name = "round-by-gradient"
     summary = "rounds weights by gradient descent on text (AutoRound); wants a GPU, and time"
-    revision = 1
+    revision = 2
     Config = RoundByGradientConfig
     requires = ensures = Shape("hf")
     costly = True

@@ -31,7 +31,7 @@ class QuantizeGptq(Pass):
 
     name = "quantize-gptq"
     summary = "quantizes weights by GPTQ, block by block, with text to calibrate on"
-    revision = 3
+    revision = 4
     Config = QuantizeGptqConfig
     # A Hessian says all of a channel that its weight does, and more.
     requires = Shape("onnx", {"weights": "float", "channels": "not weighed"})

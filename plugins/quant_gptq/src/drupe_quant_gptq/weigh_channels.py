@@ -33,7 +33,7 @@ class WeighChannels(Pass):
 
     name = "weigh-channels"
     summary = "measures how much each input channel of a matrix counts, for the search that quantizes it"
-    revision = 1
+    revision = 2
     Config = WeighChannelsConfig
     requires = Shape("onnx", {"weights": "float"})
     ensures = Shape("onnx", {"weights": "float", "channels": "weighed"})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import tokenizers
@@ -17,7 +17,9 @@ CHARACTERS = 64
 LARGEST_PIECE = 1 << 20
 """Characters that go through the tokenizer at once; its own memory is many times as much."""
 SHUFFLED_PIECE = 8192
-"""Characters of the pieces that a seed puts in another order."""
+"""Characters, at least, of the pieces that a seed puts in another order."""
+ROOM = 8
+"""Characters of such a piece for each token of a sequence: about twice what most texts take."""
 
 
 class TextTokenizer:
@@ -63,18 +65,16 @@ class TextTokenizer:
     ) -> list[list[int]]:
         """`count` sequences of `length` tokens each, the beginning included, no two of the same place in the text.
 
-        Without a seed they follow one another. least: tokens that do where the text has no more; there are fewer
-        sequences then, and the last may be shorter. Raises UsageError for a text that has too few.
+        Without a seed they follow one another. With one, each is from a piece of its own, as far as there are so many:
+        neighbours say much the same. least: tokens that do where the text has no more; there are fewer sequences then,
+        and the last may be shorter. Raises UsageError for a text that has too few.
         """
         beginning = self.beginning[: length - 1]
         size = length - len(beginning)
-        tokens = self.tokens(
-            text,
-            count * size,
-            seed,
-            least=least,
-            fewer=lambda found: f"{text.option.removesuffix('data')}sequences {found // size}" if found >= size else "",
-        )
+        drawn = self._in_order(text, count * size) if seed is None else self._drawn(text, size, seed)
+        tokens = _first(drawn, count * size)
+        fewer = f"{text.option.removesuffix('data')}sequences {len(tokens) // size}" if len(tokens) >= size else ""
+        _refuse_short(text, tokens, count * size, least, fewer)
         return [[*beginning, *tokens[at : at + size]] for at in range(0, len(tokens), size)]
 
     def tokens(
@@ -91,19 +91,26 @@ class TextTokenizer:
         least: how many do where there are no more; by default all are needed. fewer: options that ask for as many as
         were found, "" where nothing does. Raises UsageError for a text that has too few.
         """
-        found: list[int] = []
-        for piece in _pieces(text.read(), count, seed):
-            found += self._encode(piece)
-            if len(found) >= count:
-                return found[:count]
-        if len(found) >= (count if least is None else least):
-            return found
-        ways = [f"a longer text ({text.option} FILE)", fewer(len(found))]
-        raise UsageError(
-            f"the text has {len(found)} tokens, and {count} are wanted",
-            where=text.name,
-            cure=" or ".join(filter(None, ways)),
-        )
+        shuffled = (self._encode(piece) for piece in _shuffled(text, SHUFFLED_PIECE, seed or 0))
+        found = _first(self._in_order(text, count) if seed is None else shuffled, count)
+        _refuse_short(text, found, count, least, fewer(len(found)))
+        return found
+
+    def _in_order(self, text: Text, count: int) -> Iterator[list[int]]:
+        """A text's tokens from the first on, somewhat more at a time than so many."""
+        return map(self._encode, _cut(text.read(), min(count * CHARACTERS, LARGEST_PIECE)))
+
+    def _drawn(self, text: Text, size: int, seed: int) -> Iterator[list[int]]:
+        """A text's tokens as a seed orders them: `size` from each piece, then `size` more, and what is left at last."""
+        rests: list[list[int]] = []
+        for piece in _shuffled(text, max(SHUFFLED_PIECE, ROOM * size), seed):
+            rests.append(self._encode(piece))
+            if len(rests[-1]) >= size:
+                yield rests[-1][:size]
+        while any(len(rest) >= size for rest in rests):
+            rests = [rest[size:] if len(rest) >= size else rest for rest in rests]
+            yield from (rest[:size] for rest in rests if len(rest) >= size)
+        yield from rests
 
     def prompt(self, text: Text, count: int) -> str:
         """The beginning of a text, of about `count` tokens."""
@@ -115,16 +122,35 @@ class TextTokenizer:
         return tokens
 
 
-def _pieces(text: str, count: int, seed: int | None) -> Iterator[str]:
-    """A text in pieces that end with a line where they can: in order, or as a seed shuffles them."""
-    if seed is None:
-        yield from _cut(text, min(count * CHARACTERS, LARGEST_PIECE))
-    else:
-        pieces = list(_cut(text, SHUFFLED_PIECE))
-        # random.shuffle may change between versions of Python, sorting by random numbers does not.
-        draw = random.Random(seed)
-        keys = [draw.random() for _ in pieces]
-        yield from (piece for _, piece in sorted(zip(keys, pieces, strict=True)))
+def _first(parts: Iterable[list[int]], count: int) -> list[int]:
+    """So many tokens, or all that there are."""
+    found: list[int] = []
+    for part in parts:
+        found += part
+        if len(found) >= count:
+            break
+    return found[:count]
+
+
+def _refuse_short(text: Text, found: Sequence[int], wanted: int, least: int | None, fewer: str) -> None:
+    """fewer: the option that asks for as many as were found, "" where there is none."""
+    if len(found) < (wanted if least is None else least):
+        raise UsageError(
+            f"the text has {len(found)} tokens, and {wanted} are wanted",
+            where=text.name,
+            cure=" or ".join(filter(None, [f"a longer text ({text.option} FILE)", fewer])),
+        )
+
+
+def _shuffled(text: Text, size: int, seed: int) -> list[str]:
+    """The pieces of a text in an order that a seed decides on.
+
+    random.shuffle may change between versions of Python, sorting by random numbers does not.
+    """
+    pieces = list(_cut(text.read(), size))
+    draw = random.Random(seed)
+    keys = [draw.random() for _ in pieces]
+    return [piece for _, piece in sorted(zip(keys, pieces, strict=True))]
 
 
 def _cut(text: str, size: int) -> Iterator[str]:
