@@ -105,6 +105,10 @@ def test_prepared_weights_make_a_package_that_is_no_farther_from_its_source(
     drupe.optimize(checkpoints["qwen3"], tmp_path / "out", prepare=prepare.split(), **calibration)
     record = json.loads((tmp_path / "out" / "drupe.json").read_text())
     assert {step["name"] for step in record["passes"]} >= PREPARED[prepare]
+    if "rotate" in prepare:  # all logits go through what stands between the final norm and the head
+        graph = ir.load(tmp_path / "out" / "model.onnx").graph
+        (between,) = (node for node in graph if (node.name or "").endswith("/Weight") and node.op_type == "MatMulNBits")
+        assert between.attributes["bits"].as_int() == 8
     # This model's weights are random: no channel stands out, so that there is nothing to gain, and little may be lost.
     assert 0 < divergence(tmp_path / "out", checkpoints["qwen3"]) < 1.25 * unprepared
 

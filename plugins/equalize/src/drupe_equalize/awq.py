@@ -19,8 +19,9 @@ GRID = 20
 """Exponents that are tried: 0 (no scaling), 1/20, ... 19/20."""
 SMALLEST = 1e-4
 """What the mean magnitude of a channel counts as at least: one that is never used wants no scale without end."""
-ROWS, PIECE = 1024, 256
-"""At most so many rows of a matrix are looked at, in pieces of so many: the scales are those of columns."""
+ROWS, PIECE = 1024, 32
+"""At most so many rows of a matrix are looked at, in pieces of so many: the scales are those of columns. The pieces are
+small, so that of queries, keys and values in one matrix all are seen."""
 
 
 def candidates(mean: Float32) -> Float32:

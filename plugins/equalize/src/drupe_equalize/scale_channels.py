@@ -7,15 +7,16 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from drupe.api import Capabilities, Context, Model, Pass, Shape
 from drupe_blockquant import Scheme
+from drupe_blockquant.scheme import Method
 from drupe_equalize.awq import best_scales
 from drupe_equalize.calibration import scale_blocks
 from drupe_equalize.groups import Group
 from drupe_equalize.statistics import Statistics
-from drupe_nbits import Site, candidates, first_served
+from drupe_nbits import Site, candidates, first_served, method_for
 from drupe_onnx import OnnxPackage, ir
 from drupe_text import CalibrationConfig, TextTokenizer
 
@@ -26,13 +27,22 @@ class ScaleChannelsConfig(CalibrationConfig):
     bits: Literal[2, 4, 8] = Field(4, description="bits of a weight, where no earlier pass has set its scheme")
     block_size: Literal[16, 32, 64, 128, 256] | None = Field(None, description="weights that share a scale")
     symmetric: bool = Field(False, description="without zero points")
+    quality: Literal["fast", "balanced", "best"] = Field("balanced", description="what the weights are quantized with")
+    method: Method | None = Field(None, description="how 4 and 2 bits are found; by default as the quality says")
+
+    @field_validator("method")
+    @classmethod
+    def _is_gone_by(cls, method: Method | None, info: ValidationInfo) -> Method | None:
+        if method is not None and info.data.get("quality") == "best":
+            raise ValueError("with the quality 'best', GPTQ finds the levels")
+        return method
 
     def scheme_for(self, site: Site, capabilities: Capabilities) -> Scheme | None:
         """The scheme that a matrix is going to have on the target; None where it stays in floating point."""
-        if site.scheme is not None:
-            return site.scheme
-        found = candidates(site, self.bits, self.symmetric, self.block_size, capabilities)
-        return first_served(site, [replace(scheme, method="search") for scheme in found], capabilities)
+        found = site.scheme or first_served(
+            site, candidates(site, self.bits, self.symmetric, self.block_size, capabilities), capabilities
+        )
+        return found and replace(found, method=method_for(found.bits, self.quality, self.method))
 
 
 class ScaleChannels(Pass):

@@ -60,7 +60,7 @@ class AllocateBits(Pass):
 
     name = "allocate-bits"
     summary = "gives each matrix the bits and block size that lose least within a number of bytes"
-    revision = 5
+    revision = 6
     Config = AllocateBitsConfig
     requires = Shape("onnx", {"weights": "float"})
     ensures = Shape("onnx", {"weights": "float"})

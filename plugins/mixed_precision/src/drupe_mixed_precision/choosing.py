@@ -56,12 +56,15 @@ class Upgrade:
 def options(group: Group, capabilities: Capabilities, *, symmetric: bool, calibrated: bool = False) -> list[Option]:
     """The schemes that the target serves for all sites of a group, from the smallest to the best.
 
-    Their scales have two levels where the target takes that and it saves bytes.
+    They are of the bits that an earlier pass has set, where one has: the matrix of a rotation needs eight. Their scales
+    have two levels where the target takes that and it saves bytes.
     """
     part = group.size / group.whole_size
     two_level = not symmetric and all(takes_two_levels(site, capabilities) for site in group.sites)
     found = []
     for bits, block_size in COARSENESS:
+        if bits != (group.bits or bits):
+            continue
         plain = Scheme(bits, block_size, symmetric, "search")
         if not any(refusal(site, plain, capabilities) for site in group.sites):
             both = [plain, replace(plain, two_level=True)] if two_level else [plain]

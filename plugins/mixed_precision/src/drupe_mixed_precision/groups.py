@@ -44,6 +44,11 @@ class Group:
         return not all(site.is_look_up for site in self.sites)
 
     @property
+    def bits(self) -> int | None:
+        """What an earlier pass has decided that its weights need; None where none has."""
+        return next((site.scheme.bits for site in self.sites if site.scheme is not None), None)
+
+    @property
     def shape(self) -> tuple[int, int]:
         """[N, K] of its rows."""
         n, k = self.sites[0].rows.shape

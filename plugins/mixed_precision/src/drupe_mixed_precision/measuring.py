@@ -106,12 +106,18 @@ def divergence(
 
 
 def _shares(runner: LayerByLayer, segment: Segment, members: Sequence[Group]) -> list[float]:
-    """Each group's part in what moves behind a block when all of them are rounded; the parts are 1 together."""
+    """Each group's part in what moves behind a block when all of them are rounded; the parts are 1 together.
+
+    Each token's move is taken in proportion to its hidden state, as the norms that read it do: those of a first token
+    are often hundreds of times as large as the others.
+    """
     plain = _stream(runner, segment)
+    own = np.maximum(np.square(plain, dtype=np.float64).sum(1), np.finfo(np.float32).tiny)
     moved = []
     for group in members:
         with rounded([group], COARSEST):
-            moved.append(float(np.square(_stream(runner, segment) - plain, dtype=np.float64).sum()))
+            difference = np.square(_stream(runner, segment) - plain, dtype=np.float64).sum(1)
+            moved.append(float((difference / own).sum()))
     total = sum(moved)
     return [each / total if total else 1 / len(moved) for each in moved]
 

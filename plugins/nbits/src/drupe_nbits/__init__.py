@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from drupe_nbits.expressions import QuantizeBlocks, Weighted
     from drupe_nbits.ladder import eight_bits, four_bits
     from drupe_nbits.rewriting import Rewriter, is_quantized, operator_use, remove_unused, replace_site
-    from drupe_nbits.schemes import assign, assigned
+    from drupe_nbits.schemes import METHODS, assign, assigned, method_for
     from drupe_nbits.serving import block_sizes, candidates, decode_time, first_served, refusal, takes_two_levels
     from drupe_nbits.sites import EMBEDDING, HEAD, Site, find_sites, replace_rows, weigh
 
@@ -20,7 +20,7 @@ _HOMES = {
     "expressions": ("QuantizeBlocks", "Weighted"),
     "ladder": ("eight_bits", "four_bits"),
     "rewriting": ("Rewriter", "is_quantized", "operator_use", "remove_unused", "replace_site"),
-    "schemes": ("assign", "assigned"),
+    "schemes": ("METHODS", "assign", "assigned", "method_for"),
     "serving": ("block_sizes", "candidates", "decode_time", "first_served", "refusal", "takes_two_levels"),
     "sites": ("EMBEDDING", "HEAD", "Site", "find_sites", "replace_rows", "weigh"),
 }
@@ -29,6 +29,7 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "EMBEDDING",
     "HEAD",
+    "METHODS",
     "QuantizeBlocks",
     "Rewriter",
     "Site",
@@ -43,6 +44,7 @@ __all__ = [
     "first_served",
     "four_bits",
     "is_quantized",
+    "method_for",
     "operator_use",
     "refusal",
     "remove_unused",

@@ -14,6 +14,7 @@ _WHICH_TEXT = {key: _CALIBRATE[key] for key in ("calibration_data", "calibration
 """How much of it is for what calibrates weights: to tell which of them count, a little does."""
 _FIXED = {name: SCHEME[name] for name in ("block_size", "head_bits")}
 _BLOCKS = {name: SCHEME[name] for name in ("block_size", "symmetric")}
+_METHOD = {"quality": "quality", "method": "method"}
 _REPACK = {"block_size": "block_size"}
 _BEST = {"quality": ("best",)}
 _ROTATE = Step("rotate-weights", when={"prepare": ("rotate",)})
@@ -38,13 +39,13 @@ def four_bits(**config: Any) -> tuple[Step, ...]:
             options={"quality": "quality", **_BUDGET, **SCHEME},
             when={"quality": (None, "balanced", "best"), **dict.fromkeys(_BUDGET, ())},
         ),
-        Step("scale-channels", config, options={**_CALIBRATE, **_BLOCKS}, when={"prepare": ("scale",)}),
+        Step("scale-channels", config, options={**_CALIBRATE, **_BLOCKS, **_METHOD}, when={"prepare": ("scale",)}),
         Step("weigh-channels", options=_CALIBRATE, when={"prepare": ("weigh",)}),
         Step("quantize-gptq", config, options={**_CALIBRATE, **SCHEME}, when=_BEST),
         Step(
             "quantize-weights",
             {"bits": 4, **config},
-            options={"quality": "quality", "method": "method", "prepare": "prepare", **SCHEME},
+            options={**_METHOD, "prepare": "prepare", **SCHEME},
             when={"quality": (None, "fast", "balanced")},
         ),
     )

@@ -9,9 +9,8 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from drupe.api import PassConfig
 from drupe_blockquant.scheme import Method
+from drupe_nbits import method_for
 from drupe_nbits.sites import EMBEDDING, HEAD
-
-METHODS: dict[str, Method] = {"fast": "rtn", "balanced": "search", "best": "search"}
 
 Bits = Literal[2, 4, 8]
 
@@ -40,7 +39,7 @@ class QuantizeWeightsConfig(PassConfig):
     @classmethod
     def _weighs_for_a_search(cls, prepare: Collection[str] | None, info: ValidationInfo) -> Collection[str] | None:
         """Refuse before anything is measured, not when the weights are written."""
-        method = info.data.get("method") or METHODS[info.data.get("quality", "balanced")]
+        method = method_for(4, info.data.get("quality", "balanced"), info.data.get("method"))
         if "weigh" in (prepare or ()) and method != "search":
             raise ValueError(useless_weights(method))
         return prepare
@@ -51,8 +50,7 @@ class QuantizeWeightsConfig(PassConfig):
         return {HEAD: head, EMBEDDING: self.embedding_bits or head}.get(role, self.bits)
 
     def method_for(self, bits: int) -> Method:
-        """8 bits are rounded to nearest: a search takes a tenth off an error that is 1/250 of that at 4 bits."""
-        return "rtn" if bits == 8 else self.method or METHODS[self.quality]
+        return method_for(bits, self.quality, self.method)
 
     def gives(self, key: str) -> bool:
         """Whether a key was set, by the user or the recipe, and is no default."""
