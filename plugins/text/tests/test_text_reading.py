@@ -54,6 +54,24 @@ def test_lines_of_json_hold_it_in_text_or_in_the_only_string(tmp_path: Path, key
     assert Text(str(path)).read() == JOINED
 
 
+def test_an_array_of_objects_is_read_by_rows(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps([{"text": word} for word in WORDS], indent=1))
+    assert Text(str(tmp_path / "a.json")).read() == JOINED
+    write_lines(tmp_path / "b.json", *({"text": word} for word in WORDS))
+    assert Text(str(tmp_path / "b.json")).read() == JOINED
+
+
+def test_rows_without_text_say_nothing(tmp_path: Path) -> None:
+    empty = [{"n": 1, "text": None}, {"n": None, "text": None}]
+    path = write_lines(tmp_path / "a.jsonl", empty[0], *({"text": word} for word in WORDS), empty[1])
+    assert Text(str(path)).read() == JOINED
+    pyarrow = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as parquet
+
+    parquet.write_table(pyarrow.table({"n": [1, 2, 3, 4, 5], "text": [None, *WORDS, None]}), tmp_path / "a.parquet")
+    assert Text(str(tmp_path / "a.parquet")).read() == JOINED
+
+
 def test_a_field_can_be_named(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "a.jsonl", {"title": "t", "body": "b"})
     assert Text(f"{path}#body").read() == "b"
@@ -91,7 +109,9 @@ def test_text_in_another_encoding_is_told_with_its_first_wrong_byte(tmp_path: Pa
         ("a.jsonl", b'{"text": "a"}\n{"text": \n', "line 2 is not JSON"),
         ("a.jsonl", b'["a"]\n', "line 1 is no JSON object"),
         ("a.jsonl", b'{"n": 1}\n', "no field holds text"),
-        ("a.jsonl", b'{"text": "a"}\n{"text": null, "more": 2}\n', "no field holds text"),
+        ("a.jsonl", b'{"text": "a"}\n{"text": 3, "more": 2}\n', "no field holds text"),
+        ("a.json", b'[{"text": "a"}, {"text": "b"', "not JSON"),
+        ("a.json", b'[{"text": "a"}, "b"]', "item 2 is no JSON object"),
         ("a.parquet", b"PAR1 no more", "not a whole parquet file"),
     ],
 )
@@ -174,6 +194,7 @@ class Hub(ModuleType):
         for at in range(1000):
             self.taken += 1
             yield {"id": at, "text": f"{split} {at}"}
+            yield {"id": at, "text": None}
 
 
 def test_a_data_set_of_the_hub_is_streamed_until_there_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from drupe.api import UsageError
 from drupe_text.local import choose
 from drupe_text.reference import Place
-from drupe_text.rows import field_of
+from drupe_text.rows import field_of, is_empty
 
 QUIET = {"HF_UPDATE_DOWNLOAD_COUNTS": "0", "HF_HUB_DISABLE_TELEMETRY": "1"}
 """What keeps the library from counting its users, unless they want to be counted."""
@@ -29,8 +29,8 @@ def documents(place: Place, splits: Sequence[str], limit: int) -> Iterator[str]:
     rows = iter(_loaded(datasets, place, splits))
     found: str | None = None
     while (row := _next(rows, place)) is not None:
-        found = found or field_of(row, place.field, place.name)
-        if row[found] is not None:
+        if not is_empty(row, found or place.field):
+            found = found or field_of(row, place.field, place.name)
             yield row[found]
 
 

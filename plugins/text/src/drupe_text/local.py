@@ -10,7 +10,7 @@ from typing import Any
 
 from drupe.api import UsageError
 from drupe_text.reference import Place
-from drupe_text.rows import field_of
+from drupe_text.rows import field_of, is_empty
 
 BATCH = 1000
 """Rows that are read at a time."""
@@ -88,6 +88,21 @@ def _plain(path: Path, field: str | None, limit: int) -> Iterator[str]:
     yield _decoded(path, limit)
 
 
+def _json_rows(path: Path, field: str | None, limit: int) -> Iterator[str]:
+    """The rows of a JSON array of objects, or of JSON lines, which some call .json as well."""
+    if not _decoded(path, 64).lstrip().startswith("["):
+        yield from _json_lines(path, field, limit)
+        return
+    if path.stat().st_size > limit:
+        cure = "write one JSON object a line, and call it .jsonl"
+        raise UsageError(f"a JSON array of more than {limit} bytes cannot be read in part", where=path, cure=cure)
+    try:
+        rows = json.loads(_decoded(path, limit))
+    except ValueError as error:
+        raise UsageError(f"the file is not JSON: {error}", where=path, cure=_OBJECTS) from error
+    yield from (text for number, row in enumerate(rows, 1) if (text := _text_of(row, field, path, f"item {number}")))
+
+
 def _json_lines(path: Path, field: str | None, limit: int) -> Iterator[str]:
     whole = path.stat().st_size <= limit
     lines = _decoded(path, limit).split("\n")
@@ -97,11 +112,22 @@ def _json_lines(path: Path, field: str | None, limit: int) -> Iterator[str]:
         try:
             row = json.loads(line)
         except ValueError as error:
-            cure = "write one JSON object a line"
-            raise UsageError(f"line {number} is not JSON: {error}", where=path, cure=cure) from error
-        if not isinstance(row, dict):
-            raise UsageError(f"line {number} is no JSON object", where=path, cure='{"text": "..."} on each line')
-        yield row[field_of(row, field, f"{path}, line {number}")]
+            raise UsageError(f"line {number} is not JSON: {error}", where=path, cure=_OBJECTS) from error
+        if text := _text_of(row, field, path, f"line {number}"):
+            yield text
+
+
+_OBJECTS = 'write one JSON object a line: {"text": "..."}'
+
+
+def _text_of(row: Any, field: str | None, path: Path, place: str) -> str:
+    """What a row says; nothing where it has a null for it."""
+    if not isinstance(row, dict):
+        raise UsageError(f"{place} is no JSON object", where=path, cure=_OBJECTS)
+    if is_empty(row, field):
+        return ""
+    text: str = row[field_of(row, field, f"{path}, {place}")]
+    return text
 
 
 def _decoded(path: Path, limit: int) -> str:
@@ -144,8 +170,19 @@ def _texts(batches: Any, field: str | None, path: Path) -> Iterator[str]:
     found: str | None = None
     for batch in batches:
         if batch.num_rows:
-            found = found or field_of(batch.slice(0, 1).to_pylist()[0], field, path)
+            found = found or field_of(_strings(batch.schema), field, path)
             yield from (text for text in batch.column(found).to_pylist() if text is not None)
+
+
+def _strings(schema: Any) -> dict[str, str | None]:
+    """The columns as a row would show them: a string in those of strings. Rows themselves may hold nulls."""
+    from pyarrow import types
+
+    def is_string(kind: Any) -> bool:
+        kind = kind.value_type if types.is_dictionary(kind) else kind
+        return bool(types.is_string(kind) or types.is_large_string(kind))
+
+    return {column.name: "" if is_string(column.type) else None for column in schema}
 
 
 def _pyarrow(path: Path) -> Any:
@@ -166,5 +203,11 @@ def _json(path: Path) -> Any:
         raise UsageError(f"the data set's description is broken: {error}", where=path) from error
 
 
-READERS: dict[str, Reader] = {".jsonl": _json_lines, ".ndjson": _json_lines, ".parquet": _parquet, ".arrow": _arrow}
+READERS: dict[str, Reader] = {
+    ".json": _json_rows,
+    ".jsonl": _json_lines,
+    ".ndjson": _json_lines,
+    ".parquet": _parquet,
+    ".arrow": _arrow,
+}
 """By suffix; everything else is plain text."""

@@ -27,6 +27,11 @@ def field_of(row: Mapping[str, Any], asked: str | None, where: object) -> str:
     return strings[0]
 
 
+def is_empty(row: Mapping[str, Any], field: str | None) -> bool:
+    """Whether a row has a null in the place of its text; data sets have such rows, and they say nothing."""
+    return row.get(field or TEXT, "") is None or all(value is None for value in row.values())
+
+
 def _choice(fields: list[str]) -> str:
     """The fields that could be named."""
     return "name one behind it: " + " or ".join(f"#{name}" for name in fields) if fields else "another data set"
