@@ -131,6 +131,21 @@ def test_weights_of_channels_that_nothing_would_go_by_are_refused(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_package_compared_on_the_text_that_it_was_calibrated_with_says_so(
+    checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    words = tmp_path / "words.txt"
+    words.write_text("def parse(text): return [go for go in text]\n" * 200)
+    asked = ["--prepare", "weigh", "--calibration-data", words, "--calibration-sequences", "4"]
+    asked += ["--calibration-length", "32", "--force"]
+    command = [sys.executable, "-m", "drupe", "optimize", checkpoints["qwen3"], "-o", tmp_path / "out", *asked]
+    said = [
+        subprocess.run([*command, *more], capture_output=True, text=True, check=True).stdout
+        for more in ([], ["--evaluation-data", words])
+    ]
+    assert ["the text that it was calibrated with" in each for each in said] == [False, True]
+
+
 FEW = {"calibration_sequences": 4, "calibration_length": 32}
 
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from drupe.passes import Pass, PassConfig, Shape
     from drupe.plan import Plan, Recipe, Request, Step
     from drupe.plugins import Claim, registry
-    from drupe.publishing import disk_errors
+    from drupe.publishing import RECORD, disk_errors
     from drupe.runtime import Generation, Message, Runtime, Session, Timing
     from drupe.target import (
         Capabilities,
@@ -60,21 +60,21 @@ _HOMES = {
     "drupe.passes": "Pass PassConfig Shape",
     "drupe.plan": "Plan Recipe Request Step",
     "drupe.plugins": "Claim registry",
-    "drupe.publishing": "disk_errors",
+    "drupe.publishing": "RECORD disk_errors",
     "drupe.runtime": "Generation Message Runtime Session Timing",
     "drupe.target": "Capabilities Device ExecutionProvider KernelSupport Operator OperatorUse RuntimePackage Target",
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names.split()}
 
 __all__ = [
-    "DEFAULT_PROVIDER", "Cancelled", "Capabilities", "CheckFailed", "Claim", "Context", "Device", "DrupeError",
-    "Estimate", "Evaluator", "EvaluatorConfig", "Event", "ExecutionProvider", "Generation", "KernelSupport",
-    "Message", "Metric", "Model", "ModelError", "ModelKind", "Narrator", "NoRoom", "Operator", "OperatorUse",
-    "Outcome", "OutputError", "Pass", "PassConfig", "Plan", "PlanError", "PluginError", "Preview", "Progress",
-    "Recipe", "Ref", "Request", "Runtime", "RuntimeMissing", "RuntimePackage", "Session", "Shape", "Step",
-    "StoredWeights", "Target", "Timing", "UsageError", "cache_folder", "disk_errors", "file_digest", "hookimpl",
-    "key_of", "nearest", "optimize", "preview", "progress", "registry", "resolve", "size", "table", "unknown",
-    "usable_threads",
+    "DEFAULT_PROVIDER", "RECORD", "Cancelled", "Capabilities", "CheckFailed", "Claim", "Context", "Device",
+    "DrupeError", "Estimate", "Evaluator", "EvaluatorConfig", "Event", "ExecutionProvider", "Generation",
+    "KernelSupport", "Message", "Metric", "Model", "ModelError", "ModelKind", "Narrator", "NoRoom", "Operator",
+    "OperatorUse", "Outcome", "OutputError", "Pass", "PassConfig", "Plan", "PlanError", "PluginError", "Preview",
+    "Progress", "Recipe", "Ref", "Request", "Runtime", "RuntimeMissing", "RuntimePackage", "Session", "Shape",
+    "Step", "StoredWeights", "Target", "Timing", "UsageError", "cache_folder", "disk_errors", "file_digest",
+    "hookimpl", "key_of", "nearest", "optimize", "preview", "progress", "registry", "resolve", "size", "table",
+    "unknown", "usable_threads",
 ]  # fmt: skip
 
 

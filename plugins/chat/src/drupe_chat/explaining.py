@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from drupe.api import Generation, Session
 
-RECORD = "drupe.json"
-
 
 def say_if_cut_short(session: Session, generation: Generation) -> None:
     """Say on standard error that the text ended for want of room, not because it was finished."""
@@ -39,6 +37,8 @@ def explained(package: str, provider: str | None) -> Iterator[None]:
 
 
 def _record(package: Path) -> dict[str, Any]:
+    from drupe.api import RECORD
+
     try:
         record = json.loads((package / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):

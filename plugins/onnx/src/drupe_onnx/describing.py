@@ -9,12 +9,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from drupe.api import ModelError
+from drupe.api import RECORD, ModelError
 from drupe_onnx.outline import AGAIN, ELEMENTS, Node, Outline, Weight, read_outline
 from drupe_onnx.package import DECODER_KEY, FLOAT_MATRICES, LAST_TOKEN, ROLE, decoder_from
 
 GRAPH = "model.onnx"
-RECORD = "drupe.json"
 QUANTIZED = ("MatMulNBits", "GatherBlockQuantized", "QMoE")
 
 _NAMED = 3  # matrices that are told by name

@@ -276,6 +276,15 @@ def _compared(made: int, source: int | None) -> str:
     return f", {ratio:.1f} times {'smaller' if smaller else 'larger'} than its source"
 
 
+def _knows_the_text(outcome: Outcome) -> bool:
+    """Whether the package was compared with its source on what it was calibrated with, which flatters it."""
+    from drupe.api import RECORD
+
+    compared_on = outcome.check.settings.get("evaluation_fingerprint")
+    passes = json.loads((outcome.output / RECORD).read_text(encoding="utf-8"))["passes"]
+    return bool(compared_on) and any(compared_on == each["config"].get("calibration_fingerprint") for each in passes)
+
+
 def _show_outcome(outcome: Outcome, as_json: bool) -> None:
     from drupe.api import size
 
@@ -290,4 +299,6 @@ def _show_outcome(outcome: Outcome, as_json: bool) -> None:
     else:
         print(f"checked in {outcome.check.seconds:.1f} s: {outcome.check.runtime} runs it")
         print(f"compared with its source: {outcome.check.comparison}")
+        if _knows_the_text(outcome):
+            print("  on the text that it was calibrated with: on another one it is farther from its source")
         print(f'  drupe generate {shlex.quote(str(outcome.output))} "def parse("')
