@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from drupe.api import Model, ModelError, Progress, UsageError
 from drupe_blockquant import Scheme, gptq_factor, gptq_rows
@@ -19,7 +20,7 @@ from drupe_nbits import assign, find_sites
 from drupe_onnx import ExternalTensor, Files, ir
 from drupe_quant_gptq import quantize_gptq
 from drupe_quant_gptq.finished import Finished
-from drupe_quant_gptq.hessian import Hessian, linear_algebra
+from drupe_quant_gptq.hessian import Hessian
 from drupe_quant_gptq.quantize_gptq import QuantizeGptq, QuantizeGptqConfig
 from drupe_quant_gptq.weigh_channels import WeighChannels, WeighChannelsConfig
 from drupe_quant_rtn.quantize_weights import QuantizeWeights, QuantizeWeightsConfig
@@ -87,7 +88,7 @@ def test_each_matrix_is_solved_for_what_the_quantized_model_puts_into_it(kit: Si
     with (
         LayerByLayer(model.payload.components["model"], sequences, kit.context("again")) as layers,
         Files() as files,
-        linear_algebra(64, 1),
+        threadpool_limits(1, "blas"),
     ):
         for segment in layers.segments:
             for node in [node for node in segment.nodes if node.op_type == "MatMulNBits"]:
@@ -124,6 +125,20 @@ def test_a_run_that_was_killed_goes_on_and_gives_the_same_bytes(
     assert all("layers.2" in name or "head" in name for name in solved)
     assert kit.written(resumed) == whole
     assert not any((tmp_path / "cache" / "work").iterdir())
+
+
+def test_a_hessian_and_its_factor_are_the_same_for_any_number_of_threads() -> None:
+    rows = np.random.default_rng(0).normal(size=(3, 700, 1300)).astype(np.float32)
+    found = []
+    with threadpool_limits(1, "blas"):
+        for threads in (1, 3):
+            hessian = Hessian(1300, threads)
+            for batch in rows:
+                hessian.add(batch)
+            found.append((hessian.whole(), gptq_factor(hessian.whole(), threads=threads).triangles))
+    np.testing.assert_array_equal(found[0][0], found[1][0])
+    np.testing.assert_array_equal(found[0][1], found[1][1])
+    np.testing.assert_allclose(found[0][0], sum(batch.T @ batch for batch in rows.astype(float)), rtol=0, atol=1e-2)
 
 
 @pytest.mark.parametrize("damage", ["no data", "zeros", "no note", "half a note"])

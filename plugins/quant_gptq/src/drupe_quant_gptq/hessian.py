@@ -2,36 +2,37 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 Float32 = NDArray[np.float32]
 
-TILE = 1024
-"""Columns that are summed at a time: what is held beside the sum is so many of its rows."""
-ALONE = 4096
-"""Columns up to which one thread computes: many small products cost several threads more in waiting than they gain,
-ten times as much where other processes keep the processor busy."""
-
-
-def linear_algebra(features: int, threads: int) -> threadpool_limits:
-    """A context in which numpy computes with matrices of so many columns, on no more than `threads` threads."""
-    return threadpool_limits(1 if features <= ALONE else threads, "blas")
+TILE = 512
+"""Columns that are summed at a time: what is held beside the sum is so many of its rows for each thread."""
 
 
 class Hessian:
-    """Of rows [tokens, features] that come batch by batch. Only the upper triangle is computed."""
+    """Of rows [tokens, features] that come batch by batch. Only the upper triangle is computed.
 
-    def __init__(self, features: int) -> None:
+    Tiles are summed side by side. With numpy's own threads set to one, which is faster as well, the sum is the same for
+    any number of threads.
+    """
+
+    def __init__(self, features: int, threads: int = 1) -> None:
         self._sum: Float32 = np.zeros((features, features), np.float32)
+        self._pool = ThreadPoolExecutor(threads)
 
     def add(self, rows: Float32) -> None:
-        for tile in self._tiles():
+        def add_tile(tile: slice) -> None:
             self._sum[tile, tile.start :] += rows[:, tile].T @ rows[:, tile.start :]
+
+        list(self._pool.map(add_tile, self._tiles()))
 
     def whole(self) -> Float32:
         """The symmetric matrix [features, features]; no rows may be added to it afterwards."""
+        self._pool.shutdown()
         for tile in self._tiles():
             self._sum[tile.stop :, tile] = self._sum[tile, tile.stop :].T
         return self._sum

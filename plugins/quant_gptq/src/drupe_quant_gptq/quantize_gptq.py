@@ -6,6 +6,8 @@ import json
 from collections.abc import Sequence
 from importlib import metadata
 
+from threadpoolctl import threadpool_limits
+
 from drupe.api import Context, Model, ModelError, Pass, Shape, UsageError, disk_errors, key_of
 from drupe_blockquant import GptqFactor, gptq_factor
 from drupe_layerwise import LayerByLayer, Segment
@@ -14,7 +16,7 @@ from drupe_onnx import Expression, ExternalTensor, OnnxKind, OnnxPackage, ir
 from drupe_onnx.package import FLOAT_MATRICES
 from drupe_quant_gptq.calibration import Rows, groups_of, refuse_non_finite
 from drupe_quant_gptq.finished import Finished, Parts
-from drupe_quant_gptq.hessian import Hessian, linear_algebra
+from drupe_quant_gptq.hessian import Hessian
 from drupe_quant_gptq.schemes import Choice, QuantizeGptqConfig, choices
 from drupe_quant_gptq.solving import Solver
 from drupe_text import TextTokenizer
@@ -191,15 +193,16 @@ class Quantizing:
 
     def _factor(self, sites: Sequence[Site], segment: Segment, layers: LayerByLayer, damping: float) -> GptqFactor:
         """What GPTQ needs of the inputs that some sites share."""
-        hessian = Hessian(sites[0].rows.shape[1])
+        threads = self._context.threads
+        hessian = Hessian(sites[0].rows.shape[1], threads)
 
         def add(_: str, rows: Rows) -> None:
             refuse_non_finite(rows, sites)
             hessian.add(rows)
 
-        with linear_algebra(sites[0].rows.shape[1], self._context.threads):
+        with threadpool_limits(1, "blas"):
             layers.collect(segment, {sites[0].activations.name or ""}, add)
-            return gptq_factor(hessian.whole(), damping)
+            return gptq_factor(hessian.whole(), damping, threads)
 
     def _rewrite(self, choice: Choice, parts: Parts) -> None:
         if choice.scheme is None:
