@@ -7,17 +7,20 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnx
+import onnx.parser
+import onnxruntime
 import pytest
 
 from drupe.api import Context, Model, ModelError, Target
 from drupe_blockquant import Scheme
-from drupe_equalize.awq import best_scales, candidates, output_errors
+from drupe_equalize.awq import _pieces, best_scales, candidates, output_errors
 from drupe_equalize.groups import Rows, find_groups, scale_group
 from drupe_equalize.scale_channels import ScaleChannels, ScaleChannelsConfig
 from drupe_equalize.smooth_activations import SmoothActivations, SmoothActivationsConfig, smooth_scales
 from drupe_equalize.statistics import Statistics
 from drupe_nbits import assign, find_sites
-from drupe_onnx import Array
+from drupe_onnx import Array, ir
 
 RNG = np.random.default_rng(2)
 SCHEME = Scheme(4, 32, False, "search")
@@ -198,6 +201,39 @@ def test_of_large_matrices_some_rows_speak_for_all() -> None:
     np.testing.assert_allclose(output_errors(Array(matrix), SCHEME, values, ones), whole, rtol=0.1)
 
 
+def test_of_queries_keys_and_values_in_one_matrix_all_are_looked_at() -> None:
+    for queries, keys in ((2048, 512), (4096, 1024)):  # llama-3.2-1b, qwen3-8b
+        seen = [row for start, stop in _pieces(queries + 2 * keys) for row in range(start, stop)]
+        shares = np.histogram(seen, [0, queries, queries + keys, queries + 2 * keys])[0] / len(seen)
+        np.testing.assert_allclose(shares, np.array([queries, keys, keys]) / (queries + 2 * keys), atol=0.04)
+
+
+def test_a_bias_behind_a_split_is_scaled_with_its_own_part() -> None:
+    weights = {"w": RNG.normal(0, 1, (16, 16)), "bias": RNG.normal(0, 1, 8), "down": RNG.normal(0, 1, (8, 16))}
+    model = onnx.parser.parse_model(
+        """<ir_version: 10, opset_import: ["" : 21]> g (float[1, T, 16] x) => (float[1, T, 16] y)
+        {
+            both = MatMul (x, w)
+            gate, plain = Split <axis = -1, num_outputs = 2> (both)
+            up = Add (plain, bias)
+            open = Sigmoid (gate)
+            product = Mul (open, up)
+            y = MatMul (product, down)
+        }"""
+    )
+    for name, held in weights.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(held.astype(np.float32), name))
+    graph = ir.from_proto(onnx.shape_inference.infer_shapes(model))
+    (group,) = find_groups(graph.graph, list(graph.graph))
+    scale_group(graph.graph, group, RNG.uniform(0.2, 5, 8).astype(np.float32))
+    x = RNG.normal(0, 1, (1, 3, 16)).astype(np.float32)
+    before, after = (
+        onnxruntime.InferenceSession(each.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, {"x": x})
+        for each in (model, ir.to_proto(graph))
+    )
+    np.testing.assert_allclose(after[0], before[0], atol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["scale", "smooth"])
 def test_a_calibrated_model_computes_what_it_did(
     name: str, kit: SimpleNamespace, cpu: Target, context: Context, tmp_path: Path
@@ -219,7 +255,22 @@ def test_the_search_takes_the_scheme_that_was_set(kit: SimpleNamespace, cpu: Tar
     assert config.scheme_for(find_sites(graph)[1], cpu.capabilities) == Scheme(4, 64, False, "search")
     assign(node, Scheme(8, 32, True))
     found = config.scheme_for(find_sites(graph)[1], cpu.capabilities)
-    assert found is not None and (found.bits, found.block_size, found.symmetric) == (8, 32, True)
+    assert found == Scheme(8, 32, True, "rtn")
+
+
+@pytest.mark.parametrize(
+    ("settings", "method"),
+    [({}, "search"), ({"quality": "fast"}, "rtn"), ({"method": "hqq"}, "hqq"), ({"quality": "best"}, "search")],
+)
+def test_the_search_takes_the_method_that_will_find_the_levels(
+    settings: dict[str, Any], method: str, kit: SimpleNamespace, cpu: Target
+) -> None:
+    site = find_sites(kit.build(kit.checkpoint("llama"), cpu).payload.components["model"].graph)[1]
+    for assigned in (False, True):
+        if assigned:
+            assign(site.node, Scheme(4, 32, False))
+        found = ScaleChannelsConfig(**settings).scheme_for(site, cpu.capabilities)
+        assert found is not None and found.method == method
 
 
 def test_smoothing_makes_activations_and_weights_equally_large() -> None:

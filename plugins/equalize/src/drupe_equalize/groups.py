@@ -205,5 +205,6 @@ def _divide_rows(graph: ir.Graph, rows: Rows, inverse: Scales) -> None:
         node, place = rows.bias
         value, bias = node.inputs[place], constant_of(node.inputs[place])
         assert value is not None and value.dtype is not None and bias is not None
-        scaled = Affine(stored(bias, ir.DataType.FLOAT), scale=Array(factors))
+        own = inverse if bias.shape == inverse.shape else factors  # it was added to these rows alone, or to all
+        scaled = Affine(stored(bias, ir.DataType.FLOAT), scale=Array(own))
         node.replace_input_with(place, constant(graph, f"{value.name}_scaled", stored(scaled, value.dtype)))
