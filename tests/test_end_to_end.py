@@ -131,6 +131,18 @@ def test_weights_of_channels_that_nothing_would_go_by_are_refused(
     assert not (tmp_path / "out").exists()
 
 
+def test_an_evaluation_text_that_is_too_short_is_refused_before_the_work(
+    checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    words = tmp_path / "words.txt"
+    words.write_text("few words")
+    for more in ([], ["--plan"]):
+        command = [sys.executable, "-m", "drupe", "optimize", checkpoints["qwen3"], "-o", tmp_path / "out", *more]
+        done = subprocess.run([*command, "--evaluation-data", words], capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert "tokens, and" in done.stderr and "--evaluation-data" in done.stderr
+
+
 def test_a_package_compared_on_the_text_that_it_was_calibrated_with_says_so(
     checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -157,7 +157,7 @@ def prepared(request: Request, progress: Progress | None = None) -> Iterator[Job
         )
         job = Job(request, found, provider, source, plan, steps, context)
         if any(name in request.options for name in VERIFYING):
-            verifying(job).model_dump()  # what is computed reads the text: better before the work than after
+            found.evaluators.make(provider.verifier).refuse(source, verifying(job))  # before the work, not after
         yield job
 
 

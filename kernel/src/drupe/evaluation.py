@@ -49,6 +49,9 @@ class Evaluator(ABC):
     verifying: ClassVar[Mapping[str, Any]] = {}
     """Its settings when it compares a finished package with its source: with limits that catch what is broken."""
 
+    def refuse(self, source: Model, config: Any) -> None:  # noqa: B027 - most have nothing to say
+        """Raise DrupeError where a package of `source`, not yet made, could not be measured under `config`."""
+
     @abstractmethod
     def evaluate(self, model: Model, reference: Model | None, config: Any, context: Context) -> Sequence[Metric]:
         """Measure `model` on `context.target`; `reference` is the source where the metrics compare, None otherwise.

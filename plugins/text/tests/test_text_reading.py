@@ -57,6 +57,8 @@ def test_lines_of_json_hold_it_in_text_or_in_the_only_string(tmp_path: Path, key
 def test_an_array_of_objects_is_read_by_rows(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps([{"text": word} for word in WORDS], indent=1))
     assert Text(str(tmp_path / "a.json")).read() == JOINED
+    (tmp_path / "c.json").write_text(json.dumps(WORDS))
+    assert Text(str(tmp_path / "c.json")).read() == JOINED
     write_lines(tmp_path / "b.json", *({"text": word} for word in WORDS))
     assert Text(str(tmp_path / "b.json")).read() == JOINED
 
@@ -111,7 +113,7 @@ def test_text_in_another_encoding_is_told_with_its_first_wrong_byte(tmp_path: Pa
         ("a.jsonl", b'{"n": 1}\n', "no field holds text"),
         ("a.jsonl", b'{"text": "a"}\n{"text": 3, "more": 2}\n', "no field holds text"),
         ("a.json", b'[{"text": "a"}, {"text": "b"', "not JSON"),
-        ("a.json", b'[{"text": "a"}, "b"]', "item 2 is no JSON object"),
+        ("a.json", b'[{"text": "a"}, ["b"]]', "item 2 is no JSON object"),
         ("a.parquet", b"PAR1 no more", "not a whole parquet file"),
     ],
 )

@@ -49,6 +49,13 @@ def test_a_seed_takes_the_same_other_places_each_time(tokenizer: TextTokenizer, 
     assert len({tuple(each) for each in drawn}) == 3
 
 
+def test_a_seed_changes_the_order_of_short_texts_too(folder: Path, tokenizer: TextTokenizer) -> None:
+    short = folder / "few.txt"
+    short.write_text("".join(f"line {at}\n" for at in range(64)))
+    text = Text(str(short))
+    assert len({tuple(tokenizer.tokens(text, 100, seed)) for seed in (None, 1, 2, 3)}) == 4
+
+
 def test_each_sequence_that_a_seed_draws_is_from_a_piece_of_its_own(tokenizer: TextTokenizer, text: Text) -> None:
     pieces = [tokenizer._encode(piece) for piece in _cut(TEXT, 8192)]
     drawn = tokenizer.sequences(text, len(pieces), 40, seed=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -59,12 +60,29 @@ def evaluate(
         metrics += drupe.evaluate(
             package, evaluator="speed", provider=provider, progress=Bar(), evaluation_data=evaluation_data
         )
+    if against is not None and _is_another_source(package, against):
+        print(f"note: {package} was not made of {against}, its record says", file=sys.stderr)
     if as_json:
         json.dump(_document(metrics, {**settings, "max_kl": max_kl}), sys.stdout, indent=1)
         print()
     else:
         _print_table(metrics)
     refuse_divergence(metrics, max_kl)  # what was measured is worth knowing beyond the limit as well
+
+
+def _is_another_source(package: str, against: str) -> bool:
+    """Whether the package's own record names another source of the same kind, by its fingerprint."""
+    from drupe.api import RECORD, registry, resolve
+
+    record = Path(package) / RECORD
+    if not record.is_file():
+        return False
+    recorded = json.loads(record.read_text(encoding="utf-8"))["source"]
+    model = resolve(against, {})
+    if recorded["kind"] != model.kind:
+        return False
+    fingerprint = registry().kinds.make(model.kind).fingerprint(model, thorough=False)
+    return bool(recorded["fingerprint"] != fingerprint)
 
 
 def _document(metrics: tuple[Metric, ...], settings: dict[str, Any]) -> dict[str, Any]:

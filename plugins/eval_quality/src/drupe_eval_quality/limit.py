@@ -9,7 +9,7 @@ from drupe.api import CheckFailed, Metric, UsageError
 
 def refuse_useless(limit: float | None, reference: object) -> None:
     """Raise UsageError for a limit that nothing keeps, or where there is nothing to diverge from."""
-    if limit is not None and limit <= 0:
+    if limit is not None and not limit > 0:  # NaN is not, either
         raise UsageError("a limit of KL divergence is more than 0", where=f"--max-kl {limit:g}", cure="--max-kl 0.01")
     if limit is not None and reference is None:
         raise UsageError(

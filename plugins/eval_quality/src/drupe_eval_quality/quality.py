@@ -16,6 +16,7 @@ from drupe_eval_quality.windows import Chunk, alone, run_to_head, windows_of, wi
 from drupe_layerwise import LayerByLayer
 from drupe_onnx import OnnxKind, OnnxPackage
 from drupe_text import Reference, Text, TextTokenizer
+from drupe_text.tokens import FILE as TOKENIZER
 
 FLOAT = 4  # bytes of a logit
 ENOUGH, FEWEST = 256, 32
@@ -51,6 +52,13 @@ class Quality(Evaluator):
     summary = "KL divergence from the source, top-1 agreement and perplexity of a text"
     Config: ClassVar[type[EvaluatorConfig]] = QualityConfig
     verifying: ClassVar[Mapping[str, Any]] = {"max_kl": BROKEN}
+
+    def refuse(self, source: Model, config: QualityConfig) -> None:
+        """What is no text, and where the source has a tokenizer.json, text that is too short."""
+        config.model_dump()  # what is computed of the settings reads the text
+        if (home(source) / TOKENIZER).is_file():
+            tokenizer = TextTokenizer(home(source))
+            _tokens(tokenizer, config, 0 if tokenizer.beginning else 1)
 
     def evaluate(
         self, model: Model, reference: Model | None, config: QualityConfig, context: Context

@@ -31,6 +31,8 @@ UNNOTICED = 2e-3
 """Seconds of each decoded token that nobody wants to save: models so small get all bits that the bytes allow."""
 INT8, ACTIVATIONS = 4, 4e-4
 """The accuracy level that multiplies in int8, and what that costs trained models whatever their weights, in nats."""
+DOUBT = 4.0
+"""How many times too high an estimate may be: below that, a limit is left to the measurement of the package."""
 CAUTION = 0.7
 """How much of a limit of divergence is aimed at: the estimate is that far off at times, and the package is measured."""
 
@@ -148,7 +150,7 @@ def _choose(given: Given, groups: Sequence[Group], candidates: Sequence[Sequence
         budget = Budget(sum(found[-1].nbytes for found in candidates))
         chosen = choose(candidates, budget, CAUTION * config.max_kl - given.floor)
         least = sum(option.loss for option in chosen) + given.floor
-        if least > config.max_kl:
+        if least > DOUBT * config.max_kl:
             raise UsageError(
                 f"int4 cannot cost less than about {least:.2g} nats a token here",
                 where=f"--max-kl {config.max_kl:g}",

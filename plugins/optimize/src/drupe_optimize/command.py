@@ -137,7 +137,7 @@ def optimize(
         return
     if log_level:
         api.registry().manager.register(api.Narrator(log_level), name="terminal")
-    _show_outcome(api.optimize(request, api.progress()), as_json)
+    _show_outcome(api.optimize(request, api.progress()), max_kl, as_json)
 
 
 @functools.wraps(optimize)
@@ -285,7 +285,7 @@ def _knows_the_text(outcome: Outcome) -> bool:
     return bool(compared_on) and any(compared_on == each["config"].get("calibration_fingerprint") for each in passes)
 
 
-def _show_outcome(outcome: Outcome, as_json: bool) -> None:
+def _show_outcome(outcome: Outcome, max_kl: float | None, as_json: bool) -> None:
     from drupe.api import size
 
     if as_json:
@@ -296,6 +296,8 @@ def _show_outcome(outcome: Outcome, as_json: bool) -> None:
     print(f"converted in {outcome.conversion_seconds:.1f} s{peak}")
     if outcome.check.not_run:
         print(f"not run here: {outcome.check.not_run}")
+        if max_kl is not None:
+            print(f"  --max-kl {max_kl:g} was aimed at, and is not measured: drupe evaluate OUT --against MODEL")
     else:
         print(f"checked in {outcome.check.seconds:.1f} s: {outcome.check.runtime} runs it")
         print(f"compared with its source: {outcome.check.comparison}")

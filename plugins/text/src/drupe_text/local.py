@@ -121,7 +121,9 @@ _OBJECTS = 'write one JSON object a line: {"text": "..."}'
 
 
 def _text_of(row: Any, field: str | None, path: Path, place: str) -> str:
-    """What a row says; nothing where it has a null for it."""
+    """What a row says; nothing where it has a null for it. It may be a string, without a field."""
+    if isinstance(row, str) and field is None:
+        return row
     if not isinstance(row, dict):
         raise UsageError(f"{place} is no JSON object", where=path, cure=_OBJECTS)
     if is_empty(row, field):

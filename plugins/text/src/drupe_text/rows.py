@@ -23,7 +23,8 @@ def field_of(row: Mapping[str, Any], asked: str | None, where: object) -> str:
         return TEXT
     if len(strings) != 1:
         what = "several fields hold text" if strings else "no field holds text"
-        raise UsageError(f"{what}, and none is called '{TEXT}'", where=where, cure=_choice(strings))
+        named = f"'{TEXT}' does not" if TEXT in row else f"none is called '{TEXT}'"
+        raise UsageError(f"{what}, and {named}", where=where, cure=_choice(strings))
     return strings[0]
 
 

@@ -16,8 +16,8 @@ CHARACTERS = 64
 """More than a token has: so many characters are looked at for each token that is wanted, before all of them are."""
 LARGEST_PIECE = 1 << 20
 """Characters that go through the tokenizer at once; its own memory is many times as much."""
-SHUFFLED_PIECE = 8192
-"""Characters, at least, of the pieces that a seed puts in another order."""
+SHUFFLED_PIECE, FEWEST_PIECES = 8192, 16
+"""Characters of the pieces that a seed puts in another order; a text that is read through has at least so many."""
 ROOM = 8
 """Characters of such a piece for each token of a sequence: about twice what most texts take."""
 
@@ -91,7 +91,8 @@ class TextTokenizer:
         least: how many do where there are no more; by default all are needed. fewer: options that ask for as many as
         were found, "" where nothing does. Raises UsageError for a text that has too few.
         """
-        shuffled = (self._encode(piece) for piece in _shuffled(text, SHUFFLED_PIECE, seed or 0))
+        size = min(SHUFFLED_PIECE, -(-len(text.read()) // FEWEST_PIECES))
+        shuffled = (self._encode(piece) for piece in _shuffled(text, size, seed or 0))
         found = _first(self._in_order(text, count) if seed is None else shuffled, count)
         _refuse_short(text, found, count, least, fewer(len(found)))
         return found
@@ -134,9 +135,10 @@ def _first(parts: Iterable[list[int]], count: int) -> list[int]:
 
 def _refuse_short(text: Text, found: Sequence[int], wanted: int, least: int | None, fewer: str) -> None:
     """fewer: the option that asks for as many as were found, "" where there is none."""
-    if len(found) < (wanted if least is None else least):
+    needed = wanted if least is None else least
+    if len(found) < needed:
         raise UsageError(
-            f"the text has {len(found)} tokens, and {wanted} are wanted",
+            f"the text has {len(found)} tokens, and {needed} are wanted",
             where=text.name,
             cure=" or ".join(filter(None, [f"a longer text ({text.option} FILE)", fewer])),
         )
