@@ -132,6 +132,13 @@ def test_a_costly_pass_runs_once_and_a_failed_one_is_never_kept(acme, source, tm
     assert not (tmp_path / "out2").exists()
 
 
+def test_what_a_later_pass_refuses_is_told_before_the_work_of_a_costly_one(acme, source, tmp_path):
+    (source / "model.txt").write_text("nameless")
+    done = optimize(acme, source, tmp_path / "out", "--precision", "loud")
+    assert done.returncode == 3 and "nobody signs that" in done.stderr
+    assert not acme.log.exists()
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are sent as POSIX systems have them")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_whatever_ends_a_run_leaves_the_old_output_whole_and_the_next_run_cleans_up(acme, source, tmp_path, number):

@@ -195,5 +195,6 @@ def test_a_provider_cannot_take_the_name_of_another_and_a_broken_one_harms_nobod
     assert both.returncode == 8 and "'paper' of acme" in both.stderr and "'zzz' of rival" in both.stderr
     (acme.folder / "rival_provider.py").write_text("import a_library_that_nobody_has")
     assert acme.run("providers", "sheet").stdout.startswith("paper:")
-    assert acme.run("providers").returncode == 0
+    listed = acme.run("providers")
+    assert listed.returncode == 0 and "cannot be used: 'zzz' of rival 1.0 cannot be imported" in listed.stdout
     assert acme.run("providers", "zzz").returncode == 8

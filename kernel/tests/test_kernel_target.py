@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from drupe.api import KernelSupport, Operator, OperatorUse
+from drupe.api import Capabilities, KernelSupport, Operator, OperatorUse, PluginError
 
 FLOAT, HALF = frozenset({"float32"}), frozenset({"float16"})
 MATMUL = Operator(
@@ -35,3 +37,21 @@ def test_the_reason_is_that_of_the_kernel_that_comes_closest(inputs, bits, versi
 
 def test_an_operator_without_kernels_serves_nothing():
     assert Operator((), (), ()).refusal(OperatorUse("", "MatMul", 13, ())) == "no kernel"
+
+
+def test_a_table_that_is_wrong_says_where(tmp_path):
+    table = {
+        "runtime_versions": ">=1",
+        "activations": ["float32"],
+        "operators": {"Add": {"inputs": ["T", "T"], "outputs": ["T"], "kernels": [{"since": "old"}]}},
+    }
+    path = tmp_path / "table.json"
+    path.write_text(json.dumps(table))
+    with pytest.raises(PluginError, match=r"wrong at operators\.Add\.kernels\.0\.since"):
+        Capabilities.from_json(path)
+    path.write_text(json.dumps(table)[:-1])
+    with pytest.raises(PluginError, match="wrong at its top"):
+        Capabilities.from_json(path)
+    table["operators"]["Add"]["kernels"] = [{"since": 7}]
+    path.write_text(json.dumps(table))
+    assert Capabilities.from_json(path).serves(OperatorUse("", "Add", 14, ("float32", "float32"), ("float32",)))

@@ -83,6 +83,8 @@ def optimize(request: Request, progress: Progress | None = None) -> Outcome:
     prepare(request.output, request.force)
     with prepared(request, progress) as job:
         refuse_overlap(request.output, job.source.location)
+        if any(step.runner.costly for step in job.steps):
+            _previewed(job)  # what a later step refuses is told before the work of an earlier one
         source_bytes = job.registry.kinds.make(job.source.kind).size(job.source)
         _observe(job.registry, Event("run-started", request.reference))
         try:
@@ -119,9 +121,7 @@ def optimize(request: Request, progress: Progress | None = None) -> Outcome:
 def preview(request: Request) -> Preview:
     """Check the plan, and tell what the output will take, as far as no costly pass decides on that."""
     with prepared(request) as job:
-        model = job.source
-        for step in job.steps:
-            model = _run_one(step, model, job, step.runner.preview)
+        model = _previewed(job)
         kind = job.registry.kinds.make(model.kind)
         return Preview(
             source=job.source,
@@ -159,6 +159,14 @@ def prepared(request: Request, progress: Progress | None = None) -> Iterator[Job
         if any(name in request.options for name in VERIFYING):
             found.evaluators.make(provider.verifier).refuse(source, verifying(job))  # before the work, not after
         yield job
+
+
+def _previewed(job: Job) -> Model:
+    """The model after all steps, as far as it is known without the work of those that are costly."""
+    model = job.source
+    for step in job.steps:
+        model = _run_one(step, model, job, step.runner.preview)
+    return model
 
 
 def _amended(recipe: Recipe, request: Request, found: Registry) -> Recipe:

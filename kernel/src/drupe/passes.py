@@ -69,7 +69,11 @@ class Pass(ABC):
         """Raise the error of a model that this pass cannot do, as far as what is cheap to read tells."""
 
     def preview(self, model: Model, config: Any, context: Context) -> Model:
-        """What `run` makes, as far as that is known without its work, for `--plan`: names, shapes and schemes."""
+        """What `run` makes, as far as that is known without its work: names, shapes and schemes.
+
+        For `--plan`; and before a plan that has a costly pass is run, so that it raises what `run` would, where that
+        shows without the work.
+        """
         return model if self.costly else self.run(model, config, context)
 
     @abstractmethod

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-from drupe.errors import UsageError
+from drupe.errors import PluginError, UsageError
 
 if TYPE_CHECKING:
     from drupe.plan import Recipe
@@ -51,7 +50,7 @@ class KernelSupport:
     attributes: for an attribute, the values that are served; one that is not listed may have any.
     """
 
-    types: Mapping[str, frozenset[str]]
+    types: Mapping[str, frozenset[str]] = field(default_factory=dict)
     since: int = 1
     until: int | None = None
     required: tuple[int, ...] = ()
@@ -136,29 +135,17 @@ class Capabilities:
         {"runtime_versions": ">=1.20,<2", "activations": ["float32"], "traits": {},
          "operators": {"Add": {"inputs": ["T", "T"], "outputs": ["T"],
                                "kernels": [{"since": 7, "until": 12, "types": {"T": ["float32"]}}]}}}
+
+        Raises PluginError for one that is not.
         """
-        table = json.loads(path.read_text(encoding="utf-8"))
-        return cls(
-            runtime_versions=table["runtime_versions"],
-            operators={name: _operator(entry) for name, entry in table["operators"].items()},
-            activations=tuple(table["activations"]),
-            traits=table.get("traits", {}),
-        )
+        from pydantic import TypeAdapter, ValidationError
 
-
-def _operator(entry: Mapping[str, Any]) -> Operator:
-    kernels = tuple(
-        KernelSupport(
-            types={name: frozenset(types) for name, types in kernel.get("types", {}).items()},
-            since=kernel.get("since", 1),
-            until=kernel.get("until"),
-            required=tuple(kernel.get("required", ())),
-            refused=tuple(kernel.get("refused", ())),
-            attributes={name: tuple(values) for name, values in kernel.get("attributes", {}).items()},
-        )
-        for kernel in entry["kernels"]
-    )
-    return Operator(tuple(entry["inputs"]), tuple(entry["outputs"]), kernels)
+        try:
+            return TypeAdapter(cls).validate_json(path.read_bytes())
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            what = f"the capability table is wrong at {'.'.join(map(str, first['loc'])) or 'its top'}: {first['msg']}"
+            raise PluginError(what, where=path, cure="see drupe.api.Capabilities.from_json for its form") from None
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from drupe.api import (
     CheckFailed,
     Device,
     ExecutionProvider,
+    ModelError,
     ModelKind,
     Pass,
     PassConfig,
@@ -58,6 +59,8 @@ class Sign(Pass):
     ensures = Shape("text", {"signed": "yes"})
 
     def run(self, model, config, context):
+        if "nameless" in model.payload:
+            raise ModelError("nobody signs that")
         return model.but(payload=f"{model.payload} -- {config.by}")
 
 

@@ -224,10 +224,11 @@ def test_a_tied_head_is_solved_and_shares_its_bytes_with_the_embedding(kit: Simp
     assert isinstance(tables["MatMulNBits"], ExternalTensor)
 
 
-def test_too_few_tokens_are_refused_with_how_many_are_wanted(kit: SimpleNamespace, text: str) -> None:
+@pytest.mark.parametrize("do", [QuantizeGptq().run, QuantizeGptq().preview], ids=["run", "preview"])
+def test_too_few_tokens_are_refused_with_how_many_are_wanted(kit: SimpleNamespace, text: str, do: Any) -> None:
     few = config(text, calibration_sequences=1, calibration_length=8)
     with pytest.raises(UsageError, match="24 are wanted") as caught:
-        QuantizeGptq().run(kit.random(), few, kit.context())
+        do(kit.random(), few, kit.context())
     assert caught.value.cure == "--calibration-sequences 3"
 
 

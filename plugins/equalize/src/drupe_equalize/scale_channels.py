@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationInfo, field_validator
 
-from drupe.api import Capabilities, Context, Model, Pass, Shape
+from drupe.api import Capabilities, Context, Model, Shape
 from drupe_blockquant import Scheme
 from drupe_blockquant.scheme import Method
 from drupe_equalize.awq import best_scales
@@ -17,8 +17,8 @@ from drupe_equalize.calibration import scale_blocks
 from drupe_equalize.groups import Group
 from drupe_equalize.statistics import Statistics
 from drupe_nbits import Site, candidates, first_served, method_for
-from drupe_onnx import OnnxPackage, ir
-from drupe_text import CalibrationConfig, TextTokenizer
+from drupe_onnx import ir
+from drupe_text import CalibratingPass, CalibrationConfig
 
 
 class ScaleChannelsConfig(CalibrationConfig):
@@ -45,7 +45,7 @@ class ScaleChannelsConfig(CalibrationConfig):
         return found and replace(found, method=method_for(found.bits, self.quality, self.method))
 
 
-class ScaleChannels(Pass):
+class ScaleChannels(CalibratingPass):
     """Activation-aware scaling (AWQ, Lin et al. 2023, arXiv 2306.00978).
 
     Channels that carry large values get larger weights, which keep more of their precision in a block. The scales are
@@ -60,12 +60,9 @@ class ScaleChannels(Pass):
     Config = ScaleChannelsConfig
     requires = Shape("onnx", {"weights": "float"})
     ensures = Shape("onnx", {"weights": "float"})
-    costly = True
     libraries = ("drupe-blockquant", "drupe-layerwise", "drupe-text", "onnxruntime")
 
     def run(self, model: Model, config: ScaleChannelsConfig, context: Context) -> Model:
-        package: OnnxPackage = model.payload
-
         def choose(group: Group, measured: Statistics, graph: ir.Graph) -> NDArray[np.float32]:
             schemes = [(site.rows, config.scheme_for(site, context.target.capabilities)) for site in group.sites(graph)]
             quantized = [(rows, scheme) for rows, scheme in schemes if scheme is not None]
@@ -74,7 +71,5 @@ class ScaleChannels(Pass):
                 return np.ones_like(mean)
             return best_scales(quantized, measured.sample, mean, group.channels, context.threads)
 
-        tokenizer = TextTokenizer.among(package.files, context.scratch)
-        sequences = config.calibration_tokens(tokenizer, package.context_length)
-        scale_blocks(package, sequences, context, choose, "scaling channels")
+        scale_blocks(model.payload, self.sequences(model, config, context), context, choose, "scaling channels")
         return model

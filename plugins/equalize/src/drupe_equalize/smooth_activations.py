@@ -6,12 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from drupe.api import Context, Model, Pass, Shape
+from drupe.api import Context, Model, Shape
 from drupe_equalize.calibration import scale_blocks
 from drupe_equalize.groups import Group
 from drupe_equalize.statistics import Statistics
-from drupe_onnx import Expression, Files, OnnxPackage, ir, numeric
-from drupe_text import CalibrationConfig, TextTokenizer
+from drupe_onnx import Expression, Files, ir, numeric
+from drupe_text import CalibratingPass, CalibrationConfig
 
 SMALLEST = 1e-5
 """Of scales: a channel that is never used wants none without end."""
@@ -26,7 +26,7 @@ class SmoothActivationsConfig(CalibrationConfig):
     alpha: float = Field(0.5, ge=0, le=1, description="1 moves all of a channel's size into the weights, 0 out of them")
 
 
-class SmoothActivations(Pass):
+class SmoothActivations(CalibratingPass):
     """Moves large values from activations into weights (SmoothQuant, Xiao et al. 2022, arXiv 2211.10438).
 
     It prepares for activations of 8 bits, such as MatMulNBits has at accuracy level 4. Each channel j is divided by
@@ -39,19 +39,14 @@ class SmoothActivations(Pass):
     Config = SmoothActivationsConfig
     requires = Shape("onnx", {"weights": "float"})
     ensures = Shape("onnx", {"weights": "float"})
-    costly = True
     libraries = ("drupe-layerwise", "drupe-text", "onnxruntime")
 
     def run(self, model: Model, config: SmoothActivationsConfig, context: Context) -> Model:
-        package: OnnxPackage = model.payload
-
         def choose(group: Group, measured: Statistics, graph: ir.Graph) -> Float32:
             weights = np.max([largest_of_columns(site.rows) for site in group.sites(graph)], axis=0)
             return smooth_scales(group.most(measured.largest), group.most(weights), config.alpha)
 
-        tokenizer = TextTokenizer.among(package.files, context.scratch)
-        sequences = config.calibration_tokens(tokenizer, package.context_length)
-        scale_blocks(package, sequences, context, choose, "smoothing activations")
+        scale_blocks(model.payload, self.sequences(model, config, context), context, choose, "smoothing activations")
         return model
 
 

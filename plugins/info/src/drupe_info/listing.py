@@ -38,15 +38,7 @@ def providers(name: Name = None, as_json: AsJson = False) -> None:
         provider = registry().provider(name)
         _show_one(provider.name, provider.summary, _about_provider(provider), "recipes", _recipes(provider), as_json)
         return
-    records = [
-        {
-            "provider": claim.ref.name,
-            "brought by": _brought_by(claim),
-            "device": next((device.name for device in claim.resolve()().devices()), None),
-            "what it is": claim.ref.summary,
-        }
-        for claim in registry().sound_providers()
-    ]
+    records = [_listed(name) for name in sorted(registry().providers.claims)]
     (print_json if as_json else print_records)(records)
 
 
@@ -104,6 +96,20 @@ def _keys(config: type[PassConfig]) -> list[dict[str, Any]]:
         }
         for key, field in config.model_fields.items()
     ]
+
+
+def _listed(name: str) -> dict[str, Any]:
+    """A provider in a line; for one that cannot be used, why."""
+    from drupe.api import PluginError, registry
+
+    providers = registry().providers
+    try:
+        claim = providers.claim(name)
+        device, about = next((device.name for device in claim.resolve()().devices()), None), claim.ref.summary
+    except PluginError as error:
+        device, about = None, f"cannot be used: {error.what}"
+    brought_by = " and ".join(map(_brought_by, providers.claims[name]))
+    return {"provider": name, "brought by": brought_by, "device": device, "what it is": about}
 
 
 def _about_provider(provider: ExecutionProvider) -> dict[str, Any]:

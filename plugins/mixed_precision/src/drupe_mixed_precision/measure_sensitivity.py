@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from drupe.api import Context, Model, Pass, Shape
+from drupe.api import Context, Model, Shape
 from drupe_mixed_precision.groups import groups_of
 from drupe_mixed_precision.losses import SENSITIVITY
 from drupe_mixed_precision.measuring import sensitivities
 from drupe_onnx import OnnxPackage
-from drupe_text import CalibrationConfig, TextTokenizer
-
-FEWEST = 32
-"""Tokens that do, where a text has no more."""
+from drupe_text import CalibratingPass, CalibrationConfig
 
 
 class MeasureSensitivityConfig(CalibrationConfig):
@@ -23,8 +20,13 @@ class MeasureSensitivityConfig(CalibrationConfig):
     block_size: int | None = Field(None, description="where it is given, nothing is measured: there is no choice")
     head_bits: int | None = Field(None, description="likewise")
 
+    @property
+    def is_choice(self) -> bool:
+        """Whether there is anything to choose by what is measured."""
+        return not (self.block_size or self.head_bits)
 
-class MeasureSensitivity(Pass):
+
+class MeasureSensitivity(CalibratingPass):
     """Leaves at each matrix what rounding it costs; `allocate-bits` goes by it."""
 
     name = "measure-sensitivity"
@@ -33,15 +35,18 @@ class MeasureSensitivity(Pass):
     Config = MeasureSensitivityConfig
     requires = Shape("onnx", {"weights": "float"})
     ensures = Shape("onnx", {"weights": "float"})
-    costly = True
     libraries = ("drupe-layerwise", "drupe-blockquant")
+    least_tokens = 32
+
+    def preview(self, model: Model, config: MeasureSensitivityConfig, context: Context) -> Model:
+        """Nothing shows before it is measured."""
+        return super().preview(model, config, context) if config.is_choice else model
 
     def run(self, model: Model, config: MeasureSensitivityConfig, context: Context) -> Model:
-        if config.block_size or config.head_bits:
+        if not config.is_choice:
             return model
         package: OnnxPackage = model.payload
-        tokenizer = TextTokenizer.among(package.files, context.scratch)
-        sequences = config.calibration_tokens(tokenizer, package.context_length, FEWEST)
+        sequences = self.sequences(model, config, context)
         for component in package.components.values():
             groups = groups_of(component.graph)
             found = sensitivities(component, groups, sequences, context)

@@ -8,7 +8,7 @@ from importlib import metadata
 
 from threadpoolctl import threadpool_limits
 
-from drupe.api import Context, Model, ModelError, Pass, Shape, UsageError, disk_errors, key_of
+from drupe.api import Context, Model, ModelError, Shape, UsageError, disk_errors, key_of
 from drupe_blockquant import GptqFactor, gptq_factor
 from drupe_layerwise import LayerByLayer, Segment
 from drupe_nbits import Rewriter, Site, find_sites, is_quantized, remove_unused
@@ -19,7 +19,7 @@ from drupe_quant_gptq.finished import Finished, Parts
 from drupe_quant_gptq.hessian import Hessian
 from drupe_quant_gptq.schemes import Choice, QuantizeGptqConfig, choices
 from drupe_quant_gptq.solving import Solver
-from drupe_text import TextTokenizer
+from drupe_text import CalibratingPass
 
 LEAST_TOKENS = 4
 """A matrix of K columns wants at least K / LEAST_TOKENS tokens: below that, most of its Hessian is damping."""
@@ -28,7 +28,7 @@ SHARED_DAMPING = 0.3
 against the head's as trained models show (`drupe_mixed_precision.losses.BY_ROLE`)."""
 
 
-class QuantizeGptq(Pass):
+class QuantizeGptq(CalibratingPass):
     """Puts weights that GPTQ has found in the place of float ones, and quantizes the others without data."""
 
     name = "quantize-gptq"
@@ -38,13 +38,11 @@ class QuantizeGptq(Pass):
     # A Hessian says all of a channel that its weight does, and more.
     requires = Shape("onnx", {"weights": "float", "channels": "not weighed"})
     ensures = Shape("onnx", {"weights": "quantized"})
-    costly = True
     libraries = ("drupe-blockquant", "drupe-layerwise", "drupe-nbits", "numpy")
 
     def run(self, model: Model, config: QuantizeGptqConfig, context: Context) -> Model:
         package: OnnxPackage = model.payload
-        tokenizer = TextTokenizer.among(package.files, context.scratch)
-        sequences = config.calibration_tokens(tokenizer, package.context_length)
+        sequences = self.sequences(model, config, context)
         finished = Finished(self._key(model, config, context))
         context.scratch.mkdir(parents=True, exist_ok=True)
         for name, component in package.components.items():
@@ -55,8 +53,11 @@ class QuantizeGptq(Pass):
     def preview(self, model: Model, config: QuantizeGptqConfig, context: Context) -> Model:
         """The same schemes and bytes, without levels."""
         package: OnnxPackage = model.payload
+        tokens = sum(map(len, self.sequences(model, config, context)))
         for name, component in package.components.items():
-            Quantizing(name, component, config, context).rewrite_unsolved()
+            quantizing = Quantizing(name, component, config, context)
+            quantizing.refuse_few(tokens)
+            quantizing.rewrite_unsolved()
         return model
 
     def _key(self, model: Model, config: QuantizeGptqConfig, context: Context) -> str:
@@ -88,13 +89,25 @@ class Quantizing:
 
     def run(self, sequences: Sequence[Sequence[int]], finished: Finished) -> None:
         """Quantize the graph in place. finished: where solved segments wait. Raises DrupeError and Cancelled."""
-        self._refuse_few_tokens(sum(map(len, sequences)))
+        self.refuse_few(sum(map(len, sequences)))
         if any(each.by_gptq for each in self._choices.values()):
             self._solve_shared(sequences, finished)
             self._calibrate(sequences, finished)
             self._finish()
         else:
             self.rewrite_unsolved()
+
+    def refuse_few(self, tokens: int) -> None:
+        """Raise UsageError for fewer tokens than the widest matrix that GPTQ is for wants."""
+        columns = max((each.site.rows.shape[1] for each in self._choices.values() if each.by_gptq), default=0)
+        wanted = -(-columns // LEAST_TOKENS)
+        if tokens < wanted:
+            sequences = -(-wanted // self._config.calibration_length)
+            raise UsageError(
+                f"{tokens} tokens are too few to calibrate matrices of {columns} columns: {wanted} are wanted",
+                where=f"calibration_sequences = {self._config.calibration_sequences}",
+                cure=f"--calibration-sequences {sequences}",
+            )
 
     def rewrite_unsolved(self) -> None:
         """Put every matrix under its scheme, with levels that the writer finds."""
@@ -216,17 +229,6 @@ class Quantizing:
             raise ModelError(
                 f"'{self._context.target.provider}' serves none of the model's matrices quantized",
                 cure="choose a floating-point --precision for it",
-            )
-
-    def _refuse_few_tokens(self, tokens: int) -> None:
-        columns = max((each.site.rows.shape[1] for each in self._choices.values() if each.by_gptq), default=0)
-        wanted = -(-columns // LEAST_TOKENS)
-        if tokens < wanted:
-            sequences = -(-wanted // self._config.calibration_length)
-            raise UsageError(
-                f"{tokens} tokens are too few to calibrate matrices of {columns} columns: {wanted} are wanted",
-                where=f"calibration_sequences = {self._config.calibration_sequences}",
-                cure=f"--calibration-sequences {sequences}",
             )
 
 

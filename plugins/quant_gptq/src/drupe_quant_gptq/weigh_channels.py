@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from drupe.api import Context, Model, Pass, Shape
+from drupe.api import Context, Model, Shape
 from drupe_layerwise import LayerByLayer, Segment
 from drupe_nbits import Site, find_sites, weigh
 from drupe_onnx import Array, OnnxPackage, ir
 from drupe_quant_gptq.calibration import Rows, groups_of, refuse_non_finite
-from drupe_text import CalibrationConfig, TextTokenizer
+from drupe_text import CalibratingPass, CalibrationConfig
 
 
 class WeighChannelsConfig(CalibrationConfig):
@@ -24,7 +24,7 @@ class WeighChannelsConfig(CalibrationConfig):
     calibration_length: int = Field(256, ge=2, description="tokens of each sequence")
 
 
-class WeighChannels(Pass):
+class WeighChannels(CalibratingPass):
     """Leaves at each matrix the mean square of each of its input channels; the error search goes by it.
 
     An error in a column of a matrix costs that much at its output. Matrices that several nodes share, as a tied
@@ -37,13 +37,11 @@ class WeighChannels(Pass):
     Config = WeighChannelsConfig
     requires = Shape("onnx", {"weights": "float"})
     ensures = Shape("onnx", {"weights": "float", "channels": "weighed"})
-    costly = True
     libraries = ("drupe-layerwise", "numpy")
 
     def run(self, model: Model, config: WeighChannelsConfig, context: Context) -> Model:
         package: OnnxPackage = model.payload
-        tokenizer = TextTokenizer.among(package.files, context.scratch)
-        sequences = config.calibration_tokens(tokenizer, package.context_length)
+        sequences = self.sequences(model, config, context)
         for component in package.components.values():
             weigh_graph(component, sequences, context)
         return model
