@@ -29,6 +29,7 @@ LIBRARIES = {
     "drupe_layerwise",
     "drupe_nbits",
     "drupe_onnx",
+    "drupe_onnxruntime",
     "drupe_packed",
     "drupe_text",
 }

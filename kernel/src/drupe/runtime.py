@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from drupe.errors import RuntimeMissing
+from drupe.errors import RuntimeMissing, UsageError
 from drupe.target import installed_version
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ class Generation:
 
     max_new_tokens: at most this many. temperature: 0 takes the likeliest token. top_p, top_k: what is sampled from
     (top_k 0: all). seed: makes a sampled text repeatable. validate: raise CheckFailed where a logit is not finite.
+    Raises UsageError for what none of them can be.
     """
 
     max_new_tokens: int = 128
@@ -30,6 +31,16 @@ class Generation:
     top_k: int = 0
     seed: int = 0
     validate: bool = False
+
+    def __post_init__(self) -> None:
+        for name, holds, wanted in (
+            ("max_new_tokens", self.max_new_tokens >= 1, "at least 1"),
+            ("temperature", self.temperature >= 0, "at least 0"),
+            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
+            ("top_k", self.top_k >= 0, "at least 0 (0 for all tokens)"),
+        ):
+            if not holds:
+                raise UsageError(f"{name} is {getattr(self, name)}; it must be {wanted}")
 
 
 @dataclass(frozen=True)

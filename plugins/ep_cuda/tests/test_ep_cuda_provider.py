@@ -28,18 +28,18 @@ def test_a_recipe_computes_in_what_the_table_names(recipe: Recipe) -> None:
 
 def test_without_a_runtime_for_it_no_gpu_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "gpus", lambda: [("NVIDIA H100", 1)])
-    monkeypatch.setattr(machine, "ONNXRUNTIME", ("no-such-distribution",))
+    monkeypatch.setattr(Cuda, "versioned_by", ("no-such-distribution",))
     assert not Cuda().devices()
 
 
 def test_without_a_driver_no_gpu_is_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(machine, "runtime_installed", lambda: True)
+    monkeypatch.setattr(Cuda, "runtime_version", lambda self: "1.24.4")
     monkeypatch.setenv("PATH", str(tmp_path))
     assert not Cuda().devices()
 
 
 def test_with_both_the_gpus_are_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "runtime_installed", lambda: True)
+    monkeypatch.setattr(Cuda, "runtime_version", lambda self: "1.24.4")
     monkeypatch.setattr(machine, "gpus", lambda: [("NVIDIA H100", 2**36)])
     assert Cuda().devices() == (Device("NVIDIA H100", "gpu", 2**36),)
 

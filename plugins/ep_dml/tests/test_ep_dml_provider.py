@@ -37,12 +37,12 @@ def test_the_quantized_recipes_are_symmetric_unless_asked_otherwise() -> None:
 
 def test_without_a_runtime_for_it_no_gpu_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "adapters", lambda: [("Radeon", 1)])
-    monkeypatch.setattr(machine, "ONNXRUNTIME", ("no-such-distribution",))
+    monkeypatch.setattr(Dml, "versioned_by", ("no-such-distribution",))
     assert not Dml().devices()
 
 
 def test_with_both_the_gpus_are_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "runtime_installed", lambda: True)
+    monkeypatch.setattr(Dml, "runtime_version", lambda self: "1.24.4")
     monkeypatch.setattr(machine, "adapters", lambda: [("Radeon", 2**33)])
     assert Dml().devices() == (Device("Radeon", "gpu", 2**33),)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import subprocess
 import sys
 from importlib import metadata
@@ -12,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from drupe.api import Model, ModelError, RuntimeMissing, Target
-from drupe_runtime_genai import installed
 from drupe_runtime_genai.providers import provider_options
 from drupe_runtime_genai.runtime import OnnxRuntimeGenai
 
@@ -98,16 +96,6 @@ def test_a_providers_options_are_written_as_text_under_its_name(cpu: Target) -> 
 
 def test_the_built_in_provider_is_named_by_leaving_the_list_empty(cpu: Target) -> None:
     assert provider_options(cpu) == []
-
-
-def test_loading_switches_usage_data_off_unless_the_user_decided(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("onnxruntime_genai")
-    monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
-    installed.load()
-    assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"
-    monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "0")
-    installed.load()
-    assert os.environ["ORT_DISABLE_TELEMETRY"] == "0"
 
 
 def test_naming_the_plugins_parts_loads_nothing_heavy() -> None:

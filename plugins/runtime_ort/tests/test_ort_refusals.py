@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import subprocess
 import sys
 from importlib import metadata
@@ -12,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from drupe.api import Model, ModelError, RuntimeMissing, Target
-from drupe_runtime_ort import installed
 from drupe_runtime_ort.runtime import OnnxRuntime, provider_options
 
 
@@ -80,16 +78,6 @@ def test_a_providers_options_are_text_without_its_name(cpu: Target) -> None:
     cuda = dataclasses.replace(cpu, runtime_options={"cuda": {"enable_cuda_graph": False, "device_id": 1}})
     assert provider_options(cuda) == {"enable_cuda_graph": "0", "device_id": "1"}
     assert provider_options(cpu) == {}
-
-
-def test_loading_switches_usage_data_off_unless_the_user_decided(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("onnxruntime")
-    monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
-    installed.load()
-    assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"
-    monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "0")
-    installed.load()
-    assert os.environ["ORT_DISABLE_TELEMETRY"] == "0"
 
 
 def test_naming_the_plugins_parts_loads_nothing_heavy() -> None:

@@ -1,29 +1,14 @@
-"""The NVIDIA GPUs of this machine, as the driver tells them, and whether a runtime for them is installed."""
+"""The NVIDIA GPUs of this machine, as the driver tells them."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
-from importlib import metadata
-
-ONNXRUNTIME = ("onnxruntime-gpu",)
-"""Distributions of onnxruntime that were built with CUDA."""
 
 _QUERY = ("--query-gpu=name,memory.free", "--format=csv,noheader,nounits")
 _MEBIBYTE = 1024 * 1024
 _PATIENCE = 10.0
 """Seconds: a driver that sleeps takes a few to answer."""
-
-
-def runtime_installed() -> bool:
-    """Whether a build of onnxruntime that has the provider is in this environment; nothing is imported."""
-    for distribution in ONNXRUNTIME:
-        try:
-            metadata.version(distribution)
-        except metadata.PackageNotFoundError:
-            continue
-        return True
-    return False
 
 
 def gpus() -> list[tuple[str, int | None]]:

@@ -37,7 +37,7 @@ class Cuda(ExecutionProvider):
     summary = "onnxruntime's kernels for NVIDIA GPUs"
     runtime_name = "CUDAExecutionProvider"
     device_kind = "gpu"
-    versioned_by = machine.ONNXRUNTIME
+    versioned_by = ("onnxruntime-gpu",)
     packages = (
         RuntimePackage("onnxruntime-genai", _INSTALL),
         RuntimePackage("onnxruntime", _INSTALL),
@@ -53,7 +53,7 @@ class Cuda(ExecutionProvider):
         )
 
     def devices(self) -> Sequence[Device]:
-        if not machine.runtime_installed():
+        if self.runtime_version() is None:
             return ()
         return tuple(Device(name, "gpu", memory) for name, memory in machine.gpus())
 

@@ -1,4 +1,4 @@
-"""The DirectX adapters of this machine, as DXGI lists them, and whether a runtime for them is installed."""
+"""The DirectX adapters of this machine, as DXGI lists them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,7 @@ import itertools
 import sys
 import uuid
 from collections.abc import Iterator
-from importlib import metadata
 from typing import Any
-
-ONNXRUNTIME = ("onnxruntime-directml",)
-"""Distributions of onnxruntime that were built with DirectML."""
 
 _FACTORY = uuid.UUID("770aae78-f26f-4dba-a829-253c83d1b387")
 """The interface IDXGIFactory1."""
@@ -38,17 +34,6 @@ class AdapterDescription(ctypes.Structure):
 
     def text(self) -> str:
         return bytes(self.name).decode("utf-16-le", errors="replace").split("\0")[0]
-
-
-def runtime_installed() -> bool:
-    """Whether a build of onnxruntime that has the provider is in this environment; nothing is imported."""
-    for distribution in ONNXRUNTIME:
-        try:
-            metadata.version(distribution)
-        except metadata.PackageNotFoundError:
-            continue
-        return True
-    return False
 
 
 def adapters() -> list[tuple[str, int | None]]:

@@ -35,7 +35,7 @@ class Dml(ExecutionProvider):
     runtime_name = "DmlExecutionProvider"
     aliases = ("directml",)
     device_kind = "gpu"
-    versioned_by = machine.ONNXRUNTIME
+    versioned_by = ("onnxruntime-directml",)
     packages = (
         RuntimePackage("onnxruntime-genai", _INSTALL),
         RuntimePackage("onnxruntime", _INSTALL),
@@ -53,7 +53,7 @@ class Dml(ExecutionProvider):
         )
 
     def devices(self) -> Sequence[Device]:
-        if not machine.runtime_installed():
+        if self.runtime_version() is None:
             return ()
         return tuple(Device(name, "gpu", memory) for name, memory in machine.adapters())
 

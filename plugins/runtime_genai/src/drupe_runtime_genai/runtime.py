@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from drupe.api import CheckFailed, Model, ModelError, Runtime, RuntimeMissing, Target, UsageError
-from drupe_runtime_genai.installed import GENAI, INSTALL, clash, load
+from drupe_onnxruntime import GENAI, MAKE_AGAIN, ONNXRUNTIME, absence, load
 from drupe_runtime_genai.providers import provider_options
-from drupe_runtime_genai.session import MAKE_AGAIN, GenaiSession, open_session
+from drupe_runtime_genai.session import GenaiSession, open_session
 
 CONFIG = "genai_config.json"
 FATAL = 4
@@ -23,7 +23,7 @@ class OnnxRuntimeGenai(Runtime):
     distributions = GENAI
 
     def refusal(self, model: Model, target: Target) -> str | None:
-        if problem := _absent():
+        if problem := absence(GENAI, ONNXRUNTIME):
             return problem[0]
         if model.kind != "onnx":
             return f"onnxruntime-genai runs models of kind 'onnx', not '{model.kind}'"
@@ -34,7 +34,7 @@ class OnnxRuntimeGenai(Runtime):
         return None
 
     def open(self, model: Model, target: Target, *, max_length: int | None = None) -> GenaiSession:
-        if problem := _absent():
+        if problem := absence(GENAI, ONNXRUNTIME):
             raise RuntimeMissing(problem[0], cure=problem[1])
         folder = _folder(model)
         config = _read_config(model, folder)
@@ -44,7 +44,7 @@ class OnnxRuntimeGenai(Runtime):
                 cure="run the package on a machine that has one",
             )
         length = _length(config, max_length)
-        module = load()
+        module = load(GENAI)
         try:
             opened = module.Model(_settings(module, folder, target, length))
         except RuntimeError as error:
@@ -53,13 +53,6 @@ class OnnxRuntimeGenai(Runtime):
             ) from error
         entry = config["model"]
         return open_session(module, opened, length, entry["context_length"], entry["vocab_size"])
-
-
-def _absent() -> tuple[str, str] | None:
-    """Why no onnxruntime-genai can be used here, and the cure; found without importing it."""
-    if OnnxRuntimeGenai().version() is None:
-        return "onnxruntime-genai is not installed", INSTALL
-    return clash()
 
 
 def _folder(model: Model) -> Path:

@@ -8,9 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from drupe.api import CheckFailed, Generation, Message, ModelError, NoRoom, Session, Timing, UsageError
-
-MAKE_AGAIN = "run it on the provider that it was made for, or make it again with drupe optimize"
+from drupe.api import CheckFailed, Generation, Message, ModelError, Session, Timing
+from drupe_onnxruntime import MAKE_AGAIN, not_finite, refuse_no_room
 
 
 class GenaiSession(Session):
@@ -34,9 +33,8 @@ class GenaiSession(Session):
         NoRoom for one without room for an answer.
         """
         generation = generation or Generation()
-        _check(generation)
         tokens = self.encode(prompt)
-        self._check_room(tokens)
+        refuse_no_room(tokens, self)
         return self._answer(tokens, generation)
 
     def encode(self, prompt: str) -> Sequence[int]:
@@ -52,22 +50,6 @@ class GenaiSession(Session):
         tokens: list[int] = self._tokenizer.encode(text).tolist()
         return tokens
 
-    def _check_room(self, tokens: Sequence[int]) -> None:
-        if not tokens:
-            raise UsageError("the prompt is empty", cure="give a text to continue")
-        if len(tokens) >= self.max_length:
-            raise NoRoom(
-                f"the prompt takes {len(tokens)} tokens, and there is room for {self.max_length}, prompt and answer "
-                "together",
-                cure=f"shorten the prompt{self._more_room()}",
-            )
-
-    def _more_room(self) -> str:
-        """What else may help where there is too little room."""
-        if self.max_length == self.context_length:
-            return "; the model's context has no more room"
-        return f", or raise --max-length (max_length=); the model's context is {self.context_length} tokens"
-
     def _answer(self, tokens: Sequence[int], generation: Generation) -> Iterator[str]:
         import numpy
 
@@ -81,10 +63,7 @@ class GenaiSession(Session):
             generator.append_tokens(numpy.asarray(tokens, dtype=numpy.int32))
             while new < generation.max_new_tokens and not generator.is_done():
                 if generation.validate and not numpy.isfinite(generator.get_logits()).all():
-                    raise CheckFailed(
-                        f"the model's logits are not finite after {len(tokens) + new} tokens",
-                        cure="see whether the source computes finite numbers: very large weights overflow",
-                    )
+                    raise not_finite(len(tokens) + new)
                 generator.generate_next_token()
                 token = int(generator.get_next_tokens()[0])
                 now = time.perf_counter()
@@ -159,14 +138,3 @@ def open_session(module: Any, model: Any, max_length: int, context_length: int, 
         return GenaiSession(module, model, max_length, context_length, vocab_size)
     except RuntimeError as error:
         raise CheckFailed(f"onnxruntime-genai refuses the package's tokenizer: {error}", cure=MAKE_AGAIN) from error
-
-
-def _check(generation: Generation) -> None:
-    if generation.max_new_tokens < 1:
-        raise UsageError(f"max_new_tokens is {generation.max_new_tokens}; it must be at least 1")
-    if generation.temperature < 0:
-        raise UsageError(f"temperature is {generation.temperature}; it must be at least 0")
-    if not 0 < generation.top_p <= 1:
-        raise UsageError(f"top_p is {generation.top_p}; it must be above 0 and at most 1")
-    if generation.top_k < 0:
-        raise UsageError(f"top_k is {generation.top_k}; it must be at least 0 (0 for all tokens)")

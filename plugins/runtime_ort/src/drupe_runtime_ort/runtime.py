@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from drupe.api import CheckFailed, Model, ModelError, Runtime, RuntimeMissing, Target, usable_threads
-from drupe_runtime_ort.installed import INSTALL, ONNXRUNTIME, clash, load
+from drupe_onnxruntime import INSTALL, MAKE_AGAIN, ONNXRUNTIME, absence, load
 from drupe_runtime_ort.session import OrtSession
 from drupe_runtime_ort.settings import Settings, read_settings
 
-MAKE_AGAIN = "run it on the provider that it was made for, or make it again with drupe optimize"
 FATAL = 4
 """onnxruntime's severity from which on it writes to stderr; what is less severe comes as an exception as well."""
 
@@ -22,7 +21,7 @@ class OnnxRuntime(Runtime):
     distributions = ONNXRUNTIME
 
     def refusal(self, model: Model, target: Target) -> str | None:
-        if problem := _absent():
+        if problem := absence(ONNXRUNTIME):
             return problem[0]
         if model.kind != "onnx":
             return f"onnxruntime runs models of kind 'onnx', not '{model.kind}'"
@@ -33,7 +32,7 @@ class OnnxRuntime(Runtime):
         return None
 
     def open(self, model: Model, target: Target, *, max_length: int | None = None) -> OrtSession:
-        if problem := _absent():
+        if problem := absence(ONNXRUNTIME):
             raise RuntimeMissing(problem[0], cure=problem[1])
         path = _graph_file(model)
         if model.kind != "onnx" or path is None:
@@ -43,17 +42,10 @@ class OnnxRuntime(Runtime):
                 f"this machine has no device for the provider '{target.provider}'",
                 cure="run the model on a machine that has one",
             )
-        module = load()
+        module = load(ONNXRUNTIME)
         settings = read_settings(path.parent)
         session = _inference_session(module, path, target, settings)
         return OrtSession(module, session, path.parent, settings.with_metadata(session), max_length)
-
-
-def _absent() -> tuple[str, str] | None:
-    """Why no onnxruntime can be used here, and the cure; found without importing it."""
-    if OnnxRuntime().version() is None:
-        return "onnxruntime is not installed", INSTALL
-    return clash()
 
 
 def _graph_file(model: Model) -> Path | None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from drupe.api import Generation, UsageError
+from drupe.api import Generation
 
 
 class Sampler:
     """Takes the likeliest token, or draws one from those that `top_k` and `top_p` leave, in that order."""
 
     def __init__(self, generation: Generation) -> None:
-        _check(generation)
         self._generation = generation
         self._random = np.random.default_rng(abs(generation.seed))
 
@@ -29,14 +28,3 @@ class Sampler:
         kept = int(np.searchsorted(odds.cumsum(), self._generation.top_p)) + 1
         odds = odds[:kept] / odds[:kept].sum()
         return int(order[self._random.choice(len(odds), p=odds)])
-
-
-def _check(generation: Generation) -> None:
-    if generation.max_new_tokens < 1:
-        raise UsageError(f"max_new_tokens is {generation.max_new_tokens}; it must be at least 1")
-    if generation.temperature < 0:
-        raise UsageError(f"temperature is {generation.temperature}; it must be at least 0")
-    if not 0 < generation.top_p <= 1:
-        raise UsageError(f"top_p is {generation.top_p}; it must be above 0 and at most 1")
-    if generation.top_k < 0:
-        raise UsageError(f"top_k is {generation.top_k}; it must be at least 0 (0 for all tokens)")

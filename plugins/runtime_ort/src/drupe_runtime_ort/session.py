@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from drupe.api import CheckFailed, Generation, Message, NoRoom, Session, Timing, UsageError, unknown
+from drupe.api import CheckFailed, Generation, Message, Session, Timing, UsageError, unknown
+from drupe_onnxruntime import not_finite, refuse_no_room
 from drupe_runtime_ort.settings import Settings
 
 if TYPE_CHECKING:
@@ -57,25 +58,8 @@ class OrtSession(Session):
         generation = generation or Generation()
         sampler = Sampler(generation)
         tokens = self._tokenizer.encode(prompt)
-        self._check_room(tokens)
+        refuse_no_room(tokens, self)
         return self._answer(Decoder(self._ort, self._session, self._settings.head_size), sampler, tokens, generation)
-
-    def _check_room(self, tokens: Sequence[int]) -> None:
-        if not tokens:
-            raise UsageError("the prompt is empty", cure="give a text to continue")
-        if self.max_length is not None and len(tokens) >= self.max_length:
-            raise NoRoom(
-                f"the prompt takes {len(tokens)} tokens, and there is room for {self.max_length}, prompt and answer "
-                "together",
-                cure=f"shorten the prompt{self._more_room()}",
-            )
-
-    def _more_room(self) -> str:
-        """What else may help where there is too little room."""
-        if self.max_length == self.context_length:
-            return "; the model's context has no more room"
-        most = f"; the model's context is {self.context_length} tokens" if self.context_length else ""
-        return f", or raise --max-length (max_length=){most}"
 
     def _answer(self, decoder: Any, sampler: Any, tokens: list[int], generation: Generation) -> Iterator[str]:
         import numpy
@@ -92,10 +76,7 @@ class OrtSession(Session):
         while new < room:
             logits = decoder.step(given)
             if generation.validate and not numpy.isfinite(logits).all():
-                raise CheckFailed(
-                    f"the model's logits are not finite after {decoder.length} tokens",
-                    cure="see whether the source computes finite numbers: very large weights overflow",
-                )
+                raise not_finite(decoder.length)
             token = sampler.choose(logits)
             now = time.perf_counter()
             new += 1
