@@ -56,7 +56,7 @@ class ScaleChannels(CalibratingPass):
 
     name = "scale-channels"
     summary = "scales channels so that quantizing costs the output less, measured on text (AWQ)"
-    revision = 2
+    revision = 3
     Config = ScaleChannelsConfig
     requires = Shape("onnx", {"weights": "float"})
     ensures = Shape("onnx", {"weights": "float"})

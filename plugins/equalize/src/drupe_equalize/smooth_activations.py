@@ -35,7 +35,7 @@ class SmoothActivations(CalibratingPass):
 
     name = "smooth-activations"
     summary = "moves large values from activations into weights, measured on text (SmoothQuant)"
-    revision = 2
+    revision = 3
     Config = SmoothActivationsConfig
     requires = Shape("onnx", {"weights": "float"})
     ensures = Shape("onnx", {"weights": "float"})

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
-from drupe.api import Context, ModelError
+from numpy.typing import NDArray
+
+from drupe.api import ModelError
 from drupe_layerwise.segments import whole
-from drupe_layerwise.subgraph import FLOAT_PRODUCTS, Opened, opened_part
-from drupe_onnx import Cast, Expression, LazyWeight, RowRange, Transpose, expression_of, ir
+from drupe_layerwise.weights import PRODUCTS, made, matrix_of, take_matrix_out
+from drupe_onnx import Expression, Files, RowRange, expression_of, ir
 
 FLOAT = 4  # bytes
 BEHIND = frozenset({"Cast", "Mul", "Div", "Add", "Sub", "Tanh", "Clip", "Reshape", "Identity", "Concat"})
@@ -41,17 +40,16 @@ def hidden_rows(logits: ir.Value) -> ir.Value:
 
 @dataclass(frozen=True)
 class SlicedHead:
-    """A head whose matrix is run in ranges of the vocabulary, since it is too large to be held as floats.
+    """A head whose matrix is run in ranges of the vocabulary, since it is too large to be held as floats: 2.5 GB for
+    150,000 tokens of 4,096 values.
 
-    A runtime makes floats of the whole matrix, and packs them: eight bytes a weight, and 5 GB for 150,000 tokens of
-    4,096 values.
-
-    part: what makes `result` of `hidden`. axis: the matrix's, along which the vocabulary is. size: tokens of a range.
+    part: what makes `result` of `hidden` and of a range of `matrix`, which is its input `name`. axis: the matrix's,
+    along which the vocabulary is. size: tokens of a range.
     """
 
     part: ir.Model
-    matrix: ir.Value
-    whole: Expression
+    name: str
+    matrix: Expression
     axis: int
     hidden: ir.Value
     result: ir.Value
@@ -59,64 +57,46 @@ class SlicedHead:
 
     @property
     def vocabulary(self) -> int:
-        return self.whole.shape[self.axis]
+        return self.matrix.shape[self.axis]
 
     @property
     def ranges(self) -> list[tuple[int, int]]:
         """[first, last) of each range."""
         return [(start, min(start + self.size, self.vocabulary)) for start in range(0, self.vocabulary, self.size)]
 
-    @contextmanager
-    def opened(self, first: int, last: int, home: Path, context: Context) -> Iterator[Opened]:
-        """What makes the logits of one range of hidden rows."""
-        narrow = _narrowed(self.whole, self.axis, first, last)
-        assert narrow is not None
-        self.matrix.const_value = LazyWeight(self.matrix.name, narrow)
-        self.matrix.shape = ir.Shape(narrow.shape)
-        with opened_part(self.part, [self.hidden], [self.result], home, context) as part:
-            yield part
+    def range(self, first: int, last: int, threads: int) -> NDArray[Any]:
+        """The floats of a range of the matrix."""
+        if self.axis == 0:
+            return made(RowRange(self.matrix, first, last), threads)
+        with Files() as files:
+            return self.matrix.columns(first, last, files)
 
 
 def sliced_head(part: ir.Model, hidden: ir.Value, result: ir.Value, limit: int) -> SlicedHead | None:
     """The head in ranges of at most `limit` bytes of floats; None where it is small, or more than one such product.
 
-    part: what makes `result` of `hidden`, cut out of the graph; it is changed when a range is opened.
+    part: what makes `result` of `hidden`, cut out of the graph; its matrix becomes an input where it is sliced.
     """
-    operators = [node.op_type for node in part.graph]
-    if sum(name in FLOAT_PRODUCTS for name in operators) != 1 or not IN_PARTS.isdisjoint(operators):
+    products = [node for node in part.graph if node.op_type in PRODUCTS]
+    if len(products) != 1 or not IN_PARTS.isdisjoint(node.op_type for node in part.graph):
         return None
-    held = {value: expression_of(value) for value in part.graph.initializers.values()}
-    large = [value for value, each in held.items() if each is not None and FLOAT * math.prod(each.shape) > limit]
-    axis = _axis_of_outputs(large[0]) if len(large) == 1 else None
-    if axis is None:
+    large = matrix_of(products[0])
+    if large is None or FLOAT * large.size <= limit:
         return None
-    matrix = large[0]
-    whole_matrix = held.pop(matrix)
-    assert whole_matrix is not None
-    vocabulary, width = whole_matrix.shape[axis], whole_matrix.shape[1 - axis]
-    others = any(each is not None and vocabulary in each.shape for each in held.values())
-    if others or _narrowed(whole_matrix, axis, 0, 1) is None:
+    vocabulary = large.shape[_axis(products[0])]
+    others = [each for value in part.graph.initializers.values() if (each := expression_of(value)) is not None]
+    if any(vocabulary in each.shape for each in others if each.size != large.size):
+        return None  # a bias, say, would want ranges of its own
+    if (taken := take_matrix_out(products[0], part.graph)) is None:
         return None
-    return SlicedHead(part, matrix, whole_matrix, axis, hidden, result, max(1, limit // (FLOAT * width)))
+    value, matrix = taken
+    axis = _axis(products[0])
+    value.shape = ir.Shape([None if each == axis else size for each, size in enumerate(matrix.shape)])
+    size = max(1, limit // (FLOAT * matrix.shape[1 - axis]))
+    return SlicedHead(part, value.name or "", matrix, axis, hidden, result, size)
 
 
-def _axis_of_outputs(matrix: ir.Value) -> int | None:
-    """The axis of a matrix that a product's outputs lie along; None where it is for anything else."""
-    uses = list(matrix.uses())
-    if len(uses) == 1 and uses[0].node.op_type == "Cast":
-        uses = list(uses[0].node.outputs[0].uses())
-    if len(uses) != 1 or uses[0].node.op_type not in FLOAT_PRODUCTS or uses[0].idx != 1:
-        return None
-    transposed = uses[0].node.attributes.get("transB")
+def _axis(product: ir.Node) -> int:
+    """The axis of a product's matrix that its outputs lie along."""
+    transposed = product.attributes.get("transB")
     return 0 if transposed is not None and transposed.as_int() else 1
-
-
-def _narrowed(matrix: Expression, axis: int, first: int, last: int) -> Expression | None:
-    """[first, last) of a matrix along an axis, for columns where they are rows of what it was made of."""
-    if axis == 0:
-        return RowRange(matrix, first, last)
-    if isinstance(matrix, Transpose):
-        return Transpose(RowRange(matrix.source, first, last))
-    if isinstance(matrix, Cast) and (inner := _narrowed(matrix.source, axis, first, last)) is not None:
-        return Cast(inner, matrix.dtype)
-    return None

@@ -71,24 +71,36 @@ class LayerByLayer:
         self._context = context
         self._feeds = Feeds(OnnxPackage({"model": model}).decoder)
         self._next = 0
+        self._settled: set[ir.Node] = set()
+        self._known: list[ir.Value] = []
+        """What settled nodes of the next segment have made for others; it is in files."""
         with disk_errors(context.scratch):
             context.scratch.mkdir(parents=True, exist_ok=True)
             self._home = Path(tempfile.mkdtemp(prefix="layerwise-", dir=context.scratch))
         self._values = Values(self._home / "values")
 
-    def collect(self, segment: Segment, names: Collection[str], sink: Callable[[str, Rows], None]) -> None:
+    def collect(
+        self, segment: Segment, names: Collection[str], sink: Callable[[str, Rows], None], *, settled: bool = False
+    ) -> None:
         """Run a segment and give values of it, by name, to `sink`: float32 [tokens, features], batch after batch.
 
         A value is one that a node of the segment reads or makes. Only what the values need is run, so those that lie
         early in a block cost little. Segments before this one that were not left behind yet are advanced through.
-        Raises Cancelled between batches.
+        settled: the nodes that make these values are not changed any more, so that what they have made for others is
+        kept in files, and they are not run again. Raises Cancelled between batches.
         """
         self._reach(segment)
         wanted = {name: whole(value) for name, value in _named(segment, names).items()}
-        for _, results in self._run(segment, list(wanted.values())):
+        made = self._settle(segment, wanted.values()) if settled else []
+        for batch, results in self._run(segment, [*wanted.values(), *made]):
             for name, value in wanted.items():
                 array = results[value.name or ""]
                 sink(name, np.array(array.reshape(-1, array.shape[-1]), np.float32, order="C"))
+            self._put(made, batch, results, segment)
+        if settled:
+            self._known = distinct(parts_of(self._model.graph).crossing(self._settled))
+            before = parts_of(self._model.graph).kept(segment.index - 1)
+            self._values.keep([value.name or "" for value in distinct([*before, *self._known])])
 
     def advance(self, segment: Segment) -> None:
         """Run a segment as it is now, keep what later segments read, and leave it behind."""
@@ -96,11 +108,11 @@ class LayerByLayer:
         parts = parts_of(self._model.graph)
         kept = parts.kept(segment.index)
         made = distinct([value for value in kept if parts.part(value) == segment.index])
+        made = [value for value in made if value not in self._known]
         for batch, results in self._run(segment, made):
-            for value in made:
-                _refuse_non_finite(results[value.name or ""], segment)
-                self._values.put(value.name or "", batch.index, results[value.name or ""])
+            self._put(made, batch, results, segment)
         self._values.keep([whole(value).name or "" for value in kept])
+        self._settled, self._known = set(), []
         self._next = segment.index + 1
 
     def logits(self, positions: int | None = None) -> Iterator[Logits]:
@@ -137,14 +149,27 @@ class LayerByLayer:
         for each in self.segments[self._next : segment.index]:
             self.advance(each)
 
+    def _settle(self, segment: Segment, values: Collection[ir.Value]) -> list[ir.Value]:
+        """Count what makes these values as settled; the values that it makes for other nodes, but those in files."""
+        parts = parts_of(self._model.graph)
+        self._settled |= parts.behind(segment.index, values)
+        return [value for value in distinct(parts.crossing(self._settled)) if value not in self._known]
+
+    def _put(
+        self, values: Sequence[ir.Value], batch: Batch, results: Mapping[str, NDArray[Any]], segment: Segment
+    ) -> None:
+        for value in values:
+            _refuse_non_finite(results[value.name or ""], segment)
+            self._values.put(value.name or "", batch.index, results[value.name or ""])
+
     def _run(self, segment: Segment, values: Sequence[ir.Value]) -> Iterator[tuple[Batch, Mapping[str, NDArray[Any]]]]:
-        """The values, by name, for each batch; those that come from outside the segment need no run."""
-        outside = [whole(value) for value in parts_of(self._model.graph).inputs(segment.index)]
-        made = [value for value in values if value not in outside]
-        given = [value for value in values if value in outside]
+        """The values, by name, for each batch; those that are in files, or go into the graph, need no run."""
+        known = [*(whole(value) for value in parts_of(self._model.graph).inputs(segment.index)), *self._known]
+        made = [value for value in values if value not in known]
+        given = [value for value in values if value in known]
         if not values:
             return
-        with self._opened(outside, made) if made else nullcontext() as part:
+        with self._opened(known, made) if made else nullcontext() as part:
             for batch in self._batches:
                 self._context.stop_if_cancelled()
                 results = {value.name or "": self._given(value, batch) for value in given}
@@ -172,19 +197,20 @@ class LayerByLayer:
                 yield Logits(each.sequence, each.start, logits[0].astype(np.float32, copy=False))
 
     def _sliced(self, head: SlicedHead, positions: int) -> Iterator[Logits]:
-        """As many tokens at a time as their logits fit into the budget: each time, all ranges are opened again."""
+        """As many tokens at a time as their logits fit into the budget: each time, all ranges are made again."""
         most = max(1, self._context.memory_budget // (FLOAT * head.vocabulary))
-        for group in _grouped(self._hidden_rows(head.hidden, positions), most):
-            rows = np.concatenate([each.rows for each in group])
-            logits = np.empty((len(rows), head.vocabulary), np.float32)
-            for first, last in head.ranges:
-                self._context.stop_if_cancelled()
-                with head.opened(first, last, self._home, self._context) as part:
-                    made = part.run({head.hidden.name or "": rows[None]})[head.result.name or ""]
-                    logits[:, first:last] = made[0]
-            bounds = np.cumsum([len(each.rows) for each in group])[:-1]
-            for each, own in zip(group, np.split(logits, bounds), strict=True):
-                yield Logits(each.sequence, each.start, own)
+        with opened_part(head.part, [head.hidden], [head.result], self._home, self._context) as part:
+            for group in _grouped(self._hidden_rows(head.hidden, positions), most):
+                rows = np.concatenate([each.rows for each in group])
+                logits = np.empty((len(rows), head.vocabulary), np.float32)
+                for first, last in head.ranges:
+                    self._context.stop_if_cancelled()
+                    matrix = head.range(first, last, self._context.threads)
+                    made = part.run({head.hidden.name or "": rows[None], head.name: matrix})
+                    logits[:, first:last] = made[head.result.name or ""][0]
+                bounds = np.cumsum([len(each.rows) for each in group])[:-1]
+                for each, own in zip(group, np.split(logits, bounds), strict=True):
+                    yield Logits(each.sequence, each.start, own)
 
     def _hidden_rows(self, hidden: ir.Value, positions: int) -> Iterator[_HiddenRows]:
         """What goes into the head, `positions` rows at a time."""

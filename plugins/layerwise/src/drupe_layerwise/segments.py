@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from drupe.api import ModelError
@@ -100,6 +100,23 @@ class Parts:
                 if value.producer() is not None and CONSTANT < self.part(value) <= index
             )
         )
+
+    def behind(self, index: int, values: Iterable[ir.Value]) -> set[ir.Node]:
+        """The nodes of a segment that compute these values."""
+        found: set[ir.Node] = set()
+        waiting = list(values)
+        while waiting:
+            node = waiting.pop().producer()
+            if node is not None and node not in found and self._part.get(node) == index:
+                found.add(node)
+                waiting += node_reads(node)
+        return found
+
+    def crossing(self, done: Collection[ir.Node]) -> list[ir.Value]:
+        """The values that some nodes make for others, caches aside."""
+        others = (node for node in self._part if node in self._needed and node not in done)
+        values = (value for node in others for value in node_reads(node))
+        return list(dict.fromkeys(value for value in values if value.producer() in done))
 
     def part(self, value: ir.Value) -> int:
         """The index of the segment that makes a value; CONSTANT for what does not depend on the tokens."""

@@ -11,32 +11,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from drupe.api import Context, Model, Progress, Session, disk_errors
 from drupe_layerwise.attention import norms_apart
 from drupe_layerwise.segments import whole
+from drupe_layerwise.weights import LookUp, Weights, take_out
 from drupe_onnx import OnnxPackage, all_logits, ir, write_package
-
-FLOAT_PRODUCTS = frozenset({"MatMul", "FusedMatMul", "Gemm"})
 
 
 @dataclass(frozen=True)
 class Opened:
     """A sub-graph that is open. inputs: the whole graph's values that it takes. outputs: names of what it gives.
 
-    weights: those that it takes as inputs, too.
+    matrices, look_ups: weights that it takes as inputs, too.
     """
 
     session: Session
     inputs: Sequence[ir.Value]
     outputs: Sequence[str]
-    weights: Mapping[str, NDArray[Any]]
+    matrices: Mapping[str, NDArray[Any]]
+    look_ups: Sequence[LookUp]
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
         """The outputs by name."""
-        return self.session.run({**inputs, **self.weights}, self.outputs)
+        given = {**inputs, **self.matrices}
+        for each in self.look_ups:
+            given |= each.inputs(inputs)
+        return self.session.run(given, self.outputs)
 
 
 def cut_out(model: ir.Model, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value]) -> ir.Model:
@@ -82,51 +84,29 @@ def opened_part(
     part: ir.Model, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value], home: Path, context: Context
 ) -> Iterator[Opened]:
     """The same of what was cut out before."""
+    taken = {value.name for value in part.graph.inputs}
+    on_processor = context.target.device is None or context.target.device.kind == "cpu"  # see Context.open
     if not context.target.here:
-        norms_apart(part.graph)  # it runs on a processor, see Context.open
+        norms_apart(part.graph)
+    weights = take_out(part.graph) if on_processor else Weights({}, ())
     package = OnnxPackage({"model": part})
     with disk_errors(home):
         folder = Path(tempfile.mkdtemp(prefix="graph-", dir=home))
     try:
         # Whoever runs the segments says how far they are; each one's writing is not a step of its own.
         write_package(package, folder, dataclasses.replace(context, progress=Progress()))
-        weights = _large_as_inputs(folder / "model.onnx", context.memory_budget)
+        matrices = weights.made(context.threads)
         facts = {"logits": "all", "packaged": "no"}
-        taken = {value.name for value in part.graph.inputs}
         with context.open(Model("onnx", folder, facts, package)) as session:
             yield Opened(
                 session,
                 [value for value in dict.fromkeys(inputs) if value.name in taken],
                 [value.name or "" for value in outputs],
-                weights,
+                matrices,
+                weights.look_ups,
             )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _large_as_inputs(path: Path, limit: int) -> dict[str, NDArray[Any]]:
-    """Make inputs of the matrices of more than `limit` bytes that a written graph multiplies with; the arrays to give.
-
-    A runtime copies the matrix of a product to pack it for its kernels. An input it reads as it lies in the file.
-    """
-    model = ir.load(path)
-    arrays: dict[str, NDArray[Any]] = {}
-    for node in model.graph:
-        matrix = node.inputs[1] if node.op_type in FLOAT_PRODUCTS else None
-        tensor = matrix.const_value if matrix is not None and matrix.is_initializer() else None
-        if matrix is None or not isinstance(tensor, ir.ExternalTensor):
-            continue
-        if tensor.nbytes > limit and tensor.dtype in (ir.DataType.FLOAT, ir.DataType.FLOAT16):
-            name, shape = matrix.name or "", tuple(tensor.shape.numpy())
-            arrays[name] = np.memmap(
-                path.parent / tensor.location, tensor.dtype.numpy(), mode="r", offset=tensor.offset or 0, shape=shape
-            )
-            del model.graph.initializers[name]
-            matrix.const_value = None
-            model.graph.inputs.append(matrix)
-    if arrays:
-        ir.save(model, path)
-    return arrays
 
 
 def distinct(values: Sequence[ir.Value]) -> list[ir.Value]:

@@ -31,7 +31,7 @@ class MeasureSensitivity(CalibratingPass):
 
     name = "measure-sensitivity"
     summary = "measures the KL divergence that each matrix costs when only it is quantized"
-    revision = 4
+    revision = 5
     Config = MeasureSensitivityConfig
     requires = Shape("onnx", {"weights": "float"})
     ensures = Shape("onnx", {"weights": "float"})

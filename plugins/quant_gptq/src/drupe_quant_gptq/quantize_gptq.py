@@ -33,7 +33,7 @@ class QuantizeGptq(CalibratingPass):
 
     name = "quantize-gptq"
     summary = "quantizes weights by GPTQ, block by block, with text to calibrate on"
-    revision = 4
+    revision = 5
     Config = QuantizeGptqConfig
     # A Hessian says all of a channel that its weight does, and more.
     requires = Shape("onnx", {"weights": "float", "channels": "not weighed"})
@@ -214,7 +214,7 @@ class Quantizing:
             hessian.add(rows)
 
         with threadpool_limits(1, "blas"):
-            layers.collect(segment, {sites[0].activations.name or ""}, add)
+            layers.collect(segment, {sites[0].activations.name or ""}, add, settled=True)
             return gptq_factor(hessian.whole(), damping, threads)
 
     def _rewrite(self, choice: Choice, parts: Parts) -> None:

@@ -33,7 +33,7 @@ class WeighChannels(CalibratingPass):
 
     name = "weigh-channels"
     summary = "measures how much each input channel of a matrix counts, for the search that quantizes it"
-    revision = 2
+    revision = 3
     Config = WeighChannelsConfig
     requires = Shape("onnx", {"weights": "float"})
     ensures = Shape("onnx", {"weights": "float", "channels": "weighed"})
@@ -72,7 +72,7 @@ def _weigh_segment(segment: Segment, sites: Sequence[Site], layers: LayerByLayer
         sums[name] = sums.get(name, 0) + np.einsum("tk,tk->k", rows, rows, dtype=np.float64)
         tokens[name] += len(rows)
 
-    layers.collect(segment, groups, add)
+    layers.collect(segment, groups, add, settled=True)
     for name, group in groups.items():
         for site in group:
             weigh(site, Array((sums[name] / tokens[name]).astype(np.float32)))
