@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from drupe.api import ModelError
 from drupe_layerwise.head import sliced_head
 from drupe_layerwise.weights import made, take_out
 from drupe_onnx import Array, Cast, Concat, Permute, Transpose, initializer, ir
@@ -87,6 +88,8 @@ def test_of_a_table_only_the_rows_of_the_tokens_are_given(tmp_path: Path) -> Non
     given = look_up.inputs({"ids": tokens})
     assert given["table"].shape == (4, 4)
     np.testing.assert_array_equal(run(model, tmp_path / "m.onnx", {"ids": tokens, **given}), table[tokens])
+    with pytest.raises(ModelError, match="token 32, and 'table' has 32 rows"):
+        look_up.inputs({"ids": tokens + 1})
 
 
 @pytest.mark.parametrize(

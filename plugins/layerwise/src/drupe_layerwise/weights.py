@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from drupe.api import ModelError
 from drupe_onnx import Access, Cast, Expression, Files, Transpose, expression_of, ir
 
 PRODUCTS = frozenset({"MatMul", "FusedMatMul", "Gemm"})
@@ -34,9 +35,14 @@ class LookUp:
     rows: Expression
 
     def inputs(self, given: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """What a run with these tokens takes."""
+        """What a run with these tokens takes. Raises ModelError for one that the table has no row for."""
         tokens = given[self.tokens]
         named, places = np.unique(tokens, return_inverse=True)
+        if not 0 <= named[0] <= named[-1] < self.rows.shape[0]:
+            raise ModelError(
+                f"the tokenizer gives token {named[-1]}, and '{self.table}' has {self.rows.shape[0]} rows",
+                cure="put the tokenizer that belongs to the model beside it",
+            )
         table = np.empty((len(named), *self.rows.shape[1:]), self.rows.dtype.numpy())
         with Files() as files:
             for place, token in enumerate(named.tolist()):
