@@ -143,6 +143,24 @@ def test_an_evaluation_text_that_is_too_short_is_refused_before_the_work(
         assert "tokens, and" in done.stderr and "--evaluation-data" in done.stderr
 
 
+@pytest.mark.parametrize("quality", ["balanced", "best"])
+def test_a_plan_says_what_is_measured_on_the_way(checkpoints: dict[str, Path], quality: str) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "drupe",
+        "optimize",
+        checkpoints["qwen3"],
+        "--quality",
+        quality,
+        "--plan",
+        "--json",
+    ]
+    plan = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert plan["measures"] == (["measure-sensitivity", "quantize-gptq"] if quality == "best" else [])
+    assert (plan["seconds"] is None) == bool(plan["measures"])
+
+
 def test_a_package_compared_on_the_text_that_it_was_calibrated_with_says_so(
     checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:

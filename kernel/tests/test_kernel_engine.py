@@ -137,6 +137,9 @@ def test_what_a_later_pass_refuses_is_told_before_the_work_of_a_costly_one(acme,
     done = optimize(acme, source, tmp_path / "out", "--precision", "loud")
     assert done.returncode == 3 and "nobody signs that" in done.stderr
     assert not acme.log.exists()
+    # What is not known without the work is no reason to refuse: in capitals it would be signed.
+    assert optimize(acme, source, tmp_path / "out", "--precision", "secret").returncode == 0
+    assert (tmp_path / "out" / "model.txt").read_text() == "NAMELESS -- anonymous"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are sent as POSIX systems have them")

@@ -49,6 +49,10 @@ def test_a_table_that_is_wrong_says_where(tmp_path):
     path.write_text(json.dumps(table))
     with pytest.raises(PluginError, match=r"wrong at operators\.Add\.kernels\.0\.since"):
         Capabilities.from_json(path)
+    table["operators"]["Add"]["kernels"] = [{"untill": 7}]
+    path.write_text(json.dumps(table))
+    with pytest.raises(PluginError, match=r"wrong at operators\.Add\.kernels\.0\.untill"):
+        Capabilities.from_json(path)
     path.write_text(json.dumps(table)[:-1])
     with pytest.raises(PluginError, match="wrong at its top"):
         Capabilities.from_json(path)

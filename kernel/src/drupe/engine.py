@@ -22,6 +22,7 @@ from drupe.errors import Cancelled, ModelError, PlanError, PluginError
 from drupe.events import Event
 from drupe.model import Estimate, Model
 from drupe.opening import open_here, resolve
+from drupe.passes import Pass
 from drupe.plan import VERIFYING, CheckedStep, Plan, Recipe, Request, check, propose, recipe_for
 from drupe.plugins import KERNEL, Registry, canonical, registry
 from drupe.publishing import RECORD, disk_errors, folder_bytes, prepare, publish, refuse_overlap, scratch, staging
@@ -83,12 +84,12 @@ def optimize(request: Request, progress: Progress | None = None) -> Outcome:
     prepare(request.output, request.force)
     with prepared(request, progress) as job:
         refuse_overlap(request.output, job.source.location)
-        if any(step.runner.costly for step in job.steps):
-            _previewed(job)  # what a later step refuses is told before the work of an earlier one
         source_bytes = job.registry.kinds.make(job.source.kind).size(job.source)
         _observe(job.registry, Event("run-started", request.reference))
         try:
             with staging(request.output) as folder:
+                if any(step.runner.costly for step in job.steps):
+                    _previewed(job)  # what a later step refuses is told before the work of an earlier one
                 model = _refuse_unfit(run_steps(job), job)
                 digests = _write(model, folder, job)
                 converted = time.perf_counter() - started
@@ -162,9 +163,11 @@ def prepared(request: Request, progress: Progress | None = None) -> Iterator[Job
 
 
 def _previewed(job: Job) -> Model:
-    """The model after all steps, as far as it is known without the work of those that are costly."""
+    """The model after all steps, or those before the first one that does not know what it makes without its work."""
     model = job.source
     for step in job.steps:
+        if step.runner.costly and type(step.runner).preview is Pass.preview:
+            break
         model = _run_one(step, model, job, step.runner.preview)
     return model
 

@@ -72,7 +72,7 @@ class Pass(ABC):
         """What `run` makes, as far as that is known without its work: names, shapes and schemes.
 
         For `--plan`; and before a plan that has a costly pass is run, so that it raises what `run` would, where that
-        shows without the work.
+        shows without the work. Behind a costly pass that does not have its own, no other is asked.
         """
         return model if self.costly else self.run(model, config, context)
 

@@ -41,6 +41,10 @@ class OperatorUse:
         return f"{self.domain}::{self.name}" if self.domain else self.name
 
 
+_CLOSED = {"extra": "forbid"}
+"""For pydantic: a key that a table may not have is most often one that is misspelt."""
+
+
 @dataclass(frozen=True)
 class KernelSupport:
     """One registered kernel: the opset versions it serves and the element types of each type parameter.
@@ -50,6 +54,7 @@ class KernelSupport:
     attributes: for an attribute, the values that are served; one that is not listed may have any.
     """
 
+    __pydantic_config__ = _CLOSED
     types: Mapping[str, frozenset[str]] = field(default_factory=dict)
     since: int = 1
     until: int | None = None
@@ -84,6 +89,7 @@ def _spread(parameters: Sequence[str], count: int) -> list[str]:
 class Operator:
     """All kernels of one operator. inputs, outputs: the type parameter of each position, as in its schema."""
 
+    __pydantic_config__ = _CLOSED
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     kernels: tuple[KernelSupport, ...]
@@ -105,6 +111,7 @@ class Capabilities:
     traits: numbers and words that no operator table tells ("matmul_nbits_accuracy_level": 4).
     """
 
+    __pydantic_config__ = _CLOSED
     runtime_versions: str
     operators: Mapping[str, Operator]
     activations: tuple[str, ...]

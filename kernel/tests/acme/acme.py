@@ -70,12 +70,23 @@ class Shout(Pass):
     requires = ensures = Shape("text")
     costly = True
 
+    def preview(self, model, config, context):
+        return model
+
     def run(self, model, config, context):
         with Path(os.environ["ACME_LOG"]).open("a") as log:
             log.write("shout ran\n")
         if "fail" in model.payload:
             raise ZeroDivisionError("a mistake in a plugin")
         return model.but(payload=model.payload.upper())
+
+
+class Capitals(Shout):
+    """Says nothing of what it makes before it is made."""
+
+    name = "capitals"
+    summary = "makes it loud, and tells nobody"
+    preview = Pass.preview
 
 
 class Paper(ExecutionProvider):
@@ -93,6 +104,7 @@ class Paper(ExecutionProvider):
         return [
             Recipe("plain", "plain", (Step("sign", options=by),)),
             Recipe("loud", "loud", (Step("shout"), Step("sign"))),
+            Recipe("secret", "secret", (Step("capitals"), Step("sign"))),
             Recipe("twice", "twice", (Step("sign"), Step("sign"))),
             Recipe("odd", "odd", (Step("sign", {"bye": "me"}),)),
         ]

@@ -13,6 +13,7 @@ def drupe_passes():
     return [
         Ref("sign", "acme:Sign", "adds a signature"),
         Ref("shout", "acme:Shout", "makes it loud, at great cost"),
+        Ref("capitals", "acme:Capitals", "makes it loud, and tells nobody"),
     ]
 
 

@@ -79,17 +79,25 @@ def test_a_matrix_of_two_products_is_given_once(tmp_path: Path) -> None:
     close(run(model, tmp_path / "m.onnx", {"x": x, **weights.made(1)}), x @ square.T @ square.T)
 
 
+def test_what_is_no_matrix_stays_a_constant(tmp_path: Path) -> None:
+    text = "g (float[n, 16] x, float[2, 16, 4] w) => (float[2, n, 4] y) { y = MatMul(x, w) }"
+    experts, x = floats(2, 16, 4), floats(3, 16)
+    model = graph_of(text, w=Array(experts))
+    assert take_out(model.graph).matrices == {}
+    close(run(model, tmp_path / "m.onnx", {"x": x}), x @ experts)
+
+
 def test_of_a_table_only_the_rows_of_the_tokens_are_given(tmp_path: Path) -> None:
-    text = "g (int64[b, n] ids, float[32, 4] table) => (float[b, n, 4] y) { y = Gather(table, ids) }"
+    text = "g (int64[b, n] input_ids, float[32, 4] table) => (float[b, n, 4] y) { y = Gather(table, input_ids) }"
     table = floats(32, 4)
     model = graph_of(text, table=Array(table))
     (look_up,) = take_out(model.graph).look_ups
     tokens = np.array([[7, 3, 7], [31, 0, 3]])
-    given = look_up.inputs({"ids": tokens})
+    given = look_up.inputs({"input_ids": tokens})
     assert given["table"].shape == (4, 4)
-    np.testing.assert_array_equal(run(model, tmp_path / "m.onnx", {"ids": tokens, **given}), table[tokens])
+    np.testing.assert_array_equal(run(model, tmp_path / "m.onnx", {"input_ids": tokens, **given}), table[tokens])
     with pytest.raises(ModelError, match="token 32, and 'table' has 32 rows"):
-        look_up.inputs({"ids": tokens + 1})
+        look_up.inputs({"input_ids": tokens + 1})
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ def _listed(name: str) -> dict[str, Any]:
         claim = providers.claim(name)
         device, about = next((device.name for device in claim.resolve()().devices()), None), claim.ref.summary
     except PluginError as error:
-        device, about = None, f"cannot be used: {error.what}"
+        device, about = None, f"cannot be used: {error.what}; {error.cure}"
     brought_by = " and ".join(map(_brought_by, providers.claims[name]))
     return {"provider": name, "brought by": brought_by, "device": device, "what it is": about}
 

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from drupe.api import ModelError
 from drupe_layerwise.segments import whole
-from drupe_layerwise.weights import PRODUCTS, made, matrix_of, take_matrix_out
-from drupe_onnx import Expression, Files, RowRange, expression_of, ir
+from drupe_layerwise.weights import FLOAT_PRODUCTS, made, matrix_of, take_matrix_out
+from drupe_onnx import Access, Expression, Files, RowRange, expression_of, ir
 
 FLOAT = 4  # bytes
 BEHIND = frozenset({"Cast", "Mul", "Div", "Add", "Sub", "Tanh", "Clip", "Reshape", "Identity", "Concat"})
@@ -77,11 +77,11 @@ def sliced_head(part: ir.Model, hidden: ir.Value, result: ir.Value, limit: int) 
 
     part: what makes `result` of `hidden`, cut out of the graph; its matrix becomes an input where it is sliced.
     """
-    products = [node for node in part.graph if node.op_type in PRODUCTS]
+    products = [node for node in part.graph if node.op_type in FLOAT_PRODUCTS]
     if len(products) != 1 or not IN_PARTS.isdisjoint(node.op_type for node in part.graph):
         return None
     large = matrix_of(products[0])
-    if large is None or FLOAT * large.size <= limit:
+    if large is None or len(large.shape) != 2 or FLOAT * large.size <= limit or large.access == Access.WHOLE:
         return None
     vocabulary = large.shape[_axis(products[0])]
     others = [each for value in part.graph.initializers.values() if (each := expression_of(value)) is not None]

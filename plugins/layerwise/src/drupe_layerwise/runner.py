@@ -52,8 +52,8 @@ class LayerByLayer:
     and weights as they are at that moment, before `advance` leaves it behind. The graph may be changed in between, in
     segments that have not been left behind. What later segments read waits in files in `context.scratch`.
 
-    All tokens go all the way, also where the graph itself drops all but the last one before the head. Weights on disk
-    and in memory are those of one segment, and of it only those that what is asked for needs.
+    All tokens go all the way, also where the graph itself drops all but the last one before the head. The weights that
+    are held are those of one segment, and of it only those that what is asked for needs.
     """
 
     def __init__(self, model: ir.Model, sequences: Sequence[Sequence[int]], context: Context) -> None:
@@ -92,7 +92,7 @@ class LayerByLayer:
         self._reach(segment)
         wanted = {name: whole(value) for name, value in _named(segment, names).items()}
         made = self._settle(segment, wanted.values()) if settled else []
-        for batch, results in self._run(segment, [*wanted.values(), *made]):
+        for batch, results in self._run(segment, distinct([*wanted.values(), *made])):
             for name, value in wanted.items():
                 array = results[value.name or ""]
                 sink(name, np.array(array.reshape(-1, array.shape[-1]), np.float32, order="C"))
@@ -119,8 +119,8 @@ class LayerByLayer:
         """The logits of every token of every sequence, `positions` of them at a time, sequence after sequence.
 
         Advances through the segments that are not left behind yet. Without `positions`, as many as fit into
-        `context.memory_budget`. The iterator holds the head open until it is used up or closed; one whose matrix does
-        not fit into the budget is opened range by range, with the weights that there were at first.
+        `context.memory_budget`. The iterator holds the head open until it is used up or closed; of one whose matrix
+        does not fit into the budget, a range of the vocabulary is held at a time.
         """
         last = self.segments[-1]
         self._reach(last)
@@ -205,9 +205,10 @@ class LayerByLayer:
                 logits = np.empty((len(rows), head.vocabulary), np.float32)
                 for first, last in head.ranges:
                     self._context.stop_if_cancelled()
-                    matrix = head.range(first, last, self._context.threads)
-                    made = part.run({head.hidden.name or "": rows[None], head.name: matrix})
-                    logits[:, first:last] = made[head.result.name or ""][0]
+                    given = {head.hidden.name or "": rows[None]}
+                    given[head.name] = head.range(first, last, self._context.threads)
+                    logits[:, first:last] = part.run(given)[head.result.name or ""][0]
+                    del given  # the range, before the next one is made
                 bounds = np.cumsum([len(each.rows) for each in group])[:-1]
                 for each, own in zip(group, np.split(logits, bounds), strict=True):
                     yield Logits(each.sequence, each.start, own)

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from drupe.api import ModelError
 from drupe_onnx import Access, Cast, Expression, Files, Transpose, expression_of, ir
 
-PRODUCTS = frozenset({"MatMul", "FusedMatMul", "Gemm"})
+FLOAT_PRODUCTS = frozenset({"MatMul", "FusedMatMul", "Gemm"})
+TOKENS = "input_ids"
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
 _BAND = 4 << 20  # bytes of a matrix that a thread makes in one go
 
@@ -26,19 +27,18 @@ _BAND = 4 << 20  # bytes of a matrix that a thread makes in one go
 class LookUp:
     """A table of which a run is given the rows that its tokens name, and the tokens' places among those.
 
-    table, places: inputs of the sub-graph. tokens: the input that names the rows.
+    table, places: inputs of the sub-graph.
     """
 
     table: str
     places: str
-    tokens: str
     rows: Expression
 
     def inputs(self, given: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """What a run with these tokens takes. Raises ModelError for one that the table has no row for."""
-        tokens = given[self.tokens]
+        tokens = given[TOKENS]
         named, places = np.unique(tokens, return_inverse=True)
-        if not 0 <= named[0] <= named[-1] < self.rows.shape[0]:
+        if named[-1] >= self.rows.shape[0]:
             raise ModelError(
                 f"the tokenizer gives token {named[-1]}, and '{self.table}' has {self.rows.shape[0]} rows",
                 cure="put the tokenizer that belongs to the model beside it",
@@ -74,7 +74,7 @@ def take_matrix_out(node: ir.Node, graph: ir.Graph) -> tuple[ir.Value, Expressio
     What was made a transpose of a matrix comes as the matrix, which the product transposes by itself.
     """
     matrix = matrix_of(node)
-    if matrix is None or matrix.dtype not in _FLOATS:
+    if matrix is None or matrix.dtype not in _FLOATS or len(matrix.shape) != 2:
         return None
     value = node.inputs[1]
     assert value is not None
@@ -100,7 +100,7 @@ def matrix_of(node: ir.Node) -> Expression | None:
 
 def _matrices(graph: ir.Graph) -> Iterator[tuple[ir.Value, Expression]]:
     for node in list(graph):
-        if node.op_type in PRODUCTS and (taken := take_matrix_out(node, graph)) is not None:
+        if node.op_type in FLOAT_PRODUCTS and (taken := take_matrix_out(node, graph)) is not None:
             yield taken
 
 
@@ -135,7 +135,7 @@ def _look_ups(graph: ir.Graph) -> Iterator[LookUp]:
             continue
         table, tokens = node.inputs[:2]
         rows = expression_of(table) if table is not None and table.is_initializer() else None
-        if table is None or rows is None or tokens is None or tokens not in graph.inputs:
+        if table is None or rows is None or tokens is None or tokens.name != TOKENS:
             continue
         axis = node.attributes.get("axis")
         whole_rows = (axis is None or axis.as_int() == 0) and len(rows.shape) == 2 and rows.access == Access.ROWS
@@ -145,7 +145,7 @@ def _look_ups(graph: ir.Graph) -> Iterator[LookUp]:
             node.replace_input_with(1, places)
             _made_input(table, rows, graph)
             table.shape = ir.Shape([None, rows.shape[1]])
-            yield LookUp(table.name or "", places.name or "", tokens.name or "", rows)
+            yield LookUp(table.name or "", places.name or "", rows)
 
 
 def made(matrix: Expression, threads: int) -> NDArray[Any]:

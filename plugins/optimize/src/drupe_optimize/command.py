@@ -252,6 +252,7 @@ def _preview_facts(preview: Preview) -> dict[str, Any]:
         "runtime_version": preview.target.runtime_version,
         "recipe": preview.plan.recipe,
         "threads": preview.threads,
+        "measures": _costly(preview),
         "seconds": None if _costly(preview) else round(_seconds(preview), 1),
         "estimate": preview.estimate and asdict(preview.estimate),
         "problems": preview.problems,

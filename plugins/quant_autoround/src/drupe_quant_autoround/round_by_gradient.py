@@ -47,6 +47,10 @@ class RoundByGradient(Pass):
     requires = ensures = Shape("hf")
     costly = True
 
+    def preview(self, model: Model, config: RoundByGradientConfig, context: Context) -> Model:
+        """The checkpoint: what is rounded keeps its names and shapes."""
+        return model
+
     def run(self, model: Model, config: RoundByGradientConfig, context: Context) -> Model:
         refuse_missing()
         checkpoint: Checkpoint = model.payload or Checkpoint.open(model.location)

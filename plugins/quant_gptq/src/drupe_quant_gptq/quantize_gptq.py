@@ -98,8 +98,13 @@ class Quantizing:
             self.rewrite_unsolved()
 
     def refuse_few(self, tokens: int) -> None:
-        """Raise UsageError for fewer tokens than the widest matrix that GPTQ is for wants."""
-        columns = max((each.site.rows.shape[1] for each in self._choices.values() if each.by_gptq), default=0)
+        """Raise UsageError for fewer tokens than the widest matrix wants.
+
+        Whichever matrices get 8 bits, and so need no text: that may not be known before there is a budget to choose by.
+        """
+        if not any(each.by_gptq for each in self._choices.values()):
+            return
+        columns = max(each.site.rows.shape[1] for each in self._choices.values() if each.scheme is not None)
         wanted = -(-columns // LEAST_TOKENS)
         if tokens < wanted:
             sequences = -(-wanted // self._config.calibration_length)
