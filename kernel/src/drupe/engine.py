@@ -293,14 +293,7 @@ def _check(staged: Model, job: Job) -> Check:
 def _record(folder: Path, job: Job, digests: Mapping[str, str], timings: Mapping[str, float], verdict: Check) -> None:
     """Write what ran into the package."""
     kind = job.registry.kinds.make(job.source.kind)
-    files = {
-        file.relative_to(folder).as_posix(): {
-            "bytes": file.stat().st_size,
-            "sha256": digests.get(file.relative_to(folder).as_posix()) or file_digest(file),
-        }
-        for file in sorted(folder.rglob("*"))
-        if file.is_file()
-    }
+    files = {each.relative_to(folder).as_posix(): each for each in sorted(folder.rglob("*")) if each.is_file()}
     runs_it = job.registry.runtimes.make(verdict.runtime).version() if verdict.runtime else None
     record = {
         "version": RECORD_VERSION,
@@ -325,7 +318,8 @@ def _record(folder: Path, job: Job, digests: Mapping[str, str], timings: Mapping
         "libraries": _libraries(job),
         "timings": timings,
         "check": {**asdict(verdict), "runtime_version": runs_it},
-        "files": files,
+        "files": {name: {"bytes": file.stat().st_size, "sha256": digests.get(name) or file_digest(file)}
+                  for name, file in files.items()},
     }  # fmt: skip
     with disk_errors(folder):
         (folder / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")

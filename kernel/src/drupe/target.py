@@ -41,12 +41,14 @@ class OperatorUse:
         return f"{self.domain}::{self.name}" if self.domain else self.name
 
 
-_CLOSED = {"extra": "forbid"}
-"""For pydantic: a key that a table may not have is most often one that is misspelt."""
+class _Closed:
+    """What pydantic reads with no other keys than there are: one more is most often one that is misspelt."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
 
 @dataclass(frozen=True)
-class KernelSupport:
+class KernelSupport(_Closed):
     """One registered kernel: the opset versions it serves and the element types of each type parameter.
 
     required: positions of inputs that must be there though the operator's schema lets them be left out.
@@ -54,7 +56,6 @@ class KernelSupport:
     attributes: for an attribute, the values that are served; one that is not listed may have any.
     """
 
-    __pydantic_config__ = _CLOSED
     types: Mapping[str, frozenset[str]] = field(default_factory=dict)
     since: int = 1
     until: int | None = None
@@ -86,10 +87,9 @@ def _spread(parameters: Sequence[str], count: int) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Operator:
+class Operator(_Closed):
     """All kernels of one operator. inputs, outputs: the type parameter of each position, as in its schema."""
 
-    __pydantic_config__ = _CLOSED
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     kernels: tuple[KernelSupport, ...]
@@ -102,7 +102,7 @@ class Operator:
 
 
 @dataclass(frozen=True)
-class Capabilities:
+class Capabilities(_Closed):
     """What a provider can do in a range of runtime versions.
 
     runtime_versions: a version specifier, such as ">=1.20,<1.33".
@@ -111,7 +111,6 @@ class Capabilities:
     traits: numbers and words that no operator table tells ("matmul_nbits_accuracy_level": 4).
     """
 
-    __pydantic_config__ = _CLOSED
     runtime_versions: str
     operators: Mapping[str, Operator]
     activations: tuple[str, ...]
