@@ -101,7 +101,7 @@ class QuantizeBlocks(Producer):
     def prepare(self, progress: Progress) -> None:
         dtype, weighted = self.source.dtype.numpy(), self.importance is not None
         if not is_ready(dtype, weighted=weighted, method=self.scheme.method):
-            with progress.task("compiling the quantizer for this processor, once", 1, "kernels"):
+            with progress.task("compiling the quantizer for this processor, once", 1, "kernel"):
                 warm_up(dtype, weighted=weighted, method=self.scheme.method)
                 progress.advance(1)
 
