@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drupe.api import ModelError, UsageError
-from drupe_layerwise.segments import PAST
+from drupe_layerwise.segments import INPUT_IDS, PAST
 from drupe_onnx import DecoderDescription, ir
 
 TOKENS = 512
@@ -54,7 +54,7 @@ class Feeds:
     def feed(self, value: ir.Value, batch: Batch) -> NDArray[Any]:
         """The array of an input of the graph. Raises ModelError for one that a decoder does not have."""
         name = value.name or ""
-        if name == "input_ids":
+        if name == INPUT_IDS:
             return batch.tokens.astype(_dtype(value))
         if name == "attention_mask":
             return np.ones(batch.tokens.shape, _dtype(value))

@@ -13,11 +13,12 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 
-from drupe_layerwise.segments import PAST, node_reads, whole
+from drupe_layerwise.segments import INPUT_IDS, PAST, node_reads, whole
+from drupe_layerwise.weights import FLOAT_PRODUCTS
 from drupe_onnx import BLOCK, LAST_TOKEN, ROLE, ir
 
 ATTENTION = frozenset({"GroupQueryAttention", "MultiHeadAttention", "Attention", "PagedAttention"})
-PRODUCTS = frozenset({"MatMul", "FusedMatMul", "Gemm", "MatMulNBits"})
+PRODUCTS = FLOAT_PRODUCTS | {"MatMulNBits"}
 LAYER = re.compile(rf"{re.escape(PAST)}(\d+)\.")
 
 
@@ -49,7 +50,7 @@ def _line(graph: ir.Graph) -> list[ir.Node]:
 def _looks_up(node: ir.Node) -> bool:
     """Whether tokens go in here: as rows of a table, or as embeddings that were made elsewhere."""
     names = {value.name for value in node.inputs if value is not None and value.is_graph_input()}
-    return "inputs_embeds" in names or ("input_ids" in names and node.op_type.startswith("Gather"))
+    return "inputs_embeds" in names or (INPUT_IDS in names and node.op_type.startswith("Gather"))
 
 
 def _attention(line: Sequence[ir.Node]) -> list[int]:

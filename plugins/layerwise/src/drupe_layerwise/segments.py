@@ -10,7 +10,7 @@ from drupe_onnx import BLOCK, LAST_TOKEN, ROLE, ir
 
 CONSTANT = -1
 """The part of nodes that compute from weights and constants alone: every segment that reads them has its own."""
-PAST, PRESENT = "past_key_values.", "present."
+INPUT_IDS, PAST, PRESENT = "input_ids", "past_key_values.", "present."
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drupe.api import ModelError
+from drupe_layerwise.segments import INPUT_IDS
 from drupe_onnx import Access, Cast, Expression, Files, Transpose, expression_of, ir
 
 FLOAT_PRODUCTS = frozenset({"MatMul", "FusedMatMul", "Gemm"})
-TOKENS = "input_ids"
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
 _BAND = 4 << 20  # bytes of a matrix that a thread makes in one go
 
@@ -36,7 +36,7 @@ class LookUp:
 
     def inputs(self, given: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """What a run with these tokens takes. Raises ModelError for one that the table has no row for."""
-        tokens = given[TOKENS]
+        tokens = given[INPUT_IDS]
         named, places = np.unique(tokens, return_inverse=True)
         if named[-1] >= self.rows.shape[0]:
             raise ModelError(
@@ -135,7 +135,7 @@ def _look_ups(graph: ir.Graph) -> Iterator[LookUp]:
             continue
         table, tokens = node.inputs[:2]
         rows = expression_of(table) if table is not None and table.is_initializer() else None
-        if table is None or rows is None or tokens is None or tokens.name != TOKENS:
+        if table is None or rows is None or tokens is None or tokens.name != INPUT_IDS:
             continue
         axis = node.attributes.get("axis")
         whole_rows = (axis is None or axis.as_int() == 0) and len(rows.shape) == 2 and rows.access == Access.ROWS

@@ -13,6 +13,8 @@ from drupe.api import RuntimeMissing
 GENAI = ("onnxruntime-genai", "onnxruntime-genai-cuda", "onnxruntime-genai-directml")
 ONNXRUNTIME = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml")
 """Families: distributions with one import name, the plain one first."""
+FATAL = 4
+"""onnxruntime's severity from which on it writes to stderr; what is less severe comes as an exception as well."""
 INSTALL = "pip install 'drupe[cpu]' (or 'drupe[cuda]', 'drupe[directml]')"
 
 

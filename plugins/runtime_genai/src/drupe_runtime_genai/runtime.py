@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from drupe.api import CheckFailed, Model, ModelError, Runtime, RuntimeMissing, Target, UsageError
-from drupe_onnxruntime import GENAI, MAKE_AGAIN, ONNXRUNTIME, absence, load
+from drupe_onnxruntime import FATAL, GENAI, MAKE_AGAIN, ONNXRUNTIME, absence, load
 from drupe_runtime_genai.providers import provider_options
 from drupe_runtime_genai.session import GenaiSession, open_session
 
 CONFIG = "genai_config.json"
-FATAL = 4
-"""onnxruntime's severity from which on it writes to stderr; what is less severe comes as an exception as well."""
 
 
 class OnnxRuntimeGenai(Runtime):

@@ -6,12 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from drupe.api import CheckFailed, Model, ModelError, Runtime, RuntimeMissing, Target, usable_threads
-from drupe_onnxruntime import INSTALL, MAKE_AGAIN, ONNXRUNTIME, absence, load
+from drupe_onnxruntime import FATAL, INSTALL, MAKE_AGAIN, ONNXRUNTIME, absence, load
 from drupe_runtime_ort.session import OrtSession
 from drupe_runtime_ort.settings import Settings, read_settings
-
-FATAL = 4
-"""onnxruntime's severity from which on it writes to stderr; what is less severe comes as an exception as well."""
 
 
 class OnnxRuntime(Runtime):
