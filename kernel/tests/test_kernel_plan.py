@@ -1,70 +1,133 @@
-"""Which steps of a recipe a request takes."""
+"""A plan is a value: it goes to JSON and back, is changed, and is run again where it means the same."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from drupe.api import ExecutionProvider, Recipe, Request, Step, UsageError
-from drupe.plan import propose, recipe_for
+import drupe
+from drupe.api import Plan, PlanError, UsageError
 
 
-class Press(ExecutionProvider):
-    name = "press"
-    runtime_name = "Press"
-    packages = ()
-
-    def recipes(self) -> list[Recipe]:
-        steps = (
-            Step("set"),
-            Step("measure", options={"ruler": "ruler"}, when={"care": ("much",), "limit": ()}),
-            Step("print", when={"care": (None, "little")}),
-            Step("engrave", when={"care": ("much",)}),
-            Step("fold", when={"finish": ("folded",)}),
-            Step("bind", when={"finish": ("bound",)}),
-        )
-        return [Recipe("page", "page", steps)]
-
-    def devices(self) -> list[Any]:
-        return []
+@pytest.fixture
+def plan(found, source: Path) -> Plan:
+    return drupe.plan(source, precision="plain", author="me")
 
 
-def taken(**options: Any) -> list[str]:
-    request = Request("text", Path("out"), precision="page", options=options)
-    plan = propose(request, recipe_for(request, Press()))
-    return [step.name for step in plan.steps]
+def recorded(package: Path) -> Plan:
+    return Plan.model_validate(json.loads((package / "drupe.json").read_text())["plan"])
 
 
-def test_a_step_is_taken_for_the_values_it_names() -> None:
-    assert taken() == ["set", "print"]
-    assert taken(care="little") == ["set", "print"]
-    assert taken(care="much", ruler="long") == ["set", "measure", "engrave"]
-    assert taken(limit=3) == ["set", "measure", "print"]
+def test_a_plan_goes_to_json_and_back(plan):
+    assert Plan.model_validate_json(plan.model_dump_json()) == plan
+    assert Plan.model_validate(plan.model_dump(mode="json")) == plan
 
 
-def test_a_value_that_no_step_is_taken_for_is_refused() -> None:
-    with pytest.raises(UsageError, match="did you mean much"):
-        taken(care="mcuh")
+def test_a_plan_says_what_is_made_of_what_and_by_whom(plan, source):
+    assert plan.source.reference == str(source)
+    assert (plan.source.kind, plan.source.task) == ("text", "echoing")
+    assert plan.source.parts == {"model": {"signed": "no"}}
+    assert (plan.target.provider, plan.target.precision) == ("paper", "plain")
+    (sign,) = plan.passes
+    assert (sign.name, sign.config) == ("sign", {"by": "me"})
+    assert (sign.placed_by, sign.brought_by, sign.revision) == ("acme", "acme 1.0", 1)
+    assert plan.options == {"author": "me"}
+    assert plan.plugins == {"acme": "1.0"}
+    assert plan.chain == "sign"
 
 
-def test_an_option_may_have_several_values() -> None:
-    assert taken(finish=["bound", "folded"]) == ["set", "print", "fold", "bind"]
-    assert taken(finish="bound") == ["set", "print", "bind"]
-    with pytest.raises(UsageError, match="'bund'; did you mean bound"):
-        taken(finish=("folded", "bund"))
-    with pytest.raises(UsageError, match="value of --finish"):
-        taken(finish=["", "folded"])
+def test_a_plan_is_changed_by_making_another(plan):
+    assert plan.but(threads=2).threads == 2 and plan.threads == 0
+    assert plan.configured("sign", by="you").passes[0].config == {"by": "you"}
+    assert plan.without("sign").passes == ()
+    assert plan.without("sign").chain == "no pass"
+    assert plan.passes[0].config == {"by": "me"}
 
 
-def test_a_misspelt_option_gets_the_nearest_name() -> None:
-    with pytest.raises(UsageError, match="unknown option 'precison'; did you mean precision"):
-        taken(precison="page")
-    with pytest.raises(UsageError, match="precision = 4 is no name"):
-        Request("text", Path("out"), precision=4)  # type: ignore[arg-type]
+def test_a_change_that_makes_no_sense_is_refused(plan):
+    with pytest.raises(UsageError, match=r"unknown pass of this plan 'sing'; did you mean sign\?"):
+        plan.configured("sing", by="you")
+    with pytest.raises(UsageError, match="unknown pass of this plan 'sing'"):
+        plan.without("sing")
+    with pytest.raises(ValueError, match="threads"):
+        plan.but(threads=-1)
 
 
-def test_an_option_of_a_step_that_is_not_taken_is_refused() -> None:
-    with pytest.raises(UsageError, match="--ruler means nothing without --care much"):
-        taken(ruler="long")
+def test_a_plan_is_run_again_and_makes_the_same_bytes(plan, tmp_path):
+    drupe.run(plan, tmp_path / "one")
+    kept = recorded(tmp_path / "one")
+    drupe.run(kept, tmp_path / "two")
+    texts = [(tmp_path / name / "model.txt").read_bytes() for name in ("one", "two")]
+    assert texts == [b"hello -- me"] * 2
+
+
+def test_a_plan_is_changed_before_it_is_run(plan, tmp_path):
+    drupe.run(plan.configured("sign", by="you"), tmp_path / "out")
+    assert (tmp_path / "out" / "model.txt").read_text() == "hello -- you"
+
+
+def test_a_recorded_plan_is_fixed_to_its_source(plan, source, tmp_path):
+    assert plan.source.fingerprint == ""
+    drupe.run(plan, tmp_path / "one")
+    kept = recorded(tmp_path / "one")
+    (source / "model.txt").write_text("hullo")
+    with pytest.raises(PlanError, match="has changed since"):
+        drupe.run(kept, tmp_path / "two")
+    drupe.run(plan, tmp_path / "two")  # which was made for whatever is there
+
+
+def test_a_plan_for_another_kind_of_model_is_refused(plan, source, tmp_path):
+    (source / "model.txt").rename(source / "draft.txt")
+    with pytest.raises(PlanError, match="made for a model of kind 'text', but this one is of kind 'draft'"):
+        drupe.run(plan, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("plugins", "why"),
+    [({"acme": "0.9"}, "1.0 is installed"), ({"other": "1.0"}, "it is not installed")],
+)
+def test_a_plan_of_another_plugin_or_another_version_of_one_is_refused(plan, plugins, why, tmp_path):
+    with pytest.raises(PlanError, match=f"the plan was made with .* but {why}") as refused:
+        drupe.run(plan.but(plugins=plugins), tmp_path / "out")
+    ((name, version),) = plugins.items()
+    assert refused.value.cure.startswith(f"pip install {name}=={version}")
+    assert not (tmp_path / "out").exists()
+    drupe.run(plan.but(plugins={}), tmp_path / "out")
+
+
+def test_a_plan_of_another_revision_of_a_pass_is_refused(plan, tmp_path):
+    older = plan.passes[0].model_copy(update={"revision": 7})
+    with pytest.raises(PlanError, match="made with revision 7 of the pass 'sign', but revision 1 is installed"):
+        drupe.run(plan.but(passes=[older]), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    drupe.run(plan.but(passes=[older.model_copy(update={"revision": 0})]), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("passes", "error", "message"),
+    [
+        ([{"name": "sgin"}], UsageError, "unknown pass 'sgin'; did you mean .*sign"),
+        ([{"name": "sign", "config": {"bye": "me"}}], UsageError, "unknown key 'bye'; did you mean by"),
+        ([{"name": "sign", "config": {"by": 3}}], UsageError, "by = 3"),
+        ([{"name": "shout", "config": {"by": "me"}}], UsageError, "unknown key 'by'; it has no keys"),
+        ([{"name": "sign"}, {"name": "sign"}], PlanError, "needs signed = no, but the model has signed = yes"),
+        ([{"name": "write"}], PlanError, "takes a model of kind 'draft', not 'text'"),
+        ([{"name": "sign", "parts": ["high"]}], UsageError, "unknown part of the model 'high'"),
+    ],
+)
+def test_passes_that_do_not_fit_are_refused_before_the_work(plan, passes, error, message, tmp_path):
+    with pytest.raises(error, match=message):
+        drupe.run(plan.but(passes=passes), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_secrets_are_not_in_a_plan_and_come_from_the_environment_when_it_is_run(found, source, tmp_path, monkeypatch):
+    plan = drupe.plan(source, precision="plain", password="sesame", page=".")
+    assert "sesame" not in plan.model_dump_json()
+    assert plan.source.options == {"page": "."}
+    monkeypatch.setenv("ACME_PASSWORD", "sesame")
+    drupe.run(plan, tmp_path / "out")
+    assert "sesame" not in (tmp_path / "out" / "drupe.json").read_text()

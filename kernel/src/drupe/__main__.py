@@ -1,21 +1,17 @@
-"""What starts as `drupe` or `python -m drupe`: so little that Ctrl-C is answered while the rest is still imported."""
+"""What starts as `python -m drupe`: the program, which the distribution drupe-commands brings."""
 
-import gc
 import sys
 
+PROGRAM = "drupe-commands"
 
-def main() -> None:
-    """Run the program."""
-    # Imports make many objects and no garbage; looking for cycles among them takes a tenth of a conversion's time.
-    gc.set_threshold(500_000)
+try:
+    from importlib import metadata
+
     try:
-        from drupe import cli
-
-        cli.main()
-    except KeyboardInterrupt:
-        print("error: stopped", file=sys.stderr)
-        sys.exit(130)
-
-
-if __name__ == "__main__":
-    main()
+        (program,) = metadata.distribution(PROGRAM).entry_points.select(group="console_scripts", name="drupe")
+    except (metadata.PackageNotFoundError, ValueError):
+        sys.exit(f"error: the program is not installed\n  try: pip install {PROGRAM}")
+    program.load()()
+except KeyboardInterrupt:
+    print("error: stopped", file=sys.stderr)
+    sys.exit(130)

@@ -1,9 +1,7 @@
-"""Cache: a content-addressed store of what costly passes have made, and a memory of file digests."""
+"""Cache: a content-addressed store of what costly passes have made."""
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import hashlib
 import json
 import os
@@ -15,38 +13,20 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-DIGEST_LENGTH = 64
-"""Hexadecimal digits of a SHA-256."""
-
 
 def cache_folder() -> Path:
     """Where the cache lives: DRUPE_CACHE, or this platform's folder for caches."""
     if chosen := os.environ.get("DRUPE_CACHE"):
         return Path(chosen)
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", _home() / "AppData/Local")) / "drupe"
-    if sys.platform == "darwin":
-        return _home() / "Library/Caches/drupe"
-    return Path(os.environ.get("XDG_CACHE_HOME", _home() / ".cache")) / "drupe"
-
-
-def _home() -> Path:
     try:
-        return Path.home()
+        home = Path.home()
     except RuntimeError:  # a user that the system does not know
-        return Path(tempfile.gettempdir())
-
-
-def leave_note(note: Path, text: str) -> None:
-    """Write a file of the cache, whole or not at all; where that cannot be done, it costs time and nothing else."""
-    draft = note.with_name(f".{uuid.uuid4().hex}")
-    with contextlib.suppress(OSError):
-        note.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            draft.write_text(text, encoding="utf-8")
-            draft.replace(note)
-        finally:
-            draft.unlink(missing_ok=True)
+        home = Path(tempfile.gettempdir())
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", home / "AppData/Local")) / "drupe"
+    if sys.platform == "darwin":
+        return home / "Library/Caches/drupe"
+    return Path(os.environ.get("XDG_CACHE_HOME", home / ".cache")) / "drupe"
 
 
 def key_of(parts: Mapping[str, Any]) -> str:
@@ -85,22 +65,3 @@ class Cache:
         finally:
             shutil.rmtree(making, ignore_errors=True)
         return self.folder / key
-
-
-def file_digest(path: Path) -> str:
-    """The SHA-256 of a file's content, remembered by path, size and time of change."""
-    path = path.resolve()
-    state = path.stat()
-    return _remembered_digest(path, state.st_size, state.st_mtime_ns)
-
-
-@functools.cache
-def _remembered_digest(path: Path, size: int, changed: int) -> str:
-    note = cache_folder() / "digests" / key_of({"path": str(path), "size": size, "changed": changed})
-    with contextlib.suppress(OSError):
-        if len(remembered := note.read_text(encoding="ascii")) == DIGEST_LENGTH:
-            return remembered
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    leave_note(note, digest)
-    return digest

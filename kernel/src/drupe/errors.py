@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+
+from drupe.values.event import Metric
 
 
 class DrupeError(Exception):
@@ -21,6 +23,10 @@ class DrupeError(Exception):
         self.where = None if where is None else str(where)
         self.cure = cure
 
+    def document(self) -> dict[str, str | None]:
+        """The error as JSON has it, for another process; see `error_from`."""
+        return {"error": type(self).__name__, "what": self.what, "where": self.where, "cure": self.cure}
+
     def __str__(self) -> str:
         lines = [self.what]
         if self.where:
@@ -34,10 +40,6 @@ class UsageError(DrupeError):
     """A wrong option, name or configuration."""
 
     exit_status = 2
-
-
-class NoRoom(UsageError):
-    """A prompt that leaves no room for an answer."""
 
 
 class ModelError(DrupeError):
@@ -65,15 +67,36 @@ class RuntimeMissing(DrupeError):
 
 
 class CheckFailed(DrupeError):
-    """A package was made, but it does not do what it should; it is not published."""
+    """A package was made, but it does not do what it should; it is not published.
+
+    metrics: what was measured of it, where that is beyond a limit.
+    """
 
     exit_status = 7
+
+    def __init__(
+        self, what: str, *, where: object = None, cure: str | None = None, metrics: Sequence[Metric] = ()
+    ) -> None:
+        super().__init__(what, where=where, cure=cure)
+        self.metrics = tuple(metrics)
 
 
 class PluginError(DrupeError):
     """A plugin is broken, or two of them claim one name."""
 
     exit_status = 8
+
+
+class NotChecked(DrupeError):
+    """A package was made that could not be checked, and the user wants none that was not."""
+
+    exit_status = 9
+
+
+class PluginCrash(PluginError):
+    """The code of a plugin ended in a way that nobody foresaw; its traceback is the cause of this error."""
+
+    exit_status = 70
 
 
 class Cancelled(DrupeError):
@@ -83,6 +106,18 @@ class Cancelled(DrupeError):
 
     def __init__(self, what: str = "stopped") -> None:
         super().__init__(what)
+
+
+def error_from(document: Mapping[str, str | None]) -> DrupeError:
+    """The error that another process has told of. A plugin's own class comes back as DrupeError."""
+    kinds = {kind.__name__: kind for kind in _kinds(DrupeError)}
+    error = kinds.get(document["error"] or "", DrupeError)(document["what"] or "")
+    error.where, error.cure = document["where"], document["cure"]
+    return error
+
+
+def _kinds(kind: type[DrupeError]) -> list[type[DrupeError]]:
+    return [kind, *(each for narrower in kind.__subclasses__() for each in _kinds(narrower))]
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
@@ -96,11 +131,10 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
 def unknown(what: str, name: str, known: Iterable[str], *, where: object = None, cure: str | None = None) -> UsageError:
     """The error for a name that nothing answers to: the nearest good ones, or all of them."""
     names = sorted(known)
-    close = nearest(name, names)
-    if close:
+    if close := nearest(name, names):
         hint = "did you mean " + " or ".join(close) + "?"
     elif names:
         hint = "there are: " + ", ".join(names)
     else:
-        hint = f"no {what} is installed"
+        hint = "it has no keys" if what.startswith("key") else f"no {what} is installed"
     return UsageError(f"unknown {what} '{name}'; {hint}", where=where, cure=cure)

@@ -1,64 +1,45 @@
-"""Opening: from what a user typed to a model, and from a model to a session in a runtime."""
+"""Opening: which runtime opens a model on a target, and opening it there."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from drupe.errors import ModelError, PluginError, RuntimeMissing
-from drupe.plugins import Registry, registry
-from drupe.publishing import RECORD
-
-if TYPE_CHECKING:
-    from drupe.model import Model
-    from drupe.runtime import Runtime, Session
-    from drupe.target import ExecutionProvider, Target
-
-DEFAULT_PROVIDER = "cpu"
+from drupe.containment import call, one_line
+from drupe.contracts.provider import ExecutionProvider
+from drupe.contracts.runtime import Runtime, Session
+from drupe.errors import DrupeError, PlanError, PluginError, RuntimeMissing
+from drupe.registry import Registry, registry
+from drupe.resolving import resolve_package
+from drupe.values.model import Model
+from drupe.values.target import Target
 
 
-def resolve(reference: str, options: Mapping[str, Any]) -> Model:
-    """The model that `reference` names. All plugins are asked, and exactly one has to know it.
+def default_provider(found: Registry) -> ExecutionProvider:
+    """What the machine offers: of the providers whose device is here the one with the highest preference.
 
-    A plugin that would take it, but finds it broken, raises; that counts where no other one takes it.
+    Those that ship with Drupe come first, whatever a third party prefers.
     """
-    found, answers, complaints = registry(), [], []
-    for plugin in found.plugins:
-        if plugin.reason:
-            continue
-        try:
-            model = found.ask_one(plugin, "drupe_resolve_model", reference=reference, options=options)
-        except ModelError as error:
-            complaints.append(error)
-        else:
-            answers += [(plugin, model)] if model is not None else []
-    if not answers and complaints:
-        raise complaints[0]
-    if not answers:
-        raise ModelError(
-            f"'{reference}' is not a model that any installed plugin knows",
-            cure="name a checkpoint's folder or a hub id; drupe plugins lists what else could know it",
-        )
-    if len(answers) > 1:
-        owners = " and ".join(plugin.distribution for plugin, _ in answers)
-        raise PluginError(f"'{reference}' is claimed by {owners}", cure="uninstall one of them, or set DRUPE_PLUGINS")
-    answer: Model = answers[0][1]
-    return answer
+    for shipped in (True, False):
+        sound = sorted(found.sound_providers(shipped), key=lambda each: (-each[1].preference, each[0].ref.name))
+        for entry, provider in sound:
+            try:
+                if target_of(provider, found).here:
+                    return provider
+            except DrupeError as error:
+                found.disable(entry.plugin, error.what, error)
+    raise PlanError(
+        "no execution provider is installed whose device is in this machine", cure="drupe providers lists what there is"
+    )
 
 
-def resolve_package(reference: str) -> Model:
-    """The package in a folder. Raises ModelError for what is not there, or is no package yet."""
-    if not Path(reference).exists():
-        raise ModelError(f"there is no package '{reference}'", cure="drupe optimize MODEL -o OUT makes one")
-    model = resolve(reference, {})
-    first = {recipe.steps[0].name for recipe in registry().provider(DEFAULT_PROVIDER).recipes()}
-    if model.kind in {registry().passes.make(name).requires.kind for name in first}:
-        raise ModelError(
-            f"'{reference}' is a model of kind '{model.kind}', not a package", cure=f"drupe optimize {reference} -o OUT"
-        )
-    return model
+def target_of(provider: ExecutionProvider, found: Registry) -> Target:
+    """The target that a provider is on this machine. Raises PluginCrash, which names the plugin, where it fails."""
+    plugin = found.providers.find(provider.name).plugin
+    target = call(plugin, f"target() of the provider '{provider.name}'", provider.target)
+    if not isinstance(target, Target):
+        raise PluginError(f"target() of the provider '{provider.name}' of {plugin.title} gave {one_line(target)}")
+    return target
 
 
 def runtime_for(model: Model, target: Target, provider: ExecutionProvider, found: Registry) -> Runtime:
@@ -80,29 +61,28 @@ def runtime_for(model: Model, target: Target, provider: ExecutionProvider, found
 
 
 def open_here(model: Model, target: Target, provider: ExecutionProvider, found: Registry) -> Session:
-    """Open a model to measure or calibrate with: on its target, or where that is not here, on a processor."""
-    runner = provider if target.here else found.provider(DEFAULT_PROVIDER)
-    here = runner.target()
+    """Open a model to measure or calibrate with: on its target, or where that is not here, on what is."""
+    runner = provider if target.here else default_provider(found)
+    here = target if target.here else target_of(runner, found)
     return runtime_for(model, here, runner, found).open(model, here)
 
 
-def open_package(reference: str, provider_name: str | None, max_length: int | None) -> Session:
-    """Open what `reference` names. Raises RuntimeMissing where nothing here can run it."""
+def provider_of(model: Model, name: str | None, found: Registry) -> ExecutionProvider:
+    """The provider that a user names, else the one that a package was made for, else what the machine offers."""
+    publisher = found.publishers.preferred()
+    named = name or (publisher.made_for(model) if publisher else None)
+    return found.provider(named) if named else default_provider(found)
+
+
+def open(package: str | Path, *, provider: str | None = None, max_length: int | None = None) -> Any:
+    """Open a package in its runtime, on the provider it was made for unless another is named.
+
+    Gives a drupe.api.Session with what the model's task offers: `generate` and `stream` for text generation.
+    max_length: room for this many tokens, prompt and answer; None for what the package asks for.
+    Raises RuntimeMissing where nothing here can run it.
+    """
     found = registry()
-    model = resolve_package(reference)
-    provider = found.provider(provider_name or made_for(model) or DEFAULT_PROVIDER)
-    target = provider.target()
-    return runtime_for(model, target, provider, found).open(model, target, max_length=max_length)
-
-
-def made_for(model: Model) -> str | None:
-    """The provider that a package's own record names."""
-    record = model.location / RECORD
-    if not record.is_file():
-        return None
-    try:
-        name: str = json.loads(record.read_text(encoding="utf-8"))["target"]["provider"]
-    except (ValueError, KeyError, TypeError) as error:
-        cure = "make the package again, or name the provider with --provider"
-        raise ModelError("the package's record is damaged", where=record, cure=cure) from error
-    return name
+    model = resolve_package(str(package), found)
+    chosen = provider_of(model, provider, found)
+    target = target_of(chosen, found)
+    return runtime_for(model, target, chosen, found).open(model, target, max_length=max_length)

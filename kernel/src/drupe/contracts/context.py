@@ -8,14 +8,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from drupe.contracts.runtime import Session
 from drupe.errors import Cancelled, RuntimeMissing
-from drupe.target import Target
-
-if TYPE_CHECKING:
-    from drupe.model import Model
-    from drupe.runtime import Session
+from drupe.values.model import Model
+from drupe.values.target import Target
 
 MEMORY_BUDGET = 128 << 20  # bytes of weights in flight
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-if TYPE_CHECKING:
-    from drupe.context import Context
-    from drupe.model import Model
+from drupe.contracts.context import Context
+from drupe.values.model import Form, Model
 
 
 class PassConfig(BaseModel):
@@ -22,14 +19,6 @@ class PassConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     version: ClassVar[int] = 1
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What a chain of passes is checked by: a model's kind and facts."""
-
-    kind: str
-    facts: Mapping[str, str] = field(default_factory=dict)
 
 
 class Pass(ABC):
@@ -45,8 +34,8 @@ class Pass(ABC):
             summary = "adds a signature"
             revision = 1
             Config = SignConfig
-            requires = Shape("text", {"signed": "no"})
-            ensures = Shape("text", {"signed": "yes"})
+            requires = Form("text", {"signed": "no"})
+            ensures = Form("text", {"signed": "yes"})
 
             def run(self, model, config, context):
                 return model.but(payload=model.payload + config.name)
@@ -57,16 +46,26 @@ class Pass(ABC):
     revision: ClassVar[int] = 1
     """Raised when the same input and configuration give another result; the cache keys on it."""
     Config: ClassVar[type[PassConfig]] = PassConfig
-    requires: ClassVar[Shape]
-    """A fact that the model does not state is taken to hold."""
-    ensures: ClassVar[Shape]
+    requires: ClassVar[Form]
+    """Of every part that it goes over. A fact that a part does not state has the default that the fact declares."""
+    ensures: ClassVar[Form]
+    whole: ClassVar[bool] = False
+    """Whether it is given a model of several parts whole, not part by part."""
     costly: ClassVar[bool] = False
     """Whether its own work is worth keeping in the cache; a pass that only rewrites is not."""
+    grows_with: ClassVar[str] = ""
+    """In words, what the time of a costly pass depends on beside the model's size ("the amount of text")."""
     libraries: ClassVar[tuple[str, ...]] = ()
     """Distributions whose version decides the result."""
 
     def refuse(self, model: Model) -> None:  # noqa: B027 - most passes have nothing to say
         """Raise the error of a model that this pass cannot do, as far as what is cheap to read tells."""
+
+    def refuse_whole(self, model: Model, config: Any, context: Context) -> None:  # noqa: B027 - most have nothing to say
+        """Raise the error of a model in which there is nothing to do for this pass, in whichever of its parts.
+
+        Asked once before `run` and `preview`, which see one part at a time. The model must not be changed.
+        """
 
     def preview(self, model: Model, config: Any, context: Context) -> Model:
         """What `run` makes, as far as that is known without its work: names, shapes and schemes.

@@ -4,24 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-if TYPE_CHECKING:
-    from drupe.context import Context
-    from drupe.model import Model
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One measured number with what is needed to read it. better: the direction in which it improves."""
-
-    name: str
-    value: float
-    unit: str
-    better: Literal["lower", "higher"]
+from drupe.contracts.context import Context
+from drupe.values.event import Metric
+from drupe.values.model import Model
 
 
 class EvaluatorConfig(BaseModel):
@@ -40,12 +29,15 @@ class Evaluator(ABC):
             summary = "how long the model's text is"
 
             def evaluate(self, model, reference, config, context):
-                return [Metric("length", len(model.payload), "characters", "lower")]
+                text = (model.location / "model.txt").read_text()
+                return [Metric("length", len(text), "characters", "lower")]
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     Config: ClassVar[type[EvaluatorConfig]] = EvaluatorConfig
+    options: ClassVar[Mapping[str, str]] = {}
+    """For a key of its configuration, the name of the option that sets it in the closing comparison."""
     verifying: ClassVar[Mapping[str, Any]] = {}
     """Its settings when it compares a finished package with its source: with limits that catch what is broken."""
 
@@ -54,8 +46,9 @@ class Evaluator(ABC):
 
     @abstractmethod
     def evaluate(self, model: Model, reference: Model | None, config: Any, context: Context) -> Sequence[Metric]:
-        """Measure `model` on `context.target`; `reference` is the source where the metrics compare, None otherwise.
+        """Measure `model`, a package in `model.location`, on `context.target`.
 
-        A reference that is no package itself comes as the graph that would be written of it, with lazy weights: its
-        payload is all there is. Raises CheckFailed for a model that is beyond a limit of `config`.
+        `reference` is the source where the metrics compare, None otherwise. One that is not a package itself comes as
+        the graph that would be written of it, with lazy weights: its payload is all there is.
+        Raises CheckFailed for a model that is beyond a limit of `config`.
         """

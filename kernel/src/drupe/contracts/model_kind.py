@@ -1,72 +1,20 @@
-"""Model: an immutable handle on a model; ModelKind: what can be done with one kind of model."""
+"""ModelKind: what can be done with one kind of model."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-if TYPE_CHECKING:
-    from drupe.context import Context
-    from drupe.target import Target
-
-
-@dataclass(frozen=True)
-class Model:
-    """A model as passes hand it on.
-
-    kind: an open string ("hf", "onnx", ...) that names a registered ModelKind.
-    location: the folder or file it lives in.
-    facts: what holds of it, as text ("weights" -> "float"); passes require and ensure facts.
-    payload: the model in memory, for a kind that is cheap to hold (a graph without its weights).
-    """
-
-    kind: str
-    location: Path
-    facts: Mapping[str, str] = field(default_factory=dict)
-    payload: Any = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "facts", MappingProxyType(dict(self.facts)))
-
-    def but(self, *, facts: Mapping[str, str] | None = None, **changes: Any) -> Model:
-        """This model with some fields changed; `facts` are merged into those it has."""
-        return replace(self, facts={**self.facts, **(facts or {})}, **changes)
-
-
-@dataclass(frozen=True)
-class StoredWeights:
-    """Weights that are stored alike. role: what they are; scheme: how they are stored; blocks: in which layers."""
-
-    role: str
-    scheme: str
-    blocks: str
-    bytes: int
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What a model will take when it is saved.
-
-    output_bytes: size on disk.
-    read_bytes: what has to be read for it.
-    weights_held_bytes: the most bytes of weights in memory at once.
-    work: parameters that go through a computation, for a guess at the time.
-    weights: how they are stored, where the kind tells.
-    """
-
-    output_bytes: int
-    read_bytes: int
-    weights_held_bytes: int
-    work: int
-    weights: Sequence[StoredWeights] = ()
+from drupe.contracts.context import Context
+from drupe.errors import PlanError
+from drupe.values.model import Estimate, Model
+from drupe.values.target import Target
 
 
 class ModelKind(ABC):
-    """How one kind of model is loaded, saved, forked and fingerprinted.
+    """How one kind of model is loaded, saved, forked, fingerprinted, divided and put together.
 
     A complete kind, for models that are one text file::
 
@@ -85,6 +33,8 @@ class ModelKind(ABC):
     """
 
     name: ClassVar[str]
+    runnable: ClassVar[bool] = False
+    """Whether a runtime opens models of this kind as they lie on disk."""
 
     @abstractmethod
     def load(self, model: Model) -> Model:
@@ -108,6 +58,18 @@ class ModelKind(ABC):
     def fork(self, model: Model) -> Model:
         """A copy whose payload a pass may change; weights are shared."""
         return model
+
+    def split(self, model: Model) -> Mapping[str, Model]:
+        """Models of one part each, by role; a model of one part is its own part."""
+        if len(model.parts) == 1:
+            return {next(iter(model.parts)): model}
+        raise PlanError(f"models of kind '{self.name}' cannot be divided into {', '.join(model.parts)}")
+
+    def join(self, model: Model, parts: Mapping[str, Model]) -> Model:
+        """The model whose parts are `parts`; `model` is what they were before."""
+        if len(parts) == 1:
+            return next(iter(parts.values()))
+        raise PlanError(f"models of kind '{self.name}' cannot be put together from {', '.join(parts)}")
 
     def size(self, model: Model) -> int | None:
         """Bytes that the model takes where it lies; None where that is not known."""

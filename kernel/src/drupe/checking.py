@@ -1,0 +1,114 @@
+"""Checking: find the passes of a plan, make their configurations, and follow kind, parts and facts along the chain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from drupe.containment import Plugin
+from drupe.contracts.evaluator import Evaluator
+from drupe.contracts.pass_ import Pass, PassConfig
+from drupe.errors import PlanError, UsageError, unknown
+from drupe.registry import Registry, refuse_unknown_facts
+from drupe.values.model import Form, Model
+from drupe.values.plan import Plan, PlannedPass
+
+Config = TypeVar("Config", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class ReadyPass:
+    """A pass of a plan that was found, with its configuration made and checked."""
+
+    planned: PlannedPass
+    runner: Pass
+    config: PassConfig
+    plugin: Plugin
+
+
+def make_ready(planned: PlannedPass, found: Registry, named: Mapping[str, str] | None = None) -> ReadyPass:
+    """Find a pass and make its configuration. named: for a key, how the user set it."""
+    entry = found.passes.find(planned.name)
+    runner = entry.make()
+    for form in (runner.requires, runner.ensures):
+        refuse_unknown_facts(form, entry.title, found)
+    return ReadyPass(
+        planned, runner, configure(f"pass '{planned.name}'", runner.Config, planned.config, named), entry.plugin
+    )
+
+
+def check(plan: Plan, source: Model, found: Registry) -> tuple[ReadyPass, ...]:
+    """Find each pass, validate its configuration, and follow kind, parts and facts along the chain.
+
+    Raises PlanError or UsageError before anything has run.
+    """
+    ready = []
+    model = source
+    for planned in plan.passes:
+        step = make_ready(planned, found)
+        model = follow(step, model, found, plan.chain)
+        ready.append(step)
+    return tuple(ready)
+
+
+def follow(step: ReadyPass, model: Model, found: Registry, chain: str) -> Model:
+    """What a pass makes of a model, as far as kind and facts tell. Raises PlanError where it does not take it."""
+    name, requires, ensures = step.planned.name, step.runner.requires, step.runner.ensures
+    if requires.kind != model.kind:
+        raise PlanError(
+            f"the pass '{name}' takes a model of kind '{requires.kind}', not '{model.kind}'",
+            where=chain,
+            cure="put a pass before it that makes one; drupe passes says what each takes and gives",
+        )
+    if strange := [role for role in step.planned.parts if role not in model.parts]:
+        raise unknown("part of the model", strange[0], model.parts, where=chain)
+    roles = step.planned.parts or tuple(model.parts)
+    for role in roles:
+        _refuse_unmet(name, requires, role, model, found, chain)
+    made = {role: {**model.parts[role], **ensures.stated} for role in roles}
+    return model.but(kind=ensures.kind, parts={**model.parts, **made})
+
+
+def _refuse_unmet(name: str, requires: Form, role: str, model: Model, found: Registry, chain: str) -> None:
+    for fact, wanted in requires.facts.items():
+        allowed = (wanted,) if isinstance(wanted, str) else wanted
+        held = model.parts[role].get(fact, found.facts[fact].default)
+        if held not in allowed:
+            of = "the model" if len(model.parts) == 1 else f"the part '{role}'"
+            states = f"has {fact} = {held}" if held is not None else f"does not state {fact}"
+            raise PlanError(
+                f"the pass '{name}' needs {fact} = {' or '.join(allowed)}, but {of} {states}",
+                where=chain,
+                cure="start from a model for which that holds, or leave out what changes it",
+            )
+
+
+def configure(
+    owner: str, config: type[Config], values: Mapping[str, Any], named: Mapping[str, str] | None = None
+) -> Config:
+    """A configuration out of plain values; one error for one cause. owner: whose it is ("pass 'sign'").
+
+    named: for a key, how the user has set it ("--block-size").
+    """
+    for key in values:
+        if key not in config.model_fields:
+            raise unknown("key", key, config.model_fields, where=f"configuration of the {owner}")
+    try:
+        return config(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = next((place for part in first["loc"] if (place := (named or {}).get(str(part)))), None)
+        key, message = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+        what = f"{key} = {first['input']!r}: {message}" if key else message
+        raise UsageError(f"the {owner} refuses {what}", where=where, cure="leave it out for the default") from error
+
+
+def evaluator_of(named: str, task: str | None, found: Registry) -> Evaluator | None:
+    """The evaluator that is named, else the task's own; None where there is none, or it is not installed."""
+    if named:
+        return found.evaluators.make(named)
+    own = found.tasks.make(task).evaluator if task is not None and task in found.tasks else None
+    return found.evaluators.make(own) if own is not None and own in found.evaluators else None

@@ -1,0 +1,1 @@
+"""What plugins implement: each module holds one contract, whose docstring is a complete example."""

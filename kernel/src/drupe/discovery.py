@@ -1,0 +1,166 @@
+"""Discovery: find the installed plugins, check that they fit this kernel, and load their entry modules."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterable
+from importlib import metadata
+from types import FunctionType, ModuleType
+from typing import NoReturn
+
+import pluggy
+from stevedore.extension import ExtensionManager
+
+from drupe import hookspecs
+from drupe.containment import Overheard, Plugin, one_line, place, timed, warn
+from drupe.errors import nearest
+from drupe.hookspecs import ALLOW_LIST, PROJECT
+
+GROUP = "drupe.plugins"
+KERNEL = "drupe-kernel"
+VERSION = metadata.version(KERNEL)
+DEFAULTS = "drupe"
+"""The distribution whose requirements are the plugins that ship with Drupe."""
+Candidate = tuple[Plugin, metadata.EntryPoint, list[str]]
+"""A plugin, its entry point, and what its distribution requires."""
+
+
+def discover(manager: pluggy.PluginManager) -> list[Plugin]:
+    """Load every installed plugin into `manager`, in the order of names; those that ship with Drupe come first."""
+    listed, candidates = _listed(), _candidates(default_plugins())
+    for plugin, entry, requirements in candidates:
+        if plugin.shipped or listed is None or canonical(plugin.distribution) in listed:
+            with timed(plugin):
+                _load(manager, plugin, entry, requirements)
+        else:
+            plugin.reason, plugin.left_out = f"{ALLOW_LIST} leaves it out", True
+            plugin.cure = f"add {plugin.distribution} to {ALLOW_LIST}"
+    for name in sorted((listed or set()) - {canonical(plugin.distribution) for plugin, _, _ in candidates}):
+        warn(f"{ALLOW_LIST} names {name}, and no plugin of that name is installed")
+    return [plugin for plugin, _, _ in candidates]
+
+
+def _candidates(shipped: set[str]) -> list[Candidate]:
+    """What is installed, each plugin of a distribution once. shipped: the distributions that ship with Drupe.
+
+    A distribution parses its metadata each time that it is asked for anything, so it is asked once.
+    """
+    found: dict[tuple[str, str], Candidate] = {}
+    for distribution in metadata.distributions():
+        try:
+            entries = [entry for entry in distribution.entry_points if entry.group == GROUP]
+        except (TypeError, ValueError) as error:  # not a table, or not text
+            warn(f"the entry points of {distribution.name} {distribution.version} cannot be read: {one_line(error)}")
+            continue
+        if entries and (name := (about := distribution.metadata)["Name"]):  # what was half removed may have none
+            for entry in entries:
+                plugin = Plugin(entry.name, name, about["Version"], shipped=canonical(name) in shipped)
+                requirements = about.get_all("Requires-Dist") or []
+                found.setdefault((entry.name, canonical(name)), (plugin, entry, requirements))
+    return sorted(found.values(), key=lambda each: (not each[0].shipped, each[0].name, each[0].distribution))
+
+
+def _listed() -> set[str] | None:
+    """The distributions in DRUPE_PLUGINS; None where it is not set."""
+    listed = os.environ.get(ALLOW_LIST)
+    return None if listed is None else {canonical(name) for name in listed.replace(",", " ").split()}
+
+
+def default_plugins() -> set[str]:
+    """The distributions that `drupe` itself requires."""
+    from packaging.requirements import Requirement
+
+    try:
+        requirements = metadata.requires(DEFAULTS) or []
+    except metadata.PackageNotFoundError:
+        return set()
+    return {canonical(Requirement(text).name) for text in requirements if "extra ==" not in text}
+
+
+def canonical(name: str) -> str:
+    """A distribution's name as packaging tools compare it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+class _OneEntry(ExtensionManager[ModuleType]):
+    """stevedore's manager for one entry alone: other distributions may have entries of the same name."""
+
+    def __init__(self, entry: metadata.EntryPoint) -> None:
+        self._entry = entry
+        super().__init__(entry.group, on_load_failure_callback=_pass_on)
+
+    def list_entry_points(self) -> list[metadata.EntryPoint]:
+        return [self._entry]
+
+
+def _pass_on(manager: object, entry: metadata.EntryPoint, error: BaseException) -> NoReturn:
+    """Raise what stevedore would have logged: `_load` contains it."""
+    raise error
+
+
+def _load(
+    manager: pluggy.PluginManager, plugin: Plugin, entry: metadata.EntryPoint, requirements: Iterable[str]
+) -> None:
+    """Check, import and register one plugin; whatever goes wrong is its own."""
+    if manager.has_plugin(plugin.name):
+        plugin.reason = f"another distribution already brings a plugin called '{plugin.name}'"
+        plugin.cure = plugin.removal
+        return
+    try:
+        if wanted := next((text for text in requirements if not _met(text)), None):
+            plugin.reason = f"it wants {wanted}; this is {VERSION}"
+            fitting = f"pip install -U {plugin.distribution} '{KERNEL}=={VERSION}' (a release for this kernel)"
+            plugin.cure = f"{fitting}, or {plugin.removal}"  # the kernel itself stays, for the other plugins
+            return
+        with contextlib.redirect_stdout(Overheard(plugin)):
+            (extension,) = _OneEntry(entry)
+            module: ModuleType = extension.plugin  # type: ignore[assignment]  # stevedore calls any object a class
+            if manager.is_registered(module):
+                raise ValueError(f"its module {module.__name__} is the plugin '{manager.get_name(module)}' already")
+            _refuse_unmarked(module)
+            manager.register(module, name=plugin.name)
+            manager.check_pending()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a plugin may do anything when it is imported, exit included
+        if manager.has_plugin(plugin.name):
+            manager.unregister(name=plugin.name)
+        plugin.reason, plugin.error = _why(error), error
+        # A module's name would be a guess at a distribution's: a library that is missing is not named.
+        plugin.cure = plugin.mending(again=isinstance(error, ImportError))
+
+
+def _refuse_unmarked(module: ModuleType) -> None:
+    """Raise TypeError for a function that is named as a hook and not marked as one: nobody would ever call it."""
+    for name, value in vars(module).items():
+        named = name.startswith(f"{PROJECT}_") and isinstance(value, FunctionType)
+        if named and not hasattr(value, f"{PROJECT}_impl"):
+            at = f"{value.__code__.co_filename}:{value.__code__.co_firstlineno}"
+            raise TypeError(f"its function {name} is not marked with @hookimpl ({at})")
+
+
+def _met(requirement: str) -> bool:
+    """Whether this kernel meets a requirement, or it is on something else.
+
+    The usual form is read without packaging, which is slow to import.
+    """
+    if bounds := re.fullmatch(rf"{KERNEL}<(\d+)\.(\d+),>=(\d+)\.(\d+)", requirement):
+        above, below, *lowest = map(int, bounds.groups())
+        return lowest <= [int(part) for part in VERSION.split(".")[:2]] < [above, below]
+    if not canonical(requirement).startswith(KERNEL):
+        return True
+    from packaging.requirements import Requirement
+
+    wanted = Requirement(requirement)
+    return canonical(wanted.name) != KERNEL or wanted.specifier.contains(VERSION, prereleases=True)
+
+
+def _why(error: BaseException) -> str:
+    """Why a plugin could not be loaded, in one line; a misspelt hook with the one that is meant."""
+    if isinstance(error, pluggy.PluginValidationError) and (unknown := re.search(r"unknown hook '(\w+)'", str(error))):
+        meant = nearest(unknown[1], (name for name in vars(hookspecs) if name.startswith(f"{PROJECT}_")), 1)
+        return f"unknown hook '{unknown[1]}'" + (f"; did you mean {meant[0]}?" if meant else "")
+    where = place(error)
+    return one_line(error) + (f" ({where})" if where else "")

@@ -1,0 +1,78 @@
+"""Resolving: from what a user typed to a model, with kind, task, parts and facts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from drupe.containment import Plugin, one_line
+from drupe.errors import DrupeError, ModelError, PluginError
+from drupe.registry import Registry, refuse_unknown_facts
+from drupe.values.model import Form, Model
+
+
+def resolve(reference: str, options: Mapping[str, Any], found: Registry) -> Model:
+    """The model that `reference` names. All plugins are asked, and exactly one has to know it.
+
+    options: those of the user's that are declared with `source`. A plugin that would take it, but finds it broken,
+    raises; that counts where no other one takes it.
+    """
+    answers: list[tuple[Plugin, Model]] = []
+    complaints: list[DrupeError] = []
+    for plugin in found.working:
+        try:
+            model = found.ask(plugin, "drupe_resolve_model", Model, reference=reference, options=options)
+        except DrupeError as error:
+            complaints.append(error)
+            continue
+        if model is not None and _is_sound(model, plugin, found):
+            answers.append((plugin, model))
+    if not answers and complaints:
+        raise complaints[0]
+    if not answers:
+        raise ModelError(
+            f"'{reference}' is not a model that any installed plugin knows{found.why_missing(reference)}",
+            cure="name a checkpoint's folder, an .onnx file or a hub id; drupe plugins lists what else could know it",
+        )
+    shipped = [each for each in answers if each[0].shipped]
+    if len(shipped or answers) > 1:
+        owners = " and ".join(plugin.distribution for plugin, _ in shipped or answers)
+        raise PluginError(f"'{reference}' is claimed by {owners}", cure=answers[-1][0].removal)
+    taken, model = (shipped or answers)[0]
+    for plugin, _ in answers:
+        if plugin is not taken:
+            plugin.remark(f"takes '{reference}' for its own, but it is a model that {taken.distribution} knows")
+    return model
+
+
+def from_environment(names: Iterable[str], found: Registry) -> dict[str, str]:
+    """The options of these names that an environment variable sets."""
+    set_there = {name: os.environ.get(found.options[name].environment, "") for name in sorted(names)}
+    return {name: value for name, value in set_there.items() if value}
+
+
+def _is_sound(model: Model, plugin: Plugin, found: Registry) -> bool:
+    """Whether a model's kind, place and facts can be worked with; a plugin that made another is disabled."""
+    try:
+        found.kinds.find(model.kind)
+        Path(model.location)
+        for facts in model.parts.values():
+            refuse_unknown_facts(Form(model.kind, facts), f"'{model.location}'", found)
+    except (DrupeError, TypeError) as error:
+        found.disable(plugin, f"its hook drupe_resolve_model answered a model that cannot be: {one_line(error)}")
+        return False
+    return True
+
+
+def resolve_package(reference: str, found: Registry) -> Model:
+    """The package, or the graph that some runtime opens, in a folder. Raises ModelError for what is none."""
+    if not Path(reference).exists():
+        raise ModelError(f"there is no package '{reference}'", cure="drupe optimize MODEL -o OUT makes one")
+    model = resolve(reference, {}, found)
+    if not found.kinds.make(model.kind).runnable:
+        raise ModelError(
+            f"'{reference}' is a model of kind '{model.kind}', not a package", cure=f"drupe optimize {reference} -o OUT"
+        )
+    return model

@@ -1,0 +1,125 @@
+"""Tables: the things that plugins bring, each known by its Ref and imported when it is used."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from drupe.containment import Plugin, call, one_line
+from drupe.errors import DrupeError, PlanError, PluginError, unknown
+from drupe.hookspecs import Ref
+from drupe.values.typed import misfit
+
+T = TypeVar("T")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Entry(Generic[T]):
+    """A Ref and the plugin that brought it. contract: the class that it has to extend, in drupe.contracts."""
+
+    ref: Ref
+    plugin: Plugin
+    what: str
+    contract: str = ""
+
+    @property
+    def title(self) -> str:
+        """What it is and whose, for a person."""
+        return f"the {self.what} '{self.ref.name}' of {self.plugin.title}"
+
+    def resolve(self) -> type[T]:
+        """Import what the Ref points at. Raises PluginError where that is not what the Ref says."""
+        module, _, name = self.ref.target.partition(":")
+        found: type[T] = self._call("imported", lambda: getattr(importlib.import_module(module), name))
+        if self.contract:
+            self._refuse_wrong(found)
+        return found
+
+    def make(self) -> T:
+        """An instance. Raises PluginError where it cannot be made, as where a method of the contract is missing."""
+        return self._call("made", self.resolve())
+
+    def error(self, what: str, where: str | None = None) -> PluginError:
+        """The error of what is not as it should be. where: the Ref's target, where nothing better is known."""
+        return PluginError(f"{self.title} {what}", where=where or self.ref.target, cure=self.plugin.mending())
+
+    def _call(self, done: str, function: Callable[[], Result]) -> Result:
+        try:
+            return call(self.plugin, "", function)
+        except DrupeError as error:
+            raise self.error(f"cannot be {done}: {one_line(error.__cause__ or error)}", error.where) from error
+
+    def _refuse_wrong(self, found: Any) -> None:
+        """Raise PluginError for what is not a class of the contract, or has another name than the Ref."""
+        module, _, name = self.contract.partition(":")
+        contract = getattr(importlib.import_module(f"drupe.contracts.{module}"), name)
+        if not isinstance(found, type) or not issubclass(found, contract):
+            raise self.error(f"is not a class that extends drupe.api.{name}")
+        if wrong := misfit(found, contract):
+            raise self.error(wrong)
+        if found.name != self.ref.name:  # type: ignore[attr-defined]  # which every contract has
+            raise self.error(f"calls itself '{found.name}'; both names must be one")  # type: ignore[attr-defined]
+
+
+class Table(Generic[T]):
+    """The things of one sort that plugins bring, by name. hook: lists them. contract: see Entry."""
+
+    def __init__(self, what: str, hook: str, contract: str = "") -> None:
+        self.what = what
+        self.hook = hook
+        self.contract = contract
+        self.entries: dict[str, list[Entry[T]]] = {}
+        self.missing: Callable[[str], str] = lambda name: ""
+
+    def add(self, ref: Ref, plugin: Plugin) -> None:
+        """Take in what a plugin brings. What ships with Drupe keeps its name, whoever else wants it."""
+        entries = self.entries.setdefault(ref.name, [])
+        if entries and entries[0].plugin.shipped and not plugin.shipped:
+            owner = entries[0].plugin.distribution
+            plugin.remark(f"cannot have the name '{ref.name}' for its {self.what}: {owner} brings one of that name")
+            return
+        entries.append(Entry(ref, plugin, self.what, self.contract))
+
+    def drop(self, plugin: Plugin) -> None:
+        """Forget what a plugin has brought."""
+        kept = {name: [each for each in entries if each.plugin is not plugin] for name, entries in self.entries.items()}
+        self.entries = {name: entries for name, entries in kept.items() if entries}
+
+    def __iter__(self) -> Iterator[Entry[T]]:
+        """Every entry, in the order of names; two that claim one name are both there."""
+        for name in sorted(self.entries):
+            yield from self.entries[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.entries
+
+    def find(self, name: str) -> Entry[T]:
+        """What is called `name`; UsageError where nothing is, PluginError where two plugins bring it."""
+        entries = self.entries.get(name)
+        if not entries:
+            listing = {"pass": "drupe passes", "provider": "drupe providers"}.get(self.what, "drupe plugins")
+            error = unknown(self.what, name, self.entries, cure=f"{listing} lists what is installed")
+            error.what += self.missing(name)
+            raise error
+        if len(entries) > 1:
+            owners = " and ".join(f"{entry.plugin.distribution} ({entry.ref.target})" for entry in entries)
+            raise PluginError(f"the {self.what} '{name}' is claimed by {owners}", cure=entries[-1].plugin.removal)
+        return entries[0]
+
+    def make(self, name: str) -> T:
+        """An instance of what is called `name`."""
+        return self.find(name).make()
+
+    def preferred(self) -> T | None:
+        """What is used where one is enough: what ships with Drupe, else the first there is; None where nothing is."""
+        entries = sorted(self, key=lambda each: not each.plugin.shipped)
+        return entries[0].make() if entries else None
+
+    def needed(self, does: str, distribution: str) -> T:
+        """The same. Raises PlanError where nothing is. does: what nobody can do then; distribution: brings one."""
+        if (made := self.preferred()) is None:
+            raise PlanError(f"no plugin is installed that {does}", cure=f"pip install {distribution}")
+        return made
