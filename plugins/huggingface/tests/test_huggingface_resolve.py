@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from drupe.api import Model, ModelError, OutputError, UsageError
-from drupe_huggingface import hub
-from drupe_huggingface.kind import HfKind
-from drupe_huggingface.plugin import drupe_resolve_model
+from drupe_checkpoints import hub
+from drupe_checkpoints.kind import HfKind
+from drupe_huggingface.plugin import drupe_options, drupe_resolve_model
 from drupe_huggingface.resolve import looks_like_a_path
 
 CONFIG = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
@@ -37,8 +37,21 @@ def checkpoint(folder: Path) -> Path:
 
 def test_a_folder_with_a_configuration_is_a_checkpoint(tmp_path: Path) -> None:
     model = resolve(checkpoint(tmp_path))
-    assert (model.kind, model.location) == ("hf", tmp_path)
+    assert (model.kind, model.location, model.task) == ("hf", tmp_path, "text-generation")
     assert model.payload.model_type == "llama"
+
+
+def test_a_checkpoint_whose_class_is_not_known_has_no_task(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "acme", "architectures": ["AcmeFrobnicator"]}))
+    assert resolve(tmp_path).task is None
+
+
+def test_the_hubs_options_are_read_while_the_model_is_looked_for() -> None:
+    options = {option.name: option for option in drupe_options()}
+    assert options.keys() == {"revision", "token", "cache_dir"}
+    assert all(option.source for option in options.values())
+    assert options["token"].secret
+    assert options["token"].environment == "HF_TOKEN"
 
 
 def test_a_folder_has_no_revisions(tmp_path: Path) -> None:
@@ -87,10 +100,10 @@ def test_what_can_be_neither_folder_nor_hub_id_says_so(reference: str) -> None:
         ({"model.safetensors": ""}, "no config.json"),
         ({"adapter_config.json": "{}"}, "an adapter, not a model"),
         ({"config.json": "{"}, "not JSON.*line 1"),
-        ({"config.json": "[1]"}, "no JSON object"),
+        ({"config.json": "[1]"}, "is not a JSON object"),
         ({"config.json": b"\xff\xfe\x00"}, "not text"),
-        ({"config.json": "[" * 200_000}, "no sane JSON"),
-        ({"config.json": f'{{"head_dim": {"9" * 5000}}}'}, "no sane JSON"),
+        ({"config.json": "[" * 200_000}, "cannot be read as JSON"),
+        ({"config.json": f'{{"head_dim": {"9" * 5000}}}'}, "cannot be read as JSON"),
     ],
 )
 def test_a_folder_that_is_no_checkpoint_is_refused(files: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -311,7 +324,7 @@ def test_a_full_disk_is_not_blamed_on_the_network(fake_hub: FakeHub, tmp_path: P
         (401, "RepoNotFound", "no repository org/name, or it is private", "--token"),
         (404, "RepoNotFound", "no repository org/name, or it is private", "--token"),
         (404, "RevisionNotFound", "no revision 'v9'", "tree/main"),
-        (501, None, "could not be had from http://127.0.0.1", "folder"),
+        (501, None, "downloading it from http://127.0.0.1", "folder"),
     ],
 )
 def test_each_refusal_of_the_hub_has_its_own_message(

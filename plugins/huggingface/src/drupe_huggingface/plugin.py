@@ -1,19 +1,40 @@
-"""What this distribution adds: the kind `hf`, and how a folder or a hub id becomes a model of it."""
+"""The entry module of drupe-huggingface: the kind `hf`, finding models by folder or hub id, and the hub's options."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from drupe.api import Ref, hookimpl
 
 if TYPE_CHECKING:
-    from drupe.api import Model
+    from drupe.api import Fact, Model, Option
+
+HUB = "Hugging Face hub"
 
 
 @hookimpl
 def drupe_model_kinds() -> list[Ref]:
-    return [Ref("hf", "drupe_huggingface.kind:HfKind", "a checkpoint as transformers saves it")]
+    return [Ref("hf", "drupe_checkpoints.kind:HfKind", "a checkpoint as transformers saves it")]
+
+
+@hookimpl
+def drupe_facts() -> list[Fact]:
+    from drupe.api import Fact
+
+    return [Fact("commit", (), "the commit of the hub repository that the checkpoint was downloaded from")]
+
+
+@hookimpl
+def drupe_options() -> list[Option]:
+    from drupe.api import Option
+
+    return [
+        Option("revision", "Branch, tag or commit.", group=HUB, source=True),
+        Option("token", "Access token.", group=HUB, source=True, secret=True, environment="HF_TOKEN"),
+        Option("cache_dir", "Where downloads are kept.", type=Path, group=HUB, source=True),
+    ]
 
 
 @hookimpl

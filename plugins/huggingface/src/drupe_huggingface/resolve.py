@@ -1,4 +1,4 @@
-"""From what a user typed to a checkpoint's folder."""
+"""Finding the checkpoint that a user named by path or hub id."""
 
 from __future__ import annotations
 
@@ -9,34 +9,53 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from drupe.api import Model, ModelError, UsageError
-from drupe_huggingface.checkpoint import GGUF, POINT_AT_A_CHECKPOINT, Checkpoint, is_file, is_folder, no_checkpoint
+from drupe_checkpoints.checkpoint import GGUF, POINT_AT_A_CHECKPOINT, Checkpoint, is_file, is_folder, no_checkpoint
+from drupe_checkpoints.opening import open_checkpoint
+from drupe_checkpoints.tasks import task_of
 
 if TYPE_CHECKING:
-    from drupe_huggingface.hub import Snapshot
+    from drupe_checkpoints.hub import Snapshot
 
 HUB_ID = re.compile(r"[A-Za-z0-9_][\w.-]*(/[\w.-]+)?", re.ASCII)
 LONGEST = 96  # characters of a hub id
+WEIGHTS = ("*.safetensors", "*.gguf", "pytorch_model*.bin")
 
 
 def resolve(reference: str, options: Mapping[str, Any]) -> Model | None:
-    """The model of kind `hf` that `reference` names; None for what other plugins may know.
+    """The model of kind `hf` that `reference` names; None for a reference that other plugins may know.
 
     options: `revision`, `token` and `cache_dir`, for the hub. Raises ModelError for a path that is not a checkpoint and
-    for a hub id that cannot be had, UsageError for a revision of what is no hub's.
+    for a hub id that cannot be downloaded, UsageError for a revision with a path.
     """
     path = _path(reference)
     here = is_file(path) or is_folder(path)
     if here and options.get("revision") is not None:
         raise UsageError("--revision is for models on the hub", where=path, cure="leave it out, or give a hub id")
     if path.suffix == GGUF and is_file(path):
-        return Model("hf", path, payload=Checkpoint.open(path))
-    if is_file(path / "model.onnx") or is_file(path) or "://" in reference:
+        return _model(open_checkpoint(path), path)
+    if is_file(path) or "://" in reference:
         return None
     if is_folder(path):
-        return Model("hf", path, payload=Checkpoint.open(path))
+        if _is_for_graphs(path):
+            return None
+        return _model(open_checkpoint(path), path)
     snapshot = _on_the_hub(reference, path, options)
-    facts = {"commit": snapshot.commit}
-    return Model("hf", snapshot.folder, facts, payload=Checkpoint.open(snapshot.folder, snapshot))
+    return _model(open_checkpoint(snapshot.folder, snapshot), snapshot.folder, commit=snapshot.commit)
+
+
+def _model(checkpoint: Checkpoint, location: Path, **facts: str) -> Model:
+    """The model of a checkpoint, with the task that its configuration names."""
+    task = task_of(checkpoint.architectures, checkpoint.config.text("model_type", ""))
+    return Model.single("hf", location, facts, checkpoint, task)
+
+
+def _is_for_graphs(folder: Path) -> bool:
+    """Whether a folder holds ONNX graphs and no checkpoint; a checkpoint's configuration may lie beside them."""
+    if is_file(folder / "model.onnx"):
+        return True
+    graphs = (path for pattern in ("*.onnx", "onnx/*.onnx") for path in folder.glob(pattern))
+    weights = (path for pattern in WEIGHTS for path in folder.glob(pattern))
+    return any(map(is_file, graphs)) and not any(map(is_file, weights))
 
 
 def _path(reference: str) -> Path:
@@ -44,7 +63,7 @@ def _path(reference: str) -> Path:
         raise ModelError("no model is named", cure=POINT_AT_A_CHECKPOINT)
     try:
         return Path(reference).expanduser()
-    except RuntimeError:  # ~name of a user that this machine does not know
+    except RuntimeError:  # "~name" for an unknown user
         return Path(reference)
 
 
@@ -53,13 +72,13 @@ def _on_the_hub(reference: str, path: Path, options: Mapping[str, Any]) -> Snaps
         raise no_checkpoint(path)
     if len(reference) > LONGEST or not HUB_ID.fullmatch(reference) or "--" in reference or ".." in reference:
         raise ModelError(f"'{reference}' is neither a folder nor a hub id", cure=POINT_AT_A_CHECKPOINT)
-    from drupe_huggingface.hub import find
+    from drupe_checkpoints.hub import find
 
     return find(reference, options)
 
 
 def looks_like_a_path(reference: str) -> bool:
-    """Whether a reference that is nowhere on disk was meant to be there all the same."""
+    """Whether a reference that does not exist on disk was probably meant as a path."""
     if reference.startswith((".", "~", "/", "\\")) or Path(reference).is_absolute():
         return True
     separators = [separator for separator in (os.sep, os.altsep) if separator]

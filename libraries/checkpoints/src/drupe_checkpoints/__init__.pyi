@@ -1,0 +1,5 @@
+"""The public names and their homes; each home is loaded when one of its names is first used."""
+
+from .checkpoint import Checkpoint as Checkpoint
+from .configuration import Configuration as Configuration
+from .opening import open_checkpoint as open_checkpoint

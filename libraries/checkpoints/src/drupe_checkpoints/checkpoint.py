@@ -1,0 +1,161 @@
+"""Checkpoint: a folder that transformers' save_pretrained() wrote. Its configuration is read, its weights are not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from drupe.api import ModelError
+from drupe_checkpoints.configuration import Configuration
+
+if TYPE_CHECKING:
+    from drupe_checkpoints.hub import Snapshot
+    from drupe_checkpoints.summary import Summary
+    from drupe_onnx import Expression
+    from drupe_packed import Packing
+
+POINT_AT_A_CHECKPOINT = "point at a folder with config.json, *.safetensors and tokenizer.json, or at a hub id"
+GGUF = ".gguf"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder with config.json; its safetensors files and tokenizer are looked at when they are needed.
+
+    config: the content of config.json. generation: that of generation_config.json, empty where the file is missing.
+    snapshot: the hub's revision that was downloaded into the folder; its weights may not be downloaded yet.
+    """
+
+    folder: Path
+    config: Configuration
+    generation: Configuration
+    snapshot: Snapshot | None = None
+
+    @classmethod
+    def open_folder(cls, folder: Path, snapshot: Snapshot | None = None) -> Checkpoint:
+        """Read the configuration of the checkpoint in `folder`. Raises ModelError where there is no checkpoint."""
+        path = folder / "config.json"
+        if not is_file(path):
+            raise no_checkpoint(folder)
+        generation = folder / "generation_config.json"
+        return cls(
+            folder,
+            Configuration.read(path),
+            Configuration.read(generation) if is_file(generation) else Configuration(generation, {}),
+            snapshot,
+        )
+
+    @property
+    def model_type(self) -> str:
+        """transformers' name for the kind of configuration ("qwen2")."""
+        return self.config.text("model_type")
+
+    @property
+    def architectures(self) -> tuple[str, ...]:
+        """The classes that config.json names ("Qwen2ForCausalLM"); empty where it names none."""
+        return self.config.texts("architectures")
+
+    def tokens(self, key: str) -> tuple[int, ...]:
+        """Token ids such as `eos_token_id`. generation_config.json overrides config.json, as in generate()."""
+        return self.generation.tokens(key) or self.config.tokens(key)
+
+    @property
+    def packing(self) -> Packing | None:
+        """How matrices that are already quantized are packed; None where all are in floating point.
+
+        Raises ModelError for a quantization that cannot be read.
+        """
+        from drupe_checkpoints.quantization import packing_of
+
+        return packing_of(self.config)
+
+    def tensors(self) -> Mapping[str, Expression]:
+        """Where each tensor lies in the safetensors files. Headers are checked; weights are not read.
+
+        A matrix that is already quantized is a `PackedMatrix`, under the name that it would have in floating point. A
+        hub's weights are downloaded first. Raises ModelError for files that are broken, missing or pickles.
+        """
+        from drupe_onnx.safetensors import open_checkpoint
+
+        packing = self.packing
+        self.fetch_weights()
+        tensors = open_checkpoint(self.folder)
+        if packing is None:
+            return tensors
+        from drupe_packed import matrices
+
+        return matrices(tensors, packing)
+
+    def package_files(self) -> Mapping[str, Path | bytes]:
+        """The files to put beside a graph, by name: see `tokenizer.package_files`."""
+        from drupe_checkpoints.tokenizer import package_files
+
+        return package_files(self.folder)
+
+    def summary(self) -> Summary | None:
+        """How many weights there are of each type, from headers alone; None for broken files.
+
+        Raises ModelError for a quantization that cannot be read.
+        """
+        from drupe_checkpoints.summary import summary
+
+        return summary(self.folder, self.packing)
+
+    def refuse_incomplete(self) -> None:
+        """Raise ModelError where weights or tokenizer are missing or broken. Reads and downloads no weight."""
+        from drupe_checkpoints.tokenizer import refuse_missing_tokenizer
+
+        self._refuse_incomplete_weights()
+        refuse_missing_tokenizer(self.folder)
+
+    def _refuse_incomplete_weights(self) -> None:
+        if self.snapshot is not None and not self.snapshot.has_weights():
+            from drupe_checkpoints.hub import no_safetensors
+
+            listed = self.snapshot.known()
+            if listed and not listed.weight_bytes:
+                raise no_safetensors(self.snapshot.repository, listed)
+        elif self.summary() is None:
+            self.tensors()  # says what is wrong; slow, because it loads numpy and onnx_ir
+
+    def fetch_weights(self) -> None:
+        """Download the weights of a hub's model unless they are here already. Raises ModelError, OutputError."""
+        if self.snapshot is not None:
+            self.snapshot.fetch_weights()
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file; False where the folder may not be read."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder; False where the folder above it may not be read."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def no_checkpoint(folder: Path) -> ModelError:
+    """The error for a folder that is missing or holds no config.json."""
+    try:
+        names = {path.name for path in folder.iterdir()}
+    except FileNotFoundError:
+        return ModelError(f"there is no folder {folder}", cure=POINT_AT_A_CHECKPOINT)
+    except OSError as error:
+        return ModelError(f"the folder {folder} cannot be read: {error.strerror}", cure=POINT_AT_A_CHECKPOINT)
+    if not names:
+        return ModelError(f"the folder {folder} is empty", cure=POINT_AT_A_CHECKPOINT)
+    if "adapter_config.json" in names:
+        return ModelError(
+            "the folder holds an adapter, not a model",
+            where=folder,
+            cure="merge it into its base model first: peft's merge_and_unload(), then save_pretrained()",
+        )
+    return ModelError("there is no config.json", where=folder, cure=POINT_AT_A_CHECKPOINT)

@@ -1,0 +1,167 @@
+"""A checkpoint's config.json: typed reading, and one form for what transformers 4 and 5 spell differently."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from drupe.api import ModelError
+from drupe_onnx import unreadable
+
+DEFAULT_ROPE_THETA = 10_000.0
+LARGEST = 2**31 - 1  # the largest size that a graph's operators support
+LONGEST_SHOWN = 80  # characters of a wrong value
+DOWNLOAD_AGAIN = "download the checkpoint again, or save it with transformers' save_pretrained()"
+CORRECT = "correct it to what the model was trained with, or download the checkpoint again"
+
+
+@dataclass(frozen=True)
+class Configuration(Mapping[str, Any]):
+    """The keys of one JSON file. A key whose value is null counts as missing, as in transformers.
+
+    path: the file, named in errors.
+    """
+
+    path: Path
+    entries: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, path: Path) -> Configuration:
+        """Read a JSON object. Raises ModelError for any other content."""
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except UnicodeDecodeError as error:
+            raise ModelError(f"{path.name} is not text: {error.reason}", where=path, cure=DOWNLOAD_AGAIN) from error
+        except json.JSONDecodeError as error:
+            raise ModelError(
+                f"{path.name} is not JSON: {error.msg} in line {error.lineno}", where=path, cure=DOWNLOAD_AGAIN
+            ) from error
+        except (ValueError, RecursionError) as error:  # a number with thousands of digits, lists nested too deeply
+            raise ModelError(f"{path.name} cannot be read as JSON: {error}", where=path, cure=DOWNLOAD_AGAIN) from error
+        except OSError as error:
+            raise unreadable(path, error) from error
+        if not isinstance(values, dict):
+            raise ModelError(f"{path.name} is not a JSON object", where=path, cure=DOWNLOAD_AGAIN)
+        return cls(path, values)
+
+    def __getitem__(self, key: str) -> Any:
+        return self.entries[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def require(self, key: str) -> Any:
+        """The value of `key`. Raises a ModelError that names file and key where the key is missing."""
+        value = self.get(key)
+        if value is None:
+            raise ModelError(f"{self.path.name} lacks the key '{key}'", where=self.path, cure=DOWNLOAD_AGAIN)
+        return value
+
+    def integer(self, key: str, default: int | None = None, *, most: int = LARGEST) -> int:
+        """A whole number from 1 to `most`. A missing key gives `default`, or ModelError where that is None."""
+        value = self._value(key, default)
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= most:
+            raise self._wrong(key, value, f"a whole number from 1 to {most}")
+        return value
+
+    def number(self, key: str, default: float | None = None, *, above: float = -math.inf) -> float:
+        """A finite number greater than `above`."""
+        value = self._value(key, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not above < value < math.inf:
+            raise self._wrong(key, value, "a number" if above == -math.inf else f"a number above {above:g}")
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise self._wrong(key, value, "a number that fits into a float") from error
+
+    def flag(self, key: str, default: bool) -> bool:
+        value = self._value(key, default)
+        if not isinstance(value, bool):
+            raise self._wrong(key, value, "true or false")
+        return value
+
+    def text(self, key: str, default: str | None = None) -> str:
+        value = self._value(key, default)
+        if not isinstance(value, str):
+            raise self._wrong(key, value, "text")
+        return value
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """A list of texts; empty where the key is missing."""
+        value = self.get(key)
+        if value is None:
+            return ()
+        if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+            raise self._wrong(key, value, "a list of texts")
+        return tuple(value)
+
+    def tokens(self, key: str) -> tuple[int, ...]:
+        """Token ids: one, a list of them, or none."""
+        value = self.get(key)
+        if value is None:
+            return ()
+        ids = value if isinstance(value, list) else [value]
+        if not all(isinstance(each, int) and not isinstance(each, bool) for each in ids):
+            raise self._wrong(key, value, "a token id or a list of them")
+        return tuple(ids)
+
+    def section(self, key: str) -> Configuration | None:
+        """A nested object; None where the key is missing."""
+        value = self.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, dict):
+            raise self._wrong(key, value, "an object")
+        return Configuration(self.path, value)
+
+    def rope(self) -> Configuration:
+        """The rotary embedding's parameters as transformers 5 keeps them: `rope_type`, `rope_theta`, the type's own.
+
+        transformers 4 wrote `rope_theta` and `rope_scaling` (with `type` in the oldest files) on the top level.
+        """
+        found = self.section("rope_scaling") or self.section("rope_parameters")
+        parameters = self._one_for_all_layers(dict(found.entries)) if found else {}
+        theta = parameters.get("rope_theta")
+        parameters["rope_theta"] = self.number("rope_theta", DEFAULT_ROPE_THETA) if theta is None else theta
+        parameters["rope_type"] = parameters.get("rope_type") or parameters.pop("type", None) or "default"
+        if parameters.get("partial_rotary_factor") is None:
+            parameters["partial_rotary_factor"] = self.number("partial_rotary_factor", 1.0)
+        original = self.get("original_max_position_embeddings")
+        if original is not None:
+            parameters["original_max_position_embeddings"] = original
+        return Configuration(self.path, parameters)
+
+    def _one_for_all_layers(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """Parameters nested by layer type, where all types of this model agree."""
+        nested = [parameters[kind] for kind in sorted(set(self.texts("layer_types"))) if kind in parameters]
+        if not nested:
+            return parameters
+        if not isinstance(nested[0], dict) or any(each != nested[0] for each in nested):
+            raise ModelError(
+                "rotary parameters that differ between layer types are not supported",
+                where=self.path,
+                cure="choose a model whose layers have the same rotary parameters",
+            )
+        return dict(nested[0])
+
+    def _value(self, key: str, default: Any) -> Any:
+        value = self.get(key)
+        if value is not None:
+            return value
+        return self.require(key) if default is None else default
+
+    def mistake(self, what: str) -> ModelError:
+        """The error for values that do not fit together."""
+        return ModelError(what, where=self.path, cure=CORRECT)
+
+    def _wrong(self, key: str, value: Any, wanted: str) -> ModelError:
+        shown = json.dumps(value)
+        shown = shown if len(shown) <= LONGEST_SHOWN else f"{shown[:LONGEST_SHOWN]}..."
+        return self.mistake(f"{key} = {shown} in {self.path.name}: it must be {wanted}")

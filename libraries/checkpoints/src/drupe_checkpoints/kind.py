@@ -1,0 +1,164 @@
+"""The kind `hf`: a checkpoint as transformers saves it."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from drupe.api import Context, Estimate, Model, ModelError, ModelKind, OutputError
+from drupe_checkpoints.checkpoint import GGUF, Checkpoint
+from drupe_checkpoints.opening import open_checkpoint
+from drupe_checkpoints.tokenizer import CARRIED, CARRIED_PATTERNS
+from drupe_files import file_digest
+from drupe_onnx import unreadable
+
+PARTS = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "*.tiktoken", *CARRIED_PATTERNS)
+CHUNK = 8 << 20
+GGUF_HEADER = 16 << 20  # bytes that are enough for a header with any vocabulary
+SAMPLES, SAMPLE = 64, 4 << 10  # samples of a weight file, and their bytes, for a fingerprint that is not thorough
+LARGE = 64 << 20  # bytes; larger weight files are sampled
+
+
+class HfKind(ModelKind):
+    """A folder with config.json, safetensors files and a tokenizer; the payload is a `Checkpoint`."""
+
+    name = "hf"
+
+    def load(self, model: Model) -> Model:
+        return model if model.payload is not None else model.but(payload=open_checkpoint(model.location))
+
+    def save(self, model: Model, folder: Path, context: Context) -> Mapping[str, str]:
+        """Copy the checkpoint's files in chunks. Links are followed."""
+        _complete(model)
+        sources = {_name(path, model.location): path for path in _files(model.location)}
+        with context.progress.task("copying", sum(path.stat().st_size for path in sources.values())):
+            return {name: _copy(source, folder / name, context) for name, source in sources.items()}
+
+    def fingerprint(self, model: Model, thorough: bool = True) -> str:
+        """A digest of every byte. Without `thorough`, only headers and samples of large weight files are read."""
+        _complete(model)
+        digest = hashlib.sha256()
+        for path in _files(model.location):
+            sampled = path.suffix in (".safetensors", GGUF) and not thorough
+            try:
+                content = _sampled_digest(path) if sampled and path.stat().st_size > LARGE else file_digest(path)
+            except OSError as error:
+                raise unreadable(path, error) from error
+            digest.update(f"{_name(path, model.location)}\0{content}\0".encode())
+        return digest.hexdigest()
+
+    def describe(self, model: Model) -> Mapping[str, Any]:
+        checkpoint: Checkpoint = self.load(model).payload
+        config = checkpoint.config
+        heads, hidden = config.get("num_attention_heads"), config.get("hidden_size")
+        facts = {
+            "architecture": ", ".join(checkpoint.architectures) or checkpoint.model_type,
+            "model type": checkpoint.model_type,
+            "layers": config.get("num_hidden_layers"),
+            "hidden size": hidden,
+            "attention heads": heads,
+            "key and value heads": config.get("num_key_value_heads") or heads,
+            "head size": config.get("head_dim") or _quotient(hidden, heads),
+            "vocabulary": config.get("vocab_size"),
+            "context length": config.get("max_position_embeddings"),
+            "tied embeddings": config.get("tie_word_embeddings"),
+            **_weights(checkpoint),
+        }
+        return {label: value for label, value in facts.items() if value is not None}
+
+    def size(self, model: Model) -> int | None:
+        """Bytes of the checkpoint's files, including a hub's files that are not downloaded yet."""
+        here = sum(path.stat().st_size for path in _files(model.location))
+        snapshot = self.load(model).payload.snapshot
+        if snapshot is None or snapshot.has_weights():
+            return here
+        listed = snapshot.known()
+        return here + listed.weight_bytes if listed else None
+
+    def estimate(self, model: Model, context: Context) -> Estimate:
+        _complete(model)
+        size = sum(path.stat().st_size for path in _files(model.location))
+        return Estimate(output_bytes=size, read_bytes=size, weights_held_bytes=CHUNK, work=0)
+
+
+def _quotient(dividend: Any, divisor: Any) -> int | None:
+    """The quotient of two values from config.json; None where they are not whole numbers."""
+    return dividend // divisor if isinstance(dividend, int) and isinstance(divisor, int) and divisor else None
+
+
+def _complete(model: Model) -> None:
+    """Download the weights of a hub's model."""
+    if model.payload is not None:
+        model.payload.fetch_weights()
+
+
+def _weights(checkpoint: Checkpoint) -> Mapping[str, Any]:
+    """Parameters, bytes and element types. Empty for weights that cannot be read: a conversion reports the reason.
+
+    Nothing is downloaded: for weights on the hub, one request gives what the hub's listing says.
+    """
+    snapshot = checkpoint.snapshot
+    if snapshot is not None and not snapshot.has_weights():
+        listed = snapshot.known()
+        known = {"parameters": listed.parameters, "weight bytes": listed.weight_bytes or None} if listed else {}
+        return {**known, "weights": "on the hub, not downloaded"}
+    try:
+        found, packing = checkpoint.summary(), checkpoint.packing
+    except ModelError:
+        return {}
+    if found is None:
+        return {}
+    types = [name for name, _ in found.elements.most_common()]
+    facts = {"parameters": found.elements.total(), "weight bytes": found.bytes, "element types": types}
+    return {**facts, "quantized": str(packing)} if packing else facts
+
+
+def _files(folder: Path) -> list[Path]:
+    """The checkpoint's files. Other files in its folder (optimizer states, other formats) are left out.
+
+    For a GGUF file: the file itself and the tokenizer's files beside it.
+    """
+    if folder.is_file():
+        beside = (folder.parent / name for name in CARRIED)
+        return [folder, *(path for path in beside if path.is_file())]
+    found = (path for pattern in PARTS for path in folder.glob(pattern))
+    return sorted({path for path in found if path.is_file() and not path.name.startswith(".")})
+
+
+def _name(path: Path, location: Path) -> str:
+    """A file's name relative to the checkpoint's folder, or to the folder of a GGUF file."""
+    return path.relative_to(location.parent if location.is_file() else location).as_posix()
+
+
+def _sampled_digest(path: Path) -> str:
+    """SHA-256 of a weight file's size, header (names, types, shapes, places), and samples at equal distances."""
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        start = file.read(8)
+        header = GGUF_HEADER if path.suffix == GGUF else int.from_bytes(start, "little")
+        digest.update(start + file.read(min(header, size)))
+        for number in range(SAMPLES):
+            file.seek(size * number // SAMPLES)
+            digest.update(file.read(SAMPLE))
+    return digest.hexdigest()
+
+
+def _copy(source: Path, destination: Path, context: Context) -> str:
+    """Copy a file and its times; returns its SHA-256."""
+    digest = hashlib.sha256()
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        with source.open("rb") as reader, destination.open("wb") as writer:
+            while chunk := reader.read(CHUNK):
+                context.stop_if_cancelled()
+                writer.write(chunk)
+                digest.update(chunk)
+                context.progress.advance(len(chunk))
+        shutil.copystat(source, destination)
+    except OSError as error:
+        raise OutputError(f"cannot copy {source.name}: {error.strerror}", where=destination) from error
+    return digest.hexdigest()

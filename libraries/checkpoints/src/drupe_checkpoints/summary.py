@@ -1,0 +1,89 @@
+"""Sums over safetensors files, from their headers and with the standard library alone, so `drupe inspect` is fast.
+
+The tensors themselves come from `Checkpoint.tensors()`, which checks everything and needs numpy.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from drupe_packed.packing import WORD, Packing
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+LONGEST_HEADER = 100_000_000  # bytes, the format's own limit
+NAMES = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8e4m3fn",
+    "F8_E5M2": "float8e5m2", "F8_E8M0": "float8e8m0", "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8",
+    "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8", "BOOL": "bool",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Summary:
+    """elements: how many weights there are of each type, without the scales and zero points of packed weights.
+
+    bytes: of all tensors.
+    """
+
+    elements: Counter[str]
+    bytes: int
+
+
+def summary(folder: Path, packing: Packing | None) -> Summary | None:
+    """The sums over a checkpoint's files; None for files that are broken, as far as this simple reader notices."""
+    try:
+        return _summary(_files(folder), packing)
+    except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError):
+        return None
+
+
+def _files(folder: Path) -> list[Path]:
+    index = folder / INDEX
+    if index.is_file():
+        names = set(json.loads(index.read_bytes())["weight_map"].values())
+        if any(Path(name).name != name for name in names):
+            raise ValueError("a shard outside the folder")
+        return [folder / name for name in sorted(names)]
+    if (folder / SINGLE).is_file():
+        return [folder / SINGLE]
+    (only,) = folder.glob("*.safetensors")
+    return [only]
+
+
+def _summary(files: list[Path], packing: Packing | None) -> Summary:
+    elements: Counter[str] = Counter()
+    size = 0
+    for path in files:
+        tensors, data = _header(path)
+        for name, tensor in tensors.items():
+            elements += _weights(name, tensor, packing)
+        held = sum(tensor["data_offsets"][1] - tensor["data_offsets"][0] for tensor in tensors.values())
+        if held != data:
+            raise ValueError(f"{path} has {data} bytes of data, and its tensors need {held}")
+        size += held
+    return Summary(elements, size)
+
+
+def _weights(name: str, tensor: Mapping[str, Any], packing: Packing | None) -> Counter[str]:
+    """How many weights a tensor holds, by their type."""
+    stored, elements = NAMES[tensor["dtype"]], math.prod(tensor["shape"])
+    if packing is not None and (rule := packing.packs(name)):
+        return Counter({f"int{rule.bits}": elements * WORD // rule.bits})
+    return Counter() if packing is not None and packing.is_beside(name) else Counter({stored: elements})
+
+
+def _header(path: Path) -> tuple[dict[str, dict[str, Any]], int]:
+    """The header's entries, and the number of bytes after the header."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > min(size - 8, LONGEST_HEADER):
+            raise ValueError(f"{path} is cut short")
+        header = json.loads(file.read(length))
+    return {name: entry for name, entry in header.items() if name != "__metadata__"}, size - 8 - length

@@ -1,0 +1,34 @@
+"""The task of a checkpoint, by the classes that its configuration names."""
+
+from __future__ import annotations
+
+import pytest
+
+from drupe_checkpoints.tasks import task_of
+
+
+@pytest.mark.parametrize(
+    ("architecture", "model_type", "task"),
+    [
+        ("LlamaForCausalLM", "llama", "text-generation"),
+        ("GPT2LMHeadModel", "gpt2", "text-generation"),
+        ("BertForSequenceClassification", "bert", "text-classification"),
+        ("BertForTokenClassification", "bert", "token-classification"),
+        ("RobertaForMaskedLM", "roberta", "fill-mask"),
+        ("BertForQuestionAnswering", "bert", "question-answering"),
+        ("BertModel", "bert", "feature-extraction"),
+        ("T5ForConditionalGeneration", "t5", "text2text-generation"),
+        ("WhisperForConditionalGeneration", "whisper", "automatic-speech-recognition"),
+        ("Wav2Vec2ForCTC", "wav2vec2", "automatic-speech-recognition"),
+        ("Qwen2VLForConditionalGeneration", "qwen2_vl", "image-text-to-text"),
+        ("ViTForImageClassification", "vit", "image-classification"),
+        ("AcmeFrobnicator", "acme", None),
+    ],
+)
+def test_a_class_tells_the_task(architecture: str, model_type: str, task: str | None) -> None:
+    assert task_of([architecture], model_type) == task
+
+
+def test_the_first_class_that_is_known_counts() -> None:
+    assert task_of(["AcmeFrobnicator", "LlamaForCausalLM"], "llama") == "text-generation"
+    assert task_of([], "llama") is None

@@ -1,0 +1,7 @@
+"""What commands print: tables, sizes, progress, and the events of a run. rich is loaded when something is shown."""
+
+from drupe_console.narrator import Narrator
+from drupe_console.progress import LineProgress, TerminalProgress, progress
+from drupe_console.tables import size, table
+
+__all__ = ["LineProgress", "Narrator", "TerminalProgress", "progress", "size", "table"]

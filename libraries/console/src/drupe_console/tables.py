@@ -1,0 +1,36 @@
+"""Tables and sizes for a person."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+
+UNFOLDED = 1000
+"""Width of an output that is not a terminal, in columns."""
+
+
+def table(rows: Iterable[Sequence[object]], head: Sequence[str] = ()) -> None:
+    """Print rows in aligned columns, folded at words on a terminal and not at all elsewhere."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    cells = [[str(cell) for cell in row] for row in rows]
+    grid = Table(box=None, show_header=bool(head), pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for at in range(max(map(len, cells), default=len(head))):
+        grid.add_column(head[at] if head else "", no_wrap=at == 0)
+    for row in cells:
+        grid.add_row(*map(Text, row))
+    console = Console(width=None if sys.stdout.isatty() else UNFOLDED)
+    with console.capture() as printed:
+        console.print(grid)
+    print("\n".join(line.rstrip() for line in printed.get().splitlines()))
+
+
+def size(count: float) -> str:
+    """A number of bytes as a person reads it, in powers of 1000 ("1.23 MB")."""
+    for unit in ("B", "kB", "MB"):
+        if abs(count) < 1000:
+            return f"{count:.3g} {unit}" if unit != "B" else f"{count:.0f} B"
+        count /= 1000
+    return f"{count:.2f} GB"

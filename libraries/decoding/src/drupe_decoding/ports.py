@@ -1,0 +1,124 @@
+"""Ports: which input and output of a decoder's graph is which, by name, element type and shape.
+
+Names differ between exporters. Tokens, mask, positions and logits have the names of Hugging Face's models. A key-value
+cache is known by the word past, present or cache, its layer's number, and the word key or value: past_key_values.3.key
+and present.3.key (optimum, onnxruntime-genai, Drupe), past_key_3 and present_key_3 (OpenVINO, onnxruntime), k_cache_3.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from drupe.api import ModelError
+
+TOKENS, MASK, POSITIONS, LOGITS = "input_ids", "attention_mask", "position_ids", "logits"
+PLAIN = (TOKENS, MASK, POSITIONS)
+"""The inputs of a decoder that are not caches."""
+KEY, VALUE = "key", "value"
+_PART_OF = {"k": KEY, "key": KEY, "keys": KEY, "v": VALUE, "value": VALUE, "values": VALUE}
+_MARKS = frozenset({"past", "present", "cache"})
+"""One of these words is in the name of every cache."""
+_DIRECTION = _MARKS | {"in", "out", "new", "layer", "layers"}
+"""Words that do not distinguish the caches of a layer."""
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output of a graph.
+
+    element_type: "float32", "float16", "int64", ...; None where it is not known.
+    shape: a number for each size that is fixed, anything else for one that varies; None where it is not known.
+    """
+
+    name: str
+    element_type: str | None = None
+    shape: Sequence[object] | None = None
+
+    def size(self, axis: int) -> int | None:
+        """A size that is fixed; None for one that varies or is not known."""
+        found = self.shape[axis] if self.shape is not None and axis < len(self.shape) else None
+        return found if isinstance(found, int) else None
+
+
+@dataclass(frozen=True)
+class CacheName:
+    """The parsed name of a cache. part: "key" or "value". rest: other words, such as "cross" or "encoder"."""
+
+    layer: int
+    part: str
+    rest: tuple[str, ...] = ()
+
+
+def cache_name(name: str) -> CacheName | None:
+    """The parsed name of a key-value cache, past or present; None for any other name."""
+    words = re.findall(r"[a-z]+|\d+", name.lower())
+    numbers = [word for word in words if word.isdigit()]
+    parts = [word for word in words if word in _PART_OF]
+    if not numbers or not parts or _MARKS.isdisjoint(words):
+        return None
+    known = {*_DIRECTION, *_PART_OF, numbers[0]}
+    return CacheName(int(numbers[0]), _PART_OF[parts[-1]], tuple(word for word in words if word not in known))
+
+
+@dataclass(frozen=True)
+class CacheSizes:
+    """Sizes of a cache that its graph may leave open: the number of heads, and the values of a head."""
+
+    heads: int | None = None
+    head_size: int | None = None
+
+
+def empty_cache_shape(cache: Port, rows: int = 1, sizes: CacheSizes | None = None) -> tuple[int, int, int, int]:
+    """[rows, heads, 0, head size]: the shape of an empty cache. sizes: for sizes that the graph leaves open.
+
+    Raises ModelError where neither the graph nor `sizes` gives a size.
+    """
+    sizes = sizes or CacheSizes()
+    heads, head_size = cache.size(1) or sizes.heads, cache.size(3) or sizes.head_size
+    if cache.shape is None or len(cache.shape) != 4 or heads is None or head_size is None:
+        raise ModelError(f"the shape {cache.shape} of the cache '{cache.name}' does not fix the heads and their size")
+    return rows, heads, 0, head_size
+
+
+@dataclass(frozen=True)
+class Cache:
+    """A key-value cache: what goes in as `past` comes out as the output `present`, with more tokens in it."""
+
+    past: Port
+    present: str
+    place: CacheName
+
+
+@dataclass(frozen=True)
+class DecoderPorts:
+    """The inputs and outputs of a decoder. plain: its inputs that are not caches, by name, the tokens first."""
+
+    plain: Mapping[str, Port]
+    caches: Sequence[Cache]
+    logits: Port = field(default_factory=lambda: Port(LOGITS))
+
+    @classmethod
+    def of(cls, inputs: Iterable[Port], outputs: Iterable[Port]) -> DecoderPorts:
+        """The ports of a graph. Raises ModelError for a graph that is not a decoder, or has an unknown input."""
+        named, results = {port.name: port for port in inputs}, {port.name: port for port in outputs}
+        pasts = {name: place for name in named if name not in PLAIN and (place := cache_name(name))}
+        for name, there in ((TOKENS, TOKENS in named), (LOGITS, LOGITS in results), ("a key-value cache", bool(pasts))):
+            if not there:
+                raise ModelError(f"the graph is not a decoder with a key-value cache: it lacks {name}")
+        if unfed := [name for name in named if name not in PLAIN and name not in pasts]:
+            raise ModelError(f"the graph's input '{unfed[0]}' is unknown: drupe cannot make a value for it")
+        presents = {place: name for name in results if (place := cache_name(name))}
+        if missing := [name for name, place in pasts.items() if place not in presents]:
+            raise ModelError(f"the graph has no output for the cache '{missing[0]}'")
+        return cls(
+            {name: named[name] for name in PLAIN if name in named},
+            [Cache(named[name], presents[place], place) for name, place in pasts.items()],
+            results[LOGITS],
+        )
+
+    @property
+    def outputs(self) -> list[str]:
+        """The names of the outputs that a step needs: the logits, and the caches in their order."""
+        return [self.logits.name, *(cache.present for cache in self.caches)]

@@ -1,0 +1,45 @@
+"""Digests of files, which are remembered in the cache, and notes: small files of the cache."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import uuid
+from pathlib import Path
+
+from drupe.api import cache_folder, key_of
+
+DIGEST_LENGTH = 64
+"""Hexadecimal digits of a SHA-256."""
+
+
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file's content, remembered by path, size and time of change."""
+    path = path.resolve()
+    state = path.stat()
+    return _remembered_digest(path, state.st_size, state.st_mtime_ns)
+
+
+@functools.cache
+def _remembered_digest(path: Path, size: int, changed: int) -> str:
+    note = cache_folder() / "digests" / key_of({"path": str(path), "size": size, "changed": changed})
+    with contextlib.suppress(OSError):
+        if len(remembered := note.read_text(encoding="ascii")) == DIGEST_LENGTH:
+            return remembered
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    leave_note(note, digest)
+    return digest
+
+
+def leave_note(note: Path, text: str) -> None:
+    """Write a file of the cache, completely or not at all. A failure is ignored: it only costs time later."""
+    draft = note.with_name(f".{uuid.uuid4().hex}")
+    with contextlib.suppress(OSError):
+        note.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            draft.write_text(text, encoding="utf-8")
+            draft.replace(note)
+        finally:
+            draft.unlink(missing_ok=True)

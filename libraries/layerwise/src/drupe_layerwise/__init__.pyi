@@ -1,0 +1,8 @@
+"""The public names and their homes; each home is loaded when one of its names is first used."""
+
+from .block_finding import mark_blocks as mark_blocks
+from .distribution import Distribution as Distribution
+from .layer_by_layer import LayerByLayer as LayerByLayer
+from .layer_by_layer import Logits as Logits
+from .segments import Segment as Segment
+from .segments import hidden_states as hidden_states

@@ -1,0 +1,280 @@
+"""LayerByLayer: runs a decoder over sequences of tokens, with the weights of one segment at a time."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drupe.api import Context, ModelError, UsageError
+from drupe_files import disk_errors
+from drupe_layerwise.activation_files import Values
+from drupe_layerwise.batches import Batch, Feeds, batches_of
+from drupe_layerwise.block_finding import mark_blocks
+from drupe_layerwise.head import FLOAT, SlicedHead, hidden_rows, sliced_head
+from drupe_layerwise.segments import Segment, is_marked, node_reads, parts_of, result_of, segments_of, whole
+from drupe_layerwise.subgraph import Opened, cut_out, distinct, opened, opened_part
+from drupe_onnx import DecoderDescription, decoder_of, ir
+
+LOGIT = 2 * 4  # bytes: the runtime's logit and its float32 copy are held at the same time
+
+Rows = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Logits:
+    """Logits of one sequence. rows: float32 [positions, vocabulary], for the positions from `start` on."""
+
+    sequence: int
+    start: int
+    rows: Rows
+
+
+@dataclass(frozen=True)
+class _HiddenRows:
+    """The inputs of the head for some positions of one sequence: rows [positions, hidden]."""
+
+    sequence: int
+    start: int
+    rows: NDArray[Any]
+
+
+class LayerByLayer:
+    """Runs a decoder's graph segment by segment. A context manager: leaving it removes its files.
+
+    Segments are run in their order. Before `advance` leaves a segment, `collect` may run it any number of times, each
+    time with the nodes and weights that it has at that moment. Between calls the graph may be changed in all segments
+    that have not been left. Values that later segments read are kept in files in `context.scratch`.
+
+    All tokens are computed up to the logits, also where the graph itself drops all but the last one before the head.
+    Only weights of one segment are held at a time, and only those that the requested values need.
+    """
+
+    def __init__(self, model: ir.Model, sequences: Sequence[Sequence[int]], context: Context) -> None:
+        """model: a decoder with or without key-value caches. Its blocks are marked here if the exporter did not do so.
+
+        Raises ModelError where no block is found, UsageError where there are no tokens, or where a sequence is longer
+        than the model's context.
+        """
+        description = decoder_of(model)
+        _refuse_long(sequences, description)
+        if not is_marked(model.graph):
+            mark_blocks(model.graph)
+        self.segments: Sequence[Segment] = segments_of(model.graph)
+        self._model = model
+        self._batches = batches_of(sequences)
+        self._context = context
+        self._feeds = Feeds(description)
+        self._next = 0
+        self._settled: set[ir.Node] = set()
+        self._known: list[ir.Value] = []
+        """Names of the values, kept in files, that settled nodes of the next segment have made for other nodes."""
+        with disk_errors(context.scratch):
+            context.scratch.mkdir(parents=True, exist_ok=True)
+            self._home = Path(tempfile.mkdtemp(prefix="layerwise-", dir=context.scratch))
+        self._values = Values(self._home / "values")
+
+    def collect(
+        self, segment: Segment, names: Collection[str], sink: Callable[[str, Rows], None], *, settled: bool = False
+    ) -> None:
+        """Run a segment and pass values of it, by name, to `sink`: float32 [tokens, features], batch after batch.
+
+        A value is one that a node of the segment reads or makes. Only the nodes that the values need are run, so values
+        early in a block cost little. Earlier segments that have not been left are advanced through.
+        settled: the nodes that make these values will not be changed any more. What they make for other nodes is kept
+        in files, and they are not run again. Raises Cancelled between batches.
+        """
+        self._reach(segment)
+        wanted = {name: whole(value) for name, value in _named(segment, names).items()}
+        made = self._settle(segment, wanted.values()) if settled else []
+        for batch, results in self._run(segment, distinct([*wanted.values(), *made])):
+            for name, value in wanted.items():
+                array = results[value.name or ""]
+                sink(name, np.array(array.reshape(-1, array.shape[-1]), np.float32, order="C"))
+            self._put(made, batch, results, segment)
+        if settled:
+            self._known = distinct(parts_of(self._model.graph).crossing(self._settled))
+            before = parts_of(self._model.graph).kept(segment.index - 1)
+            self._values.keep([value.name or "" for value in distinct([*before, *self._known])])
+
+    def advance(self, segment: Segment) -> None:
+        """Run a segment as it is now, keep the values that later segments read, and leave the segment."""
+        self._reach(segment)
+        parts = parts_of(self._model.graph)
+        kept = parts.kept(segment.index)
+        made = distinct([value for value in kept if parts.part(value) == segment.index])
+        made = [value for value in made if value not in self._known]
+        for batch, results in self._run(segment, made):
+            self._put(made, batch, results, segment)
+        self._values.keep([whole(value).name or "" for value in kept])
+        self._settled, self._known = set(), []
+        self._next = segment.index + 1
+
+    def logits(self, positions: int | None = None) -> Iterator[Logits]:
+        """The logits of every token of every sequence, `positions` of them at a time, sequence after sequence.
+
+        Segments that have not been left yet are advanced through. Without `positions`, as many positions are computed
+        at a time as fit into `context.memory_budget`. The iterator holds the head open until it is used up or closed.
+        If the head's matrix does not fit into the budget, one range of the vocabulary is held at a time.
+        """
+        last = self.segments[-1]
+        self._reach(last)
+        result = result_of(self._model.graph)
+        hidden = hidden_rows(result)
+        if (hidden.name or "") not in self._values:
+            for batch, results in self._run(last, [hidden]):
+                self._values.put(hidden.name or "", batch.index, results[hidden.name or ""])
+        positions = positions or max(1, self._context.memory_budget // (LOGIT * _vocabulary(self._model, result)))
+        yield from self._head(hidden, whole(result), positions)
+
+    def close(self) -> None:
+        """Remove the files in the scratch folder."""
+        shutil.rmtree(self._home, ignore_errors=True)
+
+    def __enter__(self) -> LayerByLayer:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _reach(self, segment: Segment) -> None:
+        """Advance until this segment is the next one."""
+        if segment.index < self._next:
+            raise ValueError(f"segment {segment.index} was left by `advance`: its inputs are not kept any more")
+        for each in self.segments[self._next : segment.index]:
+            self.advance(each)
+
+    def _settle(self, segment: Segment, values: Collection[ir.Value]) -> list[ir.Value]:
+        """Count the nodes that make these values as settled. Returns what they make for others and is not in files."""
+        parts = parts_of(self._model.graph)
+        self._settled |= parts.behind(segment.index, values)
+        return [value for value in distinct(parts.crossing(self._settled)) if value not in self._known]
+
+    def _put(
+        self, values: Sequence[ir.Value], batch: Batch, results: Mapping[str, NDArray[Any]], segment: Segment
+    ) -> None:
+        for value in values:
+            _refuse_non_finite(results[value.name or ""], segment)
+            self._values.put(value.name or "", batch.index, results[value.name or ""])
+
+    def _run(self, segment: Segment, values: Sequence[ir.Value]) -> Iterator[tuple[Batch, Mapping[str, NDArray[Any]]]]:
+        """The values, by name, for each batch. Values in files and inputs of the graph are not computed."""
+        known = [*(whole(value) for value in parts_of(self._model.graph).inputs(segment.index)), *self._known]
+        made = [value for value in values if value not in known]
+        given = [value for value in values if value in known]
+        if not values:
+            return
+        with self._opened(known, made) if made else nullcontext() as part:
+            for batch in self._batches:
+                self._context.stop_if_cancelled()
+                results = {value.name or "": self._given(value, batch) for value in given}
+                if part is not None:
+                    results |= part.run({value.name or "": self._given(value, batch) for value in part.inputs})
+                yield batch, results
+
+    def _opened(self, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value]) -> AbstractContextManager[Opened]:
+        return opened(self._model, inputs, outputs, self._home, self._context)
+
+    def _given(self, value: ir.Value, batch: Batch) -> NDArray[Any]:
+        """An input of the graph, or a value that an earlier segment has made."""
+        if value.producer() is None:
+            return self._feeds.feed(value, batch)
+        return self._values.get(value.name or "", batch.index)
+
+    def _head(self, hidden: ir.Value, result: ir.Value, positions: int) -> Iterator[Logits]:
+        cut = cut_out(self._model, [hidden], [result])
+        if (sliced := sliced_head(cut, hidden, result, self._context.memory_budget)) is not None:
+            yield from self._sliced(sliced, positions)
+            return
+        with opened_part(cut, [hidden], [result], self._home, self._context) as part:
+            for each in self._hidden_rows(hidden, positions):
+                logits = part.run({hidden.name or "": each.rows[None]})[result.name or ""]
+                yield Logits(each.sequence, each.start, logits[0].astype(np.float32, copy=False))
+
+    def _sliced(self, head: SlicedHead, positions: int) -> Iterator[Logits]:
+        """The logits of as many tokens at a time as fit into the budget; all ranges are made again each time."""
+        most = max(1, self._context.memory_budget // (FLOAT * head.vocabulary))
+        with opened_part(head.part, [head.hidden], [head.result], self._home, self._context) as part:
+            for group in _grouped(self._hidden_rows(head.hidden, positions), most):
+                rows = np.concatenate([each.rows for each in group])
+                logits = np.empty((len(rows), head.vocabulary), np.float32)
+                for first, last in head.ranges:
+                    self._context.stop_if_cancelled()
+                    given = {head.hidden.name or "": rows[None]}
+                    given[head.name] = head.range(first, last, self._context.threads)
+                    logits[:, first:last] = part.run(given)[head.result.name or ""][0]
+                    del given  # frees the range before the next one is made
+                bounds = np.cumsum([len(each.rows) for each in group])[:-1]
+                for each, own in zip(group, np.split(logits, bounds), strict=True):
+                    yield Logits(each.sequence, each.start, own)
+
+    def _hidden_rows(self, hidden: ir.Value, positions: int) -> Iterator[_HiddenRows]:
+        """The inputs of the head, `positions` rows at a time."""
+        for batch in self._batches:
+            rows = self._values.get(hidden.name or "", batch.index)
+            if rows.shape[:2] != batch.tokens.shape:
+                raise ModelError(
+                    "the graph gives only the last token's logits, and does not mark the nodes that drop the others",
+                    cure="make the package again with --all-logits",
+                )
+            for place, sequence in enumerate(rows):
+                for start in range(0, len(sequence), positions):
+                    self._context.stop_if_cancelled()
+                    yield _HiddenRows(batch.first + place, start, np.array(sequence[start : start + positions]))
+
+
+def _grouped(chunks: Iterator[_HiddenRows], most: int) -> Iterator[list[_HiddenRows]]:
+    """Groups of chunks with at most so many rows together; a larger chunk is a group of its own."""
+    group: list[_HiddenRows] = []
+    for each in chunks:
+        if group and sum(len(one.rows) for one in group) + len(each.rows) > most:
+            yield group
+            group = []
+        group.append(each)
+    if group:
+        yield group
+
+
+def _refuse_non_finite(values: NDArray[Any], segment: Segment) -> None:
+    """Raise an error for NaN or Inf here: later values would not show where it began. -Inf in masks is allowed."""
+    if values.dtype.kind == "f" and (np.isnan(values) | np.isposinf(values)).any():
+        where = "the nodes before the blocks" if segment.block is None else f"decoder block {segment.block}"
+        raise ModelError(
+            f"the model computes NaN or Inf for the text, in {where}",
+            cure="check its weights for very large values: drupe needs a model that computes finite numbers",
+        )
+
+
+def _refuse_long(sequences: Sequence[Sequence[int]], description: DecoderDescription | None) -> None:
+    longest, context = max(map(len, sequences), default=0), description.context_length if description else None
+    if context and longest > context:
+        raise UsageError(
+            f"sequences of {longest} tokens do not fit into the model's context of {context}",
+            cure=f"--calibration-length {context}, or --length {context} to evaluate",
+        )
+
+
+def _named(segment: Segment, names: Collection[str]) -> dict[str, ir.Value]:
+    """The segment's values of these names."""
+    found: dict[str, ir.Value] = {}
+    for node in segment.nodes:
+        found.update((value.name or "", value) for value in (*node_reads(node), *node.outputs))
+    if missing := [name for name in names if name not in found]:
+        raise ValueError(f"segment {segment.index} has no value '{missing[0]}'")
+    return {name: found[name] for name in names}
+
+
+def _vocabulary(model: ir.Model, logits: ir.Value) -> int:
+    """How many logits a token has; a large number where the graph does not give it."""
+    size = logits.shape[-1] if logits.shape is not None else None
+    if isinstance(size, int):
+        return size
+    description = decoder_of(model)
+    return description.vocab_size if description else 1 << 18

@@ -1,0 +1,111 @@
+"""Describing a package to a user, from the outlines of its graphs."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from drupe.api import RECORD
+from drupe_onnx.decoder_description import DECODER_KEY, decoder_from
+from drupe_onnx.elements import ELEMENTS
+from drupe_onnx.facts import QUANTIZED
+from drupe_onnx.metadata import FLOAT_MATRICES
+from drupe_onnx.outline import Node, Outline, Weight
+
+_NAMED = 3  # how many matrices are listed by name
+
+
+def describe(outlines: Mapping[str, Outline], files: Mapping[str, Path | bytes], location: Path) -> dict[str, Any]:
+    """The description, by label; sizes are in bytes. outlines: of the graphs, by role. files: those beside them."""
+    described: dict[str, Any] = {"kind": "ONNX package"}
+    for role, outline in outlines.items():
+        prefix = "" if len(outlines) == 1 else f"{role}: "
+        told = {**_describe_graph(outline), **_describe_decoder(outline)}
+        described |= {prefix + label: value for label, value in told.items()}
+    if files:
+        described["files"] = {name: _size(files[name]) for name in sorted(files)}
+    return described | _describe_record(location / RECORD)
+
+
+def _describe_graph(outline: Outline) -> dict[str, Any]:
+    bytes_of = _weight_bytes(outline.weights)
+    described = {
+        "operators": len(outline.nodes),
+        "weight bytes": sum(bytes_of.values()),
+        "bytes by type": bytes_of,
+        "quantization": _describe_quantization(outline.nodes),
+    }
+    if left := _left_in_float(outline):
+        more = f" and {len(left) - _NAMED} more" if len(left) > _NAMED else ""
+        described["left in float"] = f"{_matrices(len(left))}: {', '.join(left[:_NAMED])}{more}"
+    return described
+
+
+def _describe_decoder(outline: Outline) -> dict[str, Any]:
+    text = outline.metadata.get(DECODER_KEY)
+    if text is None:
+        return {}
+    decoder = decoder_from(text)
+    return {
+        "architecture": f"{decoder.model_type}, {decoder.layers} layers, {decoder.hidden_size} wide",
+        "context length": decoder.context_length,
+        "activations": decoder.activations,
+    }
+
+
+def _weight_bytes(weights: Iterable[Weight]) -> dict[str, int]:
+    """Bytes by element type; weights that share their bytes count once, also where their types differ."""
+    bytes_of: Counter[str] = Counter()
+    seen: set[tuple[str | None, ...]] = set()
+    for weight in weights:
+        place = (weight.external.get("location"), weight.external.get("offset", "0"), str(weight.nbytes))
+        if not weight.external or place not in seen:
+            bytes_of[ELEMENTS.get(weight.element, ("unknown", 0))[0]] += weight.nbytes
+            seen.add(place)
+    return dict(bytes_of.most_common())
+
+
+def _describe_quantization(nodes: Iterable[Node]) -> str:
+    schemes = Counter(
+        (node.integers["bits"], node.integers["block_size"])
+        for node in nodes
+        if node.operator in QUANTIZED and {"bits", "block_size"} <= node.integers.keys()
+    )
+    parts = [f"{bits} bits in blocks of {size} ({_matrices(count)})" for (bits, size), count in schemes.most_common()]
+    return ", ".join(parts) or "none"
+
+
+def _matrices(count: int) -> str:
+    return f"{count} {'matrices' if count > 1 else 'matrix'}"
+
+
+def _left_in_float(outline: Outline) -> list[str]:
+    try:
+        names = json.loads(outline.metadata.get(FLOAT_MATRICES, "[]"))
+    except ValueError:
+        return []
+    return [str(name) for name in names] if isinstance(names, list) else []
+
+
+def _size(content: Path | bytes) -> int:
+    return len(content) if isinstance(content, bytes) else content.stat().st_size
+
+
+def _describe_record(path: Path) -> dict[str, str]:
+    """Facts from the record of the run, if the package has one."""
+    try:
+        record: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(record, dict):
+        return {}
+    target = record.get("target") if isinstance(record.get("target"), dict) else {}
+    told = {
+        "made for": (target or {}).get("provider"),
+        "precision": record.get("precision"),
+        "made by": record.get("drupe") and f"drupe {record['drupe']}",
+    }
+    return {label: str(text) for label, text in told.items() if text}

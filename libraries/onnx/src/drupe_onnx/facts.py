@@ -1,0 +1,70 @@
+"""The facts of a graph that plans need, read from its outline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from drupe_onnx.metadata import LAST_TOKEN, ROLE
+from drupe_onnx.outline import Outline, read_outline
+from drupe_onnx.package_folder import graph_files
+
+PACKAGED = "genai_config.json"
+"""The file beside a graph that shows that the graph is packaged for a runtime."""
+LOGITS = "logits"
+EMBEDDING = "embedding"
+QUANTIZED = frozenset(
+    {
+        "ConvInteger", "DequantizeLinear", "DynamicQuantizeMatMul", "GatherBlockQuantized", "MatMulBnb4", "MatMulFpQ4",
+        "MatMulInteger", "MatMulIntegerToFloat", "MatMulNBits", "QAttention", "QGemm", "QLinearConv", "QLinearMatMul",
+        "QMoE",
+    }
+)  # fmt: skip
+"""Operators on quantized weights, also of other tools."""
+PRODUCTS = frozenset({"MatMul", "Gemm", "FusedMatMul"})
+_FLOATS = frozenset({1, 10, 16})  # float32, float16, bfloat16
+
+
+def weights_of(outline: Outline) -> str:
+    """Whether matrices are quantized: "float" for none, "quantized" for all that can be, "mixed" for some."""
+    if not any(node.operator in QUANTIZED for node in outline.nodes):
+        return "float"
+    return "mixed" if _reads_float_matrix(outline) else "quantized"
+
+
+def logits_of(outline: Outline) -> str:
+    """ "last" where a decoder's graph gives the logits of the last token only; "all" otherwise."""
+    marked = any(node.metadata.get(ROLE) == LAST_TOKEN for node in outline.nodes)
+    shapes = [port.shape or () for port in outline.outputs if port.name == LOGITS]
+    return "last" if marked or any(len(shape) == 3 and shape[1] == 1 for shape in shapes) else "all"
+
+
+def _reads_float_matrix(outline: Outline) -> bool:
+    """Whether a node multiplies with a matrix of floats or looks tokens up in one."""
+    matrices = {each.name for each in outline.weights if each.element in _FLOATS and len(each.shape) == 2}
+    fed = {port.name for port in outline.inputs}
+    for node in outline.nodes:
+        first, second = (*node.inputs, "", "")[:2]
+        if node.operator == "Cast" and first in matrices:
+            matrices.update(node.outputs)
+        looked_up = second in fed or node.metadata.get(ROLE) == EMBEDDING
+        if (node.operator in PRODUCTS and second in matrices) or (
+            node.operator == "Gather" and first in matrices and looked_up
+        ):
+            return True
+    return False
+
+
+def facts_of(outline: Outline, *, packaged: bool) -> dict[str, str]:
+    """The facts of a graph. packaged: whether all files that a runtime needs lie beside the graph."""
+    return {
+        "weights": weights_of(outline),
+        "logits": logits_of(outline),
+        "packaged": "yes" if packaged else "no",
+    }
+
+
+def part_facts(location: Path) -> dict[str, dict[str, str]]:
+    """The facts of each part, by role, of the package in a folder or of the model in an .onnx file."""
+    packaged = (location / PACKAGED).is_file()
+    graphs = graph_files(location)
+    return {role: facts_of(read_outline(path), packaged=packaged) for role, path in graphs.items()}

@@ -1,0 +1,74 @@
+"""Reading a package from a folder: graphs are read, weights become expressions, and other files become paths."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+import onnx
+
+from drupe.api import ModelError
+from drupe_onnx import ir
+from drupe_onnx.embedded import without_weights
+from drupe_onnx.expressions.sources import ExternalTensor
+from drupe_onnx.outline import AGAIN
+from drupe_onnx.package import OnnxPackage, graphs_of, initializers_of
+from drupe_onnx.package_folder import data_file, files_beside, graph_files
+from drupe_onnx.unreadable import unreadable
+from drupe_onnx.weights import LazyWeight
+
+
+def load_package(location: Path) -> OnnxPackage:
+    """The package in a folder with .onnx files, or in a single one.
+
+    Raises ModelError for a file that is not a graph, and for external data that is missing, cut short, or outside the
+    folder.
+    """
+    components, data = {}, set()
+    for role, path in graph_files(location).items():
+        components[role], its_data = _load_graph(path)
+        data |= its_data
+    return OnnxPackage(components, dict(files_beside(location, data)) if location.is_dir() else {})
+
+
+def _load_graph(path: Path) -> tuple[ir.Model, set[Path]]:
+    """A graph with lazy weights, and the data files it uses."""
+    try:
+        model = ir.from_proto(onnx.ModelProto.FromString(without_weights(path)))
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except Exception as error:  # protobuf and onnx_ir raise several classes for bytes that are not a graph
+        raise ModelError(f"the ONNX graph '{path.name}' is damaged", where=path, cure=AGAIN) from error
+    if not (model.opset_imports or len(model.graph)):
+        raise ModelError(f"'{path.name}' is not an ONNX graph", where=path, cure=AGAIN)
+    data = set()
+    for value in initializers_of(model):
+        if isinstance(value.const_value, ir.ExternalTensor):
+            source = _checked(path, value.const_value)
+            data.add(source.path)
+            value.const_value = LazyWeight(value.name, source)
+    _refuse_external_attributes(path, model)
+    return model, data
+
+
+def _checked(path: Path, tensor: ir.ExternalTensor) -> ExternalTensor:
+    """The place of a tensor's bytes, after a check that they exist."""
+    shape = tuple(int(each) for each in tensor.shape.numpy())
+    location = os.fspath(tensor.location)
+    wanted = ExternalTensor(path, tensor.dtype, shape, tensor.offset or 0)
+    data = data_file(path, tensor.name or "", location, wanted.offset, wanted.nbytes, tensor.length)
+    return dataclasses.replace(wanted, path=data)
+
+
+def _refuse_external_attributes(path: Path, model: ir.Model) -> None:
+    for graph in graphs_of(model):
+        for node in graph:
+            for attribute in node.attributes.values():
+                if attribute.type == ir.AttributeType.TENSOR and isinstance(attribute.value, ir.ExternalTensor):
+                    raise ModelError(
+                        f"the attribute '{attribute.name}' of node '{node.name}' has its tensor in a data file, which "
+                        "is not supported",
+                        where=path,
+                        cure="save the graph with onnx.save(..., convert_attribute=False)",
+                    )

@@ -1,0 +1,40 @@
+"""Traits: named properties of a target that an operator table cannot express."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+
+from drupe.api import PluginError
+
+ACCURACY_LEVEL = "matmul_nbits_accuracy_level"
+FAST_BLOCKS = "matmul_nbits_block_sizes"
+DECODE_TIMES = "matmul_nbits_decode_times"
+WHOLE_BLOCKS = "matmul_nbits_whole_blocks"
+COMPUTED_ONCE = "computes_constants_once"
+CASTS_INSERTED = "casts_inserted"
+
+TRAITS: Mapping[str, str] = {
+    ACCURACY_LEVEL: "the accuracy_level with which MatMulNBits is fast, a number: 4 computes in int8",
+    FAST_BLOCKS: "the block sizes for which MatMulNBits is fast, a list",
+    DECODE_TIMES: 'picoseconds that MatMulNBits takes for each weight and token, by "bits/block size"',
+    WHOLE_BLOCKS: "true where MatMulNBits takes only rows that are whole blocks",
+    COMPUTED_ONCE: "true where nodes that read only constants run once, when a package is opened",
+    CASTS_INSERTED: "element types that the runtime casts to another type by itself, each with that other type",
+}
+"""Every trait that drupe reads, with its meaning. A third party's own traits carry a prefix: "acme.tile_bytes"."""
+
+_OWN = re.compile(r"[a-z][a-z0-9_-]*(\.[a-z0-9_-]+)+")
+
+
+def refuse_unknown(names: Iterable[str]) -> None:
+    """Raise PluginError for a trait that is not in TRAITS and has no prefix: no code would read it."""
+    for name in names:
+        if name in TRAITS or _OWN.fullmatch(name):
+            continue
+        close = difflib.get_close_matches(name, TRAITS, 1, 0.6)
+        hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(TRAITS)}"
+        raise PluginError(
+            f"unknown trait '{name}'; {hint}", cure="give a trait of your own a prefix, such as 'acme.tile_bytes'"
+        )

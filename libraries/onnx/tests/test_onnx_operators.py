@@ -1,0 +1,126 @@
+"""Operator tables: what they serve, the reason they give for what they do not, and the traits that there are."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from drupe.api import PluginError, Target
+from drupe_onnx import Capabilities, KernelSupport, Operator, OperatorUse, capabilities_of
+from drupe_onnx.traits import TRAITS
+
+FLOAT, HALF = frozenset({"float32"}), frozenset({"float16"})
+MATMUL = Operator(
+    ("T", "B"),
+    ("T",),
+    (
+        KernelSupport({"T": FLOAT}, since=1, until=12),
+        KernelSupport({"T": FLOAT}, since=13, attributes={"bits": (4, 8)}),
+        KernelSupport({"T": HALF}, since=13, attributes={"bits": (4,)}, refused=(1,)),
+    ),
+)
+TABLE: dict[str, Any] = {"runtime_versions": ">=1", "activations": ["float32"], "traits": {}, "operators": {}}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "table.json"
+
+
+def add(kernel: dict[str, Any]) -> dict[str, Any]:
+    """A table whose one operator has one kernel."""
+    return {**TABLE, "operators": {"Add": {"inputs": ["T", "T"], "outputs": ["T"], "kernels": [kernel]}}}
+
+
+@pytest.mark.parametrize(
+    ("inputs", "bits", "version", "reason"),
+    [
+        (("float32", "uint8"), 4, 13, None),
+        (("float32", "uint8"), 3, 13, "attribute bits = 3; supported: 4, 8"),
+        (("float16", "uint8"), 4, 13, "input 1 is not supported"),
+        (("float16", ""), 8, 13, "attribute bits = 8; supported: 4"),
+        (("float32", "uint8"), 3, 12, None),
+    ],
+)
+def test_the_reason_is_that_of_the_kernel_that_comes_closest(
+    inputs: tuple[str, ...], bits: int, version: int, reason: str | None
+) -> None:
+    use = OperatorUse("", "MatMul", version, inputs, ("float16" if "float16" in inputs else "float32",), {"bits": bits})
+    assert MATMUL.refusal(use) == reason
+
+
+def test_an_operator_without_kernels_serves_nothing() -> None:
+    assert Operator((), (), ()).refusal(OperatorUse("", "MatMul", 13, ())) == "no kernel"
+
+
+@pytest.mark.parametrize(
+    ("kernel", "place"),
+    [
+        ({"since": "old"}, r"operators\.Add\.kernels\.0\.since"),
+        ({"untill": 7}, r"operators\.Add\.kernels\.0\.untill"),
+    ],
+)
+def test_a_table_that_is_wrong_says_where(path: Path, kernel: dict[str, Any], place: str) -> None:
+    path.write_text(json.dumps(add(kernel)))
+    with pytest.raises(PluginError, match=f"wrong at {place}") as caught:
+        Capabilities.from_json(path)
+    assert caught.value.where == str(path)
+
+
+def test_a_table_that_is_no_json_or_missing_says_so(path: Path) -> None:
+    with pytest.raises(PluginError, match="cannot be read"):
+        Capabilities.from_json(path)
+    path.write_text(json.dumps(TABLE)[:-1])
+    with pytest.raises(PluginError, match="wrong at its top"):
+        Capabilities.from_json(path)
+
+
+def test_a_table_that_is_right_is_read(path: Path) -> None:
+    path.write_text(json.dumps(add({"since": 7})))
+    assert Capabilities.from_json(path).serves(OperatorUse("", "Add", 14, ("float32", "float32"), ("float32",)))
+
+
+def test_a_misspelt_trait_is_refused_with_the_nearest_one(path: Path) -> None:
+    path.write_text(json.dumps({**TABLE, "traits": {"matmul_nbit_accuracy_levels": 4}}))
+    with pytest.raises(PluginError, match="did you mean matmul_nbits_accuracy_level") as caught:
+        Capabilities.from_json(path)
+    assert caught.value.where == str(path)
+    with pytest.raises(PluginError, match="unknown trait 'speed'; there are: matmul_nbits_accuracy_level"):
+        Capabilities(">=1", {}, ("float32",), {"speed": 9000})
+
+
+@pytest.mark.parametrize("name", ["acme.tile_bytes", "acme-npu.tiles.bytes", *TRAITS])
+def test_traits_that_are_declared_or_have_a_prefix_are_taken(name: str) -> None:
+    assert Capabilities(">=1", {}, ("float32",), {name: True}).traits == {name: True}
+
+
+@pytest.mark.parametrize("name", [".bytes", "acme.", "Acme.bytes", "acme..bytes"])
+def test_a_prefix_is_a_name(name: str) -> None:
+    with pytest.raises(PluginError, match="unknown trait"):
+        Capabilities(">=1", {}, ("float32",), {name: True})
+
+
+def test_every_trait_says_what_it_is() -> None:
+    assert all(TRAITS.values())
+
+
+def test_tables_and_providers_are_light() -> None:
+    code = (
+        "import sys; from drupe_onnx import Capabilities, TableProvider, quantized_stages;"
+        "print([name for name in ('numpy', 'onnx_ir', 'onnx', 'pydantic') if name in sys.modules])"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+def test_a_target_without_a_table_is_taken_to_run_everything() -> None:
+    table = Capabilities(">=1", {"MatMul": MATMUL}, ("float16",))
+    strange = OperatorUse("com.acme", "Warp", 1, ("float8e4m3fn", None))
+    assert capabilities_of(Target("cpu", capabilities=table)) is table
+    found = capabilities_of(Target("npu"))
+    assert found.serves(strange) and not table.serves(strange)
+    assert (found.activations[0], dict(found.traits)) == ("float32", {})

@@ -1,0 +1,45 @@
+"""Words of 32 bits into which checkpoints pack levels: reading them as bytes, low bits first, and as levels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drupe_blockquant.layout import unpack_levels
+
+UInt8 = NDArray[np.uint8]
+
+# For each half byte of an AWQ word, the low ones first: which of eight outputs it holds. See AutoAWQ's WQLinear_GEMM.
+_AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
+AWQ_OUTPUTS = len(_AWQ_ORDER)
+
+
+def unpacked(words: NDArray[Any], bits: int) -> UInt8:
+    """The levels of words [..., w], first level in the lowest bits: [..., w * 32 / bits]."""
+    return unpack_levels(np.ascontiguousarray(words).view(np.uint8), bits)
+
+
+def awq_unpacked(words: NDArray[np.int32]) -> UInt8:
+    """The 4-bit levels of AWQ's words [rows, w]: [rows, w * 8], in the order of the outputs."""
+    levels = unpacked(words, 4).reshape(len(words), -1, AWQ_OUTPUTS)
+    return levels[:, :, np.argsort(_AWQ_ORDER)].reshape(len(words), -1)
+
+
+def awq_pairs(words: NDArray[np.int32]) -> UInt8:
+    """AWQ's words [K, w] as bytes of two neighbouring levels along K, the first one low: [w * 8, K / 2].
+
+    The code takes bytes apart, not words, because smaller elements are faster. Byte b of a word holds the levels of
+    the outputs in places 2b and 2b + 1 of the order.
+    """
+    count, width = words.shape
+    raw = np.ascontiguousarray(words).view(np.uint8).reshape(count, width, 4)
+    first, second = raw[0::2], raw[1::2]
+    out = np.empty((width, AWQ_OUTPUTS, count // 2), np.uint8)
+    low = (first & 0x0F) | (second << 4)
+    high = (first >> 4) | (second & 0xF0)
+    for byte in range(4):
+        out[:, _AWQ_ORDER[2 * byte]] = low[:, :, byte].T
+        out[:, _AWQ_ORDER[2 * byte + 1]] = high[:, :, byte].T
+    return out.reshape(-1, count // 2)

@@ -1,0 +1,152 @@
+"""The layouts of GPTQ, AWQ and compressed-tensors, as packed matrices.
+
+GPTQ: https://github.com/ModelCloud/GPTQModel (nn_modules/qlinear). AWQ: https://github.com/casper-hansen/AutoAWQ
+(modules/linear/gemm.py). compressed-tensors: https://github.com/vllm-project/compressed-tensors (pack_quantized).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drupe_blockquant.layout import pack_levels
+from drupe_onnx import Array, Expression, Files, Transpose, ir
+from drupe_onnx.numeric import transposed
+from drupe_packed.int32_words import AWQ_OUTPUTS, awq_pairs, awq_unpacked, unpacked
+from drupe_packed.packed_matrix import PackedMatrix, UInt8
+from drupe_packed.packing import WORD
+
+
+@dataclass(frozen=True)
+class GptqMatrix(PackedMatrix):
+    """GPTQ: `qweight` int32 [K * bits / 32, N] with levels along K, `qzeros` int32 [groups, N * bits / 32] along N.
+
+    group_scales [groups, N]. less_one: zero points are stored minus one (the format "gptq"; "gptq_v2" stores them
+    unchanged). GPTQ subtracts the one from whole words, so a zero point of 0 borrows from its neighbour; adding it to
+    whole words undoes that.
+    """
+
+    qweight: Expression
+    qzeros: Expression
+    group_scales: Expression
+    bits: int
+    group_size: int
+    symmetric: bool
+    less_one: bool
+    order: Array | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        words, n = self.qweight.shape
+        return (n, words * WORD // self.bits)
+
+    @property
+    def scale_dtype(self) -> ir.DataType:
+        return self.group_scales.dtype
+
+    def packed(self, start: int, stop: int, files: Files) -> UInt8:
+        words = transposed(self.qweight.columns(start, stop, files), files)
+        if self.order is None:
+            return words.view(np.uint8)
+        levels = unpacked(words, self.bits)[:, self.order.values]
+        return pack_levels(levels, self.bits)
+
+    def scales(self, start: int, stop: int, files: Files) -> NDArray[Any]:
+        return Transpose(self.group_scales).rows(start, stop, files)
+
+    def stored_zero_points(self, start: int, stop: int, files: Files) -> UInt8:
+        per_word = WORD // self.bits
+        first = start // per_word
+        words = self.qzeros.columns(first, -(-stop // per_word), files).view(np.uint32)
+        if self.less_one:
+            words = words + np.uint32(sum(1 << place for place in range(0, WORD, self.bits)))
+        skipped = first * per_word
+        return np.ascontiguousarray(unpacked(words, self.bits)[:, start - skipped : stop - skipped].T)
+
+
+@dataclass(frozen=True)
+class AwqMatrix(PackedMatrix):
+    """AWQ's "gemm": `qweight` int32 [K, N / 8] and `qzeros` [groups, N / 8], both with eight outputs in a word.
+
+    group_scales [groups, N].
+    """
+
+    qweight: Expression
+    qzeros: Expression
+    group_scales: Expression
+    group_size: int
+
+    bits = 4
+    symmetric = False
+    order = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        k, words = self.qweight.shape
+        return (words * AWQ_OUTPUTS, k)
+
+    @property
+    def scale_dtype(self) -> ir.DataType:
+        return self.group_scales.dtype
+
+    def packed(self, start: int, stop: int, files: Files) -> UInt8:
+        first = start // AWQ_OUTPUTS
+        words = self.qweight.columns(first, -(-stop // AWQ_OUTPUTS), files)
+        skipped = first * AWQ_OUTPUTS
+        return awq_pairs(words)[start - skipped : stop - skipped]
+
+    def scales(self, start: int, stop: int, files: Files) -> NDArray[Any]:
+        return Transpose(self.group_scales).rows(start, stop, files)
+
+    def stored_zero_points(self, start: int, stop: int, files: Files) -> UInt8:
+        first = start // AWQ_OUTPUTS
+        words = self.qzeros.columns(first, -(-stop // AWQ_OUTPUTS), files)
+        skipped = first * AWQ_OUTPUTS
+        return np.ascontiguousarray(awq_unpacked(words)[:, start - skipped : stop - skipped].T)
+
+
+@dataclass(frozen=True)
+class PackQuantizedMatrix(PackedMatrix):
+    """compressed-tensors' "pack-quantized": `words` int32 [N, ceil(K * bits / 32)], levels along K.
+
+    row_scales [N, groups]. zeros: int32 [ceil(N * bits / 32), groups], along N; None where the weights are symmetric.
+    Levels and zero points are signed and stored with 2^(bits - 1) added, which cancels out.
+    """
+
+    words: Expression
+    row_scales: Expression
+    zeros: Expression | None
+    shape: tuple[int, ...]
+    bits: int
+    group_size: int
+    order: Array | None = None
+
+    @property
+    def symmetric(self) -> bool:
+        return self.zeros is None
+
+    @property
+    def scale_dtype(self) -> ir.DataType:
+        return self.row_scales.dtype
+
+    def packed(self, start: int, stop: int, files: Files) -> UInt8:
+        words = self.words.rows(start, stop, files)
+        if self.order is None:
+            return np.ascontiguousarray(words.view(np.uint8)[:, : -(-self.shape[1] * self.bits // 8)])
+        return pack_levels(unpacked(words, self.bits)[:, self.order.values], self.bits)
+
+    def scales(self, start: int, stop: int, files: Files) -> NDArray[Any]:
+        return self.row_scales.rows(start, stop, files)
+
+    def stored_zero_points(self, start: int, stop: int, files: Files) -> UInt8 | None:
+        if self.zeros is None:
+            return None
+        per_word = WORD // self.bits
+        first = start // per_word
+        words = self.zeros.rows(first, -(-stop // per_word), files)
+        levels = unpacked(np.ascontiguousarray(words.T), self.bits)
+        skipped = first * per_word
+        return np.ascontiguousarray(levels[:, start - skipped : stop - skipped].T)
