@@ -1,0 +1,225 @@
+"""How a plan comes about: stages are filled by claim, options are read, plugins change it where asked."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from rivals import CLAIM, OPTION, installed
+
+import drupe
+from drupe.api import (
+    Plan,
+    PlanError,
+    PluginCrash,
+    PluginError,
+    UsageError,
+)
+
+
+def names(plan: Plan) -> list[str]:
+    return [each.name for each in plan.passes]
+
+
+def claims(condition: str, steps: str, rank: int = 0, name: str = "theirs") -> str:
+    return CLAIM.format(body=f"return Claim('{name}', ({steps}), {rank}) if {condition} else None")
+
+
+QUANTIZE = "stage.name == 'quantize'"
+
+
+# Stages and claims
+
+
+def test_a_recipes_stages_are_filled_by_who_claims_them(found, source):
+    plan = drupe.plan(source, volume="loud")
+    assert names(plan) == ["shout"]
+    assert (plan.passes[0].stage, plan.passes[0].placed_by) == ("quantize", "acme")
+    assert plan.recipe == "paper-int4"
+
+
+def test_a_claim_may_say_that_nothing_has_to_be_done(found, source):
+    assert names(drupe.plan(source)) == []
+
+
+def test_a_stage_sees_the_model_as_the_stages_before_it_leave_it(found, source):
+    (source / "model.txt").rename(source / "draft.txt")
+    plan = drupe.plan(source, volume="loud")
+    assert names(plan) == ["write", "shout"]
+
+
+def test_the_highest_rank_wins(acme, source):
+    with installed(acme, claims(QUANTIZE, "Step('sign'),", rank=1), ships=True):
+        assert names(drupe.plan(source)) == ["sign"]
+
+
+def test_two_claims_of_one_rank_are_an_error_that_names_both(acme, source):
+    with installed(acme, claims(QUANTIZE, "Step('sign'),"), ships=True):
+        with pytest.raises(
+            PluginError, match=r"the stage 'quantize' is claimed by acme \('voice'\) and rival"
+        ) as error:
+            drupe.plan(source)
+        assert error.value.cure == "pip uninstall rival"
+
+
+@pytest.mark.parametrize("stage", ["import", "quantize", "fuse", "package"])
+def test_a_third_partys_claim_changes_no_plan_that_did_not_ask_for_it(acme, source, stage):
+    with installed(acme, claims(f"stage.name == '{stage}'", "Step('sign'),", rank=10**6)):
+        assert names(drupe.plan(source)) == []
+
+
+@pytest.mark.parametrize("asked", [{"ribbon": "red"}, {"volume": "silent"}])
+def test_a_third_partys_claim_counts_where_the_user_gives_an_option_or_a_choice_of_its_own(acme, source, asked):
+    options = "Option('ribbon', 'A ribbon.'), Option('volume', '', choices=('silent',), extends=True)"
+    claim = CLAIM.format(
+        body=f"return Claim('theirs', (Step('sign'),), 7, ('ribbon', 'volume')) if {QUANTIZE} else None"
+    )
+    with installed(acme, OPTION.format(options=options) + claim):
+        assert names(drupe.plan(source, **asked)) == ["sign"]
+        assert names(drupe.plan(source, volume="loud")) == ["shout"]
+
+
+def test_a_third_partys_claim_counts_where_nobody_else_fills_a_stage_that_has_to_be_filled(acme, source):
+    (source / "model.txt").rename(source / "low.txt")
+    (source / "high.txt").write_text("la")
+    unfilled = "no installed plugin fills the stage 'quantize' for a model of kind 'duet'"
+    with installed(acme), pytest.raises(PlanError, match=unfilled):
+        drupe.plan(source)
+    with installed(acme, claims(f"{QUANTIZE} and model.kind == 'duet'", "Step('bind'),")):
+        assert names(drupe.plan(source)) == ["bind"]
+
+
+def test_a_claim_is_chosen_by_name(acme, source):
+    claim = claims("stage.name == 'import'", "Step('sign'),", rank=-5, name="signed")
+    with installed(acme, claim):
+        plan = drupe.plan(source, exporter="signed")
+        assert names(plan) == ["sign"] and plan.passes[0].placed_by == "rival"
+        assert names(drupe.plan(source, exporter="reader")) == []
+        with pytest.raises(UsageError, match="unknown claim of the stage 'import' 'sigend'; did you mean signed"):
+            drupe.plan(source, exporter="sigend")
+        with pytest.raises(UsageError, match="the plan has no stage 'import' to choose a claim for"):
+            drupe.plan(source, precision="plain", exporter="signed")
+
+
+def test_why_a_plugin_cannot_take_a_model_is_said_where_nobody_else_takes_it(acme, source):
+    body = CLAIM.format(body=f"if {QUANTIZE}:\n        raise ModelError('it is too wet')").replace(
+        "@hookimpl", "from drupe.api import ModelError\n@hookimpl"
+    )
+    with installed(acme, body):
+        assert names(drupe.plan(source)) == []
+        (source / "model.txt").rename(source / "low.txt")
+        (source / "high.txt").write_text("la")
+        with pytest.raises(drupe.api.ModelError, match="it is too wet"):
+            drupe.plan(source)
+
+
+def test_a_claim_that_names_an_unknown_pass_says_whose_it_is(acme, source):
+    with installed(acme, claims(QUANTIZE, "Step('sgin'),", rank=1), ships=True):
+        with pytest.raises(UsageError, match="unknown pass 'sgin'") as error:
+            drupe.plan(source)
+        assert "rival" in error.value.where
+
+
+def test_a_claim_that_counts_and_crashes_is_an_error_and_nobody_else_is_asked_without_need(acme, source, capsys):
+    body = CLAIM.format(body="return 1 / 0") + OPTION.format(options="Option('ribbon', 'A ribbon.')")
+    with installed(acme, body):
+        with pytest.raises(PluginCrash, match=r"its hook drupe_claim of rival 1\.0 raised ZeroDivisionError") as error:
+            drupe.plan(source, ribbon="red")
+        assert re.search(r"rival\.py:\d+$", error.value.where)
+    with acme.installed_here():
+        assert names(drupe.plan(source)) == []
+        assert capsys.readouterr().err == ""
+        (source / "model.txt").rename(source / "low.txt")
+        (source / "high.txt").write_text("la")
+        with pytest.raises(PlanError, match=r"fills the stage 'quantize'.*it may be in rival \(not in use"):
+            drupe.plan(source)
+    assert "warning: rival 1.0 is not used: its hook drupe_claim raised ZeroDivisionError" in capsys.readouterr().err
+
+
+# Options
+
+
+def test_an_option_that_nobody_declares_is_refused_with_the_nearest(found, source):
+    with pytest.raises(UsageError, match="unknown option 'volum'; did you mean volume"):
+        drupe.plan(source, volum="loud")
+
+
+def test_a_value_that_is_no_choice_of_an_option_is_refused_with_the_nearest(found, source):
+    with pytest.raises(UsageError, match="unknown value of --volume 'lound'; did you mean loud") as error:
+        drupe.plan(source, volume="lound")
+    assert error.value.cure == "--volume soft or loud"
+
+
+def test_an_option_that_nothing_reads_is_refused_with_what_it_needs(found, source):
+    with pytest.raises(UsageError, match="--volume has no effect with --precision plain on paper"):
+        drupe.plan(source, precision="plain", volume="loud")
+    with pytest.raises(UsageError, match="--author has no effect with --precision int4 on paper"):
+        drupe.plan(source, author="me")
+    with pytest.raises(UsageError, match="--longest has no effect with --no-verify"):
+        drupe.plan(source, longest=7, verify=False)
+    with pytest.raises(UsageError, match="--volume has no effect with these passes"):
+        drupe.plan(source, passes=["sign"], volume="loud")
+
+
+def test_an_option_sets_the_key_that_a_step_maps_to_it(found, source):
+    assert drupe.plan(source, precision="plain", author="me").passes[0].config == {"by": "me"}
+
+
+def test_a_key_of_a_pass_is_set_by_its_name(found, source):
+    plan = drupe.plan(source, precision="plain", settings={"sign": {"by": "me"}})
+    assert plan.passes[0].config == {"by": "me"}
+    with pytest.raises(UsageError, match="unknown pass of this plan 'sing'; did you mean sign"):
+        drupe.plan(source, precision="plain", settings={"sing": {"by": "me"}})
+    with pytest.raises(UsageError, match="unknown key 'bye'; did you mean by"):
+        drupe.plan(source, precision="plain", settings={"sign": {"bye": "me"}})
+
+
+# Passes that the user names
+
+
+def test_the_user_names_passes_and_an_option_called_as_a_key_sets_it(acme, source):
+    with installed(acme, OPTION.format(options="Option('ink', 'The ink.')")):
+        assert drupe.plan(source, passes=["dip"], ink="black").passes[0].config == {"ink": "black"}
+        with pytest.raises(UsageError, match="ink = 'green'") as error:
+            drupe.plan(source, passes=["dip"], ink="green")
+        assert error.value.where == "--ink"
+
+
+def test_a_named_pass_keeps_what_the_recipe_configures(found, source):
+    assert drupe.plan(source, passes=["sign"], precision="plain", author="me").passes[0].config == {"by": "me"}
+
+
+# Amending
+
+
+def test_a_plugin_amends_a_plan_where_the_user_gave_an_option_of_its_own_and_signs_what_it_changed(found, source):
+    assert names(drupe.plan(source)) == []
+    plan = drupe.plan(source, postscript="PS")
+    (sign,) = plan.passes
+    assert (sign.name, sign.config, sign.amended_by, sign.brought_by) == ("sign", {"by": "PS"}, ("acme",), "acme 1.0")
+
+
+AMEND = "@hookimpl\ndef drupe_amend_plan(plan, request):\n    return plan.but(passes=[{'name': '%s'}])\n"
+
+
+def test_a_third_party_amends_no_plan_that_did_not_ask_for_it(acme, source):
+    body = AMEND % "sign" + OPTION.format(options="Option('ribbon', 'A ribbon.')")
+    with installed(acme, body):
+        assert names(drupe.plan(source)) == []
+        plan = drupe.plan(source, ribbon="red")
+        assert names(plan) == ["sign"] and plan.passes[0].amended_by == ("rival",)
+        assert plan.amended_by == ("rival",)
+
+
+def test_who_leaves_a_pass_out_is_named_in_the_plan(acme, source):
+    body = "@hookimpl\ndef drupe_amend_plan(plan, request):\n    return plan.without('shout')\n"
+    with installed(acme, body + OPTION.format(options="Option('ribbon', 'A ribbon.')")):
+        plan = drupe.plan(source, volume="loud", ribbon="red")
+        assert names(plan) == [] and plan.amended_by == ("rival",)
+
+
+def test_an_amendment_that_names_an_unknown_pass_says_whose_it_is(acme, source):
+    body = AMEND % "sgin" + OPTION.format(options="Option('ribbon', 'A ribbon.')")
+    with installed(acme, body), pytest.raises(UsageError, match="unknown pass 'sgin'") as error:
+        drupe.plan(source, ribbon="red")
+    assert "rival" in error.value.where

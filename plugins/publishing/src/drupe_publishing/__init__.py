@@ -1,0 +1,1 @@
+"""Runs plans and publishes the results, completely or not at all."""

@@ -1,0 +1,73 @@
+"""Recording: what ran, with which versions and configuration, in the package's drupe.json."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+
+from drupe.api import KERNEL, RECORD, Check, Run, canonical
+from drupe_files import disk_errors, file_digest
+from drupe_publishing.repeating import fixed_plan
+
+RECORD_VERSION = 2
+
+
+def record(folder: Path, run: Run, digests: Mapping[str, str], timings: Mapping[str, float], verdict: Check) -> None:
+    """Write drupe.json into the package."""
+    job, target, found = run.job, run.context.target, run.found
+    files = {each.relative_to(folder).as_posix(): each for each in sorted(folder.rglob("*")) if each.is_file()}
+    runs_it = found.runtimes.make(verdict.runtime).version() if verdict.runtime else None
+    plan = fixed_plan(job.plan, job.source, found)
+    document = {
+        "version": RECORD_VERSION,
+        "drupe": metadata.version(KERNEL),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "source": plan.source.model_dump(mode="json", exclude={"options"}),
+        "target": {
+            "provider": target.provider,
+            "runtime_version": target.runtime_version,
+            "brought_by": found.providers.find(target.provider).plugin.title,
+        },
+        "task": job.source.task,
+        "precision": plan.target.precision,
+        "threads": run.context.threads,
+        "recipe": plan.recipe,
+        "passes": [
+            {
+                "name": step.planned.name,
+                "brought_by": step.plugin.title,
+                "revision": step.runner.revision,
+                "config": step.config.model_dump(mode="json"),
+            }
+            for step in run.passes
+        ],
+        "plan": plan.model_dump(mode="json"),
+        "plugins": {plugin.distribution: plugin.version for plugin in found.working},
+        "libraries": _libraries(run),
+        "timings": timings,
+        "checked": verdict.not_run is None,
+        "check": {**asdict(verdict), "runtime_version": runs_it},
+        "files": {
+            name: {"bytes": file.stat().st_size, "sha256": digests.get(name) or file_digest(file)}
+            for name, file in files.items()
+        },
+    }
+    with disk_errors(folder):
+        (folder / RECORD).write_text(json.dumps(document, indent=1), encoding="utf-8")
+
+
+def _libraries(run: Run) -> dict[str, str]:
+    """The versions of all direct and indirect requirements of the plan's plugins, except the kernel's."""
+    from packaging.requirements import Requirement
+
+    left = {step.plugin.distribution for step in run.passes}
+    found: dict[str, str] = {}
+    while left:
+        texts = [text for owner in left for text in metadata.requires(owner) or () if ";" not in text]
+        left = {canonical(Requirement(text).name) for text in texts} - {KERNEL, *found}
+        found |= {name: metadata.version(name) for name in left}
+    return dict(sorted(found.items()))

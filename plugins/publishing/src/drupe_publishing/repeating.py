@@ -1,0 +1,56 @@
+"""Repeating: making a plan repeatable, and refusing a plan that would not give the same result."""
+
+from __future__ import annotations
+
+from drupe.api import Model, Plan, PlanError, Registry, from_environment, resolve, usable_threads
+
+
+def fixed_plan(plan: Plan, source: Model, found: Registry) -> Plan:
+    """The plan with the source's fingerprint and the number of threads, which make it repeatable."""
+    fingerprint = found.kinds.make(source.kind).fingerprint(source, thorough=False)
+    fixed_source = plan.source.model_copy(update={"fingerprint": fingerprint})
+    return plan.model_copy(update={"source": fixed_source, "threads": plan.threads or usable_threads()})
+
+
+def source_of(plan: Plan, found: Registry) -> Model:
+    """The source that a plan names, after a check that the plan would give the same result here."""
+    _refuse_other_versions(plan, found)
+    wanted, at = plan.source, plan.source.reference
+    secrets = {name for name, option in found.options.items() if option.source and option.secret}
+    source = resolve(at, {**wanted.options, **from_environment(secrets, found)}, found)
+    if wanted.kind and source.kind != wanted.kind:
+        raise PlanError(
+            f"the plan was made for a model of kind '{wanted.kind}', but this one is of kind '{source.kind}'",
+            where=at,
+            cure="make a plan for this model: drupe optimize MODEL --save-plan FILE",
+        )
+    if wanted.fingerprint and found.kinds.make(source.kind).fingerprint(source, thorough=False) != wanted.fingerprint:
+        raise PlanError(
+            "the source has changed since the plan was made",
+            where=at,
+            cure="make a plan for the model as it is now: drupe optimize MODEL --save-plan FILE",
+        )
+    return source
+
+
+def _refuse_other_versions(plan: Plan, found: Registry) -> None:
+    """Raise PlanError where a plugin or pass of the plan is missing or has another version."""
+    installed = {plugin.distribution: plugin for plugin in found.plugins}
+    for name, version in plan.plugins.items():
+        plugin = installed.get(name)
+        if plugin is not None and plugin.version == version and not plugin.reason:
+            continue
+        here = "it is not installed" if plugin is None else plugin.reason or f"{plugin.version} is installed"
+        raise PlanError(
+            f"the plan was made with {name} {version}, but {here}: the result could differ",
+            cure=f"pip install {name}=={version}, or take the key {name} out of the plan's 'plugins'",
+        )
+    for each in plan.passes:
+        revision = found.passes.find(each.name).resolve().revision if each.revision else 0
+        if revision != each.revision:
+            raise PlanError(
+                f"the plan was made with revision {each.revision} of the pass '{each.name}', but revision {revision} "
+                "is installed: the result could differ",
+                cure=f"install the {each.brought_by or 'plugin'} that the plan was made with, or take the key revision "
+                "out of that pass",
+            )

@@ -1,0 +1,124 @@
+"""Running a plan, and writing, checking, recording and publishing the result."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from drupe.api import (
+    Cancelled,
+    Check,
+    Job,
+    Model,
+    NotChecked,
+    Observers,
+    Outcome,
+    Plan,
+    PlanError,
+    Progress,
+    Run,
+    Runner,
+    new_id,
+    preview,
+    ready,
+    refuse_unmeasurable,
+    registry,
+)
+from drupe_files import disk_errors, folder_bytes, scratch
+from drupe_publishing.memory import peak_memory
+from drupe_publishing.output_folders import publish, refuse_overlap, staging
+from drupe_publishing.recording import record
+
+
+def carry_out(
+    plan: Plan, source: Model, output: Path, force: bool, progress: Progress, runner: Runner, started: float
+) -> Outcome:
+    """Run a plan on its source and publish the result. Afterwards `output` is a package that runs, or is unchanged.
+
+    started: when the job was taken on, by `time.perf_counter`.
+    """
+    found = registry()
+    refuse_overlap(output, source.location)
+    with scratch() as folder:
+        job = Job(plan, source, new_id(), folder, emit=Observers(found), progress=progress)
+        run = ready(job, found)
+        refuse_unmeasurable(run)
+        if any(step.runner.costly for step in run.passes):
+            preview(run)  # raises the errors of later passes before the work of earlier ones
+        with _told_of_the_end(run, str(output), started):
+            with run.told("run", plan.source.reference):
+                model = runner.run(job)
+            return publish_model(_refuse_unfit(model, run), run, output, force, started)
+
+
+def publish_model(model: Model, run: Run, output: Path, force: bool, started: float) -> Outcome:
+    """Write a model, check it, record the run, and rename it to its place: all of this, or nothing."""
+    kind = run.found.kinds.make(run.job.source.kind)
+    with staging(output) as folder:
+        with run.told("write", str(output)), disk_errors(folder):
+            digests = run.found.kinds.make(model.kind).save(model, folder, run.context)
+        converted = time.perf_counter() - started
+        verdict = _checked(model.but(location=folder, payload=None), run, output)
+        timings = {"conversion_seconds": round(converted, 3), "check_seconds": round(verdict.seconds, 3)}
+        record(folder, run, digests, timings, verdict)
+        outcome = Outcome(
+            output=output,
+            bytes=folder_bytes(folder),
+            source_bytes=kind.size(run.job.source),
+            conversion_seconds=converted,
+            peak_bytes=peak_memory(),
+            check=verdict,
+            steps=tuple(step.planned.name for step in run.passes),
+        )
+        aside = publish(folder, output, force)
+    if aside:
+        shutil.rmtree(aside, ignore_errors=True)  # if this is interrupted, the next run removes the rest
+    return outcome
+
+
+@contextmanager
+def _told_of_the_end(run: Run, output: str, started: float) -> Iterator[None]:
+    """Tell observers how a run ends, and turn an interruption into a Cancelled error."""
+    try:
+        yield
+    except BaseException as error:
+        run.say("run-failed", run.job.plan.source.reference, error=error)
+        if not isinstance(error, KeyboardInterrupt | Cancelled):
+            raise
+        run.job.cancelled.set()
+        raise Cancelled("stopped; nothing was published") from None
+    run.say("published", output, time.perf_counter() - started)
+
+
+def _refuse_unfit(model: Model, run: Run) -> Model:
+    """The finished model, unless it would not run on the target."""
+    problems = run.found.kinds.make(model.kind).check(model, run.context.target)
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise PlanError(
+            f"the model would not run on '{run.context.target.provider}': {problems[0]}{more}",
+            where=run.job.plan.chain,
+            cure="choose another --precision or --provider",
+        )
+    return model
+
+
+def _checked(package: Model, run: Run, output: Path) -> Check:
+    """The result of the check. Raises NotChecked if the package could not be checked and the user requires a check."""
+    planned = run.job.plan.check
+    if not planned.run:
+        return Check(not_run="--no-verify")
+    verifier = run.found.verifiers.preferred()
+    if verifier is None:
+        verdict = Check(not_run="no plugin that checks packages is installed; pip install drupe-verification")
+    else:
+        with run.told("check", str(output)):
+            verdict = verifier.check(package, run.job, run.context.target)
+    if planned.required and (why := verdict.not_run or verdict.not_compared):
+        raise NotChecked(
+            f"the package could not be checked: {why}", cure="leave --require-check out to publish it unchecked"
+        )
+    return verdict

@@ -1,0 +1,180 @@
+"""The ladder: which passes it offers for what a user asks for, in which order, and what it leaves to others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import make_checkpoint
+
+import drupe
+from drupe.api import Claim, DrupeError, Model, Request, Stage, Step, UsageError
+from drupe_quantization.ladder import claim
+from drupe_quantization.options import OPTIONS
+
+PLANS = Path(__file__).with_name("plans.txt")
+BUDGETS = {"target_size": "250MB", "max_kl": 0.1}
+GRAPH = Model.single("onnx", Path("model.onnx"), {"weights": "float"})
+
+
+def planned() -> Iterator[tuple[int, dict[str, Any], list[str]]]:
+    """Bits, options, and the passes in their order, for each line of the file."""
+    for line in PLANS.read_text(encoding="utf-8").splitlines():
+        if line.startswith("#"):
+            continue
+        key, passes = line.split(": ")
+        bits, quality, budget, prepare = key.split()
+        options: dict[str, Any] = {} if quality == "-" else {"quality": quality}
+        options |= {} if budget == "-" else {budget: BUDGETS[budget]}
+        options |= {} if prepare == "-" else {"prepare": prepare.split("+")}
+        yield int(bits), options, passes.split()
+
+
+def offered(options: dict[str, Any], model: Model = GRAPH, **numerics: Any) -> list[Claim]:
+    """The claims of the two stages; none where nothing is claimed."""
+    request = Request("model", options=options)
+    claims = [
+        claim(Stage("prepare"), model, request),
+        claim(Stage("quantize", {"bits": 4, **numerics}), model, request),
+    ]
+    return [each for each in claims if each is not None]
+
+
+def steps(options: dict[str, Any], model: Model = GRAPH, **numerics: Any) -> list[Step]:
+    return [step for each in offered(options, model, **numerics) for step in each.steps]
+
+
+def step(name: str, options: dict[str, Any], **numerics: Any) -> Step:
+    return next(each for each in steps(options, **numerics) if each.name == name)
+
+
+def test_every_combination_of_options_has_the_passes_that_it_always_had() -> None:
+    seen = 0
+    for bits, options, passes in planned():
+        try:
+            found = [each.name for each in steps(options, bits=bits)]
+        except UsageError as error:
+            assert "weigh" in options["prepare"] and options["quality"] == "fast", error
+            continue
+        assert found == passes, options
+        seen += 1
+    assert seen > 150
+
+
+@pytest.mark.parametrize("options", [{}, {"quality": "fast"}, {"quality": "best", "prepare": ["scale"]}, {"max_kl": 1}])
+def test_every_step_sets_only_keys_that_its_pass_has(options: dict[str, Any]) -> None:
+    from drupe.api import registry
+
+    for each in steps(options, symmetric=True, block_size=32):
+        fields = registry().passes.make(each.name).Config.model_fields
+        assert {*each.config, *each.options} <= {*fields}, each.name
+
+
+def test_no_pass_is_configured_with_the_words_of_the_request() -> None:
+    for _, options, _ in planned():
+        if "weigh" not in options.get("prepare", ()):
+            assert not {"quality", "prepare"} & {
+                key for each in steps(options) for key in (*each.config, *each.options)
+            }
+
+
+def test_both_stages_say_which_options_they_go_by() -> None:
+    for each in offered({"quality": "fast", "prepare": ["rotate"]}):
+        assert {"quality", "prepare"} <= {*each.reads}
+
+
+def test_what_the_recipe_asks_for_reaches_every_pass_that_decides_on_schemes() -> None:
+    asked = {"quality": "best", "prepare": ["scale"]}
+    for name in ("allocate-bits", "scale-channels", "quantize-gptq"):
+        assert step(name, asked, symmetric=True).config["symmetric"] is True
+    assert step("quantize-weights", {}, symmetric=True).config == {"bits": 4, "symmetric": True}
+    assert step("quantize-weights", {}, bits=8, symmetric=True).config == {"bits": 8, "symmetric": True}
+
+
+def test_the_quality_becomes_a_method_that_the_user_can_replace() -> None:
+    fast = step("quantize-weights", {"quality": "fast"})
+    assert fast.config["method"] == "rtn"
+    assert fast.options["method"] == "method"
+    assert "method" not in step("quantize-weights", {"quality": "balanced"}).config
+    assert step("allocate-bits", {"quality": "best"}).config == {"calibrated": True}
+
+
+@pytest.mark.parametrize(
+    ("asked", "option"),
+    [
+        ({"quality": "best"}, "method"),
+        ({"quality": "best", "prepare": ["scale"]}, "method"),
+        ({}, "calibration_data"),
+        ({"max_kl": 0.1}, "calibration_length"),
+        ({"prepare": ["rotate"]}, "calibration_seed"),
+    ],
+)
+def test_an_option_without_effect_is_read_by_no_step(asked: dict[str, Any], option: str) -> None:
+    assert option not in {name for each in steps(asked) for name in each.options.values()}
+
+
+def test_eight_bits_read_neither_a_budget_nor_a_method() -> None:
+    read = {name for each in steps({}, bits=8) for name in each.options.values()}
+    assert read == {"block_size", "symmetric", "head_bits"}
+    with pytest.raises(UsageError, match="--prepare weigh has no effect on weights of 8 bits"):
+        steps({"prepare": ["weigh"]}, bits=8)
+
+
+@pytest.mark.parametrize("asked", [{"quality": "fast"}, {"method": "hqq"}, {"quality": "fast", "method": "rtn"}])
+def test_weights_of_channels_that_the_method_does_not_read_are_refused(asked: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="channel weights have no effect with the method"):
+        steps({**asked, "prepare": ["weigh"]})
+
+
+def test_a_search_reads_the_weights_of_channels_at_any_quality() -> None:
+    names = [each.name for each in steps({"quality": "fast", "method": "search", "prepare": "weigh"})]
+    assert names == ["repack-weights", "weigh-channels", "quantize-weights"]
+
+
+def test_a_quality_that_the_ladder_does_not_know_is_left_to_others() -> None:
+    assert offered({"quality": "autoround", "prepare": ["scale"]}) == []
+
+
+@pytest.mark.parametrize("stage", [Stage("fuse"), Stage("import"), Stage("quantize", {"bits": 3}), Stage("quantize")])
+def test_other_stages_and_other_bits_are_left_to_others(stage: Stage) -> None:
+    assert claim(stage, GRAPH, Request("model")) is None
+
+
+def test_models_of_another_kind_are_left_to_others() -> None:
+    assert offered({}, Model.single("hf", Path("checkpoint"), {})) == []
+
+
+def test_a_model_that_is_quantized_already_needs_no_steps() -> None:
+    model = Model.single("onnx", Path("model.onnx"), {"weights": "quantized"})
+    claims = offered({"quality": "best"}, model)
+    assert [(each.steps, each.reads) for each in claims] == [((), ()), ((), ())]
+
+
+def test_parts_that_are_quantized_already_are_left_out() -> None:
+    parts = {"encoder": {"weights": "quantized"}, "decoder": {"weights": "mixed"}, "vision": {"weights": "float"}}
+    model = Model("onnx", Path("model"), parts)
+    assert {each.parts for each in steps({}, model)} == {("decoder", "vision")}
+    assert {each.parts for each in steps({})} == {()}
+
+
+def test_options_that_need_another_say_which() -> None:
+    needs = {option.name: option.needs for option in OPTIONS if option.needs}
+    assert "--quality best" in needs["calibration_data"]
+    assert needs["method"] == "--quality fast or balanced"
+
+
+@pytest.mark.parametrize("value", ["finest", "Best"])
+def test_a_value_that_is_no_choice_is_refused(value: str) -> None:
+    quality = next(option for option in OPTIONS if option.name == "quality")
+    with pytest.raises(DrupeError, match="unknown value of --quality"):
+        quality.refuse(value)
+
+
+def test_an_option_for_a_model_that_is_quantized_already_is_refused_with_that_reason(tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(tmp_path / "checkpoint")
+    drupe.optimize(checkpoint, tmp_path / "package", quality="fast", verify=False)
+    assert drupe.plan(tmp_path / "package").passes
+    with pytest.raises(UsageError, match="--quality has no effect here: the model's weights are quantized already"):
+        drupe.plan(tmp_path / "package", quality="best")

@@ -1,0 +1,1 @@
+"""The task text-generation for Drupe: sample inputs, and the check of a finished package."""

@@ -1,0 +1,61 @@
+"""The task `text-generation`: decoders that continue a text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from drupe.api import Model, ModelError, Session, Target, Task
+
+if TYPE_CHECKING:
+    from drupe_onnx import OnnxPackage
+
+PROMPT = "The quick brown fox"
+NEW_TOKENS = 8
+SAMPLE_TOKENS = 8
+
+
+class TextGeneration(Task):
+    """Decoders with key-value caches, in packages of one part."""
+
+    name = "text-generation"
+    summary = "continues a text, or answers in a conversation"
+    evaluator = "quality"
+    offers: ClassVar[Mapping[str, str]] = {
+        "generate": "continues a prompt, and gives the whole text",
+        "stream": "continues a prompt, and gives the text as it comes",
+        "conversation": "makes a prompt of messages with the model's chat template",
+    }
+
+    def samples(self, model: Model, target: Target, seed: int = 0) -> Mapping[str, Mapping[str, Any]]:
+        """Random tokens [1, 8] with mask, positions and empty caches, for models of the kind `onnx`."""
+        import numpy
+
+        from drupe_decoding import cache_sizes, decoder_ports, input_array, port_of, vocabulary_size
+
+        package = _package(model)
+        graph = package.component.graph
+        vocabulary = vocabulary_size(decoder_ports(graph), package.decoder)
+        tokens = numpy.random.default_rng(seed).integers(0, vocabulary, (1, SAMPLE_TOKENS))
+        inputs = {
+            value.name or "": input_array(port_of(value), tokens, sizes=cache_sizes(value, package.decoder))
+            for value in graph.inputs
+        }
+        return {next(iter(model.parts)): inputs}
+
+    def check(self, session: Session, model: Model) -> str:
+        """Continue a prompt greedily; returns the text. Raises CheckFailed where a logit is not finite."""
+        from drupe_decoding import Generation, text_session
+
+        return text_session(session).generate(PROMPT, Generation(max_new_tokens=NEW_TOKENS, validate=True))
+
+
+def _package(model: Model) -> OnnxPackage:
+    from drupe_onnx import OnnxKind
+
+    if model.kind != OnnxKind.name:
+        raise ModelError(
+            f"sample inputs can be made for models of kind '{OnnxKind.name}', not '{model.kind}'", where=model.location
+        )
+    package: OnnxPackage = OnnxKind().load(model).payload
+    return package

@@ -1,0 +1,1 @@
+"""Trying finished packages in a separate process, and measuring packages."""

@@ -1,0 +1,166 @@
+"""Measuring a package, alone or against a reference, in the installed runtimes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from drupe.api import (
+    RECORD,
+    Context,
+    Evaluator,
+    ExecutionProvider,
+    InProcess,
+    Job,
+    Metric,
+    Model,
+    Observers,
+    Plan,
+    PlanError,
+    Progress,
+    Registry,
+    Request,
+    call,
+    configure,
+    default_provider,
+    evaluator_of,
+    new_id,
+    provider_of,
+    registry,
+    resolve,
+    resolve_package,
+    runtime_for,
+    target_of,
+    usable_threads,
+)
+from drupe_files import scratch
+
+Imports = Mapping[str, Mapping[str, Any]]
+"""Configurations of passes, by the pass's name."""
+
+
+def evaluate(
+    package: str,
+    against: str | None,
+    name: str | None,
+    values: Mapping[str, Any],
+    provider_name: str | None,
+    progress: Progress,
+) -> tuple[Metric, ...]:
+    """Measure with the named evaluator, or with the one of the package's task."""
+    found = registry()
+    evaluator = evaluator_of(name or "", resolve_package(package, found).task, found)
+    if evaluator is None:
+        raise PlanError("the model's task has no evaluator", where=package, cure="name an evaluator")
+    config = configure(f"evaluator '{evaluator.name}'", evaluator.Config, values)
+    return measure(package, against, evaluator, config, provider_name, progress, imported_as=recorded_imports(package))
+
+
+def measure(
+    package: str,
+    against: str | None,
+    evaluator: Evaluator,
+    config: Any,
+    provider_name: str | None,
+    progress: Progress | None = None,
+    parent: str = "",
+    imported_as: Imports | None = None,
+) -> tuple[Metric, ...]:
+    """Measure on the named provider, or on the provider that the package was made for.
+
+    parent: the run that this is a part of. imported_as: see `reference_for`.
+    Raises RuntimeMissing where no installed runtime runs the package.
+    """
+    found = registry()
+    model = resolve_package(package, found)
+    provider = provider_of(model, provider_name, found)
+    target = target_of(provider, found)
+    runtime_for(model, target, provider, found)  # raises its error before a reference is converted
+    owner = found.evaluators.find(evaluator.name).plugin
+    with scratch() as folder, reference_for(against, model, provider, found, parent, imported_as or {}) as reference:
+        context = Context(
+            target=target,
+            scratch=folder,
+            threads=usable_threads(),
+            progress=progress or Progress(),
+            open=lambda each: runtime_for(each, target, provider, found).open(each, target),
+        )
+        measured = call(
+            owner, f"the evaluator '{evaluator.name}'", evaluator.evaluate, model, reference, config, context
+        )
+        return tuple(measured)
+
+
+@contextmanager
+def reference_for(
+    against: str | None,
+    model: Model,
+    provider: ExecutionProvider,
+    found: Registry,
+    parent: str,
+    imported_as: Imports,
+) -> Iterator[Model | None]:
+    """The model to compare a package with. A package of Drupe is used directly; any other model is imported in floats.
+
+    imported_as: how the package's own plan imported the source. The user's choices there decide what the model
+    computes, so the reference is imported in the same way.
+    A graph of another exporter may have nodes that the target does not run, or lack what a comparison needs. Then the
+    graph itself is used.
+    """
+    reference = None if against is None else resolve(against, {}, found)
+    if against is None or reference is None or (reference.location / RECORD).is_file():
+        yield reference
+        return
+    try:
+        maker, precision = float_recipe(provider, found)
+        request = Request(against, precision=precision, verify=False)
+        plan = found.planner().compose(request, reference, maker, target_of(maker, found))
+        plan = imported_alike(plan, imported_as)
+    except PlanError:
+        if reference.kind != model.kind:
+            raise
+        yield reference
+        return
+    with scratch() as folder:
+        job = Job(plan, reference, new_id(), folder, parent=parent, emit=Observers(found))
+        yield InProcess().run(job)
+
+
+def imports_of(plan: Plan) -> Imports:
+    """The configuration of each pass with which a plan imports the source."""
+    return {each.name: each.config for each in plan.passes if each.stage == "import"}
+
+
+def recorded_imports(package: str) -> Imports:
+    """`imports_of` the plan that a package was made with; empty where the package has no record."""
+    try:
+        record = json.loads((Path(package) / RECORD).read_text(encoding="utf-8"))
+        return imports_of(Plan.model_validate(record["plan"]))
+    except (OSError, ValueError, LookupError, TypeError):
+        return {}
+
+
+def imported_alike(plan: Plan, imported_as: Imports) -> Plan:
+    """The plan, importing the source as the package's plan did, except for settings that its own recipe decides."""
+    for each in plan.passes:
+        if each.stage == "import" and each.name in imported_as:
+            plan = plan.configured(each.name, **{**imported_as[each.name], **each.config})
+    return plan
+
+
+def float_recipe(provider: ExecutionProvider, found: Registry) -> tuple[ExecutionProvider, str]:
+    """A recipe that quantizes nothing: the provider's own, or that of a provider that the machine offers.
+
+    Without one there is an error, because a package must never be compared with itself.
+    """
+    for maker in (provider, default_provider(found)):
+        for recipe in maker.recipes():
+            if recipe.precision == maker.reference_precision and not recipe.quantizes:
+                return maker, recipe.precision
+    raise PlanError(
+        f"neither '{provider.name}' nor another installed provider has a float recipe to compare with",
+        cure="pip install drupe-ep-cpu",
+    )
