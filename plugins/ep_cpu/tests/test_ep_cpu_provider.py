@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import pytest
-
-from drupe.api import Recipe
+from drupe.api import Recipe, Stage, registry
 from drupe_ep_cpu import machine
 from drupe_ep_cpu.provider import Cpu
 
 
-@pytest.fixture(params=Cpu().recipes(), ids=lambda recipe: recipe.name)
-def recipe(request: pytest.FixtureRequest) -> Recipe:
-    return request.param  # type: ignore[no-any-return]
+def numerics(recipe: Recipe, stage: str) -> Mapping[str, Any]:
+    """What a recipe asks of a stage."""
+    return next(each.numerics for each in recipe.stages if isinstance(each, Stage) and each.name == stage)
 
 
 def test_int4_comes_first_and_every_precision_has_one_recipe() -> None:
@@ -23,9 +23,22 @@ def test_int4_comes_first_and_every_precision_has_one_recipe() -> None:
 
 
 def test_half_precision_is_for_storage_alone() -> None:
-    built = {recipe.precision: recipe.steps[0].config for recipe in Cpu().recipes()}
+    built = {recipe.precision: numerics(recipe, "import") for recipe in Cpu().recipes()}
     assert built["fp16"] == {"weights": "float16", "activations": "float32"}
     assert built["bf16"] == {"weights": "bfloat16", "activations": "float32"}
+
+
+def test_a_quantized_recipe_says_its_bits_and_leaves_the_rest_to_the_plugins() -> None:
+    int4, int8, *others = Cpu().recipes()
+    assert (numerics(int4, "quantize"), numerics(int8, "quantize")) == ({"bits": 4}, {"bits": 8})
+    assert numerics(int4, "import") == {}
+    assert not any(recipe.quantizes for recipe in others)
+
+
+def test_it_is_what_a_machine_offers_unless_it_is_uninstalled() -> None:
+    others = [one for _, one in registry().sound_providers() if one.name != "cpu"]
+    assert others
+    assert all(Cpu().preference > other.preference for other in others)
 
 
 def test_this_machine_has_one_processor() -> None:

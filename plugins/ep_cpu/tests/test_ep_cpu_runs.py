@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from drupe.api import OperatorUse
 from drupe_ep_cpu.provider import Cpu
+from drupe_onnx import OperatorUse
 
 np = pytest.importorskip("numpy")
 onnx = pytest.importorskip("onnx")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from drupe.api import Device, Recipe
+from drupe.api import Device, Recipe, Stage
 from drupe_ep_cuda import machine
 from drupe_ep_cuda.provider import Cuda
 
@@ -18,12 +20,17 @@ def recipe(request: pytest.FixtureRequest) -> Recipe:
     return request.param  # type: ignore[no-any-return]
 
 
+def numerics(recipe: Recipe, stage: str) -> Mapping[str, Any]:
+    """What a recipe asks of a stage."""
+    return next(each.numerics for each in recipe.stages if isinstance(each, Stage) and each.name == stage)
+
+
 def test_int4_comes_first_and_every_precision_has_one_recipe() -> None:
     assert [recipe.precision for recipe in Cuda().recipes()] == ["int4", "int8", "fp16", "bf16"]
 
 
 def test_a_recipe_computes_in_what_the_table_names(recipe: Recipe) -> None:
-    assert recipe.steps[0].config["activations"] in Cuda().capabilities(None).activations
+    assert numerics(recipe, "import")["activations"] in Cuda().capabilities(None).activations
 
 
 def test_without_a_runtime_for_it_no_gpu_is_here(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from drupe.api import Capabilities, OperatorUse
 from drupe_ep_cuda.provider import Cuda
+from drupe_onnx import Capabilities, OperatorUse
 
 MS = "com.microsoft"
 HALVES = ("float16", "bfloat16")
@@ -54,8 +54,10 @@ def test_the_table_for_the_installed_runtime_is_what_the_tool_writes() -> None:
     assert specification and specification.loader
     tool = sys.modules["operator_tables"] = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(tool)
-    amendments = tool.amendments_for("cuda", version)
-    assert tool.table_path("cuda", amendments).read_text(encoding="utf-8") == tool.make("cuda", amendments)
+    provider = tool.provider_named("cuda")
+    amendments = tool.amendments_for(provider, version)
+    written = tool.table_path(provider, amendments).read_text(encoding="utf-8")
+    assert written == tool.make(provider, version, amendments)
 
 
 @pytest.mark.parametrize(

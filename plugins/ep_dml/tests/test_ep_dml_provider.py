@@ -5,11 +5,12 @@ from __future__ import annotations
 import ctypes
 import subprocess
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
-from drupe.api import Device, Recipe
+from drupe.api import Device, Recipe, Stage
 from drupe_ep_dml import machine
 from drupe_ep_dml.provider import Dml
 
@@ -19,20 +20,24 @@ def recipe(request: pytest.FixtureRequest) -> Recipe:
     return request.param  # type: ignore[no-any-return]
 
 
+def numerics(recipe: Recipe, stage: str) -> Mapping[str, Any]:
+    """What a recipe asks of a stage."""
+    return next(each.numerics for each in recipe.stages if isinstance(each, Stage) and each.name == stage)
+
+
 def test_int4_comes_first_and_every_precision_has_one_recipe() -> None:
     assert [recipe.precision for recipe in Dml().recipes()] == ["int4", "int8", "fp16", "fp32"]
 
 
 def test_a_recipe_computes_in_what_the_table_names(recipe: Recipe) -> None:
-    assert recipe.steps[0].config["activations"] in Dml().capabilities(None).activations
+    assert numerics(recipe, "import")["activations"] in Dml().capabilities(None).activations
 
 
-def test_the_quantized_recipes_are_symmetric_unless_asked_otherwise() -> None:
-    for recipe in Dml().recipes()[:2]:
-        for step in recipe.steps:
-            if "symmetric" in step.options:
-                assert step.config["symmetric"] is True
-                assert step.filled({"symmetric": False}).config["symmetric"] is False
+def test_the_quantized_recipes_are_symmetric() -> None:
+    assert [numerics(recipe, "quantize") for recipe in Dml().recipes()[:2]] == [
+        {"bits": 4, "symmetric": True},
+        {"bits": 8, "symmetric": True},
+    ]
 
 
 def test_without_a_runtime_for_it_no_gpu_is_here(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,8 @@ from types import ModuleType
 
 import pytest
 
-from drupe.api import Capabilities, OperatorUse
 from drupe_ep_dml.provider import Dml
+from drupe_onnx import Capabilities, OperatorUse
 
 ROOT = Path(__file__).resolve().parents[3]
 MS = "com.microsoft"

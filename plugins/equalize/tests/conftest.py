@@ -66,6 +66,6 @@ def kit(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 
 @pytest.fixture
 def context(cpu: Target, tmp_path: Path) -> Context:
-    from drupe_runtime_ort.runtime import OnnxRuntime
+    from drupe_onnxruntime.plain.runtime import OnnxRuntime
 
     return Context(cpu, tmp_path / "scratch", threads=2, open=lambda model: OnnxRuntime().open(model, cpu))

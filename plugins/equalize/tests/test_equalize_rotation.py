@@ -101,9 +101,9 @@ def test_a_rotated_model_computes_what_it_did(name: str, kit: SimpleNamespace, c
     before = kit.logits(kit.build(folder, cpu), cpu, tmp_path / "before")
     assert before.std() > 0.1  # or agreement would say nothing
     model = kit.build(folder, cpu)
-    weights = {site.name: site.rows for site in find_sites(model.payload.components["model"].graph)}
+    weights = {site.name: site.rows for site in find_sites(model.payload.component.graph)}
     RotateWeights().run(model, RotateWeightsConfig(), Context(cpu, tmp_path, seed=5))
-    rotated = {site.name: site.rows for site in find_sites(model.payload.components["model"].graph)}
+    rotated = {site.name: site.rows for site in find_sites(model.payload.component.graph)}
     assert all(rotated.get(name) != rows for name, rows in weights.items())
     after = kit.logits(model, cpu, tmp_path / "after")
     np.testing.assert_allclose(after, before, atol=1e-4 * np.abs(before).max(), rtol=0)
@@ -122,7 +122,7 @@ def test_a_tied_head_goes_on_sharing_where_that_takes_fewer_bytes(kit: SimpleNam
     for hidden, shares in ((64, True), (640, False)):
         settings = {"num_hidden_layers": 1} if hidden == 640 else {}
         folder = kit.checkpoint("qwen2", tie_word_embeddings=True, hidden_size=hidden, **settings)
-        graph = kit.build(folder, cpu).payload.components["model"].graph
+        graph = kit.build(folder, cpu).payload.component.graph
         count = len(find_sites(graph))
         rotate_graph(graph, 0, cpu)
         sites = find_sites(graph)
@@ -137,7 +137,7 @@ def test_seeds_give_other_rotations_and_the_same_seed_the_same(kit: SimpleNamesp
     folder = kit.checkpoint("llama", tie_word_embeddings=False)
 
     def rows(seed: int) -> list[Expression]:
-        graph = kit.build(folder, cpu).payload.components["model"].graph
+        graph = kit.build(folder, cpu).payload.component.graph
         rotate_graph(graph, seed, cpu)
         return [site.rows for site in find_sites(graph)]
 

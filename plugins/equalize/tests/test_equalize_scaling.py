@@ -14,11 +14,11 @@ import pytest
 
 from drupe.api import Context, Model, ModelError, Target
 from drupe_blockquant import Scheme
+from drupe_equalize.activation_statistics import Statistics
 from drupe_equalize.awq import _pieces, best_scales, candidates, output_errors
 from drupe_equalize.groups import Rows, find_groups, scale_group
 from drupe_equalize.scale_channels import ScaleChannels, ScaleChannelsConfig
 from drupe_equalize.smooth_activations import SmoothActivations, SmoothActivationsConfig, smooth_scales
-from drupe_equalize.statistics import Statistics
 from drupe_nbits import assign, find_sites
 from drupe_onnx import Array, ir
 
@@ -46,7 +46,7 @@ def test_any_scales_leave_the_model_what_it_was(
     folder = kit.checkpoint(kind, **settings)
     before = kit.logits(kit.build(folder, cpu, all_logits=all_logits), cpu, tmp_path / "before")
     model = kit.build(folder, cpu, all_logits=all_logits)
-    graph = model.payload.components["model"].graph
+    graph = model.payload.component.graph
     groups = find_groups(graph, [node for node in graph if "drupe.block" in node.metadata_props])
     kinds = [[type(each.giver).__name__ for each in groups[block * 4 : block * 4 + 4]] for block in range(2)]
     assert kinds == 2 * [["Norm", "Rows", "Norm", "Rows"]]
@@ -63,7 +63,7 @@ def is_old(rows: Any) -> bool:
 
 
 def test_query_heads_that_share_values_share_scales(kit: SimpleNamespace, cpu: Target) -> None:
-    graph = kit.build(kit.checkpoint("qwen2", tie_word_embeddings=True), cpu).payload.components["model"].graph
+    graph = kit.build(kit.checkpoint("qwen2", tie_word_embeddings=True), cpu).payload.component.graph
     group = next(each for each in find_groups(graph, list(graph)) if "o_proj" in each.name)
     assert isinstance(group.giver, Rows)
     assert (group.giver.first, group.giver.count) == (64 + 32, 32)  # behind 4 query heads and 2 key heads of 16
@@ -74,7 +74,7 @@ def test_query_heads_that_share_values_share_scales(kit: SimpleNamespace, cpu: T
 
 
 def test_a_value_that_something_else_reads_makes_no_group(kit: SimpleNamespace, cpu: Target) -> None:
-    graph = kit.build(kit.checkpoint("llama", tie_word_embeddings=False), cpu).payload.components["model"].graph
+    graph = kit.build(kit.checkpoint("llama", tie_word_embeddings=False), cpu).payload.component.graph
     count = len(find_groups(graph, list(graph)))
     down = next(site for site in find_sites(graph) if site.role == "mlp.down")
     graph.outputs.append(down.activations)
@@ -150,7 +150,7 @@ def errors_in_use(model: Model, sequences: list[list[int]], context: Context) ->
     """The output error of each group of a model's blocks, quantized, on `sequences`."""
     from drupe_layerwise import LayerByLayer
 
-    component, found = model.payload.components["model"], []
+    component, found = model.payload.component, []
     with LayerByLayer(component, sequences, context) as layers:
         for segment in layers.segments[1:-1]:
             groups = find_groups(segment.graph, segment.nodes)
@@ -180,7 +180,7 @@ def test_scaling_lowers_the_output_error_of_the_demo_model(
     """By little, and more where channels are made uneven first."""
     scaled, uneven, mended = demo(), demo(), demo()
     for model in (uneven, mended):
-        random, graph = np.random.default_rng(5), model.payload.components["model"].graph
+        random, graph = np.random.default_rng(5), model.payload.component.graph
         for group in find_groups(graph, [node for node in graph if "drupe.block" in node.metadata_props]):
             scale_group(graph, group, random.lognormal(0, 1, int(group.channels.max()) + 1).astype(np.float32))
     config = ScaleChannelsConfig(block_size=32, calibration_sequences=8, calibration_length=128)
@@ -249,7 +249,7 @@ def test_a_calibrated_model_computes_what_it_did(
 
 
 def test_the_search_takes_the_scheme_that_was_set(kit: SimpleNamespace, cpu: Target) -> None:
-    graph = kit.build(kit.checkpoint("llama", tie_word_embeddings=False), cpu).payload.components["model"].graph
+    graph = kit.build(kit.checkpoint("llama", tie_word_embeddings=False), cpu).payload.component.graph
     node = find_sites(graph)[1].node
     config = ScaleChannelsConfig(bits=4, block_size=64)
     assert config.scheme_for(find_sites(graph)[1], cpu.capabilities) == Scheme(4, 64, False, "search")
@@ -260,12 +260,12 @@ def test_the_search_takes_the_scheme_that_was_set(kit: SimpleNamespace, cpu: Tar
 
 @pytest.mark.parametrize(
     ("settings", "method"),
-    [({}, "search"), ({"quality": "fast"}, "rtn"), ({"method": "hqq"}, "hqq"), ({"quality": "best"}, "search")],
+    [({}, "search"), ({"method": "rtn"}, "rtn"), ({"method": "hqq"}, "hqq")],
 )
 def test_the_search_takes_the_method_that_will_find_the_levels(
     settings: dict[str, Any], method: str, kit: SimpleNamespace, cpu: Target
 ) -> None:
-    site = find_sites(kit.build(kit.checkpoint("llama"), cpu).payload.components["model"].graph)[1]
+    site = find_sites(kit.build(kit.checkpoint("llama"), cpu).payload.component.graph)[1]
     for assigned in (False, True):
         if assigned:
             assign(site.node, Scheme(4, 32, False))

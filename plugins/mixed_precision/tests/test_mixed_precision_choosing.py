@@ -12,26 +12,31 @@ from tiny import make_checkpoint
 
 from drupe.api import Context, Model, UsageError
 from drupe_blockquant import Scheme
+from drupe_checkpoints import open_checkpoint
 from drupe_ep_cpu.provider import Cpu
-from drupe_huggingface import Checkpoint
-from drupe_mixed_precision.allocate_bits import GENEROUS, REFERENCE, SLOWER, AllocateBits, AllocateBitsConfig
-from drupe_mixed_precision.choosing import Budget, Option, choose
+from drupe_mixed_precision.allocate_bits import AllocateBits
+from drupe_mixed_precision.budgets import GENEROUS, SLOWER
+from drupe_mixed_precision.configuration import AllocateBitsConfig
 from drupe_mixed_precision.groups import groups_of
+from drupe_mixed_precision.scheme_choice import Budget, Option, choose
 from drupe_mixed_precision.sizes import parse_size
+from drupe_mixed_precision.usual_size import REFERENCE
 from drupe_model_builder.build_decoder import BuildDecoder, BuildDecoderConfig
 from drupe_nbits import find_sites
-from drupe_nbits.serving import COMPUTED_ONCE, DECODE_TIMES, decode_time
+from drupe_nbits.target_support import COMPUTED_ONCE, DECODE_TIMES, decode_time
+from drupe_onnx import OnnxPackage, initializers_of, weight_bytes
+from drupe_quant_rtn.quantize_weights import QuantizeWeights, QuantizeWeightsConfig
 
 
 def built(folder: Path, **settings: object) -> tuple[Model, Context]:
     checkpoint = make_checkpoint(folder / "checkpoint", "llama", **settings)
     context = Context(Cpu().target(), folder / "scratch")
-    model = Model("hf", checkpoint, {}, Checkpoint.open(checkpoint))
+    model = Model("hf", checkpoint, payload=open_checkpoint(checkpoint))
     return BuildDecoder().run(model, BuildDecoderConfig(), context), context
 
 
 def schemes(model: Model) -> list[Scheme | None]:
-    return [site.scheme for site in find_sites(model.payload.components["model"].graph)]
+    return [site.scheme for site in find_sites(model.payload.component.graph)]
 
 
 def test_upgrades_that_save_most_for_their_bytes_come_first() -> None:
@@ -57,7 +62,7 @@ def test_an_upgrade_that_is_slow_gives_way_to_one_that_is_fast() -> None:
 
 def decode_seconds(model: Model, context: Context, scheme: Scheme | None = None) -> float:
     """Of a token, by the target's table: under the schemes that were chosen, or all under one."""
-    sites = find_sites(model.payload.components["model"].graph)
+    sites = find_sites(model.payload.component.graph)
     capabilities = context.target.capabilities
     return sum(decode_time(site, scheme or site.scheme, capabilities) for site in sites if scheme or site.scheme)
 
@@ -98,11 +103,11 @@ def test_scales_have_two_levels_where_that_saves_bytes_and_takes_no_time(tmp_pat
 def test_the_default_budget_is_kept_and_spent(tmp_path: Path) -> None:
     sizes = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 3}
     model, context = built(tmp_path, tie_word_embeddings=True, **sizes)
-    groups = groups_of(model.payload.components["model"].graph)
+    groups = groups_of(model.payload.component.graph)
     budget = GENEROUS * sum(REFERENCE.bytes_for(*group.shape, 4) for group in groups)
     model = AllocateBits().run(model, AllocateBitsConfig(), context)
     spent = 0
-    for group in groups_of(model.payload.components["model"].graph):
+    for group in groups_of(model.payload.component.graph):
         scheme = group.sites[0].scheme
         assert scheme is not None
         assert {site.scheme for site in group.sites} == {scheme}
@@ -122,7 +127,7 @@ def test_a_table_that_is_only_looked_up_gives_its_bytes_to_others(tmp_path: Path
 
 def test_a_tied_embedding_and_head_get_one_scheme(tmp_path: Path) -> None:
     model, context = built(tmp_path, tie_word_embeddings=True)
-    groups = groups_of(AllocateBits().run(model, AllocateBitsConfig(), context).payload.components["model"].graph)
+    groups = groups_of(AllocateBits().run(model, AllocateBitsConfig(), context).payload.component.graph)
     [tied] = [group for group in groups if len(group.sites) == 2]
     assert tied.roles == {"embedding", "head"}
     assert tied.sites[0].scheme == tied.sites[1].scheme is not None
@@ -149,7 +154,7 @@ def test_a_budget_that_cannot_be_met_says_the_least_that_can(tmp_path: Path) -> 
 def test_a_target_size_is_that_of_all_weights(tmp_path: Path) -> None:
     sizes = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 3, "vocab_size": 1024}
     model, context = built(tmp_path, **sizes)
-    graph = model.payload.components["model"].graph
+    graph = model.payload.component.graph
     matrices = {site.weight.name for site in find_sites(graph)}
     others = sum(value.const_value.nbytes for name, value in graph.initializers.items() if name not in matrices)
     groups = groups_of(graph)
@@ -180,3 +185,20 @@ def test_sizes_are_read_as_people_write_them() -> None:
     assert parse_size("12") == 12
     with pytest.raises(UsageError, match="heavy"):
         parse_size("heavy")
+
+
+def test_a_budget_is_for_all_parts_together(tmp_path: Path) -> None:
+    """A size that is asked for is that of the weights of all parts."""
+    sizes = {"hidden_size": 128, "intermediate_size": 256}
+    (draft, context), (main, _) = built(tmp_path / "draft", **sizes), built(tmp_path / "main", **sizes)
+    package = OnnxPackage({"draft": draft.payload.component, "main": main.payload.component})
+    model = Model("onnx", tmp_path, {"draft": {"weights": "float"}, "main": {"weights": "float"}}, package)
+    assert AllocateBits.whole
+    floats = weight_bytes(value for each in package.components.values() for value in initializers_of(each))
+    AllocateBits().run(model, AllocateBitsConfig(target_size=f"{floats // 4}"), context)
+    quantized = QuantizeWeights()
+    for role, component in package.components.items():
+        part = Model.single("onnx", tmp_path, {}, OnnxPackage({"model": component}))
+        assert quantized.run(part, QuantizeWeightsConfig(), context), role
+    stored = weight_bytes(value for each in package.components.values() for value in initializers_of(each))
+    assert 0.8 * (floats // 4) < stored <= floats // 4

@@ -10,34 +10,35 @@ import pytest
 from tiny import make_checkpoint
 
 from drupe.api import Context, Model
+from drupe_checkpoints import open_checkpoint
 from drupe_ep_cpu.provider import Cpu
-from drupe_huggingface import Checkpoint
 from drupe_layerwise import LayerByLayer
-from drupe_mixed_precision.allocate_bits import AllocateBits, AllocateBitsConfig
+from drupe_mixed_precision.allocate_bits import AllocateBits
+from drupe_mixed_precision.configuration import AllocateBitsConfig
 from drupe_mixed_precision.groups import groups_of
 from drupe_mixed_precision.vocabulary import parts_of_vocabulary, split, token_share
 from drupe_model_builder.build_decoder import BuildDecoder, BuildDecoderConfig
 from drupe_nbits import EMBEDDING, HEAD, find_sites
 from drupe_onnx import ir
-from drupe_runtime_ort.runtime import OnnxRuntime
+from drupe_onnxruntime.plain.runtime import OnnxRuntime
 
 
 def built(folder: Path, dtype: str = "float32", **settings: Any) -> tuple[Model, Context]:
     checkpoint = make_checkpoint(folder / "checkpoint", "llama", dtype, **settings)
     target = Cpu().target()
     context = Context(target, folder / "scratch", open=lambda model: OnnxRuntime().open(model, target))
-    model = Model("hf", checkpoint, {}, Checkpoint.open(checkpoint))
+    model = Model("hf", checkpoint, payload=open_checkpoint(checkpoint))
     return BuildDecoder().run(model, BuildDecoderConfig(), context), context
 
 
 def graph(model: Model) -> ir.Graph:
-    found: ir.Graph = model.payload.components["model"].graph
+    found: ir.Graph = model.payload.component.graph
     return found
 
 
 def logits(model: Model, context: Context) -> np.ndarray:
     tokens = [[1, 5, 90, 299, 100, 17, 255], [298, 0, 149, 150, 3, 2, 151]]
-    with LayerByLayer(model.payload.components["model"], tokens, context) as layers:
+    with LayerByLayer(model.payload.component, tokens, context) as layers:
         return np.concatenate([chunk.rows for chunk in layers.logits()])
 
 

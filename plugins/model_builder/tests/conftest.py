@@ -12,7 +12,8 @@ import pytest
 import tiny
 from tiny import edit_config
 
-from drupe.api import Capabilities, Context, KernelSupport, Model, Operator, Target
+from drupe.api import Context, Model, Target
+from drupe_onnx import Capabilities, KernelSupport, Operator
 
 TINY = {
     "vocab_size": 96,

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from drupe.api import Context, Model, ModelError, Target, UsageError
-from drupe_huggingface import Checkpoint
+from drupe_checkpoints import open_checkpoint
 from drupe_model_builder.architectures import recipe_for
 from drupe_model_builder.build_decoder import BuildDecoder, BuildDecoderConfig
 from drupe_model_builder.rotary import RotaryCache
@@ -57,7 +57,7 @@ def write_checkpoint(
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "tokenizer.json").write_text("{}")
-    shapes = {**recipe_for(Checkpoint.open(folder)).tensors(), **(changed or {})}
+    shapes = {**recipe_for(open_checkpoint(folder)).tensors(), **(changed or {})}
     header, offset = {}, 0
     for name, shape in shapes.items():
         if shape is not None:
@@ -76,7 +76,7 @@ def build(folder: Path, target: Target, **config: Any) -> Model:
 
 def graph_of(model: Model) -> ir.Graph:
     package: OnnxPackage = model.payload
-    return package.components["model"].graph
+    return package.component.graph
 
 
 def roles(graph: ir.Graph) -> dict[str, ir.Node]:
@@ -144,7 +144,7 @@ def test_the_twin_gives_all_logits_over_the_same_data_file(kit: SimpleNamespace,
     folder = kit.make_checkpoint(tmp_path / "checkpoint", "qwen3", head_dim=32, tie_word_embeddings=True)
     model = build(folder, cpu, weights="float32")
     package: OnnxPackage = model.payload
-    twin = all_logits(package.components["model"])
+    twin = all_logits(package.component)
     assert list(twin.graph.outputs[0].shape) == ["batch", "sequence", 96]
     assert "last-token" not in roles(twin.graph)
     assert "last-token" in roles(graph_of(model))  # the original is as it was
@@ -171,12 +171,12 @@ def test_no_weight_is_read_to_build_a_graph(tmp_path: Path, cpu: Target, monkeyp
     folder = write_checkpoint(tmp_path)
     monkeypatch.setattr(Files, "read_into", lambda *_: pytest.fail("a weight was read"))
     for config in ({}, {"weights": "float32"}, {"weights": "float16", "activations": "float16"}):
-        all_logits(build(folder, cpu, **config).payload.components["model"])
+        all_logits(build(folder, cpu, **config).payload.component)
 
 
 def test_neither_torch_nor_transformers_nor_onnxruntime_is_imported() -> None:
     code = (
-        "import sys, drupe_model_builder.build_decoder, drupe_model_builder.decoder, drupe_huggingface.kind; "
+        "import sys, drupe_model_builder.build_decoder, drupe_model_builder.decoder, drupe_checkpoints.kind; "
         "print([name for name in ('torch', 'transformers', 'onnxruntime', 'onnx_ir.passes.common', 'huggingface_hub') "
         "if name in sys.modules])"
     )
@@ -188,7 +188,7 @@ def test_neither_numpy_nor_onnx_ir_is_imported_to_describe_and_refuse(tmp_path: 
     folder = write_checkpoint(tmp_path)
     code = (
         "import sys; from pathlib import Path; from drupe.api import Model; "
-        "from drupe_huggingface.kind import HfKind; from drupe_model_builder.build_decoder import BuildDecoder; "
+        "from drupe_checkpoints.kind import HfKind; from drupe_model_builder.build_decoder import BuildDecoder; "
         f"model = HfKind().load(Model('hf', Path({str(folder)!r}))); "
         "print(BuildDecoder().refuse(model), 'parameters' in HfKind().describe(model), "
         "[name for name in ('numpy', 'onnx_ir', 'huggingface_hub') if name in sys.modules])"
@@ -211,10 +211,10 @@ def test_entry_modules_are_light() -> None:
     [
         ({"model.layers.1.mlp.up_proj.weight": None}, r"lacks a tensor .*model\.layers\.1\.mlp\.up_proj\.weight"),
         ({"model.layers.0.self_attn.k_proj.bias": None}, r"lacks .*self_attn\.k_proj\.bias"),
-        ({"model.norm.weight": (31,)}, r"model\.norm\.weight has the shape \[31\], .* asks for \[32\]"),
+        ({"model.norm.weight": (31,)}, r"model\.norm\.weight has the shape \[31\], .* requires \[32\]"),
         ({"model.layers.0.self_attn.q_proj.weight": (32, 16)}, r"shape \[32, 16\].*\[32, 32\]"),
-        ({"model.layers.0.self_attn.o_proj.bias": (32,)}, r"does not have: model\.layers\.0\.self_attn\.o_proj\.bias"),
-        ({"model.layers.2.mlp.up_proj.weight": (48, 32)}, r"does not have: model\.layers\.2"),
+        ({"model.layers.0.self_attn.o_proj.bias": (32,)}, r"json lacks: model\.layers\.0\.self_attn\.o_proj\.bias"),
+        ({"model.layers.2.mlp.up_proj.weight": (48, 32)}, r"config\.json lacks: model\.layers\.2"),
     ],
 )
 def test_tensors_that_do_not_fit_the_configuration_are_refused_by_name(
@@ -311,7 +311,7 @@ def test_what_cannot_be_built_is_refused_before_weights_are_downloaded(
     if content is not None:
         (folder / name).write_text(content)
     snapshot: Any = SimpleNamespace(fetch_weights=lambda: pytest.fail("weights were asked for"))
-    model = Model("hf", folder, payload=Checkpoint.open(folder, snapshot))
+    model = Model("hf", folder, payload=open_checkpoint(folder, snapshot))
     with pytest.raises(ModelError, match=message):
         BuildDecoder().run(model, BuildDecoderConfig(), Context(cpu, tmp_path))
 

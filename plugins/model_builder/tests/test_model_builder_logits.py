@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from drupe.api import KernelSupport, Target
+from drupe.api import Target
+from drupe_onnx import KernelSupport
 
 LLAMA3 = {
     "rope_type": "llama3", "rope_theta": 500.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from drupe.api import ModelError
-from drupe_huggingface import Checkpoint
+from drupe_checkpoints import open_checkpoint
 from drupe_model_builder.architectures import ARCHITECTURES, recipe_for
 from drupe_model_builder.recipe import DecoderRecipe
 from drupe_model_builder.rotary import RotaryCache
@@ -29,7 +29,7 @@ LLAMA3 = {"factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "orig
 
 def recipe(folder: Path, **config: Any) -> DecoderRecipe:
     (folder / "config.json").write_text(json.dumps(config))
-    return recipe_for(Checkpoint.open(folder))
+    return recipe_for(open_checkpoint(folder))
 
 
 @pytest.mark.parametrize("model_type", ARCHITECTURES)
@@ -190,10 +190,10 @@ def test_rotary_numbers_that_cannot_be_computed_with_are_refused_by_name(
 
 
 def test_an_unknown_architecture_gets_near_ones(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"'Qwen3MoeForCausalLM'.*near ones that are: qwen3") as caught:
+    with pytest.raises(ModelError, match=r"'Qwen3MoeForCausalLM'.*similar and supported: qwen3") as caught:
         recipe(tmp_path, model_type="qwen3_moe", architectures=["Qwen3MoeForCausalLM"], **REQUIRED)
     assert "plugin with a pass from kind hf to kind onnx" in str(caught.value.cure)
     assert "none is known yet" in str(caught.value.cure)
-    with pytest.raises(ModelError, match=r"'whisper'.*supported are: granite, llama") as caught:
+    with pytest.raises(ModelError, match=r"'whisper'.*supported: granite, llama") as caught:
         recipe(tmp_path, model_type="whisper", **REQUIRED)
     assert "none is known" not in str(caught.value.cure)

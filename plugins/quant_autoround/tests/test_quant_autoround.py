@@ -11,12 +11,25 @@ import numpy as np
 import pytest
 import tiny
 
-from drupe.api import Context, Model, ModelError, Recipe, RuntimeMissing, Step, Target, UsageError
-from drupe_huggingface import Checkpoint
+from drupe.api import (
+    Context,
+    Model,
+    ModelError,
+    Plan,
+    Request,
+    RuntimeMissing,
+    Stage,
+    Target,
+    UsageError,
+    registry,
+    resolve,
+)
+from drupe_checkpoints import open_checkpoint
 from drupe_onnx import Files
 from drupe_quant_autoround import round_by_gradient
-from drupe_quant_autoround.recipe import with_autoround
-from drupe_quant_autoround.round_by_gradient import RoundByGradient, RoundByGradientConfig
+from drupe_quant_autoround.claims import claim
+from drupe_quant_autoround.configuration import RoundByGradientConfig
+from drupe_quant_autoround.round_by_gradient import RoundByGradient
 from drupe_quant_autoround.tuning import Levels, levels_of
 from drupe_quant_autoround.writing import write_checkpoint
 from drupe_text import Text, TextTokenizer
@@ -67,9 +80,9 @@ def test_the_checkpoint_that_is_written_reads_as_the_levels_and_else_as_its_sour
     module = "model.layers.1.mlp.down_proj"
     layer = random_levels(64, 96, symmetric)
     config = RoundByGradientConfig(**SMALL, symmetric=symmetric)
-    source = Checkpoint.open(checkpoint)
+    source = open_checkpoint(checkpoint)
     write_checkpoint(tmp_path / "made", source, {module: layer}, config, context(tmp_path))
-    before, after = source.tensors(), Checkpoint.open(tmp_path / "made").tensors()
+    before, after = source.tensors(), open_checkpoint(tmp_path / "made").tensors()
     assert before.keys() == after.keys()
     with Files() as files:
         for name, tensor in after.items():
@@ -92,7 +105,7 @@ def test_levels_are_found_in_values_that_bfloat16_holds(symmetric: bool) -> None
     np.testing.assert_array_equal(found.levels, layer.levels)
     np.testing.assert_array_equal(found.zero_points, layer.zero_points)
     left.weight[3, 5] = float("nan")
-    with pytest.raises(ModelError, match="no levels"):
+    with pytest.raises(ModelError, match="not multiples of their scales"):
         levels_of(left, BITS)
 
 
@@ -107,35 +120,85 @@ def test_a_packed_checkpoint_is_refused(checkpoint: Path, tmp_path: Path, monkey
     monkeypatch.setattr(round_by_gradient, "LIBRARIES", ())
     config = RoundByGradientConfig(**SMALL)
     made = tmp_path / "made"
-    write_checkpoint(made, Checkpoint.open(checkpoint), {}, config, context(tmp_path))
-    with pytest.raises(ModelError, match="quantized already"):
+    write_checkpoint(made, open_checkpoint(checkpoint), {}, config, context(tmp_path))
+    with pytest.raises(ModelError, match="already quantized"):
         RoundByGradient().run(Model("hf", made), config, context(tmp_path))
 
 
-def test_only_a_recipe_that_quantizes_to_four_bits_is_amended() -> None:
-    quantize = Step("quantize-weights", {"bits": 4, "symmetric": True}, {"quality": "quality"}, {"quality": ("fast",)})
-    amended = with_autoround(Recipe("x", "int4", (Step("build-decoder"), quantize, Step("package-genai"))))
-    assert amended is not None
-    taken = [step for step in amended.steps if step.applies({"quality": "autoround"})]
-    assert [step.name for step in taken] == ["round-by-gradient", "build-decoder", "quantize-weights", "package-genai"]
-    assert taken[0].config == {"symmetric": True} and "quality" not in taken[2].options
-    assert [step for step in amended.steps if step.applies({"quality": "fast"})] == [Step("build-decoder"), quantize,
-                                                                                     Step("package-genai")]  # fmt: skip
-    eight = Step("quantize-weights", {"bits": 8}, {"quality": "quality"})
-    assert with_autoround(Recipe("x", "int8", (eight,))) is None
-    assert with_autoround(Recipe("x", "fp16", (Step("build-decoder"),))) is None
+ASKED = Request("model", options={"quality": "autoround"})
+FOUR = {"bits": 4, "symmetric": True}
 
 
-def test_the_plan_takes_it_for_its_quality(checkpoint: Path, tmp_path: Path) -> None:
-    from drupe.api import Request, preview
+def graph(**facts: str) -> Model:
+    return Model.single("onnx", Path("model"), {"weights": "float", **facts})
 
-    asked = {"quality": "autoround", "block_size": 64, "calibration_sequences": 3}
-    plan = preview(Request(str(checkpoint), tmp_path / "out", options=asked))
-    names = [step.runner.name for step, _ in plan.steps]
+
+def test_rounding_stands_at_the_checkpoint_with_what_the_recipe_asks_for(checkpoint: Path) -> None:
+    claimed = claim(Stage("checkpoint", FOUR), Model("hf", checkpoint), ASKED)
+    assert claimed is not None
+    (rounding,) = claimed.steps
+    assert (rounding.name, rounding.config) == ("round-by-gradient", {"symmetric": True})
+    assert {"block_size", "symmetric", "calibration_data", "calibration_sequences"} <= {*rounding.options.values()}
+    assert claimed.reads == ("quality",)
+
+
+def test_its_levels_are_taken_over_where_weights_are_quantized() -> None:
+    claimed = claim(Stage("quantize", FOUR), graph(rounded="by gradient"), ASKED)
+    assert claimed is not None
+    assert [step.name for step in claimed.steps] == ["repack-weights", "quantize-weights"]
+    assert claimed.steps[1].config == FOUR
+
+
+@pytest.mark.parametrize("stage", ["checkpoint", "import", "fuse", "prepare", "package"])
+def test_nothing_is_claimed_at_other_stages_or_for_other_qualities(stage: str, checkpoint: Path) -> None:
+    model = graph() if stage == "checkpoint" else Model("hf", checkpoint)
+    assert claim(Stage(stage, FOUR), model, ASKED) is None
+    for name in ("checkpoint", "quantize"):
+        assert claim(Stage(name, FOUR), Model("hf", checkpoint), Request("model", options={"quality": "best"})) is None
+        assert claim(Stage(name, FOUR), Model("hf", checkpoint), Request("model")) is None
+
+
+def test_a_float_recipe_rounds_nothing(checkpoint: Path) -> None:
+    assert claim(Stage("checkpoint"), Model("hf", checkpoint), ASKED) is None
+
+
+def test_weights_of_other_bits_are_refused(checkpoint: Path) -> None:
+    assert claim(Stage("checkpoint", {"bits": 8}), Model("hf", checkpoint), ASKED) is None
+    with pytest.raises(UsageError, match="works only with 4 bits") as caught:
+        claim(Stage("quantize", {"bits": 8}), graph(), ASKED)
+    assert "--precision int4" in (caught.value.cure or "")
+
+
+def test_a_graph_that_was_not_made_of_a_rounded_checkpoint_is_refused() -> None:
+    with pytest.raises(UsageError, match="weights were not rounded"):
+        claim(Stage("quantize", FOUR), graph(), ASKED)
+
+
+def plan_for(checkpoint: Path, provider: str = "cpu", **options: object) -> Plan:
+    found = registry()
+    one = found.provider(provider)
+    request = Request(str(checkpoint), provider=provider, options=options)
+    return found.planner().compose(request, resolve(str(checkpoint), {}, found), one, one.target())
+
+
+def test_the_plan_takes_it_for_its_quality(checkpoint: Path) -> None:
+    plan = plan_for(checkpoint, quality="autoround", block_size=64, calibration_sequences=3)
+    names = [each.name for each in plan.passes]
     assert names == ["round-by-gradient", "build-decoder", "repack-weights", "quantize-weights", "package-genai"]
-    assert (plan.steps[0][0].config.block_size, plan.steps[0][0].config.calibration_sequences) == (64, 3)
+    assert plan.passes[0].config == {"block_size": 64, "calibration_sequences": 3}
+    assert plan.passes[3].config == {"bits": 4, "block_size": 64}
+    assert plan_for(checkpoint, "dml", quality="autoround").passes[0].config == {"symmetric": True}
+
+
+def test_a_misspelt_quality_is_told_with_this_one(checkpoint: Path) -> None:
     with pytest.raises(UsageError, match="did you mean autoround"):
-        preview(Request(str(checkpoint), tmp_path / "out", options={"quality": "auto-round"}))
+        plan_for(checkpoint, quality="auto-round")
+
+
+@pytest.mark.parametrize("options", [{"prepare": ["rotate"]}, {"target_size": "3MB"}])
+def test_options_that_it_does_not_read_are_refused(checkpoint: Path, options: dict[str, object]) -> None:
+    with pytest.raises(UsageError, match="has no effect without"):
+        plan_for(checkpoint, quality="autoround", **options)
 
 
 @needs_the_library
@@ -148,7 +211,7 @@ def test_rounding_by_gradient_is_closer_to_the_source_than_rounding_to_nearest(
     config = RoundByGradientConfig(**settings, iterations=60)
     rounded = RoundByGradient().run(Model("hf", checkpoint), config, context(tmp_path, cpu))
     assert json.loads((rounded.location / "config.json").read_text())["quantization_config"]["bits"] == BITS
-    quantized = {"block_size": BLOCK, "symmetric": symmetric, "quality": "fast"}
+    quantized = {"block_size": BLOCK, "symmetric": symmetric, "method": "rtn"}
     exact = logits(checkpoint, tmp_path / "exact", cpu, None)
     nearest = logits(checkpoint, tmp_path / "nearest", cpu, quantized)
     gradient = logits(rounded.location, tmp_path / "gradient", cpu, quantized)

@@ -26,7 +26,7 @@ def kit(tmp_path: Path, cpu: Target, monkeypatch: pytest.MonkeyPatch) -> SimpleN
     monkeypatch.setenv("DRUPE_CACHE", str(tmp_path / "cache"))
 
     def context(name: str = "scratch", progress: Progress | None = None) -> Context:
-        from drupe_runtime_ort.runtime import OnnxRuntime
+        from drupe_onnxruntime.plain.runtime import OnnxRuntime
 
         def opened(model: Model) -> Any:
             return OnnxRuntime().open(model, cpu)
@@ -61,7 +61,7 @@ def kit(tmp_path: Path, cpu: Target, monkeypatch: pytest.MonkeyPatch) -> SimpleN
         """Of each token: [tokens, vocabulary]."""
         from drupe_layerwise import LayerByLayer
 
-        with LayerByLayer(model.payload.components["model"], tokens, context()) as layers:
+        with LayerByLayer(model.payload.component, tokens, context()) as layers:
             return np.concatenate([chunk.rows for chunk in layers.logits()])
 
     return SimpleNamespace(context=context, demo=demo, random=random, written=written, logits=logits)

@@ -17,9 +17,9 @@ from drupe.api import Model, ModelError, Progress, UsageError
 from drupe_blockquant import Scheme, gptq_factor, gptq_rows
 from drupe_layerwise import LayerByLayer
 from drupe_nbits import assign, find_sites
-from drupe_onnx import ExternalTensor, Files, ir
+from drupe_onnx import Array, ExternalTensor, Files, OnnxKind, OnnxPackage, initializer, ir
 from drupe_quant_gptq import quantize_gptq
-from drupe_quant_gptq.finished import Finished
+from drupe_quant_gptq.finished_segments import Finished
 from drupe_quant_gptq.hessian import Hessian
 from drupe_quant_gptq.quantize_gptq import QuantizeGptq, QuantizeGptqConfig
 from drupe_quant_gptq.weigh_channels import WeighChannels, WeighChannelsConfig
@@ -43,7 +43,7 @@ def config(text: str, **given: Any) -> QuantizeGptqConfig:
 
 
 def graph(model: Model) -> ir.Graph:
-    found: ir.Graph = model.payload.components["model"].graph
+    found: ir.Graph = model.payload.component.graph
     return found
 
 
@@ -86,7 +86,7 @@ def test_each_matrix_is_solved_for_what_the_quantized_model_puts_into_it(kit: Si
     sequences = settings.calibration_tokens(TextTokenizer.among(model.payload.files, kit.context().scratch))
     solved = 0
     with (
-        LayerByLayer(model.payload.components["model"], sequences, kit.context("again")) as layers,
+        LayerByLayer(model.payload.component, sequences, kit.context("again")) as layers,
         Files() as files,
         threadpool_limits(1, "blas"),
     ):
@@ -150,7 +150,7 @@ def test_what_is_not_sound_any_more_is_solved_again(
     with pytest.raises(Killed):
         QuantizeGptq().run(kit.random(), settings, kit.context("first", KilledAfter(1)))
     (folder,) = (tmp_path / "cache" / "work").iterdir()
-    data, note = (next(folder.glob(f"*-1.{kind}")) for kind in ("data", "json"))
+    data, note = (next(folder.glob(f"1.{kind}")) for kind in ("data", "json"))
     if damage == "zeros":
         data.write_bytes(bytes(data.stat().st_size))
     elif damage == "half a note":
@@ -174,7 +174,7 @@ def test_a_run_that_nobody_goes_on_with_is_forgotten(kit: SimpleNamespace, tmp_p
     work = tmp_path / "cache" / "work"
     for name, days in (("old", 31), ("new", 29)):
         (work / name).mkdir(parents=True)
-        (work / name / "model-1.data").write_bytes(b"levels")
+        (work / name / "1.data").write_bytes(b"levels")
         then = time.time() - days * 24 * 3600
         os.utime(work / name, (then, then))
     Finished("mine")
@@ -227,7 +227,7 @@ def test_a_tied_head_is_solved_and_shares_its_bytes_with_the_embedding(kit: Simp
 @pytest.mark.parametrize("do", [QuantizeGptq().run, QuantizeGptq().preview], ids=["run", "preview"])
 def test_too_few_tokens_are_refused_with_how_many_are_wanted(kit: SimpleNamespace, text: str, do: Any) -> None:
     few = config(text, calibration_sequences=1, calibration_length=8)
-    with pytest.raises(UsageError, match="24 are wanted") as caught:
+    with pytest.raises(UsageError, match="24 are needed") as caught:
         do(kit.random(), few, kit.context())
     assert caught.value.cure == "--calibration-sequences 3"
 
@@ -239,7 +239,7 @@ def test_calibration_that_makes_nan_names_the_matrix(kit: SimpleNamespace, text:
     values = np.full(tuple(norm.shape), np.inf, np.float32)
     norm.const_value = ir.Tensor(values, name=norm.name)
     settings = runner.Config(calibration_data=text, calibration_sequences=6, calibration_length=32)
-    with pytest.raises(ModelError, match=r"NaN or Inf go into '.*layers.1.mlp"):
+    with pytest.raises(ModelError, match=r"input of '.*layers.1.mlp"):
         runner.run(model, settings, kit.context())
 
 
@@ -252,7 +252,46 @@ def test_channels_weigh_as_much_as_the_mean_square_of_what_goes_in(kit: SimpleNa
     last = next(site for site in find_sites(graph(plain)) if "layers.1.mlp.down" in site.name)
     rows = []
     sequences = settings.calibration_tokens(TextTokenizer.among(plain.payload.files, kit.context().scratch))
-    with LayerByLayer(plain.payload.components["model"], sequences, kit.context("again")) as layers:
+    with LayerByLayer(plain.payload.component, sequences, kit.context("again")) as layers:
         layers.collect(layers.segments[2], {last.activations.name}, lambda _, values: rows.append(values))
     wanted = np.square(np.concatenate(rows), dtype=np.float64).mean(0)
     np.testing.assert_allclose(weighed[last.name].importance.values, wanted, rtol=1e-5)
+
+
+def test_parts_of_one_model_share_a_scratch_folder(kit: SimpleNamespace, text: str) -> None:
+    """Each part's solved weights stay what they are while the next part is solved."""
+    settings, shared = config(text, head_bits=4), kit.context("shared")
+    models = {"draft": kit.random(num_hidden_layers=1), "main": kit.random()}
+    parts = {role: QuantizeGptq().run(model, settings, shared) for role, model in models.items()}
+    again = {"draft": kit.random(num_hidden_layers=1), "main": kit.random()}
+    for role, model in again.items():
+        alone = QuantizeGptq().run(model, settings, kit.context(role))
+        assert kit.written(parts[role]) == kit.written(alone)
+
+
+def table_of_tokens() -> ir.Model:
+    """A part that only looks tokens up."""
+    ids = ir.val("ids", ir.DataType.INT64, ["n"])
+    table = initializer("table", Array(np.random.default_rng(0).standard_normal((50, 64)).astype(np.float32)))
+    found = ir.node("Gather", [table, ids], name="look_up")
+    found.outputs[0].name, found.outputs[0].dtype = "rows", ir.DataType.FLOAT
+    graph = ir.Graph(
+        [ids], found.outputs, nodes=[found], initializers=[table], opset_imports={"": 21}, name="embedding"
+    )
+    return ir.Model(graph, ir_version=10)
+
+
+def test_a_part_that_only_looks_tokens_up_is_quantized_beside_a_decoder(kit: SimpleNamespace, text: str) -> None:
+    decoder = kit.random().payload
+    package = OnnxPackage({"decoder": decoder.component, "embedding": table_of_tokens()}, decoder.files)
+    whole = Model("onnx", Path("model"), {role: {"weights": "float"} for role in package.components}, package)
+    QuantizeGptq().refuse_whole(whole, config(text), kit.context())
+    part = OnnxKind().split(whole)["embedding"]
+    QuantizeGptq().run(part, config(text), kit.context())
+    assert [node.op_type for node in graph(part)] == ["GatherBlockQuantized"]
+
+
+def test_a_model_that_only_looks_tokens_up_is_refused(kit: SimpleNamespace, text: str) -> None:
+    model = Model.single("onnx", Path("model"), {"weights": "float"}, OnnxPackage({"model": table_of_tokens()}))
+    with pytest.raises(ModelError, match="quantized"):
+        QuantizeGptq().refuse_whole(model, config(text), kit.context())

@@ -10,16 +10,16 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from drupe.api import Capabilities, Context, Model, ModelError, Target, UsageError
+from drupe.api import Context, Model, ModelError, Target, UsageError
 from drupe_blockquant import Scheme, dequantize_rows, quantize_rows
 from drupe_ep_cpu.provider import Cpu
 from drupe_ep_cuda.provider import Cuda
 from drupe_ep_dml.provider import Dml
 from drupe_nbits import find_sites
-from drupe_onnx import Array, OnnxPackage, Transpose, initializer, ir, write_package
-from drupe_quant_rtn.choosing import scheme_for
+from drupe_onnx import Array, Capabilities, OnnxPackage, Transpose, initializer, ir, write_package
 from drupe_quant_rtn.configuration import QuantizeWeightsConfig
 from drupe_quant_rtn.quantize_weights import QuantizeWeights
+from drupe_quant_rtn.scheme_choice import scheme_for
 
 ROWS, VOCABULARY = 48, 40
 
@@ -71,8 +71,14 @@ def run(package: OnnxPackage, folder: Path, ids: np.ndarray) -> np.ndarray:
 
 
 def quantized(package: OnnxPackage, folder: Path, **config: object) -> OnnxPackage:
-    model = Model("onnx", folder, {"weights": "float"}, package)
-    return QuantizeWeights().run(model, QuantizeWeightsConfig(**config), Context(target(), folder)).payload
+    model = Model.single("onnx", folder, {"weights": "float"}, package)
+    return passed(model, QuantizeWeightsConfig(**config), Context(target(), folder)).payload
+
+
+def passed(model: Model, config: QuantizeWeightsConfig, context: Context) -> Model:
+    """The model after the pass, as the engine runs it on a model of one part."""
+    QuantizeWeights().refuse_whole(model, config, context)
+    return QuantizeWeights().run(model, config, context)
 
 
 @pytest.mark.parametrize("width", [32, 64, 72, 100, 161])
@@ -101,7 +107,7 @@ def test_a_tied_embedding_and_head_share_their_bytes(tmp_path: Path) -> None:
 
 def test_the_weights_are_those_of_the_numerics(tmp_path: Path) -> None:
     package, ids, _ = tied_model(64)
-    table = package.components["model"].graph.initializers["table"].const_value.numpy()
+    table = package.component.graph.initializers["table"].const_value.numpy()
     run(quantized(package, tmp_path, head_bits=4, block_size=32), tmp_path / "out", ids)
     written = {
         v.name: v.const_value.numpy() for v in ir.load(tmp_path / "out" / "model.onnx").graph.initializers.values()
@@ -125,34 +131,34 @@ def test_nothing_to_quantize_is_an_error(tmp_path: Path) -> None:
 def test_what_is_quantized_stays_so(tmp_path: Path) -> None:
     package, _, _ = tied_model(32)
     once = quantized(package, tmp_path)
-    before = [node.name for node in once.components["model"].graph]
+    before = [node.name for node in once.component.graph]
     again = quantized(once, tmp_path)
-    assert [node.name for node in again.components["model"].graph] == before
+    assert [node.name for node in again.component.graph] == before
 
 
 def test_weights_that_are_not_finite_name_their_tensor(tmp_path: Path) -> None:
     package, ids, _ = tied_model(32)
     broken = np.ones((ROWS, 32), np.float32)
     broken[7, 3] = np.nan
-    graph = package.components["model"].graph
+    graph = package.component.graph
     graph.initializers["inner"].const_value = initializer("inner", Transpose(Array(broken))).const_value
     with pytest.raises(ModelError, match=r"\[7, 3\]"):
         run(quantized(package, tmp_path), tmp_path / "out", ids)
 
 
 def operators(package: OnnxPackage) -> list[str]:
-    return [node.op_type for node in package.components["model"].graph]
+    return [node.op_type for node in package.component.graph]
 
 
 def quantized_for(made_for: Target, width: int, **config: object) -> OnnxPackage:
     """The tied model after the pass, for a target that need not be here. The rows of "outer" are 48 values long."""
     package, _, _ = tied_model(width)
-    model, context = Model("onnx", Path("tied"), {}, package), Context(made_for, Path("unused"))
-    return QuantizeWeights().run(model, QuantizeWeightsConfig(**config), context).payload
+    model, context = Model("onnx", Path("tied"), payload=package), Context(made_for, Path("unused"))
+    return passed(model, QuantizeWeightsConfig(**config), context).payload
 
 
 def left_in_float(package: OnnxPackage) -> list[str]:
-    return json.loads(package.components["model"].metadata_props.get("drupe.float_matrices", "[]"))
+    return json.loads(package.component.metadata_props.get("drupe.float_matrices", "[]"))
 
 
 @pytest.mark.parametrize(
@@ -175,7 +181,7 @@ def test_what_stays_in_float_is_written_into_the_package(tmp_path: Path) -> None
 
 
 def test_a_package_without_float_matrices_says_nothing_of_them() -> None:
-    assert "drupe.float_matrices" not in quantized_for(target(), 72).components["model"].metadata_props
+    assert "drupe.float_matrices" not in quantized_for(target(), 72).component.metadata_props
 
 
 @pytest.mark.parametrize(
@@ -243,7 +249,7 @@ def test_a_default_that_is_not_served_leaves_a_matrix_in_float() -> None:
 
 
 def test_a_target_that_serves_nothing_quantized_is_an_error() -> None:
-    with pytest.raises(ModelError, match=r"'cpu' serves none of the model's matrices quantized: 'inner': .*bits"):
+    with pytest.raises(ModelError, match=r"'cpu' supports no quantized matrix of the model; 'inner': .*bits"):
         made_for = limited(bits=())
         operators = dict(made_for.capabilities.operators)
         del operators["com.microsoft::GatherBlockQuantized"]
@@ -252,7 +258,7 @@ def test_a_target_that_serves_nothing_quantized_is_an_error() -> None:
 
 def blocks(capabilities: Capabilities, width: int, **config: object) -> set[int]:
     """The block sizes that are chosen for the matrices of a model."""
-    sites = find_sites(tied_model(width)[0].components["model"].graph)
+    sites = find_sites(tied_model(width)[0].component.graph)
     schemes = [scheme_for(site, QuantizeWeightsConfig(**config), capabilities) for site in sites]
     return {scheme.block_size for scheme in schemes if scheme}
 
@@ -272,13 +278,13 @@ def test_two_bits_are_written_where_they_are_asked_for(tmp_path: Path) -> None:
     package, ids, _ = tied_model(64)
     smaller = quantized(package, tmp_path, bits=2, head_bits=4)
     assert np.isfinite(run(smaller, tmp_path / "out", ids)).all()
-    bits = [node.attributes["bits"].as_int() for node in smaller.components["model"].graph if "bits" in node.attributes]
+    bits = [node.attributes["bits"].as_int() for node in smaller.component.graph if "bits" in node.attributes]
     assert sorted(bits) == [2, 2, 4, 4]
 
 
 def test_weights_stored_in_sixteen_bits_behind_a_cast_are_quantized_as_they_are(tmp_path: Path) -> None:
     package, ids, _ = tied_model(64)
-    graph = package.components["model"].graph
+    graph = package.component.graph
     matrix = graph.initializers["inner"]
     halves = initializer("inner_half", Transpose(Array(matrix.const_value.numpy().T.astype(np.float16))))
     graph.register_initializer(halves)

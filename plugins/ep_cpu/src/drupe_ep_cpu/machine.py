@@ -1,4 +1,4 @@
-"""This machine's processor and the memory that is left, by the standard library alone."""
+"""This machine's CPU and its free memory, found with the standard library alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def processor() -> str:
-    """The processor's name, as its maker writes it where the system tells that."""
+    """The CPU's name: the maker's name for it if the system gives one."""
     if sys.platform == "linux":
         name = _field(Path("/proc/cpuinfo"), "model name")
     elif sys.platform == "darwin":
@@ -21,7 +21,7 @@ def processor() -> str:
 
 
 def available_memory() -> int | None:
-    """Bytes that a new process may take; macOS tells only what there is in all. None where nothing is told."""
+    """Bytes that a new process may use; on macOS, all memory of the machine. None where the system does not say."""
     if sys.platform == "linux":
         free = _field(Path("/proc/meminfo"), "MemAvailable").split()
         known = [int(free[0]) * 1024 if free else None, _cgroup_room()]
@@ -34,7 +34,7 @@ def available_memory() -> int | None:
 
 
 def _field(file: Path, name: str) -> str:
-    """The value of the first line `name : value`; empty where there is none."""
+    """The value of the first line `name : value`; empty where there is no such line."""
     for line in _text(file).splitlines():
         key, _, value = line.partition(":")
         if key.strip() == name:
@@ -50,9 +50,9 @@ def _text(file: Path) -> str:
 
 
 def _cgroup_room(root: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """What the container's limit leaves (cgroup version 2, then 1); None without a limit.
+    """Bytes left within the container's limit (cgroup version 2, then 1); None without a limit.
 
-    File pages that were not used of late count as used memory there, though they are given up on demand.
+    The cgroup counts file pages that were not used recently as used memory, although the system frees them on demand.
     """
     for limit, used, statistics, idle in (
         ("memory.max", "memory.current", "memory.stat", "inactive_file"),

@@ -5,36 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from drupe.api import Device, ExecutionProvider, Recipe, RuntimePackage, Step
+from drupe.api import Device, Recipe, RuntimePackage
 from drupe_ep_cpu import machine
-from drupe_nbits import eight_bits, four_bits
+from drupe_onnx import TableProvider, float_stages, quantized_stages
 
 _TABLES = Path(__file__).with_name("tables")
 _INSTALL = "pip install 'drupe[cpu]'"
 _ONNXRUNTIME = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml")
 
-_BUILD = {"all_logits": "all_logits"}
 
-
-def _quantized(precision: str, steps: Sequence[Step], summary: str) -> Recipe:
-    whole = (Step("build-decoder", options=_BUILD), *steps, Step("package-genai"))
-    return Recipe(f"cpu-{precision}", precision, whole, summary)
-
-
-def _stored(precision: str, weights: str, summary: str) -> Recipe:
-    """No kernel multiplies in float16 or bfloat16, so these are what the weights are kept in."""
-    config = {"weights": weights, "activations": "float32"}
-    steps = (Step("build-decoder", config, options=_BUILD), Step("package-genai"))
-    return Recipe(f"cpu-{precision}", precision, steps, summary)
-
-
-class Cpu(ExecutionProvider):
+class Cpu(TableProvider):
     """onnxruntime's own kernels, which every build of it has."""
 
     name = "cpu"
     summary = "onnxruntime's own kernels on any processor"
     runtime_name = "CPUExecutionProvider"
     device_kind = "cpu"
+    preference = 10
     versioned_by = _ONNXRUNTIME
     packages = (
         RuntimePackage("onnxruntime-genai", _INSTALL),
@@ -43,12 +30,15 @@ class Cpu(ExecutionProvider):
     tables = (_TABLES / "1.32.json", _TABLES / "1.24.json")
 
     def recipes(self) -> Sequence[Recipe]:
+        """No kernel multiplies in float16 or bfloat16: they are types to store weights in."""
         return (
-            _quantized("int4", four_bits(), "4-bit weights, float32 activations: the smallest and fastest"),
-            _quantized("int8", eight_bits(), "8-bit weights, float32 activations"),
-            _stored("fp16", "float16", "weights kept in float16, computed in float32"),
-            _stored("bf16", "bfloat16", "weights kept in bfloat16, computed in float32"),
-            _stored("fp32", "float32", "float32 throughout"),
+            Recipe(
+                "cpu-int4", "int4", quantized_stages(4), "4-bit weights, float32 activations: the smallest and fastest"
+            ),
+            Recipe("cpu-int8", "int8", quantized_stages(8), "8-bit weights, float32 activations"),
+            Recipe("cpu-fp16", "fp16", float_stages("float16", "float32"), "float16 weights, computed in float32"),
+            Recipe("cpu-bf16", "bf16", float_stages("bfloat16", "float32"), "bfloat16 weights, computed in float32"),
+            Recipe("cpu-fp32", "fp32", float_stages("float32", "float32"), "float32 throughout"),
         )
 
     def devices(self) -> Sequence[Device]:

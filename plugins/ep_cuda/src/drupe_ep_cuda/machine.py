@@ -1,4 +1,4 @@
-"""The NVIDIA GPUs of this machine, as the driver tells them."""
+"""The NVIDIA GPUs of this machine, as the driver lists them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import subprocess
 _QUERY = ("--query-gpu=name,memory.free", "--format=csv,noheader,nounits")
 _MEBIBYTE = 1024 * 1024
 _PATIENCE = 10.0
-"""Seconds: a driver that sleeps takes a few to answer."""
+"""Seconds to wait for the driver: a sleeping driver takes a few seconds to answer."""
 
 
 def gpus() -> list[tuple[str, int | None]]:
-    """Name and free bytes of each GPU; none where the driver does not answer."""
+    """Name and free bytes of each GPU; empty where the driver does not answer."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return []

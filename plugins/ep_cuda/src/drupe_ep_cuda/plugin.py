@@ -1,4 +1,4 @@
-"""What this distribution adds: the execution provider `cuda`."""
+"""The entry module of drupe-ep-cuda: the execution provider `cuda`."""
 
 from __future__ import annotations
 

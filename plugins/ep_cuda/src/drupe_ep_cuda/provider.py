@@ -6,31 +6,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from drupe.api import Device, ExecutionProvider, Recipe, RuntimePackage, Step
+from drupe.api import Device, Recipe, RuntimePackage
 from drupe_ep_cuda import machine
-from drupe_nbits import eight_bits, four_bits
+from drupe_onnx import TableProvider, float_stages, quantized_stages
 
 _TABLES = Path(__file__).with_name("tables")
 _INSTALL = "pip install 'drupe[cuda]'"
 
-_BUILD = {"all_logits": "all_logits"}
 
-
-def _quantized(precision: str, steps: Sequence[Step], summary: str) -> Recipe:
-    whole = (Step("build-decoder", {"activations": "float16"}, options=_BUILD), *steps, Step("package-genai"))
-    return Recipe(f"cuda-{precision}", precision, whole, summary)
-
-
-def _float(precision: str, element: str, summary: str) -> Recipe:
-    config = {"weights": element, "activations": element}
-    steps = (Step("build-decoder", config, options=_BUILD), Step("package-genai"))
-    return Recipe(f"cuda-{precision}", precision, steps, summary)
-
-
-class Cuda(ExecutionProvider):
+class Cuda(TableProvider):
     """onnxruntime's kernels for NVIDIA GPUs.
 
-    No recipe computes in float32: GroupQueryAttention has no kernel for it here.
+    No recipe computes in float32: GroupQueryAttention has no float32 kernel for CUDA.
     """
 
     name = "cuda"
@@ -46,10 +33,22 @@ class Cuda(ExecutionProvider):
 
     def recipes(self) -> Sequence[Recipe]:
         return (
-            _quantized("int4", four_bits(), "4-bit weights, float16 activations: the smallest and fastest"),
-            _quantized("int8", eight_bits(), "8-bit weights, float16 activations"),
-            _float("fp16", "float16", "float16 throughout"),
-            _float("bf16", "bfloat16", "bfloat16 throughout, for compute capability 8.0 and later"),
+            Recipe(
+                "cuda-int4",
+                "int4",
+                quantized_stages(4, activations="float16"),
+                "4-bit weights, float16 activations: the smallest and fastest",
+            ),
+            Recipe(
+                "cuda-int8", "int8", quantized_stages(8, activations="float16"), "8-bit weights, float16 activations"
+            ),
+            Recipe("cuda-fp16", "fp16", float_stages("float16", "float16"), "float16 throughout"),
+            Recipe(
+                "cuda-bf16",
+                "bf16",
+                float_stages("bfloat16", "bfloat16"),
+                "bfloat16 throughout, for compute capability 8.0 and later",
+            ),
         )
 
     def devices(self) -> Sequence[Device]:
@@ -58,5 +57,5 @@ class Cuda(ExecutionProvider):
         return tuple(Device(name, "gpu", memory) for name, memory in machine.gpus())
 
     def runtime_options(self) -> Mapping[str, Any]:
-        """Graph capture stays off: it wants one fixed shape a session."""
+        """Options that turn graph capture off: it needs the same shapes for a whole session."""
         return {"cuda": {"enable_cuda_graph": "0"}}

@@ -12,13 +12,13 @@ from typing import Any
 _FACTORY = uuid.UUID("770aae78-f26f-4dba-a829-253c83d1b387")
 """The interface IDXGIFactory1."""
 _RELEASE = 2
-"""Places in a table of methods: IUnknown has 0 to 2 and IDXGIObject 3 to 6 of each."""
+"""Places in an interface's table of methods. IUnknown has places 0 to 2, IDXGIObject 3 to 6."""
 _ENUM_ADAPTERS1 = 12
 """In IDXGIFactory1, after IDXGIFactory's 7 to 11."""
 _GET_DESC1 = 10
 """In IDXGIAdapter1, after IDXGIAdapter's 7 to 9."""
 _SOFTWARE = 2
-"""DXGI_ADAPTER_FLAG_SOFTWARE: Windows' renderer on the processor."""
+"""DXGI_ADAPTER_FLAG_SOFTWARE: Windows' software renderer, which is not a GPU."""
 
 
 class AdapterDescription(ctypes.Structure):
@@ -37,7 +37,7 @@ class AdapterDescription(ctypes.Structure):
 
 
 def adapters() -> list[tuple[str, int | None]]:
-    """Name and bytes of memory of each GPU in Windows' own order, which is DirectML's; none on other systems."""
+    """Name and bytes of memory of each GPU, in the order of Windows and DirectML; empty on other systems."""
     if sys.platform != "win32":
         return []
     try:
@@ -56,12 +56,12 @@ def _factory() -> ctypes.c_void_p:
     factory = ctypes.c_void_p()
     identifier = (ctypes.c_uint8 * 16).from_buffer_copy(_FACTORY.bytes_le)
     if ctypes.CDLL("dxgi").CreateDXGIFactory1(identifier, ctypes.byref(factory)) < 0:
-        raise OSError("there is no IDXGIFactory1")
+        raise OSError("the system has no IDXGIFactory1")
     return factory
 
 
 def described(factory: ctypes.c_void_p) -> Iterator[AdapterDescription]:
-    """What each adapter of an IDXGIFactory1 says of itself; the factory is released."""
+    """The description of each adapter of an IDXGIFactory1. The factory is released."""
     adapter = ctypes.c_void_p()
     for index in itertools.count():
         if _call(factory, _ENUM_ADAPTERS1, ctypes.c_uint32(index), ctypes.pointer(adapter)) < 0:
@@ -74,9 +74,9 @@ def described(factory: ctypes.c_void_p) -> Iterator[AdapterDescription]:
 
 
 def _call(interface: ctypes.c_void_p, place: int, *arguments: Any) -> int:
-    """Call the method at a place of the interface's table; an HRESULT, negative where it failed.
+    """Call the method at a place of the interface's table; returns an HRESULT, which is negative for a failure.
 
-    64-bit Windows, which the runtime's wheels are for, has one calling convention, the C one.
+    The runtime's wheels are for 64-bit Windows, which has only the C calling convention.
     """
     methods = ctypes.cast(interface, ctypes.POINTER(ctypes.POINTER(ctypes.c_void_p)))[0]
     prototype = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, *(type(argument) for argument in arguments))

@@ -1,4 +1,4 @@
-"""What this distribution adds: the execution provider `dml`."""
+"""The entry module of drupe-ep-dml: the execution provider `dml`."""
 
 from __future__ import annotations
 

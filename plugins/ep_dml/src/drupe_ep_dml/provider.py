@@ -6,28 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from drupe.api import Device, ExecutionProvider, Recipe, RuntimePackage, Step
+from drupe.api import Device, Recipe, RuntimePackage
 from drupe_ep_dml import machine
-from drupe_nbits import eight_bits, four_bits
+from drupe_onnx import TableProvider, float_stages, quantized_stages
 
 _TABLES = Path(__file__).with_name("tables")
 _INSTALL = "pip install 'drupe[directml]'"
 
-_BUILD = {"all_logits": "all_logits"}
 
-
-def _quantized(precision: str, steps: Sequence[Step], summary: str) -> Recipe:
-    whole = (Step("build-decoder", {"activations": "float16"}, options=_BUILD), *steps, Step("package-genai"))
-    return Recipe(f"dml-{precision}", precision, whole, summary)
-
-
-def _float(precision: str, element: str, summary: str) -> Recipe:
-    config = {"weights": element, "activations": element}
-    steps = (Step("build-decoder", config, options=_BUILD), Step("package-genai"))
-    return Recipe(f"dml-{precision}", precision, steps, summary)
-
-
-class Dml(ExecutionProvider):
+class Dml(TableProvider):
     """DirectML, which drives any DirectX 12 GPU on Windows. It has no bfloat16."""
 
     name = "dml"
@@ -44,12 +31,20 @@ class Dml(ExecutionProvider):
 
     def recipes(self) -> Sequence[Recipe]:
         return (
-            _quantized(
-                "int4", four_bits(symmetric=True), "4-bit weights, float16 activations: the smallest and fastest"
+            Recipe(
+                "dml-int4",
+                "int4",
+                quantized_stages(4, activations="float16", symmetric=True),
+                "4-bit weights, float16 activations: the smallest and fastest",
             ),
-            _quantized("int8", eight_bits(symmetric=True), "8-bit weights, float16 activations"),
-            _float("fp16", "float16", "float16 throughout"),
-            _float("fp32", "float32", "float32 throughout"),
+            Recipe(
+                "dml-int8",
+                "int8",
+                quantized_stages(8, activations="float16", symmetric=True),
+                "8-bit weights, float16 activations",
+            ),
+            Recipe("dml-fp16", "fp16", float_stages("float16", "float16"), "float16 throughout"),
+            Recipe("dml-fp32", "fp32", float_stages("float32", "float32"), "float32 throughout"),
         )
 
     def devices(self) -> Sequence[Device]:

@@ -1,1 +1,1 @@
-"""drupe-equalize: models rewritten into equal ones that quantize better."""
+"""drupe-equalize: passes that rewrite a model into an equivalent one that loses less when it is quantized."""

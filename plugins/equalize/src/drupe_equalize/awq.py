@@ -1,4 +1,4 @@
-"""The search for scales of AWQ (Lin et al. 2023, arXiv 2306.00978): those under which quantizing costs least."""
+"""The search for AWQ's scales (Lin et al. 2023, arXiv 2306.00978): those with the least error after quantizing."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Float32 = NDArray[np.float32]
 GRID = 20
 """Exponents that are tried: 0 (no scaling), 1/20, ... 19/20."""
 SMALLEST = 1e-4
-"""What the mean magnitude of a channel counts as at least: one that is never used wants no scale without end."""
+"""The smallest mean magnitude of a channel: without it, a channel that is never used would get an infinite scale."""
 ROWS, PIECE = 1024, 32
-"""At most so many rows of a matrix are looked at, in pieces of so many: the scales are those of columns. The pieces are
-small, so that of queries, keys and values in one matrix all are seen."""
+"""How many rows of a matrix the search uses at most, and the size of the pieces that they are taken in. A part of the
+rows is enough, because scales belong to columns. The pieces are small, so they cover queries, keys and values."""
 
 
 def candidates(mean: Float32) -> Float32:
-    """Scales to try [GRID, channels], for channels of that mean magnitude: its powers, about 1. The first are all 1."""
+    """Scales to try [GRID, channels]: powers of the channels' mean magnitudes, around 1. The first row is all 1."""
     exponents = np.arange(GRID, dtype=np.float32)[:, None] / GRID
     scales = np.maximum(mean, SMALLEST).astype(np.float32) ** exponents
     middle = np.sqrt(scales.max(1, keepdims=True) * scales.min(1, keepdims=True))
@@ -36,12 +36,12 @@ def candidates(mean: Float32) -> Float32:
 def output_errors(
     matrix: Expression, scheme: Scheme, sample: Float32, scales: Float32, threads: int = 1
 ) -> NDArray[np.float64]:
-    """The squared error of what `matrix` [N, K] makes of `sample` [T, K], quantized after each row of `scales` [., K].
+    """The squared error of `matrix` [N, K] times `sample` [T, K] if it is quantized after each row of `scales` [., K].
 
-    Summed over outputs and rows of the sample; where outputs are left out, for as many as there are.
+    The error is summed over outputs and rows of the sample. If only some outputs are computed, it is scaled up to all.
     """
     rows, pieces = matrix.shape[0], list(_pieces(matrix.shape[0]))
-    # One thread for each product: BLAS's own would wait for one another longer than these small ones take.
+    # One thread for each product: BLAS's own threads would wait for one another longer than these products take.
     with Files() as files, ThreadPoolExecutor(threads) as pool, threadpool_limits(1, "blas"):
 
         def errors(piece: tuple[int, int]) -> list[float]:
@@ -53,7 +53,7 @@ def output_errors(
 
 
 def _pieces(rows: int) -> Iterator[tuple[int, int]]:
-    """Ranges of rows to look at: all of them, or pieces at equal distances."""
+    """The ranges of rows that the search uses: all rows, or pieces at equal distances."""
     count = -(-min(rows, ROWS) // PIECE)
     for place in range(count):
         start = place * rows // count if rows > ROWS else place * PIECE
@@ -61,7 +61,7 @@ def _pieces(rows: int) -> Iterator[tuple[int, int]]:
 
 
 def _errors(weights: Float32, scheme: Scheme, sample: Float32, scales: Float32) -> Iterator[float]:
-    """Of each row of scales; infinite where weights get too large for a float."""
+    """The error for each row of scales; infinite where weights become too large for a float."""
     for scale in scales:
         with np.errstate(over="ignore"):
             scaled = weights * scale
@@ -81,10 +81,10 @@ def best_scales(
     channels: NDArray[np.intp],
     threads: int = 1,
 ) -> Float32:
-    """Of the `candidates` for `mean`, those under which the matrices, quantized, make the least error in all.
+    """The row of `candidates` for `mean` with the least total error of the quantized matrices.
 
-    matrices: each [N, K] with the scheme that it is to have. sample: [T, K], of what they multiply with.
-    channels: which of the means, and of the scales, each of the K columns has.
+    matrices: each [N, K] with the scheme that it will have. sample: [T, K], rows of their input.
+    channels: for each of the K columns, the index of its mean and of its scale.
     """
     scales = candidates(mean)
     spread = scales[:, channels]

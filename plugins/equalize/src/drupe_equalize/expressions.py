@@ -1,4 +1,4 @@
-"""Weights of an equal model: rotated along their rows or across them, with scaled rows, diagonal."""
+"""Expressions for the weights of equivalent models: rotated along or across their rows, with scaled rows, diagonal."""
 
 from __future__ import annotations
 
@@ -9,22 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drupe_equalize.hadamard import PIECE, rotate
-from drupe_onnx import Access, Array, Cast, Expression, Files, ir, numeric
+from drupe_onnx import Access, Affine, Array, Expression, Files, as_type, ir, numeric
 
 _FLOAT = ir.DataType.FLOAT
 _BAND = 16 << 20  # bytes of float32 that are rotated at once where each column needs all rows
-
-
-def as_float(expression: Expression) -> Expression:
-    """`expression` in float32, in which all of these are computed."""
-    return expression if expression.dtype == _FLOAT else Cast(expression, _FLOAT)
 
 
 @dataclass(frozen=True)
 class Rotated(Expression):
     """The matrix `source` [N, K] times the rotation Q [K, K] with these signs: W Q, row by row, in float32.
 
-    It is what a linear layer becomes whose input is rotated, and an embedding whose output is.
+    A linear layer becomes this if its input is rotated, and an embedding if its output is rotated.
     """
 
     source: Expression
@@ -61,8 +56,8 @@ class Rotated(Expression):
 class RotatedOutputs(Expression):
     """The transposed rotation Q^T [N, N] with these signs times the matrix `source` [N, K], in float32.
 
-    It is what a linear layer becomes whose output is to be rotated. Each row of it needs all rows of the source, of
-    which a band of columns is held at a time.
+    A linear layer becomes this if its output is rotated. Each row needs all rows of the source, of which a band of
+    columns is held at a time.
     """
 
     source: Expression
@@ -101,7 +96,7 @@ class RotatedOutputs(Expression):
 
     @property
     def _band(self) -> int:
-        """How many columns are held at once where rows are asked for."""
+        """How many columns are held at once to produce rows."""
         return min(self.shape[1], max(1, _BAND // (4 * self.shape[0])))
 
     def working_bytes(self, rows: int) -> int:
@@ -122,7 +117,7 @@ class ScaledRows(Expression):
 
     def __post_init__(self) -> None:
         if self.scale.shape != self.source.shape[:1]:
-            raise ValueError(f"{self.scale.shape} is not one value a row of {self.source.shape}")
+            raise ValueError(f"scale of shape {self.scale.shape} is not one value for each row of {self.source.shape}")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -178,6 +173,11 @@ class Diagonal(Expression):
         return self.held_bytes(rows) + self.source.working_bytes(rows)
 
 
+def scaled_columns(matrix: Expression, scale: Expression) -> Expression:
+    """Each column times a number, in float32."""
+    return Affine(as_type(matrix, ir.DataType.FLOAT), scale=as_type(scale, ir.DataType.FLOAT))
+
+
 def _check(source: Expression, signs: Array, axis: int) -> None:
     if len(source.shape) != 2 or signs.shape != source.shape[axis : axis + 1]:
-        raise ValueError(f"signs {signs.shape} do not fit axis {axis} of {source.shape}")
+        raise ValueError(f"signs of shape {signs.shape} do not fit axis {axis} of {source.shape}")

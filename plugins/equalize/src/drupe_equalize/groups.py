@@ -1,7 +1,7 @@
-"""Groups: products with the same input whose channels can be scaled, and what takes the inverse scales.
+"""Groups: products with the same input whose channels can be scaled, and the giver that is divided by the scales.
 
-What a channel of a product's input is multiplied with can be divided out of the weights that make this channel: those
-of the norm before it, or the rows of an earlier product.
+If a product's weights for an input channel are multiplied with a scale, the weights that make this channel have to be
+divided by it: those of the norm before the product, or the rows of an earlier product.
 """
 
 from __future__ import annotations
@@ -12,28 +12,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from drupe_equalize.expressions import ScaledRows
-from drupe_equalize.graphs import (
-    MICROSOFT,
-    Norm,
-    constant,
-    constant_of,
-    norm_at,
-    put_rows,
-    scaled_columns,
-    set_norm_weight,
-    stored,
-)
+from drupe_equalize.expressions import ScaledRows, scaled_columns
+from drupe_equalize.matrix_replacement import put_rows, put_vector
+from drupe_equalize.norms import Norm, norm_at, set_norm_weight
 from drupe_nbits import Site, find_sites
-from drupe_onnx import Affine, Array, ir
-from drupe_onnx.package import LAST_TOKEN, ROLE
+from drupe_onnx import LAST_TOKEN, MICROSOFT, ROLE, Affine, Array, as_type, constant_of, ir
 
 Scales = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows [first, first + count) of the matrix at a product, and of the bias that is added to what it gives.
+    """Rows [first, first + count) of a product's matrix, and of the bias that is added to the product's result.
 
     bias: the node that adds it, and the place of the input; None where there is none.
     """
@@ -46,10 +36,10 @@ class Rows:
 
 @dataclass(frozen=True)
 class Group:
-    """Products that multiply with one value, and what makes its channels.
+    """Products that read one value, and the giver that makes the value's channels.
 
     giver: the norm or the rows of a product that are divided by the scales. channels: for each channel of the value,
-    which one of the giver it is; with grouped heads, several are the same.
+    the giver's channel that it comes from; with grouped heads, several come from the same one.
     """
 
     giver: Norm | Rows
@@ -59,11 +49,11 @@ class Group:
 
     @property
     def name(self) -> str:
-        """What to call it: the nodes whose input it is."""
+        """The group's name in messages: its nodes."""
         return ", ".join(node.name or node.op_type for node in self.products)
 
     def sites(self, graph: ir.Graph) -> list[Site]:
-        """The products as they are now."""
+        """The sites of the products, read from the graph as it is now."""
         return [site for site in find_sites(graph) if any(site.node is node for node in self.products)]
 
     def most(self, values: Scales) -> Scales:
@@ -79,7 +69,7 @@ class Group:
 
 
 def find_groups(graph: ir.Graph, nodes: Sequence[ir.Node]) -> list[Group]:
-    """The groups among `nodes`, in their order; a value that anything else reads as well makes none."""
+    """The groups among `nodes`, in their order. A value that other nodes read as well has no group."""
     sites = find_sites(graph)
     finder = _Finder(sites, {id(node) for node in nodes})
     found = [
@@ -106,7 +96,7 @@ class _Finder:
         return None if found is None else Group(found[0], value, tuple(readers), found[1])
 
     def _giver(self, value: ir.Value, size: int) -> tuple[Norm | Rows, NDArray[np.intp]] | None:
-        """What makes the channels of `value`, and which of its own they are."""
+        """The giver that makes the channels of `value`, and the giver's channel of each."""
         source = _before_last_token(value)
         node = None if source is None else source.producer()
         if source is None or node is None or id(node) not in self._inside:
@@ -122,7 +112,7 @@ class _Finder:
         return None
 
     def _values_of_heads(self, node: ir.Node, size: int) -> tuple[Rows, NDArray[np.intp]] | None:
-        """The rows that make the values in an attention, and of which of them each of its outputs is a mean."""
+        """The rows that make the values of an attention, and for each of the attention's outputs, the row it mixes."""
         heads, groups = (node.attributes[name].as_int() for name in ("num_heads", "kv_num_heads"))
         length = size // heads
         packed = node.inputs[2] is None
@@ -134,7 +124,7 @@ class _Finder:
         return Rows(rows.node, rows.first + rows.count - groups * length, groups * length, rows.bias), channels
 
     def _rows(self, value: ir.Value | None) -> Rows | None:
-        """The rows that make `value`, which nothing else may read on its way."""
+        """The rows that make `value`; None if another node reads the value on its way."""
         if value is None or value.is_graph_output() or len(value.uses()) != 1:
             return None
         if (site := self._made_by.get(id(value))) is not None:
@@ -156,7 +146,7 @@ class _Finder:
         return None
 
     def _part(self, node: ir.Node, value: ir.Value) -> Rows | None:
-        """One part of what a product makes, which is then split along its channels."""
+        """The rows for one part of a product's result, which is split along its channels."""
         sizes = [each.shape[-1] if each.shape is not None else None for each in node.outputs]
         given = node.inputs[0]
         rank = len(given.shape) if given is not None and given.shape is not None else 0
@@ -172,7 +162,7 @@ class _Finder:
 
 
 def _before_last_token(value: ir.Value) -> ir.Value | None:
-    """The value before all but its last token were dropped; None where something else reads it as well."""
+    """The value before all tokens but the last are dropped; None where other nodes read it as well."""
     node = value.producer()
     if node is None or node.metadata_props.get(ROLE) != LAST_TOKEN:
         return value
@@ -181,9 +171,9 @@ def _before_last_token(value: ir.Value) -> ir.Value | None:
 
 
 def scale_group(graph: ir.Graph, group: Group, scales: Scales) -> None:
-    """Multiply the channels that a group's products read by `scales` [channels of the giver], inside their weights.
+    """Multiply the weights of a group's products by `scales` [channels of the giver], channel by channel.
 
-    What makes the channels is divided by them, so that the products give what they did.
+    The giver is divided by them, so the products give the same results as before.
     """
     spread = Array(scales[group.channels])
     put_rows(graph, [(site, scaled_columns(site.rows, spread)) for site in group.sites(graph)])
@@ -204,7 +194,7 @@ def _divide_rows(graph: ir.Graph, rows: Rows, inverse: Scales) -> None:
     if rows.bias is not None:
         node, place = rows.bias
         value, bias = node.inputs[place], constant_of(node.inputs[place])
-        assert value is not None and value.dtype is not None and bias is not None
-        own = inverse if bias.shape == inverse.shape else factors  # it was added to these rows alone, or to all
-        scaled = Affine(stored(bias, ir.DataType.FLOAT), scale=Array(own))
-        node.replace_input_with(place, constant(graph, f"{value.name}_scaled", stored(scaled, value.dtype)))
+        assert value is not None and bias is not None
+        own = inverse if bias.shape == inverse.shape else factors  # the bias has these rows only, or all rows
+        scaled = Affine(as_type(bias, ir.DataType.FLOAT), scale=Array(own))
+        put_vector(graph, node, place, scaled, f"{value.name}_scaled")

@@ -1,9 +1,9 @@
-"""The randomized Hadamard rotation of a vector of any length, in additions (QuaRot, Ashkboos et al. 2024, 2404.00456).
+"""The randomized Hadamard rotation of vectors of any length, by additions (QuaRot, Ashkboos et al. 2024, 2404.00456).
 
-The rotation is Q = D (C x H): D random signs, H Sylvester's Hadamard matrix of the largest power of two that divides
-the length, C the discrete Hartley transform of the odd rest, x Kronecker's product. C x H is symmetric and orthogonal,
-and no entry of it is larger than sqrt(2 / length), so that one large value spreads over all. An odd rest beyond
-`LARGEST_REST` is left alone: the rotation is then one of blocks.
+The rotation is Q = D (C x H): D holds random signs, H is Sylvester's Hadamard matrix for the largest power of two that
+divides the length, C is the discrete Hartley transform for the remaining odd factor, and x is the Kronecker product.
+C x H is symmetric and orthogonal, and no entry is larger than sqrt(2 / length), so one large value spreads over all
+channels. An odd factor above `LARGEST_REST` is not transformed: the rotation then works on blocks.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 Float32 = NDArray[np.float32]
 
 LARGEST_REST = 64
-PIECE = 512 << 10  # bytes: two of them fit in a core's second cache
+PIECE = 512 << 10  # bytes: two pieces fit into the second-level cache of a core
 
 
 def random_signs(length: int, seed: int) -> NDArray[np.int8]:
@@ -25,9 +25,9 @@ def random_signs(length: int, seed: int) -> NDArray[np.int8]:
 
 
 def rotate(values: Float32, signs: NDArray[np.int8], out: Float32) -> None:
-    """`values` [rows, length, columns], rotated along the middle axis, into `out`: Q^T v for each vector v there.
+    """Rotate `values` [rows, length, columns] along the middle axis into `out`: Q^T v for each vector v.
 
-    The sums are the same ones in the same order however the rows and columns are divided among calls.
+    The result does not depend on how rows and columns are divided among calls: sums are always taken in one order.
     """
     rows, length, columns = values.shape
     diagonal = signs.astype(np.float32)[:, None]
@@ -47,7 +47,8 @@ def _mixed(values: Float32) -> Float32:
     shaped = values.reshape(rows, rest, power, columns)
     other = np.empty_like(shaped)
     half = power // 2
-    # Pease's form: pairs of neighbours go to both halves, which puts everything in order after as many steps as bits.
+    # Pease's algorithm: each step moves sums and differences of neighbours to the two halves. After log2(n) steps
+    # everything is in order.
     for _ in range(power.bit_length() - 1):
         even, odd = shaped[:, :, 0::2], shaped[:, :, 1::2]
         np.add(even, odd, out=other[:, :, :half])
@@ -69,7 +70,7 @@ def _hartley_transformed(values: Float32) -> Float32:
 
 @functools.cache
 def hartley(order: int) -> Float32:
-    """The discrete Hartley transform (Hartley 1942): symmetric, orthogonal, entries of about one size."""
+    """The discrete Hartley transform (Hartley 1942): symmetric and orthogonal, with entries of similar size."""
     angles = 2 * np.pi / order * (np.outer(np.arange(order), np.arange(order)) % order)
     matrix: Float32 = ((np.cos(angles) + np.sin(angles)) / order**0.5).astype(np.float32)
     return matrix

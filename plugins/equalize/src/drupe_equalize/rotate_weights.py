@@ -5,53 +5,66 @@ from __future__ import annotations
 import numpy as np
 from pydantic import Field
 
-from drupe.api import Context, Model, ModelError, Pass, PassConfig, Shape, Target
+from drupe.api import Context, Form, Model, ModelError, Pass, PassConfig, Target
 from drupe_blockquant import Scheme
-from drupe_equalize.expressions import Diagonal, Rotated, RotatedOutputs, as_float
-from drupe_equalize.graphs import Norm, constant, constant_of, put_rows, scaled_columns, set_norm_weight, stored
+from drupe_equalize.expressions import Diagonal, Rotated, RotatedOutputs, scaled_columns
 from drupe_equalize.hadamard import random_signs
-from drupe_equalize.stream import Stream, find_stream
+from drupe_equalize.matrix_replacement import put_rows
+from drupe_equalize.norms import Norm, set_norm_weight
+from drupe_equalize.residual_stream import Stream, find_stream
 from drupe_nbits import Site, assign, block_sizes, find_sites, refusal
-from drupe_onnx import Array, Expression, OnnxPackage, Reshape, Transpose, ir
+from drupe_onnx import (
+    Array,
+    Expression,
+    OnnxPackage,
+    Reshape,
+    Tape,
+    Transpose,
+    as_type,
+    capabilities_of,
+    constant_of,
+    ir,
+    shared_initializer,
+)
 
 BETWEEN_BITS = 8
-"""Of the matrix between a final norm and a tied head: it is small, and all that the model says goes through it."""
+"""Bits of the matrix between a final norm and a tied head: it is small, and every logit depends on it."""
 
 
 class RotateWeightsConfig(PassConfig):
-    """What `rotate-weights` can be told."""
+    """The settings of `rotate-weights`."""
 
-    seed: int | None = Field(None, description="of the rotation's random signs; by default that of the run")
+    seed: int | None = Field(None, description="the seed of the rotation's random signs; by default the run's seed")
 
 
 class RotateWeights(Pass):
-    """Rotates the hidden states by an orthogonal matrix Q, folded into the weights; the logits stay what they were.
+    """Rotates the hidden states by an orthogonal matrix Q, which is folded into the weights. The logits do not change.
 
-    After QuaRot (Ashkboos et al. 2024, arXiv 2404.00456), the part that costs nothing when the model runs: norms'
-    weights go into the matrices behind them; embedding E becomes EQ, a matrix W that reads hidden states WQ, one that
-    writes them Q^T W. No channel of what is quantized then stands out. It only rewrites expressions.
+    This is the part of QuaRot (Ashkboos et al. 2024, arXiv 2404.00456) that costs nothing when the model runs: norms'
+    weights are folded into the matrices after them; the embedding E becomes EQ, a matrix W that reads hidden states
+    becomes WQ, and a matrix W that writes them becomes Q^T W. The quantized matrices then have no outlier channels.
+    The pass only rewrites expressions.
     """
 
     name = "rotate-weights"
-    summary = "rotates the hidden states, so that no channel stands out"
-    revision = 1
+    summary = "rotates the hidden states, so that no channel has outliers"
+    revision = 2
     Config = RotateWeightsConfig
-    requires = Shape("onnx", {"weights": "float"})
-    ensures = Shape("onnx", {"weights": "float"})
+    requires = Form("onnx", {"weights": "float"})
+    ensures = Form("onnx")
 
     def run(self, model: Model, config: RotateWeightsConfig, context: Context) -> Model:
         package: OnnxPackage = model.payload
         seed = context.seed if config.seed is None else config.seed
-        for component in package.components.values():
-            try:
-                rotate_graph(component.graph, seed, context.target)
-            except ModelError as error:
-                raise ModelError(error.what, where=model.location, cure=error.cure) from error
+        try:
+            rotate_graph(package.component.graph, seed, context.target)
+        except ModelError as error:
+            raise ModelError(error.what, where=model.location, cure=error.cure) from error
         return model
 
 
 def rotate_graph(graph: ir.Graph, seed: int, target: Target) -> None:
-    """Rotate the hidden states of one graph. Raises ModelError, before it has changed anything, where it cannot."""
+    """Rotate the hidden states of one graph. Raises ModelError before any change if the graph cannot be rotated."""
     stream = find_stream(graph)
     biases = [_bias_of(stream, node, place) for node, place in stream.biases]
     signs = Array(random_signs(stream.size, seed))
@@ -65,7 +78,8 @@ def rotate_graph(graph: ir.Graph, seed: int, target: Target) -> None:
         rotated = Reshape(Rotated(Reshape(bias, (1, stream.size)), signs), (stream.size,))
         value = node.inputs[place]
         assert value is not None and value.dtype is not None
-        node.replace_input_with(place, constant(graph, f"{value.name}_rotated", stored(rotated, value.dtype)))
+        new = shared_initializer(graph, f"{value.name}_rotated", as_type(rotated, value.dtype))
+        node.replace_input_with(place, new)
     if norm_apart is not None:
         _multiply_between(graph, stream, norm_apart, signs, target)
     ones = Array(np.ones(stream.size, np.float32))
@@ -97,28 +111,28 @@ def _tied_norm(stream: Stream) -> Norm | None:
 
 def _multiply_between(graph: ir.Graph, stream: Stream, norm: Norm, signs: Array, target: Target) -> None:
     """Multiply what a norm gives by its weight, in rotated space: n Q becomes (n g) Q."""
-    rows = RotatedOutputs(Rotated(Diagonal(as_float(norm.weight)), signs), signs)
+    rows = RotatedOutputs(Rotated(Diagonal(as_type(norm.weight, ir.DataType.FLOAT)), signs), signs)
     products = [site for site, behind in stream.readers if behind is norm]
     first = products[0]
     given = first.activations
     name = f"{norm.name}/Weight"
-    matrix = constant(graph, f"{name}.weight", Transpose(stored(rows, first.dtype)))
-    node = ir.Node("", "MatMul", [given, matrix], name=name)
-    node.outputs[0].name, node.outputs[0].type, node.outputs[0].shape = f"{name}/output_0", given.type, given.shape
-    graph.insert_before(first.node, node)
+    matrix = shared_initializer(graph, f"{name}.weight", Transpose(as_type(rows, first.dtype)))
+    tape = Tape()
+    weighted = tape.node("MatMul", [given, matrix], name, given.dtype, given.shape)
+    graph.insert_before(first.node, tape.nodes)
     for site in products:
-        site.node.replace_input_with(0, node.outputs[0])
-    _assign_scheme(graph, node, target)
+        site.node.replace_input_with(0, weighted)
+    _assign_scheme(graph, weighted, target)
 
 
-def _assign_scheme(graph: ir.Graph, node: ir.Node, target: Target) -> None:
+def _assign_scheme(graph: ir.Graph, product: ir.Value, target: Target) -> None:
     """Ask for 8 bits, in a scheme that the target serves; where it serves none, the quantizer decides."""
-    site: Site = next(site for site in find_sites(graph) if site.node is node)
+    site: Site = next(site for site in find_sites(graph) if site.result is product)
     schemes = [
         Scheme(BETWEEN_BITS, size, symmetric)
         for symmetric in (False, True)
-        for size in block_sizes(site, BETWEEN_BITS, symmetric, target.capabilities)
+        for size in block_sizes(site, BETWEEN_BITS, symmetric, capabilities_of(target))
     ]
-    served = (scheme for scheme in schemes if refusal(site, scheme, target.capabilities) is None)
+    served = (scheme for scheme in schemes if refusal(site, scheme, capabilities_of(target)) is None)
     if (scheme := next(served, None)) is not None:
-        assign(node, scheme)
+        assign(site.node, scheme)

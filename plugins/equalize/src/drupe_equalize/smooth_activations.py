@@ -6,39 +6,41 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from drupe.api import Context, Model, Shape
-from drupe_equalize.calibration import scale_blocks
+from drupe.api import Context, Form, Model
+from drupe_equalize.activation_statistics import Statistics
+from drupe_equalize.block_scaling import scale_blocks
 from drupe_equalize.groups import Group
-from drupe_equalize.statistics import Statistics
 from drupe_onnx import Expression, Files, ir, numeric
 from drupe_text import CalibratingPass, CalibrationConfig
 
 SMALLEST = 1e-5
-"""Of scales: a channel that is never used wants none without end."""
-_CHUNK = 8 << 20  # bytes of float32 weights that are looked at in one go
+"""The smallest magnitude in a scale: without it, a channel that is never used would get an infinite scale."""
+_CHUNK = 8 << 20  # bytes of float32 weights that are read at once
 
 Float32 = NDArray[np.float32]
 
 
 class SmoothActivationsConfig(CalibrationConfig):
-    """What `smooth-activations` can be told: the text, and how much goes from activations to weights."""
+    """The settings of `smooth-activations`: the text, and how much is moved from activations to weights."""
 
-    alpha: float = Field(0.5, ge=0, le=1, description="1 moves all of a channel's size into the weights, 0 out of them")
+    alpha: float = Field(
+        0.5, ge=0, le=1, description="1 moves the whole size of a channel into the weights, 0 out of the weights"
+    )
 
 
 class SmoothActivations(CalibratingPass):
     """Moves large values from activations into weights (SmoothQuant, Xiao et al. 2022, arXiv 2211.10438).
 
-    It prepares for activations of 8 bits, such as MatMulNBits has at accuracy level 4. Each channel j is divided by
-    max|x_j|^alpha / max|w_j|^(1 - alpha), which the weights of the products are multiplied with.
+    It prepares a model for activations of 8 bits, which MatMulNBits uses at accuracy level 4. Each channel j is divided
+    by max|x_j|^alpha / max|w_j|^(1 - alpha), and the weights of the products are multiplied with the same number.
     """
 
     name = "smooth-activations"
-    summary = "moves large values from activations into weights, measured on text (SmoothQuant)"
-    revision = 3
+    summary = "moves large values from activations into weights, measured on a text (SmoothQuant)"
+    revision = 4
     Config = SmoothActivationsConfig
-    requires = Shape("onnx", {"weights": "float"})
-    ensures = Shape("onnx", {"weights": "float"})
+    requires = Form("onnx", {"weights": ("float", "mixed")})
+    ensures = Form("onnx")
     libraries = ("drupe-layerwise", "drupe-text", "onnxruntime")
 
     def run(self, model: Model, config: SmoothActivationsConfig, context: Context) -> Model:
@@ -51,9 +53,9 @@ class SmoothActivations(CalibratingPass):
 
 
 def smooth_scales(activations: Float32, weights: Float32, alpha: float) -> Float32:
-    """What each channel of the weights is multiplied with, by the largest magnitudes of both, [channels]; 1 for zeros.
+    """The scale of each channel, from the largest magnitudes of activations and weights, [channels]; 1 for zeros.
 
-    The channels of the activations are divided by it.
+    Weights are multiplied with the scales, activations divided by them.
     """
     used = (activations > 0) & (weights > 0)
     scales = np.ones_like(activations)

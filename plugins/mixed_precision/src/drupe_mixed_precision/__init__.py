@@ -1,1 +1,1 @@
-"""drupe-mixed-precision: which matrix gets how many bits."""
+"""drupe-mixed-precision: decides how many bits each matrix gets."""

@@ -1,4 +1,4 @@
-"""Groups: matrices that get one scheme together, and where in the model they are."""
+"""Groups: sites that get one scheme together, and their place in the model."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from drupe_packed import parts_of
 
 @dataclass(frozen=True)
 class Group:
-    """Sites that share their matrix, as a tied embedding and head do, or a range of its rows; most groups have one.
+    """Sites that share a matrix, or a range of its rows, as a tied embedding and head do. Most groups have one site.
 
-    block: the decoder block, None outside of them. rows: the range [first, last); None for all of them. share: how much
-    of what the whole matrix costs in quality is due to these rows.
+    block: the decoder block, None outside the blocks. rows: the range [first, last); None for all rows. share: the
+    share of these rows in the quality that the whole matrix costs.
     """
 
     sites: tuple[Site, ...]
@@ -30,7 +30,7 @@ class Group:
 
     @property
     def roles(self) -> frozenset[str]:
-        """What its matrix is used as."""
+        """The roles of the sites."""
         return frozenset(site.role for site in self.sites)
 
     @property
@@ -40,12 +40,12 @@ class Group:
 
     @property
     def is_multiplied(self) -> bool:
-        """Whether something is multiplied with its matrix."""
+        """Whether a product uses its matrix."""
         return not all(site.is_look_up for site in self.sites)
 
     @property
     def bits(self) -> int | None:
-        """What an earlier pass has decided that its weights need; None where none has."""
+        """The bits that an earlier pass has assigned; None where no pass has."""
         return next((site.scheme.bits for site in self.sites if site.scheme is not None), None)
 
     @property
@@ -70,7 +70,7 @@ class Group:
 
 
 def groups_of(graph: ir.Graph) -> list[Group]:
-    """Every group of a graph, in its order. What the checkpoint holds quantized already is in none: it stays so."""
+    """Every group of a graph, in the graph's order, without matrices that are already quantized in the checkpoint."""
     together: dict[object, list[Site]] = {}
     for site in find_sites(graph):
         if not parts_of(site.rows):

@@ -1,4 +1,4 @@
-"""What a scheme costs a group in quality: how much the group counts, times how coarse the scheme is."""
+"""Losses: the quality that a scheme costs a group, which is the group's sensitivity times the scheme's error."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ BY_ROLE = {
     "mlp.up": 0.55,
     "mlp.down": 1.0,
 }
-"""How much a weight counts by its matrix's role, against one of mlp.down: KL divergence measured in trained models, by
-least squares over its logarithms. The roles of a matrix that is shared add up.
+"""How much a weight counts by its matrix's role, relative to a weight of mlp.down: fitted to KL divergences measured in
+trained models, by least squares over their logarithms. For a shared matrix, the roles add up.
 """
 FIRST_BLOCK = {"attention.qkv": 0.8, "attention.output": 4.0, "mlp.gate": 7.5, "mlp.up": 7.5, "mlp.down": 7.5}
-"""How much more it counts in the first block: the hidden state is small there, so that what is added to it in error
-weighs most. The attention's inputs only move what it looks at.
+"""How much more a weight counts in the first block: hidden states are small there, so an error that is added to them
+counts most. Errors in the inputs of attention only change what attention looks at.
 """
 
 CALIBRATED, CALIBRATED_SHARED = 0.3, 0.5
-"""What GPTQ leaves of the divergence at fewer than 8 bits; of a head's whose matrix tokens are looked up in, too."""
+"""The share of the divergence that GPTQ leaves at fewer than 8 bits; the second is for a head tied to the embedding."""
 
 
 def sensitivity(group: Group) -> float:
-    """The loss of a group at COARSEST: as measured, or by experience in arbitrary units."""
+    """The loss of a group at COARSEST: the measured one, or one from the tables here, in arbitrary units."""
     measured = measured_sensitivity(group)
     if measured is None:
         measured = group.whole_size * sum(_by_role(role, group.block) for role in group.roles)
@@ -51,16 +51,16 @@ def sensitivity(group: Group) -> float:
 
 
 def measured_sensitivity(group: Group) -> float | None:
-    """What `measure-sensitivity` has left at the group's node. Raises ModelError for what is no number."""
+    """The number that `measure-sensitivity` has stored at the group's node. Raises ModelError for another value."""
     text = next((found for site in group.sites if (found := site.node.metadata_props.get(SENSITIVITY))), None)
     try:
         return None if text is None else float(text)
     except ValueError as error:
-        raise ModelError(f"the sensitivity of '{group.name}' ({SENSITIVITY}) is no number: {text}") from error
+        raise ModelError(f"the sensitivity of '{group.name}' ({SENSITIVITY}) is not a number: {text}") from error
 
 
 def loss(group: Group, scheme: Scheme, *, calibrated: bool = False) -> float:
-    """What the group costs under a scheme. calibrated: its weights will be found by GPTQ."""
+    """The loss of a group under a scheme. calibrated: GPTQ will find its weights."""
     left = _left_by_gptq(group) if calibrated and scheme.bits < 8 else 1.0
     return sensitivity(group) * COARSENESS[scheme.bits, scheme.block_size] * left
 

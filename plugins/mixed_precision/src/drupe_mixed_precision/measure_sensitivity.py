@@ -4,42 +4,42 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from drupe.api import Context, Model, Shape
+from drupe.api import Context, Form, Model
 from drupe_mixed_precision.groups import groups_of
 from drupe_mixed_precision.losses import SENSITIVITY
-from drupe_mixed_precision.measuring import sensitivities
+from drupe_mixed_precision.sensitivity_measurement import sensitivities
 from drupe_onnx import OnnxPackage
 from drupe_text import CalibratingPass, CalibrationConfig
 
 
 class MeasureSensitivityConfig(CalibrationConfig):
-    """A few sequences do: the divergences differ by factors, and only their order decides."""
+    """A few sequences are enough: divergences of matrices differ by factors, and only their order matters."""
 
-    calibration_sequences: int = Field(4, ge=1, description="how many sequences")
-    calibration_length: int = Field(128, ge=2, description="tokens of each sequence")
-    block_size: int | None = Field(None, description="where it is given, nothing is measured: there is no choice")
+    calibration_sequences: int = Field(4, ge=1, description="how many sequences of the text are used")
+    calibration_length: int = Field(128, ge=2, description="tokens in each sequence")
+    block_size: int | None = Field(None, description="if it is given, nothing is measured: schemes are not chosen")
     head_bits: int | None = Field(None, description="likewise")
 
     @property
     def is_choice(self) -> bool:
-        """Whether there is anything to choose by what is measured."""
+        """Whether schemes will be chosen by the measurement."""
         return not (self.block_size or self.head_bits)
 
 
 class MeasureSensitivity(CalibratingPass):
-    """Leaves at each matrix what rounding it costs; `allocate-bits` goes by it."""
+    """Stores at each matrix the KL divergence that rounding it costs, for `allocate-bits`."""
 
     name = "measure-sensitivity"
-    summary = "measures the KL divergence that each matrix costs when only it is quantized"
+    summary = "measures the KL divergence that each matrix costs when only this matrix is quantized"
     revision = 5
     Config = MeasureSensitivityConfig
-    requires = Shape("onnx", {"weights": "float"})
-    ensures = Shape("onnx", {"weights": "float"})
+    requires = Form("onnx", {"weights": ("float", "mixed")})
+    ensures = Form("onnx")
     libraries = ("drupe-layerwise", "drupe-blockquant")
     least_tokens = 32
 
     def preview(self, model: Model, config: MeasureSensitivityConfig, context: Context) -> Model:
-        """Nothing shows before it is measured."""
+        """The unchanged model: a preview does not show measurements."""
         return super().preview(model, config, context) if config.is_choice else model
 
     def run(self, model: Model, config: MeasureSensitivityConfig, context: Context) -> Model:
@@ -47,10 +47,9 @@ class MeasureSensitivity(CalibratingPass):
             return model
         package: OnnxPackage = model.payload
         sequences = self.sequences(model, config, context)
-        for component in package.components.values():
-            groups = groups_of(component.graph)
-            found = sensitivities(component, groups, sequences, context)
-            for group in groups:
-                for site in group.sites:
-                    site.node.metadata_props[SENSITIVITY] = f"{found[group.name]:.6g}"
+        groups = groups_of(package.component.graph)
+        found = sensitivities(package.component, groups, sequences, context)
+        for group in groups:
+            for site in group.sites:
+                site.node.metadata_props[SENSITIVITY] = f"{found[group.name]:.6g}"
         return model

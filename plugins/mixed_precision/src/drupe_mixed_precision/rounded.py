@@ -1,4 +1,4 @@
-"""Rounded: a matrix as it comes back from being quantized, for measuring what that costs."""
+"""Rounded: a matrix that was quantized and dequantized, for measuring what that costs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FLOAT = 4  # bytes
 
 @dataclass(frozen=True)
 class Rounded(Expression):
-    """The rows of `source` [N, K], quantized under a scheme and made floats again, in the source's type."""
+    """The rows of `source` [N, K], quantized by a scheme and dequantized again, in the source's type."""
 
     source: Expression
     scheme: Scheme
@@ -44,7 +44,7 @@ class Rounded(Expression):
 
 @contextmanager
 def rounded(groups: Sequence[Group], scheme: Scheme) -> Iterator[None]:
-    """Let the matrices of some groups be rounded within the block."""
+    """Replace the matrices of some groups by rounded ones inside the `with` block."""
     sites = [site for group in groups for site in group.sites]
     before = [site.weight.const_value for site in sites]
     try:

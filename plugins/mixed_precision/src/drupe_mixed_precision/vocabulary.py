@@ -1,14 +1,14 @@
-"""The vocabulary: its matrices may have one scheme for tokens that are often used, and another for the rest.
+"""Splitting the vocabulary: its matrices may have one scheme for frequent tokens, and another for the rest.
 
-Tokenizers number their tokens by how often they were seen in training: byte-pair encodings in the order of their
-merges, unigram models by probability. So a range of rows from the front is a set of frequent tokens.
+Tokenizers number their tokens by frequency in training: byte-pair encodings in the order of their merges, unigram
+models by probability. Therefore the first rows of a matrix belong to frequent tokens.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,22 +17,22 @@ from numpy.typing import NDArray
 
 from drupe_mixed_precision.groups import Group
 from drupe_nbits import EMBEDDING, HEAD, Site, replace_site
-from drupe_onnx import ROLE, Array, Cast, Expression, RowRange, Transpose, initializer, ir
+from drupe_onnx import ROLE, Array, RowRange, Tape, Transpose, as_type, ir, shared_initializer
 
 LEAST = 2048
-"""Tokens of a vocabulary that is worth splitting."""
+"""The smallest number of tokens in a vocabulary that is worth splitting."""
 PARTS = (0.25, 0.5)
-"""Where it may be split."""
+"""The places where the vocabulary may be split."""
 RARE_AT_FIRST = 30.0
-"""By Zipf's law, the first r tokens make up a share of text that grows with the logarithm of r. The more of them are
-rare, the later it starts to: a byte-level tokenizer begins with single bytes. Fitted to tokenizers of 2,048 and 4,096
-tokens."""
+"""By Zipf's law, the first r tokens make up a share of text that grows with the logarithm of r. The growth starts
+later if the first tokens are rare: a byte-level tokenizer begins with single bytes. Fitted to tokenizers of 2,048 and
+4,096 tokens."""
 
 Range = tuple[int, int]
 
 
 def parts_of_vocabulary(group: Group) -> list[Group]:
-    """The ranges of rows that may have schemes of their own; the group itself where it is no large vocabulary."""
+    """The ranges of rows that may have their own schemes; the group itself where it is not a large vocabulary."""
     tokens = group.shape[0]
     if tokens < LEAST or not group.roles <= {EMBEDDING, HEAD} or any(site.bias is not None for site in group.sites):
         return [group]
@@ -44,14 +44,14 @@ def parts_of_vocabulary(group: Group) -> list[Group]:
 
 
 def token_share(first: int, tokens: int) -> float:
-    """The share of text that is made up of the `first` of so many tokens."""
+    """The share of text that consists of the `first` of so many tokens."""
     return math.log1p(first / RARE_AT_FIRST) / math.log1p(tokens / RARE_AT_FIRST)
 
 
 def split(group: Group, bounds: Sequence[int]) -> list[list[ir.Node]]:
-    """Make each range of rows between bounds a matrix of its own; returns the nodes that use it, for each range.
+    """Make each range of rows between bounds a separate matrix; returns the nodes that use it, for each range.
 
-    What they give is put together behind them: a looked-up row by its token's number, products side by side.
+    Further nodes combine the results: looked-up rows are chosen by the token's number, products are concatenated.
     """
     ranges = list(itertools.pairwise(bounds))
     users: list[list[ir.Node]] = [[] for _ in ranges]
@@ -66,14 +66,14 @@ def split(group: Group, bounds: Sequence[int]) -> list[list[ir.Node]]:
 
 
 class _Splitting:
-    """One site on its way to becoming several."""
+    """Splits one site into several."""
 
     def __init__(self, graph: ir.Graph, site: Site) -> None:
         self._graph, self._site = graph, site
-        self._made: list[ir.Node] = []
+        self._tape = Tape()
 
     def look_ups(self, ranges: Sequence[Range]) -> list[ir.Node]:
-        """A Gather for each range, of whatever row where the token is in another; then a choice by number."""
+        """A Gather for each range, which gives any row for tokens of other ranges; then a choice by token number."""
         ids = self._site.activations
         shape = [*(ids.shape or ()), self._site.rows.shape[1]]
         users, joined = [], None
@@ -83,26 +83,24 @@ class _Splitting:
             row = self._node("Clip", [within, *bounds], f"{first}/Clip", ids.shape)
             table = self._table(first, last)
             rows = self._node("Gather", [table, row], f"{first}/Gather", shape, self._site.dtype, EMBEDDING)
-            users.append(self._made[-1])
+            users.append(self._tape.nodes[-1])
             joined = rows if joined is None else self._chosen(rows, joined, first, shape)
-        replace_site(self._graph, self._site, self._made)
+        replace_site(self._graph, self._site, self._tape.nodes)
         return users
 
     def products(self, ranges: Sequence[Range]) -> list[ir.Node]:
-        """A product for each range, and their results side by side."""
+        """A product for each range, and the concatenation of the results."""
         old, result = self._site.node, self._site.result
         leading = list(result.shape or ())[:-1]
         parts, users = [], []
         for first, last in ranges:
             shape = [*leading, last - first]
             inputs = [self._site.activations, self._table(first, last)]
-            kept = list(old.attributes.values())
-            label = f"{first}/{old.op_type}"
+            kept, label = old.attributes, f"{first}/{old.op_type}"
             parts.append(self._node(old.op_type, inputs, label, shape, self._site.dtype, HEAD, old.domain, kept))
-            users.append(self._made[-1])
-        axis = [ir.AttrInt64("axis", -1)]
-        self._node("Concat", parts, "Concat", result.shape, self._site.dtype, attributes=axis)
-        replace_site(self._graph, self._site, self._made)
+            users.append(self._tape.nodes[-1])
+        self._node("Concat", parts, "Concat", result.shape, self._site.dtype, attributes={"axis": -1})
+        replace_site(self._graph, self._site, self._tape.nodes)
         return users
 
     def _chosen(self, rows: ir.Value, others: ir.Value, first: int, shape: Sequence[Any]) -> ir.Value:
@@ -115,26 +113,19 @@ class _Splitting:
         return self._node("Where", [wide, rows, others], f"{first}/Where", shape, self._site.dtype)
 
     def _table(self, first: int, last: int) -> ir.Value:
-        """The rows of a range as the site's node takes them, in the type that it computes in."""
-        rows: Expression = RowRange(self._site.rows, first, last)
+        """The rows of a range in the layout of the site's node, in the type that it computes in."""
+        rows = as_type(RowRange(self._site.rows, first, last), self._site.dtype)
         name = f"{self._site.weight.name}.{first}-{last}"
-        if rows.dtype != self._site.dtype:
-            rows = Cast(rows, self._site.dtype)
         if self._site.transposed:
-            rows, name = Transpose(rows), f"{name}.transposed"
-        return self._initializer(name, rows)
+            return shared_initializer(self._graph, f"{name}.transposed", Transpose(rows))
+        return shared_initializer(self._graph, name, rows)
 
     def _number(self, value: int) -> ir.Value:
         dtype = self._site.activations.dtype or ir.DataType.INT64
         return self._constant(str(value), np.array(value, dtype.numpy()))
 
     def _constant(self, label: str, value: NDArray[Any]) -> ir.Value:
-        return self._initializer(f"{self._site.node.name}/{label}", Array(value))
-
-    def _initializer(self, name: str, expression: Expression) -> ir.Value:
-        if name not in self._graph.initializers:
-            self._graph.register_initializer(initializer(name, expression))
-        return self._graph.initializers[name]
+        return shared_initializer(self._graph, f"{self._site.node.name}/{label}", Array(value))
 
     def _node(
         self,
@@ -145,14 +136,9 @@ class _Splitting:
         dtype: ir.DataType | None = None,
         role: str = "",
         domain: str = "",
-        attributes: Sequence[ir.Attr] = (),
+        attributes: Mapping[str, Any] | None = None,
     ) -> ir.Value:
-        """The output of a new node; its type is that of the token numbers unless told."""
-        name = f"{self._site.node.name}/{label}"
-        node = ir.Node(domain, operator, inputs, attributes, name=name, metadata_props={ROLE: role} if role else {})
-        output = node.outputs[0]
-        output.name = f"{name}/output_0"
-        output.type = ir.TensorType(dtype or self._site.activations.dtype or ir.DataType.INT64)
-        output.shape = None if shape is None else ir.Shape(list(shape))
-        self._made.append(node)
-        return output
+        """The output of a new node; by default its type is that of the token numbers."""
+        name, marks = f"{self._site.node.name}/{label}", {ROLE: role} if role else None
+        dtype = dtype or self._site.activations.dtype or ir.DataType.INT64
+        return self._tape.node(operator, inputs, name, dtype, shape, attributes, domain=domain, marks=marks)

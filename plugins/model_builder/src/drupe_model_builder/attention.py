@@ -7,26 +7,25 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from drupe.api import ModelError
-from drupe_model_builder.graph import MICROSOFT, Dims, GraphBuilder
-from drupe_model_builder.inputs import BATCH, PAST, SEQUENCE, TOTAL, Lengths
+from drupe_model_builder.graph import Dims, GraphBuilder
 from drupe_model_builder.linear import linear
 from drupe_model_builder.norms import rms_norm
 from drupe_model_builder.recipe import DecoderRecipe
 from drupe_model_builder.rotary import RotaryCache
-from drupe_onnx import ir
-from drupe_onnx.checking import element_name
+from drupe_model_builder.sequence_lengths import BATCH, PAST, SEQUENCE, TOTAL, Lengths
+from drupe_onnx import MICROSOFT, element_name, ir
 
 OPERATOR = "GroupQueryAttention"
-# What GroupQueryAttention asks of the size of a head on every provider, and what it asks where it also rotates.
+# Multiples that the size of a head must be for GroupQueryAttention, on every provider, and if it also rotates.
 HEAD_MULTIPLE, ROTATED_MULTIPLE = 8, 16
 COS, SIN = "rotary.cos_cache", "rotary.sin_cache"
 
 
 @dataclass(frozen=True)
 class AttentionForm:
-    """What GroupQueryAttention does itself on a target; the graph does the rest beforehand.
+    """What GroupQueryAttention computes itself on a target. Nodes before it compute the rest.
 
-    packed: takes query, key and value as one. rotates: embeds positions. norms: applies q/k norms.
+    packed: takes query, key and value as one input. rotates: applies the rotary embedding. norms: applies q/k norms.
     """
 
     packed: bool
@@ -35,12 +34,12 @@ class AttentionForm:
 
 
 def choose_form(graph: GraphBuilder, recipe: DecoderRecipe) -> AttentionForm:
-    """The form that leaves most to the operator. Raises ModelError where the target serves none."""
+    """The form in which the operator computes most. Raises ModelError where the target supports no form."""
     if recipe.head_dim % HEAD_MULTIPLE:
         raise ModelError(
-            f"a head dimension of {recipe.head_dim} is not supported: {OPERATOR} wants a multiple of {HEAD_MULTIPLE}"
+            f"a head dimension of {recipe.head_dim} is not supported: {OPERATOR} needs a multiple of {HEAD_MULTIPLE}"
         )
-    # What the graph does before attention, a norm or the rotation, it does to query and key apart.
+    # A norm or rotation before attention is applied to query and key separately, so they cannot be packed then.
     inside = [AttentionForm(True, True, True)] if recipe.qk_norm else [AttentionForm(True, True, False)]
     apart = [AttentionForm(False, True, False), AttentionForm(False, False, False)]
     window = min((window for window in recipe.windows if window), default=None)
@@ -52,7 +51,7 @@ def choose_form(graph: GraphBuilder, recipe: DecoderRecipe) -> AttentionForm:
         if graph.serves(OPERATOR, *types, domain=MICROSOFT, outputs=[graph.dtype] * 3, **attributes):
             return form
     raise ModelError(
-        f"the target has no {OPERATOR} for {element_name(graph.dtype)} activations, and no other attention is built",
+        f"the target has no {OPERATOR} for {element_name(graph.dtype)} activations, the only attention that is built",
         cure="choose a precision with other activations; drupe providers lists them",
     )
 
@@ -92,7 +91,7 @@ class Attention:
         self.present: list[tuple[ir.Value, ir.Value]] = []
 
     def __call__(self, x: ir.Value, layer: int) -> ir.Value:
-        """What the heads of `layer` make of x [batch, sequence, hidden]: [batch, sequence, heads * head_dim]."""
+        """The result of the heads of `layer` for x [batch, sequence, hidden]: [batch, sequence, heads * head_dim]."""
         prefix = self.recipe.tensor(layer, "self_attn")
         projected = self._project(x, layer, prefix)
         shape: Dims = [BATCH, self.recipe.kv_heads, TOTAL, self.recipe.head_dim]
@@ -109,7 +108,7 @@ class Attention:
         return out
 
     def name_outputs(self) -> None:
-        """Make the grown caches outputs of the graph."""
+        """Make the caches with the new tokens outputs of the graph."""
         for layer, (key, value) in enumerate(self.present):
             self.graph.output(key, f"present.{layer}.key")
             self.graph.output(value, f"present.{layer}.value")
@@ -132,7 +131,7 @@ class Attention:
         return inputs
 
     def _project(self, x: ir.Value, layer: int, prefix: str) -> list[ir.Value | None]:
-        """Query, key and value as the operator takes them: one and two blanks, or three."""
+        """Query, key and value as the operator takes them: one packed input and two empty ones, or three inputs."""
         recipe = self.recipe
         names = [recipe.tensor(layer, name) for name in (recipe.names.query, recipe.names.key, recipe.names.value)]
         sizes = [recipe.query_size, recipe.kv_size, recipe.kv_size]
@@ -153,7 +152,7 @@ class Attention:
         return [query, key, value]
 
     def _normed(self, x: ir.Value, weight: str, heads: int) -> ir.Value:
-        """Each head's RMS norm: [batch, sequence, heads * head_dim] by way of a shape with the heads apart."""
+        """Each head's RMS norm of [batch, sequence, heads * head_dim], which is reshaped to separate the heads."""
         graph, size = self.graph, self.recipe.head_dim
         name = weight.removesuffix(".weight")
         apart = graph.node(

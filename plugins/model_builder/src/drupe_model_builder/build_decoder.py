@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from drupe.api import Context, Model, Pass, PassConfig, Shape
-from drupe_huggingface import Checkpoint
+from drupe.api import ONLY_PART, Context, Form, Model, Pass, PassConfig
+from drupe_checkpoints import Checkpoint, open_checkpoint
 from drupe_model_builder.architectures import recipe_for
 from drupe_model_builder.recipe import DecoderRecipe
 
@@ -16,10 +16,11 @@ FloatType = Literal["float32", "float16", "bfloat16"]
 
 
 class BuildDecoderConfig(PassConfig):
-    """weights: what matrices are stored in; by default what the checkpoint has, which suits a graph to be quantized.
+    """The settings of `build-decoder`.
 
-    activations: what the graph computes in; by default what the target does best. all_logits: logits for every token
-    of the prompt, not for the last one only.
+    weights: the type that matrices are stored in; by default the checkpoint's, which suits quantization. activations:
+    the type that the graph computes in; by default the target's best. all_logits: the graph gives the logits of every
+    token of the prompt, not only of the last one.
     """
 
     weights: FloatType | None = None
@@ -28,46 +29,42 @@ class BuildDecoderConfig(PassConfig):
 
 
 class BuildDecoder(Pass):
-    """Reads config.json and the headers of the weights, and writes the graph; weights stay where they are."""
+    """Reads config.json and the headers of the weights, and makes the graph. The weights are not read."""
 
     name = "build-decoder"
     summary = "turns a decoder's checkpoint into an ONNX graph with lazy weights"
     revision = 1
     Config = BuildDecoderConfig
-    requires = Shape("hf")
-    ensures = Shape("onnx", {"weights": "float", "packaged": "no"})
+    requires = Form("hf")
+    ensures = Form("onnx", {"weights": "float", "packaged": "no"})
 
     def refuse(self, model: Model) -> None:
-        """From config.json, headers and names of files; what builds graphs, and numpy with it, is imported by `run`."""
-        checkpoint: Checkpoint = model.payload or Checkpoint.open(model.location)
+        """Checks config.json, headers and file names. numpy and the modules that build graphs are imported by `run`."""
+        checkpoint: Checkpoint = model.payload or open_checkpoint(model.location)
         recipe_for(checkpoint)
         checkpoint.refuse_incomplete()
 
     def run(self, model: Model, config: Any, context: Context) -> Model:
-        from drupe_model_builder.checks import weights_of
+        from drupe_model_builder.checkpoint_tensors import weights_of
         from drupe_model_builder.decoder import build
         from drupe_model_builder.graph import GraphBuilder
         from drupe_model_builder.precision import choose
-        from drupe_onnx import OnnxPackage
-        from drupe_onnx.checking import element_name
+        from drupe_onnx import OnnxPackage, capabilities_of, describe_decoder, element_name
 
-        checkpoint: Checkpoint = model.payload or Checkpoint.open(model.location)
+        checkpoint: Checkpoint = model.payload or open_checkpoint(model.location)
         recipe = recipe_for(checkpoint)
         precision = choose(config.weights, config.activations, context.target)
-        files = dict(checkpoint.package_files())  # before the weights, which may have to be downloaded
+        files = dict(checkpoint.package_files())  # checked before the weights, which may have to be downloaded
         weights = weights_of(checkpoint, recipe)
-        graph = GraphBuilder(weights, precision, context.target.capabilities)
-        package = OnnxPackage(
-            components={"model": build(graph, recipe, all_logits=config.all_logits)},
-            files=files,
-        )
-        package.decoder = describe(checkpoint, recipe, element_name(graph.dtype))
+        graph = GraphBuilder(weights, precision, capabilities_of(context.target))
+        decoder = build(graph, recipe, all_logits=config.all_logits)
+        describe_decoder(decoder, description_of(checkpoint, recipe, element_name(graph.dtype)))
         facts = {"weights": "float", "logits": "all" if config.all_logits else "last", "packaged": "no"}
-        return Model("onnx", model.location, facts, package)
+        return model.but(kind="onnx", facts=facts, payload=OnnxPackage({ONLY_PART: decoder}, files))
 
 
-def describe(checkpoint: Checkpoint, recipe: DecoderRecipe, activations: str) -> DecoderDescription:
-    """What later passes and runtimes ask about the decoder."""
+def description_of(checkpoint: Checkpoint, recipe: DecoderRecipe, activations: str) -> DecoderDescription:
+    """The description of the decoder for later passes and runtimes."""
     from drupe_onnx import DecoderDescription
 
     return DecoderDescription(

@@ -1,22 +1,22 @@
-"""The one graph that all recipes become: embedding, blocks, final norm, head."""
+"""The graph of every recipe: embedding, blocks, final norm, head."""
 
 from __future__ import annotations
 
 from drupe_model_builder.attention import Attention, choose_form
-from drupe_model_builder.ends import drop_all_but_last, embed, logits, scaled
+from drupe_model_builder.embedding_and_head import drop_all_but_last, embed, logits, scaled
 from drupe_model_builder.graph import GraphBuilder, dims
-from drupe_model_builder.inputs import Lengths
 from drupe_model_builder.linear import linear
 from drupe_model_builder.mlp import gated_mlp
 from drupe_model_builder.norms import add_and_norm
 from drupe_model_builder.recipe import DecoderRecipe
+from drupe_model_builder.sequence_lengths import Lengths
 from drupe_onnx import ir
 
 
 def build(graph: GraphBuilder, recipe: DecoderRecipe, *, all_logits: bool) -> ir.Model:
     """The decoder's graph, with lazy weights. Raises ModelError where the target cannot run it.
 
-    Without `all_logits` only each row's last token goes on behind the last attention, which still sees all of them.
+    Without `all_logits` only the last token of each row is kept after the last attention, which still reads all tokens.
     """
     form = choose_form(graph, recipe)
     lengths = Lengths(graph, positions=not form.rotates)
@@ -43,10 +43,10 @@ def _block(
     layer: int,
     last_token: ir.Value | None,
 ) -> tuple[ir.Value, ir.Value]:
-    """What the block's MLP adds, and the residual that it is to be added to; the next norm adds them up.
+    """The result of the block's MLP, and the residual; the next norm adds them.
 
-    x, residual: the same of the block before; the embedding and None for the first one.
-    last_token: where to find the only token that goes on; None for all of them.
+    x, residual: those of the block before; for the first block, the embedding and None.
+    last_token: the place of the only token that is kept; None keeps all tokens.
     """
     names = recipe.names
     input_norm, mlp_norm, output = (

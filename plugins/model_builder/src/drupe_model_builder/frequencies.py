@@ -1,8 +1,8 @@
-"""Rotary position embeddings: their frequencies, out of config.json.
+"""Rotary position embeddings: their frequencies, from config.json.
 
-Arithmetic is float32's, as in transformers, without numpy, which takes longer to import than all of `drupe inspect`:
-Python's floats are doubles, and a sum, product or quotient of two float32 numbers that is computed in double and then
-rounded is the one that float32 arithmetic gives.
+The arithmetic is that of float32, as in transformers, but without numpy, which takes longer to import than all of
+`drupe inspect`. Python's floats are doubles. A sum, product or quotient of two float32 numbers that is computed in
+double and then rounded equals the result of float32 arithmetic.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from array import array
 from collections.abc import Callable, Mapping, Sequence
 
 from drupe.api import ModelError
-from drupe_huggingface import Configuration
+from drupe_checkpoints import Configuration
 from drupe_model_builder.recipe import Rotary
 
-WIDEST = 1 << 16  # elements of a head; the widest there are have 512
+WIDEST = 1 << 16  # elements of a head; known models have at most 512
 
 Floats = Sequence[float]
 
 
 def rotary(rope: Configuration, head_dim: int, context_length: int) -> Rotary:
-    """The rotary embedding that the rope parameters ask for, with every element of a head rotated.
+    """The rotary embedding with these rope parameters, which rotates every element of a head.
 
     Frequencies are float32 numbers, as transformers computes them. Raises ModelError for a type that is not supported
     and for parameters that give no frequencies.
@@ -29,9 +29,9 @@ def rotary(rope: Configuration, head_dim: int, context_length: int) -> Rotary:
     kind = rope.text("rope_type")
     if kind not in SCALINGS:
         raise ModelError(
-            f"rotary embeddings of type '{kind}' are not supported; supported are: {', '.join(SCALINGS)}",
+            f"rotary embeddings of type '{kind}' are not supported; supported: {', '.join(SCALINGS)}",
             where=rope.path,
-            cure="correct rope_type where it is misspelt; a model with another one needs a plugin that knows it",
+            cure="correct rope_type if it is misspelt; otherwise the model needs a plugin that supports it",
         )
     if rope.number("partial_rotary_factor") != 1.0:
         raise ModelError(
@@ -40,7 +40,7 @@ def rotary(rope: Configuration, head_dim: int, context_length: int) -> Rotary:
             cure="choose a model that rotates whole heads",
         )
     if head_dim % 2 or head_dim > WIDEST:
-        raise rope.mistake(f"head_dim = {head_dim} cannot be rotated: an even number up to {WIDEST} is wanted")
+        raise rope.mistake(f"head_dim = {head_dim} cannot be rotated: it must be an even number up to {WIDEST}")
     try:
         scaled, scaling = SCALINGS[kind](_frequencies(rope, head_dim), rope, context_length)
         if all(0 < each < math.inf for each in scaled) and 0 < scaling < math.inf:
@@ -72,7 +72,7 @@ def _linear(frequencies: Floats, rope: Configuration, context_length: int) -> tu
 
 
 def _llama3(frequencies: Floats, rope: Configuration, context_length: int) -> tuple[Floats, float]:
-    """Llama 3.1: long wavelengths are stretched by a factor, short ones kept, and those between are mixed."""
+    """Llama 3.1: long wavelengths are stretched by a factor, short ones are kept, and those between are mixed."""
     factor = _f32(rope.number("factor", above=0))
     low = rope.number("low_freq_factor", above=0)
     high = rope.number("high_freq_factor", above=low)
@@ -99,7 +99,7 @@ def _yarn(frequencies: Floats, rope: Configuration, context_length: int) -> tupl
     theta, pairs = rope.number("rope_theta", above=1), len(frequencies)
 
     def pair_that_turns(times: float) -> float:
-        """The (fractional) number of the pair that turns so many times within the trained context."""
+        """The (fractional) index of the pair that turns so many times within the trained context."""
         return 2 * pairs * math.log(trained / (times * 2 * math.pi)) / (2 * math.log(theta))
 
     first = pair_that_turns(rope.number("beta_fast", 32, above=0))

@@ -1,4 +1,4 @@
-"""GraphBuilder: collects nodes and initializers of one graph, with the type and shape of every value known."""
+"""GraphBuilder: collects the nodes and initializers of one graph, with the type and shape of every value."""
 
 from __future__ import annotations
 
@@ -8,22 +8,31 @@ from typing import Any
 
 import numpy as np
 
-from drupe.api import Capabilities, OperatorUse
 from drupe_model_builder.precision import Precision
-from drupe_onnx import BLOCK, ROLE, Array, Expression, initializer, ir
-from drupe_onnx import Cast as CastWeight
+from drupe_onnx import (
+    BLOCK,
+    MICROSOFT,
+    ROLE,
+    Array,
+    Capabilities,
+    Expression,
+    OperatorUse,
+    Tape,
+    as_type,
+    element_name,
+    initializer,
+    ir,
+)
 from drupe_onnx import Transpose as TransposeWeight
-from drupe_onnx.checking import element_name
 
-OPSETS = {"": 21, "com.microsoft": 1}
-MICROSOFT = "com.microsoft"
+OPSETS = {"": 21, MICROSOFT: 1}
 IR_VERSION = 10
 
 Dims = Sequence[int | str]
 
 
 class GraphBuilder:
-    """One graph in the making, for a target with certain capabilities, in a certain precision."""
+    """A graph that is being built, for the capabilities of a target, in a precision."""
 
     def __init__(self, weights: Mapping[str, Expression], precision: Precision, capabilities: Capabilities) -> None:
         self.weights = weights
@@ -31,14 +40,14 @@ class GraphBuilder:
         self.capabilities = capabilities
         self.inputs: list[ir.Value] = []
         self.outputs: list[ir.Value] = []
-        self._nodes: list[ir.Node] = []
+        self._tape = Tape()
         self._initializers: dict[str, ir.Value] = {}
         self._casts: dict[str, ir.Value] = {}
         self._block: int | None = None
 
     @property
     def dtype(self) -> ir.DataType:
-        """What the graph computes in."""
+        """The element type that the graph computes in."""
         return self.precision.activations
 
     def serves(
@@ -49,7 +58,7 @@ class GraphBuilder:
         outputs: Sequence[ir.DataType] = (),
         **attributes: Any,
     ) -> bool:
-        """Whether the target has a kernel for a node with these types of inputs and outputs; None is one left out."""
+        """Whether the target has a kernel for a node with inputs and outputs of these types; None: left out."""
         use = OperatorUse(
             domain,
             operator,
@@ -62,7 +71,7 @@ class GraphBuilder:
 
     @contextmanager
     def block(self, number: int) -> Iterator[None]:
-        """Nodes made within belong to decoder block `number`."""
+        """Nodes made inside the `with` block belong to decoder block `number`."""
         self._block = number
         try:
             yield
@@ -70,7 +79,7 @@ class GraphBuilder:
             self._block = None
 
     def input(self, name: str, dtype: ir.DataType, shape: Dims) -> ir.Value:
-        value = _value(name, dtype, shape)
+        value = ir.val(name, dtype, shape)
         self.inputs.append(value)
         return value
 
@@ -91,9 +100,10 @@ class GraphBuilder:
         **attributes: Any,
     ) -> ir.Value:
         """Add a node with one output of `dtype`, by default that of the activations."""
-        return self.nodes(
-            operator, inputs, name, [(dtype or self.dtype, shape)], domain=domain, role=role, **attributes
-        )[0]
+        marks = self._marks(role)
+        return self._tape.node(
+            operator, inputs, name, dtype or self.dtype, shape, attributes, domain=domain, marks=marks
+        )
 
     def nodes(
         self,
@@ -106,27 +116,17 @@ class GraphBuilder:
         role: str | None = None,
         **attributes: Any,
     ) -> Sequence[ir.Value]:
-        """Add a node with several outputs, each given by type and shape; None is one left out."""
-        values = [
-            _value(f"{name}/output_{place}", *each) if each else ir.Value(name="") for place, each in enumerate(outputs)
-        ]
+        """Add a node with several outputs, each given by type and shape; None stands for an output left out."""
+        marks = self._marks(role)
+        return self._tape.node_of_several(operator, inputs, name, outputs, attributes, domain=domain, marks=marks)
+
+    def _marks(self, role: str | None) -> dict[str, str]:
+        """The metadata of a node."""
         marks = {BLOCK: str(self._block)} if self._block is not None else {}
-        if role:
-            marks[ROLE] = role
-        node = ir.Node(
-            domain,
-            operator,
-            inputs,
-            [_attribute(key, value) for key, value in attributes.items()],
-            outputs=values,
-            name=name,
-            metadata_props=marks,
-        )
-        self._nodes.append(node)
-        return values
+        return {**marks, ROLE: role} if role else marks
 
     def integers(self, values: int | Sequence[int], dtype: type[np.integer[Any]] = np.int64) -> ir.Value:
-        """A constant of whole numbers; equal ones are one initializer."""
+        """A constant of whole numbers; equal constants share one initializer."""
         array = np.array(values, dtype)
         return self.initializer(
             f"constant/{array.dtype}/{'x'.join(map(str, array.reshape(-1)))}/{array.ndim}", Array(array)
@@ -138,23 +138,23 @@ class GraphBuilder:
         return self.initializer(f"constant/{element_name(kind)}/{value}", Array(np.array(value, kind.numpy())))
 
     def initializer(self, name: str, expression: Expression) -> ir.Value:
-        """The initializer of that name, made when it is first asked for."""
+        """The initializer of this name, made when it is first needed."""
         if name not in self._initializers:
             self._initializers[name] = initializer(name, expression)
         return self._initializers[name]
 
     def vector(self, name: str, expression: Expression | None = None) -> ir.Value:
-        """A norm's weight or a bias, in the activations' type: too small for another to save anything."""
-        return self.initializer(name, cast(expression or self.weights[name], self.dtype))
+        """A norm's weight or a bias, in the activations' type: it is too small for another type to save memory."""
+        return self.initializer(name, as_type(expression or self.weights[name], self.dtype))
 
     def matrix(self, name: str, expression: Expression | None = None, *, transposed: bool = False) -> ir.Value:
         """A matrix as it is stored; see `computable`. transposed: [N, K] of the checkpoint as [K, N] for MatMul."""
         source = expression or self.weights[name]
-        stored = cast(source, self.precision.stored(source.dtype))
+        stored = as_type(source, self.precision.stored(source.dtype))
         return self.initializer(name, TransposeWeight(stored) if transposed else stored)
 
     def computable(self, value: ir.Value) -> ir.Value:
-        """`value` in the activations' type, by a Cast where it is stored in another; one Cast serves all its users."""
+        """`value` in the activations' type, with a Cast if it is stored in another type; all users share one Cast."""
         if value.dtype == self.dtype:
             return value
         name = f"{value.name}/Cast"
@@ -166,33 +166,12 @@ class GraphBuilder:
         graph = ir.Graph(
             self.inputs,
             self.outputs,
-            nodes=self._nodes,
+            nodes=self._tape.nodes,
             initializers=list(self._initializers.values()),
             opset_imports=dict(OPSETS),
             name=name,
         )
         return ir.Model(graph, ir_version=IR_VERSION, producer_name="drupe-model-builder")
-
-
-def cast(expression: Expression, dtype: ir.DataType) -> Expression:
-    """`expression` in another type, itself where it has that type."""
-    return expression if expression.dtype == dtype else CastWeight(expression, dtype)
-
-
-def _attribute(name: str, value: Any) -> ir.Attr:
-    if isinstance(value, ir.DataType):
-        return ir.AttrInt64(name, int(value))
-    if isinstance(value, int):
-        return ir.AttrInt64(name, value)
-    if isinstance(value, float):
-        return ir.AttrFloat32(name, value)
-    if isinstance(value, str):
-        return ir.AttrString(name, value)
-    return ir.AttrInt64s(name, tuple(value))
-
-
-def _value(name: str, dtype: ir.DataType, shape: Dims) -> ir.Value:
-    return ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(shape))
 
 
 def dims(value: ir.Value) -> list[int | str]:

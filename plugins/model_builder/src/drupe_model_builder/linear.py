@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from drupe_model_builder.graph import Dims, GraphBuilder, cast
-from drupe_onnx import Concat, Expression, ir
+from drupe_model_builder.graph import Dims, GraphBuilder
+from drupe_onnx import Concat, Expression, as_type, ir
 
 
 def linear(
     graph: GraphBuilder, x: ir.Value, names: Sequence[str], packed_name: str, shape: Dims, *, role: str, bias: bool
 ) -> ir.Value:
-    """x times the matrices called `names`, behind one another along the output as one matrix called `packed_name`.
+    """x times the matrices called `names`, concatenated along the output into one matrix called `packed_name`.
 
-    x is [batch, sequence, K], each matrix [N, K] in the checkpoint, and the result has `shape`.
+    x is [batch, sequence, K], each matrix is [N, K] in the checkpoint, and the result has `shape`.
     """
     weight = graph.matrix(f"{packed_name}.weight", _packed(graph, names, "weight"), transposed=True)
     out = graph.node("MatMul", [x, graph.computable(weight)], f"{packed_name}/MatMul", shape, role=role)
@@ -28,6 +28,6 @@ def _packed(graph: GraphBuilder, names: Sequence[str], kind: str) -> Expression:
     if len(parts) == 1:
         return parts[0]
     if len({part.dtype for part in parts}) > 1:
-        # A checkpoint of mixed types: float32 holds them all.
-        parts = [cast(part, ir.DataType.FLOAT) for part in parts]
+        # The checkpoint has mixed types: float32 represents all of them.
+        parts = [as_type(part, ir.DataType.FLOAT) for part in parts]
     return Concat(tuple(parts))

@@ -1,15 +1,15 @@
-"""RMS norms, alone and with the residual's addition, in the operators that the target has."""
+"""RMS norms, alone and together with adding the residual, in operators that the target has."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from drupe_model_builder.graph import MICROSOFT, Dims, GraphBuilder, dims
-from drupe_onnx import ir
+from drupe_model_builder.graph import Dims, GraphBuilder, dims
+from drupe_onnx import MICROSOFT, ir
 
 
 def rms_norm(graph: GraphBuilder, x: ir.Value, weight: str, epsilon: float) -> ir.Value:
-    """x over the root of its mean square along the last axis, times the weight of that name."""
+    """x divided by the root of its mean square along the last axis, times the weight of that name."""
     name, shape, gamma = weight.removesuffix(".weight"), dims(x), graph.vector(weight)
     attributes: dict[str, Any] = {"axis": -1, "epsilon": epsilon, "stash_type": 1}
     if graph.serves("SimplifiedLayerNormalization", graph.dtype, graph.dtype, outputs=[graph.dtype], **attributes):
@@ -22,7 +22,7 @@ def rms_norm(graph: GraphBuilder, x: ir.Value, weight: str, epsilon: float) -> i
 def add_and_norm(
     graph: GraphBuilder, x: ir.Value, skip: ir.Value | None, weight: str, epsilon: float
 ) -> tuple[ir.Value, ir.Value]:
-    """The RMS norm of x + skip, and that sum; of x alone where there is nothing to add yet."""
+    """The RMS norm of x + skip, and the sum; without skip, the norm of x, and x."""
     if skip is None:
         return rms_norm(graph, x, weight, epsilon), x
     name, shape, dtype = weight.removesuffix(".weight"), dims(x), graph.dtype
@@ -45,7 +45,7 @@ def add_and_norm(
 def _rms_norm_in_pieces(
     graph: GraphBuilder, x: ir.Value, gamma: ir.Value, name: str, shape: Dims, epsilon: float
 ) -> ir.Value:
-    """For targets without the operator. Squares are taken in float32: a float16 overflows at 256 squared."""
+    """The norm for targets without the operator. Squares are float32, because float16 overflows at 256 squared."""
     wide, one = ir.DataType.FLOAT, [*shape[:-1], 1]
     x32 = x if x.dtype == wide else graph.node("Cast", [x], f"{name}/Wide", shape, dtype=wide, to=wide)
     square = graph.node("Mul", [x32, x32], f"{name}/Square", shape, dtype=wide)

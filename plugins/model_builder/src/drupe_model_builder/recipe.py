@@ -1,4 +1,4 @@
-"""DecoderRecipe: all that the graph builder needs to know of one decoder, as data."""
+"""DecoderRecipe: everything that the graph builder needs to know about one decoder, as data."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Rotary:
-    """A rotary position embedding, of the kind that rotates a head's first half against its second.
+    """A rotary position embedding that rotates elements of a head's first half with those of its second half.
 
     frequencies: radians per position for each rotated pair. scaling: a factor on sine and cosine (YaRN has one).
     """
@@ -24,7 +24,7 @@ class Rotary:
 
 @dataclass(frozen=True)
 class TensorNames:
-    """What a checkpoint calls its tensors. Those of a layer stand behind `layer`, with its number in place of {}."""
+    """The names of a checkpoint's tensors. A layer's tensors have the prefix `layer`, with {} for its number."""
 
     embedding: str = "model.embed_tokens.weight"
     layer: str = "model.layers.{}."
@@ -45,12 +45,12 @@ class TensorNames:
 
 @dataclass(frozen=True)
 class DecoderRecipe:
-    """A decoder of blocks that each hold grouped-query attention and a gated MLP, both behind an RMS norm.
+    """A decoder of blocks, each with grouped-query attention and a gated MLP, both after an RMS norm.
 
-    windows: for each layer how many tokens it looks back on, itself included; None for all.
+    windows: for each layer, how many tokens attention reads, including the current one; None for all.
     qk_norm: whether each head's query and key go through an RMS norm before they are rotated.
     attention_scale: the factor on query times key. embedding_scale, residual_scale, logits_scale: factors on the
-    embedding, on what each half of a block adds to the residual, and on the logits.
+    embedding, on the result of attention and of MLP before it is added to the residual, and on the logits.
     """
 
     model_type: str

@@ -15,7 +15,8 @@ from drupe_onnx import Expression, Files, ir
 class RotaryCache(Expression):
     """The table [positions, pairs] of one function of the angles, times a scaling; computed when it is written.
 
-    All is float32, as in transformers, the product of position and frequency above all: far positions agree with it.
+    Everything is float32, as in transformers. This matters most for the product of position and frequency: with float32
+    the table agrees with transformers at large positions as well.
     """
 
     function: Literal["cos", "sin"]

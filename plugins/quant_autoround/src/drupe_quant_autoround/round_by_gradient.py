@@ -2,58 +2,38 @@
 
 from __future__ import annotations
 
-from importlib import metadata
-from typing import Literal
+from drupe.api import Context, Form, Model, ModelError, Pass, RuntimeMissing
+from drupe_checkpoints import Checkpoint, open_checkpoint
+from drupe_quant_autoround.configuration import LIBRARIES, RoundByGradientConfig, installed
+from drupe_text import TextTokenizer
 
-from pydantic import Field, computed_field
-
-from drupe.api import Context, Model, ModelError, Pass, RuntimeMissing, Shape
-from drupe_huggingface import Checkpoint
-from drupe_text import CalibrationConfig, TextTokenizer
-
-LIBRARIES = ("auto-round", "safetensors", "torch", "transformers")
 INSTALL = "pip install 'drupe[autoround]'"
 
 
-class RoundByGradientConfig(CalibrationConfig):
-    """What AutoRound can be told. Its authors' default is 200 iterations on 128 sequences of 2,048 tokens."""
-
-    bits: Literal[2, 4] = Field(4, description="bits of a weight")
-    block_size: Literal[16, 32, 64, 128, 256] = Field(128, description="weights that share a scale")
-    symmetric: bool = Field(False, description="without zero points")
-    iterations: int = Field(200, ge=1, description="steps of gradient descent for each decoder block")
-    batch_size: int = Field(8, ge=1, description="sequences of a step")
-    device: Literal["cpu", "cuda"] | None = Field(None, description="where it computes; by default a GPU, if there is")
-
-    @computed_field  # type: ignore[prop-decorator]
-    @property
-    def computed_with(self) -> str:
-        """The libraries that decide the result, for the cache's keys and the record; those that are installed."""
-        return ", ".join(f"{name} {version}" for name in LIBRARIES if (version := _version(name)))
-
-
 class RoundByGradient(Pass):
-    """AutoRound (https://arxiv.org/abs/2309.05516): each weight is rounded up or down as signed gradient descent on the
-    output error of its decoder block finds best, and the range of each block of weights with it.
+    """AutoRound (https://arxiv.org/abs/2309.05516): signed gradient descent on the output error of each decoder block
+    decides whether each weight is rounded up or down, and the range of each block of weights.
 
-    The matrices of the decoder blocks come out packed, in GPTQ's layout; `quantize-weights` takes their levels over.
-    Everything else of the checkpoint stays as it is.
+    The matrices of the decoder blocks come out packed, in GPTQ's layout; `repack-weights` takes over their levels. The
+    rest of the checkpoint does not change.
     """
 
     name = "round-by-gradient"
-    summary = "rounds weights by gradient descent on text (AutoRound); wants a GPU, and time"
+    summary = "rounds weights by gradient descent on a text (AutoRound); slow without a GPU"
     revision = 2
     Config = RoundByGradientConfig
-    requires = ensures = Shape("hf")
+    requires = Form("hf")
+    ensures = Form("hf", {"rounded": "by gradient"})
     costly = True
+    grows_with = "the amount of text"
 
     def preview(self, model: Model, config: RoundByGradientConfig, context: Context) -> Model:
-        """The checkpoint: what is rounded keeps its names and shapes."""
+        """The checkpoint itself: rounded matrices keep their names and shapes."""
         return model
 
     def run(self, model: Model, config: RoundByGradientConfig, context: Context) -> Model:
         refuse_missing()
-        checkpoint: Checkpoint = model.payload or Checkpoint.open(model.location)
+        checkpoint: Checkpoint = model.payload or open_checkpoint(model.location)
         refuse_unfit(checkpoint)
         checkpoint.fetch_weights()
         sequences = config.calibration_tokens(TextTokenizer(checkpoint.folder))
@@ -64,34 +44,27 @@ class RoundByGradient(Pass):
         layers = tune(checkpoint, sequences, config, context)
         folder = context.scratch / "checkpoint"
         write_checkpoint(folder, checkpoint, layers, config, context)
-        return model.but(location=folder, payload=Checkpoint.open(folder))
+        return model.but(location=folder, payload=open_checkpoint(folder))
 
 
 def refuse_missing() -> None:
     """Raise RuntimeMissing where a library is not installed."""
-    missing = [name for name in LIBRARIES if _version(name) is None]
+    missing = [name for name in LIBRARIES if installed(name) is None]
     if missing:
         raise RuntimeMissing(
-            f"rounding by gradient needs {' and '.join(missing)}, which drupe does not bring by default", cure=INSTALL
+            f"rounding by gradient needs {' and '.join(missing)}, which drupe does not install by default", cure=INSTALL
         )
 
 
 def refuse_unfit(checkpoint: Checkpoint) -> None:
-    """Raise ModelError for a checkpoint that is quantized already, or that transformers does not load as a folder."""
+    """Raise ModelError for a checkpoint that is already quantized, or that is not a folder for transformers."""
     if checkpoint.folder.is_file():
         raise ModelError(
             "a GGUF file cannot be rounded by gradient", where=checkpoint.folder, cure="give the checkpoint"
         )
     if checkpoint.packing is not None:
         raise ModelError(
-            "the checkpoint is quantized already, so there is nothing to round",
+            "the checkpoint is already quantized, so there is nothing to round",
             where=checkpoint.folder,
             cure="start from the checkpoint in floating point, or leave --quality autoround out",
         )
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None

@@ -1,4 +1,4 @@
-"""What auto-round makes of a model's matrices, as levels, scales and zero points."""
+"""Running auto-round on a model, and reading its matrices as levels, scales and zero points."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drupe.api import Context, ModelError
-from drupe_huggingface import Checkpoint
+from drupe_checkpoints import Checkpoint
 
 if TYPE_CHECKING:
-    from drupe_quant_autoround.round_by_gradient import RoundByGradientConfig
+    from drupe_quant_autoround.configuration import RoundByGradientConfig
 
 
 FARTHEST = 0.25
-"""From a level that a value may be: bfloat16 rounds 15 levels by 0.03."""
+"""The largest distance of a value from a level: bfloat16 rounds 15 levels by 0.03."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class Levels:
 def tune(
     checkpoint: Checkpoint, sequences: Sequence[Sequence[int]], config: RoundByGradientConfig, context: Context
 ) -> Mapping[str, Levels]:
-    """The matrices that auto-round rounds, by the name of their module: those of all decoder blocks.
+    """The matrices of all decoder blocks, rounded by auto-round, by the names of their modules.
 
-    The library's own packing is not used: it makes zero points of 0 to 1, and all other tensors to float16.
+    auto-round's own packing is not used, because it changes zero points of 0 to 1 and all other tensors to float16.
     """
     import torch
     from auto_round import AutoRound
@@ -69,8 +69,8 @@ def tune(
         )
         try:
             rounded, _ = rounding.quantize()
-        except SystemExit as error:  # the library ends the process where it cannot go on
-            raise ModelError("auto-round gave up on the model; what it said stands above", where=folder) from error
+        except SystemExit as error:  # auto-round ends the process where it cannot go on
+            raise ModelError("auto-round failed on the model; its messages are above", where=folder) from error
     found = {name: levels_of(module, config.bits) for name, module in rounded.named_modules() if _is_rounded(module)}
     if not found:
         raise ModelError("auto-round found no matrix to round in the model", where=folder)
@@ -84,9 +84,9 @@ def _is_rounded(module: Any) -> bool:
 
 
 def levels_of(layer: Any, bits: int) -> Levels:
-    """The levels of a layer as auto-round leaves it: values already rounded, `scale` [N, groups], and `zp`.
+    """The levels of a layer that auto-round has rounded: its values, `scale` [N, groups], and `zp`.
 
-    Raises ModelError where the values are not those of any level.
+    Raises ModelError where a value is not a level times its scale.
     """
     values = layer.weight.detach().float().cpu().numpy()
     n, k = values.shape
@@ -98,13 +98,13 @@ def levels_of(layer: Any, bits: int) -> Levels:
     exact = values / scales.astype(np.float32)[:, columns] + zero_points[:, columns]
     levels = np.rint(exact)
     if not (np.abs(exact - levels) < FARTHEST).all() or levels.min() < 0 or levels.max() >= 1 << bits:
-        raise ModelError("auto-round made weights that are no levels of their scale, NaN or Inf for example")
+        raise ModelError("auto-round made weights that are not multiples of their scales, such as NaN or Inf")
     return Levels(levels.astype(np.uint8), scales, zero_points.astype(np.uint8))
 
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
-    """Let torch keep so many threads busy meanwhile."""
+    """Let torch use so many threads inside the `with` block."""
     import torch
 
     before = torch.get_num_threads()

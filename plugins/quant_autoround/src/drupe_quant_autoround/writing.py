@@ -1,4 +1,4 @@
-"""A checkpoint with its rounded matrices packed, in the layout "gptq_v2", and all else as it was."""
+"""Writing a checkpoint with its rounded matrices packed in the layout "gptq_v2"; the rest is copied unchanged."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from drupe.api import Context, ModelError, disk_errors
-from drupe_huggingface import Checkpoint
-from drupe_huggingface.kind import PARTS
+from drupe.api import Context, ModelError
+from drupe_checkpoints import Checkpoint
+from drupe_checkpoints.kind import PARTS
+from drupe_files import disk_errors
 from drupe_onnx.safetensors import INDEX, SINGLE, open_checkpoint
 from drupe_quant_autoround.tuning import Levels
 
 if TYPE_CHECKING:
-    from drupe_quant_autoround.round_by_gradient import RoundByGradientConfig
+    from drupe_quant_autoround.configuration import RoundByGradientConfig
 
 CONFIG = "config.json"
 WEIGHTS = ".safetensors"
@@ -29,7 +30,7 @@ WORD = 32
 def write_checkpoint(
     folder: Path, source: Checkpoint, layers: Mapping[str, Levels], config: RoundByGradientConfig, context: Context
 ) -> None:
-    """Write it, file by file as the source has its tensors. Raises ModelError, OutputError."""
+    """Write the checkpoint, with the same files as the source. Raises ModelError, OutputError."""
     with disk_errors(folder):
         folder.mkdir(parents=True)
         _copy_beside(source.folder, folder)
@@ -40,7 +41,7 @@ def write_checkpoint(
 
 
 def quantization_config(config: RoundByGradientConfig) -> dict[str, Any]:
-    """What transformers and drupe read the matrices by. Zero points are stored as they are, hence "gptq_v2"."""
+    """The quantization_config for transformers and drupe. Zero points are stored unchanged, hence "gptq_v2"."""
     return {
         "quant_method": "gptq",
         "checkpoint_format": "gptq_v2",
@@ -65,7 +66,7 @@ def packed(layer: Levels, bits: int, block_size: int) -> dict[str, NDArray[Any]]
 
 
 def words(levels: NDArray[np.uint8], bits: int) -> NDArray[np.int32]:
-    """int32 [ceil(rows * bits / 32), columns] of levels [rows, columns]: consecutive rows in a word, low bits first."""
+    """Levels [rows, columns] as int32 [ceil(rows * bits / 32), columns]: words of consecutive rows, low bits first."""
     per_word = WORD // bits
     rows, columns = levels.shape
     whole = np.zeros((-(-rows // per_word) * per_word, columns), np.uint32)
@@ -76,7 +77,7 @@ def words(levels: NDArray[np.uint8], bits: int) -> NDArray[np.int32]:
 
 
 def _copy_beside(source: Path, folder: Path) -> None:
-    """Everything but the weights: tokenizer, templates, licences."""
+    """Copy everything but the weights: tokenizer, templates, licences."""
     for path in (path for pattern in PARTS for path in source.glob(pattern)):
         target = folder / path.relative_to(source)
         if path.is_file() and path.suffix != WEIGHTS and path.name != INDEX and not path.name.startswith("."):
@@ -87,14 +88,14 @@ def _copy_beside(source: Path, folder: Path) -> None:
 def _write_tensors(
     folder: Path, source: Path, layers: Mapping[str, Levels], config: RoundByGradientConfig, context: Context
 ) -> None:
-    """Each file with the matrices that were rounded packed, and its other tensors to the byte."""
+    """Write each file, with the rounded matrices packed and the other tensors unchanged."""
     from safetensors import safe_open
     from safetensors.torch import save_file
 
     tensors = open_checkpoint(source)
     missing = [name for name in layers if f"{name}.weight" not in tensors]
     if missing:
-        raise ModelError(f"the checkpoint has no tensor '{missing[0]}.weight', which transformers made a matrix of")
+        raise ModelError(f"the checkpoint has no tensor '{missing[0]}.weight', but transformers has loaded one")
     files = list(dict.fromkeys(tensor.path for tensor in tensors.values()))
     where: dict[str, str] = {}
     with context.progress.task("writing the rounded checkpoint", len(files), "file") as progress:
@@ -111,7 +112,7 @@ def _write_tensors(
 
 
 def _parts(opened: Any, layers: Mapping[str, Levels], config: RoundByGradientConfig) -> dict[str, Any]:
-    """The tensors, by name, that come into the place of those of an open file."""
+    """The tensors, by name, that replace those of an open file."""
     import torch
 
     found: dict[str, Any] = {}

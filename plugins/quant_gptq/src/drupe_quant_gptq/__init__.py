@@ -1,1 +1,1 @@
-"""drupe-quant-gptq: quantizing with calibration: GPTQ block by block, and weights for the search."""
+"""drupe-quant-gptq: quantizing with calibration: GPTQ block by block, and channel weights for the error search."""

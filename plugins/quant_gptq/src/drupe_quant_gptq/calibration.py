@@ -1,4 +1,4 @@
-"""Calibration: the text in the model's tokens, and what goes into each matrix of a block."""
+"""Calibration: groups of sites with one input, and the check of that input for NaN and Inf."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Rows = NDArray[np.float32]
 
 
 def groups_of(segment: Segment, sites: Sequence[Site]) -> list[list[Site]]:
-    """The sites of a segment, those together that multiply with one value, in the graph's order."""
+    """The sites of a segment in the graph's order, grouped by the value that they multiply with."""
     here = set(segment.nodes)
     groups: dict[object, list[Site]] = {}
     for site in sites:
@@ -25,9 +25,9 @@ def groups_of(segment: Segment, sites: Sequence[Site]) -> list[list[Site]]:
 
 
 def refuse_non_finite(rows: Rows, group: Sequence[Site]) -> None:
-    """Raise ModelError where calibration makes NaN or Inf; it names the matrix that they would go into."""
+    """Raise a ModelError that names the matrix if its input contains NaN or Inf."""
     if not np.isfinite(rows).all():
         raise ModelError(
-            f"the calibration text makes NaN or Inf go into '{group[0].name}'",
-            cure="look for very large weights in the source, or calibrate a float32 graph",
+            f"the input of '{group[0].name}' contains NaN or Inf for the calibration text",
+            cure="check the source for very large weights, or calibrate a float32 graph",
         )

@@ -1,4 +1,4 @@
-"""Hessian: the sum of x x^T over what goes into a matrix, in one array of float32."""
+"""Hessian: the sum of x x^T over the inputs of a matrix, in one float32 array."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 Float32 = NDArray[np.float32]
 
 TILE = 512
-"""Columns that are summed at a time: what is held beside the sum is so many of its rows for each thread."""
+"""How many columns are summed at a time: beside the sum, each thread holds this many of its rows."""
 
 
 class Hessian:
-    """Of rows [tokens, features] that come batch by batch. Only the upper triangle is computed.
+    """The Hessian of rows [tokens, features] that come batch by batch. Only the upper triangle is computed.
 
-    Tiles are summed side by side. With numpy's own threads set to one, which is faster as well, the sum is the same for
-    any number of threads.
+    Tiles are summed in parallel. With numpy's own threads set to one, which is also faster, the sum does not depend on
+    the number of threads.
     """
 
     def __init__(self, features: int, threads: int = 1) -> None:

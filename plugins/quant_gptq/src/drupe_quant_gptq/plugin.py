@@ -1,4 +1,4 @@
-"""What drupe-quant-gptq brings."""
+"""The entry module of drupe-quant-gptq: its passes."""
 
 from drupe.api import Ref, hookimpl
 
@@ -7,7 +7,7 @@ from drupe.api import Ref, hookimpl
 def drupe_passes() -> list[Ref]:
     return [
         Ref("quantize-gptq", "drupe_quant_gptq.quantize_gptq:QuantizeGptq",
-            "quantizes weights by GPTQ, block by block, with text to calibrate on"),
+            "quantizes weights by GPTQ, block by block, calibrated on a text"),
         Ref("weigh-channels", "drupe_quant_gptq.weigh_channels:WeighChannels",
-            "measures how much each input channel of a matrix counts, for the search that quantizes it"),
+            "measures how much each input channel of a matrix counts, for the error search"),
     ]  # fmt: skip

@@ -2,105 +2,114 @@
 
 from __future__ import annotations
 
-import json
+import tempfile
 from collections.abc import Sequence
-from importlib import metadata
+from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
-from drupe.api import Context, Model, ModelError, Shape, UsageError, disk_errors, key_of
+from drupe.api import Context, Form, Model, ModelError, UsageError, identity_of, key_of
 from drupe_blockquant import GptqFactor, gptq_factor
+from drupe_files import disk_errors
 from drupe_layerwise import LayerByLayer, Segment
-from drupe_nbits import Rewriter, Site, find_sites, is_quantized, remove_unused
-from drupe_onnx import Expression, ExternalTensor, OnnxKind, OnnxPackage, ir
-from drupe_onnx.package import FLOAT_MATRICES
+from drupe_nbits import Rewriter, Site, find_sites, finish, is_quantized
+from drupe_onnx import Expression, ExternalTensor, OnnxKind, OnnxPackage, capabilities_of, ir
 from drupe_quant_gptq.calibration import Rows, groups_of, refuse_non_finite
-from drupe_quant_gptq.finished import Finished, Parts
+from drupe_quant_gptq.finished_segments import Finished, Parts
 from drupe_quant_gptq.hessian import Hessian
+from drupe_quant_gptq.matrix_solver import Solver
 from drupe_quant_gptq.schemes import Choice, QuantizeGptqConfig, choices
-from drupe_quant_gptq.solving import Solver
 from drupe_text import CalibratingPass
 
 LEAST_TOKENS = 4
-"""A matrix of K columns wants at least K / LEAST_TOKENS tokens: below that, most of its Hessian is damping."""
+"""A matrix of K columns needs at least K / LEAST_TOKENS tokens: with fewer, most of its Hessian is damping."""
+SHARED = "shared"
+"""The key of solved matrices that several sites share."""
 SHARED_DAMPING = 0.3
-"""Damping for a head whose matrix tokens are looked up in: an error there counts alike in each column, and as much
-against the head's as trained models show (`drupe_mixed_precision.losses.BY_ROLE`)."""
+"""Damping for a tied head. An error in a looked-up row counts the same in each column, which damping expresses. The
+value is the ratio of both errors in trained models (`drupe_mixed_precision.losses.BY_ROLE`)."""
 
 
 class QuantizeGptq(CalibratingPass):
-    """Puts weights that GPTQ has found in the place of float ones, and quantizes the others without data."""
+    """Replaces float weights by weights that GPTQ has found, and quantizes the other matrices without data."""
 
     name = "quantize-gptq"
-    summary = "quantizes weights by GPTQ, block by block, with text to calibrate on"
+    summary = "quantizes weights by GPTQ, block by block, calibrated on a text"
     revision = 5
     Config = QuantizeGptqConfig
-    # A Hessian says all of a channel that its weight does, and more.
-    requires = Shape("onnx", {"weights": "float", "channels": "not weighed"})
-    ensures = Shape("onnx", {"weights": "quantized"})
+    # Channel weights are refused: a Hessian contains all that they say, and more.
+    requires = Form("onnx", {"weights": ("float", "mixed"), "channels": "not weighed"})
+    ensures = Form("onnx", {"weights": "quantized"})
     libraries = ("drupe-blockquant", "drupe-layerwise", "drupe-nbits", "numpy")
+
+    def refuse_whole(self, model: Model, config: QuantizeGptqConfig, context: Context) -> None:
+        """Raise an error for a model in which no matrix product of any part would be quantized."""
+        package: OnnxPackage = model.payload
+        capabilities = capabilities_of(context.target)
+        for component in package.components.values():
+            found = choices(find_sites(component.graph), config, capabilities)
+            if is_quantized(component.graph) or any(each.scheme and not each.site.is_look_up for each in found):
+                return
+        raise ModelError(
+            f"'{context.target.provider}' supports no quantized matrix of the model",
+            cure="choose a floating-point --precision for it",
+        )
 
     def run(self, model: Model, config: QuantizeGptqConfig, context: Context) -> Model:
         package: OnnxPackage = model.payload
         sequences = self.sequences(model, config, context)
         finished = Finished(self._key(model, config, context))
         context.scratch.mkdir(parents=True, exist_ok=True)
-        for name, component in package.components.items():
-            Quantizing(name, component, config, context).run(sequences, finished)
+        folder = Path(tempfile.mkdtemp(prefix="gptq-", dir=context.scratch))
+        Quantizing(package.component, config, context).run(sequences, finished, folder)
         finished.clear()
         return model
 
     def preview(self, model: Model, config: QuantizeGptqConfig, context: Context) -> Model:
-        """The same schemes and bytes, without levels."""
+        """The model with the same schemes and bytes, without levels."""
         package: OnnxPackage = model.payload
         tokens = sum(map(len, self.sequences(model, config, context)))
-        for name, component in package.components.items():
-            quantizing = Quantizing(name, component, config, context)
-            quantizing.refuse_few(tokens)
-            quantizing.rewrite_unsolved()
+        quantizing = Quantizing(package.component, config, context)
+        quantizing.refuse_few(tokens)
+        quantizing.rewrite_unsolved()
         return model
 
     def _key(self, model: Model, config: QuantizeGptqConfig, context: Context) -> str:
-        """All that decides the result."""
-        return key_of(
-            {
-                "model": OnnxKind().fingerprint(model),
-                "revision": self.revision,
-                "config": config.model_dump(),
-                "libraries": {name: metadata.version(name) for name in self.libraries},
-                "target": (context.target.provider, context.target.runtime_version, context.target.here),
-            }
-        )
+        """A digest of everything that decides the result."""
+        return key_of({"model": OnnxKind().fingerprint(model), **identity_of(self, config, context.target)})
 
 
 class Quantizing:
-    """One graph on its way: segment after segment, and in each, group after group of sites that read one value.
+    """Quantizes one graph: segment after segment, and in each, the groups of sites that read one value.
 
-    True-sequential: each group is calibrated with what comes out of the groups before it when they are quantized.
+    It is true-sequential: each group is calibrated on the outputs of the quantized groups before it.
     """
 
-    def __init__(self, name: str, model: ir.Model, config: QuantizeGptqConfig, context: Context) -> None:
-        capabilities = context.target.capabilities
-        self._name, self._model, self._config, self._context = name, model, config, context
+    def __init__(self, model: ir.Model, config: QuantizeGptqConfig, context: Context) -> None:
+        capabilities = capabilities_of(context.target)
+        self._model, self._config, self._context = model, config, context
         self._rewriter = Rewriter(model.graph, capabilities, config.accuracy_level)
         self._choices = {each.site.node: each for each in choices(find_sites(model.graph), config, capabilities)}
         self._shared: dict[Expression, Sequence[ExternalTensor]] = {}
         """Solved parts of matrices that several sites share."""
 
-    def run(self, sequences: Sequence[Sequence[int]], finished: Finished) -> None:
-        """Quantize the graph in place. finished: where solved segments wait. Raises DrupeError and Cancelled."""
+    def run(self, sequences: Sequence[Sequence[int]], finished: Finished, folder: Path) -> None:
+        """Quantize the graph in place. Raises DrupeError and Cancelled.
+
+        finished: keeps solved segments. folder: for the files of solved matrices, which the graph reads.
+        """
         self.refuse_few(sum(map(len, sequences)))
         if any(each.by_gptq for each in self._choices.values()):
-            self._solve_shared(sequences, finished)
-            self._calibrate(sequences, finished)
+            self._solve_shared(sequences, finished, folder)
+            self._calibrate(sequences, finished, folder)
             self._finish()
         else:
             self.rewrite_unsolved()
 
     def refuse_few(self, tokens: int) -> None:
-        """Raise UsageError for fewer tokens than the widest matrix wants.
+        """Raise UsageError for fewer tokens than the widest matrix needs.
 
-        Whichever matrices get 8 bits, and so need no text: that may not be known before there is a budget to choose by.
+        Matrices that will get 8 bits need no text, but they count as well: they may not be known yet.
         """
         if not any(each.by_gptq for each in self._choices.values()):
             return
@@ -109,53 +118,49 @@ class Quantizing:
         if tokens < wanted:
             sequences = -(-wanted // self._config.calibration_length)
             raise UsageError(
-                f"{tokens} tokens are too few to calibrate matrices of {columns} columns: {wanted} are wanted",
+                f"{tokens} tokens are too few to calibrate matrices of {columns} columns: {wanted} are needed",
                 where=f"calibration_sequences = {self._config.calibration_sequences}",
                 cure=f"--calibration-sequences {sequences}",
             )
 
     def rewrite_unsolved(self) -> None:
-        """Put every matrix under its scheme, with levels that the writer finds."""
+        """Quantize every matrix by its scheme, with levels that the writer finds."""
         for each in self._choices.values():
             self._rewrite(each, {})
         self._finish()
 
     def _finish(self) -> None:
-        self._refuse_unquantized()
-        remove_unused(self._model.graph)
-        if kept := [each.site.name for each in self._choices.values() if each.scheme is None]:
-            self._model.metadata_props[FLOAT_MATRICES] = json.dumps(kept)
+        finish(self._model, [each.site for each in self._choices.values() if each.scheme is None])
 
-    def _calibrate(self, sequences: Sequence[Sequence[int]], finished: Finished) -> None:
-        """Quantize segment after segment, each for what comes out of the quantized ones before it."""
+    def _calibrate(self, sequences: Sequence[Sequence[int]], finished: Finished, folder: Path) -> None:
+        """Quantize segment after segment, each for the outputs of the quantized segments before it."""
         with LayerByLayer(self._model, sequences, self._context) as layers:
             blocks = sum(segment.block is not None for segment in layers.segments)
             with self._context.progress.task("GPTQ", blocks, "blocks") as progress:
                 for segment in layers.segments:
-                    self._quantize(segment, layers, finished)
+                    self._quantize(segment, layers, finished, folder)
                     if segment is not layers.segments[-1]:
                         layers.advance(segment)
                     progress.advance(segment.block is not None)
 
-    def _solve_shared(self, sequences: Sequence[Sequence[int]], finished: Finished) -> None:
-        """Solve what a head shares with a look-up, by what goes into the head before anything is quantized.
+    def _solve_shared(self, sequences: Sequence[Sequence[int]], finished: Finished, folder: Path) -> None:
+        """Solve matrices that a head shares with a look-up, on the head's inputs in the unquantized model.
 
-        That is, before the blocks: what is looked up in the quantized matrix is what they are calibrated with.
+        This comes before the blocks, so the blocks are calibrated with rows of the quantized matrix.
         """
         heads = [
             each for each in self._choices.values() if each.by_gptq and each.is_shared and not each.site.is_look_up
         ]
         if not heads:
             return
-        label = f"{self._name}-shared"
-        path = self._context.scratch / f"{label}.gptq"
-        found = finished.find(label, path)
+        path = folder / f"{SHARED}.gptq"
+        found = finished.find(SHARED, path)
         if found is None:
             with self._context.progress.task("GPTQ of the head", len(heads), "matrices") as progress:
                 found = self._solve_before_blocks(heads, sequences, Solver(path, self._context))
                 progress.advance(len(heads))
             with disk_errors(path):
-                finished.keep(label, path, found)
+                finished.keep(SHARED, path, found)
         self._shared = {each.site.rows: found[_key_of(each)] for each in heads}
 
     def _solve_before_blocks(
@@ -173,15 +178,14 @@ class Quantizing:
                 found.update(self._solve_all(members, factor, solver))
         return found
 
-    def _quantize(self, segment: Segment, layers: LayerByLayer, finished: Finished) -> None:
-        """Quantize the sites of one segment, with what is finished of it where it is."""
+    def _quantize(self, segment: Segment, layers: LayerByLayer, finished: Finished, folder: Path) -> None:
+        """Quantize the sites of one segment, with its finished parts if there are any."""
         groups = [
             [self._choices[site.node] for site in group]
             for group in groups_of(segment, [each.site for each in self._choices.values()])
         ]
-        label = f"{self._name}-{segment.index}"
-        path = self._context.scratch / f"{label}.gptq"
-        path.unlink(missing_ok=True)
+        label = str(segment.index)
+        path = folder / f"{label}.gptq"
         found = finished.find(label, path)
         solved: dict[str, Sequence[ExternalTensor]] = {}
         for group in groups:
@@ -194,7 +198,7 @@ class Quantizing:
                 finished.keep(label, path, solved)
 
     def _solve(self, group: Sequence[Choice], segment: Segment, layers: LayerByLayer, solver: Solver) -> Parts:
-        """Those of a group's sites that GPTQ is for."""
+        """The sites of a group whose levels GPTQ finds."""
         members = [each for each in group if each.by_gptq and not each.is_shared]
         if not members:
             return {}
@@ -210,7 +214,7 @@ class Quantizing:
         return found
 
     def _factor(self, sites: Sequence[Site], segment: Segment, layers: LayerByLayer, damping: float) -> GptqFactor:
-        """What GPTQ needs of the inputs that some sites share."""
+        """The GPTQ factor for the input that some sites share."""
         threads = self._context.threads
         hessian = Hessian(sites[0].rows.shape[1], threads)
 
@@ -229,14 +233,7 @@ class Quantizing:
             ready = self._shared.get(choice.site.rows) or parts.get(_key_of(choice))
             self._rewriter.rewrite(choice.site, choice.scheme, ready)
 
-    def _refuse_unquantized(self) -> None:
-        if not is_quantized(self._model.graph):
-            raise ModelError(
-                f"'{self._context.target.provider}' serves none of the model's matrices quantized",
-                cure="choose a floating-point --precision for it",
-            )
-
 
 def _key_of(choice: Choice) -> str:
-    """The name that a site's parts are kept under; a weight's may be another's, too."""
+    """The name under which a site's parts are kept. It is the node's, because several sites may share a weight."""
     return choice.site.node.name or choice.site.name

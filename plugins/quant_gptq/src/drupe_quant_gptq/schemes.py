@@ -1,4 +1,4 @@
-"""Which scheme a matrix gets, and whether GPTQ finds its levels."""
+"""Choosing the scheme of each matrix, and whether GPTQ finds its levels."""
 
 from __future__ import annotations
 
@@ -9,37 +9,40 @@ from typing import Literal
 
 from pydantic import Field
 
-from drupe.api import Capabilities, UsageError
+from drupe.api import UsageError
 from drupe_blockquant import Scheme
 from drupe_nbits import EMBEDDING, HEAD, Site, candidates, first_served, refusal
+from drupe_onnx import Capabilities
 from drupe_text import CalibrationConfig
 
 Bits = Literal[2, 4, 8]
 
 
 class QuantizeGptqConfig(CalibrationConfig):
-    """What `quantize-gptq` can be told. Bits, block size and symmetry are for matrices that no pass has decided on."""
+    """The settings of `quantize-gptq`. Bits, block size and symmetry are for matrices without an assigned scheme."""
 
-    calibration_sequences: int = Field(128, ge=1, description="how many sequences")
-    calibration_length: int = Field(256, ge=2, description="tokens of each sequence")
-    damping: float = Field(0.01, gt=0, description="what is added to the Hessian's diagonal, in parts of its mean")
+    calibration_sequences: int = Field(128, ge=1, description="how many sequences of the text are used")
+    calibration_length: int = Field(256, ge=2, description="tokens in each sequence")
+    damping: float = Field(0.01, gt=0, description="share of the Hessian diagonal's mean that is added to the diagonal")
     bits: Bits = Field(4, description="bits of a weight")
-    block_size: Literal[16, 32, 64, 128, 256] | None = Field(None, description="weights that share a scale")
+    block_size: Literal[16, 32, 64, 128, 256] | None = Field(None, description="how many weights share a scale")
     symmetric: bool = Field(False, description="without zero points")
     head_bits: Bits | None = Field(None, description="bits of embedding and head; by default 8")
-    accuracy_level: int | None = Field(None, ge=0, le=4, description="of MatMulNBits; by default the target's")
+    accuracy_level: int | None = Field(
+        None, ge=0, le=4, description="accuracy_level of MatMulNBits; by default the target's"
+    )
 
     def bits_for(self, role: str) -> int:
-        """Small models lose most through their embedding and head, so these get 8 bits unless told otherwise."""
+        """The bits for a role. Small models lose most quality in embedding and head, so these get 8 bits by default."""
         return self.head_bits or 8 if role in (EMBEDDING, HEAD) else self.bits
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What becomes of a site.
+    """How a site is quantized.
 
-    scheme: None where it stays in floating point. by_gptq: whether GPTQ finds its levels. is_shared: whether they are
-    those of another site too, as a head's are where tokens are looked up in its matrix.
+    scheme: None where the site stays in floating point. by_gptq: whether GPTQ finds its levels. is_shared: whether
+    another site has the same levels, as a tied head and embedding have.
     """
 
     site: Site
@@ -49,10 +52,10 @@ class Choice:
 
 
 def choices(sites: Sequence[Site], config: QuantizeGptqConfig, capabilities: Capabilities) -> list[Choice]:
-    """One for each site.
+    """The choice for each site.
 
-    Left to the error search or to rounding are matrices that are only looked up in, or multiplied with more than once;
-    and 8 bits, whose rounding errors are too small for GPTQ to gain anything.
+    The error search or rounding is used for matrices that are only looked up in or used by several products, and for 8
+    bits, whose rounding errors are too small for GPTQ to gain anything.
     """
     users = Counter(site.rows for site in sites)
     products = Counter(site.rows for site in sites if not site.is_look_up)
@@ -65,12 +68,12 @@ def choices(sites: Sequence[Site], config: QuantizeGptqConfig, capabilities: Cap
 
 
 def _scheme(site: Site, config: QuantizeGptqConfig, capabilities: Capabilities) -> Scheme | None:
-    """What a pass has decided, or else the best block size that the target serves; None where it serves none."""
+    """The assigned scheme, or the best block size that the target supports; None where it supports none."""
     schemes = _candidates(site, config, capabilities)
     served = first_served(site, schemes, capabilities)
     if served is None and config.block_size and site.scheme is None and not site.is_look_up:
         raise UsageError(
-            f"the target does not multiply with '{site.name}' so: {refusal(site, schemes[0], capabilities)}",
+            f"the target does not support '{site.name}' in this scheme: {refusal(site, schemes[0], capabilities)}",
             where=f"block_size = {config.block_size}",
             cure="leave --block-size out",
         )

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from drupe.api import Context, Model, Shape
+from drupe.api import Context, Form, Model
 from drupe_layerwise import LayerByLayer, Segment
 from drupe_nbits import Site, find_sites, weigh
 from drupe_onnx import Array, OnnxPackage, ir
@@ -18,37 +18,36 @@ from drupe_text import CalibratingPass, CalibrationConfig
 
 
 class WeighChannelsConfig(CalibrationConfig):
-    """A mean of squares needs few tokens."""
+    """The settings of `weigh-channels`. A mean of squares needs few tokens."""
 
-    calibration_sequences: int = Field(32, ge=1, description="how many sequences")
-    calibration_length: int = Field(256, ge=2, description="tokens of each sequence")
+    calibration_sequences: int = Field(32, ge=1, description="how many sequences of the text are used")
+    calibration_length: int = Field(256, ge=2, description="tokens in each sequence")
 
 
 class WeighChannels(CalibratingPass):
-    """Leaves at each matrix the mean square of each of its input channels; the error search goes by it.
+    """Stores the mean square of each input channel at each matrix; the error search uses it as a weight.
 
-    An error in a column of a matrix costs that much at its output. Matrices that several nodes share, as a tied
-    embedding and head do, are left out: they must get the same levels wherever they are used.
+    An error in a column of a matrix counts that much at its output. Matrices that several nodes share, as a tied
+    embedding and head do, are left out, because they must get the same levels wherever they are used.
     """
 
     name = "weigh-channels"
-    summary = "measures how much each input channel of a matrix counts, for the search that quantizes it"
+    summary = "measures how much each input channel of a matrix counts, for the error search"
     revision = 3
     Config = WeighChannelsConfig
-    requires = Shape("onnx", {"weights": "float"})
-    ensures = Shape("onnx", {"weights": "float", "channels": "weighed"})
+    requires = Form("onnx", {"weights": ("float", "mixed")})
+    ensures = Form("onnx", {"channels": "weighed"})
     libraries = ("drupe-layerwise", "numpy")
 
     def run(self, model: Model, config: WeighChannelsConfig, context: Context) -> Model:
         package: OnnxPackage = model.payload
         sequences = self.sequences(model, config, context)
-        for component in package.components.values():
-            weigh_graph(component, sequences, context)
+        weigh_graph(package.component, sequences, context)
         return model
 
 
 def weigh_graph(model: ir.Model, sequences: Sequence[Sequence[int]], context: Context) -> None:
-    """Weigh every matrix of a graph that one product alone uses. Raises ModelError for NaN, and Cancelled."""
+    """Weigh every matrix that only one product uses. Raises ModelError for NaN, and Cancelled."""
     sites = find_sites(model.graph)
     users = Counter(site.weight for site in sites)
     alone = [site for site in sites if users[site.weight] == 1 and not site.is_look_up]

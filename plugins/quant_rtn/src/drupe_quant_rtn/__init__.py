@@ -1,1 +1,1 @@
-"""drupe-quant-rtn: weight-only block quantization, data-free."""
+"""drupe-quant-rtn: weight-only block quantization without calibration data."""

@@ -1,4 +1,4 @@
-"""What drupe-quant-rtn brings."""
+"""The entry module of drupe-quant-rtn: its passes."""
 
 from drupe.api import Ref, hookimpl
 
@@ -9,5 +9,5 @@ def drupe_passes() -> list[Ref]:
         Ref("quantize-weights", "drupe_quant_rtn.quantize_weights:QuantizeWeights",
             "quantizes weights in blocks to 2, 4 or 8 bits, without data"),
         Ref("repack-weights", "drupe_quant_rtn.repack_weights:RepackWeights",
-            "takes over weights that the checkpoint holds quantized already"),
+            "takes over weights that are already quantized in the checkpoint"),
     ]  # fmt: skip

@@ -1,6 +1,6 @@
-"""Which architectures there are: a function for each `model_type`, from config.json to a recipe.
+"""The supported architectures: for each `model_type`, a function from config.json to a recipe.
 
-A new one is a file beside this one and a line in ARCHITECTURES.
+A new architecture is a file in this folder and a line in ARCHITECTURES.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from drupe.api import ModelError, nearest
-from drupe_huggingface import Checkpoint, Configuration
+from drupe_checkpoints import Checkpoint, Configuration
 from drupe_model_builder.architectures.granite import granite
 from drupe_model_builder.architectures.llama import llama
 from drupe_model_builder.architectures.mistral import mistral
@@ -23,13 +23,13 @@ ARCHITECTURES: Mapping[str, Callable[[Configuration], DecoderRecipe]] = {
     "qwen2": qwen2,
     "qwen3": qwen3,
 }
-# Decoders that people ask for by name and that no plugin builds yet, by the start of their `model_type`.
+# Well-known decoders that no plugin builds yet, by the beginning of their `model_type`.
 WITHOUT_A_PLUGIN = ("deepseek", "falcon", "gemma", "glm", "gpt", "llama4", "mamba", "mixtral", "phi", "qwen2_moe",
                     "qwen3_moe", "qwen3_next", "starcoder")  # fmt: skip
 
 
 def recipe_for(checkpoint: Checkpoint) -> DecoderRecipe:
-    """The recipe of a checkpoint's decoder. Raises ModelError for what is not supported."""
+    """The recipe of a checkpoint's decoder. Raises ModelError for an unsupported checkpoint."""
     config = checkpoint.config
     model_type = checkpoint.model_type
     if model_type not in ARCHITECTURES:
@@ -42,9 +42,9 @@ def recipe_for(checkpoint: Checkpoint) -> DecoderRecipe:
         raise ModelError(
             f"{_name(checkpoint)} does not generate text; only ...ForCausalLM models are supported",
             where=config.path,
-            cure="use the causal language model that it was made from",
+            cure="use the causal language model that the checkpoint was made from",
         )
-    _ = checkpoint.packing  # refuses a quantization that cannot be read
+    _ = checkpoint.packing  # raises ModelError for an unsupported quantization
     return ARCHITECTURES[model_type](config)
 
 
@@ -55,11 +55,11 @@ def _name(checkpoint: Checkpoint) -> str:
 def _near(model_type: str) -> str:
     close = nearest(model_type, ARCHITECTURES)
     known = ", ".join(ARCHITECTURES)
-    return f"near ones that are: {', '.join(close)}" if close else f"supported are: {known}"
+    return f"similar and supported: {', '.join(close)}" if close else f"supported: {known}"
 
 
 def _plugin_wanted(model_type: str) -> str:
-    """What would help: a pass that this distribution does not have."""
-    wanted = f"it takes a plugin with a pass from kind hf to kind onnx that builds '{model_type}'"
+    """The cure for an unsupported architecture: a plugin that builds it."""
+    wanted = f"write or install a plugin with a pass from kind hf to kind onnx that builds '{model_type}'"
     known = model_type.startswith(WITHOUT_A_PLUGIN)
     return f"{wanted}; none is known yet" if known else f"{wanted}; drupe plugins lists those installed"

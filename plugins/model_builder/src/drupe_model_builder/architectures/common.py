@@ -1,11 +1,11 @@
-"""What all decoders of the Llama family read from config.json in the same way."""
+"""Settings that all decoders of the Llama family read from config.json in the same way."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from drupe.api import ModelError
-from drupe_huggingface import Configuration
+from drupe_checkpoints import Configuration
 from drupe_model_builder.activations import ACTIVATIONS
 from drupe_model_builder.frequencies import rotary
 from drupe_model_builder.recipe import DecoderRecipe
@@ -18,15 +18,15 @@ def decoder(
 ) -> DecoderRecipe:
     """The recipe of a decoder of the Llama family.
 
-    context_length, kv_heads, head_dim: the architecture's own values for what config.json leaves out
-    (`num_key_value_heads` that is null, and `head_dim` where there is no default, follow from the number of heads).
+    context_length, kv_heads, head_dim: the architecture's defaults for keys that config.json leaves out. A
+    `num_key_value_heads` of null, and `head_dim` without a default, follow from the number of heads.
     differences: fields of the recipe that the architecture sets.
     """
     heads = config.integer("num_attention_heads")
     hidden = config.integer("hidden_size")
     groups = config.integer("num_key_value_heads", heads if "num_key_value_heads" in config else kv_heads)
     if heads % groups:
-        raise config.mistake(f"num_attention_heads = {heads} is no multiple of num_key_value_heads = {groups}")
+        raise config.mistake(f"num_attention_heads = {heads} is not a multiple of num_key_value_heads = {groups}")
     size = config.integer("head_dim", head_dim or hidden // heads)
     longest = config.integer("max_position_embeddings", context_length)
     settings: dict[str, Any] = {
@@ -53,19 +53,19 @@ def layer_count(config: Configuration) -> int:
 
 
 def activation(config: Configuration) -> str:
-    """The MLP's activation function. Raises ModelError for one that the builder does not know."""
+    """The MLP's activation function. Raises ModelError for one that the builder does not support."""
     name = config.text("hidden_act", "silu")
     if name not in ACTIVATIONS:
         raise ModelError(
-            f"the activation function hidden_act = '{name}' is not supported; supported are: {', '.join(ACTIVATIONS)}",
+            f"the activation function hidden_act = '{name}' is not supported; supported: {', '.join(ACTIVATIONS)}",
             where=config.path,
-            cure="correct hidden_act where it is misspelt; a model with another one needs a plugin that knows it",
+            cure="correct hidden_act if it is misspelt; otherwise the model needs a plugin that supports it",
         )
     return name
 
 
 def sliding_window(config: Configuration, default: int) -> int | None:
-    """`sliding_window`: the architecture's default where the key is missing, no window where it is null."""
+    """`sliding_window`: a missing key means the architecture's default, null means no window."""
     if "sliding_window" in config and config["sliding_window"] is None:
         return None
     return config.integer("sliding_window", default)

@@ -1,8 +1,8 @@
-"""Llama 2, 3, 3.1, 3.2 and 3.3, and what shares their configuration: SmolLM, SmolLM2, TinyLlama, Vicuna."""
+"""Llama 2, 3, 3.1, 3.2 and 3.3, and models with the same configuration: SmolLM, SmolLM2, TinyLlama, Vicuna."""
 
 from __future__ import annotations
 
-from drupe_huggingface import Configuration
+from drupe_checkpoints import Configuration
 from drupe_model_builder.architectures.common import decoder
 from drupe_model_builder.recipe import DecoderRecipe
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from drupe_huggingface import Configuration
+from drupe_checkpoints import Configuration
 from drupe_model_builder.architectures.common import decoder, layer_count, sliding_window
 from drupe_model_builder.recipe import DecoderRecipe
 

@@ -1,4 +1,4 @@
-"""Scales from calibration: block by block, what goes into each group is measured, and the group is scaled."""
+"""Scaling by calibration: block by block, the input of each group is measured, and the group is scaled."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drupe.api import Context, ModelError
+from drupe_equalize.activation_statistics import Statistics
 from drupe_equalize.groups import Group, find_groups, scale_group
-from drupe_equalize.statistics import Statistics
 from drupe_layerwise import LayerByLayer, Segment
 from drupe_onnx import OnnxPackage, ir
 
 SAMPLE = 512
-"""Tokens whose values are kept of all that go into a group."""
+"""How many tokens of a group's input are kept as a sample."""
 
 Choose = Callable[[Group, Statistics, ir.Graph], NDArray[np.float32]]
-"""Scales for a group, one for each channel of what gives it its values."""
+"""Chooses the scales of a group, one for each channel of its giver."""
 
 
 def scale_blocks(
     package: OnnxPackage, sequences: Sequence[Sequence[int]], context: Context, choose: Choose, label: str
 ) -> None:
-    """Scale every group in the decoder's blocks as `choose` says. Raises ModelError where there is none."""
-    model = package.components["model"]
+    """Scale every group in the decoder's blocks by the scales that `choose` gives. Raises ModelError for no group."""
+    model = package.component
     tokens, found = sum(map(len, sequences)), 0
     with LayerByLayer(model, sequences, context) as layers:
         blocks = [segment for segment in layers.segments if segment.block is not None]
@@ -36,7 +36,7 @@ def scale_blocks(
                     layers.advance(segment)
     if not found:
         raise ModelError(
-            "no matrix product stands behind a norm or a product that could take the inverse of its scales",
+            "no matrix product follows a norm or a product that could be divided by its scales",
             cure="leave --prepare out for this model",
         )
 

@@ -1,4 +1,4 @@
-"""Which scheme a matrix gets on a target, and the error for settings that leave it none."""
+"""Choosing the scheme of a matrix on a target, and the error for settings under which no scheme is supported."""
 
 from __future__ import annotations
 
@@ -7,58 +7,59 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from drupe.api import Capabilities, Target, UsageError
+from drupe.api import Target, UsageError
 from drupe_blockquant import Scheme
 from drupe_blockquant.scheme import BLOCK_SIZES
 from drupe_nbits import HEAD, Site
-from drupe_nbits.serving import candidates, first_served, leaves_rest, refusal
+from drupe_nbits.target_support import candidates, first_served, leaves_rest, refusal
+from drupe_onnx import Capabilities, capabilities_of
 from drupe_quant_rtn.configuration import QuantizeWeightsConfig
 
 Change = Mapping[str, Any]
-"""Keys of the configuration with other values than they have."""
+"""A change of settings: keys of the configuration with other values."""
 
 
 def scheme_for(site: Site, config: QuantizeWeightsConfig, capabilities: Capabilities) -> Scheme | None:
-    """Bits by the matrix's role, and the best block size that the target serves; None where it serves none."""
+    """Bits by the matrix's role, and the best supported block size; None where the target supports none."""
     return first_served(site, _schemes(site, config, capabilities), capabilities)
 
 
 def reason(site: Site, config: QuantizeWeightsConfig, capabilities: Capabilities) -> str:
-    """Why the target does not serve what would be best for a site."""
+    """Why the target does not support the best scheme for a site."""
     return refusal(site, _schemes(site, config, capabilities)[0], capabilities) or ""
 
 
 def _schemes(site: Site, config: QuantizeWeightsConfig, capabilities: Capabilities) -> list[Scheme]:
-    """The schemes that the configuration allows for a site, the best first; one that a pass has set is the only one.
+    """The schemes that the configuration allows for a site, the best first. A scheme set by a pass is the only one.
 
-    So is a block size that was asked for.
+    A block size that was asked for is the only one as well.
     """
     found = candidates(site, config.bits_for(site.role), config.symmetric, config.block_size, capabilities)
     return [replace(scheme, method=config.method_for(scheme.bits)) for scheme in found]
 
 
 def refuse_settings(site: Site, config: QuantizeWeightsConfig, target: Target) -> None:
-    """For a matrix product that has no scheme: raise UsageError where settings that were given are the cause.
+    """For a matrix product without a supported scheme: raise UsageError if the given settings are the cause.
 
-    They are where the target would serve the product if they were others. What no setting mends is nobody's mistake:
-    nothing is raised.
+    They are the cause if the target would support the product with other settings. If no setting helps, nothing is
+    raised.
     """
-    cures = _cures(site, config, target.capabilities)
+    cures = _cures(site, config, capabilities_of(target))
     if not cures:
         return
     keys = dict.fromkeys(key for cure in cures for key in cure if config.gives(key))
     raise UsageError(
         f"'{target.provider}' cannot multiply with the matrix '{site.weight.name}' {_as_asked(site, config)}"
-        f"{_rest(site, config, target.capabilities)}; it can {', or '.join(_together(cures, _in_words))}",
+        f"{_rest(site, config, capabilities_of(target))}; it can {', or '.join(_together(cures, _in_words))}",
         where=", ".join(f"{key} = {getattr(config, key)}" for key in keys),
         cure=" or ".join(_together(cures, _as_flag)),
     )
 
 
 def _cures(site: Site, config: QuantizeWeightsConfig, capabilities: Capabilities) -> list[Change]:
-    """The changes that would get a site a scheme: of one key each, or else of as few given keys as do it together.
+    """The changes of settings that give a site a scheme: changes of one key, or of as few given keys as possible.
 
-    None where only defaults are in the way.
+    Empty where only defaults are in the way.
     """
     others = _others(site, config)
 
@@ -75,7 +76,7 @@ def _cures(site: Site, config: QuantizeWeightsConfig, capabilities: Capabilities
 
 
 def _others(site: Site, config: QuantizeWeightsConfig) -> dict[str, list[Any]]:
-    """The keys that decide on a site's scheme, each with the values that it does not have."""
+    """The keys that decide on a site's scheme, each with its other values."""
     others: dict[str, list[Any]] = {"symmetric": [not config.symmetric]}
     if config.block_size:
         others["block_size"] = [size for size in BLOCK_SIZES if size != config.block_size]
@@ -92,13 +93,13 @@ def _as_asked(site: Site, config: QuantizeWeightsConfig) -> str:
 
 
 def _rest(site: Site, config: QuantizeWeightsConfig, capabilities: Capabilities) -> str:
-    """That the rows end within a block, where that is why."""
+    """A note that the rows end within a block, if that is the reason."""
     why = config.block_size and leaves_rest(site, config.block_size, capabilities)
     return f": {why}" if why else ""
 
 
 def _together(cures: Iterable[Change], say: Callable[[str, Sequence[Any]], str]) -> list[str]:
-    """One phrase for each way out: values of one key are alternatives, keys of one change belong together."""
+    """One phrase for each change: values of one key are alternatives, keys of one change belong together."""
     alternatives: dict[tuple[str, ...], dict[str, dict[Any, None]]] = {}
     for cure in cures:
         group = alternatives.setdefault(tuple(cure), {key: {} for key in cure})

@@ -1,4 +1,4 @@
-"""The residual stream of a decoder: all values that the rotation of its hidden states touches, found from the graph."""
+"""The residual stream of a decoder: all nodes that read or write hidden states, found from the graph."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from drupe.api import ModelError
-from drupe_equalize.graphs import MICROSOFT, RMS_NORMS, Norm, constant_of, norm_at
+from drupe_equalize.norms import RMS_NORMS, Norm, norm_at
 from drupe_nbits import Site, find_sites
-from drupe_onnx import ir
+from drupe_onnx import MICROSOFT, constant_of, ir
 
 PASSING = {"Cast", "Identity", "GatherND"}
-"""Operators that keep each token's vector as it is: they change its type, or leave tokens out."""
+"""Operators that do not change a token's vector: they change its type, or leave tokens out."""
 SKIP_SUM = 3
-"""The output of SkipSimplifiedLayerNormalization that goes on as the residual."""
+"""The output of SkipSimplifiedLayerNormalization that is the residual."""
 
 
 @dataclass
 class Stream:
-    """Who writes hidden states and who reads them.
+    """The nodes that write and read hidden states.
 
-    look_ups: embeddings. writers: products whose results are added up. biases: vectors [H] that are added, as the nodes
-    that add them and the place of the input. readers: products with normed hidden states, each with its norm; None
-    where they are not normed.
+    look_ups: embeddings. writers: products whose results are added up. biases: vectors [H] that are added, each as the
+    node that adds it and the place of the input. readers: products that read hidden states, each with the norm before
+    it; None where there is no norm.
     """
 
     look_ups: list[Site] = field(default_factory=list)
@@ -43,7 +43,7 @@ class Stream:
 def find_stream(graph: ir.Graph) -> Stream:
     """The stream that begins at a graph's embedding.
 
-    Raises ModelError where there is none, or where a rotation does not pass through a node that they go through.
+    Raises ModelError where the graph has none, or where hidden states reach a node that a rotation cannot pass through.
     """
     sites = find_sites(graph)
     found = _Search(sites)
@@ -53,7 +53,7 @@ def find_stream(graph: ir.Graph) -> Stream:
     while found.waiting:
         found.follow(found.waiting.pop())
     if not found.stream.look_ups:
-        raise ModelError("the graph looks up no token in an embedding, so that there are no hidden states to rotate")
+        raise ModelError("the graph has no embedding, so there are no hidden states to rotate")
     return found.stream
 
 
@@ -66,7 +66,7 @@ class _Search:
         self._seen: set[int] = set()
 
     def take(self, value: ir.Value) -> None:
-        """`value` holds hidden states: whoever makes or reads it is touched."""
+        """Note that `value` holds hidden states: the nodes that make and read it will be followed."""
         if id(value) not in self._seen:
             self._seen.add(id(value))
             self.waiting.append(value)
@@ -79,7 +79,7 @@ class _Search:
             self._on(value, use.node, use.idx)
 
     def _back(self, value: ir.Value) -> None:
-        """Whoever makes `value`."""
+        """Follow the node that makes `value`."""
         if (site := self._made_by.get(id(value))) is not None:
             (self.stream.look_ups if site.is_look_up else self.stream.writers).append(site)
             if site.bias is not None:
@@ -87,7 +87,7 @@ class _Search:
             return
         node = value.producer()
         if node is None:
-            raise _refused(f"the hidden states '{value.name}' are fed from outside")
+            raise _refused(f"the hidden states '{value.name}' are an input of the graph, which would not be rotated")
         if _is(node, MICROSOFT, "SkipSimplifiedLayerNormalization") and value is node.outputs[SKIP_SUM]:
             self._skip(node)
         elif _passes(node, 0):
@@ -97,10 +97,12 @@ class _Search:
         elif _is(node, "", "Mul") and (place := _scaled_place(node)) is not None:
             self._take_input(node, place)
         else:
-            raise _refused(f"the node '{node.name}' ({node.op_type}) makes hidden states; a rotation cannot follow it")
+            raise _refused(
+                f"the node '{node.name}' ({node.op_type}) makes hidden states, and its output cannot be rotated"
+            )
 
     def _on(self, value: ir.Value, node: ir.Node, place: int) -> None:
-        """Whoever reads `value`."""
+        """Follow the nodes that read `value`."""
         if (site := self._site_of.get(id(node))) is not None and site.activations is value:
             self.stream.readers.append((site, None))
         elif norm := norm_at(node):
@@ -115,7 +117,7 @@ class _Search:
             raise _no_way(node)
 
     def _normed(self, norm: Norm, value: ir.Value) -> None:
-        """Whoever reads normed hidden states: products, until which nothing may change them."""
+        """Follow the nodes that read normed hidden states. They must reach products unchanged."""
         if id(value) in self._seen:
             return
         self._seen.add(id(value))
@@ -131,7 +133,7 @@ class _Search:
                 raise _no_way(use.node)
 
     def _skip(self, node: ir.Node) -> None:
-        """A norm that adds up two hidden states, and a bias, first."""
+        """Follow a norm that first adds two hidden states and a bias."""
         self._take_input(node, 0)
         self._take_input(node, 1)
         if len(node.inputs) > SKIP_SUM and node.inputs[SKIP_SUM] is not None:
@@ -157,7 +159,7 @@ class _Search:
 
 
 def _passes(node: ir.Node, place: int) -> bool:
-    """Whether a node gives on the vectors of its input at `place`, of the length that they have."""
+    """Whether a node passes on the vectors of its input at `place` without changing their length."""
     if node.op_type not in PASSING or place != 0:
         return False
     before, after = (
@@ -171,7 +173,7 @@ def _is(node: ir.Node, domain: str, operator: str) -> bool:
 
 
 def _scaled_place(node: ir.Node) -> int | None:
-    """Which input of a product is scaled by the other, a constant number; None where it is another product."""
+    """The place of the input that a node multiplies with a constant number; None for other products."""
     for place, factor in ((0, 1), (1, 0)):
         constant = constant_of(node.inputs[factor])
         if constant is not None and constant.size == 1:
@@ -185,8 +187,12 @@ def _no_way(node: ir.Node) -> ModelError:
             f"the norm '{node.name}' ({node.op_type}) subtracts a mean, which a rotation of the hidden states changes"
         )
     if (node.domain, node.op_type) in RMS_NORMS:
-        return _refused(f"the norm '{node.name}' ({node.op_type}) is of a form whose weight cannot be folded")
-    return _refused(f"the node '{node.name}' ({node.op_type}) reads hidden states; a rotation does not pass through it")
+        return _refused(
+            f"the weight of the norm '{node.name}' ({node.op_type}) cannot be folded into the next matrices"
+        )
+    return _refused(
+        f"the node '{node.name}' ({node.op_type}) reads hidden states, and a rotation cannot pass through it"
+    )
 
 
 def _refused(what: str) -> ModelError:

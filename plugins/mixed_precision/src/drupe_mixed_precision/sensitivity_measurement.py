@@ -1,10 +1,10 @@
-"""How much KL divergence each group costs at COARSEST: measured block by block, on a few sequences of tokens.
+"""The KL divergence that each group costs at COARSEST, measured block by block on a few sequences of tokens.
 
-What one matrix costs alone would take a run of the whole model for each. Instead, for each block, two measurements are
-multiplied: how far each of its matrices, rounded, moves what leaves the block, in proportion to what does when all of
-them are (one run of the block for each matrix); and the divergence that rounding all of them causes at the end of the
-model (one run of the model for each of a few blocks; between those it is interpolated). The divergences of single
-matrices add up, within a few per cent, as long as they are small.
+To measure each matrix alone would take a run of the whole model for each. Instead, two measurements are multiplied for
+each block. The first is how much rounding one matrix changes the block's output, relative to rounding all its matrices
+(one run of the block for each matrix). The second is the divergence at the end of the model when all matrices of the
+block are rounded (one run of the model for each of a few blocks; the others are interpolated). The divergences of
+single matrices add up, within a few per cent, as long as they are small.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from drupe.api import Context, disk_errors
+from drupe.api import Context
+from drupe_files import disk_errors
 from drupe_layerwise import Distribution, LayerByLayer, Logits, Segment, hidden_states
 from drupe_mixed_precision.groups import Group
 from drupe_mixed_precision.losses import COARSEST
@@ -24,9 +25,9 @@ from drupe_mixed_precision.rounded import rounded
 from drupe_onnx import ir
 
 POSITIONS = 64
-"""Rows of logits that are compared at a time."""
+"""How many rows of logits are compared at a time."""
 MOST_BLOCKS = 8
-"""Blocks whose effect on the end of the model is measured; a deeper model's others are interpolated."""
+"""How many blocks are measured at the end of the model; in a deeper model the others are interpolated."""
 
 Rows = NDArray[np.float32]
 Tokens = Sequence[Sequence[int]]
@@ -67,27 +68,27 @@ def sensitivities(model: ir.Model, groups: Sequence[Group], sequences: Tokens, c
 
 
 class Recorded:
-    """Rows of logits in a file, to be compared with more than once."""
+    """Rows of logits in a file, for several comparisons."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._shapes: list[tuple[int, ...]] = []
 
     def record(self, logits: Iterable[Logits]) -> None:
-        """Write all of them, one chunk behind another."""
+        """Write all rows, chunk by chunk."""
         with disk_errors(self._path), self._path.open("wb") as file:
             for each in logits:
                 each.rows.tofile(file)
                 self._shapes.append(each.rows.shape)
 
     def chunks(self) -> Iterator[Rows]:
-        """They as they were, chunk by chunk."""
+        """Read the rows again, in the same chunks."""
         with self._path.open("rb") as file:
             for shape in self._shapes:
                 yield np.fromfile(file, np.float32, math.prod(shape)).reshape(shape)
 
     def remove(self) -> None:
-        """Give the disk its space back."""
+        """Delete the file."""
         self._path.unlink()
 
 
@@ -106,10 +107,10 @@ def divergence(
 
 
 def _shares(runner: LayerByLayer, segment: Segment, members: Sequence[Group]) -> list[float]:
-    """Each group's part in what moves behind a block when all of them are rounded; the parts are 1 together.
+    """Each group's share of the change of a block's output when all groups are rounded. The shares add up to 1.
 
-    Each token's move is taken in proportion to its hidden state, as the norms that read it do: those of a first token
-    are often hundreds of times as large as the others.
+    The change of each token is divided by the size of its hidden state, as later norms do it: the hidden states of
+    first tokens are often hundreds of times as large as the others.
     """
     plain = _stream(runner, segment)
     own = np.maximum(np.square(plain, dtype=np.float64).sum(1), np.finfo(np.float32).tiny)
@@ -123,7 +124,7 @@ def _shares(runner: LayerByLayer, segment: Segment, members: Sequence[Group]) ->
 
 
 def _stream(runner: LayerByLayer, segment: Segment) -> Rows:
-    """The hidden states behind a block: [tokens, hidden], the sum of what the next block adds up before its norm."""
+    """The hidden states after a block, [tokens, hidden]: the sum of the values that the next block adds up."""
     parts: dict[str, list[Rows]] = {}
     runner.collect(segment, hidden_states(segment), lambda name, rows: parts.setdefault(name, []).append(rows))
     stream: Rows = np.sum([np.concatenate(rows) for rows in parts.values()], axis=0, dtype=np.float32)
@@ -131,7 +132,7 @@ def _stream(runner: LayerByLayer, segment: Segment) -> Rows:
 
 
 def _evenly(numbers: Sequence[int], most: int) -> list[int]:
-    """All numbers, or so many of them: the first two, the last, and others evenly between."""
+    """All numbers, or so many of them: the first two, the last, and others spaced evenly."""
     if len(numbers) <= most:
         return list(numbers)
     places = np.linspace(1, len(numbers) - 1, most - 1).round().astype(int)
@@ -139,7 +140,7 @@ def _evenly(numbers: Sequence[int], most: int) -> list[int]:
 
 
 def _interpolated(known: Mapping[int, float], number: int) -> float:
-    """Between measured blocks, on a logarithmic scale."""
+    """Values for all blocks, interpolated between measured ones on a logarithmic scale."""
     blocks = sorted(known)
     logarithms = [math.log(max(known[block], 1e-12)) for block in blocks]
     return float(np.exp(np.interp(number, blocks, logarithms)))

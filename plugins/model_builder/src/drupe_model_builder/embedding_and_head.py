@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from drupe_model_builder.graph import MICROSOFT, Dims, GraphBuilder, dims
-from drupe_model_builder.inputs import BATCH, SEQUENCE
+from drupe_model_builder.graph import Dims, GraphBuilder, dims
 from drupe_model_builder.recipe import DecoderRecipe
-from drupe_onnx import LAST_TOKEN, ir
+from drupe_model_builder.sequence_lengths import BATCH, SEQUENCE
+from drupe_onnx import LAST_TOKEN, MICROSOFT, ir
 
 
 def embed(graph: GraphBuilder, recipe: DecoderRecipe, ids: ir.Value) -> ir.Value:
@@ -18,7 +18,7 @@ def embed(graph: GraphBuilder, recipe: DecoderRecipe, ids: ir.Value) -> ir.Value
 
 
 def drop_all_but_last(graph: GraphBuilder, x: ir.Value, index: ir.Value, name: str) -> ir.Value:
-    """The last token's row of x [batch, sequence, K]: [batch, 1, K]. Marked, to be taken out again."""
+    """The last token's row of x [batch, sequence, K]: [batch, 1, K]. The node is marked, so it can be removed again."""
     return graph.node(
         "GatherND", [x, index], f"{name}/LastToken", [BATCH, 1, dims(x)[-1]], role=LAST_TOKEN, batch_dims=1
     )
@@ -49,5 +49,5 @@ def _project(graph: GraphBuilder, recipe: DecoderRecipe, x: ir.Value, shape: Dim
 
 
 def scaled(graph: GraphBuilder, x: ir.Value, factor: float, name: str) -> ir.Value:
-    """x times a factor; x itself where that is 1."""
+    """x times a factor; x itself where the factor is 1."""
     return x if factor == 1.0 else graph.node("Mul", [x, graph.number(factor)], f"{name}/Scale", dims(x))

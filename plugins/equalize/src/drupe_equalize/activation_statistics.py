@@ -1,4 +1,4 @@
-"""What is kept of the values that go into a product: a mean and a largest magnitude a channel, and a sample of them."""
+"""Statistics of a product's input: the mean and the largest magnitude of each channel, and a sample of rows."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ Float32 = NDArray[np.float32]
 
 
 class Statistics:
-    """Of rows [tokens, channels] that come batch by batch.
+    """Statistics of rows [tokens, channels] that come batch by batch.
 
-    The sample is drawn at random: at regular distances it would hold the first token of each sequence far too often,
-    whose values are often the largest of all.
+    The sample is drawn at random. At regular distances it would contain the first token of each sequence too often, and
+    first tokens often have the largest values.
     """
 
     def __init__(self, name: str, tokens: int, sample: int) -> None:
-        """name: of what is measured, for errors. tokens: how many rows will come. sample: how many to keep."""
+        """name: of the measured value, for errors. tokens: how many rows will come. sample: how many to keep."""
         self.name = name
         self.tokens = 0
         drawn = np.random.default_rng(0).choice(tokens, min(sample, tokens), replace=False)
@@ -33,8 +33,8 @@ class Statistics:
         total, largest = size.sum(0, dtype=np.float64), size.max(0)
         if not np.isfinite(total).all():
             raise ModelError(
-                f"the calibration text makes NaN or Inf go into '{self.name}'",
-                cure="look for very large weights in the source, or calibrate in float32",
+                f"the input of '{self.name}' contains NaN or Inf for the calibration text",
+                cure="check the source for very large weights, or calibrate in float32",
             )
         self._total = total if not self.tokens else self._total + total
         self._largest = largest if not self.tokens else np.maximum(self._largest, largest)
@@ -54,5 +54,5 @@ class Statistics:
 
     @property
     def sample(self) -> Float32:
-        """Some rows of all."""
+        """The sampled rows."""
         return np.concatenate(self._kept)

@@ -1,4 +1,4 @@
-"""The choice: from the cheapest scheme of every group, the upgrades that save most for their price, while they fit."""
+"""Choosing schemes: starting from the cheapest of every group, making the upgrades that save most for their price."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from drupe.api import Capabilities
 from drupe_blockquant import Scheme
 from drupe_mixed_precision.groups import Group
 from drupe_mixed_precision.losses import COARSENESS, loss
 from drupe_nbits import decode_time, refusal, takes_two_levels
+from drupe_onnx import Capabilities
 
 GRAPH_BYTES = 1000
-"""What two levels of scales take in the graph itself: two casts, a product and another tensor, with their names."""
+"""Bytes that two levels of scales take in the graph: two casts, a product and another tensor, with their names."""
 
 
 @dataclass(frozen=True)
 class Option:
-    """One scheme for a group. nbytes: what it takes; seconds: of each decoded token; loss: what it costs in quality."""
+    """One scheme for a group. nbytes: its size; seconds: its share of each decoded token; loss: in quality."""
 
     scheme: Scheme
     nbytes: int
@@ -28,17 +28,17 @@ class Option:
 
 @dataclass(frozen=True)
 class Budget:
-    """What all groups together may take. seconds: of each decoded token."""
+    """What all groups together may take. seconds: for each decoded token."""
 
     nbytes: int
     seconds: float = math.inf
 
     def price(self, option: Option) -> float:
-        """What an option takes, as a share of the budget."""
+        """The price of an option, as a share of the budget."""
         return option.nbytes / self.nbytes + option.seconds / self.seconds
 
     def holds(self, nbytes: int, seconds: float) -> bool:
-        """Whether so much fits."""
+        """Whether so much fits into the budget."""
         return nbytes <= self.nbytes and seconds <= self.seconds
 
 
@@ -50,14 +50,14 @@ class Upgrade:
     before: Option
     after: Option
     worth: float
-    """Loss saved for its price."""
+    """The loss that the upgrade saves, divided by its price."""
 
 
 def options(group: Group, capabilities: Capabilities, *, symmetric: bool, calibrated: bool = False) -> list[Option]:
-    """The schemes that the target serves for all sites of a group, from the smallest to the best.
+    """The schemes that the target supports for all sites of a group, from the smallest to the best.
 
-    They are of the bits that an earlier pass has set, where one has: the matrix of a rotation needs eight. Their scales
-    have two levels where the target takes that and it saves bytes.
+    If an earlier pass has assigned bits, only schemes with these bits are returned: the matrix of a rotation needs
+    eight. Scales have two levels if the target supports that and it saves bytes.
     """
     part = group.size / group.whole_size
     two_level = not symmetric and all(takes_two_levels(site, capabilities) for site in group.sites)
@@ -80,11 +80,11 @@ def _bytes(group: Group, scheme: Scheme) -> int:
 
 
 def choose(candidates: Sequence[Sequence[Option]], budget: Budget, enough: float = 0.0) -> list[Option]:
-    """An option for each group: the best of losses within the budget, or the cheapest with a loss of at most `enough`.
+    """An option for each group: the least total loss within the budget, or the cheapest with a loss up to `enough`.
 
-    Greedy over the upgrades by worth, each group's in order along the convex hull of its options (Shoham and Gersho
-    1988, "Efficient bit allocation for an arbitrary set of quantizers"); what no longer fits is passed over for what
-    does. With budgets far above a single matrix that is as good as optimal.
+    The algorithm is greedy: it makes upgrades by worth, each group's in order along the convex hull of its options
+    (Shoham and Gersho 1988, "Efficient bit allocation for an arbitrary set of quantizers"). Upgrades that do not fit
+    are skipped. If the budget is much larger than a single matrix, the result is nearly optimal.
     """
     chosen = [min(group, key=budget.price) for group in candidates]
     nbytes, seconds = sum(each.nbytes for each in chosen), sum(each.seconds for each in chosen)
@@ -104,7 +104,7 @@ def choose(candidates: Sequence[Sequence[Option]], budget: Budget, enough: float
 
 
 def _upgrades(candidates: Sequence[Sequence[Option]], budget: Budget) -> Iterator[Upgrade]:
-    """Steps along the lower convex hull of each group's loss over price: each saves most for what it costs."""
+    """Steps along the lower convex hull of each group's loss over price: each saves the most loss for its price."""
     for number, group in enumerate(candidates):
         here = min(group, key=budget.price)
         while better := [each for each in group if each.loss < here.loss and budget.price(each) > budget.price(here)]:

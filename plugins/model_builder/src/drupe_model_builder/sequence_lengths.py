@@ -1,4 +1,4 @@
-"""The graph's inputs besides weights and caches, and what follows from the attention mask."""
+"""Lengths of sequences and positions of tokens, computed in the graph from the attention mask."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ INT32, INT64 = ir.DataType.INT32, ir.DataType.INT64
 
 
 class Lengths:
-    """How long each row of the batch is, out of attention_mask [batch, total], whose padding is on the right.
+    """The length of each row of the batch, from attention_mask [batch, total], whose padding is on the right.
 
-    Past and new tokens count together. Behind a padded prompt a row's mask has its zeros in the middle, and the sum is
-    still the number of its tokens: attention writes each row's new token behind that row's own last one.
+    Past and new tokens count together. After a padded prompt, a row's mask has zeros in the middle. The sum of the mask
+    is still the number of the row's tokens, because attention writes each new token after the row's own last token.
     """
 
     def __init__(self, graph: GraphBuilder, *, positions: bool) -> None:
@@ -30,7 +30,7 @@ class Lengths:
         self._total = graph.node("Cast", [total], f"{name}/TotalLength", [], dtype=INT32, to=INT32)
 
     def last_keys(self) -> ir.Value:
-        """int32 [batch]: the index of each row's last token, what GroupQueryAttention calls seqlens_k."""
+        """int32 [batch]: the index of each row's last token, which GroupQueryAttention calls seqlens_k."""
         return self._last_keys
 
     def total(self) -> ir.Value:
@@ -38,14 +38,14 @@ class Lengths:
         return self._total
 
     def positions(self) -> ir.Value:
-        """int64 [batch, sequence]: the input position_ids, which there is only where the graph rotates by itself."""
+        """int64 [batch, sequence]: the input position_ids, which exists only if the graph rotates outside attention."""
         assert self._positions is not None
         return self._positions
 
     def last_tokens(self) -> ir.Value:
-        """int64 [batch, 1, 1]: where in input_ids each row's last token is; an index for GatherND.
+        """int64 [batch, 1, 1]: the place of each row's last token in input_ids, an index for GatherND.
 
-        In a prompt it is where the row ends; behind a past, where rows are not padded, where what comes in ends.
+        In a prompt it is the end of the row. After a past, rows are not padded, and it is the end of input_ids.
         """
         graph, name = self._graph, "last_token"
         width = graph.node("Shape", [self.ids], f"{name}/Width", [1], dtype=INT64, start=1, end=2)

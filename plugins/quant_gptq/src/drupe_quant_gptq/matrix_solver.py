@@ -1,4 +1,4 @@
-"""Solving: a matrix by GPTQ, a range of rows on each thread, into a file."""
+"""Solver: quantizes matrices by GPTQ, with a range of rows on each thread, into a file."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from drupe_nbits import QuantizeBlocks, Site
 from drupe_onnx import Access, ExternalTensor, Files
 
 ROWS = 256
-"""Rows that one call solves. The ranges are the same for any number of threads, and so is what comes out."""
+"""How many rows one call solves. The ranges, and so the result, do not depend on the number of threads."""
 ALIGNMENT = 64
 
 
 @dataclass(frozen=True)
 class Solver:
-    """Puts solved matrices behind one another into the file `path`."""
+    """Writes solved matrices, one after another, into the file `path`."""
 
     path: Path
     context: Context
 
     def solve(self, site: Site, scheme: Scheme, factor: GptqFactor) -> list[ExternalTensor]:
-        """The parts of a site, as `QuantizeBlocks` has them: levels, scales, and what else the scheme wants.
+        """The parts of a site, as in `QuantizeBlocks`: levels, scales, and zero points or units by the scheme.
 
         Raises ModelError for weights that are not finite, and Cancelled.
         """
@@ -42,7 +42,7 @@ class Solver:
         return parts
 
     def _places(self, site: Site, scheme: Scheme) -> list[ExternalTensor]:
-        """Where each part will be, behind what the file holds."""
+        """The place of each part, at the end of the file."""
         self.path.touch()
         end, parts = self.path.stat().st_size, []
         for spec in QuantizeBlocks(site.rows, scheme, site.dtype).outputs:
@@ -54,7 +54,7 @@ class Solver:
         return parts
 
     def _solved(self, site: Site, scheme: Scheme, factor: GptqFactor) -> Iterator[tuple[int, tuple[NDArray[Any], ...]]]:
-        """Row ranges as they are solved: the first row's number and the parts."""
+        """Row ranges when they are solved: the first row's number and the parts."""
 
         def solved(at: int) -> tuple[int, tuple[NDArray[Any], ...]]:
             self.context.stop_if_cancelled()
@@ -63,7 +63,7 @@ class Solver:
             except NonFiniteError as error:
                 raise ModelError(
                     f"'{site.name}' holds NaN or Inf at [{start + at + error.row}, {error.column}]",
-                    cure="fetch the checkpoint again, or train it again: such a model computes nothing",
+                    cure="download or train the checkpoint again: a model whose weights are NaN or Inf does not work",
                 ) from error
             return start + at, tuple(part for part in result if part is not None)
 
@@ -74,7 +74,7 @@ class Solver:
                 yield from pool.map(solved, range(0, len(rows), ROWS))
 
     def _rows_at_once(self, site: Site) -> int:
-        """How many rows of the matrix are read at a time: what the memory budget allows; all where none come alone."""
+        """How many rows are read at a time: as the memory budget allows; all if rows cannot be read separately."""
         if site.rows.access == Access.WHOLE:
             return site.rows.row_count
         fitting = self.context.memory_budget // max(1, site.rows.working_bytes(ROWS))
@@ -83,4 +83,4 @@ class Solver:
 
 def _write(file: BinaryIO, part: ExternalTensor, row: int, array: NDArray[Any]) -> None:
     file.seek(part.offset + row * part.row_size * array.itemsize)
-    file.write(np.ascontiguousarray(array).view(np.uint8).data)  # as bytes: bfloat16 is no type that buffers have
+    file.write(np.ascontiguousarray(array).view(np.uint8).data)  # as bytes: buffers do not support bfloat16

@@ -1,4 +1,4 @@
-"""Whether a checkpoint's tensors are those that its recipe wants, before any of them is used."""
+"""Checking that a checkpoint's tensors are those of its recipe, before any of them is used."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import re
 from collections.abc import Iterable, Mapping
 
 from drupe.api import ModelError
-from drupe_huggingface import Checkpoint
+from drupe_checkpoints import Checkpoint
 from drupe_model_builder.precision import READABLE
 from drupe_model_builder.recipe import DecoderRecipe
-from drupe_onnx import Expression, Files
-from drupe_onnx.checking import element_name
+from drupe_onnx import Expression, Files, element_name
 
 # Buffers that older versions of transformers saved although they follow from the configuration.
 DERIVED = re.compile(r".*\.(rotary_emb\.inv_freq|rotary_emb\.(cos|sin)_cached|self_attn\.(masked_)?bias)")
@@ -18,7 +17,7 @@ SHOWN = 5
 
 
 def weights_of(checkpoint: Checkpoint, recipe: DecoderRecipe) -> Mapping[str, Expression]:
-    """The recipe's tensors by name. Raises ModelError where one is missing, misshapen, of integers, or left over."""
+    """The recipe's tensors by name. Raises ModelError for missing or extra ones, wrong shapes, and integers."""
     held: dict[str, Expression] = dict(checkpoint.tensors())
     _settle_tied_head(held, recipe)
     wanted = recipe.tensors()
@@ -30,10 +29,10 @@ def weights_of(checkpoint: Checkpoint, recipe: DecoderRecipe) -> Mapping[str, Ex
         extra = [name for name in extra if not _adds_nothing(name, held[name])]
     if extra:
         raise ModelError(
-            f"the checkpoint holds {_count(extra)} that a {recipe.model_type} model configured so does not have: "
+            f"the checkpoint holds {_count(extra)} that a {recipe.model_type} model with this config.json lacks: "
             + _list(extra),
             where=checkpoint.folder,
-            cure="check config.json: leaving weights out in silence would change what the model computes",
+            cure="check config.json: without these weights the model would compute something else",
         )
     return held
 
@@ -47,7 +46,7 @@ def _adds_nothing(name: str, tensor: Expression) -> bool:
 
 
 def _settle_tied_head(held: dict[str, Expression], recipe: DecoderRecipe) -> None:
-    """One tensor for embedding and head where they are tied, which config.json decides, whatever the files hold."""
+    """Use one tensor for embedding and head if config.json ties them, also where the files hold two."""
     if recipe.tied and recipe.names.head in held:
         head = held.pop(recipe.names.head)
         held.setdefault(recipe.names.embedding, head)
@@ -65,7 +64,7 @@ def _refuse_missing(
     elif len(missing) == len(list(wanted)):
         cure = f"save the causal language model itself: the files hold other names, such as {next(iter(held), 'none')}"
     raise ModelError(
-        f"the checkpoint lacks {_count(missing)} that config.json asks for: {_list(missing)}",
+        f"the checkpoint lacks {_count(missing)} that config.json requires: {_list(missing)}",
         where=checkpoint.folder,
         cure=cure,
     )
@@ -74,7 +73,7 @@ def _refuse_missing(
 def _refuse_misfit(checkpoint: Checkpoint, name: str, shape: tuple[int, ...], tensor: Expression) -> None:
     if tuple(tensor.shape) != shape:
         raise ModelError(
-            f"the tensor {name} has the shape {list(tensor.shape)}, but config.json asks for {list(shape)}",
+            f"the tensor {name} has the shape {list(tensor.shape)}, but config.json requires {list(shape)}",
             where=checkpoint.folder,
             cure="check that config.json belongs to these files",
         )

@@ -1,0 +1,33 @@
+"""What `allocate-bits` can be told."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from drupe.api import PassConfig, UsageError
+
+
+class AllocateBitsConfig(PassConfig):
+    """At most one budget of bytes; without any, as few as `max_kl` allows, or GENEROUS times the usual.
+
+    Only the last of these looks at the time that decoding takes as well.
+
+    block_size, head_bits: where one is given, schemes are the user's business, and this pass leaves everything alone.
+    """
+
+    target_size: str | None = Field(None, description="bytes of graph and weights, such as 250MB")
+    bits_per_weight: float | None = Field(None, gt=0, description="bits a weight, scales and zero points included")
+    max_kl: float | None = Field(None, gt=0, description="KL divergence, nats a token, that the weights may cost")
+    calibrated: bool = Field(False, description="whether the weights are going to be calibrated")
+    symmetric: bool = Field(False, description="without zero points")
+    block_size: int | None = None
+    head_bits: int | None = None
+
+
+def refuse_budget(config: AllocateBitsConfig) -> None:
+    """A budget and a scheme of one's own exclude each other."""
+    budgets = {"--target-size": config.target_size, "--bits-per-weight": config.bits_per_weight}
+    given = next((flag for flag, value in budgets.items() if value is not None), None)
+    if given:
+        fixed = "--block-size" if config.block_size else "--head-bits"
+        raise UsageError(f"{given} chooses what {fixed} sets", cure=f"leave {fixed} out")

@@ -1,0 +1,21 @@
+"""The claim of the stage `import`: decoders with a supported architecture."""
+
+from __future__ import annotations
+
+from drupe.api import NATIVE, Claim, Model, Stage, Step
+from drupe_checkpoints import open_checkpoint
+from drupe_model_builder.architectures import recipe_for
+
+NAME = "builder"
+"""The claim's name, by which a user can choose it."""
+
+
+def claim(stage: Stage, model: Model) -> Claim | None:
+    """The step that builds a checkpoint's graph; None for other stages and kinds of model.
+
+    Raises ModelError for an unsupported architecture, and for unsupported settings of a supported one.
+    """
+    if stage.name != "import" or model.kind != "hf":
+        return None
+    recipe_for(model.payload or open_checkpoint(model.location))
+    return Claim(NAME, (Step("build-decoder", stage.numerics, {"all_logits": "all_logits"}),), rank=NATIVE)

@@ -1,0 +1,60 @@
+"""The claim of `import`: which checkpoints are built here, with what, and why others are not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from drupe.api import NATIVE, Model, ModelError, Stage, registry
+from drupe_model_builder.claims import claim
+from drupe_model_builder.plugin import drupe_options
+
+LLAMA = {
+    "model_type": "llama",
+    "architectures": ["LlamaForCausalLM"],
+    "vocab_size": 1000,
+    "hidden_size": 256,
+    "intermediate_size": 512,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 32,
+}
+FLOAT = Stage("import", {"weights": "float16", "activations": "float32"})
+
+
+def checkpoint(folder: Path, **config: Any) -> Model:
+    (folder / "config.json").write_text(json.dumps({**LLAMA, **config}))
+    return Model("hf", folder)
+
+
+def test_a_decoder_that_is_known_is_claimed_as_ones_own(tmp_path: Path) -> None:
+    claimed = claim(FLOAT, checkpoint(tmp_path))
+    assert claimed is not None
+    assert claimed.rank == NATIVE
+    (step,) = claimed.steps
+    assert (step.name, step.config) == ("build-decoder", FLOAT.numerics)
+    assert step.options == {"all_logits": "all_logits"}
+    fields = registry().passes.make("build-decoder").Config.model_fields
+    assert {*step.config, *step.options} <= {*fields}
+    assert [option.name for option in drupe_options()] == ["all_logits"]
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"model_type": "mamba", "architectures": ["MambaForCausalLM"]}, "'MambaForCausalLM' is not supported"),
+        ({"architectures": ["LlamaForSequenceClassification"]}, "does not generate text"),
+        ({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "dynamic"),
+    ],
+)
+def test_what_cannot_be_built_says_why(tmp_path: Path, config: dict[str, Any], words: str) -> None:
+    with pytest.raises(ModelError, match=words):
+        claim(FLOAT, checkpoint(tmp_path, **config))
+
+
+def test_other_stages_and_models_of_other_kinds_are_left_to_others(tmp_path: Path) -> None:
+    model = checkpoint(tmp_path)
+    assert claim(Stage("checkpoint"), model) is None
+    assert claim(FLOAT, Model("onnx", tmp_path)) is None
