@@ -10,7 +10,7 @@ import pytest
 
 import drupe
 from drupe.api import CheckFailed
-from drupe_eval_quality.tally import Tally
+from drupe_eval_quality.position_sums import PositionSums
 
 pytest.importorskip("onnxruntime")
 
@@ -58,7 +58,7 @@ def test_divergence_agreement_and_perplexity_are_those_of_the_logits() -> None:
     reference, logits = rng.normal(0, 6, (2, 40, 500))
     logits = reference + logits * 0.05
     tokens = rng.integers(0, 500, 40)
-    tally = Tally()
+    tally = PositionSums()
     for at, token in enumerate(tokens):
         tally.add(token, logits[at].astype(np.float32), reference[at].astype(np.float32))
     p, q = log_softmax(reference), log_softmax(logits)
@@ -73,7 +73,7 @@ def test_small_divergences_are_not_lost_in_large_logits() -> None:
     rng = np.random.default_rng(4)
     reference = (rng.normal(0, 3, 150_000) + 1000).astype(np.float32)
     logits = (reference - 1000 + rng.normal(0, 0.01, 150_000)).astype(np.float32)
-    tally = Tally()
+    tally = PositionSums()
     tally.add(0, logits, reference)
     p, q = log_softmax(reference.astype(np.float64)), log_softmax(logits.astype(np.float64))
     expected = (np.exp(p) * (p - q)).sum()
@@ -86,7 +86,7 @@ def test_logits_that_are_not_finite_are_an_error(bad: float) -> None:
     logits = np.zeros(10, np.float32)
     logits[4] = bad
     with pytest.raises(CheckFailed, match="the package are not finite"):
-        Tally().add(0, logits, None)
+        PositionSums().add(0, logits, None)
 
 
 def test_perplexity_is_that_of_transformers(checkpoint: Path, package: Package, text: Path) -> None:

@@ -38,7 +38,7 @@ class Counted(Progress):
 def with_budget(folder: Path, reference: Path, text: Path, scratch: Path, budget: int) -> tuple[Any, list[int]]:
     """Measure with so many bytes for logits; the metrics, and how many tokens each chunk had."""
     from drupe_ep_cpu.provider import Cpu
-    from drupe_runtime_ort.runtime import OnnxRuntime
+    from drupe_onnxruntime.plain.runtime import OnnxRuntime
 
     target, progress = Cpu().target(), Counted()
     scratch.mkdir()
@@ -103,7 +103,7 @@ def test_a_short_text_does_unless_more_of_it_is_asked_for(checkpoint: Path, pack
     made, path = package(checkpoint, "int4"), tmp_path / "text.txt"
     path.write_text("def parse(text): return [go for go in text] " * 4)
     assert drupe.evaluate(made, evaluation_data=path)[0].value > 1
-    with pytest.raises(UsageError, match=r"30[01] are wanted") as caught:
+    with pytest.raises(UsageError, match=r"30[01] are needed") as caught:
         drupe.evaluate(made, evaluation_data=path, tokens=300)
     assert "--tokens" in (caught.value.cure or "")
 
@@ -116,7 +116,7 @@ def test_a_limit_of_divergence_needs_a_reference(checkpoint: Path, package: Pack
 @pytest.mark.parametrize(
     ("content", "config", "complaint"),
     [
-        (b"too short", {}, "the text has 9 tokens, and 3[23] are wanted"),
+        (b"too short", {}, "the text has 9 tokens, but 3[23] are needed"),
         ("für alle".encode("latin-1"), {}, "not in UTF-8"),
         (None, {}, "cannot be read"),
         (b"text", {"tokens": 0}, "'quality' refuses tokens = 0"),
@@ -148,7 +148,7 @@ def test_a_model_with_another_vocabulary_is_no_reference(
                          num_attention_heads=2)  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(tmp_path / "other")
     (tmp_path / "other" / "tokenizer.json").write_bytes((checkpoint / "tokenizer.json").read_bytes())
-    with pytest.raises(ModelError, match=r"vocabulary of 300.*of 400"):
+    with pytest.raises(ModelError, match=r"vocabulary of 300 .*has 400"):
         drupe.evaluate(package(checkpoint, "fp32"), tmp_path / "other", evaluation_data=text)
 
 
@@ -172,7 +172,7 @@ def test_the_command_prints_a_table_or_json(checkpoint: Path, package: Package, 
 
 def run(*arguments: str) -> str:
     """The program's standard output."""
-    command = [sys.executable, "-c", "from drupe.cli import main; main()", *arguments]
+    command = [sys.executable, "-c", "from drupe_commands.program import main; main()", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stderr
     assert not done.stderr

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
 from drupe.api import RuntimeMissing
-from drupe_onnxruntime import GENAI, ONNXRUNTIME, load
+from drupe_onnxruntime.wheels import GENAI, ONNXRUNTIME, absence, load, version_of
 
 
 @pytest.mark.parametrize("family", [ONNXRUNTIME, GENAI], ids=lambda family: family[0])
@@ -28,3 +29,15 @@ def test_what_is_not_there_is_said_with_the_cure() -> None:
     with pytest.raises(RuntimeMissing, match="onnxruntime-of-tomorrow is not installed") as caught:
         load(("onnxruntime-of-tomorrow",))
     assert "pip install" in (caught.value.cure or "")
+
+
+def test_a_vendors_wheel_counts_as_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = tmp_path / "onnxruntime_acme-2.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: onnxruntime-acme\nVersion: 2.0\n")
+    (info / "top_level.txt").write_text("acme_runtime\n")
+    (tmp_path / "acme_runtime.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    family = ("acme-runtime", "acme-runtime-gpu")
+    assert version_of(family) == "2.0"
+    assert absence(family) is None

@@ -1,6 +1,8 @@
-"""Entry module: what this plugin brings."""
+"""The entry module of drupe-eval-quality: its evaluators and options."""
 
-from drupe.api import Ref, hookimpl
+from drupe.api import Option, Ref, hookimpl
+
+GROUP = "Comparing with the source"
 
 
 @hookimpl
@@ -12,7 +14,28 @@ def drupe_evaluators() -> list[Ref]:
 
 
 @hookimpl
-def drupe_commands() -> list[Ref]:
+def drupe_options() -> list[Option]:
     return [
-        Ref("evaluate", "drupe_eval_quality.command:evaluate", "Measure a package, alone or against another model.")
+        Option(
+            "evaluation_data",
+            "The text to compare on: a file, folder or data set.",
+            group=GROUP,
+            default="drupe's built-in short text",
+        ),
+        Option("tokens", "How many tokens of the text to compare on.", int, group=GROUP, default="256"),
+        Option("length", "How many tokens to predict in one context.", int, group=GROUP, default="256"),
+        Option(
+            "seed",
+            "A number that chooses pieces of the text.",
+            int,
+            group=GROUP,
+            default="the beginning of the text",
+        ),
+        Option(
+            "max_kl",
+            "Use as few bytes as keep the KL divergence from the source below this limit; a larger one is an error.",
+            float,
+            group=GROUP,
+            default="only broken models fail",
+        ),
     ]

@@ -10,9 +10,9 @@ from pydantic import Field, computed_field
 
 from drupe.api import Context, Evaluator, EvaluatorConfig, Metric, Model, ModelError
 from drupe_eval_quality.decoder import Decoder, home
-from drupe_eval_quality.limit import refuse_divergence, refuse_useless
-from drupe_eval_quality.tally import Tally
-from drupe_eval_quality.windows import Chunk, alone, run_to_head, windows_of, with_graph, with_package
+from drupe_eval_quality.divergence_limit import refuse_divergence, refuse_without_reference
+from drupe_eval_quality.position_sums import PositionSums
+from drupe_eval_quality.text_windows import Chunk, alone, run_to_head, windows_of, with_graph, with_package
 from drupe_layerwise import LayerByLayer
 from drupe_onnx import OnnxKind, OnnxPackage
 from drupe_text import Reference, Text, TextTokenizer
@@ -20,19 +20,25 @@ from drupe_text.tokens import FILE as TOKENIZER
 
 FLOAT = 4  # bytes of a logit
 ENOUGH, FEWEST = 256, 32
-"""Tokens that tell a sound package from a broken one; so few do where a text has no more and no number is asked for."""
+"""How many tokens are compared by default, and how many are enough if the text is shorter and no number is given."""
 BROKEN = 2.0
-"""Nats a token from the source: beyond it a package is taken to be broken. README.md has what it was chosen by."""
+"""The KL divergence, in nats a token, above which a package counts as broken. README.md has the measurements."""
 
 
 class QualityConfig(EvaluatorConfig):
-    """Which text, how much of it, and what was in it: the last is computed, for the record."""
+    """Which text, how much of it, and the SHA-256 of its content, which is computed for the record."""
 
-    evaluation_data: Reference = Field(None, description="a text as drupe-text names it; None for the one it brings")
-    tokens: int = Field(ENOUGH, ge=1, description=f"how many tokens of it are predicted; {ENOUGH}: or all there are")
-    length: int = Field(256, ge=1, description="how many of them in one context; then the model starts anew")
-    seed: int | None = Field(None, description="which pieces of the text; None for its beginning")
-    max_kl: float | None = Field(None, gt=0, description="KL divergence, in nats a token, beyond which it fails")
+    evaluation_data: Reference = Field(
+        None, description="the text: a file, folder or data set; by default drupe's built-in short text"
+    )
+    tokens: int = Field(
+        ENOUGH, ge=1, description=f"how many tokens are predicted; by default {ENOUGH}, or fewer if the text is shorter"
+    )
+    length: int = Field(256, ge=1, description="how many tokens are predicted in one context")
+    seed: int | None = Field(None, description="a number that chooses pieces of the text; by default its beginning")
+    max_kl: float | None = Field(
+        None, gt=0, description="the largest accepted KL divergence, in nats a token; a larger one fails"
+    )
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -44,18 +50,22 @@ class QualityConfig(EvaluatorConfig):
 class Quality(Evaluator):
     """KL divergence, top-1 agreement and perplexity over tokens of a text.
 
-    Every token counts once: in each window the model starts anew, with what its tokenizer puts before a text, or
-    otherwise with the token before, and predicts the window's tokens one after another.
+    Every token counts once. In each window the model starts with empty caches. It first reads the tokens that its
+    tokenizer puts before a text, or if there are none, the token before the window. Then it predicts the window's
+    tokens one after another.
     """
 
     name = "quality"
     summary = "KL divergence from the source, top-1 agreement and perplexity of a text"
     Config: ClassVar[type[EvaluatorConfig]] = QualityConfig
+    options: ClassVar[Mapping[str, str]] = {
+        name: name for name in ("evaluation_data", "tokens", "length", "seed", "max_kl")
+    }
     verifying: ClassVar[Mapping[str, Any]] = {"max_kl": BROKEN}
 
     def refuse(self, source: Model, config: QualityConfig) -> None:
-        """What is no text, and where the source has a tokenizer.json, text that is too short."""
-        config.model_dump()  # what is computed of the settings reads the text
+        """Raise an error for a text that cannot be read, or that is too short if the source has a tokenizer.json."""
+        config.model_dump()  # reads the text, for the computed fingerprint
         if (home(source) / TOKENIZER).is_file():
             tokenizer = TextTokenizer(home(source))
             _tokens(tokenizer, config, 0 if tokenizer.beginning else 1)
@@ -63,16 +73,16 @@ class Quality(Evaluator):
     def evaluate(
         self, model: Model, reference: Model | None, config: QualityConfig, context: Context
     ) -> Sequence[Metric]:
-        """The divergence and the agreement are there only where there is a reference.
+        """The metrics; divergence and agreement only if there is a reference.
 
-        A reference with a payload is a graph that was not written: it is run layer by layer.
+        A reference with a payload is a graph that was not written. It is run layer by layer.
         """
-        refuse_useless(config.max_kl, reference)
+        refuse_without_reference(config.max_kl, reference)
         tokenizer = TextTokenizer(home(model))
         beginning = tokenizer.beginning
         tokens = _tokens(tokenizer, config, 0 if beginning else 1)
         windows = windows_of(tokens, beginning, min(config.length, _context_length(model) - len(beginning)))
-        tally = Tally()
+        tally = PositionSums()
         with contextlib.ExitStack() as stack:
             layers: LayerByLayer | None = None
             if reference is not None and isinstance(reference.payload, OnnxPackage):
@@ -98,7 +108,7 @@ class Quality(Evaluator):
 
 
 def _tokens(tokenizer: TextTokenizer, config: QualityConfig, before: int) -> list[int]:
-    """The tokens that are predicted, and `before` them what the first is predicted from; by default what there is."""
+    """The tokens to predict, and `before` tokens before them; a short text gives fewer if no number was given."""
     return tokenizer.tokens(
         Text(config.evaluation_data),
         config.tokens + before,
@@ -109,12 +119,12 @@ def _tokens(tokenizer: TextTokenizer, config: QualityConfig, before: int) -> lis
 
 
 def _positions(decoder: Decoder, models: int, budget: int) -> int:
-    """How many positions' logits fit into the budget, those of every model."""
+    """For how many positions the logits of all models together fit into the budget."""
     return max(1, budget // (FLOAT * decoder.vocabulary * models))
 
 
-def _count(chunk: Chunk, measured: Decoder, tally: Tally) -> None:
-    """Run a chunk through the package and add up what its scored positions say."""
+def _count(chunk: Chunk, measured: Decoder, tally: PositionSums) -> None:
+    """Run a chunk through the package and add its scored positions to the sums."""
     if chunk.rows is not None:
         _refuse_other_vocabulary(measured.vocabulary, chunk.rows.shape[-1])
     if not chunk.start:
@@ -126,7 +136,7 @@ def _count(chunk: Chunk, measured: Decoder, tally: Tally) -> None:
 
 
 def _vocabulary(model: Model) -> int | None:
-    """What the description of a decoder says; None where there is none."""
+    """The vocabulary size in a decoder's description; None where it has no description."""
     decoder = model.payload.decoder
     return decoder.vocab_size if decoder else None
 
@@ -134,8 +144,8 @@ def _vocabulary(model: Model) -> int | None:
 def _refuse_other_vocabulary(ours: int | None, theirs: int | None) -> None:
     if ours and theirs and ours != theirs:
         raise ModelError(
-            f"the package has a vocabulary of {ours}, and what it is compared with of {theirs}",
-            cure="compare it with the model that it was made from",
+            f"the package has a vocabulary of {ours} tokens, but the reference has {theirs}",
+            cure="compare the package with the model that it was made from",
         )
 
 
@@ -145,7 +155,7 @@ def _context_length(model: Model) -> int:
     return package.context_length or 1 << 30
 
 
-def _metrics(tally: Tally, compared: bool) -> Iterator[Metric]:
+def _metrics(tally: PositionSums, compared: bool) -> Iterator[Metric]:
     if compared:
         yield Metric("kl_divergence", max(0.0, tally.divergence / tally.positions), "nats/token", "lower")
         yield Metric("top1_agreement", tally.agreed / tally.positions, "of tokens", "higher")

@@ -1,4 +1,4 @@
-"""The evaluator `speed`: how fast a package takes a prompt and answers it."""
+"""The evaluator `speed`: how fast a package reads a prompt and answers it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from drupe.api import CheckFailed, Context, Evaluator, EvaluatorConfig, Generation, Metric, Model, Timing, UsageError
+from drupe.api import CheckFailed, Context, Evaluator, EvaluatorConfig, Metric, Model, UsageError
+from drupe_decoding import Generation, Timing, text_session
 from drupe_eval_quality.decoder import home
 from drupe_text import Reference, Text, TextTokenizer
 
@@ -15,16 +16,18 @@ from drupe_text import Reference, Text, TextTokenizer
 class SpeedConfig(EvaluatorConfig):
     """The prompt is the beginning of a text."""
 
-    evaluation_data: Reference = Field(None, description="a text as drupe-text names it; None for the one it brings")
-    prompt_tokens: int = Field(128, ge=1, description="how long the prompt is")
-    new_tokens: int = Field(64, ge=2, description="how long the answer may be")
-    repeats: int = Field(3, ge=1, description="how often; the best counts")
+    evaluation_data: Reference = Field(
+        None, description="the text: a file, folder or data set; by default drupe's built-in short text"
+    )
+    prompt_tokens: int = Field(128, ge=1, description="how many tokens the prompt has")
+    new_tokens: int = Field(64, ge=2, description="how many tokens the answer may have")
+    repeats: int = Field(3, ge=1, description="how many runs are made; the best one counts")
 
 
 class Speed(Evaluator):
     """Prompt and decode rates in the runtime that the package is made for, each the best of several runs.
 
-    The best, not the mean: other programs make a run slower, and none makes it faster.
+    It takes the best run, not the mean, because other programs can only make a run slower.
     """
 
     name = "speed"
@@ -35,19 +38,21 @@ class Speed(Evaluator):
         self, model: Model, reference: Model | None, config: SpeedConfig, context: Context
     ) -> Sequence[Metric]:
         if reference is not None:
-            raise UsageError("speed is measured of one model at a time", cure="leave the reference out")
+            raise UsageError("the evaluator `speed` measures one model at a time", cure="leave the reference out")
         prompt = TextTokenizer(home(model)).prompt(Text(config.evaluation_data), config.prompt_tokens)
         timings: list[Timing] = []
         with context.open(model) as session, context.progress.task("timing", config.repeats, "runs") as progress:
+            writer = text_session(session)
             for _ in range(config.repeats):
                 context.stop_if_cancelled()
-                session.generate(prompt, Generation(max_new_tokens=config.new_tokens))
-                timings += [session.timing] if session.timing else []
+                writer.generate(prompt, Generation(max_new_tokens=config.new_tokens))
+                timings += [writer.timing] if writer.timing else []
                 progress.advance(1)
         decode_rate = max((timing.decode_rate for timing in timings), default=0.0)
         if not decode_rate:
             raise CheckFailed(
-                "the model ends its answer at once, so that no rate can be told", cure="another --evaluation-data"
+                "the model ends its answer at once, so no decode rate can be measured",
+                cure="use another text: --evaluation-data",
             )
         return [
             Metric("prompt_rate", max(timing.prompt_rate for timing in timings), "tokens/s", "higher"),

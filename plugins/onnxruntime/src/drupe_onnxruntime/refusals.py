@@ -1,38 +1,19 @@
-"""What sessions refuse, and the cure."""
+"""Errors that both runtimes raise before they open a model, and their cures."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from drupe.api import RuntimeMissing, Target
 
-from drupe.api import CheckFailed, NoRoom, Session, UsageError
-
-MAKE_AGAIN = "run it on the provider that it was made for, or make it again with drupe optimize"
-"""The cure for a model that a runtime does not take."""
+MAKE_AGAIN = "run the model on the provider that it was made for, or make it again with drupe optimize"
+"""The cure for a model that a runtime cannot open."""
 
 
-def refuse_no_room(tokens: Sequence[int], session: Session) -> None:
-    """Raise UsageError for a prompt without tokens, NoRoom for one that leaves no room for an answer."""
-    if not tokens:
-        raise UsageError("the prompt is empty", cure="give a text to continue")
-    if session.max_length is not None and len(tokens) >= session.max_length:
-        raise NoRoom(
-            f"the prompt takes {len(tokens)} tokens, and there is room for {session.max_length}, prompt and answer "
-            "together",
-            cure=f"shorten the prompt{_more_room(session)}",
-        )
+def no_device(target: Target) -> str | None:
+    """Why a model cannot run on the target; None where this machine has the target's device."""
+    return None if target.here else f"this machine has no device for the provider '{target.provider}'"
 
 
-def _more_room(session: Session) -> str:
-    """What else may help where there is too little room."""
-    if session.max_length == session.context_length:
-        return "; the model's context has no more room"
-    most = f"; the model's context is {session.context_length} tokens" if session.context_length else ""
-    return f", or raise --max-length (max_length=){most}"
-
-
-def not_finite(tokens: int) -> CheckFailed:
-    """The error of logits that are not finite, after so many tokens."""
-    return CheckFailed(
-        f"the model's logits are not finite after {tokens} tokens",
-        cure="see whether the source computes finite numbers: very large weights overflow",
-    )
+def refuse_elsewhere(target: Target) -> None:
+    """Raise RuntimeMissing where this machine does not have the target's device."""
+    if reason := no_device(target):
+        raise RuntimeMissing(reason, cure="run the model on a machine that has such a device")

@@ -1,8 +1,10 @@
-"""Which wheels of onnxruntime and onnxruntime-genai are installed, and loading one."""
+"""Finding the installed wheels of onnxruntime and onnxruntime-genai, and loading one."""
 
 from __future__ import annotations
 
+import functools
 import importlib
+import importlib.util
 import os
 from collections.abc import Sequence
 from importlib import metadata
@@ -12,49 +14,73 @@ from drupe.api import RuntimeMissing
 
 GENAI = ("onnxruntime-genai", "onnxruntime-genai-cuda", "onnxruntime-genai-directml")
 ONNXRUNTIME = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml")
-"""Families: distributions with one import name, the plain one first."""
+"""Families: distributions that share an import name, the CPU wheel first."""
 FATAL = 4
-"""onnxruntime's severity from which on it writes to stderr; what is less severe comes as an exception as well."""
+"""The severity from which on onnxruntime writes to stderr. Less severe errors also come as exceptions."""
 INSTALL = "pip install 'drupe[cpu]' (or 'drupe[cuda]', 'drupe[directml]')"
+"""The cure where the target's provider names no command."""
 
 
-def absence(wanted: Sequence[str], *beside: Sequence[str]) -> tuple[str, str] | None:
-    """Why no distribution of a family can be used here, and the cure; found without importing it.
+def absence(wanted: Sequence[str], *beside: Sequence[str], install: str = "") -> tuple[str, str] | None:
+    """Why no distribution of a family can be used, and the cure. Nothing is imported to find this.
 
-    beside: other families that it loads. Of each, the last one installed wins, and removing one breaks the rest.
+    beside: other families that the family loads. In each, the last distribution installed overwrites the others, and
+    removing one breaks the rest. install: the command that the target's provider names, or "".
     """
+    install = install or INSTALL
     if not _installed(wanted):
-        return f"{wanted[0]} is not installed", INSTALL
+        return f"{wanted[0]} is not installed", install
     for family in (wanted, *beside):
         if len(present := _installed(family)) > 1:
             listed = " and ".join(f"{name} {version}" for name, version in present.items())
             return (
                 f"{listed} are installed together and overwrite each other's files",
-                f"pip uninstall -y {' '.join(present)}, then {INSTALL}",
+                f"pip uninstall -y {' '.join(present)}, then {install}",
             )
     return None
 
 
-def load(family: Sequence[str]) -> ModuleType:
-    """The module of a family. Raises RuntimeMissing where none is installed, or it does not load.
+def refuse_absence(wanted: Sequence[str], *beside: Sequence[str], install: str = "") -> None:
+    """Raise RuntimeMissing where no distribution of a family can be used. The arguments are those of `absence`."""
+    if problem := absence(wanted, *beside, install=install):
+        raise RuntimeMissing(problem[0], cure=problem[1])
 
-    It sends usage data unless told not to before it starts, and nothing in Drupe sends anything.
+
+def load(family: Sequence[str], install: str = "") -> ModuleType:
+    """The module of a family. Raises RuntimeMissing where none is installed, or where it does not load.
+
+    onnxruntime would send usage data. Drupe sends nothing, so this turns it off before onnxruntime is loaded.
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    cure = install or INSTALL
     try:
         return importlib.import_module(family[0].replace("-", "_"))
     except ModuleNotFoundError as error:
-        raise RuntimeMissing(f"{family[0]} is not installed", cure=INSTALL) from error
+        raise RuntimeMissing(f"{family[0]} is not installed", cure=cure) from error
     except ImportError as error:
-        raise RuntimeMissing(f"{family[0]} does not load: {error}", cure=INSTALL) from error
+        raise RuntimeMissing(f"{family[0]} is installed, but cannot be loaded: {error}", cure=cure) from error
 
 
 def _installed(family: Sequence[str]) -> dict[str, str]:
-    """The distributions of a family that are installed, with their versions."""
+    """The installed distributions of a family, with versions; if there are none, a vendor's own with its module."""
     found = {}
     for name in family:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    others = _bringing(family[0].replace("-", "_")) if not found else ()
+    return found or {name: metadata.version(name) for name in others if name not in family}
+
+
+@functools.cache
+def _bringing(module: str) -> tuple[str, ...]:
+    """The distributions that contain a module, whatever their names. All installed distributions are searched."""
+    if importlib.util.find_spec(module) is None:
+        return ()
+    return tuple(metadata.packages_distributions().get(module, ()))
+
+
+def version_of(family: Sequence[str]) -> str | None:
+    """The version of the installed distribution of a family; None where none is installed."""
+    return next(iter(_installed(family).values()), None)

@@ -1,0 +1,89 @@
+"""Windows: pieces of text, each in its own context, and the reference's logits for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from drupe.api import Context
+from drupe_eval_quality.decoder import Decoder
+from drupe_layerwise import LayerByLayer
+from drupe_onnx import OnnxPackage
+
+
+@dataclass(frozen=True)
+class Window:
+    """Input tokens, and the targets: the tokens that follow the last len(targets) inputs."""
+
+    inputs: Sequence[int]
+    targets: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Inputs of a window from number `start` on. rows: the reference's logits for them, [tokens, vocabulary]."""
+
+    window: Window
+    start: int
+    stop: int
+    rows: NDArray[Any] | None = None
+
+    @property
+    def inputs(self) -> Sequence[int]:
+        return self.window.inputs[self.start : self.stop]
+
+    @property
+    def targets(self) -> Sequence[int]:
+        """The tokens that follow the last inputs."""
+        unscored = len(self.window.inputs) - len(self.window.targets)
+        return self.window.targets[max(0, self.start - unscored) : max(0, self.stop - unscored)]
+
+
+def windows_of(tokens: Sequence[int], beginning: Sequence[int], size: int) -> list[Window]:
+    """Windows of `size` targets. Each starts with the tokenizer's beginning of a text, or else the token before it."""
+    first = 0 if beginning else 1
+    windows = []
+    for start in range(first, len(tokens), size):
+        targets = tokens[start : start + size]
+        lead = beginning or tokens[start - 1 : start]
+        windows.append(Window([*lead, *targets[:-1]], targets))
+    return windows
+
+
+def alone(windows: Sequence[Window], positions: int) -> Iterator[Chunk]:
+    """Chunks of at most so many positions, without a reference."""
+    for window in windows:
+        for start in range(0, len(window.inputs), positions):
+            yield Chunk(window, start, min(start + positions, len(window.inputs)))
+
+
+def with_package(windows: Sequence[Window], positions: int, reference: Decoder) -> Iterator[Chunk]:
+    """Chunks with the logits of a package as reference."""
+    for chunk in alone(windows, positions):
+        if not chunk.start:
+            reference.reset()
+        yield Chunk(chunk.window, chunk.start, chunk.stop, reference.logits(chunk.inputs))
+
+
+def with_graph(windows: Sequence[Window], positions: int, reference: LayerByLayer) -> Iterator[Chunk]:
+    """Chunks with the logits of a graph as reference; the graph has been run up to its head."""
+    for logits in reference.logits(positions):
+        yield Chunk(windows[logits.sequence], logits.start, logits.start + len(logits.rows), logits.rows)
+
+
+def run_to_head(package: OnnxPackage, windows: Sequence[Window], context: Context) -> LayerByLayer:
+    """Run a graph that was not written over all windows, with one layer's weights at a time, and stop at its head."""
+    layers = LayerByLayer(package.component, [window.inputs for window in windows], context)
+    try:
+        *before, _ = layers.segments
+        with context.progress.task("running the source", len(before), "layers") as progress:
+            for segment in before:
+                layers.advance(segment)
+                progress.advance(1)
+    except BaseException:
+        layers.close()
+        raise
+    return layers

@@ -1,0 +1,176 @@
+"""genai_config.json: the description of a decoder for onnxruntime-genai, as plain data.
+
+The keys are those of onnxruntime-genai 0.18 (src/config.cpp); it refuses keys that it does not know.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from drupe.api import ModelError, UsageError
+
+if TYPE_CHECKING:
+    from drupe_decoding import DecoderPorts
+    from drupe_onnx import DecoderDescription
+
+GENERIC_TYPE = "decoder"
+TYPES = frozenset(
+    {
+        "chatglm", "ernie4_5", "gemma", "gemma2", "gemma3_text", "gemma4_text", "gptoss", "granite", "hunyuandensev1",
+        "internlm2", "llama", "mistral", "nemotron", "olmo", "phi", "phi3", "phi3small", "phimoe", "qwen2", "qwen3",
+        "smollm3",
+    }
+)  # fmt: skip
+"""Model types that onnxruntime-genai runs like "decoder": with tokens, mask, a cache for each layer, and logits."""
+
+DEFAULT_MAX_LENGTH = 4096
+SMALLEST_MAX_LENGTH = 256
+CACHE_SHARE = 4
+"""The key-value cache takes at most this fraction, 1/n, of the memory that the weights leave free."""
+
+
+@dataclass(frozen=True)
+class PortNames:
+    """The names of a decoder graph's inputs and outputs; those of the caches have %d for the layer.
+
+    layers: how many layers have caches.
+    """
+
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+    layers: int
+
+
+def model_type(architecture: str) -> str:
+    """The model type for genai_config.json. onnxruntime-genai refuses types that it does not know."""
+    return architecture if architecture in TYPES else GENERIC_TYPE
+
+
+def port_names(decoder: DecoderPorts) -> PortNames:
+    """The names for genai_config.json. Raises ModelError for caches whose names it cannot express."""
+    inputs, outputs = {name: port.name for name, port in decoder.plain.items()}, {"logits": decoder.logits.name}
+    for part in ("key", "value"):
+        caches = [cache for cache in decoder.caches if cache.place.part == part]
+        inputs[f"past_{part}_names"] = _pattern((cache.past.name for cache in caches), part)
+        outputs[f"present_{part}_names"] = _pattern((cache.present for cache in caches), part)
+    return PortNames(inputs, outputs, len({cache.place.layer for cache in decoder.caches}))
+
+
+def _pattern(names: Iterable[str], part: str) -> str:
+    """The one pattern of these names, such as "past_key_values.%d.key"."""
+    patterns = {re.sub(r"\d+", "%d", name, count=1) for name in names}
+    if len(patterns) != 1:
+        raise ModelError(
+            f"the {part} caches of the graph follow {len(patterns)} patterns of names, and onnxruntime-genai needs one"
+        )
+    return patterns.pop()
+
+
+def max_length(
+    asked: int | None, context_length: int, cache_bytes_per_token: int, weight_bytes: int, memory: int | None
+) -> int:
+    """How many tokens, prompt and answer together, a package has room for by default.
+
+    onnxruntime-genai allocates the whole cache for `max_length` before the first token: a context of 32768 tokens costs
+    1.3 GB for a model of half a billion parameters and 10 GB for eight billion. Therefore the cache is limited to a
+    quarter of the device memory that the weights leave free (if the memory is known), and to a length that is enough
+    for most uses. A caller may ask for more, up to the model's context.
+    """
+    if asked is not None:
+        if asked > context_length:
+            raise UsageError(
+                f"max_length {asked} is more than the model's context of {context_length} tokens",
+                cure=f"give a max_length of at most {context_length}",
+            )
+        return asked
+    length = DEFAULT_MAX_LENGTH
+    if memory is not None:
+        fitting = (memory - weight_bytes) // CACHE_SHARE // max(cache_bytes_per_token, 1)
+        length = min(length, max(fitting // SMALLEST_MAX_LENGTH * SMALLEST_MAX_LENGTH, SMALLEST_MAX_LENGTH))
+    return min(length, context_length)
+
+
+def stop_tokens(description: DecoderDescription, generation: Mapping[str, Any]) -> tuple[list[int], int]:
+    """(the tokens that end an answer, the padding token), as in transformers: generation_config.json comes first.
+
+    onnxruntime-genai needs both, and refuses end tokens outside the vocabulary. A model without an end token gets a
+    token that it does not write: padding, the beginning of sequence, or the last token of the vocabulary.
+    """
+
+    def valid(tokens: Any) -> list[int]:
+        listed = tokens if isinstance(tokens, (list, tuple)) else [tokens]
+        return [token for token in listed if isinstance(token, int) and 0 <= token < description.vocab_size]
+
+    ends = valid(generation.get("eos_token_id")) or valid(description.eos)
+    padding = valid(generation.get("pad_token_id")) or valid(description.pad)
+    fallback = padding or valid(description.bos) or [description.vocab_size - 1]
+    ends = ends or fallback
+    return ends, (padding or ends)[0]
+
+
+def search(generation: Mapping[str, Any], vocab_size: int, length: int, shares_cache: bool) -> dict[str, Any]:
+    """The `search` section: the checkpoint's sampling settings, and transformers' defaults for missing ones."""
+
+    def number(key: str, default: float, low: float, high: float) -> float:
+        value = generation.get(key)
+        valid = isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
+        return value if valid else default  # type: ignore[return-value]
+
+    temperature = number("temperature", 1.0, 0.0, float("inf"))
+    return {
+        "do_sample": bool(generation.get("do_sample", False)) and temperature > 0,
+        "early_stopping": True,
+        "length_penalty": number("length_penalty", 1.0, float("-inf"), float("inf")),
+        "max_length": length,
+        "min_length": 0,
+        "no_repeat_ngram_size": int(number("no_repeat_ngram_size", 0, 0, length)),
+        "num_beams": 1,
+        "num_return_sequences": 1,
+        "past_present_share_buffer": shares_cache,
+        "repetition_penalty": number("repetition_penalty", 1.0, 1e-6, float("inf")),
+        "temperature": temperature if temperature > 0 else 1.0,
+        "top_k": min(int(number("top_k", 50, 0, float("inf"))), vocab_size),
+        "top_p": number("top_p", 1.0, 0.0, 1.0),
+    }
+
+
+def document(
+    description: DecoderDescription,
+    names: PortNames,
+    *,
+    filename: str,
+    provider_options: Sequence[Mapping[str, Mapping[str, str]]],
+    generation: Mapping[str, Any],
+    length: int,
+    shares_cache: bool,
+    threads: int | None,
+) -> dict[str, Any]:
+    """The whole of genai_config.json. threads: None leaves the number to onnxruntime."""
+    ends, padding = stop_tokens(description, generation)
+    session: dict[str, Any] = {"log_id": "onnxruntime-genai", "provider_options": list(provider_options)}
+    if threads is not None:
+        session["intra_op_num_threads"] = threads
+    model: dict[str, Any] = {
+        "type": model_type(description.model_type),
+        "context_length": description.context_length,
+        "vocab_size": description.vocab_size,
+        "eos_token_id": ends[0] if len(ends) == 1 else ends,
+        "pad_token_id": padding,
+        "decoder": {
+            "filename": filename,
+            "session_options": session,
+            "hidden_size": description.hidden_size,
+            "head_size": description.head_dim,
+            "num_attention_heads": description.heads,
+            "num_key_value_heads": description.kv_heads,
+            "num_hidden_layers": description.layers,
+            "inputs": dict(names.inputs),
+            "outputs": dict(names.outputs),
+        },
+    }
+    if description.bos is not None:
+        model["bos_token_id"] = description.bos
+    return {"model": model, "search": search(generation, description.vocab_size, length, shares_cache)}

@@ -1,0 +1,131 @@
+"""The pass `package-genai`: turns a decoder into a package that onnxruntime-genai runs."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from drupe.api import Context, Form, Model, ModelError, Pass, PassConfig, Target
+from drupe_onnxruntime.genai import genai_config, tokenizer_files
+from drupe_onnxruntime.provider_options import genai_provider_options
+
+if TYPE_CHECKING:
+    from drupe_decoding import DecoderPorts
+    from drupe_onnx import DecoderDescription, OnnxPackage, ir
+
+CONFIG = "genai_config.json"
+GENERATION = "generation_config.json"
+
+
+class PackageGenaiConfig(PassConfig):
+    """The settings of `package-genai`."""
+
+    max_length: int | None = Field(
+        None, ge=2, description="how many tokens there is room for, prompt and answer; by default what fits in memory"
+    )
+    threads: int | None = Field(
+        None, ge=1, description="threads that the package asks for; by default those of the run, for this machine's CPU"
+    )
+
+
+class PackageGenai(Pass):
+    """Adds genai_config.json, made from the decoder's description, its graph and the target.
+
+    Also puts the tokenizer's files into a form that onnxruntime-genai reads: see `tokenizer_files`.
+    """
+
+    name = "package-genai"
+    summary = "adds what onnxruntime-genai needs to run a decoder: genai_config.json and a tokenizer it reads"
+    revision = 1
+    Config = PackageGenaiConfig
+    requires = Form("onnx", {"packaged": "no"})
+    ensures = Form("onnx", {"packaged": "yes"})
+    whole = True  # a model of several parts is an error: it must not be packaged part by part
+
+    def run(self, model: Model, config: PackageGenaiConfig, context: Context) -> Model:
+        package: OnnxPackage = model.payload
+        description = package.decoder
+        if description is None:
+            raise ModelError(
+                "the graph has no description of its decoder, so no genai_config.json can be made for it",
+                cure="start from the checkpoint, with the pass build-decoder",
+            )
+        package.files.update(tokenizer_files.readable(package.files))
+        document = _document(package, description, config, context)
+        package.files[CONFIG] = (json.dumps(document, indent=4) + "\n").encode("utf-8")
+        return model
+
+
+def _document(
+    package: OnnxPackage, description: DecoderDescription, config: PackageGenaiConfig, context: Context
+) -> dict[str, Any]:
+    from drupe_decoding import decoder_ports
+    from drupe_onnx import initializers_of, weight_bytes
+
+    graph = package.component.graph
+    decoder = decoder_ports(graph)
+    names = genai_config.port_names(decoder)
+    if names.layers != description.layers:
+        raise ModelError(
+            f"the graph has caches for {names.layers} layers, but its description names {description.layers} layers"
+        )
+    return genai_config.document(
+        description,
+        names,
+        filename=next(iter(package.graph_names.values())),
+        provider_options=genai_provider_options(context.target),
+        generation=_generation(package),
+        length=genai_config.max_length(
+            config.max_length,
+            description.context_length,
+            cache_bytes_per_token(graph, decoder, description),
+            weight_bytes(initializers_of(package.component)),
+            context.target.device.memory if context.target.device else None,
+        ),
+        shares_cache=shares_cache(graph, decoder),
+        threads=threads(config, context.target, context),
+    )
+
+
+def threads(config: PackageGenaiConfig, target: Target, context: Context) -> int | None:
+    """How many threads the package asks for: the configured number, or the run's if the target is this machine's CPU.
+
+    onnxruntime's default is one thread for each physical core, which ignores hyperthreads and a container's limit. For
+    another machine the number is not known, so the package does not ask for one.
+    """
+    if config.threads is not None:
+        return config.threads
+    if target.device is not None and target.device.kind == "cpu":
+        return context.threads
+    return None
+
+
+def cache_bytes_per_token(graph: ir.Graph, decoder: DecoderPorts, description: DecoderDescription) -> int:
+    """Bytes of keys and values for each token, in all layers, with the graph's element types."""
+    types = {value.name: value.dtype for value in graph.inputs}
+    bits = sum(32 if (dtype := types[cache.past.name]) is None else dtype.bitwidth for cache in decoder.caches)
+    return description.kv_heads * description.head_dim * bits // 8
+
+
+def shares_cache(graph: ir.Graph, decoder: DecoderPorts) -> bool:
+    """Whether each cache output may use the buffer of its input: GroupQueryAttention appends in place.
+
+    Other operators concatenate, and would overwrite their input while they read it.
+    """
+    names = {cache.present for cache in decoder.caches}
+    producers = [value.producer() for value in graph.outputs if value.name in names]
+    return all(node is not None and node.op_type == "GroupQueryAttention" for node in producers)
+
+
+def _generation(package: OnnxPackage) -> dict[str, Any]:
+    """The checkpoint's generation_config.json; empty where it has none."""
+    content = package.files.get(GENERATION)
+    if content is None:
+        return {}
+    try:
+        generation = json.loads(tokenizer_files.read(content))
+    except ValueError as error:
+        raise ModelError(f"{GENERATION} is not JSON: {error}", where=GENERATION, cure="download it again") from error
+    return generation if isinstance(generation, dict) else {}

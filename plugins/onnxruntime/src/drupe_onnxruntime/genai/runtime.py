@@ -1,0 +1,100 @@
+"""The runtime `onnxruntime-genai`: opens packages on targets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from drupe.api import CheckFailed, Model, ModelError, Runtime, Target, UsageError
+from drupe_onnxruntime.genai.session import GenaiSession, open_session
+from drupe_onnxruntime.provider_options import genai_provider_options
+from drupe_onnxruntime.refusals import MAKE_AGAIN, no_device, refuse_elsewhere
+from drupe_onnxruntime.wheels import FATAL, GENAI, ONNXRUNTIME, absence, load, refuse_absence, version_of
+
+CONFIG = "genai_config.json"
+
+
+class OnnxRuntimeGenai(Runtime):
+    """Opens a folder with a genai_config.json, on the target's provider; the file's own provider is ignored."""
+
+    name = "onnxruntime-genai"
+    distributions = GENAI
+
+    def version(self) -> str | None:
+        return version_of(GENAI)
+
+    def refusal(self, model: Model, target: Target) -> str | None:
+        if problem := absence(GENAI, ONNXRUNTIME):
+            return problem[0]
+        if model.kind != "onnx":
+            return f"onnxruntime-genai runs models of kind 'onnx', not '{model.kind}'"
+        if not (_folder(model) / CONFIG).is_file():
+            return f"the model has no {CONFIG}"
+        return no_device(target)
+
+    def open(self, model: Model, target: Target, *, max_length: int | None = None) -> GenaiSession:
+        refuse_absence(GENAI, ONNXRUNTIME, install=target.install)
+        folder = _folder(model)
+        config = _read_config(model, folder)
+        refuse_elsewhere(target)
+        length = _length(config, max_length)
+        module = load(GENAI, target.install)
+        try:
+            opened = module.Model(_settings(module, folder, target, length))
+        except RuntimeError as error:
+            raise CheckFailed(
+                f"onnxruntime-genai cannot open the package: {error}", where=folder, cure=MAKE_AGAIN
+            ) from error
+        entry = config["model"]
+        return open_session(module, opened, length, entry["context_length"], entry["vocab_size"])
+
+
+def _folder(model: Model) -> Path:
+    return model.location if model.location.is_dir() else model.location.parent
+
+
+def _read_config(model: Model, folder: Path) -> dict[str, Any]:
+    """genai_config.json, after a check of the keys that this runtime needs."""
+    path = folder / CONFIG
+    if model.kind != "onnx" or not path.is_file():
+        raise ModelError(
+            f"this is not a package for onnxruntime-genai: it has no {CONFIG}",
+            where=folder,
+            cure="make one with drupe optimize, or open the model with the runtime onnxruntime",
+        )
+    try:
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        model_entry, search = config["model"], config.get("search", {})
+        if not all(isinstance(model_entry[key], int) for key in ("context_length", "vocab_size")):
+            raise TypeError("context_length and vocab_size must be numbers of tokens")
+        int(search.get("max_length", 0))
+    except KeyError as error:
+        raise ModelError(f"{CONFIG} has no key {error}", where=path) from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ModelError(f"{CONFIG} cannot be read: {error}", where=path) from error
+    return config
+
+
+def _length(config: dict[str, Any], asked: int | None) -> int:
+    """Room for tokens: the number that was asked for, or the package's own; at most the model's context."""
+    context: int = config["model"]["context_length"]
+    if asked is None:
+        return min(int(config.get("search", {}).get("max_length") or context), context)
+    if asked < 2:
+        raise UsageError(f"max_length is {asked}; it must be at least 2, for a prompt and an answer")
+    return min(asked, context)
+
+
+def _settings(module: Any, folder: Path, target: Target, length: int) -> Any:
+    """The package's configuration with the target's provider instead of its own."""
+    settings = module.Config(str(folder))
+    settings.clear_providers()
+    for entry in genai_provider_options(target):
+        for provider, options in entry.items():
+            settings.append_provider(provider)
+            for key, value in options.items():
+                settings.set_provider_option(provider, key, value)
+    decoder = {"session_options": {"log_severity_level": FATAL}}
+    settings.overlay(json.dumps({"search": {"max_length": length}, "model": {"decoder": decoder}}))
+    return settings

@@ -1,0 +1,1 @@
+"""The runtime onnxruntime: opens ONNX models on a target and runs them."""

@@ -1,0 +1,77 @@
+"""The settings for running a model, from the files of its folder: end tokens, room for tokens, threads."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from drupe.api import ModelError
+from drupe_decoding import CacheSizes
+
+DESCRIPTION = "drupe.decoder"
+"""The key of the graph's metadata under which a decoder built by Drupe describes itself."""
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """ends: tokens that end an answer. max_length: room for prompt and answer. threads: how many a package asks for.
+
+    cache_sizes: for graphs whose caches have open sizes.
+    """
+
+    ends: frozenset[int] = frozenset()
+    max_length: int | None = None
+    context_length: int | None = None
+    threads: int | None = None
+    cache_sizes: CacheSizes = field(default_factory=CacheSizes)
+
+    def with_metadata(self, session: Any) -> ModelSettings:
+        """These settings, with missing ones filled in from the graph's metadata."""
+        text = session.get_modelmeta().custom_metadata_map.get(DESCRIPTION)
+        if text is None:
+            return self
+        description = json.loads(text)
+        return replace(
+            self,
+            ends=self.ends or _tokens(description.get("eos")),
+            context_length=self.context_length or description.get("context_length"),
+            cache_sizes=CacheSizes(
+                self.cache_sizes.heads or description.get("kv_heads"),
+                self.cache_sizes.head_size or description.get("head_dim"),
+            ),
+        )
+
+
+def read_settings(folder: Path) -> ModelSettings:
+    """The settings in genai_config.json and generation_config.json, if these files exist."""
+    genai = read_object(folder / "genai_config.json")
+    model = genai.get("model", {})
+    decoder = model.get("decoder", {})
+    generation = read_object(folder / "generation_config.json")
+    return ModelSettings(
+        ends=_tokens(model.get("eos_token_id")) or _tokens(generation.get("eos_token_id")),
+        max_length=genai.get("search", {}).get("max_length"),
+        context_length=model.get("context_length"),
+        threads=decoder.get("session_options", {}).get("intra_op_num_threads"),
+        cache_sizes=CacheSizes(decoder.get("num_key_value_heads"), decoder.get("head_size")),
+    )
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; {} where the file is missing."""
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{path.name} is not JSON: {error}", where=path) from error
+    if not isinstance(value, dict):
+        raise ModelError(f"{path.name} is not a JSON object", where=path)
+    return value
+
+
+def _tokens(value: Any) -> frozenset[int]:
+    listed = value if isinstance(value, list) else [value]
+    return frozenset(token for token in listed if isinstance(token, int))

@@ -1,0 +1,44 @@
+"""OrtSession: a model whose graphs are open in onnxruntime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from drupe.api import ONLY_PART, CheckFailed, Session, UsageError, unknown
+from drupe_onnxruntime.plain.graphs import Graphs
+
+
+class OrtSession(Session):
+    """Runs the graphs of a model by part and name.
+
+    graphs: the onnxruntime.InferenceSession of each part.
+    """
+
+    def __init__(self, graphs: Graphs) -> None:
+        self.graphs = graphs
+        self.parts = tuple(graphs.files)
+
+    def run(
+        self, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None, part: str = ONLY_PART
+    ) -> Mapping[str, Any]:
+        """Run one part once. outputs: the names to give, None for all. Raises UsageError for wrong names."""
+        graph = self.graphs[part]
+        takes = [value.name for value in graph.get_inputs()]
+        gives = [value.name for value in graph.get_outputs()]
+        for name in inputs:
+            if name not in takes:
+                raise unknown("input", name, takes)
+        if missing := [name for name in takes if name not in inputs]:
+            raise UsageError(f"the input '{missing[0]}' is missing; the model's inputs are {', '.join(takes)}")
+        wanted = gives if outputs is None else list(outputs)
+        for name in wanted:
+            if name not in gives:
+                raise unknown("output", name, gives)
+        try:
+            return dict(zip(wanted, graph.run(wanted, dict(inputs)), strict=True))
+        except Exception as error:  # onnxruntime's exceptions have no class of their own but Exception
+            raise CheckFailed(f"onnxruntime cannot run the model: {error}") from error
+
+    def close(self) -> None:
+        self.graphs.close()

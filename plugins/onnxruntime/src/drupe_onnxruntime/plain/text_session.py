@@ -1,0 +1,83 @@
+"""OrtTextSession: a decoder that is open in onnxruntime and generates text in a Python loop."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from drupe_decoding import Generation, Message, Stopwatch, TextSession, not_finite, refuse_no_room
+from drupe_onnxruntime.plain.session import OrtSession
+
+if TYPE_CHECKING:
+    from drupe_onnxruntime.plain.decoder import Decoder
+    from drupe_onnxruntime.plain.graphs import Graphs
+    from drupe_onnxruntime.plain.model_settings import ModelSettings
+    from drupe_onnxruntime.plain.sampling import Sampler
+    from drupe_onnxruntime.plain.tokenizer import Tokenizer
+
+
+class OrtTextSession(OrtSession, TextSession):
+    """Runs the graph of a model of one part by name, and generates text with it."""
+
+    def __init__(self, module: Any, graphs: Graphs, settings: ModelSettings, max_length: int | None) -> None:
+        super().__init__(graphs)
+        self._ort = module
+        ((self._part, path),) = graphs.files.items()
+        self._folder = path.parent
+        self._settings = settings.with_metadata(graphs[self._part])
+        self.context_length = self._settings.context_length
+        limits = [max_length or self._settings.max_length, self.context_length]
+        self.max_length = min((limit for limit in limits if limit), default=None)
+
+    def stream(self, prompt: str, generation: Generation | None = None) -> Iterator[str]:
+        """Continue `prompt`, piece by piece; a character of several tokens comes in one piece.
+
+        Raises UsageError for an empty prompt, NoRoom for a prompt that leaves no room for an answer, ModelError for a
+        graph that is not a decoder, or a model without a tokenizer.
+        """
+        from drupe_onnxruntime.plain.decoder import Decoder
+        from drupe_onnxruntime.plain.sampling import Sampler
+
+        generation = generation or Generation()
+        sampler = Sampler(generation)
+        tokens = self._tokenizer.encode(prompt)
+        refuse_no_room(tokens, self)
+        decoder = Decoder(self._ort, self.graphs[self._part], self._settings.cache_sizes)
+        return self._answer(decoder, sampler, tokens, generation)
+
+    def _answer(self, decoder: Decoder, sampler: Sampler, tokens: list[int], generation: Generation) -> Iterator[str]:
+        import numpy
+
+        from drupe_onnxruntime.plain.tokenizer import TextStream
+
+        watch = Stopwatch(len(tokens))
+        self.timing = None
+        stream = TextStream(self._tokenizer, tokens)
+        room = generation.max_new_tokens
+        if self.max_length is not None:
+            room = min(room, self.max_length - len(tokens))
+        given = tokens
+        while watch.new_tokens < room:
+            logits = decoder.step(given)
+            if generation.validate and not numpy.isfinite(logits).all():
+                raise not_finite(decoder.length)
+            token = sampler.choose(logits)
+            self.timing = watch.count()
+            if token in self._settings.ends:
+                break
+            if text := stream.add(token):
+                yield text
+            given = [token]
+
+    @functools.cached_property
+    def _tokenizer(self) -> Tokenizer:
+        from drupe_onnxruntime.plain.tokenizer import Tokenizer
+
+        return Tokenizer(self._folder)
+
+    def conversation(self, messages: Sequence[Message]) -> str:
+        """The prompt that the model's chat template makes. Raises ModelError where no template works."""
+        from drupe_onnxruntime.plain.chat_template import apply_chat_template
+
+        return apply_chat_template(self._folder, messages)

@@ -1,0 +1,157 @@
+"""genai_config.json is right for the graph, the checkpoint and the target."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from drupe.api import ModelError, UsageError
+from drupe_decoding import DecoderPorts, Port
+from drupe_onnxruntime.genai import genai_config
+from drupe_onnxruntime.genai.genai_config import PortNames
+
+MIB = 1 << 20
+
+
+def port_names(*extra: str, past: str = "past_key_values.{}.{}", present: str = "present.{}.{}") -> PortNames:
+    places = [(layer, part) for layer in range(12) for part in ("key", "value")]
+    inputs = ["input_ids", "attention_mask", *extra, *(past.format(*place) for place in places)]
+    outputs = ["logits", *(present.format(*place) for place in places)]
+    return genai_config.port_names(DecoderPorts.of(map(Port, inputs), map(Port, outputs)))
+
+
+def description(**changes: object) -> SimpleNamespace:
+    values: dict[str, object] = {
+        "model_type": "llama", "hidden_size": 64, "layers": 12, "heads": 4, "kv_heads": 2, "head_dim": 16,
+        "vocab_size": 100, "context_length": 2048, "bos": 1, "eos": (2,), "pad": None,
+    }  # fmt: skip
+    return SimpleNamespace(**{**values, **changes})
+
+
+def test_the_names_are_the_graphs_own() -> None:
+    names = port_names()
+    assert names.layers == 12
+    assert names.inputs == {
+        "input_ids": "input_ids",
+        "attention_mask": "attention_mask",
+        "past_key_names": "past_key_values.%d.key",
+        "past_value_names": "past_key_values.%d.value",
+    }
+    assert names.outputs == {
+        "logits": "logits",
+        "present_key_names": "present.%d.key",
+        "present_value_names": "present.%d.value",
+    }
+
+
+def test_position_ids_are_named_only_where_the_graph_takes_them() -> None:
+    assert "position_ids" not in port_names().inputs
+    assert port_names("position_ids").inputs["position_ids"] == "position_ids"
+
+
+def test_other_names_of_caches_are_told_to_the_runtime() -> None:
+    names = port_names(past="past_{1}_{0}", present="present_{1}_{0}")
+    assert names.inputs["past_key_names"] == "past_key_%d"
+    assert names.outputs["present_value_names"] == "present_value_%d"
+
+
+def test_caches_of_two_families_are_refused() -> None:
+    names = ["past_key_self_0", "past_value_self_0", "past_key_cross_0", "past_value_cross_0"]
+    decoder = DecoderPorts.of(
+        map(Port, ["input_ids", *names]), map(Port, ["logits", *(name.replace("past", "present") for name in names)])
+    )
+    with pytest.raises(ModelError, match="key caches of the graph follow 2 patterns of names"):
+        genai_config.port_names(decoder)
+
+
+@pytest.mark.parametrize(("architecture", "expected"), [("qwen3", "qwen3"), ("mistral", "mistral"), ("new", "decoder")])
+def test_an_architecture_that_the_runtime_does_not_know_is_a_generic_decoder(architecture: str, expected: str) -> None:
+    assert genai_config.model_type(architecture) == expected
+
+
+def test_max_length_is_what_was_asked_for() -> None:
+    assert genai_config.max_length(100, 2048, 1, 0, None) == 100
+
+
+def test_max_length_beyond_the_context_is_refused_with_the_limit() -> None:
+    with pytest.raises(UsageError, match="2048"):
+        genai_config.max_length(4096, 2048, 1, 0, None)
+
+
+def test_max_length_never_exceeds_the_context() -> None:
+    assert genai_config.max_length(None, 512, 1, 0, None) == 512
+
+
+def test_the_cache_stays_within_a_quarter_of_the_memory_that_the_weights_leave() -> None:
+    per_token = 128 << 10
+    length = genai_config.max_length(None, 131072, per_token, 600 * MIB, 1000 * MIB)
+    assert length == 768
+    assert length * per_token <= (1000 - 600) * MIB / 4
+
+
+def test_a_device_with_plenty_of_memory_gets_the_default_and_not_the_context() -> None:
+    assert genai_config.max_length(None, 131072, 1 << 10, 0, 64 << 30) == genai_config.DEFAULT_MAX_LENGTH
+
+
+def test_a_model_larger_than_the_memory_still_gets_room_for_a_short_answer() -> None:
+    assert genai_config.max_length(None, 131072, 1 << 20, 2000 * MIB, 1000 * MIB) == genai_config.SMALLEST_MAX_LENGTH
+
+
+def test_the_generation_config_decides_where_an_answer_ends() -> None:
+    assert genai_config.stop_tokens(description(), {"eos_token_id": [7, 8], "pad_token_id": 9}) == ([7, 8], 9)
+
+
+def test_the_configs_own_end_serves_where_the_generation_config_is_silent() -> None:
+    assert genai_config.stop_tokens(description(), {}) == ([2], 2)
+
+
+def test_ends_outside_the_vocabulary_are_dropped() -> None:
+    assert genai_config.stop_tokens(description(), {"eos_token_id": [7, 100, -1]}) == ([7], 7)
+
+
+@pytest.mark.parametrize(("changes", "end"), [({}, 1), ({"pad": 5}, 5), ({"bos": None}, 99)])
+def test_a_model_without_an_end_gets_a_token_that_it_does_not_write(changes: dict[str, object], end: int) -> None:
+    assert genai_config.stop_tokens(description(eos=(), **changes), {}) == ([end], end)
+
+
+def test_sampling_follows_the_checkpoint_and_else_transformers_defaults() -> None:
+    asked = genai_config.search({"do_sample": True, "temperature": 0.7, "top_k": 20, "top_p": 0.8}, 100, 64, True)
+    assert (asked["do_sample"], asked["temperature"], asked["top_k"], asked["top_p"]) == (True, 0.7, 20, 0.8)
+    silent = genai_config.search({}, 100, 64, True)
+    assert (silent["do_sample"], silent["temperature"], silent["top_k"], silent["top_p"]) == (False, 1.0, 50, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("given", "key", "expected"),
+    [
+        ({"top_k": 1000}, "top_k", 100),
+        ({"top_k": None}, "top_k", 50),
+        ({"top_k": -1}, "top_k", 50),
+        ({"top_p": 7}, "top_p", 1.0),
+        ({"do_sample": True, "temperature": 0.0}, "do_sample", False),
+    ],
+)
+def test_sampling_values_that_the_runtime_refuses_are_not_written(
+    given: dict[str, object], key: str, expected: object
+) -> None:
+    assert genai_config.search(given, 100, 64, True)[key] == expected
+
+
+def test_threads_are_asked_for_only_where_they_are_known() -> None:
+    def session(threads: int | None) -> dict[str, object]:
+        made = genai_config.document(
+            description(),  # type: ignore[arg-type]
+            port_names(),
+            filename="model.onnx",
+            provider_options=[],
+            generation={},
+            length=64,
+            shares_cache=True,
+            threads=threads,
+        )
+        options: dict[str, object] = made["model"]["decoder"]["session_options"]
+        return options
+
+    assert session(3)["intra_op_num_threads"] == 3
+    assert "intra_op_num_threads" not in session(None)

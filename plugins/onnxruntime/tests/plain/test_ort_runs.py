@@ -1,0 +1,284 @@
+"""Graphs run in onnxruntime, and decoders generate text."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny import VOCABULARY
+
+from drupe.api import CheckFailed, Model, ModelError, RuntimeMissing, Target, UsageError
+from drupe_decoding import Generation, Message, TextSession
+
+pytest.importorskip("onnxruntime")
+
+from drupe_onnxruntime.plain.runtime import OnnxRuntime
+
+
+def opened(model: Model, target: Target, **options: Any) -> Any:
+    return OnnxRuntime().open(model, target, **options)
+
+
+def feeds(tokens: list[int]) -> dict[str, np.ndarray]:
+    """A prompt with empty caches, for the graph of these tests."""
+    ids = np.array([tokens], np.int64)
+    caches = {
+        f"past_key_values.{layer}.{part}": np.zeros((1, 2, 0, 16), np.float32)
+        for layer in range(2)
+        for part in ("key", "value")
+    }
+    return {"input_ids": ids, "attention_mask": np.ones_like(ids), **caches}
+
+
+def copy_of(model: Model, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(model.location, tmp_path / "copy"))
+
+
+def test_greedy_text_is_that_of_transformers(checkpoint: Path, graph: Model, cpu: Target) -> None:
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint)
+    model = transformers.AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
+    prompt = tokenizer("def parse(", return_tensors="pt")
+    tokens = model.generate(**prompt, max_new_tokens=24, do_sample=False, pad_token_id=0)
+    expected = tokenizer.decode(tokens[0, prompt.input_ids.shape[1] :], skip_special_tokens=True)
+    with opened(graph, cpu) as session:
+        got = session.generate("def parse(", Generation(max_new_tokens=24))
+    assert got == expected.rstrip("\ufffd") != ""
+
+
+def test_text_is_that_of_onnxruntime_genai(
+    kit: SimpleNamespace, graph: Model, checkpoint: Path, tmp_path: Path, cpu: Target
+) -> None:
+    og = pytest.importorskip("onnxruntime_genai")
+    from drupe.api import Context
+    from drupe_model_builder.build_decoder import BuildDecoder, BuildDecoderConfig
+    from drupe_onnx import write_package
+    from drupe_onnxruntime.genai.package_genai import PackageGenai, PackageGenaiConfig
+
+    context = Context(cpu, tmp_path, threads=1)
+    built = BuildDecoder().run(Model("hf", checkpoint), BuildDecoderConfig(), context)
+    write_package(PackageGenai().run(built, PackageGenaiConfig(), context).payload, tmp_path, context)
+    model = og.Model(str(tmp_path))
+    parameters = og.GeneratorParams(model)
+    parameters.set_search_options(max_length=40)
+    generator = og.Generator(model, parameters)
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_str(kit.tokenizer_file())
+    prompt = tokenizer.encode("def parse(").ids
+    generator.append_tokens(np.array(prompt, np.int32))
+    while not generator.is_done():
+        generator.generate_next_token()
+    expected = tokenizer.decode(generator.get_sequence(0)[len(prompt) :].tolist())
+    with opened(Model("onnx", tmp_path), cpu, max_length=40) as session:
+        assert session.generate("def parse(") == expected.rstrip("\ufffd") != ""
+
+
+def test_logits_of_the_last_token_or_of_all_give_the_same_text(
+    kit: SimpleNamespace, checkpoint: Path, graph: Model, tmp_path: Path, cpu: Target
+) -> None:
+    whole = kit.make_graph(checkpoint, tmp_path / "graph", cpu, all_logits=True)
+    with opened(graph, cpu) as last, opened(whole, cpu) as every:
+        assert last.run(feeds([5, 6, 7]), ["logits"])["logits"].shape == (1, 1, VOCABULARY)
+        assert every.run(feeds([5, 6, 7]), ["logits"])["logits"].shape == (1, 3, VOCABULARY)
+        assert last.generate("def parse(") == every.generate("def parse(") != ""
+
+
+def test_a_graph_in_another_precision_keeps_its_caches_in_it(
+    kit: SimpleNamespace, checkpoint: Path, graph: Model, tmp_path: Path, cpu: Target
+) -> None:
+    table = dataclasses.replace(cpu.capabilities, activations=("float16",))
+    target = dataclasses.replace(cpu, capabilities=table)
+    half = kit.make_graph(checkpoint, tmp_path / "graph", target, weights="float16")
+    with opened(half, cpu) as session, opened(graph, cpu) as single:
+        caches = {value.type for value in session.graphs["model"].get_inputs() if "past" in value.name}
+        assert caches == {"tensor(float16)"}
+        short = Generation(max_new_tokens=4)
+        assert session.generate("def parse(", short) == single.generate("def parse(", short) != ""
+
+
+def test_a_run_gives_all_outputs_or_those_that_are_named(graph: Model, cpu: Target) -> None:
+    with opened(graph, cpu) as session:
+        every = session.run(feeds([5, 6]))
+        assert set(every) == {"logits", *(f"present.{i}.{part}" for i in range(2) for part in ("key", "value"))}
+        named = session.run(feeds([5, 6]), ["present.1.key"])
+        assert list(named) == ["present.1.key"]
+        np.testing.assert_array_equal(named["present.1.key"], every["present.1.key"])
+
+
+@pytest.mark.parametrize(
+    ("change", "outputs", "message"),
+    [
+        ({"input_idz": 0}, None, "did you mean input_ids"),
+        ({"attention_mask": None}, None, "input 'attention_mask' is missing"),
+        ({}, ["logit"], "did you mean logits"),
+    ],
+)
+def test_wrong_names_are_answered_with_the_right_ones(
+    graph: Model, cpu: Target, change: dict[str, Any], outputs: list[str] | None, message: str
+) -> None:
+    given = {name: value for name, value in {**feeds([5]), **change}.items() if value is not None}
+    with opened(graph, cpu) as session, pytest.raises(UsageError, match=message):
+        session.run(given, outputs)
+
+
+def test_a_run_that_fails_is_one_error_without_noise(
+    graph: Model, cpu: Target, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with opened(graph, cpu) as session, pytest.raises(CheckFailed, match="cannot run the model"):
+        session.run(feeds([10**6]))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_damaged_graph_is_refused_without_noise(
+    graph: Model, tmp_path: Path, cpu: Target, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = copy_of(graph, tmp_path) / "model.onnx"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(CheckFailed, match="cannot open the model"):
+        opened(Model("onnx", path), cpu)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_model_may_be_named_by_its_file(graph: Model, tmp_path: Path, cpu: Target) -> None:
+    folder = copy_of(graph, tmp_path)
+    renamed = (folder / "model.onnx").rename(folder / "other.onnx")
+    with opened(Model("onnx", renamed), cpu) as by_file, opened(Model("onnx", folder), cpu) as by_folder:
+        assert by_file.generate("def") == by_folder.generate("def")
+
+
+def test_the_graph_itself_says_where_answers_end_and_how_much_room_there_is(
+    graph: Model, tmp_path: Path, cpu: Target
+) -> None:
+    from drupe_onnxruntime.plain.model_settings import read_settings
+
+    folder = copy_of(graph, tmp_path)
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    assert read_settings(folder).ends == frozenset()
+    with opened(Model("onnx", folder), cpu) as session:
+        assert session.max_length == 256
+        assert session._settings.ends == {1}
+
+
+def test_an_answer_ends_at_any_of_the_ends_and_does_not_show_it(graph: Model, tmp_path: Path, cpu: Target) -> None:
+    folder = copy_of(graph, tmp_path)
+    with opened(graph, cpu) as session:
+        whole = list(session.stream("def parse("))
+        third = session._tokenizer.encode(whole[2])[-1]
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, third]}))
+    with opened(Model("onnx", folder), cpu) as session:
+        assert list(session.stream("def parse(")) == whole[:2]
+        assert session.timing.new_tokens >= 3
+
+
+def test_max_length_bounds_prompt_and_answer(graph: Model, cpu: Target) -> None:
+    with opened(graph, cpu, max_length=16) as session:
+        session.generate("def parse(")
+        assert session.timing.prompt_tokens + session.timing.new_tokens == 16
+
+
+def test_a_prompt_without_room_for_an_answer_is_refused_with_both_numbers(graph: Model, cpu: Target) -> None:
+    with opened(graph, cpu, max_length=16) as session, pytest.raises(UsageError, match=r"takes 101 tokens.*for 16"):
+        session.stream("~" * 100)
+
+
+def test_a_sampled_text_is_repeated_with_its_seed_and_only_then(graph: Model, cpu: Target) -> None:
+    def sample(seed: int) -> str:
+        text: str = session.generate("def", Generation(max_new_tokens=16, temperature=1.0, seed=seed))
+        return text
+
+    with opened(graph, cpu) as session:
+        assert sample(1) == sample(1) != sample(2)
+
+
+def test_finite_logits_pass_the_check_and_others_fail_it(
+    graph: Model, cpu: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from drupe_onnxruntime.plain.decoder import Decoder
+
+    with opened(graph, cpu) as session:
+        assert session.generate("def", Generation(validate=True)) == session.generate("def")
+        monkeypatch.setattr(Decoder, "step", lambda self, tokens: np.array([0.0, np.nan]))
+        with pytest.raises(CheckFailed, match="not finite"):
+            session.generate("def", Generation(validate=True))
+
+
+def test_an_answer_that_is_cut_short_does_not_disturb_the_next(graph: Model, cpu: Target) -> None:
+    with opened(graph, cpu) as session:
+        whole = session.generate("def")
+        stream = session.stream("def")
+        next(stream)
+        with pytest.raises(KeyboardInterrupt):
+            stream.throw(KeyboardInterrupt)
+        assert session.generate("def") == whole
+
+
+def test_a_conversation_is_the_chat_templates(graph: Model, cpu: Target) -> None:
+    with opened(graph, cpu) as session:
+        prompt = session.conversation([Message("system", "be\nbrief"), Message("user", 'say "é"')])
+    assert prompt == '<|bos|><|system|>be\nbrief<|end|><|user|>say "é"<|end|><|assistant|>'
+
+
+def test_a_model_without_a_tokenizer_runs_and_says_that_it_generates_no_text(
+    graph: Model, tmp_path: Path, cpu: Target
+) -> None:
+    folder = copy_of(graph, tmp_path)
+    (folder / "tokenizer.json").unlink()
+    with opened(Model("onnx", folder), cpu) as session:
+        assert session.run(feeds([5]), ["logits"])["logits"].shape == (1, 1, VOCABULARY)
+        with pytest.raises(ModelError, match=r"no tokenizer\.json"):
+            session.stream("def")
+
+
+def test_a_provider_that_this_onnxruntime_lacks_is_named_with_those_it_has(graph: Model, cpu: Target) -> None:
+    with pytest.raises(RuntimeMissing, match=r"no MadeUpExecutionProvider.*CPUExecutionProvider"):
+        opened(graph, dataclasses.replace(cpu, runtime_name="MadeUpExecutionProvider"))
+
+
+def test_a_provider_that_is_lacking_comes_with_its_own_command(graph: Model, cpu: Target) -> None:
+    acme = dataclasses.replace(cpu, runtime_name="AcmeExecutionProvider", install="pip install onnxruntime-acme")
+    with pytest.raises(RuntimeMissing, match="has no AcmeExecutionProvider") as caught:
+        opened(graph, acme)
+    assert caught.value.cure == "pip install onnxruntime-acme"
+
+
+def renamed(graph: Model, folder: Path, past: str, present: str) -> Model:
+    """A copy of a decoder whose caches have other names."""
+    import onnx
+
+    path = folder / "model.onnx"
+    proto = onnx.load(path, load_external_data=False)
+    names = {
+        old.format(layer, part): new.format(layer, part)
+        for old, new in (("past_key_values.{}.{}", past), ("present.{}.{}", present))
+        for layer in range(2)
+        for part in ("key", "value")
+    }
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.name = names.get(value.name, value.name)
+    for node in proto.graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+    onnx.save(proto, path)
+    return Model("onnx", folder)
+
+
+def test_caches_with_other_names_are_fed_as_well(graph: Model, tmp_path: Path, cpu: Target) -> None:
+    other = renamed(graph, copy_of(graph, tmp_path), "past_{1}_{0}", "present_{1}_{0}")
+    with opened(graph, cpu) as session, opened(other, cpu) as same:
+        assert same.generate("def parse(") == session.generate("def parse(") != ""
+
+
+def test_a_decoder_that_nobody_can_feed_says_what_is_in_the_way(graph: Model, tmp_path: Path, cpu: Target) -> None:
+    other = renamed(graph, copy_of(graph, tmp_path), "memory.{}.{}", "memory_out.{}.{}")
+    with opened(other.but(task="text-generation"), cpu) as session, pytest.raises(ModelError, match="key-value cache"):
+        session.generate("def")
+    with opened(other, cpu) as session:
+        assert not isinstance(session, TextSession)

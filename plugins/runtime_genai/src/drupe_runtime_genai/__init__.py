@@ -1,1 +1,0 @@
-"""onnxruntime-genai for Drupe: the runtime that opens packages, and the pass that makes them."""

@@ -1,1 +1,0 @@
-"""onnxruntime for Drupe: opens ONNX models on a target and runs them."""
