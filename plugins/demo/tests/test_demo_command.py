@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 import drupe
-from drupe.api import Runtime, RuntimeMissing
+from drupe.api import RuntimeMissing, registry
 
 
 def run(*arguments: str) -> str:
     """The program's standard output on a terminal of 80 columns."""
-    command = [sys.executable, "-c", "from drupe.cli import main; main()", "demo", *arguments]
+    command = [sys.executable, "-m", "drupe", "demo", *arguments]
     done = subprocess.run(
         command, capture_output=True, text=True, encoding="utf-8", check=False, env={**os.environ, "COLUMNS": "80"}
     )
@@ -58,7 +58,8 @@ def test_the_table_fits_eighty_columns() -> None:
 def test_without_a_runtime_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     from drupe_demo.command import demo
 
-    monkeypatch.setattr(Runtime, "version", lambda self: None)
+    for entry in registry().runtimes:
+        monkeypatch.setattr(entry.resolve(), "version", lambda self: None)
     monkeypatch.setattr(drupe, "optimize", lambda *arguments, **options: pytest.fail("something was converted"))
     with pytest.raises(RuntimeMissing, match="onnxruntime is not installed") as raised:
         demo()

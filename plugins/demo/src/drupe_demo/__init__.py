@@ -1,4 +1,4 @@
-"""The demo model: a checkpoint of a few megabytes that is always there, and the text to measure it with."""
+"""The demo model: a checkpoint of a few megabytes that needs no download, and the text to measure it with."""
 
 from __future__ import annotations
 

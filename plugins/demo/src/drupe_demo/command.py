@@ -1,4 +1,4 @@
-"""`drupe demo`: optimize the model that drupe carries, and show what was gained."""
+"""`drupe demo`: optimize drupe's built-in model, and show how much smaller and faster it becomes."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 PROMPT = "def parse("
 SAMPLE_TOKENS, SAMPLE_LINES = 72, 8
 TEMPERATURE, TOP_K, SEED = 0.5, 20, 6
-"""A model this small repeats itself where the likeliest token is always taken."""
+"""The samples' temperature: a model this small repeats itself if the likeliest token is always taken."""
 TOKENS, WINDOW = 2048, 512
-"""How much of the held-out text is predicted, and how much of it in one context."""
+"""How many tokens of the held-out text are predicted, and how many in one context."""
 ABOUT = "a Qwen3 decoder of 5.6 M parameters, trained on Python's standard library"
 
 
 @dataclass(frozen=True)
 class Side:
-    """What was measured of one package. Rates are in tokens a second, the divergence in nats a token."""
+    """The measurements of one package. Rates are in tokens a second, the divergence is in nats a token."""
 
     precision: str
     bytes: int
@@ -54,10 +54,10 @@ def demo(
     output_path: Annotated[
         Path | None, typer.Option("-o", "--output-path", "--output", help="Keep the package here.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the folder that is named.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the output folder if it exists.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
 ) -> None:
-    """Optimize the model that drupe carries, and show what was gained: size, speed, and how close it stays."""
+    """Optimize drupe's built-in model, and compare size, speed and quality before and after."""
     started = time.perf_counter()
     _refuse_without_runtime()
     with tempfile.TemporaryDirectory(prefix="drupe-demo-", ignore_cleanup_errors=True) as folder, _status() as say:
@@ -66,12 +66,12 @@ def demo(
         source = drupe.optimize(MODEL, before, precision="fp32", verify=False)
         say(f"optimizing it to {precision}")
         made = drupe.optimize(MODEL, after, precision=precision, quality=quality, verify=False, force=force)
-        say(f"comparing both on {TOKENS} tokens of text that it was not trained on")
+        say(f"comparing both on {TOKENS} tokens of held-out text")
         close = _measured(drupe.evaluate(after, before, evaluation_data=HELDOUT, tokens=TOKENS, length=WINDOW))
-        say("timing the source, and letting it write")
+        say("timing the source, and generating a sample")
         same = {"kl_divergence": 0.0, "top1_agreement": 1.0, "perplexity": close.pop("reference_perplexity")}
         first = Side("fp32", source.bytes, source.conversion_seconds, _sample(before), **_speed(before), **same)
-        say("timing the package, and letting it write")
+        say("timing the package, and generating a sample")
         second = Side(precision, made.bytes, made.conversion_seconds, _sample(after), **_speed(after), **close)
     if as_json:
         print(json.dumps({"before": asdict(first), "after": asdict(second)}, indent=1))
@@ -80,13 +80,13 @@ def demo(
 
 
 def _refuse_without_runtime() -> None:
-    """Raise RuntimeMissing before the work where nothing could run what comes of it."""
-    from drupe.api import DEFAULT_PROVIDER, RuntimeMissing, registry
+    """Raise RuntimeMissing before the work if the package could not be run."""
+    from drupe.api import RuntimeMissing, default_provider, registry
 
-    packages = registry().provider(DEFAULT_PROVIDER).packages
+    packages = default_provider(registry()).packages
     if not any(registry().runtimes.make(package.runtime).version() for package in packages):
         missing = " and ".join(f"{package.runtime} is not installed" for package in packages)
-        raise RuntimeMissing(f"the demo runs what it makes, but {missing}", cure=packages[0].install)
+        raise RuntimeMissing(f"the demo runs the package that it makes, but {missing}", cure=packages[0].install)
 
 
 def _measured(metrics: tuple[Metric, ...]) -> dict[str, float]:
@@ -98,8 +98,8 @@ def _speed(package: Path) -> dict[str, float]:
 
 
 def _sample(package: Path) -> str:
-    """How the package goes on from the prompt."""
-    from drupe.api import Generation
+    """The text with which the package continues the prompt."""
+    from drupe_decoding import Generation
 
     generation = Generation(max_new_tokens=SAMPLE_TOKENS, temperature=TEMPERATURE, top_k=TOP_K, seed=SEED)
     with drupe.open(package) as session:
@@ -109,7 +109,7 @@ def _sample(package: Path) -> str:
 
 @contextmanager
 def _status() -> Iterator[Callable[[str], None]]:
-    """Says what goes on, on a terminal, in a line that is gone afterwards."""
+    """Shows the current step on a terminal, in a line that disappears afterwards."""
     from rich.console import Console
 
     console = Console(stderr=True)
@@ -145,13 +145,13 @@ def _show(before: Side, after: Side, seconds: float, kept: Path | None) -> None:
 
 
 def _rows(before: Side, after: Side) -> Iterator[tuple[str, str, str, str]]:
-    """One measurement each: its name, both numbers, and what they come to."""
+    """The rows of the table: name, both numbers, and their comparison."""
     yield "size", _size(before.bytes), _size(after.bytes), f"{before.bytes / after.bytes:.1f} times smaller"
     for name, field in (("prefill", "prompt_rate"), ("decode", "decode_rate")):
         old, new = getattr(before, field), getattr(after, field)
         yield name, f"{old:,.0f} tok/s", f"{new:,.0f} tok/s", f"{new / old:.1f} times the speed"
     yield "KL divergence", "0", f"{after.kl_divergence:.4f}", "nats per token from the source"
-    yield "top-1 agreement", "100 %", f"{after.top1_agreement:.1%}".replace("%", " %"), "the same likeliest token"
+    yield "top-1 agreement", "100 %", f"{after.top1_agreement:.1%}".replace("%", " %"), "with the same likeliest token"
     change = after.perplexity / before.perplexity - 1
     yield "perplexity", f"{before.perplexity:.2f}", f"{after.perplexity:.2f}", f"{change:+.1%}".replace("%", " %")
 

@@ -1,8 +1,8 @@
-"""Entry module: what this plugin brings."""
+"""The entry module of drupe-demo: the command `drupe demo`."""
 
 from drupe.api import Ref, hookimpl
 
 
 @hookimpl
 def drupe_commands() -> list[Ref]:
-    return [Ref("demo", "drupe_demo.command:demo", "Optimize the model that drupe carries, and show what was gained.")]
+    return [Ref("demo", "drupe_demo.command:demo", "Optimize drupe's built-in model, and compare it before and after.")]

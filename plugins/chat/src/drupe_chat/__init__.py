@@ -1,1 +1,0 @@
-"""Continues texts and talks with the packages that Drupe makes."""

@@ -1,0 +1,213 @@
+"""`drupe evaluate`: measure a package with an evaluator."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+import drupe
+from drupe.api import UsageError
+from drupe_commands.flags import FlagApp, declared_options, refuse_wrong_values
+from drupe_commands.parameters import MODEL, RUNNING
+from drupe_commands.settings import settings_of
+
+if TYPE_CHECKING:
+    from drupe.api import Evaluator, Metric, Option, Registry
+
+SPEED = "speed"
+MEASURING = "Measuring"
+
+
+def evaluate(
+    *,
+    package: Annotated[
+        str, typer.Argument(metavar="PACKAGE", help="Folder that `drupe optimize` made.", rich_help_panel=MODEL)
+    ],
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="<model>",
+            help="What to compare it with: a package, or the checkpoint it was made from.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    evaluator: Annotated[
+        str | None,
+        typer.Option(
+            metavar="<name>",
+            help="What measures; drupe evaluators lists them.  [default: the task's own]",
+            rich_help_panel=MEASURING,
+        ),
+    ] = None,
+    speed: Annotated[
+        bool,
+        typer.Option(
+            "--speed", help="Measure prompt and decode rates as well: the evaluator speed.", rich_help_panel=MEASURING
+        ),
+    ] = False,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="<key=value>",
+            help="Set a key of the evaluator's configuration, which drupe evaluators NAME lists; may be given several "
+            "times.",
+            rich_help_panel=MEASURING,
+        ),
+    ] = None,
+    provider: Annotated[
+        str | None,
+        typer.Option(
+            metavar="<name>", help="Run on this provider, not the one it was made for.", rich_help_panel=RUNNING
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the metrics as JSON.", rich_help_panel=RUNNING)
+    ] = False,
+    options: Mapping[str, Any],
+) -> None:
+    """Measure a package: alone, or against what it was made of.
+
+    For text that is the perplexity, and against a reference KL divergence and top-1 agreement. A checkpoint as
+    reference is run at float32, one layer at a time.
+    """
+    from drupe.api import CheckFailed, registry
+
+    found = registry()
+    refuse_wrong_values(options, found.options)
+    evaluators = list(_evaluators(package, evaluator, speed, found))
+    asked = _configurations(evaluators, options, settings_of(settings or ()))
+    metrics: list[Metric] = []
+    failure: CheckFailed | None = None
+    for each, values in asked:
+        try:
+            metrics += _measure(package, None if each.name == SPEED else against, each, values, provider)
+        except CheckFailed as error:
+            if not error.metrics:
+                raise
+            metrics += error.metrics
+            failure = error
+    if against is not None and _is_another_source(package, against):
+        print(f"note: {package} was not made of {against}, its record says", file=sys.stderr)
+    _show(metrics, asked, as_json)
+    if failure:  # what was measured is worth knowing beyond a limit as well
+        raise failure
+
+
+class Evaluate(FlagApp):
+    """The command, with the options of those plugins that bring evaluators."""
+
+    def __init__(self) -> None:
+        from drupe.api import registry
+
+        super().__init__("evaluate", evaluate, evaluation_options(registry()), registry())
+
+
+def evaluation_options(found: Registry) -> list[Option]:
+    """The options of the plugins that bring evaluators; none of them is imported for it."""
+    owners = [entry.plugin for entry in found.evaluators]
+    return [
+        option
+        for option in declared_options(found)
+        if any(owner in owners and not each.extends for each, owner in found.owners[option.name])
+    ]
+
+
+def _evaluators(package: str, named: str | None, speed: bool, found: Registry) -> Iterator[Evaluator]:
+    """The evaluators to measure with. Raises UsageError where none is named, and the task has none."""
+    from drupe.api import evaluator_of, resolve_package
+
+    chosen = evaluator_of(named or "", None if named else resolve_package(package, found).task, found)
+    if chosen is None:
+        raise UsageError(
+            f"nothing is known to measure {package} with", cure="--evaluator NAME; drupe evaluators lists them"
+        )
+    yield chosen
+    if speed and chosen.name != SPEED:
+        yield found.evaluators.make(SPEED)
+
+
+def _configurations(
+    evaluators: Iterable[Evaluator], options: Mapping[str, Any], settings: Mapping[str, Any]
+) -> list[tuple[Evaluator, dict[str, Any]]]:
+    """What each evaluator is told. Raises UsageError for an option or a key that none of them reads."""
+    from drupe.api import flag, unknown
+
+    evaluators = list(evaluators)
+    names = " or ".join(f"'{each.name}'" for each in evaluators)
+    for name in options:
+        if all(name not in _read(each).values() for each in evaluators):
+            raise UsageError(f"{flag(name)} has no effect with the evaluator {names}", cure=f"leave {flag(name)} out")
+    keys = [key for each in evaluators for key in each.Config.model_fields]
+    for key in settings:
+        if key not in keys:
+            raise unknown(f"key of the evaluator {names}", key, keys, where=f"--set {key}=...")
+    return [
+        (
+            each,
+            {
+                **{key: options[name] for key, name in _read(each).items() if name in options},
+                **{key: value for key, value in settings.items() if key in each.Config.model_fields},
+            },
+        )
+        for each in evaluators
+    ]
+
+
+def _read(evaluator: Evaluator) -> dict[str, str]:
+    """For keys of an evaluator's configuration, the options that set them: as it says, or the option of that name."""
+    from drupe.api import registry
+
+    alike = {key: key for key in evaluator.Config.model_fields if key in registry().options}
+    return {**alike, **evaluator.options}
+
+
+def _measure(
+    package: str, against: str | None, evaluator: Evaluator, values: Mapping[str, Any], provider: str | None
+) -> tuple[Metric, ...]:
+    from drupe_console import progress
+
+    return drupe.evaluate(
+        package, against, evaluator=evaluator.name, provider=provider, progress=progress(lines=False), **values
+    )
+
+
+def _is_another_source(package: str, against: str) -> bool:
+    """Whether the package's own record names another source of the same kind, by its fingerprint."""
+    from drupe.api import RECORD, registry, resolve
+
+    record = Path(package) / RECORD
+    if not record.is_file():
+        return False
+    recorded = json.loads(record.read_text(encoding="utf-8"))["source"]
+    model = resolve(against, {}, registry())
+    if recorded["kind"] != model.kind:
+        return False
+    fingerprint = registry().kinds.make(model.kind).fingerprint(model, thorough=False)
+    return bool(recorded["fingerprint"] != fingerprint)
+
+
+def _show(metrics: Iterable[Metric], asked: Iterable[tuple[Evaluator, dict[str, Any]]], as_json: bool) -> None:
+    from drupe_console import table
+
+    if as_json:
+        json.dump(_document(metrics, asked), sys.stdout, indent=1)
+        print()
+        return
+    rows = [(each.name.replace("_", " "), f"{each.value:,.4g}", each.unit, each.better) for each in metrics]
+    table(rows, ("metric", "value", "unit", "better"))
+
+
+def _document(metrics: Iterable[Metric], asked: Iterable[tuple[Evaluator, dict[str, Any]]]) -> dict[str, Any]:
+    """The metrics, and the whole settings that they were measured with."""
+    from drupe.api import configure
+
+    settings: dict[str, Any] = {}
+    for each, values in reversed(list(asked)):
+        settings |= configure(f"evaluator '{each.name}'", each.Config, values).model_dump(mode="json")
+    return {**{metric.name: metric.value for metric in metrics}, "settings": settings}

@@ -1,0 +1,163 @@
+"""Flags: what a command takes, its own and one for each option that a plugin declares, under headings in its help."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from drupe.api import Option, UsageError, flag, given, nearest
+
+if TYPE_CHECKING:
+    from drupe.api import Registry
+
+HEADINGS = ("Model and output", "Target", "Quantization", "Calibration", "Comparing with the source")
+"""The first headings, in this order; those of other plugins follow, and the command's own come last."""
+LAST = ("Passes", "Checking", "Running and printing")
+CONTEXT = {"help_option_names": ["-h", "--help"], "token_normalize_func": lambda typed: typed.replace("_", "-")}
+"""Long options may be typed with underscores, as users of Olive do."""
+
+
+WRONG_USAGE: type[Exception] = typer.BadParameter.__mro__[1]
+"""typer's error for what was typed, which it gives no public name."""
+
+
+class FlagApp(typer.Typer):
+    """A command as a typer app: a function with annotated parameters, and `options`.
+
+    options: those of plugins that it takes; the function is given what the user gave of them, by name.
+    An option cannot have a flag that the command has itself: its owner is told so.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        function: Callable[..., None],
+        options: Iterable[Option],
+        found: Registry,
+        epilog: str | None = None,
+    ) -> None:
+        super().__init__(rich_markup_mode=None, add_completion=False)
+        taken = own_flags(function)
+        accepted: dict[str, inspect.Parameter] = {}
+        for option in options:
+            if clash := flags_of(option) & taken:
+                owner = found.owners[option.name][0][1]
+                owner.remark(f"cannot have its option {clash.pop()}: drupe {name} has a flag of that name")
+                continue
+            accepted[option.name] = _parameter(option)
+
+        def command(**values: Any) -> None:
+            chosen = given((option, values.pop(option)) for option in accepted)
+            function(**values, options=chosen)
+
+        self.command(name, cls=FlagCommand, context_settings=CONTEXT, epilog=epilog)(
+            _with_signature(command, [*_own(function), *accepted.values()], function.__doc__)
+        )
+
+
+class FlagCommand(TyperCommand):
+    """A command whose options stand under headings in its help, and that says which flag a misspelt one may mean."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            if record := parameter.get_help_record(ctx):
+                heading = getattr(parameter, "rich_help_panel", None) or LAST[-1]
+                shown = parameter.metavar if parameter.param_type_name == "argument" else record[0]
+                sections.setdefault(heading, []).append((shown or record[0], record[1]))
+        others = [heading for heading in sections if heading not in HEADINGS + LAST]
+        for heading in (*HEADINGS, *others, *LAST):
+            if heading in sections:
+                with formatter.section(heading):
+                    formatter.write_dl(sections[heading])
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        typed = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except WRONG_USAGE as error:
+            raise self._told(error, ctx, typed) from None
+
+    def _told(self, error: Any, ctx: Any, typed: list[str]) -> UsageError:
+        """What is wrong with what was typed, as every other error is told."""
+        cure = f"{ctx.command_path} --help lists what there is"
+        if not hasattr(error, "possibilities"):
+            return UsageError(error.format_message(), cure=cure)
+        wrong = _as_typed(error.option_name, typed)
+        flags = {each for parameter in self.get_params(ctx) for each in (*parameter.opts, *parameter.secondary_opts)}
+        close = nearest(wrong.strip("-"), (each.strip("-") for each in flags if each.startswith("--")))
+        meant = f"; did you mean {' or '.join(map(flag, close))}?" if close else ""
+        return UsageError(f"unknown flag {wrong}{meant}", cure=cure)
+
+
+def _as_typed(name: str, args: Iterable[str]) -> str:
+    """A flag as the user has typed it, with underscores where there were some."""
+    return next((each for arg in args if (each := arg.partition("=")[0]).replace("_", "-") == name), name)
+
+
+def own_flags(function: Callable[..., None]) -> set[str]:
+    """The flags of a command's own parameters."""
+    app = typer.Typer(rich_markup_mode=None, add_completion=False)
+    app.command()(_with_signature(lambda **values: None, _own(function), None))
+    built = typer.main.get_command(app)
+    return {"--help", *(each for parameter in built.params for each in (*parameter.opts, *parameter.secondary_opts))}
+
+
+def flags_of(option: Option) -> set[str]:
+    """What a user can type for an option."""
+    return {flag(name) for name in option.flags}
+
+
+def _own(function: Callable[..., None]) -> list[inspect.Parameter]:
+    """The parameters of a command but for `options`."""
+    parameters = inspect.signature(function, eval_str=True).parameters
+    return [parameter for name, parameter in parameters.items() if name != "options"]
+
+
+def _with_signature(
+    function: Callable[..., None], parameters: Iterable[inspect.Parameter], text: str | None
+) -> Callable[..., None]:
+    """A function as typer reads it: with these parameters, and this text as its help."""
+    function.__signature__ = inspect.Signature(list(parameters))  # type: ignore[attr-defined]
+    function.__annotations__ = {}
+    function.__doc__ = text
+    return function
+
+
+def _parameter(option: Option) -> inspect.Parameter:
+    """An option as a parameter with typer's annotation; None stands for one that is not given."""
+    kind = list[option.type] if option.multiple else option.type  # type: ignore[name-defined]
+    info = typer.Option(
+        f"{option.flag}/{flag(option.off)}" if option.off else option.flag,
+        help=_help(option),
+        metavar=f"<{'|'.join(option.choices)}>" if option.choices else None,
+        show_default=False,
+        rich_help_panel=option.group or "Other options",
+    )
+    return inspect.Parameter(
+        option.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, info]
+    )
+
+
+def _help(option: Option) -> str:
+    """What it is, what holds without it, and what else has to be there for it."""
+    also = [f"needs {option.needs}"] if option.needs else []
+    also += [f"default: {option.default}"] if option.default else []
+    also += [f"also set by {option.environment} in the environment"] if option.environment else []
+    return f"{option.help}  [{'; '.join(also)}]" if also else option.help
+
+
+def declared_options(found: Registry) -> list[Option]:
+    """The options of all plugins, in the order in which they are declared."""
+    return [found.options[name] for name in found.owners if name in found.options]
+
+
+def refuse_wrong_values(options: Mapping[str, Any], declared: Mapping[str, Option]) -> None:
+    """Raise UsageError for a value that is none of its option's choices, before a model is looked for."""
+    for name, value in options.items():
+        if name in declared:
+            declared[name].refuse(value)

@@ -1,0 +1,251 @@
+"""Lists of what is installed: `drupe passes`, `providers`, `evaluators`, `tasks` and `runtimes`."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from drupe_commands.showing import AsJson, print_facts, print_json, print_records
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from drupe.api import Entry, ExecutionProvider, Form, Recipe, Registry
+
+Name = Annotated[str | None, typer.Argument(help="Show this one in full.")]
+
+
+def passes(name: Name = None, as_json: AsJson = False) -> None:
+    """List passes, or show what one needs, gives and can be told."""
+    from drupe.api import registry
+
+    found = registry()
+    if name is None:
+        _list("pass", found.passes, as_json)
+        return
+    entry = found.passes.find(name)
+    runner = entry.resolve()
+    facts = {
+        "brought by": entry.plugin.title,
+        "revision": runner.revision,
+        "takes": _form(runner.requires),
+        "gives": _form(runner.ensures),
+        "parts": "all at once" if runner.whole else "one by one",
+        "cached": runner.costly,
+    }
+    setting = _options_of_pass(name, runner.Config, found)
+    _show_one(name, entry.ref.summary, facts, "configuration", _keys(runner.Config, setting), as_json)
+
+
+def evaluators(name: Name = None, as_json: AsJson = False) -> None:
+    """List evaluators, or show what one can be told."""
+    from drupe.api import flag, registry
+
+    found = registry()
+    if name is None:
+        _list("evaluator", found.evaluators, as_json)
+        return
+    entry = found.evaluators.find(name)
+    kind = entry.resolve()
+    facts = {"brought by": entry.plugin.title, "compares for the tasks": _tasks_of(name, found)}
+    setting = {key: flag(option) for key, option in kind.options.items()}
+    _show_one(name, entry.ref.summary, facts, "configuration", _keys(kind.Config, setting), as_json)
+
+
+def _tasks_of(evaluator: str, found: Registry) -> list[str]:
+    """The tasks that an evaluator compares packages for; `drupe plugins` tells of those that are broken."""
+    from drupe.api import PluginError
+
+    names = []
+    for entry in found.tasks:
+        with contextlib.suppress(PluginError):
+            names += [entry.ref.name] if entry.resolve().evaluator == evaluator else []
+    return names
+
+
+def tasks(name: Name = None, as_json: AsJson = False) -> None:
+    """List tasks, or show what one offers."""
+    from drupe.api import registry
+
+    found = registry()
+    if name is None:
+        _list("task", found.tasks, as_json)
+        return
+    entry = found.tasks.find(name)
+    task = entry.resolve()
+    facts = {"brought by": entry.plugin.title, "compared by": task.evaluator}
+    offers = [{"a session can": method, "what it does": what} for method, what in task.offers.items()]
+    _show_one(name, entry.ref.summary, facts, "offers", offers, as_json)
+
+
+def runtimes(name: Name = None, as_json: AsJson = False) -> None:
+    """List runtimes, or show who uses one."""
+    from drupe.api import registry
+
+    found = registry()
+    if name is None:
+        records = [{**_line("runtime", entry), "runtime version": _version(entry)} for entry in found.runtimes]
+        _print(records, as_json)
+        return
+    entry = found.runtimes.find(name)
+    facts = {
+        "brought by": entry.plugin.title,
+        "runtime": _version(entry),
+        "distributions": list(entry.resolve().distributions),
+    }
+    users = [
+        {"provider": provider.name, "installed by": package.install}
+        for _, provider in found.sound_providers()
+        for package in provider.packages
+        if package.runtime == name
+    ]
+    _show_one(name, entry.ref.summary, facts, "providers", users, as_json)
+
+
+def providers(name: Name = None, as_json: AsJson = False) -> None:
+    """List execution providers, or show the recipes, devices and limits of one."""
+    from drupe.api import registry
+
+    found = registry()
+    if name is None:
+        _print([_listed(entry, found) for entry in list(found.providers)], as_json)
+        return
+    provider = found.provider(name)
+    entry = found.providers.find(provider.name)
+    facts = _about_provider(provider, entry, found)
+    _show_one(provider.name, entry.ref.summary, facts, "recipes", _recipes(provider, entry), as_json)
+
+
+def _list(what: str, entries: Any, as_json: bool) -> None:
+    _print([_line(what, entry) for entry in entries], as_json)
+
+
+def _line(what: str, entry: Entry[Any]) -> dict[str, Any]:
+    return {what: entry.ref.name, "brought by": entry.plugin.title, "what it is": entry.ref.summary}
+
+
+def _print(records: list[dict[str, Any]], as_json: bool) -> None:
+    (print_json if as_json else print_records)(records)
+
+
+def _show_one(
+    name: str, summary: str, facts: dict[str, Any], label: str, records: list[dict[str, Any]], as_json: bool
+) -> None:
+    """Something in full: its facts, and the records that it has under `label`."""
+    if as_json:
+        print_json({"name": name, "summary": summary, **facts, label: records})
+        return
+    print(f"{name}: {summary}\n")
+    print_facts(facts)
+    if records:
+        print()
+        print_records(records)
+
+
+def _keys(config: type[BaseModel], setting: dict[str, str]) -> list[dict[str, Any]]:
+    """The keys of a configuration. setting: for a key, the flag that sets it."""
+    return [
+        {
+            "key": key,
+            "type": _type(field.annotation),
+            "default": None if field.is_required() else field.get_default(call_default_factory=True),
+            "set by": setting.get(key),
+            "meaning": field.description or "",
+        }
+        for key, field in config.model_fields.items()
+    ]
+
+
+def _options_of_pass(name: str, config: type[BaseModel], found: Registry) -> dict[str, str]:
+    """For keys of a pass, the flag that sets it: the option of the key's name, or what a provider's own step says."""
+    from drupe.api import Step, flag
+
+    alike = {key: flag(key) for key in config.model_fields if key in found.options}
+    stated = {
+        key: flag(option)
+        for _, provider in found.sound_providers()
+        for recipe in provider.recipes()
+        for step in recipe.stages
+        if isinstance(step, Step) and step.name == name
+        for key, option in step.options.items()
+    }
+    return {**alike, **stated}
+
+
+def _listed(entry: Entry[ExecutionProvider], found: Registry) -> dict[str, Any]:
+    """A provider in a line; for one that cannot be used, why."""
+    from drupe.api import DrupeError, checked_provider, target_of
+
+    line = {"provider": entry.ref.name, "brought by": entry.plugin.title, "device": None}
+    try:
+        device = target_of(checked_provider(entry, found), found).device
+        return {**line, "device": device.name if device else None, "what it is": entry.ref.summary}
+    except DrupeError as error:
+        where = f" ({error.where})" if error.where else ""
+        return {**line, "what it is": f"cannot be used: {error.what}{where}; {error.cure}"}
+
+
+def _about_provider(provider: ExecutionProvider, entry: Entry[Any], found: Registry) -> dict[str, Any]:
+    from drupe.api import call, target_of
+
+    target = target_of(provider, found)
+    return {
+        "brought by": entry.plugin.title,
+        "runtime name": provider.runtime_name,
+        "also called": list(provider.aliases),
+        "kind of device": provider.device_kind,
+        "device": target.device.name if target.device else None,
+        "free memory": target.device.memory if target.device else None,
+        "runtime": target.runtime_version or None,
+        "installed by": target.install or None,
+        **call(entry.plugin, f"describe() of {entry.title}", provider.describe),
+    }
+
+
+def _recipes(provider: ExecutionProvider, entry: Entry[Any]) -> list[dict[str, Any]]:
+    from drupe.api import call
+
+    recipes = call(entry.plugin, f"recipes() of {entry.title}", provider.recipes)
+    return [
+        {"precision": recipe.precision, "stages": _stages(recipe), "what it makes": recipe.summary}
+        for recipe in recipes
+    ]
+
+
+def _stages(recipe: Recipe) -> str:
+    """The stages of a recipe, with what is asked of them; a step of the provider's own by its pass."""
+    from drupe.api import Stage
+
+    words = []
+    for each in recipe.stages:
+        asked = each.numerics if isinstance(each, Stage) else each.config
+        inside = ", ".join(f"{key}={value}" for key, value in asked.items())
+        words.append(f"{each.name} ({inside})" if inside else each.name)
+    return " > ".join(words)
+
+
+def _version(entry: Entry[Any]) -> str | None:
+    """The installed version of a runtime, in words where it cannot be told."""
+    from drupe.api import PluginError, call
+
+    try:
+        version: str | None = call(entry.plugin, f"version() of {entry.title}", entry.make().version)
+    except PluginError as error:
+        return f"cannot be used: {error.what}"
+    return version
+
+
+def _form(form: Form) -> str:
+    facts = ", ".join(f"{fact} = {_either(value)}" for fact, value in form.facts.items())
+    return f"{form.kind} ({facts})" if facts else form.kind
+
+
+def _either(value: str | tuple[str, ...]) -> str:
+    return value if isinstance(value, str) else " or ".join(value)
+
+
+def _type(annotation: Any) -> str:
+    text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    return text.replace("typing.", "").replace("NoneType", "None")

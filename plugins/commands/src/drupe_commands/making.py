@@ -1,0 +1,108 @@
+"""Making a package: what `optimize`, `run` and `run-pass` share, from a plan to what is printed."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from drupe.api import UsageError
+
+if TYPE_CHECKING:
+    from drupe.api import Model, Plan, Request
+
+
+@dataclass(frozen=True)
+class Making:
+    """How the user wants a package to be made, and told of."""
+
+    context: typer.Context
+    output: Path | None
+    force: bool
+    only_plan: bool
+    as_json: bool
+    log_level: int
+
+    def of_request(self, request: Request, save_plan: Path | None = None) -> None:
+        """Compose the plan of a request, then carry it out, or only show it."""
+        from drupe import api
+
+        started = self.begin()
+        plan, source = api.plan_of(request, api.registry())
+        self.of_plan(plan, source, started, save_plan)
+
+    def of_plan(self, plan: Plan, source: Model, started: float, save_plan: Path | None = None) -> None:
+        """Carry a plan out, or only show it."""
+        from drupe import api
+        from drupe_commands.previewing import preview_of, show_preview
+        from drupe_commands.summing_up import show_outcome
+        from drupe_console import progress
+
+        if save_plan is not None:
+            write_plan(api.registry().publisher().fixed(plan, source), save_plan)
+        if self.only_plan:
+            show_preview(preview_of(plan, source), self.output or Path("package"), self.as_json)
+            return
+        publisher, output = api.registry().publisher(), self._named_output()
+        outcome = publisher.carry_out(plan, source, output, force=self.force, progress=progress(), started=started)
+        show_outcome(outcome, plan, self.as_json)
+
+    def begin(self) -> float:
+        """Refuse an output that cannot be made, before a model is looked for; returns the time."""
+        from drupe import api
+
+        started = time.perf_counter()
+        self.context.find_root().obj = {"debug": self.log_level == 2}
+        if not self.only_plan:
+            api.registry().publisher().prepare(self._named_output(), self.force)
+        if self.log_level:
+            from drupe_console import Narrator
+
+            api.listen(Narrator(self.log_level))
+        return started
+
+    def refuse_no_output(self) -> None:
+        """Raise UsageError where a package is to be made, and no folder for it is named."""
+        if not self.only_plan:
+            self._named_output()
+
+    def _named_output(self) -> Path:
+        if self.output is None:
+            raise UsageError("no output folder is named", cure="-o OUT")
+        return self.output
+
+
+def write_plan(plan: Plan, path: Path) -> None:
+    """Write a plan as JSON. Raises OutputError where that cannot be done."""
+    from drupe_files import disk_errors
+
+    with disk_errors(path):
+        path.write_text(plan.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+
+def chosen_provider(name: str | None, device: str | None) -> str:
+    """The provider's name: as given, or the only one for a kind of device; both have to agree. Empty where none is."""
+    from drupe.api import registry
+
+    if device is None:
+        return name or ""
+    found = registry()
+    kinds: dict[str, list[str]] = {}
+    for entry, provider in found.sound_providers():
+        kinds.setdefault(provider.device_kind, []).append(entry.ref.name)
+    if device.lower() not in kinds:
+        raise UsageError(f"no provider is for the device '{device}'", cure=f"--device {' or '.join(sorted(kinds))}")
+    candidates = kinds[device.lower()]
+    if name is not None:
+        chosen = found.provider(name).name
+        if chosen not in candidates:
+            raise UsageError(f"--provider {name} is not for --device {device}", cure="give one of the two")
+        return chosen
+    if len(candidates) > 1:
+        raise UsageError(
+            f"several providers are for the device '{device}'", cure=f"--provider {' or '.join(candidates)}"
+        )
+    return candidates[0]

@@ -1,0 +1,98 @@
+"""Parameters that several commands have, and printing a text as it comes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+MODEL, TARGET = "Model and output", "Target"
+PASSES, CHECKING, RUNNING = "Passes", "Checking", "Running and printing"
+
+ModelArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="MODEL",
+        help="A checkpoint's folder, a hub id, or what else installed plugins know.",
+        rich_help_panel=MODEL,
+    ),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option("-o", "--output-path", "--output", metavar="<path>", help="Folder to make.", rich_help_panel=MODEL),
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace the output folder.", rich_help_panel=MODEL)]
+Precision = Annotated[
+    str, typer.Option(metavar="<name>", help="int4, int8, fp16, bf16 or fp32.", rich_help_panel=TARGET)
+]
+ForProvider = Annotated[
+    str | None,
+    typer.Option(
+        "--provider",
+        metavar="<name>",
+        help="Execution provider: cpu, CUDAExecutionProvider, ...  [default: what this machine has]",
+        rich_help_panel=TARGET,
+    ),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(metavar="<kind>", help="Instead of a provider: cpu, gpu or npu.", rich_help_panel=TARGET),
+]
+Threads = Annotated[
+    int,
+    typer.Option(
+        help="For converting, and for the package on this machine.  [default: all]",
+        show_default=False,
+        rich_help_panel=RUNNING,
+    ),
+]
+ComparedBy = Annotated[
+    str,
+    typer.Option(
+        "--evaluator",
+        metavar="<name>",
+        help="What compares the package with its source; drupe evaluators lists them.  [default: the task's own]",
+        show_default=False,
+        rich_help_panel=CHECKING,
+    ),
+]
+RequireCheck = Annotated[
+    bool,
+    typer.Option(
+        "--require-check",
+        help="Fail where the package could not be run or compared here, with exit status 9.",
+        rich_help_panel=CHECKING,
+    ),
+]
+OnlyPlan = Annotated[
+    bool, typer.Option("--plan", help="Only say what would run, and what it takes.", rich_help_panel=RUNNING)
+]
+JsonResult = Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=RUNNING)]
+LogLevel = Annotated[
+    int,
+    typer.Option(metavar="<0|1|2>", min=0, max=2, help="0 minimal, 1 detailed, 2 debug.", rich_help_panel=RUNNING),
+]
+
+Package = Annotated[str, typer.Argument(help="Folder that `drupe optimize` made.")]
+MaxNewTokens = Annotated[int, typer.Option(min=1, help="Stop after this many tokens.")]
+Temperature = Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token; higher is more random.")]
+TopP = Annotated[float, typer.Option(min=0.0, max=1.0, help="Sample from the likeliest that sum to this.")]
+TopK = Annotated[int, typer.Option(min=0, help="Sample from this many likeliest tokens; 0: all.")]
+Seed = Annotated[int, typer.Option(help="Makes a sampled text repeatable.")]
+Provider = Annotated[str | None, typer.Option(help="Run on this provider, not the one it was made for.")]
+MaxLength = Annotated[int | None, typer.Option(min=2, help="Room for prompt and answer, in tokens.")]
+
+
+def print_pieces(pieces: Iterable[str], said: list[str]) -> None:
+    """Print a text piece by piece, and keep in `said` what was printed, so that it is there after an interruption.
+
+    The line ends however the text does: what is said of an error begins a new one.
+    """
+    try:
+        for piece in pieces:
+            said.append(piece)
+            print(piece, end="", flush=True)
+    finally:
+        print(flush=True)

@@ -1,0 +1,25 @@
+"""What drupe-commands brings."""
+
+from drupe.api import Ref, hookimpl
+
+_COMMANDS = (
+    ("optimize", "optimize:Optimize", "Make a small, fast package of a model."),
+    ("auto-opt", "optimize:AutoOpt", "The same, with the flag names that users of Olive type."),
+    ("run", "run:app", "Carry out a plan or a workflow file."),
+    ("run-pass", "run_pass:RunPass", "Run one pass on a model."),
+    ("evaluate", "evaluate:Evaluate", "Measure a package, alone or against another model."),
+    ("generate", "generate:generate", "Continue a text with a package."),
+    ("chat", "chat:chat", "Talk with a package."),
+    ("inspect", "inspecting:inspect", "Say what a model is, and whether it is supported."),
+    ("passes", "listing:passes", "List passes, or show the configuration of one."),
+    ("providers", "listing:providers", "List execution providers, or show what one can do."),
+    ("evaluators", "listing:evaluators", "List evaluators, or show the configuration of one."),
+    ("tasks", "listing:tasks", "List tasks, or show what one offers."),
+    ("runtimes", "listing:runtimes", "List runtimes, or show who uses one."),
+    ("plugins", "plugins:plugins", "List plugins, and say what is wrong with those that are broken."),
+)
+
+
+@hookimpl
+def drupe_commands() -> list[Ref]:
+    return [Ref(name, f"drupe_commands.{target}", summary) for name, target, summary in _COMMANDS]

@@ -1,0 +1,178 @@
+"""The `drupe` program: commands of plugins, each loaded only when it runs."""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import io
+import os
+import signal
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from drupe.api import PROJECT, Cancelled, DrupeError, OutputError, PluginCrash, call
+from drupe_commands.command_names import summaries
+
+HELP = {"help_option_names": ["-h", "--help"]}
+UNEXPECTED = 70
+"""Exit status for an error that nobody foresaw."""
+
+
+class Commands(TyperGroup):
+    """A group that knows its commands by name and summary, and imports one when it is called."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(summaries())
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        from drupe.api import registry
+
+        entry = registry().commands.find(cmd_name)
+        found = entry.resolve()
+        return call(entry.plugin, f"building {entry.title[4:]}", _as_command, cmd_name, found)
+
+    def get_help_option(self, ctx: Any) -> Any:
+        """Not given, --help is False here: to make sense of a None, typer would import pydantic."""
+        option = super().get_help_option(ctx)
+        if option is not None:
+            option.default = False
+        return option
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(summaries().items()))
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; an error meant for the user is printed as one, without a traceback."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            _complain(Cancelled())
+            raise typer.Exit(Cancelled.exit_status) from None
+        except DrupeError as error:
+            if (ctx.obj or {}).get("debug") or isinstance(error, PluginCrash):
+                _print_stack(error)
+            _complain(error)
+            raise typer.Exit(error.exit_status) from None
+
+
+def _as_command(name: str, found: Any) -> Any:
+    """A typer app, a class of one, or a function with typer annotations, as a command.
+
+    The long options of a function may be typed with underscores.
+    """
+    if isinstance(found, type):
+        found = found()
+    if isinstance(found, typer.Typer):
+        command = typer.main.get_command(found)
+        command.name = name
+        return command
+    app = typer.Typer(rich_markup_mode=None, add_completion=False)
+    app.command(name, context_settings={**HELP, "token_normalize_func": lambda option: option.replace("_", "-")})(found)
+    return typer.main.get_command(app)
+
+
+def _print_stack(error: DrupeError) -> None:
+    """Where an error comes from, and out of which others; what it says is said by `_complain`."""
+    from traceback import TracebackException
+
+    told = TracebackException.from_exception(error)
+    print("".join([*told.format()][: -len([*told.format_exception_only()])]), end="", file=sys.stderr)
+
+
+def _complain(error: DrupeError) -> None:
+    print(f"error: {error}", file=sys.stderr)
+
+
+app = typer.Typer(cls=Commands, rich_markup_mode=None, add_completion=False, no_args_is_help=True)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib import metadata
+
+        from drupe.api import KERNEL
+
+        print(f"drupe {metadata.version(KERNEL)}")
+        raise typer.Exit
+
+
+Version = typer.Option("--version", help="Show the version and exit.", callback=_print_version, is_eager=True)
+
+
+@app.callback(context_settings=HELP)
+def drupe(version: Annotated[bool, Version] = False) -> None:
+    """Make a trained model small and fast on the hardware you have, and prove that it still is right."""
+
+
+class _Output(io.FileIO):
+    """Standard output that says once, in one line, when it takes no more; what comes after that is dropped."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+            if isinstance(error, BrokenPipeError):  # the reader has seen enough
+                raise
+            what = f"standard output cannot be written: {error.strerror}"
+            raise OutputError(what, cure="give it another place") from None
+
+
+def _guard_output() -> None:
+    """Make what standard output refuses an error for the user, also where it was closed before the start."""
+    if sys.stderr is None:
+        sys.stderr = io.StringIO()
+    buffer = getattr(sys.stdout, "buffer", None)
+    if sys.stdout is None:
+        raw = _Output(os.open(os.devnull, os.O_RDONLY), "w")
+    elif type(getattr(buffer, "raw", buffer)) is io.FileIO:  # not Windows' console
+        raw = _Output(sys.stdout.fileno(), "w", closefd=False)
+    else:
+        return
+    encoding = getattr(sys.stdout, "encoding", "utf-8")
+    sys.stdout = io.TextIOWrapper(io.BufferedWriter(raw), encoding, "replace", line_buffering=raw.isatty())
+
+
+def _run() -> None:
+    """Run the program to the end of its output."""
+    try:
+        try:
+            app(prog_name=PROJECT)
+        finally:
+            sys.stdout.flush()
+    except OutputError as error:
+        _complain(error)
+        sys.exit(error.exit_status)
+    except BrokenPipeError:
+        sys.exit(1)
+
+
+def main() -> None:
+    """Run the program; ends the process with 0, an error's own status, or 70 for what nobody foresaw."""
+    for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):  # not every system has them all
+        if hasattr(signal, name):
+            # A polite kill ends a run as Ctrl-C does, so that it cleans up behind itself.
+            signal.signal(getattr(signal, name), signal.default_int_handler)
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a mark for what is no text here
+    _guard_output()
+    # The system frees all memory at once; looking for cycles in it first would take up to half a second.
+    atexit.register(gc.freeze)
+    try:
+        _run()
+    except Exception as error:
+        import traceback
+
+        from drupe.api import registry
+        from drupe_commands.culprit import culprit
+
+        traceback.print_exc()
+        plugin = culprit(error, registry())
+        what = plugin.title if plugin else "drupe or in a plugin"
+        print(f"This is a mistake in {what}, not in what you typed; please report it.", file=sys.stderr)
+        sys.exit(UNEXPECTED)

@@ -1,0 +1,152 @@
+"""`drupe run`: carry out a plan or a workflow file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from drupe.api import UsageError
+from drupe_commands.documents import STANDARD_INPUT, located, read_document
+from drupe_commands.flags import CONTEXT, FlagCommand
+from drupe_commands.making import Making
+from drupe_commands.parameters import MODEL, RUNNING, Force, JsonResult, LogLevel, OnlyPlan, Output
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from drupe.api import Plan
+    from drupe_commands.workflow import Workflow
+
+
+ALIKE = 0.75
+"""How alike a key has to be to one of a plan or a workflow, from 0 to 1, to be a misspelt one."""
+
+
+def run(
+    context: typer.Context,
+    file: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="FILE",
+            help="A plan (a drupe.json, or what --save-plan and --plan --json write) or a workflow file; "
+            "JSON, YAML or TOML; - for standard input.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="<model>", help="Run it on this model instead of the one in the file.", rich_help_panel=MODEL
+        ),
+    ] = None,
+    output_path: Output = None,
+    force: Force = False,
+    plan: OnlyPlan = False,
+    as_json: JsonResult = False,
+    log_level: LogLevel = 0,
+    schema: Annotated[
+        str | None,
+        typer.Option(
+            metavar="<plan|workflow>", help="Print the JSON Schema of such a file, and end.", rich_help_panel=RUNNING
+        ),
+    ] = None,
+) -> None:
+    """Carry out a plan or a workflow file: the whole job, as drupe optimize does it.
+
+    A plan repeats a run: it makes the same bytes, or says before the work why it would not. Paths in the file are
+    relative to the working directory, as on the command line.
+    """
+    if schema is not None:
+        print(json.dumps(schema_of(schema), indent=1))
+        return
+    if file is None:
+        raise UsageError("no file is named", cure="drupe run FILE -o OUT")
+    file = STANDARD_INPUT if file == "-" else file
+    document = read_document(file)
+    making = Making(context, output_path, force=force, only_plan=plan, as_json=as_json, log_level=log_level)
+    if _is_plan(document, file):
+        _run_plan(document, file, model, making)
+    else:
+        _run_workflow(document, file, model, making)
+
+
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
+app.command("run", cls=FlagCommand, context_settings=CONTEXT)(run)
+
+
+def schema_of(kind: str) -> dict[str, Any]:
+    """The JSON Schema of a plan or of a workflow file."""
+    from drupe.api import Plan, unknown
+    from drupe_commands.workflow import Workflow
+
+    models: dict[str, type[BaseModel]] = {"plan": Plan, "workflow": Workflow}
+    if kind not in models:
+        raise unknown("schema", kind, models, cure="--schema plan or --schema workflow")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **models[kind].model_json_schema()}
+
+
+def _is_plan(document: dict[str, Any], file: str) -> bool:
+    """Whether a document is a plan, or holds one, rather than a workflow: by its keys."""
+    from drupe.api import Plan
+    from drupe_commands.workflow import Workflow
+
+    if isinstance(document.get("plan"), dict):
+        return True
+    keys = set(document)
+    plans, workflows = (
+        [key for key in keys if get_close_matches(key, model.model_fields, 1, ALIKE)] for model in (Plan, Workflow)
+    )
+    if not plans and not workflows:
+        raise UsageError(
+            f"the file is neither a plan nor a workflow: it has the keys {', '.join(sorted(keys)) or 'none'}",
+            where=file,
+            cure="a plan has source, target and passes; a workflow has model, and target, options or passes",
+        )
+    return "source" in keys or len(plans) > len(workflows)
+
+
+def _run_plan(document: dict[str, Any], file: str, model: str | None, making: Making) -> None:
+    from drupe.api import registry
+    from drupe_commands.plan_files import plan_from
+
+    plan = plan_from(document, file)
+    if model is not None:
+        plan = _of_another(plan, model)
+    started = making.begin()
+    with located(file):
+        making.of_plan(plan, registry().publisher().source_of(plan), started)
+
+
+def _of_another(plan: Plan, model: str) -> Plan:
+    """The plan for another model, which need not be the one that it was made for."""
+    source = {"reference": model, "options": plan.source.options, "kind": plan.source.kind}
+    return plan.but(source=source)
+
+
+def _run_workflow(document: dict[str, Any], file: str, model: str | None, making: Making) -> None:
+    from drupe.api import plan_of, registry
+    from drupe_commands.workflow import request_of, workflow_from
+
+    workflow = _about(workflow_from(document, file), model, file)
+    making = replace(making, output=making.output or (Path(workflow.output) if workflow.output else None))
+    with located(file):
+        request = request_of(workflow, registry(), file)
+    started = making.begin()
+    with located(file):
+        making.of_plan(*plan_of(request, registry()), started)
+
+
+def _about(workflow: Workflow, model: str | None, file: str) -> Workflow:
+    """The workflow with the model that the user names, if one is named. Raises UsageError where there is none."""
+    from drupe_commands.workflow import WorkflowModel
+
+    if model is not None:
+        return workflow.model_copy(update={"model": WorkflowModel(reference=model)})
+    if workflow.model is None:
+        raise UsageError("the workflow names no model", where=f"{file}, at model", cure="--model MODEL, or a key model")
+    return workflow

@@ -1,0 +1,94 @@
+"""What is printed when a package was made: sizes, times, and what came of trying it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from drupe.api import Check, Outcome, Plan
+
+ALIKE = 1.05
+"""Sizes whose ratio is below this are one size to a person."""
+LONGEST = 80
+"""Characters of what the package did that are shown."""
+
+
+def show_outcome(outcome: Outcome, plan: Plan, as_json: bool) -> None:
+    """Print what a run has made, for a person or as JSON."""
+    from drupe_console import size
+
+    if as_json:
+        print(json.dumps(asdict(outcome), indent=1, default=str))
+        return
+    peak = f", {size(outcome.peak_bytes)} of memory at most" if outcome.peak_bytes else ""
+    print(f"{outcome.output}: {size(outcome.bytes)}{compared(outcome.bytes, outcome.source_bytes)}")
+    print(f"converted in {outcome.conversion_seconds:.1f} s{peak}")
+    if outcome.check.not_run is not None:
+        print(f"not run here: {outcome.check.not_run}")
+    else:
+        print(f"checked in {outcome.check.seconds:.1f} s: {outcome.check.runtime} runs it")
+        if outcome.check.text:
+            print(f"  {_short(outcome.check.text)}")
+        print(f"compared with its source: {_comparison(outcome.check)}")
+        if _knows_the_text(outcome):
+            print("  on the text that it was calibrated with: on another one it is farther from its source")
+    if (outcome.check.not_run or outcome.check.not_compared) and (asked := list(_asked_of_the_comparison(plan))):
+        print(f"  {', '.join(asked)}: not measured; drupe evaluate OUT --against MODEL does it where it runs")
+    if outcome.check.not_run is None and _generates(plan):
+        print(f'  drupe generate {shlex.quote(str(outcome.output))} "def parse("')
+
+
+def _short(text: str) -> str:
+    """What a package did when it was tried, in one short line."""
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST else f"{line[:LONGEST]}..."
+
+
+def _comparison(check: Check) -> str:
+    """How the package compares with its source, or why that is not known."""
+    metrics = (f"{name.replace('_', ' ')} {value:.4g}" for name, value in check.metrics.items())
+    return f"not here: {check.not_compared}" if check.not_compared else ", ".join(metrics)
+
+
+def compared(made: int, source: int | None) -> str:
+    """How much smaller than its source a package is, in words."""
+    if not source:
+        return ""
+    smaller = made <= source
+    ratio = source / made if smaller else made / source
+    if ratio < ALIKE:
+        return ", as large as its source"
+    return f", {ratio:.1f} times {'smaller' if smaller else 'larger'} than its source"
+
+
+def _knows_the_text(outcome: Outcome) -> bool:
+    """Whether the package was compared with its source on what it was calibrated with, which flatters it."""
+    from drupe.api import RECORD
+
+    compared_on = outcome.check.settings.get("evaluation_fingerprint")
+    passes = json.loads((outcome.output / RECORD).read_text(encoding="utf-8"))["passes"]
+    return bool(compared_on) and any(compared_on == each["config"].get("calibration_fingerprint") for each in passes)
+
+
+def _asked_of_the_comparison(plan: Plan) -> Iterable[str]:
+    """The options that the user gave for the comparison with the source, as they are typed."""
+    from drupe.api import flag, registry
+
+    if plan.check.evaluator is None:
+        return
+    evaluator = registry().evaluators.make(plan.check.evaluator)
+    for name in evaluator.options.values():
+        if name in plan.options:
+            yield f"{flag(name)} {plan.options[name]}"
+
+
+def _generates(plan: Plan) -> bool:
+    """Whether the package is one that `drupe generate` takes."""
+    from drupe.api import registry
+
+    task, tasks = plan.source.task, registry().tasks
+    return task is not None and task in tasks and "generate" in tasks.make(task).offers

@@ -1,0 +1,146 @@
+"""Validating: what is wrong with what a plugin brings, found without running any of it on a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from drupe.api import KERNEL, STAGES, DrupeError, Step, call, canonical, checked_provider, nearest, refuse_unknown_facts
+
+if TYPE_CHECKING:
+    from drupe.api import Entry, ExecutionProvider, Option, Pass, Plugin, Recipe, Registry
+
+
+def brought_by(plugin: Plugin, found: Registry) -> list[Entry[Any]]:
+    """All that a plugin brings."""
+    return [entry for table in found.tables for entry in table if entry.plugin is plugin]
+
+
+def requirement_problems(plugin: Plugin) -> Iterator[str]:
+    """What is wrong with what a plugin's distribution requires of the kernel, and of what else is ours."""
+    from importlib import metadata
+
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    names = set()
+    for text in metadata.requires(plugin.distribution) or ():
+        try:
+            wanted = Requirement(text)
+        except InvalidRequirement:
+            yield f"its requirement '{text}' cannot be read"
+            continue
+        name = canonical(wanted.name)
+        names.add(name)
+        if not name.startswith("drupe-") or (wanted.marker and not wanted.marker.evaluate({"extra": ""})):
+            continue
+        try:
+            version = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            yield f"it wants {text}, which is not installed"
+        else:
+            if not wanted.specifier.contains(version, prereleases=True):
+                yield f"it wants {text}, and {version} is installed"
+    if KERNEL not in names:
+        yield f"it states no requirement on {KERNEL}, so that a later kernel may break it"
+
+
+def option_problems(option: Option) -> Iterator[str]:
+    """What is wrong with an option that a plugin declares."""
+    from drupe_commands.flags import flags_of, own_flags
+    from drupe_commands.optimize import optimize
+
+    for clash in sorted(flags_of(option) & own_flags(optimize)):
+        yield f"drupe optimize has a flag {clash} of its own"
+
+
+def problems_of(entry: Entry[Any], found: Registry) -> Iterator[str]:
+    """What is wrong with one thing that a plugin brings, a sentence each."""
+    checks: dict[str, Callable[[Entry[Any], Registry], Iterator[str]]] = {
+        "pass": _of_pass,
+        "provider": _of_provider,
+        "evaluator": _of_evaluator,
+        "task": _of_task,
+        "command": _of_command,
+    }
+    check = checks.get(entry.what, _of_any)
+    try:
+        yield from call(entry.plugin, f"checking {entry.title}", lambda: list(check(entry, found)))
+    except DrupeError as error:
+        yield error.what + (f" ({error.where})" if error.where else "")
+
+
+def _of_any(entry: Entry[Any], found: Registry) -> Iterator[str]:
+    entry.make()
+    yield from ()
+
+
+def _of_command(entry: Entry[Any], found: Registry) -> Iterator[str]:
+    if not callable(entry.resolve()):
+        yield "it is neither a function nor a typer app"
+
+
+def _of_pass(entry: Entry[Pass], found: Registry) -> Iterator[str]:
+    runner = entry.make()
+    for form in (runner.requires, runner.ensures):
+        refuse_unknown_facts(form, entry.title, found)
+        if form.kind not in found.kinds:
+            yield f"no plugin brings the model kind '{form.kind}'{_meant(form.kind, found.kinds.entries)}"
+
+
+def _of_task(entry: Entry[Any], found: Registry) -> Iterator[str]:
+    evaluator = entry.make().evaluator
+    if evaluator is not None and evaluator not in found.evaluators:
+        yield f"no plugin brings its evaluator '{evaluator}'{_meant(evaluator, found.evaluators.entries)}"
+
+
+def _of_evaluator(entry: Entry[Any], found: Registry) -> Iterator[str]:
+    evaluator = entry.make()
+    keys = evaluator.Config.model_fields
+    for key in (*evaluator.options, *evaluator.verifying):
+        if key not in keys:
+            yield f"its configuration has no key '{key}'{_meant(key, keys)}"
+    yield from _undeclared(evaluator.options.values(), found)
+
+
+def _of_provider(entry: Entry[ExecutionProvider], found: Registry) -> Iterator[str]:
+    provider = checked_provider(entry, found)
+    recipes = call(entry.plugin, f"recipes() of {entry.title}", lambda: list(provider.recipes()))
+    precisions = [recipe.precision for recipe in recipes]
+    for precision in sorted({each for each in precisions if precisions.count(each) > 1}):
+        yield f"it has more than one recipe for the precision '{precision}'; the first is taken"
+    wanted = provider.reference_precision
+    if wanted is not None and "reference_precision" in vars(type(provider)) and wanted not in precisions:
+        yield f"its reference_precision is '{wanted}', and it has the precisions {', '.join(precisions)}"
+    for recipe in recipes:
+        yield from (f"recipe '{recipe.name}': {problem}" for problem in _of_recipe(recipe, found))
+
+
+def _of_recipe(recipe: Recipe, found: Registry) -> Iterator[str]:
+    for each in recipe.stages:
+        if isinstance(each, Step):
+            yield from _of_step(each, found)
+        elif each.name not in STAGES:
+            yield f"there is no stage '{each.name}'{_meant(each.name, STAGES)}"
+
+
+def _of_step(step: Step, found: Registry) -> Iterator[str]:
+    """What is wrong with a step of a provider's own."""
+    if step.name not in found.passes:
+        yield f"no plugin brings the pass '{step.name}'{_meant(step.name, found.passes.entries)}"
+        return
+    keys = found.passes.find(step.name).resolve().Config.model_fields
+    for key in (*step.config, *step.options):
+        if key not in keys:
+            yield f"the pass '{step.name}' has no key '{key}'{_meant(key, keys)}"
+    yield from _undeclared(step.options.values(), found)
+
+
+def _undeclared(options: Any, found: Registry) -> Iterator[str]:
+    for name in options:
+        if name not in found.options:
+            yield f"no plugin declares the option '{name}'{_meant(name, found.options)}"
+
+
+def _meant(name: str, known: Any) -> str:
+    close = nearest(name, known, 1)
+    return f"; did you mean '{close[0]}'?" if close else ""

@@ -1,0 +1,90 @@
+"""What the listing commands print is what is installed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sites import Site
+from tiny import make_checkpoint
+
+
+def program(*arguments: object) -> str:
+    command = [sys.executable, "-m", "drupe", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_every_default_plugin_is_in_use() -> None:
+    rows = program("plugins").splitlines()
+    assert len(rows) > 10
+    assert all(row.rstrip().endswith("in use") for row in rows[1:])
+    assert all(record["in_use"] and record["cure"] is None for record in json.loads(program("plugins", "--json")))
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        ("passes", "sign"),
+        ("providers", "paper"),
+        ("evaluators", "length"),
+        ("tasks", "echoing"),
+        ("runtimes", "echo"),
+    ],
+)
+def test_a_list_names_what_can_be_shown_in_full(acme: Site, command: str, name: str) -> None:
+    assert any(row.startswith(f"{name} ") for row in acme.run_here(command).stdout.splitlines())
+    assert acme.run_here(command, name).stdout.startswith(f"{name}: ")
+    assert any(name in record.values() for record in json.loads(acme.run_here(command, "--json").stdout))
+    shown = json.loads(acme.run_here(command, name, "--json").stdout)
+    assert shown["name"] == name and shown["brought_by"] == "acme 1.0"
+    assert acme.run_here(command, f"{name}s").returncode == 2
+
+
+def test_a_pass_shows_the_options_that_set_its_keys(acme: Site) -> None:
+    shown = json.loads(acme.run_here("passes", "sign", "--json").stdout)
+    assert shown["configuration"] == [
+        {"key": "by", "type": "str", "default": "anonymous", "set_by": "--author", "meaning": ""}
+    ]
+    assert shown["takes"] == "text (signed = no)" and shown["gives"] == "text (signed = yes)"
+
+
+def test_an_evaluator_shows_the_options_that_set_its_keys(acme: Site) -> None:
+    shown = json.loads(acme.run_here("evaluators", "length", "--json").stdout)
+    assert shown["configuration"][0]["set_by"] == "--longest" and shown["compares_for_the_tasks"] == ["echoing"]
+
+
+def test_a_provider_shows_its_recipes_by_stage(acme: Site) -> None:
+    shown = json.loads(acme.run_here("providers", "paper", "--json").stdout)
+    stages = {record["precision"]: record["stages"] for record in shown["recipes"]}
+    assert stages["int4"] == "import > fuse > quantize > package" and stages["loud"] == "shout > sign"
+
+
+def test_inspecting_says_what_would_be_done_with_a_model_of_one_part_or_several(acme: Site, source: Path) -> None:
+    acme.ship("drupe-commands", "acme")
+    facts = json.loads(acme.run_here("inspect", source, "--json").stdout)
+    assert facts["kind"] == "text" and facts["task"] == "echoing" and facts["facts"] == "signed = no"
+    assert facts["supported"] is True and facts["for"] == "paper, int4"
+    (source / "model.txt").unlink()
+    (source / "low.txt").write_text("la")
+    (source / "high.txt").write_text("li")
+    facts = json.loads(acme.run_here("inspect", source, "--json").stdout)
+    assert facts["parts"] == ["low", "high"] and facts["facts_of_low"] == "ink = black"
+    assert facts["supported"] is False and "stage 'quantize'" in facts["why_not"]
+
+
+def test_inspecting_says_what_a_checkpoint_and_its_package_are(tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", "qwen2", tie_word_embeddings=True)
+    facts = json.loads(program("inspect", checkpoint, "--json"))
+    assert facts["architecture"] == "Qwen2ForCausalLM" and facts["supported"] is True
+    assert facts["task"] == "text-generation" and facts["passes"].startswith("build-decoder > ")
+    assert facts["parameters"] * 4 == facts["weight_bytes"] > 100_000
+    program("optimize", checkpoint, "-o", tmp_path / "out", "--no-verify")
+    facts = json.loads(program("inspect", tmp_path / "out", "--json"))
+    assert facts["precision"] == "int4" and "4 bits" in facts["quantization"]
+    assert facts["weight_bytes"] == sum(facts["bytes_by_type"].values())
+    (checkpoint / "model.safetensors").rename(checkpoint / "pytorch_model.bin")
+    refused = program("inspect", checkpoint)
+    assert "supported            no\n" in refused and "pickles" in refused and "save_pretrained" in refused

@@ -1,0 +1,51 @@
+"""A plan is read out of a document, and what is wrong with one is said with its place."""
+
+from __future__ import annotations
+
+import pytest
+
+from drupe.api import Plan, PlannedPass, PlannedSource, PlannedTarget, UsageError
+from drupe_commands.plan_files import plan_from
+
+
+@pytest.fixture
+def plan() -> Plan:
+    return Plan(
+        source=PlannedSource(reference="model", kind="text"),
+        target=PlannedTarget(provider="paper"),
+        passes=(PlannedPass(name="sign", config={"by": "me"}),),
+    )
+
+
+def test_a_plan_is_the_document_or_stands_in_it(plan):
+    document = plan.model_dump(mode="json")
+    assert plan_from(document, "plan.json") == plan
+    assert plan_from({"plan": document, "drupe": "0.1.0"}, "drupe.json") == plan
+
+
+@pytest.mark.parametrize(
+    ("wrong", "place", "meant"),
+    [
+        ({"passses": []}, "passses", "passes"),
+        ({"source": {"refrence": "x"}}, "source.refrence", "reference"),
+        ({"target": {"provider": "paper", "precison": "int4"}}, "target.precison", "precision"),
+        ({"passes": [{"name": "sign", "conf": {}}]}, "passes.0.conf", "config"),
+        ({"check": {"runs": True}}, "check.runs", "run"),
+    ],
+)
+@pytest.mark.parametrize("inside", [False, True])
+def test_an_unknown_key_is_named_with_its_place_and_the_one_that_is_meant(plan, wrong, place, meant, inside):
+    document = {**plan.model_dump(mode="json"), **wrong}
+    with pytest.raises(UsageError, match="unknown key") as refused:
+        plan_from({"plan": document} if inside else document, "file.json")
+    assert f"did you mean {meant}" in refused.value.what
+    assert refused.value.where == f"file.json, at {'plan.' if inside else ''}{place}"
+
+
+@pytest.mark.parametrize(
+    ("document", "place"),
+    [([], "its top"), ("text", "its top"), ({"source": {"reference": "x"}}, "target"), ({"version": 2}, "version")],
+)
+def test_what_is_no_plan_is_refused_with_the_place_of_what_is_wrong(document, place):
+    with pytest.raises(UsageError, match=f"wrong at {place}"):
+        plan_from(document, "file.json")

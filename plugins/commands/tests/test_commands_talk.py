@@ -1,0 +1,106 @@
+"""A conversation as it is typed: what is kept, what is cut short, what ends it."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from drupe.api import UsageError
+from drupe_commands.chat import FORGOTTEN, HINT, Talk
+from drupe_decoding import Generation, Message, NoRoom, TextSession
+
+SYSTEM = Message("system", "Be short.")
+
+
+class Parrot(TextSession):
+    """Answers with what was said last, a word at a time; "stop" and "fail" are obeyed in the middle of an answer."""
+
+    def __init__(self) -> None:
+        self.prompts: list[list[str]] = []
+
+    def conversation(self, messages: Sequence[Message]) -> str:
+        self.prompts.append([f"{message.role}: {message.content}" for message in messages])
+        return messages[-1].content
+
+    def stream(self, prompt: str, generation: Generation | None = None) -> Iterator[str]:
+        if len(self.prompts[-1]) > 4:
+            raise NoRoom("the prompt is too long")
+        return self._answer(prompt)
+
+    def _answer(self, prompt: str) -> Iterator[str]:
+        for word in prompt.split():
+            if word == "stop":
+                raise KeyboardInterrupt
+            if word == "fail":
+                raise UsageError("no room", cure="say less")
+            yield f"{word}!"
+
+    def close(self) -> None:
+        pass
+
+
+def talk(monkeypatch: pytest.MonkeyPatch, lines: Sequence[str | type[BaseException]], at_terminal: bool) -> Parrot:
+    """Have a conversation of these lines; an exception stands for the key that raises it."""
+    waiting = iter([*lines, EOFError])
+
+    def answer(prompt: str) -> str:
+        assert prompt == ("> " if at_terminal else "")
+        line = next(waiting)
+        if isinstance(line, str):
+            return line
+        raise line
+
+    monkeypatch.setattr(builtins, "input", answer)
+    session = Parrot()
+    Talk(session, Generation(), [SYSTEM], at_terminal).run()
+    return session
+
+
+def test_the_model_is_told_all_that_was_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    session = talk(monkeypatch, ["one two", "", "three", "/exit", "never"], at_terminal=True)
+    assert capsys.readouterr().out == "one!two!\nthree!\n"
+    assert session.prompts[-1] == ["system: Be short.", "user: one two", "assistant: one!two!", "user: three"]
+
+
+@pytest.mark.parametrize("at_terminal", [True, False])
+def test_a_conversation_without_room_goes_on_without_its_beginning(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, at_terminal: bool
+) -> None:
+    session = talk(monkeypatch, ["one", "two", "three"], at_terminal)
+    assert session.prompts[-1] == ["system: Be short.", "user: two", "assistant: two!", "user: three"]
+    assert FORGOTTEN in capsys.readouterr().err
+
+
+def test_reset_forgets_all_but_the_opening(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = talk(monkeypatch, ["one", "/reset", "two"], at_terminal=True)
+    assert session.prompts[-1] == ["system: Be short.", "user: two"]
+
+
+def test_an_answer_that_is_cut_short_stays_as_far_as_it_came(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    session = talk(monkeypatch, ["one stop two", KeyboardInterrupt, "three"], at_terminal=True)
+    assert capsys.readouterr().out == "one!\n\nthree!\n\n"
+    assert session.prompts[-1][1:] == ["user: one stop two", "assistant: one!", "user: three"]
+
+
+def test_a_person_goes_on_after_an_error_as_if_nothing_was_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    session = talk(monkeypatch, ["one", "fail", "/help", "two"], at_terminal=True)
+    assert session.prompts[-1][1:] == ["user: one", "assistant: one!", "user: two"]
+    assert capsys.readouterr().err == f"{HINT}\nerror: no room\n  try: say less\nthere is no /help. {HINT}\n"
+
+
+def test_from_a_pipe_only_answers_are_printed_and_an_error_ends_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    talk(monkeypatch, ["one", "/usr is a folder"], at_terminal=False)
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("one!\n/usr!is!a!folder!\n", "")
+    with pytest.raises(UsageError, match="no room"):
+        talk(monkeypatch, ["fail"], at_terminal=False)
+    with pytest.raises(KeyboardInterrupt):
+        talk(monkeypatch, ["stop"], at_terminal=False)

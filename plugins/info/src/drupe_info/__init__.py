@@ -1,1 +1,0 @@
-"""Says what Drupe can do here."""

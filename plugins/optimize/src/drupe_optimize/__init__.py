@@ -1,1 +1,0 @@
-"""drupe-optimize: the commands that make a package of a model."""
