@@ -25,12 +25,12 @@ WINDOWS = os.name == "nt"
 PROGRAMS = VENV / ("Scripts" if WINDOWS else "bin")
 PYTHON = PROGRAMS / ("python.exe" if WINDOWS else "python")
 OLDEST = (3, 11)
-GRACE = 10.0  # seconds for what was started to clean up behind itself
-RUNTIMES = "cpu"  # the extra of the root distribution that brings what runs a model here
+GRACE = 10.0  # seconds that a started command gets to clean up
+RUNTIMES = "cpu"  # the extra of the root distribution that installs a runtime
 
 USAGE = """usage: python3 dev.py demo|test|lint|bench [arguments]
 
-  demo              optimize the embedded model and show what was gained
+  demo              optimize drupe's built-in model and compare it before and after
   test [ARGS]       run the tests; ARGS go to pytest (-k NAME, a path, ...)
   lint              ruff check, ruff format --check, mypy
   bench NAME [ARGS] run bench/NAME.py (convert, decode, ...)
@@ -66,7 +66,7 @@ def test(arguments: list[str]) -> int:
 
 
 def lint(arguments: list[str]) -> int:
-    """Every checker runs, so that one round shows all there is to mend."""
+    """Every checker runs, also after one has failed, so one run shows all problems."""
     if arguments:
         return refuse("lint takes no arguments.")
     failed = set_up("lint")
@@ -77,7 +77,7 @@ def lint(arguments: list[str]) -> int:
 
 
 def bench(arguments: list[str]) -> int:
-    """Measurements against other tools; each file in bench/ with a main is one."""
+    """Run a benchmark: each file in bench/ with a main function is one."""
     names = sorted(path.stem for path in (ROOT / "bench").glob("*.py") if "__main__" in path.read_text("utf-8"))
     if not arguments or arguments[0] not in names:
         return refuse(f"usage: python3 dev.py bench {'|'.join(names)} [arguments]")
@@ -85,7 +85,7 @@ def bench(arguments: list[str]) -> int:
 
 
 def set_up(purpose: str) -> int:
-    """Make .venv hold what `purpose` needs, the checkout's own packages included; 0 when it does."""
+    """Install what `purpose` needs into .venv, including the checkout's own packages; returns 0 on success."""
     needs = group(purpose)
     done = read_stamp()
     if PYTHON.exists() and done.get("files") == fingerprint() and set(needs) <= set(done["tools"]):
@@ -97,7 +97,7 @@ def set_up(purpose: str) -> int:
     files, done = fingerprint(), read_stamp()
     STAMP.unlink(missing_ok=True)  # a killed installation must not look finished
     say(f"installing what '{purpose}' needs into {VENV.name} ...")
-    failed = pip(*build_backends()) or pip("--no-build-isolation", *local_packages(), *needs)
+    failed = remove_gone() or pip(*build_backends()) or pip("--no-build-isolation", *local_packages(), *needs)
     if failed:
         return failed
     kept = done["tools"] if done.get("files") == files else []
@@ -107,7 +107,7 @@ def set_up(purpose: str) -> int:
 
 
 def read_stamp() -> dict[str, Any]:
-    """What the last whole installation held: a fingerprint of the files it came from, and the tools beside them."""
+    """The stamp of the last complete installation: a fingerprint of its files, and the installed tools."""
     try:
         stamp: dict[str, Any] = json.loads(STAMP.read_text("utf-8"))
     except (OSError, ValueError):
@@ -116,14 +116,14 @@ def read_stamp() -> dict[str, Any]:
 
 
 def write_stamp(stamp: dict[str, Any]) -> None:
-    """Leave a whole stamp or none."""
+    """Write the stamp completely or not at all."""
     unfinished = STAMP.with_suffix(".tmp")
     unfinished.write_text(json.dumps(stamp, indent=1), "utf-8")
     unfinished.replace(STAMP)
 
 
 def fingerprint() -> str:
-    """Changes with everything that an installation depends on."""
+    """A digest of everything that an installation depends on."""
     digest = hashlib.sha256(f"{ROOT}\0".encode())  # an editable installation knows where the checkout is
     # pyvenv.cfg names the interpreter with its version.
     for path in (VENV / "pyvenv.cfg", Path(__file__), CONSTRAINTS, *projects()):
@@ -135,23 +135,35 @@ def fingerprint() -> str:
 
 def projects() -> list[Path]:
     """The pyproject.toml of every package in the checkout."""
-    return [ROOT / "pyproject.toml", ROOT / "kernel" / "pyproject.toml", *sorted(ROOT.glob("plugins/*/pyproject.toml"))]
+    parts = (path for folder in ("libraries", "plugins") for path in sorted(ROOT.glob(f"{folder}/*/pyproject.toml")))
+    return [ROOT / "pyproject.toml", ROOT / "kernel" / "pyproject.toml", *parts]
 
 
 def local_packages() -> list[str]:
-    """The checkout's packages as pip wants them: editable, all in one command, for they depend on each other."""
+    """pip's arguments for the checkout's packages: editable, and all at once, because they depend on each other."""
     root, *others = (path.parent for path in projects())
     return ["-e", f"{root}[{RUNTIMES}]", *(part for folder in others for part in ("-e", str(folder)))]
 
 
+def remove_gone() -> int:
+    """Uninstall packages that the checkout no longer has, such as renamed ones: their entry points would stay."""
+    listing = subprocess.run([PYTHON, "-m", "pip", "list", "--format=json"], capture_output=True, text=True)
+    if listing.returncode:
+        return refuse(listing.stderr)
+    here = {read_toml(path)["project"]["name"] for path in projects()}
+    gone = [each["name"] for each in json.loads(listing.stdout) if each["name"].startswith("drupe-")]
+    gone = [name for name in gone if name.replace("_", "-") not in here]
+    return subprocess.call([PYTHON, "-m", "pip", "uninstall", "-q", "-y", *gone]) if gone else 0
+
+
 def build_backends() -> list[str]:
-    """What builds the packages, installed once instead of once a package."""
+    """The build requirements of all packages, which are installed once instead of for each package."""
     requirements = {need for path in projects() for need in read_toml(path)["build-system"]["requires"]}
     return [*sorted(requirements), "editables"]  # hatchling asks for it when a build is editable
 
 
 def group(name: str) -> list[str]:
-    """A dependency group of the root's pyproject.toml, flat: the pip that comes with Python 3.11 reads none itself."""
+    """A dependency group of the root's pyproject.toml, flattened: the pip of Python 3.11 cannot read groups."""
     groups = read_toml(ROOT / "pyproject.toml")["dependency-groups"]
     found: list[str] = []
     for entry in groups[name]:
@@ -167,7 +179,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def make_venv() -> int:
-    """Make .venv, unless there is one that works; a half-made or broken one is made anew."""
+    """Make .venv unless a working one exists. A broken one is made again."""
     works = PYTHON.exists() and not subprocess.run([PYTHON, "-m", "pip", "--version"], capture_output=True).returncode
     if works:
         return 0
@@ -180,7 +192,7 @@ def make_venv() -> int:
 
 
 def pip(*what: str) -> int:
-    """Install quietly: one changing line on a terminal, everything that pip said when it fails."""
+    """Install quietly: show one changing line on a terminal, and pip's whole output if it fails."""
     command = [str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off"]
     command += ["--constraint", str(CONSTRAINTS), *what]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PIP_NO_COLOR": "1"}
@@ -201,14 +213,14 @@ def pip(*what: str) -> int:
                 if terminal:
                     show(line.strip())
         except BaseException:
-            process.terminate()  # two of them must never work on one .venv
+            process.terminate()  # two pip processes must never work on one .venv
             raise
     if terminal:
         show("")
     if process.returncode:
         sys.stderr.write("".join(said))
         return refuse(
-            f"pip failed; what it said is above. If an earlier run was killed half-way, delete {VENV} and try again."
+            f"pip failed; its output is above. If an earlier run was killed half-way, delete {VENV} and try again."
         )
     return 0
 
@@ -221,12 +233,12 @@ def show(line: str) -> None:
 
 
 def say(line: str) -> None:
-    """A line on what goes on; standard output belongs to what is run."""
+    """Print progress to standard error: standard output belongs to the command that is run."""
     print(f"dev.py: {line}", file=sys.stderr, flush=True)
 
 
 def refuse(line: str) -> int:
-    """A line on what is wrong, and the exit status that goes with it."""
+    """Print an error; returns the exit status for it."""
     print(line, file=sys.stderr)
     return 2
 
@@ -238,7 +250,7 @@ def run(*command: object, folder: Path | None = None) -> int:
         try:
             return process.wait()
         except BaseException as ended:
-            if not isinstance(ended, KeyboardInterrupt):  # a terminal's Ctrl-C has reached it as well
+            if not isinstance(ended, KeyboardInterrupt):  # Ctrl-C on a terminal has reached the command as well
                 process.terminate()
             try:
                 process.wait(GRACE)

@@ -62,7 +62,7 @@ def first_run(checkpoint: Path, output: Path, options: list[str]) -> Measurement
 
 
 def copy(checkpoint: Path, output: Path, target: Path) -> Measurement:
-    """The least any converter does: move the checkpoint's bytes to this disk, and write as many as the output has."""
+    """The least work of any converter: copy the checkpoint's bytes to this disk, and write the output's bytes."""
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     buffer = bytearray(BLOCK)
@@ -144,13 +144,15 @@ def main() -> None:
     )
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--checkpoint", type=Path, metavar="DIR", help="a checkpoint's folder")
-    source.add_argument("--shape", choices=SHAPES, default="qwen2.5-0.5b", help="make one (default: %(default)s)")
+    source.add_argument(
+        "--shape", choices=SHAPES, default="qwen2.5-0.5b", help="make a checkpoint of this shape (default: %(default)s)"
+    )
     parser.add_argument("--layers", type=int, help="fewer layers than the shape has")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each tool (default: %(default)s)")
     parser.add_argument(
         "--output", type=Path, metavar="DIR", default=CACHE / "packages", help="where packages are written"
     )
-    parser.add_argument("--keep", action="store_true", help="leave the packages there, for `bench decode`")
+    parser.add_argument("--keep", action="store_true", help="keep the packages, for `bench decode`")
     parser.add_argument(
         "--no-builder", action="store_true", help="measure drupe only: the builder needs 6.4 bytes a parameter"
     )

@@ -58,7 +58,7 @@ def compare(packages: dict[str, Path], arguments: argparse.Namespace, threads: i
 
 
 def make_packages(arguments: argparse.Namespace, options: list[str]) -> dict[str, Path]:
-    """Convert with both tools, so that what is measured is what they write today."""
+    """Convert with both tools, to measure the packages of their current versions."""
     checkpoint = arguments.checkpoint or cached(arguments.shape, arguments.layers)
     packages = {name: CACHE / "packages" / name for name in ("drupe", "builder")}
     note(f"converting {checkpoint} with both ...")
@@ -92,7 +92,9 @@ def main() -> None:
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--packages", type=Path, nargs=2, metavar=("DRUPE", "BUILDER"), help="two packages that exist")
     source.add_argument("--checkpoint", type=Path, metavar="DIR", help="convert this checkpoint with both")
-    source.add_argument("--shape", choices=SHAPES, default="qwen2.5-0.5b", help="make one (default: %(default)s)")
+    source.add_argument(
+        "--shape", choices=SHAPES, default="qwen2.5-0.5b", help="make a checkpoint of this shape (default: %(default)s)"
+    )
     parser.add_argument("--layers", type=int, help="fewer layers than the shape has")
     parser.add_argument("--prompt", type=int, default=128, help="tokens of the prompt (default: %(default)s)")
     parser.add_argument("--new", type=int, default=64, help="tokens generated (default: %(default)s)")

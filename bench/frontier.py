@@ -1,4 +1,4 @@
-"""Points of bytes and KL divergence: ratios to a base, what lies on the frontier, what lies outside another's."""
+"""Points of bytes and KL divergence: ratios to a base, the frontier, and points outside another tool's frontier."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 LARGEST = 1.05
-"""How many times the base's bytes a rung may take for what `WANTED` says of it to count."""
+"""The most bytes, as a multiple of the base's, with which a rung must reach its goal in `WANTED`."""
 WANTED = {"balanced": 0.4, "best": 0.2}
 """The KL divergence, in proportion to the base's, that these rungs are to stay below."""
 
@@ -57,5 +57,5 @@ def frontier(points: Iterable[Point]) -> list[Point]:
 
 
 def outside(points: Iterable[Point], ours: Sequence[Point]) -> list[Point]:
-    """Those of `points` that none of ours covers: whoever has them has something that we do not offer."""
+    """Those of `points` that no Drupe point covers: another tool offers something that Drupe does not."""
     return [point for point in points if not any(covers(own, point) for own in ours)]

@@ -34,11 +34,11 @@ class Measurement:
 
 
 _NOT_INHERITED = {"PYTHONDONTWRITEBYTECODE"}
-"""What would make a program start slower than it does where people use it: Python compiles its modules once."""
+"""Environment variables that would slow down the start of a program compared with normal use."""
 
 
 class Failed(Exception):
-    """A measured process that did not succeed; the message holds the end of what it said, `status` its exit status."""
+    """A measured process has failed. The message holds the end of its output, `status` its exit status."""
 
     def __init__(self, message: str, status: int = 1) -> None:
         super().__init__(message)
@@ -118,7 +118,7 @@ def note(line: str) -> None:
 
 
 def python() -> str:
-    """The interpreter that runs this."""
+    """The Python interpreter that runs this program."""
     return sys.executable
 
 
@@ -140,7 +140,7 @@ def size(value: int | None) -> str:
 
 
 def ratio(numerator: float | None, denominator: float | None) -> str:
-    """How many times, or nothing where one of the two is not known."""
+    """The ratio as text; empty where one of the two is not known."""
     return f"{numerator / denominator:.2f} x" if numerator is not None and denominator else ""
 
 

@@ -19,9 +19,9 @@ from rates import once, opened
 def main() -> None:
     """Parse the command line, measure, print."""
     parser = argparse.ArgumentParser(prog="bench paired", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("packages", type=Path, nargs="+", metavar="PACKAGE", help="the first is what others count by")
+    parser.add_argument("packages", type=Path, nargs="+", metavar="PACKAGE", help="the first is the base of the ratios")
     parser.add_argument("--rounds", type=int, default=12, help="(default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=processors(), help="of each (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=processors(), help="threads of each (default: %(default)s)")
     parser.add_argument("--prompt", type=int, default=128, help="tokens of the prompt (default: %(default)s)")
     parser.add_argument("--new", type=int, default=24, help="tokens generated (default: %(default)s)")
     arguments = parser.parse_args()

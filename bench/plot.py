@@ -87,7 +87,7 @@ def _panel(axes: Any, packages: Sequence[Package], labels: dict[tuple[str, str],
 
 
 def _staircase(axes: Any, ours: Sequence[Package]) -> None:
-    """Our frontier: at each number of bytes, the least divergence that no more bytes give."""
+    """Our frontier: for each number of bytes, the least divergence of packages with at most these bytes."""
     across, up, least = [], [], float("inf")
     for package in sorted(ours, key=lambda package: package["bytes_ratio"]):
         if package["kl_ratio"] < least:
@@ -109,7 +109,7 @@ def _legend(figure: Any, labels: dict[tuple[str, str], str]) -> None:
                 figure.text(left, at, label, color=colour, fontsize=9, family="monospace")
                 figure.text(left + 0.02, at, name, color="0.15", fontsize=9)
         at -= 0.05
-    figure.text(left, at, f"dotted: what balanced is to reach\n(KL {BALANCED} at {LARGEST} x the bytes)", color=GOAL)
+    figure.text(left, at, f"dotted: the goal for balanced\n(KL {BALANCED} at {LARGEST} x the bytes)", color=GOAL)
 
 
 if __name__ == "__main__":

@@ -28,12 +28,12 @@ from rungs import BASE, RUNGS, NotOffered, Rung, package_bytes, remove
 HERE = Path(__file__).parent
 SHAPE = "qwen2.5-0.5b"
 SHAPE_LARGEST, SHAPE_FASTER = 1.08, 1.25
-"""What balanced is to hold on a real model's shape: bytes at most, and decode rate at least, times the builder's."""
+"""The goals of balanced on a real model's shape: the most bytes and the least decode rate, times the builder's."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """All packages of a model, and why a rung is not among them."""
+    """All packages of a model, and the reasons for rungs that are left out."""
 
     points: tuple[Point, ...]
     left_out: dict[str, str]
@@ -91,7 +91,7 @@ def measured(checkpoint: Path, rungs: Sequence[Rung], folder: Path, arguments: a
 
 
 def make(checkpoint: Path, rungs: Sequence[Rung], folder: Path) -> tuple[dict[Rung, Path], dict[str, str]]:
-    """The packages, and what kept a rung from being made."""
+    """The packages, and the errors of rungs that could not be made."""
     packages, left_out = {}, {}
     for number, rung in enumerate(rungs):
         package = folder / f"{number}"
@@ -105,7 +105,7 @@ def make(checkpoint: Path, rungs: Sequence[Rung], folder: Path) -> tuple[dict[Ru
 
 
 def divergence(package: Path, source: Path, arguments: argparse.Namespace) -> dict[str, float]:
-    """What drupe's own evaluator says of a package, on text that no model here was trained on."""
+    """The metrics of a package by drupe's own evaluator, on text that no model here was trained on."""
     import drupe
     from drupe_demo import HELDOUT
 
@@ -127,7 +127,7 @@ def on_shape(checkpoint: Path, rungs: Sequence[Rung], folder: Path, arguments: a
 
 
 def report(model: str, result: Result, arguments: argparse.Namespace) -> None:
-    """Print a model's table, what lies outside our frontier, and whether what is wanted holds."""
+    """Print a model's table, the builder's options outside our frontier, and whether the goals are reached."""
     edge = frontier(result.ours)
     rows = []
     for point in result.points:
@@ -146,7 +146,7 @@ def report(model: str, result: Result, arguments: argparse.Namespace) -> None:
 
 
 def verdicts(result: Result) -> Iterator[str]:
-    """What of the things wanted holds."""
+    """Which goals are reached."""
     found = outside(result.theirs, result.ours)
     yield "The builder's options outside our frontier: " + (", ".join(point.name for point in found) or "none") + "."
     for point in result.ours:
@@ -155,7 +155,7 @@ def verdicts(result: Result) -> Iterator[str]:
             holds = ratios["kl_ratio"] <= WANTED[point.name] and ratios["bytes_ratio"] <= LARGEST
             yield (
                 f"{point.name}: {ratios['kl_ratio']:.3f} x the KL at {ratios['bytes_ratio']:.3f} x the bytes; "
-                f"wanted {WANTED[point.name]} x at {LARGEST} x: {'holds' if holds else 'does not hold'}."
+                f"goal: {WANTED[point.name]} x at {LARGEST} x: {'reached' if holds else 'not reached'}."
             )
 
 
@@ -169,7 +169,7 @@ def report_shape(points: Sequence[Point], arguments: argparse.Namespace) -> None
         rates = (f"{point.prefill:.1f}", f"{point.decode:.1f}", f"{ratios['decode_ratio']:.2f} x")
         rows.append((point.label, *sizes, *rates))
     title = f"{SHAPE}'s shape, random weights, {arguments.threads} threads each"
-    wanted = f"Wanted of balanced: at most {SHAPE_LARGEST} x the bytes, at least {SHAPE_FASTER} x the decode rate."
+    wanted = f"Goal for balanced: at most {SHAPE_LARGEST} x the bytes, at least {SHAPE_FASTER} x the decode rate."
     show(title, ("", "bytes", "of base", "prefill tok/s", "decode tok/s", "of base"), rows, [wanted])
 
 

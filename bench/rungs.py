@@ -12,7 +12,7 @@ from convert import with_builder, with_drupe
 from measure import Failed
 
 NOT_OFFERED = (2, 6)
-"""The exit statuses of `drupe` where it does not know an option, or refuses its value, or lacks a library for it."""
+"""The exit statuses of `drupe` for an unknown option, a wrong value of an option, and a missing library."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Rung:
 
 
 class NotOffered(Exception):
-    """The installed drupe has not the options or libraries of a rung; the message says what it said."""
+    """The installed drupe lacks the options or libraries of a rung. The message is drupe's own."""
 
 
 def _complaint(said: str) -> str:
@@ -64,7 +64,7 @@ def _theirs(name: str, options: str = "") -> Rung:
 
 
 BASE = _theirs("default")
-"""What all others are compared with."""
+"""The rung that all others are compared with."""
 
 RUNGS: Sequence[Rung] = (
     _ours("fast", "--quality fast"),

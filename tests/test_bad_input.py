@@ -24,7 +24,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def program(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from drupe.cli import main; main()", *map(str, arguments)]
+    command = [sys.executable, "-c", "from drupe_commands.program import main; main()", *map(str, arguments)]
     return subprocess.run(
         command, capture_output=True, text=True, check=False, env={**os.environ, **environment}, timeout=120
     )
@@ -247,7 +247,8 @@ def test_an_output_that_exists(good: Path, tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="file size limits are a matter of POSIX systems")
 def test_a_disk_that_fills_up_leaves_nothing(good: Path, tmp_path: Path) -> None:
     limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536)); "
-    limited += "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); from drupe.cli import main; main()"
+    limited += "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+    limited += "from drupe_commands.program import main; main()"
     command = [sys.executable, "-B", "-c", limited, "optimize", good, "-o", tmp_path / "out", "--no-verify"]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, env={**os.environ, "DRUPE_CACHE": str(tmp_path / "c")}
@@ -266,7 +267,7 @@ def test_inspecting_a_config_alone_says_what_it_is(good: Path, tmp_path: Path) -
     assert "Qwen2ForCausalLM" in done.stdout and "no safetensors file" in done.stdout
     edit_config(folder, model_type="mamba", architectures=["MambaForCausalLM"])
     shown = program("inspect", folder).stdout
-    assert "'MambaForCausalLM' is not supported" in shown and "it takes a plugin" in shown
+    assert "'MambaForCausalLM' is not supported" in shown and "install a plugin" in shown
 
 
 @pytest.mark.parametrize("option", ["--quality=best", "--max-kl=0.1"])

@@ -19,7 +19,7 @@ print(drupe.optimize(sys.argv[1], sys.argv[2], verify=False, quality="fast").pea
 
 def test_help_imports_nothing_heavy() -> None:
     script = (
-        "import sys\nfrom drupe.cli import app\n"
+        "import sys\nfrom drupe_commands.program import app\n"
         "try:\n    app(['--help'])\nexcept SystemExit:\n    pass\n"
         f"print([name for name in {HEAVY!r} if name in sys.modules])"
     )

@@ -19,21 +19,10 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 KERNEL = ROOT / "kernel" / "src" / "drupe"
-KERNEL_LINES = 2000
-"""Of code, as `lines_of_code` counts them."""
+KERNEL_LINES = 1750
+"""Of code, at most, as `lines_of_code` counts them."""
 NOT_CODE = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
-KERNEL_MAY_IMPORT = {"packaging", "pluggy", "pydantic", "rich", "stevedore", "typer"}
-LIBRARIES = {
-    "drupe_blockquant",
-    "drupe_huggingface",
-    "drupe_layerwise",
-    "drupe_nbits",
-    "drupe_onnx",
-    "drupe_onnxruntime",
-    "drupe_packed",
-    "drupe_text",
-}
-
+KERNEL_MAY_IMPORT = {"packaging", "pluggy", "pydantic", "stevedore"}
 # One of several wheels brings these (drupe[cpu], [cuda], [directml]), and they exclude each other: a plugin that named
 # one would break the environments of the others.
 RUNTIME_IMPORTS = {"onnxruntime", "onnxruntime_genai"}
@@ -53,8 +42,8 @@ class Import:
 
 
 @dataclass(frozen=True)
-class Plugin:
-    """A folder of plugins/ with its pyproject.toml."""
+class Package:
+    """A folder of plugins/ or libraries/ with its pyproject.toml. The folder above it says its role."""
 
     folder: Path
 
@@ -112,8 +101,12 @@ def listed(found: list[Import]) -> str:
     return "\n".join(f"{each.where} imports {each.module}" for each in found)
 
 
-PLUGINS = [Plugin(path.parent) for path in sorted(ROOT.glob("plugins/*/pyproject.toml"))]
+PLUGINS = [Package(path.parent) for path in sorted(ROOT.glob("plugins/*/pyproject.toml"))]
+LIBRARIES = [Package(path.parent) for path in sorted(ROOT.glob("libraries/*/pyproject.toml"))]
+LIBRARY_NAMES = {library.package for library in LIBRARIES}
 each_plugin = pytest.mark.parametrize("plugin", PLUGINS, ids=lambda plugin: plugin.folder.name)
+each_library = pytest.mark.parametrize("library", LIBRARIES, ids=lambda library: library.folder.name)
+each_package = pytest.mark.parametrize("package", [*LIBRARIES, *PLUGINS], ids=lambda package: package.folder.name)
 
 
 def test_the_kernel_imports_no_plugin_and_no_framework() -> None:
@@ -145,36 +138,88 @@ def lines_of_code(path: Path) -> int:
 
 def test_the_kernel_stays_small() -> None:
     lines = {path: lines_of_code(path) for path in python_files(KERNEL)}
-    assert 0 < sum(lines.values()) < KERNEL_LINES, "\n".join(f"{n:5} {p.name}" for p, n in lines.items())
+    assert 0 < sum(lines.values()) <= KERNEL_LINES, "\n".join(f"{n:5} {p.name}" for p, n in lines.items())
 
 
-@each_plugin
-def test_a_plugin_imports_of_the_kernel_only_its_apis(plugin: Plugin) -> None:
+def imported_modules(path: Path, modules: dict[str, Path]) -> set[str]:
+    """The kernel's modules that a file of it imports, for type checkers too."""
+    named = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            named.update((node.module, *(f"{node.module}.{alias.name}" for alias in node.names)))
+        elif isinstance(node, ast.Import):
+            named.update(alias.name for alias in node.names)
+    return named & modules.keys() - {"drupe"}
+
+
+def kernel_modules() -> dict[str, Path]:
+    """The kernel's modules by their full name."""
+    return {
+        ".".join(("drupe", *path.relative_to(KERNEL).with_suffix("").parts)).removesuffix(".__init__"): path
+        for path in python_files(KERNEL)
+    }
+
+
+def test_the_kernels_modules_import_each_other_in_no_circle() -> None:
+    """Drawn from every import statement: those in functions and those for type checkers count as well."""
+    modules = kernel_modules()
+    left = {name: imported_modules(path, modules) - {name} for name, path in modules.items()}
+    while leaves := [name for name, needs in left.items() if not needs & left.keys()]:
+        for name in leaves:
+            del left[name]
+    assert not left, f"these import each other: {sorted(left)}"
+
+
+@pytest.mark.parametrize(
+    ("folder", "allowed"), [("values", ("values", "errors")), ("contracts", ("contracts", "values", "errors"))]
+)
+def test_values_and_contracts_know_nothing_of_what_is_done_with_them(folder: str, allowed: tuple[str, ...]) -> None:
+    modules = kernel_modules()
+    for path in python_files(KERNEL / folder):
+        wrong = [name for name in imported_modules(path, modules) if name.split(".")[1] not in allowed]
+        assert not wrong, f"{path.name} imports {wrong}"
+
+
+@each_package
+def test_a_package_imports_of_the_kernel_only_its_api(package: Package) -> None:
     """`drupe.api`; and commands, which do what a user's own Python would, `import drupe`."""
+    allowed = ("drupe.api",) if package in LIBRARIES else ("drupe", "drupe.api")
     wrong = [
         each
-        for path in plugin.sources
-        for each in foreign(path, plugin.package)
-        if each.top == "drupe" and each.module not in ("drupe", "drupe.api")
+        for path in package.sources
+        for each in foreign(path, package.package)
+        if each.top == "drupe" and each.module not in allowed
     ]
     assert not wrong, listed(wrong)
 
 
-@each_plugin
-def test_a_plugin_imports_no_other_plugin(plugin: Plugin) -> None:
+@each_package
+def test_a_package_imports_no_plugin(package: Package) -> None:
     wrong = [
         each
-        for path in plugin.sources
-        for each in foreign(path, plugin.package)
-        if each.top.startswith("drupe_") and each.top not in LIBRARIES
+        for path in package.sources
+        for each in foreign(path, package.package)
+        if each.top.startswith("drupe_") and each.top not in LIBRARY_NAMES
     ]
     assert not wrong, listed(wrong)
 
 
+@each_library
+def test_a_library_registers_nothing(library: Package) -> None:
+    assert not library.entry_modules
+
+
+def test_libraries_need_each_other_in_no_circle() -> None:
+    left = {library.project["name"]: library.declared for library in LIBRARIES}
+    while leaves := [name for name, needs in left.items() if not needs & left.keys()]:
+        for name in leaves:
+            del left[name]
+    assert not left, f"these need each other: {sorted(left)}"
+
+
 @each_plugin
-def test_a_plugins_entry_module_is_light(plugin: Plugin) -> None:
-    if not plugin.entry_modules:
-        assert plugin.package in LIBRARIES, f"{plugin.folder.name} is neither a plugin nor a library"
+def test_a_plugins_entry_module_is_light(plugin: Package) -> None:
+    assert plugin.entry_modules, f"{plugin.folder.name} registers nothing; libraries/ is for what others import"
     for entry in plugin.entry_modules:
         for path in (entry, entry.with_name("__init__.py")):  # importing a module imports its package first
             loaded = [each for each in imports_on_loading(path) if each.top not in sys.stdlib_module_names]
@@ -198,13 +243,13 @@ def imports_on_loading(path: Path) -> list[Import]:
     return [each for each in imports(path) if each.where not in later]
 
 
-@each_plugin
-def test_a_plugin_declares_what_it_imports(plugin: Plugin) -> None:
+@each_package
+def test_a_package_declares_what_it_imports(package: Package) -> None:
     wrong = [
         each
-        for path in plugin.sources
-        for each in foreign(path, plugin.package)
-        if each.top not in RUNTIME_IMPORTS and distribution(each.top) not in plugin.declared
+        for path in package.sources
+        for each in foreign(path, package.package)
+        if each.top not in RUNTIME_IMPORTS and distribution(each.top) not in package.declared
     ]
     assert not wrong, listed(wrong)
 
@@ -214,28 +259,28 @@ def distribution(top: str) -> str:
     return "drupe-kernel" if top == "drupe" else canonicalize_name(DISTRIBUTION_OF.get(top, top))
 
 
-@each_plugin
-def test_a_plugin_states_the_kernels_it_works_with(plugin: Plugin) -> None:
-    uses_kernel = any(each.top == "drupe" for path in plugin.sources for each in foreign(path, plugin.package))
-    needs = [Requirement(need) for need in plugin.project.get("dependencies", [])]
+@each_package
+def test_a_package_states_the_kernels_it_works_with(package: Package) -> None:
+    uses_kernel = any(each.top == "drupe" for path in package.sources for each in foreign(path, package.package))
+    needs = [Requirement(need) for need in package.project.get("dependencies", [])]
     kernels = [need for need in needs if need.name == "drupe-kernel"]
     assert not uses_kernel or (kernels and "0.1.0" in kernels[0].specifier and "0.2" not in kernels[0].specifier)
 
 
-@each_plugin
-def test_a_plugin_has_what_every_plugin_has(plugin: Plugin) -> None:
+@each_package
+def test_a_package_has_what_every_package_has(package: Package) -> None:
     for name in ("README.md", "CHANGELOG.md", "src", "tests"):
-        assert (plugin.folder / name).exists(), f"{plugin.folder.name} has no {name}"
-    assert list((plugin.folder / "tests").glob("test_*.py")), f"{plugin.folder.name} has no tests"
-    project = plugin.project
-    assert project["name"] == plugin.package.replace("_", "-")
+        assert (package.folder / name).exists(), f"{package.folder.name} has no {name}"
+    assert list((package.folder / "tests").glob("test_*.py")), f"{package.folder.name} has no tests"
+    project = package.project
+    assert project["name"] == package.package.replace("_", "-")
     assert project["license"] == "Apache-2.0"
     assert project["requires-python"] == ">=3.11"
 
 
-def test_every_folder_of_plugins_is_a_package() -> None:
-    folders = {path for path in (ROOT / "plugins").iterdir() if (path / "src").is_dir() and python_files(path / "src")}
-    assert folders == {plugin.folder for plugin in PLUGINS}
+def test_every_folder_of_libraries_and_plugins_is_a_package() -> None:
+    folders = {path for role in ("libraries", "plugins") for path in (ROOT / role).iterdir() if (path / "src").is_dir()}
+    assert {path for path in folders if python_files(path / "src")} == {each.folder for each in (*LIBRARIES, *PLUGINS)}
 
 
 def test_the_distribution_drupe_brings_the_kernel_and_the_plugins() -> None:
@@ -243,13 +288,14 @@ def test_the_distribution_drupe_brings_the_kernel_and_the_plugins() -> None:
     needs = [*project["dependencies"], *(need for extra in project["optional-dependencies"].values() for need in extra)]
     assert len(project["dependencies"]) == len(set(project["dependencies"]))
     brought = {Requirement(need).name for need in needs}
-    assert {"drupe-kernel", *(plugin.project["name"] for plugin in PLUGINS)} <= brought
+    assert {"drupe-kernel", *(package.project["name"] for package in (*LIBRARIES, *PLUGINS))} <= brought
 
 
 def test_test_files_have_names_of_their_own() -> None:
     names: dict[str, Path] = {}
     for path in [
         *ROOT.glob("kernel/tests/**/test_*.py"),
+        *ROOT.glob("libraries/*/tests/**/test_*.py"),
         *ROOT.glob("plugins/*/tests/**/test_*.py"),
         *ROOT.glob("tests/test_*.py"),
     ]:

@@ -125,7 +125,7 @@ def test_inspect_counts_weights_and_not_the_words_they_are_packed_into(
     checkpoints: dict[str, Path], tmp_path: Path, name: str
 ) -> None:
     from drupe.api import Model
-    from drupe_huggingface.kind import HfKind
+    from drupe_checkpoints.kind import HfKind
 
     architecture, method, settings = CASES[name]
     quantize_checkpoint(checkpoints[architecture], tmp_path / "in", method, **settings)
@@ -219,7 +219,7 @@ def test_groups_that_are_no_blocks_are_quantized_again_and_said_to_be(
 
 def test_another_block_size_than_the_checkpoints_is_refused(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     quantize_checkpoint(checkpoints["llama"], tmp_path / "in", "gptq")
-    with pytest.raises(UsageError, match="quantized already, in blocks of 32"):
+    with pytest.raises(UsageError, match="already quantized, in blocks of 32"):
         drupe.optimize(tmp_path / "in", tmp_path / "out", block_size=64, verify=False)
     drupe.optimize(tmp_path / "in", tmp_path / "out", block_size=16, verify=False)  # two blocks with equal scales
 

@@ -36,9 +36,9 @@ def test_a_package_runs_without_drupe(folder: Path, block: str) -> None:
 
 
 def test_every_option_in_the_readme_exists() -> None:
-    command = [sys.executable, "-c", "from drupe.cli import main; main()", "optimize", "--help"]
+    command = [sys.executable, "-c", "from drupe_commands.program import main; main()", "optimize", "--help"]
     known = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    table = README.partition("Options of `optimize`:")[2].partition("`drupe auto-opt`")[0]
+    table = README.partition("Options of `optimize`;")[2].partition("`drupe auto-opt`")[0]
     options = set(re.findall(r"`(--[a-z-]+)", table))
     assert len(options) > 12
     assert [option for option in sorted(options) if option not in known] == []
@@ -46,27 +46,40 @@ def test_every_option_in_the_readme_exists() -> None:
 
 def test_every_command_in_the_readme_exists() -> None:
     named = set(re.findall(r"^    drupe ([a-z-]+)", README, re.MULTILINE))
-    command = [sys.executable, "-c", "from drupe.cli import main; main()", "--help"]
+    command = [sys.executable, "-c", "from drupe_commands.program import main; main()", "--help"]
     known = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert len(named) >= 8
     assert [name for name in sorted(named) if f"\n  {name} " not in known] == []
 
 
-def test_the_plugin_in_the_documentation_works(tmp_path: Path) -> None:
-    """Its three files as they stand, on the import path as pip would put them there."""
+@pytest.fixture
+def documented(tmp_path: Path) -> dict[str, str]:
+    """The environment in which the plugins of docs/plugins.md are installed, their files as they stand there."""
     page = Path(__file__).parents[1].joinpath("docs", "plugins.md").read_text("utf-8")
-    hooks, provider = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    hooks, provider, quality = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     package, info = tmp_path / "acme_npu", tmp_path / "acme_npu-1.0.dist-info"
     package.mkdir()
     info.mkdir()
     (package / "plugin.py").write_text(hooks)
     (package / "provider.py").write_text(provider)
+    (package / "quality.py").write_text(quality)
     table = {"runtime_versions": ">=0", "activations": ["float16"], "operators": {}}
     (package / "operators.json").write_text(json.dumps(table))
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-npu\nVersion: 1.0\nRequires-Dist: drupe-kernel\n")
-    (info / "entry_points.txt").write_text("[drupe.plugins]\nacme-npu = acme_npu.plugin\n")
-    command = [sys.executable, "-c", "from drupe.cli import main; main()", "providers", "AcmeExecutionProvider"]
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    entries = "acme-npu = acme_npu.plugin\nacme-quality = acme_npu.quality\n"
+    (info / "entry_points.txt").write_text(f"[drupe.plugins]\n{entries}")
+    return {**os.environ, "PYTHONPATH": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path), "COLUMNS": "100"}
+
+
+def test_the_provider_in_the_documentation_works(documented: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "drupe", "providers", "AcmeExecutionProvider"]
+    done = subprocess.run(command, env=documented, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("acme: Acme's accelerator cards")
-    assert "build-decoder > quantize-weights > package-genai" in done.stdout
+    assert "import (activations=float16) > prepare > quantize (bits=4, symmetric=True) > package" in done.stdout
+
+
+def test_the_quality_in_the_documentation_has_its_flag(documented: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "drupe", "optimize", "--help"]
+    done = subprocess.run(command, env=documented, capture_output=True, text=True, check=True)
+    assert "--silu-limit <float>" in done.stdout
+    assert re.search(r"--quality <[a-z|]*\bacme\b", done.stdout)

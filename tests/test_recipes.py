@@ -1,27 +1,48 @@
-"""Recipes of every provider name passes that exist, and set keys that those have."""
+"""Recipes of every provider: their stages exist, and a decoder's checkpoint gets a plan from each of them."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import tiny
 
-from drupe.api import Recipe, registry
+from drupe.api import STAGES, ExecutionProvider, Recipe, Request, Stage, registry, resolve
 
-RECIPES = [recipe for claim in registry().sound_providers() for recipe in claim.resolve()().recipes()]
+RECIPES = [(one, recipe) for _, one in registry().sound_providers() for recipe in one.recipes()]
+each_recipe = pytest.mark.parametrize(("provider", "recipe"), RECIPES, ids=lambda each: getattr(each, "name", ""))
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
-def test_a_recipe_sets_only_keys_that_its_passes_have(recipe: Recipe) -> None:
-    for step in recipe.steps:
-        assert set(step.config) | set(step.options) <= set(registry().passes.make(step.name).Config.model_fields)
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.make_checkpoint(tmp_path_factory.mktemp("llama") / "source")
+
+
+@each_recipe
+def test_the_stages_of_a_recipe_exist_and_stand_in_order(provider: ExecutionProvider, recipe: Recipe) -> None:
+    places = [STAGES.index(each.name) for each in recipe.stages if isinstance(each, Stage)]
+    assert places == sorted(set(places))
+
+
+@each_recipe
+def test_every_recipe_has_a_plan_for_a_decoders_checkpoint(
+    provider: ExecutionProvider, recipe: Recipe, checkpoint: Path
+) -> None:
+    request = Request(str(checkpoint), provider=provider.name, precision=recipe.precision)
+    found = registry()
+    plan = found.planner().compose(request, resolve(str(checkpoint), {}, found), provider, provider.target())
+    names = [each.name for each in plan.passes]
+    assert (names[0], names[-1]) == ("build-decoder", "package-genai")
+    assert ("quantize-weights" in names) == recipe.quantizes
+    assert plan.recipe == recipe.name
 
 
 def test_recipes_are_known_without_what_computes() -> None:
     code = (
         "import sys; from drupe.api import registry;"
-        "[claim.resolve()().recipes() for claim in registry().sound_providers()];"
+        "[one.recipes() for _, one in registry().sound_providers()];"
         "print([name for name in ('numpy', 'onnx_ir', 'numba') if name in sys.modules])"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"

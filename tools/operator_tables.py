@@ -1,24 +1,28 @@
-"""Writes the operator tables of the execution provider plugins: what a runtime registers, plus what it does not tell.
+"""Writes the operator tables of execution providers, from a runtime's list of kernels and from files of amendments.
 
-A table comes from one of two lists of kernels:
+It works for every `drupe_onnx.TableProvider` of an installed plugin. A table comes from one of two lists of kernels:
 
 - the installed onnxruntime's own (`registered`), for the providers that it was built with;
 - onnxruntime's page docs/OperatorKernels.md (`documented`), for a provider that cannot be installed where this runs.
 
-Neither tells all: a kernel may take a type and still refuse an attribute when it runs. A plugin's `amendments/` hold
-what was found by running graphs or reading documents, each entry with its reason. There is one file for each range of
-runtime versions, and a table of the same name is made of it::
+Both lists are incomplete: a kernel may take a type and still refuse an attribute when it runs. Such limits, found by
+running graphs or reading documents, are in files of amendments, each entry with its reason. The files lie in the folder
+`amendments` beside the provider's package, or above it. There is one file for each range of runtime versions, and the
+table of the same name is made with it. Without amendments, the table has only the list of kernels, for its version::
 
     python tools/operator_tables.py cpu
     python tools/operator_tables.py dml --documented OperatorKernels.md --version 1.24.4
+    python tools/operator_tables.py acme --output src/acme_npu/operators.json
 """
 
 from __future__ import annotations
 
 import argparse
+import inspect
 import itertools
 import json
 import re
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,9 +30,16 @@ from pathlib import Path
 from typing import Any
 
 from packaging.specifiers import SpecifierSet
+from packaging.version import Version
 
-ROOT = Path(__file__).resolve().parent.parent
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "dml": "DmlExecutionProvider"}
+from drupe.api import DrupeError, ModelError, UsageError, registry
+from drupe_onnx import TableProvider
+
+FOLDER = "amendments"
+LEVELS = 3
+"""How many folders above a provider's module are searched for its amendments."""
+FLOATS = ("float16", "bfloat16", "float32")
+"""Types that a graph may compute in, the best first."""
 DOMAINS = ("", "ai.onnx.ml", "com.microsoft")
 """The domains that a model may use; the others are for the runtime's own layout transformations."""
 
@@ -49,7 +60,7 @@ class Schema:
 
 @dataclass(frozen=True)
 class Kernel:
-    """One kernel, for the operator versions `since` to `until`; after `spans`, for such versions of the opset."""
+    """One kernel, for the operator versions `since` to `until`; after `spans`, for the opset versions of this range."""
 
     since: int
     until: int
@@ -87,7 +98,7 @@ def registered(provider: str) -> Kernels:
 
 def documented(page: Path, provider: str) -> Kernels:
     """The kernels that docs/OperatorKernels.md lists for a provider."""
-    section = page.read_text(encoding="utf-8").split(f"## Operators implemented by {provider}")[1]
+    _, _, section = page.read_text(encoding="utf-8").partition(f"## Operators implemented by {provider}")
     kernels: dict[str, list[Kernel]] = defaultdict(list)
     domain = name = ""
     for line in itertools.takewhile(lambda line: not line.startswith("## "), section.splitlines()):
@@ -117,10 +128,10 @@ def schemas() -> Schemas:
 
 
 def spans(kernel: Kernel, versions: Sequence[Schema]) -> Iterator[Kernel]:
-    """The kernel for each operator version that the runtime takes it for, as a range of opset versions.
+    """The kernel for each operator version that the runtime uses it for, as a range of opset versions.
 
-    A kernel without an end serves only the version of the operator that it begins with: the runtime cannot know that it
-    fits a later one.
+    The runtime uses a kernel without a last version only for its first version of the operator, because the kernel may
+    not fit later versions.
     """
     newest = versions[-1]
     for schema, following in itertools.zip_longest(versions, [each.since for each in versions[1:]]):
@@ -130,7 +141,7 @@ def spans(kernel: Kernel, versions: Sequence[Schema]) -> Iterator[Kernel]:
 
 
 def _renamed(types: Types, schema: Schema, newest: Schema) -> Types:
-    """Types under the parameter names of the operator's newest version, position by position."""
+    """The types by the parameter names of the operator's newest version, matched by position."""
     renamed: dict[str, frozenset[str]] = {}
     for old, new in ((schema.inputs, newest.inputs), (schema.outputs, newest.outputs)):
         for before, after in zip(old, new, strict=False):
@@ -140,7 +151,7 @@ def _renamed(types: Types, schema: Schema, newest: Schema) -> Types:
 
 
 def merged(kernels: Iterable[Kernel]) -> list[Kernel]:
-    """Fewer kernels that serve the same: two that differ in one parameter, or follow on one another, become one."""
+    """Fewer equivalent kernels: two that differ in one parameter, or whose versions are adjacent, become one."""
     rest = _in_order(kernels)
     while found := next(((pair, both) for pair in itertools.combinations(rest, 2) if (both := _union(*pair))), None):
         pair, both = found
@@ -172,15 +183,15 @@ def rows(kernels: Kernels, known: Schemas, amendments: Mapping[str, Any]) -> dic
         limits = amendments.get(name, {}).get("kernels", [{}])
         narrowed = [row for kernel in served for limit in limits if (row := _row(kernel, limit))]
         if not narrowed:
-            raise SystemExit(f"nothing is left of {name}")
+            raise SystemExit(f"the amendments leave no kernel of {name}")
         table[name] = {"inputs": versions[-1].inputs, "outputs": versions[-1].outputs, "kernels": narrowed}
     return table
 
 
 def _row(kernel: Kernel, limit: Mapping[str, Any]) -> dict[str, Any] | None:
-    """A kernel as a table has it, narrowed to what one amendment leaves of it; None where that is nothing.
+    """A kernel in the format of a table, narrowed by one amendment; None where the amendment leaves nothing.
 
-    A type parameter that the kernel was registered without takes the types that the amendment gives.
+    A type parameter without registered types gets the types of the amendment.
     """
     wanted = {name: set(types) for name, types in limit.get("types", {}).items()}
     served = {name: sorted(types & wanted.pop(name, types)) for name, types in kernel.types.items()}
@@ -196,14 +207,14 @@ def _row(kernel: Kernel, limit: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def table(amendments: Mapping[str, Any], kernels: Kernels, known: Schemas) -> dict[str, Any]:
-    """The whole table, as JSON has it.
+    """The whole table, as data for JSON.
 
     Amendments: `operators` narrows kernels, each into those that its `kernels` name; `without_kernel` lists operators
-    that run without a kernel of their own, since the runtime replaces them.
+    that need no kernel, because the runtime replaces them.
     """
     changes = amendments["operators"]
     if strange := changes.keys() - kernels.keys():
-        raise SystemExit(f"amended, but not in the list of kernels: {', '.join(sorted(strange))}")
+        raise SystemExit(f"the amendments name operators without kernels: {', '.join(sorted(strange))}")
     operators = rows(kernels, known, changes)
     for name in amendments["without_kernel"]:
         newest = known[name][-1]
@@ -213,7 +224,7 @@ def table(amendments: Mapping[str, Any], kernels: Kernels, known: Schemas) -> di
 
 
 def dumps(table: Mapping[str, Any]) -> str:
-    """A table as text: one operator a line, so that a change to one shows as one."""
+    """A table as text, with one operator on each line, so diffs are readable."""
 
     def compact(value: object) -> str:
         return json.dumps(value, separators=(",", ":"))
@@ -223,38 +234,92 @@ def dumps(table: Mapping[str, Any]) -> str:
     return "{\n" + "\n".join(head) + '\n"operators":{\n' + ",\n".join(lines) + "\n}}\n"
 
 
-def amendments_for(provider: str, version: str) -> Path:
-    """The plugin's file of amendments whose range holds a version of the runtime."""
-    folder = ROOT / "plugins" / f"ep_{provider}" / "amendments"
+def provider_named(name: str) -> TableProvider:
+    """The provider that an installed plugin brings. Raises UsageError where there is none, or it has no tables."""
+    provider = registry().provider(name)
+    if not isinstance(provider, TableProvider):
+        raise UsageError(
+            f"the provider '{provider.name}' has no operator tables", cure="subclass drupe_onnx.TableProvider"
+        )
+    return provider
+
+
+def amendments_for(provider: TableProvider, version: str) -> Path | None:
+    """The file of amendments whose range holds a version of the runtime; None where the provider has no such folder.
+
+    Raises UsageError where none of its files is for that version.
+    """
+    above = Path(inspect.getfile(type(provider))).resolve().parents[:LEVELS]
+    folder = next((each / FOLDER for each in above if (each / FOLDER).is_dir()), None)
+    if folder is None:
+        return None
     for path in sorted(folder.glob("*.json")):
         versions = json.loads(path.read_text(encoding="utf-8"))["runtime_versions"]
         if SpecifierSet(versions, prereleases=True).contains(version):
             return path
-    raise LookupError(f"no file in {folder} is for version {version}")
+    raise UsageError(
+        f"no file in {folder} is for version {version} of the runtime", cure="write a file for this version"
+    )
 
 
-def table_path(provider: str, amendments: Path) -> Path:
-    """Where the plugin keeps the table that is made with a file of amendments."""
-    return ROOT / "plugins" / f"ep_{provider}" / "src" / f"drupe_ep_{provider}" / "tables" / amendments.name
+def table_path(provider: TableProvider, amendments: Path | None) -> Path:
+    """Where the provider keeps the table that is made with a file of amendments, or its only one."""
+    named = [path for path in provider.tables if amendments is None or path.name == amendments.name]
+    if len(named) == 1:
+        return named[0]
+    names = ", ".join(path.name for path in provider.tables)
+    wanted = f"called {amendments.name}" if amendments else "that is the only one"
+    raise UsageError(f"the provider '{provider.name}' has no table {wanted}; it has {names}", cure="--output FILE")
 
 
-def make(provider: str, amendments: Path, page: Path | None = None) -> str:
-    """The text of a table, from the installed runtime's list of kernels or from a page of onnxruntime's documents."""
-    name = PROVIDERS[provider]
-    kernels = documented(page, name) if page else registered(name)
-    return dumps(table(json.loads(amendments.read_text(encoding="utf-8")), kernels, schemas()))
+def plain(kernels: Kernels, version: str) -> dict[str, Any]:
+    """The empty amendments of a provider without such files: the list of kernels is used unchanged."""
+    products = [kernel.types.values() for kernel in kernels.get("MatMul", ())]
+    computed = {element for types in products for elements in types for element in elements}
+    release = Version(version).release
+    return {
+        "runtime_versions": f">={release[0]}.{release[1]},<{release[0]}.{release[1] + 1}",
+        "activations": [each for each in FLOATS if each in computed],
+        "traits": {},
+        "without_kernel": ["Constant"],
+        "operators": {},
+    }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Write an operator table of an execution provider plugin.")
-    parser.add_argument("provider", choices=PROVIDERS)
+def make(provider: TableProvider, version: str, amendments: Path | None, page: Path | None = None) -> str:
+    """The text of a table, from the installed runtime's list of kernels or from a page of onnxruntime's documents.
+
+    version: the runtime's version in that list. Raises ModelError where the list has no kernel of the provider.
+    """
+    kernels = documented(page, provider.runtime_name) if page else registered(provider.runtime_name)
+    if not kernels:
+        raise ModelError(
+            f"{page or 'the installed onnxruntime'} lists no kernels of {provider.runtime_name}",
+            cure=f"run this where the provider's runtime is installed ({provider.packages[0].install}), "
+            "or give a page that lists them: --documented PAGE",
+        )
+    changes = json.loads(amendments.read_text(encoding="utf-8")) if amendments else plain(kernels, version)
+    return dumps(table(changes, kernels, schemas()))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Write an operator table of an execution provider.")
+    parser.add_argument("provider", help="the provider's name: cpu, cuda, dml, or one of an installed plugin")
     parser.add_argument("--documented", type=Path, metavar="PAGE", help="a copy of docs/OperatorKernels.md")
     parser.add_argument("--version", help="the version of the runtime that PAGE is for")
-    options = parser.parse_args()
-    amendments = amendments_for(options.provider, options.version or installed())
-    path = table_path(options.provider, amendments)
-    path.write_text(make(options.provider, amendments, options.documented), encoding="utf-8", newline="\n")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write to this file, not to the provider's table")
+    options = parser.parse_args(arguments)
+    try:
+        provider = provider_named(options.provider)
+        version = options.version or installed()
+        amendments = amendments_for(provider, version)
+        path = options.output or table_path(provider, amendments)
+        path.write_text(make(provider, version, amendments, options.documented), encoding="utf-8", newline="\n")
+    except DrupeError as error:
+        print(error, file=sys.stderr)
+        return error.exit_status
     print(path)
+    return 0
 
 
 def installed() -> str:
@@ -265,4 +330,4 @@ def installed() -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The importer: models that are lists of numbers in tree.json."""

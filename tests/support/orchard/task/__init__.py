@@ -1,0 +1,1 @@
+"""The task `grading`: apples get grades."""

@@ -1,0 +1,532 @@
+"""No plugin breaks what does not use it: each hostile one is installed alone beside a whole world that goes on.
+
+The world is the kernel, the program's commands and acme, the kernel's example plugin, as if they shipped with Drupe.
+At the end a few of them meet the real plugins and a real model.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sites import Done, Site
+from tiny import make_checkpoint
+
+HEAD = """
+from drupe.api import Claim, Fact, Model, ModelError, Option, Ref, Step, UsageError, hookimpl
+class Unprintable:
+    def __repr__(self):
+        raise RuntimeError("nobody prints this")
+def lazy():
+    yield from ()
+    raise RuntimeError("too late")
+"""
+LISTING = (
+    "drupe_model_kinds", "drupe_facts", "drupe_tasks", "drupe_passes", "drupe_execution_providers", "drupe_runtimes",
+    "drupe_evaluators", "drupe_planners", "drupe_publishers", "drupe_verifiers", "drupe_commands", "drupe_options",
+)  # fmt: skip
+ASKING = {
+    "drupe_resolve_model": "reference, options",
+    "drupe_claim": "stage, model, target, request",
+    "drupe_amend_plan": "plan, request",
+    "drupe_observe": "event",
+}
+WAYS = {
+    "raises": ("raise ValueError('out of order')", "ValueError: out of order"),
+    "exits": ("raise SystemExit(3)", "SystemExit: 3"),
+    "raises-its-own": ("raise UsageError('out of order')", "UsageError: out of order"),
+    "prints": ("print('me, me, me')", "prints to standard output"),
+    "gives-text": ("return 'sign'", "'s|'sign'"),
+    "gives-a-number": ("return 7", "not iterable|7"),
+    "gives-texts": ("return ['sign', 'shout']", "'sign'"),
+    "gives-a-generator-that-raises": ("return lazy()", "too late|generator"),
+    "gives-the-unprintable": ("return [Unprintable()] if LISTS else Unprintable()", "Unprintable"),
+    "gives-a-ref-of-nothing": ("return [Ref(None, None, None)]", "TypeError: Ref has name = None"),
+    "gives-nothing": ("return None", None),
+}
+"""What a hook can do: its body, and what is told of it."""
+
+
+@dataclass(frozen=True)
+class Villain:
+    """A hostile plugin. told: a pattern of what the user is told, None where there is nothing to tell.
+
+    at: whether file and line are told too. code: of the module that its Refs point at. entry: the plugin's name.
+    """
+
+    module: str
+    told: str | None
+    at: bool = False
+    code: str = ""
+    entry: str = "villain"
+
+
+def hook(name: str, body: str) -> str:
+    arguments = ASKING.get(name, "")
+    return f"{HEAD}LISTS = {name in LISTING}\n@hookimpl\ndef {name}({arguments}):\n    {body}\n"
+
+
+def hooks() -> Iterator[Any]:
+    """Every hook there is, misbehaving in every way."""
+    for name in (*LISTING, *ASKING):
+        for way, (body, told) in WAYS.items():
+            # Nobody has asked for the villain, so that nobody asks it for the plan; what an observer gives, or a
+            # plugin's own word on a model that another one takes, is nobody's business.
+            silent = name in ("drupe_claim", "drupe_amend_plan") or (
+                name in ASKING
+                and ((name == "drupe_observe" and way.startswith("gives") and way != "gives-a-ref-of-nothing")
+                     or (name != "drupe_observe" and way == "raises-its-own"))
+            )  # fmt: skip
+            at = way in ("raises", "exits", "gives-a-ref-of-nothing") or (way == "raises-its-own" and name in LISTING)
+            yield pytest.param(
+                Villain(hook(name, body), None if silent else told, at=at and not silent), id=f"{name[6:]}-{way}"
+            )
+
+
+IMPORTING = {
+    "raises": Villain("raise ValueError('not today')", "ValueError: not today", at=True),
+    "exits": Villain("raise SystemExit", "SystemExit", at=True),
+    "asserts": Villain("assert False, 'not today'", "AssertionError: not today", at=True),
+    "prints": Villain(f"print('me, me, me')\n{HEAD}", "prints to standard output"),
+    "is-no-python": Villain("def villain(:", "SyntaxError", at=True),
+    "lacks-a-library": Villain("import a_library_that_nobody_has", "No module named 'a_library", at=True),
+    "marks-no-hook": Villain("def drupe_passes():\n    return []", "is not marked with @hookimpl", at=True),
+    "misspells-a-hook": Villain(hook("drupe_pases", "return []"), "'drupe_pases'; did you mean drupe_passes"),
+    "misspells-an-argument": Villain(
+        f"{HEAD}@hookimpl\ndef drupe_observe(evnt):\n    pass\n", "evnt"
+    ),
+    "raises-without-words": Villain(
+        "class Odd(Exception):\n    def __str__(self):\n        return 1 / 0\nraise Odd", "Odd", at=True
+    ),
+    "talks-too-long": Villain("raise ValueError('no ' * 10_000)", r"ValueError: (no ){50,99}n?o?\.\.\. \(", at=True),
+}  # fmt: skip
+
+
+def lists(hook_name: str, what: str) -> str:
+    return hook(hook_name, f"return [{what}]")
+
+
+def brings(hook_name: str, name: str, code: str, told: str | None, at: bool = False) -> Villain:
+    """A plugin that brings one thing, `Thing` in its second module."""
+    return Villain(lists(hook_name, f"Ref('{name}', 'villain_code:Thing', 'a thing')"), told, at, code)
+
+
+def clash(hook_name: str, name: str, what: str, owner: str = "acme") -> Villain:
+    return brings(hook_name, name, "", f"cannot have the name '{name}' for its {what}: {owner} brings one of that name")
+
+
+CLASHES = {
+    "kind": clash("drupe_model_kinds", "text", "model kind"),
+    "task": clash("drupe_tasks", "echoing", "task"),
+    "pass": clash("drupe_passes", "sign", "pass"),
+    "provider": clash("drupe_execution_providers", "paper", "provider"),
+    "runtime": clash("drupe_runtimes", "echo", "runtime"),
+    "evaluator": clash("drupe_evaluators", "length", "evaluator"),
+    "verifier": clash("drupe_verifiers", "reader", "verifier"),
+    "command": clash("drupe_commands", "greet", "command"),
+    "command-plugins": clash("drupe_commands", "plugins", "command", "drupe-commands"),
+    "command-optimize": clash("drupe_commands", "optimize", "command", "drupe-commands"),
+    "planner": clash("drupe_planners", "by-recipe", "planner", "drupe-planning"),
+    "publisher": clash("drupe_publishers", "local-folder", "publisher", "drupe-publishing"),
+    "another-planner": brings("drupe_planners", "aaa", "raise SystemExit", "planner 'aaa'.*SystemExit"),
+    "another-publisher": brings("drupe_publishers", "aaa", "raise SystemExit", "publisher 'aaa'.*SystemExit"),
+    "another-verifier": brings("drupe_verifiers", "aaa", "raise SystemExit", "verifier 'aaa'.*SystemExit"),
+    "option": Villain(
+        lists("drupe_options", "Option('author', 'Mine.', type=int)"), "cannot have its option --author: acme brings"
+    ),
+    "option-that-says-no": Villain(
+        lists("drupe_options", "Option('quiet', 'Mine.', type=bool, off='volume')"),
+        "cannot have its option --quiet: acme brings --volume",
+    ),
+    "option-of-the-command": Villain(
+        lists("drupe_options", "Option('output_path', 'Mine.')"), "drupe optimize has a flag --output-path of its own"
+    ),
+    "choices-that-would-close-an-option": Villain(
+        lists("drupe_options", "Option('author', 'Mine.', choices=('me',), extends=True)"), None
+    ),
+    "choices-of-nothing": Villain(
+        lists("drupe_options", "Option('authr', 'Mine.', choices=('me',), extends=True)"),
+        "adds choices to the option 'authr', which no plugin declares",
+    ),
+    "option-that-cannot-be-typed": Villain(
+        lists("drupe_options", "Option('block-size', 'Mine.')"), "'block-size' is not a name in snake case", at=True
+    ),
+    "option-of-a-strange-type": Villain(
+        lists("drupe_options", "Option('author2', 'Mine.', type=object)"), "which nobody can type", at=True
+    ),
+    "fact": Villain(
+        lists("drupe_facts", "Fact('signed', ('never',), 'mine', 'never')"), "cannot declare the fact 'signed' anew"
+    ),
+    "fact-of-text": Villain(lists("drupe_facts", "Fact('dry', 'yes', 'mine')"), "Fact has values = 'yes'", at=True),
+    "plugin": Villain(hook("drupe_passes", "return []"), "already brings a plugin called 'acme'", entry="acme"),
+    "plugin-commands": Villain("raise SystemExit", "already brings a plugin called 'commands'", entry="commands"),
+    "plugin-called-as-a-listener": Villain(
+        hook("drupe_observe", "raise SystemExit(3)"), "SystemExit: 3", at=True, entry="listener-7"
+    ),
+    "claims-every-stage-at-the-highest-rank": Villain(
+        hook("drupe_claim", "return Claim('mine', (Step('sgin'), Step('shout')), 10**9)"), None
+    ),
+    "takes-every-model": Villain(
+        hook("drupe_resolve_model", "from pathlib import Path; return Model.single('text', Path(reference), {})"),
+        "takes '.*' for its own, but it is a model that acme knows",
+    ),
+    "makes-a-model-of-no-kind": Villain(
+        hook("drupe_resolve_model", "return Model.single('vapour', reference, {})"), "unknown model kind 'vapour'"
+    ),
+    "makes-a-model-of-strange-facts": Villain(
+        hook("drupe_resolve_model", "from pathlib import Path; return Model.single('text', Path(), {'sigend': 'no'})"),
+        "unknown fact 'sigend'; did you mean signed",
+    ),
+    "amends-every-plan": Villain(hook("drupe_amend_plan", "return plan.but(passes=[{'name': 'sgin'}])"), None),
+    "wraps-a-hook": Villain(
+        f"{HEAD}@hookimpl(wrapper=True)\ndef drupe_passes():\n    yield\n    raise SystemExit(3)\n",
+        "SystemExit: 3",
+        at=True,
+    ),
+    "wraps-a-hook-and-gives-text": Villain(
+        f"{HEAD}@hookimpl(wrapper=True)\ndef drupe_passes():\n    yield\n    return ['sign']\n", "'s'"
+    ),
+    "observes-by-ending": Villain(hook("drupe_observe", "raise SystemExit(0)"), "SystemExit: 0", at=True),
+}
+
+PROVIDER = """
+from drupe.api import Device, ExecutionProvider, Recipe, RuntimePackage, Stage, Step
+class Thing(ExecutionProvider):
+    name = "card"
+    summary = "a card"
+    runtime_name = "Card"
+    aliases = ()
+    device_kind = "card"
+    packages = (RuntimePackage("echo", "pip install villain"),)
+    preference = 10**6
+    def recipes(self):
+        return [Recipe("card", "int4", (Step("sign"),))]
+    def devices(self):
+        return [Device("Card", "card")]
+"""
+
+
+def provider(body: str, told: str | None, at: bool = False, name: str = "card") -> Villain:
+    return brings("drupe_execution_providers", name, f"{PROVIDER}    {body}\n", told, at)
+
+
+def without(line: str, told: str) -> Villain:
+    code = PROVIDER.replace(line, "")
+    assert code != PROVIDER
+    return brings("drupe_execution_providers", "card", code, told)
+
+
+PROVIDERS = {
+    "works": provider("pass", None),
+    "has-no-device-kind": without('    device_kind = "card"\n', "has no device_kind"),
+    "has-no-runtime-name": without('    runtime_name = "Card"\n', "has no runtime_name"),
+    "has-no-packages": without('    packages = (RuntimePackage("echo", "pip install villain"),)\n', "has no packages"),
+    "has-no-name": without('    name = "card"\n', "has no name"),
+    "lacks-a-method": without('    def devices(self):\n        return [Device("Card", "card")]\n', "abstract.*devices"),
+    "has-no-aliases": provider("aliases = None", "has aliases = None"),
+    "has-aliases-of-text": provider("aliases = 'sheet'", "has aliases = 'sheet'"),
+    "has-packages-of-text": provider("packages = ('echo',)", r"has packages = \('echo',\)"),
+    "names-a-runtime-that-is-not-there": provider(
+        "packages = (RuntimePackage('ecko', 'pip install villain'),)", "unknown runtime 'ecko'; did you mean echo"
+    ),
+    "prefers-itself-in-words": provider("preference = 'most'", "has preference = 'most'"),
+    "is-called-otherwise": provider("name = 'crad'", "calls itself 'crad'; both names must be one"),
+    "wants-an-alias-that-ships": provider("aliases = ('sheet',)", "cannot have the name 'sheet' for its provider"),
+    "wants-a-runtime-name-that-ships": provider(
+        "runtime_name = 'PaperExecutionProvider'", "cannot have the name 'paperexecutionprovider' for its provider"
+    ),
+    "is-called-as-an-alias-that-ships": provider("name = 'sheet'", "cannot have the name 'sheet'", name="sheet"),
+    "is-called-as-one-that-ships-in-capitals": provider(
+        "name = 'PAPER'", "cannot have the name 'paper'", name="PAPER"
+    ),
+    "cannot-be-made": provider("def __init__(self):\n        raise SystemExit(3)", "SystemExit: 3", at=True),
+    "has-devices-that-raise": provider("def devices(self):\n        raise ValueError('no bus')", "no bus", at=True),
+    "has-devices-that-exit": provider("def devices(self):\n        raise SystemExit(3)", "SystemExit: 3", at=True),
+    "has-devices-of-text": provider("def devices(self):\n        return ['Card']", "Card|device"),
+    "has-a-target-that-raises": provider("def target(self):\n        raise ValueError('no bus')", "no bus|^$"),
+    "has-a-target-of-nothing": provider("def target(self):\n        return None", "None|^$"),
+    "has-recipes-of-text": provider("def recipes(self):\n        return ['int4']", r"has the recipes \['int4'\]"),
+    "has-no-recipes": provider("def recipes(self):\n        return []", r"has the recipes \[\]"),
+    "has-recipes-that-raise": provider("def recipes(self):\n        return 1 / 0", "ZeroDivisionError", at=True),
+    "has-recipes-that-print": provider(
+        "def recipes(self):\n        print('me')\n        return [Recipe('card', 'int4', ())]", "prints to"
+    ),
+    "has-a-recipe-of-strange-stages": provider(
+        "def recipes(self):\n        return [Recipe('card', 'int4', (Stage('qantize'),))]",
+        "did you mean quantize",
+        at=True,
+    ),
+    "is-no-provider": brings("drupe_execution_providers", "card", "Thing = 7", "is not a class that extends"),
+    "is-a-class-of-its-own": brings(
+        "drupe_execution_providers", "card", "class Thing: name = 'card'", "is not a class that extends"
+    ),
+    "is-not-there": brings("drupe_execution_providers", "card", "", "has no attribute 'Thing'"),
+    "exits-when-imported": brings("drupe_execution_providers", "card", "raise SystemExit(3)", "SystemExit: 3", at=True),
+    "is-no-python": brings("drupe_execution_providers", "card", "def villain(:", "SyntaxError", at=True),
+}  # fmt: skip
+
+PASS = """
+from drupe.api import Form, Pass
+class Thing(Pass):
+    name = "tear"
+    summary = "tears it"
+    requires = ensures = Form("text")
+    def run(self, model, config, context):
+        return model
+"""
+
+
+def pass_(old: str, new: str, told: str) -> Villain:
+    return brings("drupe_passes", "tear", PASS.replace(old, new), told)
+
+
+THINGS = {
+    "pass-without-requires": pass_("requires = ensures", "ensures", "pass 'tear'.* has no requires"),
+    "pass-without-run": pass_("def run", "def ran", "pass 'tear'.*abstract"),
+    "pass-of-a-strange-fact": pass_('"text")', '"text", {"sigend": "no"})', "unknown fact 'sigend'; did you mean"),
+    "pass-of-a-strange-value": pass_('"text")', '"text", {"signed": "nope"})', "unknown value of signed 'nope'"),
+    "pass-of-a-kind-that-is-not-there": pass_('"text")', '"txt")', "no plugin brings the model kind 'txt'"),
+    "pass-called-otherwise": pass_('"tear"', '"taer"', "calls itself 'taer'"),
+    "task-without-a-check": brings(
+        "drupe_tasks",
+        "tearing",
+        "from drupe.api import Task\nclass Thing(Task):\n    name, summary = 'tearing', 'tears'\n",
+        "task 'tearing'.*abstract",
+    ),
+    "runtime-that-cannot-be-imported": brings("drupe_runtimes", "tore", "raise ValueError('no')", "ValueError: no"),
+    "evaluator-of-a-strange-option": brings(
+        "drupe_evaluators",
+        "tears",
+        "from drupe.api import Evaluator\nclass Thing(Evaluator):\n    name = 'tears'\n    summary = 'counts'\n"
+        "    options = {'limit': 'longst'}\n    def evaluate(self, *given):\n        return []\n",
+        "no plugin declares the option 'longst'; did you mean 'longest'",
+    ),
+    "command-that-cannot-be-built": brings(
+        "drupe_commands", "tear", "def Thing(unhinged: lambda: 3): pass", None
+    ),
+    "command-that-cannot-be-imported": brings("drupe_commands", "tear", "raise SystemExit(3)", "SystemExit: 3"),
+}  # fmt: skip
+
+
+# The world, and what it says without a villain
+
+LOOKS = (("--help",), ("plugins",), ("passes",), ("providers",), ("optimize", "--help"))
+
+
+@dataclass(frozen=True)
+class World:
+    """A site, a source and an output that are the same in every run."""
+
+    site: Site
+    source: Path
+    output: Path
+
+    def look(self) -> list[Done]:
+        """What the program says when it lists and explains."""
+        return [self.run(*arguments) for arguments in LOOKS]
+
+    def optimize(self, *more: str) -> Done:
+        """The main job, with nothing named."""
+        shutil.rmtree(self.output, ignore_errors=True)
+        return self.run("optimize", str(self.source), "-o", str(self.output), *more)
+
+    def made(self) -> tuple[bytes, Any]:
+        """The package, and the plan that it was made by."""
+        record = json.loads((self.output / "drupe.json").read_text())
+        return (self.output / "model.txt").read_bytes(), record["plan"]
+
+    def run(self, *arguments: str) -> Done:
+        shutil.rmtree(self.site.folder / "cache", ignore_errors=True)
+        self.site.events.unlink(missing_ok=True)
+        return self.site.run_here(*arguments)
+
+    def admit(self, villain: Villain) -> None:
+        files = {"villain.py": villain.module, "villain_code.py": villain.code}
+        self.site.add("villain", {villain.entry: "villain"}, files)
+        if "DRUPE_PLUGINS" in self.site.environment:
+            self.site.allow("villain")
+
+    def expel(self) -> None:
+        for path in self.site.folder.glob("villain*"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@dataclass(frozen=True)
+class Peace:
+    """What the world says, and makes, without a villain."""
+
+    looks: list[Done]
+    optimized: Done
+    made: tuple[bytes, Any]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    folder = tmp_path_factory.mktemp("world")
+    source = folder / "source"
+    source.mkdir()
+    (source / "model.txt").write_text("hello")
+    site = Site(folder / "site")
+    site.folder.mkdir()
+    site.add_acme()
+    site.ship("acme", "drupe-commands")
+    return World(site, source, folder / "out")
+
+
+@pytest.fixture(scope="module")
+def peace(world: World) -> Peace:
+    looks, optimized = world.look(), world.optimize("--volume", "loud")
+    for done in (*looks, optimized):
+        assert (done.returncode, warnings(done)) == (0, []), done
+    return Peace(looks, optimized, world.made())
+
+
+def rows(text: str) -> list[str]:
+    """The lines of a text; the width of columns does not count."""
+    return [row for line in text.splitlines() if (row := " ".join(line.split()))]
+
+
+def numberless(text: str) -> str:
+    """A text without what differs from run to run: seconds and bytes."""
+    return re.sub(r"\d[\d.,]*( [kMG]i?B| s| ms)?", "#", text)
+
+
+def warnings(done: Done) -> list[str]:
+    """What stands on standard error beside the progress of the main job, and what a villain prints."""
+    return [line for line in done.stderr.splitlines() if not line.startswith(("writing: ", "me"))]
+
+
+def told_by(done: Done) -> list[str]:
+    """What a run says of villains: in one line at most, and of nobody else; and what its listing has of them."""
+    lines = warnings(done)
+    assert all(line.startswith("warning: villain 1.0 ") for line in lines), done.stderr
+    assert len(lines) <= 1, done.stderr
+    return lines + [line for line in done.stdout.splitlines() if is_about(line)]
+
+
+def every(*groups: dict[str, Villain]) -> Iterator[Any]:
+    for group in groups:
+        yield from (pytest.param(villain, id=name) for name, villain in group.items())
+
+
+@pytest.mark.parametrize("villain", [*hooks(), *every(IMPORTING, CLASHES, PROVIDERS, THINGS)])
+def test_nothing_changes_for_who_does_not_use_a_hostile_plugin(world: World, peace: Peace, villain: Villain) -> None:
+    world.admit(villain)
+    try:
+        looks, optimized = world.look(), world.optimize("--volume", "loud")
+        made = world.made()
+    finally:
+        world.expel()
+    for arguments, done, before in zip(LOOKS, looks, peace.looks, strict=True):
+        assert done.returncode == 0, (arguments, done)
+        theirs = [line for line in rows(done.stdout) if is_about(line)]
+        assert [line for line in rows(done.stdout) if line not in theirs] == rows(before.stdout), arguments
+    assert optimized.returncode == 0, optimized
+    assert numberless(optimized.stdout) == numberless(peace.optimized.stdout)
+    assert made == peace.made
+    told = [line for done in (*looks, optimized) for line in told_by(done)]
+    if villain.told is None:
+        assert not any(warnings(done) for done in (*looks, optimized)), told
+        return
+    matching = [line for line in told if re.search(villain.told, line)]
+    assert matching, (villain.told, told)
+    assert not villain.at or re.search(r"villain(_code)?\.py:\d+", matching[0]), matching
+
+
+def is_about(line: str) -> bool:
+    """Whether a line of a listing is the villain's: it names the plugin, or what it brings."""
+    return bool(re.search(r"villain|listener-7|\bcard\b|\btear", line))
+
+
+def test_who_keeps_everybody_waiting_is_named(world: World, peace: Peace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("drupe.registry.SLOW", 0.3)
+    world.admit(Villain(f"import time\ntime.sleep(0.4)\n{HEAD}", None))
+    try:
+        done = world.optimize("--volume", "loud")
+    finally:
+        world.expel()
+    assert done.returncode == 0 and world.made() == peace.made
+    assert re.fullmatch(r"warning: villain 1\.0 took \d\.\d s to say what it brings", warnings(done)[0])
+
+
+# The real plugins, and a real model
+
+REAL = {
+    "claims-every-stage": (CLASHES["claims-every-stage-at-the-highest-rank"], (), None),
+    "fails-when-asked-for-a-claim": (Villain(hook("drupe_claim", "raise SystemExit(3)"), None), (), None),
+    "fails-when-asked-for-a-model": (Villain(hook("drupe_resolve_model", "1 / 0"), None), (), "ZeroDivisionError"),
+    "brings-a-provider-cpu": (
+        brings("drupe_execution_providers", "cpu", PROVIDER.replace('"card"', '"cpu"', 1), None), (),
+        "cannot have the name 'cpu' for its provider: drupe-ep-cpu brings one of that name",
+    ),
+    "wants-the-runtime-name": (
+        provider("runtime_name = 'CPUExecutionProvider'", None), ("--provider", "CPUExecutionProvider"), None
+    ),
+    "has-no-device-kind": (PROVIDERS["has-no-device-kind"], ("--device", "cpu"), "has no device_kind"),
+    "has-no-aliases": (PROVIDERS["has-no-aliases"], ("--provider", "CPUExecutionProvider"), None),
+    "brings-a-pass-that-ships": (
+        brings("drupe_passes", "quantize-weights", "", None), (), "cannot have the name 'quantize-weights' for its pass"
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RealWorld:
+    """A tiny checkpoint, and the package that is made of it without a villain."""
+
+    world: World
+    package: dict[str, bytes]
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> RealWorld:
+    folder = tmp_path_factory.mktemp("real")
+    site = Site(folder / "site")
+    site.folder.mkdir()
+    world = World(site, make_checkpoint(folder / "checkpoint"), folder / "out")
+    done = world.optimize("--no-verify")
+    assert done.returncode == 0, done
+    return RealWorld(world, package(world.output))
+
+
+def package(folder: Path) -> dict[str, bytes]:
+    """The files of a package, but for its record, which has the time in it."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "drupe.json"}
+
+
+@pytest.mark.parametrize(
+    ("villain", "arguments", "told"), [pytest.param(*each, id=name) for name, each in REAL.items()]
+)
+def test_the_main_job_on_a_real_model_makes_the_same_bytes(
+    real: RealWorld, villain: Villain, arguments: tuple[str, ...], told: str | None
+) -> None:
+    real.world.admit(villain)
+    try:
+        done = real.world.optimize("--no-verify", *arguments)
+    finally:
+        real.world.expel()
+    assert done.returncode == 0, done
+    assert package(real.world.output) == real.package
+    named = [line for line in warnings(done) if line.startswith("warning: villain 1.0 ")]
+    assert warnings(done) == named and len(named) == (told is not None)
+    assert told is None or told in named[0]
+
+
+def test_a_whole_run_with_its_check_goes_on_beside_a_plugin_that_fails_in_every_hook(real: RealWorld) -> None:
+    failing = "".join(hook(name, "raise SystemExit(3)") for name in (*ASKING, "drupe_passes"))
+    real.world.admit(Villain(failing, None))
+    try:
+        shutil.rmtree(real.world.output)
+        done = real.world.site.run("optimize", real.world.source, "-o", real.world.output, "--require-check")
+    finally:
+        real.world.expel()
+    assert done.returncode == 0, done.stderr
+    assert package(real.world.output) == real.package
+    assert done.stderr.count("warning: villain 1.0 is not used: its hook drupe_passes raised SystemExit: 3") == 1
+    assert "villain" not in done.stdout
