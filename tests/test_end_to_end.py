@@ -88,8 +88,12 @@ PREPARED = {
 def unprepared(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> float:
     """The KL divergence of a package whose weights nothing has prepared."""
     package = tmp_path_factory.mktemp("unprepared") / "out"
-    drupe.optimize(checkpoints["qwen3"], package)
+    drupe.optimize(checkpoints["qwen3"], package, bits_per_weight=BITS)
     return divergence(package, checkpoints["qwen3"])
+
+
+BITS = 6.0
+"""The budget of both. In so small a model the graph takes much of the default budget, and preparing adds nodes."""
 
 
 def divergence(package: Path, source: Path) -> float:
@@ -102,7 +106,7 @@ def test_prepared_weights_make_a_package_that_is_no_farther_from_its_source(
     checkpoints: dict[str, Path], unprepared: float, tmp_path: Path, prepare: str
 ) -> None:
     calibration = {"calibration_sequences": 4, "calibration_length": 32} if prepare != "rotate" else {}
-    drupe.optimize(checkpoints["qwen3"], tmp_path / "out", prepare=prepare.split(), **calibration)
+    drupe.optimize(checkpoints["qwen3"], tmp_path / "out", prepare=prepare.split(), bits_per_weight=BITS, **calibration)
     record = json.loads((tmp_path / "out" / "drupe.json").read_text())
     assert {step["name"] for step in record["passes"]} >= PREPARED[prepare]
     if "rotate" in prepare:  # all logits go through what stands between the final norm and the head
@@ -214,6 +218,22 @@ def test_the_plan_says_which_scheme_each_matrix_gets_and_the_bytes(
     calibration = FEW if options else {}
     outcome = drupe.optimize(checkpoints["qwen3"], tmp_path / "out", verify=False, **options, **calibration)
     assert estimate["output_bytes"] == pytest.approx(outcome.bytes, rel=0.05)
+
+
+def test_a_key_of_a_pass_counts_as_the_option_that_sets_it(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    """Else the pass that gives out bits would overrule it without a word."""
+    settings = {"quantize-weights": {"block_size": 64}}
+    by_key = drupe.optimize(checkpoints["qwen3"], tmp_path / "by key", settings=settings, verify=False)
+    drupe.optimize(checkpoints["qwen3"], tmp_path / "by option", block_size=64, verify=False)
+    assert by_key.steps
+    written = [(tmp_path / name / "model.onnx.data").read_bytes() for name in ("by key", "by option")]
+    assert written[0] == written[1]
+
+
+def test_a_key_that_an_earlier_pass_overrules_is_refused(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    plan = drupe.plan(checkpoints["qwen3"]).configured("quantize-weights", bits=2)
+    with pytest.raises(DrupeError, match="bits = 2 has no effect: an earlier pass"):
+        drupe.run(plan, tmp_path / "out")
 
 
 def _packed(path: Path) -> Counter[tuple[str, str]]:

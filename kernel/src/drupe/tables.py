@@ -106,7 +106,7 @@ class Table(Generic[T]):
             raise error
         if len(entries) > 1:
             owners = " and ".join(f"{entry.plugin.distribution} ({entry.ref.target})" for entry in entries)
-            raise PluginError(f"the {self.what} '{name}' is claimed by {owners}", cure=entries[-1].plugin.removal)
+            raise PluginError(f"the {self.what} '{name}' is claimed by {owners}", cure="pip uninstall one of them")
         return entries[0]
 
     def make(self, name: str) -> T:

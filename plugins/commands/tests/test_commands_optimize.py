@@ -101,7 +101,7 @@ def test_one_pass_is_run_with_the_options_of_its_keys(acme: Site, source: Path, 
     assert again.returncode == 0, again.stderr
     assert (out / "model.txt").read_text() == "hello -- you"
     refused = acme.run_here("run-pass", "shout", source, "-o", tmp_path / "other", *PAPER, "--author", "you")
-    assert "--author has no effect with these passes" in refused.stderr
+    assert "--author has no effect here: no pass of the plan reads it (shout)" in refused.stderr
 
 
 def test_the_plan_is_saved_whether_or_not_it_is_run(acme: Site, source: Path, tmp_path: Path) -> None:

@@ -162,7 +162,7 @@ def test_parts_that_are_quantized_already_are_left_out() -> None:
 def test_options_that_need_another_say_which() -> None:
     needs = {option.name: option.needs for option in OPTIONS if option.needs}
     assert "--quality best" in needs["calibration_data"]
-    assert needs["method"] == "--quality fast or balanced"
+    assert needs["method"] == "--precision int4 and --quality fast or balanced"
 
 
 @pytest.mark.parametrize("value", ["finest", "Best"])

@@ -106,7 +106,14 @@ def shared_initializer(graph: ir.Graph, name: str, expression: Expression) -> ir
 
 
 def remove_unused(model: ir.Model) -> None:
-    """Remove nodes and initializers that no output of the model's graph depends on."""
-    from onnx_ir.passes.common import RemoveUnusedNodesPass
+    """Remove nodes and initializers of the model's graph that no output depends on.
 
-    RemoveUnusedNodesPass()(model)
+    onnx_ir has a pass for it. That pass loads onnx's schemas, which take 9 MB, and no conversion needs them otherwise.
+    """
+    graph = model.graph
+    for node in reversed(list(graph)):
+        if not any(output.uses() or output.is_graph_output() for output in node.outputs):
+            graph.remove(node, safe=True)
+    for name, value in list(graph.initializers.items()):
+        if not (value.uses() or value.is_graph_output()):
+            del graph.initializers[name]

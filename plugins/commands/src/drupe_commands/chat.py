@@ -20,6 +20,7 @@ from drupe_commands.parameters import (
     Temperature,
     TopK,
     TopP,
+    generation_of,
     print_pieces,
 )
 
@@ -50,9 +51,9 @@ def chat(
 
     Where standard input is no terminal, each line is one thing said, and only the answers are printed.
     """
-    from drupe_decoding import Generation, Message, text_session
+    from drupe_decoding import Message, text_session
 
-    generation = Generation(max_new_tokens, temperature, top_p, top_k, seed)
+    generation = generation_of(max_new_tokens, temperature, top_p, top_k, seed)
     opening = [Message("system", system)] if system else []
     with explained(package, provider), drupe.open(package, provider=provider, max_length=max_length) as session:
         talk = Talk(text_session(session), generation, opening, at_terminal=sys.stdin.isatty())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from drupe.api import Option, UsageError, flag, given, nearest
+from drupe.api import Option, UsageError, flag, given, nearest, registry
 
 if TYPE_CHECKING:
     from drupe.api import Registry
@@ -91,7 +91,7 @@ class FlagCommand(TyperCommand):
         flags = {each for parameter in self.get_params(ctx) for each in (*parameter.opts, *parameter.secondary_opts)}
         close = nearest(wrong.strip("-"), (each.strip("-") for each in flags if each.startswith("--")))
         meant = f"; did you mean {' or '.join(map(flag, close))}?" if close else ""
-        return UsageError(f"unknown flag {wrong}{meant}", cure=cure)
+        return UsageError(f"unknown flag {wrong}{meant}{registry().why_missing(wrong)}", cure=cure)
 
 
 def _as_typed(name: str, args: Iterable[str]) -> str:

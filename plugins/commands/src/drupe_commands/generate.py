@@ -18,6 +18,7 @@ from drupe_commands.parameters import (
     Temperature,
     TopK,
     TopP,
+    generation_of,
     print_pieces,
 )
 
@@ -37,10 +38,10 @@ def generate(
     max_length: MaxLength = None,
 ) -> None:
     """Continue a text with a package."""
-    from drupe_decoding import Generation, text_session
+    from drupe_decoding import text_session
 
     text = sys.stdin.read() if prompt == "-" else prompt
-    generation = Generation(max_new_tokens, temperature, top_p, top_k, seed)
+    generation = generation_of(max_new_tokens, temperature, top_p, top_k, seed)
     with explained(package, provider), drupe.open(package, provider=provider, max_length=max_length) as session:
         writer = text_session(session)
         pieces = writer.stream(text, generation)

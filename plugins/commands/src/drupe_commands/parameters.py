@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from drupe.api import UsageError
+
+if TYPE_CHECKING:
+    from drupe_decoding import Generation
 
 MODEL, TARGET = "Model and output", "Target"
 PASSES, CHECKING, RUNNING = "Passes", "Checking", "Running and printing"
@@ -83,6 +88,18 @@ TopK = Annotated[int, typer.Option(min=0, help="Sample from this many likeliest 
 Seed = Annotated[int, typer.Option(help="Makes a sampled text repeatable.")]
 Provider = Annotated[str | None, typer.Option(help="Run on this provider, not the one it was made for.")]
 MaxLength = Annotated[int | None, typer.Option(min=2, help="Room for prompt and answer, in tokens.")]
+
+
+def generation_of(max_new_tokens: int, temperature: float, top_p: float, top_k: int, seed: int) -> Generation:
+    """How to generate. Raises UsageError for flags of sampling where nothing is sampled."""
+    from drupe_decoding import Generation
+
+    sampling = {"--top-p": top_p != 1, "--top-k": top_k != 0, "--seed": seed != 0}
+    given = [name for name, typed in sampling.items() if typed]
+    if given and temperature == 0:
+        what = f"{given[0]} has no effect at temperature 0, which takes the likeliest token"
+        raise UsageError(what, cure="--temperature 0.7")
+    return Generation(max_new_tokens, temperature, top_p, top_k, seed)
 
 
 def print_pieces(pieces: Iterable[str], said: list[str]) -> None:

@@ -124,8 +124,10 @@ def _run_plan(document: dict[str, Any], file: str, model: str | None, making: Ma
 
 def _of_another(plan: Plan, model: str) -> Plan:
     """The plan for another model, which need not be the one that it was made for."""
-    source = {"reference": model, "options": plan.source.options, "kind": plan.source.kind}
-    return plan.but(source=source)
+    from drupe.api import registry, resolve
+
+    found = resolve(model, plan.source.options, registry())
+    return plan.but(source={"reference": model, "options": plan.source.options, **found.note()})
 
 
 def _run_workflow(document: dict[str, Any], file: str, model: str | None, making: Making) -> None:

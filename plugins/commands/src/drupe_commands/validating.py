@@ -5,10 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from drupe.api import KERNEL, STAGES, DrupeError, Step, call, canonical, checked_provider, nearest, refuse_unknown_facts
+from drupe.api import (
+    KERNEL,
+    STAGES,
+    DrupeError,
+    Stage,
+    Step,
+    call,
+    canonical,
+    checked_provider,
+    nearest,
+    refuse_unknown_facts,
+)
 
 if TYPE_CHECKING:
-    from drupe.api import Entry, ExecutionProvider, Option, Pass, Plugin, Recipe, Registry
+    from drupe.api import Entry, ExecutionProvider, Option, Pass, Plugin, Recipe, Registry, Target
 
 
 def brought_by(plugin: Plugin, found: Registry) -> list[Entry[Any]]:
@@ -111,8 +122,21 @@ def _of_provider(entry: Entry[ExecutionProvider], found: Registry) -> Iterator[s
     wanted = provider.reference_precision
     if wanted is not None and "reference_precision" in vars(type(provider)) and wanted not in precisions:
         yield f"its reference_precision is '{wanted}', and it has the precisions {', '.join(precisions)}"
+    target = call(entry.plugin, f"target() of {entry.title}", provider.target)
+    if target.capabilities is not None:
+        yield from _unsupported_activations(recipes, target)
     for recipe in recipes:
         yield from (f"recipe '{recipe.name}': {problem}" for problem in _of_recipe(recipe, found))
+
+
+def _unsupported_activations(recipes: list[Recipe], target: Target) -> Iterator[str]:
+    """Recipes that ask for activations which the provider's own table does not list."""
+    served = getattr(target.capabilities, "activations", ())
+    for recipe in recipes:
+        for stage in recipe.stages:
+            wanted = stage.numerics.get("activations") if isinstance(stage, Stage) else None
+            if wanted is not None and served and wanted not in served:
+                yield f"recipe '{recipe.name}' computes in {wanted}, and the operator table lists {', '.join(served)}"
 
 
 def _of_recipe(recipe: Recipe, found: Registry) -> Iterator[str]:

@@ -34,6 +34,12 @@ class Speed(Evaluator):
     summary = "prompt and decode rates in tokens a second"
     Config: ClassVar[type[EvaluatorConfig]] = SpeedConfig
 
+    def refuse(self, source: Model, config: SpeedConfig) -> None:
+        raise UsageError(
+            "the evaluator `speed` measures one model, and cannot compare a package with its source",
+            cure="--evaluator quality; measure the finished package with drupe evaluate OUT --speed",
+        )
+
     def evaluate(
         self, model: Model, reference: Model | None, config: SpeedConfig, context: Context
     ) -> Sequence[Metric]:

@@ -36,6 +36,6 @@ def choose(weights: str | None, activations: str | None, target: Target) -> Prec
     if activations is not None and activations not in served:
         raise UsageError(
             f"the provider '{target.provider}' does not compute in {activations}",
-            cure=f"activations: {' or '.join(served)}",
+            cure=f"set activations to {' or '.join(served)}, in the provider's recipe or with --set",
         )
     return Precision(FLOATS[activations or served[0]], FLOATS[weights] if weights else None)

@@ -13,6 +13,18 @@ def no_device(target: Target) -> str | None:
     return None if target.here else f"this machine has no device for the provider '{target.provider}'"
 
 
+def only_on_the_processor(target: Target) -> str | None:
+    """Why onnxruntime-genai would run on the processor instead of the target; None where it would not.
+
+    It knows a provider by its entry in `provider_options` alone.
+    """
+    if target.device is None or target.device.kind == "cpu" or target.runtime_options:
+        return None
+    return (
+        f"the provider '{target.provider}' has no runtime_options, and without these onnxruntime-genai runs on the CPU"
+    )
+
+
 def refuse_elsewhere(target: Target) -> None:
     """Raise RuntimeMissing where this machine does not have the target's device."""
     if reason := no_device(target):

@@ -9,8 +9,9 @@ import os
 from collections.abc import Sequence
 from importlib import metadata
 from types import ModuleType
+from typing import Any
 
-from drupe.api import RuntimeMissing
+from drupe.api import RuntimeMissing, Target
 
 GENAI = ("onnxruntime-genai", "onnxruntime-genai-cuda", "onnxruntime-genai-directml")
 ONNXRUNTIME = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml")
@@ -84,3 +85,14 @@ def _bringing(module: str) -> tuple[str, ...]:
 def version_of(family: Sequence[str]) -> str | None:
     """The version of the installed distribution of a family; None where none is installed."""
     return next(iter(_installed(family).values()), None)
+
+
+def refuse_missing_provider(module: Any, target: Target) -> None:
+    """Raise RuntimeMissing where the installed onnxruntime lacks the target's provider."""
+    available = module.get_available_providers()
+    if target.runtime_name not in available:
+        raise RuntimeMissing(
+            f"the installed onnxruntime ({module.__version__}) has no {target.runtime_name}; it has "
+            + ", ".join(available),
+            cure=target.install or INSTALL,
+        )

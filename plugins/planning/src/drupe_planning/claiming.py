@@ -32,7 +32,7 @@ def claim_for(stage: Stage, draft: Draft) -> tuple[Plugin, Claim] | None:
     best = [offer for offer in offers if offer[1].rank == max(claim.rank for _, claim in offers)]
     if len(best) > 1:
         owners = " and ".join(f"{plugin.distribution} ('{claim.name}')" for plugin, claim in best)
-        raise PluginError(f"the stage '{stage.name}' is claimed by {owners}", cure=best[-1][0].removal)
+        raise PluginError(f"the stage '{stage.name}' is claimed by {owners}", cure="pip uninstall one of them")
     return best[0]
 
 

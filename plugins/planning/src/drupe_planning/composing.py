@@ -23,14 +23,10 @@ def compose(request: Request, source: Model, provider: ExecutionProvider, target
     Raises DrupeError, before anything runs, for passes that do not fit together and options without effect.
     """
     refuse_unknown_options(request, found)
-    draft = Draft(request, target, provider, found, source)
-    recipe = None
-    if request.passes:
-        for step in request.passes:
-            draft.add(_as_composed(step, source, draft), "", "the user")
-    else:
-        recipe = recipe_for(request.precision, provider)
-        fill(draft, recipe)
+    draft, recipe = _drafted(Draft(request, target, provider, found, source))
+    if implied := _implied_options(draft):
+        request = replace(request, options={**implied, **request.options})
+        draft, recipe = _drafted(Draft(request, target, provider, found, source))
     plan = Plan(
         source=PlannedSource(
             reference=_absolute(request.reference),
@@ -49,6 +45,32 @@ def compose(request: Request, source: Model, provider: ExecutionProvider, target
     plan = amended_by_plugins(plan, draft)
     refuse_unread(draft, plan, recipe)
     return plan.model_copy(update={"plugins": _versions(plan, provider, found)})
+
+
+def _drafted(draft: Draft) -> tuple[Draft, Recipe | None]:
+    """The draft with all its passes, and the recipe that they are from; None where the user named the passes."""
+    source = draft.model
+    if draft.request.passes:
+        for step in draft.request.passes:
+            draft.add(_as_composed(step, source, draft), "", "the user")
+        return draft, None
+    recipe = recipe_for(draft.request.precision, draft.provider)
+    fill(draft, recipe)
+    return draft, recipe
+
+
+def _implied_options(draft: Draft) -> dict[str, Any]:
+    """The options that the user gave as keys of passes (`--set quantize-weights.block_size=64`).
+
+    Other passes of the recipe read the same option: the matrices' schemes, say, are decided before they are quantized.
+    """
+    settings, given = draft.request.settings, draft.request.options
+    return {
+        step.options[key]: value
+        for step in draft.steps
+        for key, value in settings.get(step.name, {}).items()
+        if key in step.options and step.options[key] not in given
+    }
 
 
 def recipe_for(precision: str, provider: ExecutionProvider) -> Recipe:

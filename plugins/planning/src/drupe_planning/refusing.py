@@ -18,7 +18,11 @@ def refuse_unknown_options(request: Request, found: Registry) -> None:
             error = unknown("option", name, found.options)
             error.what += found.why_missing(name)
             raise error
-        found.options[name].refuse(value)
+        try:
+            found.options[name].refuse(value)
+        except UsageError as error:
+            error.what += found.why_missing(name)
+            raise
 
 
 def refuse_unread(draft: Draft, plan: Plan, recipe: Recipe | None) -> None:
@@ -34,8 +38,10 @@ def refuse_unread(draft: Draft, plan: Plan, recipe: Recipe | None) -> None:
             why = f"here: {draft.because}"
         elif option.needs and recipe is not None and recipe.quantizes:
             why = f"without {option.needs}"
+        elif recipe is None or recipe.quantizes:
+            why = f"here: no pass of the plan reads it ({plan.chain})"
         else:
-            why = f"with --precision {request.precision} on {draft.provider.name}" if recipe else "with these passes"
+            why = f"with --precision {request.precision} on {draft.provider.name}"
         typed = option.typed(request.options[name])
         raise UsageError(f"{typed} has no effect {why}", cure=f"leave {typed} out")
     for name in request.settings:

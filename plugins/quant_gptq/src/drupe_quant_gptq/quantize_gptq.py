@@ -12,7 +12,7 @@ from drupe.api import Context, Form, Model, ModelError, UsageError, identity_of,
 from drupe_blockquant import GptqFactor, gptq_factor
 from drupe_files import disk_errors
 from drupe_layerwise import LayerByLayer, Segment
-from drupe_nbits import Rewriter, Site, find_sites, finish, is_quantized
+from drupe_nbits import Rewriter, Site, find_sites, finish, is_quantized, refuse_overruled
 from drupe_onnx import Expression, ExternalTensor, OnnxKind, OnnxPackage, capabilities_of, ir
 from drupe_quant_gptq.calibration import Rows, groups_of, refuse_non_finite
 from drupe_quant_gptq.finished_segments import Finished, Parts
@@ -46,6 +46,9 @@ class QuantizeGptq(CalibratingPass):
         """Raise an error for a model in which no matrix product of any part would be quantized."""
         package: OnnxPackage = model.payload
         capabilities = capabilities_of(context.target)
+        given = {key: getattr(config, key) for key in config.model_fields_set}
+        for component in package.components.values():
+            refuse_overruled(find_sites(component.graph), given)
         for component in package.components.values():
             found = choices(find_sites(component.graph), config, capabilities)
             if is_quantized(component.graph) or any(each.scheme and not each.site.is_look_up for each in found):

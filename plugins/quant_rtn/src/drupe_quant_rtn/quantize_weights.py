@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from drupe.api import Context, Form, Model, ModelError, Pass, Target, UsageError
 from drupe_blockquant import Scheme
-from drupe_nbits import Rewriter, Site, find_sites, finish, is_quantized
+from drupe_nbits import Rewriter, Site, find_sites, finish, is_quantized, refuse_overruled
 from drupe_onnx import OnnxPackage, capabilities_of, ir
 from drupe_quant_rtn.configuration import QuantizeWeightsConfig
 from drupe_quant_rtn.scheme_choice import reason, refuse_settings, scheme_for
@@ -27,6 +27,8 @@ class QuantizeWeights(Pass):
         """Raise an error for a model in which no matrix product of any part would be quantized."""
         package: OnnxPackage = model.payload
         graphs = [component.graph for component in package.components.values()]
+        given = {key: getattr(config, key) for key in config.model_fields_set}
+        refuse_overruled((site for graph in graphs for site in find_sites(graph)), given)
         if any(is_quantized(graph) for graph in graphs):
             return
         kept = []

@@ -21,7 +21,7 @@ OPTIONS = [
         "Quantization method for 4 and 2 bits; overrides the one of --quality.",
         choices=("rtn", "search", "hqq"),
         group=_WEIGHTS,
-        needs="--quality fast or balanced",
+        needs="--precision int4 and --quality fast or balanced",
     ),
     Option(
         "prepare",

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from drupe.api import Evaluator, Model, PlannedCheck, Request, configure, evaluator_of, flag, registry
+from drupe.api import (
+    Evaluator,
+    Model,
+    PlannedCheck,
+    Registry,
+    Request,
+    configure,
+    evaluator_of,
+    flag,
+    registry,
+)
 
 
 def plan_check(source: Model, request: Request) -> tuple[PlannedCheck, Collection[str]]:
     """The check of a package of `source`, and the options that it depends on."""
+    if not request.verify:
+        return PlannedCheck(run=False), _options_of_evaluators(registry())
     evaluator = evaluator_of(request.evaluator, source.task, registry())
     if evaluator is None:
-        return PlannedCheck(run=request.verify, required=request.require_check), ()
+        return PlannedCheck(required=request.require_check), ()
     reads = evaluator.options.values()
-    if not request.verify:
-        return PlannedCheck(run=False), reads
     given = {key: request.options[name] for key, name in evaluator.options.items() if name in request.options}
     named = {key: flag(name) for key, name in evaluator.options.items()}
     config = configure(_owner(evaluator), evaluator.Config, {**evaluator.verifying, **given}, named)
@@ -27,8 +37,19 @@ def refuse_unmeasurable(source: Model, planned: PlannedCheck) -> None:
     if planned.evaluator is None:
         return
     evaluator = registry().evaluators.make(planned.evaluator)
-    if set(planned.config) - set(evaluator.verifying):
+    own = evaluator_of("", source.task, registry())
+    if own is None or own.name != evaluator.name or set(planned.config) - set(evaluator.verifying):
         evaluator.refuse(source, configure(_owner(evaluator), evaluator.Config, planned.config))
+
+
+def _options_of_evaluators(found: Registry) -> set[str]:
+    """The options of plugins that bring evaluators: known without importing an evaluator, which takes memory."""
+    plugins = [entry.plugin for entry in found.evaluators]
+    return {
+        name
+        for name, declared in found.owners.items()
+        if any(plugin in plugins and not option.extends for option, plugin in declared)
+    }
 
 
 def _owner(evaluator: Evaluator) -> str:

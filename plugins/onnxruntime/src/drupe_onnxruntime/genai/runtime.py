@@ -6,11 +6,20 @@ import json
 from pathlib import Path
 from typing import Any
 
-from drupe.api import CheckFailed, Model, ModelError, Runtime, Target, UsageError
+from drupe.api import CheckFailed, Model, ModelError, Runtime, RuntimeMissing, Target, UsageError
 from drupe_onnxruntime.genai.session import GenaiSession, open_session
 from drupe_onnxruntime.provider_options import genai_provider_options
-from drupe_onnxruntime.refusals import MAKE_AGAIN, no_device, refuse_elsewhere
-from drupe_onnxruntime.wheels import FATAL, GENAI, ONNXRUNTIME, absence, load, refuse_absence, version_of
+from drupe_onnxruntime.refusals import MAKE_AGAIN, no_device, only_on_the_processor, refuse_elsewhere
+from drupe_onnxruntime.wheels import (
+    FATAL,
+    GENAI,
+    ONNXRUNTIME,
+    absence,
+    load,
+    refuse_absence,
+    refuse_missing_provider,
+    version_of,
+)
 
 CONFIG = "genai_config.json"
 
@@ -31,7 +40,7 @@ class OnnxRuntimeGenai(Runtime):
             return f"onnxruntime-genai runs models of kind 'onnx', not '{model.kind}'"
         if not (_folder(model) / CONFIG).is_file():
             return f"the model has no {CONFIG}"
-        return no_device(target)
+        return no_device(target) or only_on_the_processor(target)
 
     def open(self, model: Model, target: Target, *, max_length: int | None = None) -> GenaiSession:
         refuse_absence(GENAI, ONNXRUNTIME, install=target.install)
@@ -39,6 +48,10 @@ class OnnxRuntimeGenai(Runtime):
         config = _read_config(model, folder)
         refuse_elsewhere(target)
         length = _length(config, max_length)
+        if reason := only_on_the_processor(target):
+            raise RuntimeMissing(reason, cure="open it with the runtime onnxruntime")
+        if target.device is not None and target.device.kind != "cpu":
+            refuse_missing_provider(load(ONNXRUNTIME, target.install), target)
         module = load(GENAI, target.install)
         try:
             opened = module.Model(_settings(module, folder, target, length))

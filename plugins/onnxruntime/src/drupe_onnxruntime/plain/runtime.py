@@ -13,7 +13,16 @@ from drupe_onnxruntime.plain.session import OrtSession
 from drupe_onnxruntime.plain.text_session import OrtTextSession
 from drupe_onnxruntime.provider_options import onnxruntime_provider_options
 from drupe_onnxruntime.refusals import MAKE_AGAIN, no_device, refuse_elsewhere
-from drupe_onnxruntime.wheels import FATAL, INSTALL, ONNXRUNTIME, absence, load, refuse_absence, version_of
+from drupe_onnxruntime.wheels import (
+    FATAL,
+    INSTALL,
+    ONNXRUNTIME,
+    absence,
+    load,
+    refuse_absence,
+    refuse_missing_provider,
+    version_of,
+)
 
 TEXT = "text-generation"
 
@@ -43,7 +52,7 @@ class OnnxRuntime(Runtime):
             raise ModelError(reason, where=model.location)
         refuse_elsewhere(target)
         module = load(ONNXRUNTIME, target.install)
-        _refuse_provider(module, target)
+        refuse_missing_provider(module, target)
         files = files_of(model)
         settings = read_settings(next(iter(files.values())).parent)
         graphs = Graphs(files, functools.partial(_inference_session, module, target, settings.threads))
@@ -59,17 +68,6 @@ def _writes(model: Model, graphs: Graphs) -> bool:
     (part,) = graphs.files
     decoder = is_decoder(graphs[part])
     return decoder if model.task is None else model.task == TEXT
-
-
-def _refuse_provider(module: Any, target: Target) -> None:
-    """Raise RuntimeMissing where the installed onnxruntime lacks the target's provider."""
-    available = module.get_available_providers()
-    if target.runtime_name not in available:
-        raise RuntimeMissing(
-            f"the installed onnxruntime ({module.__version__}) has no {target.runtime_name}; it has "
-            + ", ".join(available),
-            cure=target.install or INSTALL,
-        )
 
 
 def _inference_session(module: Any, target: Target, threads: int | None, path: Path) -> Any:
