@@ -19,12 +19,14 @@ from drupe.api import (
 
 def plan_check(source: Model, request: Request) -> tuple[PlannedCheck, Collection[str]]:
     """The check of a package of `source`, and the options that it depends on."""
-    if not request.verify:
-        return PlannedCheck(run=False), _options_of_evaluators(registry())
+    if not (request.verify or _options_of_evaluators(registry()) & set(request.options)):
+        return PlannedCheck(run=False), ()
     evaluator = evaluator_of(request.evaluator, source.task, registry())
     if evaluator is None:
-        return PlannedCheck(required=request.require_check), ()
+        return PlannedCheck(run=request.verify, required=request.require_check), ()
     reads = evaluator.options.values()
+    if not request.verify:
+        return PlannedCheck(run=False), reads
     given = {key: request.options[name] for key, name in evaluator.options.items() if name in request.options}
     named = {key: flag(name) for key, name in evaluator.options.items()}
     config = configure(_owner(evaluator), evaluator.Config, {**evaluator.verifying, **given}, named)
