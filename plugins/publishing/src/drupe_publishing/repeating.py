@@ -41,9 +41,10 @@ def _refuse_other_versions(plan: Plan, found: Registry) -> None:
         if plugin is not None and plugin.version == version and not plugin.reason:
             continue
         here = "it is not installed" if plugin is None else plugin.reason or f"{plugin.version} is installed"
+        mend = plugin.cure if plugin is not None and plugin.version == version else f"pip install {name}=={version}"
         raise PlanError(
             f"the plan was made with {name} {version}, but {here}: the result could differ",
-            cure=f"pip install {name}=={version}, or take the key {name} out of the plan's 'plugins'",
+            cure=f"{mend}, or take the key {name} out of the plan's 'plugins'",
         )
     for each in plan.passes:
         revision = found.passes.find(each.name).resolve().revision if each.revision else 0
