@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
-from drupe.api import UsageError
+from drupe.api import PassConfig, UsageError
 from drupe_nbits.sites import Site
 
 USUAL_BITS = 4
 """The bits that recipes ask for where an earlier pass may give a matrix others."""
 
 
-def refuse_overruled(sites: Iterable[Site], given: Mapping[str, Any]) -> None:
+def refuse_overruled(sites: Iterable[Site], config: PassConfig) -> None:
     """Raise UsageError for a setting that a scheme set by an earlier pass overrules.
 
-    given: the keys of the configuration that were set, with their values: bits, symmetric, block_size, head_bits,
+    config: of a quantizing pass. Of its keys, those that were set count: bits, symmetric, block_size, head_bits,
     embedding_bits.
     """
+    given = {key: getattr(config, key) for key in config.model_fields_set}
     schemes = [site.scheme for site in sites if site.scheme is not None]
     if not schemes:
         return

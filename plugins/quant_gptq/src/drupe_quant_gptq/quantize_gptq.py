@@ -46,12 +46,11 @@ class QuantizeGptq(CalibratingPass):
         """Raise an error for a model in which no matrix product of any part would be quantized."""
         package: OnnxPackage = model.payload
         capabilities = capabilities_of(context.target)
-        given = {key: getattr(config, key) for key in config.model_fields_set}
-        for component in package.components.values():
-            refuse_overruled(find_sites(component.graph), given)
-        for component in package.components.values():
-            found = choices(find_sites(component.graph), config, capabilities)
-            if is_quantized(component.graph) or any(each.scheme and not each.site.is_look_up for each in found):
+        sites = [(component.graph, find_sites(component.graph)) for component in package.components.values()]
+        refuse_overruled((site for _, in_graph in sites for site in in_graph), config)
+        for graph, in_graph in sites:
+            found = choices(in_graph, config, capabilities)
+            if is_quantized(graph) or any(each.scheme and not each.site.is_look_up for each in found):
                 return
         raise ModelError(
             f"'{context.target.provider}' supports no quantized matrix of the model",

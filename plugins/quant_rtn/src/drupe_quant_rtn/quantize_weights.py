@@ -27,12 +27,12 @@ class QuantizeWeights(Pass):
         """Raise an error for a model in which no matrix product of any part would be quantized."""
         package: OnnxPackage = model.payload
         graphs = [component.graph for component in package.components.values()]
-        given = {key: getattr(config, key) for key in config.model_fields_set}
-        refuse_overruled((site for graph in graphs for site in find_sites(graph)), given)
+        sites = [site for graph in graphs for site in find_sites(graph)]
+        refuse_overruled(sites, config)
         if any(is_quantized(graph) for graph in graphs):
             return
         kept = []
-        for site in (site for graph in graphs for site in find_sites(graph)):
+        for site in sites:
             if not scheme_for(site, config, capabilities_of(context.target)):
                 kept.append(site)
             elif not site.is_look_up:
