@@ -82,6 +82,7 @@ from .values.model import Estimate as Estimate
 from .values.model import Fact as Fact
 from .values.model import Form as Form
 from .values.model import Model as Model
+from .values.model import Notice as Notice
 from .values.model import StoredWeights as StoredWeights
 from .values.option import Option as Option
 from .values.option import flag as flag

@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -133,7 +133,8 @@ def run_pass(step: ReadyPass, model: Model, run: Run, function: Callable[..., Mo
         role: _run_on(step, part, run, function) if not step.planned.parts or role in step.planned.parts else part
         for role, part in parts.items()
     }
-    return run.found.kinds.make(step.runner.ensures.kind).join(forked, made)
+    joined = run.found.kinds.make(step.runner.ensures.kind).join(forked, made)
+    return joined.noticed(*(notice for part in made.values() for notice in part.notices))
 
 
 def _run_on(step: ReadyPass, model: Model, run: Run, function: Callable[..., Model]) -> Model:
@@ -147,7 +148,8 @@ def _run_on(step: ReadyPass, model: Model, run: Run, function: Callable[..., Mod
         raise PluginError(f"{who} gave {made!r}, which is not a Model", cure=cure)
     if made.kind != ensures.kind:
         raise PluginError(f"{who} made a model of kind '{made.kind}', which it does not declare", cure=cure)
-    return made.but(facts=ensures.stated, task=made.task or model.task)
+    known = made.but(facts=ensures.stated, task=made.task or model.task, notices=model.notices)
+    return known.noticed(*made.notices)
 
 
 def _cache_key(run: Run, at: int) -> str:
@@ -189,7 +191,8 @@ def keep_model(model: Model, folder: Path, context: Context) -> None:
     (folder / PAYLOAD).mkdir()
     kind = registry().kinds.make(model.kind)
     kind.store(kind.load(model), folder / PAYLOAD, context)
-    (folder / NOTE).write_text(json.dumps(model.note()), encoding="utf-8")
+    note = {**model.note(), "notices": [asdict(each) for each in model.notices]}
+    (folder / NOTE).write_text(json.dumps(note), encoding="utf-8")
 
 
 def kept_model(folder: Path, found: Registry) -> Model:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from drupe.contracts.context import Progress
 from drupe.contracts.provider import ExecutionProvider
 from drupe.values.event import Event, Metric
-from drupe.values.model import Model
+from drupe.values.model import Model, Notice
 from drupe.values.plan import Plan, PlannedCheck
 from drupe.values.recipe import Request
 from drupe.values.target import Target
@@ -152,7 +152,10 @@ class Verifier(ABC):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run has made. Seconds are wall time; peak_bytes is this process's, None where it is not known."""
+    """What a run has made. Seconds are wall time; peak_bytes is this process's, None where it is not known.
+
+    notices: what the user should know of the package.
+    """
 
     output: Path
     bytes: int
@@ -161,6 +164,7 @@ class Outcome:
     peak_bytes: int | None
     check: Check
     steps: tuple[str, ...]
+    notices: tuple[Notice, ...] = ()
 
 
 class Publisher(ABC):

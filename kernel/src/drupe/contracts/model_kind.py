@@ -55,6 +55,10 @@ class ModelKind(ABC):
         With `thorough`, of every byte, as cache keys need; without, large weights may be sampled, as records do.
         """
 
+    def here(self, model: Model) -> bool:
+        """Whether all of the model is on this machine, so that nothing has to be downloaded before a pass works."""
+        return True
+
     def fork(self, model: Model) -> Model:
         """A copy whose payload a pass may change; weights are shared."""
         return model

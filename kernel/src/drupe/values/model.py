@@ -46,6 +46,21 @@ class Form:
 
 
 @dataclass(frozen=True)
+class Notice(Typed):
+    """What a user should know of a model that is no reason to refuse it.
+
+    about: what it is about, in a word or two ("tokenizer", "chat template", "config.json").
+    handling: what is done about it, in a word or two ("rewritten", "left out", "has no effect").
+    what: one sentence. cure: what the user can do; empty where nothing is needed.
+    """
+
+    about: str
+    handling: str
+    what: str
+    cure: str = ""
+
+
+@dataclass(frozen=True)
 class Model:
     """A model as passes hand it on.
 
@@ -54,6 +69,7 @@ class Model:
     parts: the facts of each part, by role ("decoder", "vision", ...); a model of one part calls it "model".
     payload: the model in memory, for a kind that is cheap to hold (a graph without its weights).
     task: what it is for, in the words of Hugging Face ("text-generation"); None where nobody knows.
+    notices: what a user should know of it, in the order in which it was found. Passes hand them on.
     """
 
     kind: str
@@ -61,6 +77,7 @@ class Model:
     parts: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: {ONLY_PART: {}})
     payload: Any = None
     task: str | None = None
+    notices: tuple[Notice, ...] = ()
 
     def __post_init__(self) -> None:
         frozen = {role: MappingProxyType(dict(facts)) for role, facts in self.parts.items()}
@@ -89,14 +106,19 @@ class Model:
         parts = changes.pop("parts", self.parts)
         return replace(self, parts={role: {**held, **(facts or {})} for role, held in parts.items()}, **changes)
 
+    def noticed(self, *notices: Notice) -> Model:
+        """This model with further notices; one that it has already is not repeated."""
+        return replace(self, notices=tuple(dict.fromkeys((*self.notices, *notices))))
+
     def note(self) -> dict[str, Any]:
-        """All but location and payload, as JSON has it; see `from_note`."""
+        """Kind, task and parts, as JSON has them; see `from_note`."""
         return {"kind": self.kind, "task": self.task, "parts": {role: dict(held) for role, held in self.parts.items()}}
 
     @classmethod
     def from_note(cls, note: Mapping[str, Any], location: Path) -> Model:
         """The model that `note` was made of, which now lies at `location`."""
-        return cls(note["kind"], location, note["parts"], task=note["task"])
+        notices = tuple(Notice(**each) for each in note.get("notices", ()))
+        return cls(note["kind"], location, note["parts"], task=note["task"], notices=notices)
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,10 @@ class HfKind(ModelKind):
         }
         return {label: value for label, value in facts.items() if value is not None}
 
+    def here(self, model: Model) -> bool:
+        snapshot = self.load(model).payload.snapshot
+        return snapshot is None or snapshot.has_weights()
+
     def size(self, model: Model) -> int | None:
         """Bytes of the checkpoint's files, including a hub's files that are not downloaded yet."""
         here = sum(path.stat().st_size for path in _files(model.location))

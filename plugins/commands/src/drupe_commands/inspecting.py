@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from drupe_commands.notices import print_notices
 from drupe_commands.showing import AsJson, print_facts, print_json
 
 if TYPE_CHECKING:
-    from drupe.api import Model
+    from drupe.api import Model, Notice
 
 
 def inspect(
@@ -22,15 +25,20 @@ def inspect(
 
     found = registry()
     resolved = resolve(model, {}, found)
-    facts = {
+    support, notices = _support(model, resolved)
+    facts: dict[str, Any] = {
         "kind": resolved.kind,
         "location": str(resolved.location),
         "task": resolved.task,
         **_parts(resolved),
         **found.kinds.make(resolved.kind).describe(resolved),
-        **_support(model, resolved),
+        **support,
     }
-    (print_json if as_json else print_facts)(facts)
+    if as_json:
+        print_json({**facts, "notices": [asdict(notice) for notice in notices]})
+        return
+    print_facts(facts)
+    print_notices(notices)
 
 
 def _parts(model: Model) -> dict[str, Any]:
@@ -44,16 +52,26 @@ def _words(facts: Mapping[str, str]) -> str:
     return ", ".join(f"{name} = {value}" for name, value in facts.items()) or "none"
 
 
-def _support(reference: str, model: Model) -> dict[str, Any]:
-    """The passes that `drupe optimize` would run on this machine, or why it would run none; nothing of a package."""
-    from drupe.api import RECORD, DrupeError, Request, plan_of, registry
+def _support(reference: str, model: Model) -> tuple[dict[str, Any], Iterable[Notice]]:
+    """The passes that `drupe optimize` would run on this machine, or why it would run none; and what it would notice.
 
-    if (model.location / RECORD).is_file():
-        return {}
+    Of a package, only what was noticed when it was made. The passes are not previewed where weights would have to be
+    downloaded first.
+    """
+    from drupe.api import RECORD, DrupeError, Notice, Request, plan_of, registry
+    from drupe_commands.previewing import preview_of
+
+    if (record := model.location / RECORD).is_file():
+        kept = json.loads(record.read_text(encoding="utf-8")).get("notices", ())
+        return {}, [Notice(**each) for each in kept]
+    notices = model.notices
     try:
-        plan, source = plan_of(Request(reference), registry())
+        plan, source = plan_of(Request(reference, verify=False), registry())
         for first in plan.passes[:1]:
             registry().passes.make(first.name).refuse(source)
+        if registry().kinds.make(source.kind).here(source):
+            notices = preview_of(plan, source).notices
     except DrupeError as error:
-        return {"supported": False, "why not": error.what, "cure": error.cure}
-    return {"supported": True, "for": f"{plan.target.provider}, {plan.target.precision}", "passes": plan.chain}
+        return {"supported": False, "why not": error.what, "cure": error.cure}, notices
+    support = {"supported": True, "for": f"{plan.target.provider}, {plan.target.precision}", "passes": plan.chain}
+    return support, notices

@@ -9,8 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from drupe_commands.notices import print_notices
+
 if TYPE_CHECKING:
-    from drupe.api import Estimate, Model, Plan, ReadyPass, Run, Target
+    from drupe.api import Estimate, Model, Notice, Plan, ReadyPass, Run, Target
 
 START_UP, DISK_RATE, WORK_RATE = 1.0, 1e9, 1e8
 """For guesses: seconds, bytes a second, and parameters a second on one thread."""
@@ -27,6 +29,7 @@ class Preview:
     estimate: Estimate | None
     threads: int
     problems: tuple[str, ...]
+    notices: tuple[Notice, ...]
 
 
 def preview_of(plan: Plan, source: Model) -> Preview:
@@ -48,6 +51,7 @@ def preview_of(plan: Plan, source: Model) -> Preview:
             estimate=kind.estimate(model, run.context),
             threads=run.context.threads,
             problems=tuple(kind.check(model, run.context.target)),
+            notices=model.notices,
         )
 
 
@@ -59,6 +63,7 @@ def show_preview(preview: Preview, output: Path, as_json: bool) -> None:
         return
     _print_passes(preview)
     _print_estimate(preview, free)
+    print_notices(preview.notices)
     for problem in preview.problems:
         print(f"would not run on {preview.target.provider}: {problem}")
 
@@ -159,6 +164,7 @@ def _facts(preview: Preview) -> dict[str, Any]:
         "seconds": None if costly else round(_seconds(preview), 1),
         "estimate": preview.estimate and asdict(preview.estimate),
         "problems": preview.problems,
+        "notices": [asdict(notice) for notice in preview.notices],
         "passes": [
             {
                 "name": each.planned.name,

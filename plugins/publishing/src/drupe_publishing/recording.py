@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 
-from drupe.api import KERNEL, RECORD, Check, Run, canonical
+from drupe.api import KERNEL, RECORD, Check, Notice, Run, canonical
 from drupe_files import disk_errors, file_digest
 from drupe_publishing.repeating import fixed_plan
 
 RECORD_VERSION = 2
 
 
-def record(folder: Path, run: Run, digests: Mapping[str, str], timings: Mapping[str, float], verdict: Check) -> None:
+def record(
+    folder: Path,
+    run: Run,
+    digests: Mapping[str, str],
+    timings: Mapping[str, float],
+    verdict: Check,
+    notices: Iterable[Notice],
+) -> None:
     """Write drupe.json into the package."""
     job, target, found = run.job, run.context.target, run.found
     files = {each.relative_to(folder).as_posix(): each for each in sorted(folder.rglob("*")) if each.is_file()}
@@ -50,6 +57,7 @@ def record(folder: Path, run: Run, digests: Mapping[str, str], timings: Mapping[
         "libraries": _libraries(run),
         "timings": timings,
         "checked": verdict.not_run is None,
+        "notices": [asdict(notice) for notice in notices],
         "check": {**asdict(verdict), "runtime_version": runs_it},
         "files": {
             name: {"bytes": file.stat().st_size, "sha256": digests.get(name) or file_digest(file)}

@@ -63,7 +63,7 @@ def publish_model(model: Model, run: Run, output: Path, force: bool, started: fl
         converted = time.perf_counter() - started
         verdict = _checked(model.but(location=folder, payload=None), run, output)
         timings = {"conversion_seconds": round(converted, 3), "check_seconds": round(verdict.seconds, 3)}
-        record(folder, run, digests, timings, verdict)
+        record(folder, run, digests, timings, verdict, model.notices)
         outcome = Outcome(
             output=output,
             bytes=folder_bytes(folder),
@@ -72,6 +72,7 @@ def publish_model(model: Model, run: Run, output: Path, force: bool, started: fl
             peak_bytes=peak_memory(),
             check=verdict,
             steps=tuple(step.planned.name for step in run.passes),
+            notices=model.notices,
         )
         aside = publish(folder, output, force)
     if aside:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from drupe.api import ModelError
 from drupe_decoding import CacheSizes
+from drupe_tokenization import read_object
 
 DESCRIPTION = "drupe.decoder"
 """The key of the graph's metadata under which a decoder built by Drupe describes itself."""
@@ -57,19 +57,6 @@ def read_settings(folder: Path) -> ModelSettings:
         threads=decoder.get("session_options", {}).get("intra_op_num_threads"),
         cache_sizes=CacheSizes(decoder.get("num_key_value_heads"), decoder.get("head_size")),
     )
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; {} where the file is missing."""
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError(f"{path.name} is not JSON: {error}", where=path) from error
-    if not isinstance(value, dict):
-        raise ModelError(f"{path.name} is not a JSON object", where=path)
-    return value
 
 
 def _tokens(value: Any) -> frozenset[int]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from drupe_onnxruntime.plain.graphs import Graphs
     from drupe_onnxruntime.plain.model_settings import ModelSettings
     from drupe_onnxruntime.plain.sampling import Sampler
-    from drupe_onnxruntime.plain.tokenizer import Tokenizer
+    from drupe_tokenization import Tokenizer
 
 
 class OrtTextSession(OrtSession, TextSession):
@@ -49,7 +49,7 @@ class OrtTextSession(OrtSession, TextSession):
     def _answer(self, decoder: Decoder, sampler: Sampler, tokens: list[int], generation: Generation) -> Iterator[str]:
         import numpy
 
-        from drupe_onnxruntime.plain.tokenizer import TextStream
+        from drupe_tokenization import TextStream
 
         watch = Stopwatch(len(tokens))
         self.timing = None
@@ -72,12 +72,12 @@ class OrtTextSession(OrtSession, TextSession):
 
     @functools.cached_property
     def _tokenizer(self) -> Tokenizer:
-        from drupe_onnxruntime.plain.tokenizer import Tokenizer
+        from drupe_tokenization import Tokenizer
 
         return Tokenizer(self._folder)
 
     def conversation(self, messages: Sequence[Message]) -> str:
         """The prompt that the model's chat template makes. Raises ModelError where no template works."""
-        from drupe_onnxruntime.plain.chat_template import apply_chat_template
+        from drupe_tokenization import apply_chat_template
 
         return apply_chat_template(self._folder, messages)

@@ -10,8 +10,7 @@ import pytest
 
 from drupe.api import ModelError
 from drupe_decoding import Message
-from drupe_onnxruntime.plain.chat_template import apply_chat_template
-from drupe_onnxruntime.plain.tokenizer import TextStream, Tokenizer
+from drupe_tokenization import TextStream, Tokenizer, apply_chat_template
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any
 
 from drupe.api import ModelError, RuntimeMissing
 from drupe_decoding import Message
-from drupe_onnxruntime.plain.model_settings import read_object
+from drupe_tokenization.json_files import read_object
 
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 
