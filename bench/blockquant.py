@@ -4,7 +4,7 @@
 
 bfloat16 rows in, packed bytes out, in memory. The error is the mean squared one, relative to round to nearest,
 symmetric, block 32; GPTQ's is weighted by the Hessian of correlated inputs instead, against that of the same scheme's
-search weighted by its diagonal. ONNX Runtime's own quantizer (float32 in, one thread) is the scale for the speeds.
+search weighted by its diagonal. Speeds are compared with ONNX Runtime's own quantizer (float32 in, one thread).
 --ready also times how long a new process takes until a kernel can run, with and without compiled kernels on disk.
 """
 
@@ -66,9 +66,9 @@ def main() -> int:
 
 
 def report_gptq(rows: npt.NDArray[Any], exact: npt.NDArray[np.float32], repeats: int) -> None:
-    """Speed and weighted error of GPTQ, and the seconds that the factor of the Hessian takes, once for each input.
+    """Speed and weighted error of GPTQ, and the seconds to compute the Hessian's factor, once for each input.
 
-    numpy's products use threads of their own, so there is one figure for as many threads as numpy takes.
+    numpy decides on the threads of its products, so there is only one figure for the factor.
     """
     n, k = rows.shape
     generator = np.random.default_rng(0)
@@ -134,7 +134,7 @@ def by_onnxruntime(rows: npt.NDArray[Any]) -> Callable[[], object]:
 
 
 def report_readiness() -> None:
-    """Time `warm_up` in two new processes with one folder for compiled kernels: the second finds them there."""
+    """Time `warm_up` in two new processes that share a folder of compiled kernels: the second one finds them there."""
     code = (
         "import time, numpy, drupe_blockquant as b; s = time.perf_counter();b.warm_up(); print(time.perf_counter() - s)"
     )

@@ -63,7 +63,7 @@ ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor of a checkpoint; norms are ones, all else is random."""
+    """A tensor of a checkpoint. Norms are ones, other tensors are random."""
 
     name: str
     shape: tuple[int, ...]
@@ -77,7 +77,7 @@ class Tensor:
 def cached(name: str, layers: int | None = None) -> Path:
     """The folder of a shape's checkpoint in the cache, made when it is not there.
 
-    In a process of its own, so that what it holds does not count as this one's (see `measure`).
+    A process of its own makes it, so that its memory does not count as this process's (see `measure`).
     """
     folder = CACHE / "checkpoints" / (f"{name}-{layers}-layers" if layers else name)
     if not folder.exists():
@@ -88,7 +88,7 @@ def cached(name: str, layers: int | None = None) -> Path:
 
 
 def write_checkpoint(shape: Shape, folder: Path) -> None:
-    """Write a whole checkpoint, or nothing: it gets its name when it is complete."""
+    """Write a whole checkpoint, or nothing: the folder gets its name when it is complete."""
     unfinished = folder.with_name(folder.name + ".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
@@ -196,7 +196,7 @@ def _header(shard: list[Tensor]) -> bytes:
 
 
 def _values(tensor: Tensor, generator: np.random.Generator) -> Iterator[np.ndarray]:
-    """The tensor's values in chunks: bf16 as uint16, cut off, not rounded."""
+    """The tensor's values in chunks: bf16 as uint16, made by dropping the lower bits without rounding."""
     import numpy as np
 
     left = math.prod(tensor.shape)

@@ -1,4 +1,4 @@
-"""Convert a checkpoint to int4 with Drupe and with onnxruntime-genai's model builder, as whole processes, in turn.
+"""Convert a checkpoint to int4 with Drupe and with onnxruntime-genai's model builder in turn, each in its own process.
 
     python3 dev.py bench convert [--shape NAME | --checkpoint DIR] [--copy] [options of `drupe optimize`]
 
@@ -56,13 +56,13 @@ def with_builder(checkpoint: Path, output: Path, options: Sequence[str] = ()) ->
 
 
 def first_run(checkpoint: Path, output: Path, options: list[str]) -> Measurement:
-    """Drupe as it runs once after installation, when its inner loops are still to be compiled."""
+    """Convert as in the first run after installation, which also compiles the inner loops."""
     with tempfile.TemporaryDirectory() as folder:
         return with_drupe(checkpoint, output, options, {"DRUPE_BLOCKQUANT_CACHE": folder})
 
 
 def copy(checkpoint: Path, output: Path, target: Path) -> Measurement:
-    """The least work of any converter: copy the checkpoint's bytes to this disk, and write the output's bytes."""
+    """The cost of moving the bytes: copy the checkpoint to this disk, and write as many bytes as the output has."""
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     buffer = bytearray(BLOCK)

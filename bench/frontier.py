@@ -16,8 +16,8 @@ WANTED = {"balanced": 0.4, "best": 0.2}
 class Point:
     """A measured package.
 
-    nbytes: graph and weights. kl: nats a token from the float32 source. agreement: share of tokens where both would
-    say the same. decode, prefill: tokens a second, all packages with the same number of threads.
+    nbytes: graph and weights. kl: nats a token from the float32 source. agreement: share of tokens for which both
+    predict the same next token. decode, prefill: tokens a second, all packages with the same number of threads.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Point:
         return f"{self.tool} {self.name}"
 
     def against(self, base: Point) -> dict[str, Any]:
-        """The numbers, with what they are in proportion to those of `base`."""
+        """The numbers, and their ratios to those of `base`."""
         ratios = {
             "bytes_ratio": self.nbytes / base.nbytes,
             "kl_ratio": self.kl / base.kl,
@@ -45,17 +45,17 @@ class Point:
 
 
 def covers(one: Point, other: Point) -> bool:
-    """Whether `one` is neither larger nor farther from the source than `other`."""
+    """Whether `one` is as small as `other` or smaller, and as close to the source or closer."""
     return one.nbytes <= other.nbytes and one.kl <= other.kl
 
 
 def frontier(points: Iterable[Point]) -> list[Point]:
-    """The points that no other covers, by bytes."""
+    """The points that no other point covers, in the order of their bytes."""
     every = list(points)
     best = [point for point in every if not any(covers(other, point) for other in every if other != point)]
     return sorted(best, key=lambda point: point.nbytes)
 
 
 def outside(points: Iterable[Point], ours: Sequence[Point]) -> list[Point]:
-    """Those of `points` that no Drupe point covers: another tool offers something that Drupe does not."""
+    """The points that no Drupe point covers: there another tool is better."""
     return [point for point in points if not any(covers(own, point) for own in ours)]

@@ -3,9 +3,9 @@
     python3 dev.py bench matmul [--shape 4864 896] [--layers 48] [--threads 1] [--repeats 20]
 
 Each scheme gets a chain of layers whose shape alternates, so that the weights are read from memory as in a decoder's
-body, not from the cache; --layers 1 with a shape that fits shows what the kernels alone take. Prints picoseconds a
-weight: the trait `matmul_nbits_decode_times` of execution providers holds such numbers, for two threads and weights
-from memory, since that is what a decoded token waits for.
+body, not from the cache. --layers 1 with a shape that fits into the cache measures the kernels alone. Prints
+picoseconds a weight: the trait `matmul_nbits_decode_times` of execution providers holds such numbers, for two threads
+and weights from memory, since that is what a decoded token waits for.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Whole processes measured from outside: wall time, CPU time, peak memory; and the table that compares two of them.
+"""Measuring whole processes from outside: wall time, CPU time, peak memory. Also prints tables that compare them.
 
-Keep this module and what imports it light: on Linux a child's peak is at least what its parent held when it started it.
+Keep this module and its importers light: on Linux a child's peak is at least what its parent held when it started.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def _wait(process: subprocess.Popen[bytes]) -> tuple[int, float | None, int | No
 
 
 def alternate(tools: Mapping[str, Callable[[], Measurement]], repeats: int) -> dict[str, list[Measurement]]:
-    """Run the tools in turn, `repeats` times, so that what disturbs the machine disturbs all of them."""
+    """Run the tools in turn, `repeats` times, so that other load on the machine disturbs all of them."""
     runs: dict[str, list[Measurement]] = {name: [] for name in tools}
     for number in range(repeats):
         for name, run in tools.items():
@@ -123,7 +123,7 @@ def python() -> str:
 
 
 def drupe() -> str:
-    """The `drupe` program beside this interpreter: what a user starts, so start-up counts as it does for them."""
+    """The `drupe` program beside this interpreter, which is what a user starts, so the time of start-up counts."""
     return str(Path(sys.executable).with_name("drupe.exe" if os.name == "nt" else "drupe"))
 
 
@@ -140,7 +140,7 @@ def size(value: int | None) -> str:
 
 
 def ratio(numerator: float | None, denominator: float | None) -> str:
-    """The ratio as text; empty where one of the two is not known."""
+    """The ratio as text; empty if one of the two numbers is not known."""
     return f"{numerator / denominator:.2f} x" if numerator is not None and denominator else ""
 
 

@@ -1,9 +1,9 @@
-"""Decode with several packages in turn, in one process, round after round: ratios that a busy machine disturbs little.
+"""Decode with several packages in turn, in one process, in several rounds: a busy machine disturbs the ratios little.
 
     python3 dev.py bench paired BASE PACKAGE... [--rounds 12] [--threads 2] [--prompt 128] [--new 24]
 
-A round gives each package a prompt and some new tokens, right after one another, so that whatever else the machine does
-meets all of them; the median over the rounds of BASE's time divided by a package's is its ratio.
+In a round each package reads a prompt and generates some tokens, one package right after another, so that other load
+disturbs all of them. A package's ratio is the median over the rounds of BASE's time divided by the package's time.
 """
 
 from __future__ import annotations

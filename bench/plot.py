@@ -64,7 +64,7 @@ def _panel(axes: Any, packages: Sequence[Package], labels: dict[tuple[str, str],
     """Every package as its label in a circle (ours) or a square."""
     from matplotlib.ticker import FuncFormatter
 
-    for package in reversed(packages):  # so that the first, which matter most, lie on top
+    for package in reversed(packages):  # the first packages matter most and lie on top
         ours = package["tool"] == "drupe"
         box = {
             "boxstyle": "circle,pad=0.22" if ours else "square,pad=0.25",
@@ -87,7 +87,7 @@ def _panel(axes: Any, packages: Sequence[Package], labels: dict[tuple[str, str],
 
 
 def _staircase(axes: Any, ours: Sequence[Package]) -> None:
-    """Our frontier: for each number of bytes, the least divergence of packages with at most these bytes."""
+    """Our frontier: for each number of bytes, the least divergence of packages with at most that many bytes."""
     across, up, least = [], [], float("inf")
     for package in sorted(ours, key=lambda package: package["bytes_ratio"]):
         if package["kl_ratio"] < least:

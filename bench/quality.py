@@ -1,4 +1,4 @@
-"""Make packages of small trained models at every quality that is offered, and measure what each is worth for its bytes.
+"""Make packages of small trained models at every quality, and measure bytes and closeness to the source of each.
 
     python3 dev.py bench quality [--models demo llama qwen2] [--only balanced] [--tokens 4096] [--output DIR]
 
@@ -33,7 +33,7 @@ SHAPE_LARGEST, SHAPE_FASTER = 1.08, 1.25
 
 @dataclass(frozen=True)
 class Result:
-    """All packages of a model, and the reasons for rungs that are left out."""
+    """All packages of a model, and why the missing rungs are missing."""
 
     points: tuple[Point, ...]
     left_out: dict[str, str]
@@ -53,7 +53,7 @@ class Result:
 
 
 def models() -> dict[str, Path]:
-    """The trained checkpoints: the one that drupe carries, and those kept here."""
+    """The trained checkpoints: the one that ships with Drupe, and those in this folder."""
     from drupe_demo import MODEL
 
     return {"demo": Path(MODEL)} | {path.parent.name: path.parent for path in sorted(HERE.glob("models/*/config.json"))}
@@ -105,7 +105,7 @@ def make(checkpoint: Path, rungs: Sequence[Rung], folder: Path) -> tuple[dict[Ru
 
 
 def divergence(package: Path, source: Path, arguments: argparse.Namespace) -> dict[str, float]:
-    """The metrics of a package by drupe's own evaluator, on text that no model here was trained on."""
+    """The metrics of a package from Drupe's evaluator, on text that none of the models was trained on."""
     import drupe
     from drupe_demo import HELDOUT
 
@@ -210,7 +210,7 @@ def work_folder(keep: bool) -> Iterator[Path]:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Measure what was asked for; write and print as soon as a model is done."""
+    """Measure what was asked for; write and print the results of each model when it is done."""
     from plot import draw
 
     busy = disturbance()

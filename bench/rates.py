@@ -16,9 +16,9 @@ from typing import Any
 
 
 def rates(package: Path, prompt: int, new: int, threads: int | None, repeats: int) -> dict[str, float]:
-    """The best of several: prompt tokens a second, new tokens a second; greedy, and never stopped by an end token.
+    """The best rates of several runs: prompt tokens and new tokens a second. Greedy, without stopping at end tokens.
 
-    threads: None leaves what the package's genai_config says.
+    threads: None for the number in the package's genai_config.
     """
     import onnxruntime_genai as og
 
@@ -32,7 +32,7 @@ def rates(package: Path, prompt: int, new: int, threads: int | None, repeats: in
 
 
 def opened(og: Any, package: Path, threads: int | None) -> Any:
-    """The package in onnxruntime-genai. threads: None leaves what its genai_config says."""
+    """The package in onnxruntime-genai. threads: None for the number in its genai_config."""
     settings = og.Config(str(package))
     if threads is not None:
         options = {"intra_op_num_threads": threads}
@@ -41,7 +41,7 @@ def opened(og: Any, package: Path, threads: int | None) -> Any:
 
 
 def once(og: Any, model: Any, tokens: list[int], new: int) -> tuple[float, float]:
-    """Seconds to the first new token, and seconds for those after it."""
+    """Seconds to the first new token, and seconds for the later ones."""
     parameters = og.GeneratorParams(model)
     length = len(tokens) + new
     parameters.set_search_options(do_sample=False, max_length=length, min_length=length)

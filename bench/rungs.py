@@ -1,4 +1,4 @@
-"""The packages that `bench quality` compares: one line for each way to make one, ours and the builder's."""
+"""The packages that `bench quality` compares: one line for each way to make one, with Drupe or the model builder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NOT_OFFERED = (2, 6)
 class Rung:
     """A way to make an int4 package.
 
-    options: for ours, those of `drupe optimize`; for the builder's, its `--extra_options`.
+    options: of `drupe optimize` for our packages, `--extra_options` for the builder's.
     """
 
     name: str
@@ -28,7 +28,7 @@ class Rung:
 
     @property
     def label(self) -> str:
-        """The name with the tool's: both may have a rung of one name."""
+        """The rung's name with the tool's name: both tools may have a rung of the same name."""
         return f"{self.tool} {self.name}"
 
     def make(self, checkpoint: Path, output: Path) -> None:
@@ -45,7 +45,7 @@ class Rung:
 
 
 class NotOffered(Exception):
-    """The installed drupe lacks the options or libraries of a rung. The message is drupe's own."""
+    """The installed Drupe lacks the options or libraries of a rung. The message is Drupe's own."""
 
 
 def _complaint(said: str) -> str:
@@ -102,7 +102,7 @@ RUNGS: Sequence[Rung] = (
 
 
 def package_bytes(package: Path) -> int:
-    """Bytes of the graph with its weights, without tokenizer and configuration."""
+    """Bytes of the graph and its weights, without tokenizer and configuration."""
     return sum(path.stat().st_size for path in package.glob("model.onnx*"))
 
 

@@ -1,4 +1,4 @@
-"""What a user may get wrong: one clear message with its cure, a status that is not 0, and no output folder."""
+"""Wrong input of a user: one message with its cure, an exit status that is not 0, and no output folder."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def infinite(folder: Path) -> None:
 
 
 def overflowing(folder: Path) -> None:
-    """Weights that are finite, and make what is not."""
+    """Finite weights whose products overflow."""
     header, data = read_weights(folder)
     start, stop = header["model.layers.1.mlp.down_proj.weight"]["data_offsets"]
     huge = struct.pack("<f", 3e38) * ((stop - start) // 4)
@@ -201,13 +201,13 @@ def _assert_clear(done: subprocess.CompletedProcess[str], status: int, folder: P
     assert [each.name for each in folder.iterdir() if "out" in each.name] == []
 
 
-def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_folder_is_one_error(tmp_path: Path) -> None:
     done = optimize(tmp_path / "nowhere", tmp_path / "out")
     _assert_clear(done, 3, tmp_path)
     assert "nowhere" in done.stderr
 
 
-def test_a_hub_id_without_a_network_says_what_was_tried(tmp_path: Path) -> None:
+def test_the_error_for_a_hub_id_without_a_network_says_what_was_tried(tmp_path: Path) -> None:
     done = optimize(
         "someone/some-model", tmp_path / "out", HF_ENDPOINT="http://127.0.0.1:9", HF_HUB_DOWNLOAD_TIMEOUT="2"
     )
@@ -236,7 +236,7 @@ def test_a_wrong_option_is_refused(
         assert word in done.stderr
 
 
-def test_an_output_that_exists(good: Path, tmp_path: Path) -> None:
+def test_an_existing_output_is_refused(good: Path, tmp_path: Path) -> None:
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept" / "thesis").write_text("mine")
     done = optimize(good, tmp_path / "kept", "--force")
@@ -258,7 +258,7 @@ def test_a_disk_that_fills_up_leaves_nothing(good: Path, tmp_path: Path) -> None
     assert not (tmp_path / "out").exists()
 
 
-def test_inspecting_a_config_alone_says_what_it_is(good: Path, tmp_path: Path) -> None:
+def test_inspect_describes_a_folder_with_a_config_only(good: Path, tmp_path: Path) -> None:
     folder = tmp_path / "config-only"
     folder.mkdir()
     shutil.copy(good / "config.json", folder)
@@ -271,7 +271,7 @@ def test_inspecting_a_config_alone_says_what_it_is(good: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("option", ["--quality=best", "--max-kl=0.1"])
-def test_calibration_that_makes_nan_names_the_block(good: Path, tmp_path: Path, option: str) -> None:
+def test_the_error_for_nan_during_calibration_names_the_block(good: Path, tmp_path: Path, option: str) -> None:
     folder = tmp_path / "in"
     shutil.copytree(good, folder)
     overflowing(folder)

@@ -1,4 +1,4 @@
-"""What the measurements stand on: processes measured with their children, checkpoints that are what they claim."""
+"""The tools of the benchmarks: processes are measured with their children, and generated checkpoints are valid."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def bench(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ModuleTyp
         "convert",
         "frontier",
         "rungs",
-    ):  # plain names, which other scripts may have too
+    ):  # the scripts have plain names that other modules may have too
         sys.modules.pop(name, None)
 
 
@@ -39,8 +39,8 @@ def python(program: str) -> list[str]:
 
 
 @without_accounting
-def test_the_peak_is_that_of_the_largest_process_children_included(tmp_path: Path) -> None:
-    # From a small process: a child's peak is at least its parent's, and this one may hold much more than the child.
+def test_peak_memory_is_that_of_the_largest_process_including_children(tmp_path: Path) -> None:
+    # Started from a small process: a child's peak is at least its parent's, and pytest may hold more than the child.
     program = f"""
 import subprocess, sys
 from pathlib import Path
@@ -58,13 +58,13 @@ print(*(measure.measure([sys.executable, "-c", each]).peak_bytes for each in ("p
 
 
 @without_accounting
-def test_cpu_time_is_the_work_and_not_the_waiting(bench: ModuleType) -> None:
+def test_cpu_time_does_not_count_waiting(bench: ModuleType) -> None:
     waiting = bench.measure(python("import time; time.sleep(1)"))
     assert waiting.wall_s > 1
     assert waiting.cpu_s < waiting.wall_s / 2
 
 
-def test_a_failure_shows_what_the_process_said_last(bench: ModuleType) -> None:
+def test_a_failure_shows_the_last_output_of_the_process(bench: ModuleType) -> None:
     with pytest.raises(bench.Failed, match=r"exit status 3(.|\n)*out of luck"):
         bench.measure(python("print('out of luck'); raise SystemExit(3)"))
 
@@ -81,7 +81,7 @@ def test_tools_run_in_turn(bench: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("model_type", ["llama", "qwen2", "qwen3"])
-def test_checkpoints_are_what_transformers_reads(bench: ModuleType, tmp_path: Path, model_type: str) -> None:
+def test_transformers_can_read_the_checkpoints(bench: ModuleType, tmp_path: Path, model_type: str) -> None:
     transformers = pytest.importorskip("transformers")
     checkpoints = importlib.import_module("checkpoints")
     shape = checkpoints.Shape(model_type, 64, 2, 4, 2, 32, 96, checkpoints.TOKENS, tied=model_type == "qwen2")
@@ -107,7 +107,7 @@ def test_a_checkpoint_in_several_shards_has_an_index(
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in (BENCH / "models").iterdir() if path.is_dir()))
-def test_the_models_kept_to_measure_quality_with_are_small_and_trained(name: str, tmp_path: Path) -> None:
+def test_the_models_for_measuring_quality_are_small_and_trained(name: str, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     drupe, demo = importlib.import_module("drupe"), importlib.import_module("drupe_demo")
     checkpoint = BENCH / "models" / name
@@ -116,10 +116,10 @@ def test_the_models_kept_to_measure_quality_with_are_small_and_trained(name: str
     metrics = drupe.evaluate(tmp_path / "package", evaluation_data=demo.HELDOUT, tokens=512, length=512)
     vocabulary = json.loads((checkpoint / "config.json").read_text("utf-8"))["vocab_size"]
     perplexity = next(metric.value for metric in metrics if metric.name == "perplexity")
-    assert perplexity < vocabulary / 25  # random weights: about as many as there are tokens
+    assert perplexity < vocabulary / 25  # with random weights the perplexity would be about the number of tokens
 
 
-def test_a_point_lies_outside_a_frontier_that_offers_nothing_as_small_and_as_close(bench: ModuleType) -> None:
+def test_a_point_is_outside_a_frontier_without_a_point_as_small_and_as_close(bench: ModuleType) -> None:
     frontier = importlib.import_module("frontier")
 
     def point(name: str, nbytes: int, kl: float) -> object:
@@ -137,7 +137,7 @@ def test_a_point_lies_outside_a_frontier_that_offers_nothing_as_small_and_as_clo
 
 
 @pytest.mark.parametrize("options", [("--quality", "unheard-of"), ("--no-such-option", "1")])
-def test_a_rung_that_drupe_does_not_offer_is_told_from_a_failure(
+def test_a_rung_that_drupe_does_not_offer_is_distinguished_from_a_failure(
     bench: ModuleType, tmp_path: Path, options: tuple[str, ...]
 ) -> None:
     demo, rungs = importlib.import_module("drupe_demo"), importlib.import_module("rungs")

@@ -1,4 +1,4 @@
-"""What is promised in numbers, held as ratios within one run; times are in bench/."""
+"""Limits for imports and memory. They are ratios within one run; times are measured in bench/."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The main job: a checkpoint in, a package out, and what others make of it."""
+"""The main job: converting checkpoints to packages, compared with transformers and the genai builder."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def greedy_with_genai(package: Path, prompt: list[int], count: int) -> list[int]:
-    """What a plain onnxruntime-genai script gets."""
+    """The greedy tokens of a plain onnxruntime-genai script."""
     import onnxruntime_genai as og
 
     model = og.Model(str(package))
@@ -62,7 +62,7 @@ def test_greedy_tokens_equal_those_of_transformers(checkpoints: dict[str, Path],
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_rounded_to_nearest_in_blocks_of_32_the_weights_are_those_of_the_genai_builder(
+def test_weights_rounded_to_nearest_in_blocks_of_32_equal_those_of_the_genai_builder(
     checkpoints: dict[str, Path], tmp_path: Path, name: str
 ) -> None:
     drupe.optimize(
@@ -86,7 +86,7 @@ PREPARED = {
 
 @pytest.fixture(scope="module")
 def unprepared(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> float:
-    """The KL divergence of a package whose weights nothing has prepared."""
+    """The KL divergence of a package without prepared weights."""
     package = tmp_path_factory.mktemp("unprepared") / "out"
     drupe.optimize(checkpoints["qwen3"], package, bits_per_weight=BITS)
     return divergence(package, checkpoints["qwen3"])
@@ -102,18 +102,18 @@ def divergence(package: Path, source: Path) -> float:
 
 
 @pytest.mark.parametrize("prepare", PREPARED)
-def test_prepared_weights_make_a_package_that_is_no_farther_from_its_source(
+def test_prepared_weights_give_a_package_about_as_close_to_its_source(
     checkpoints: dict[str, Path], unprepared: float, tmp_path: Path, prepare: str
 ) -> None:
     calibration = {"calibration_sequences": 4, "calibration_length": 32} if prepare != "rotate" else {}
     drupe.optimize(checkpoints["qwen3"], tmp_path / "out", prepare=prepare.split(), bits_per_weight=BITS, **calibration)
     record = json.loads((tmp_path / "out" / "drupe.json").read_text())
     assert {step["name"] for step in record["passes"]} >= PREPARED[prepare]
-    if "rotate" in prepare:  # all logits go through what stands between the final norm and the head
+    if "rotate" in prepare:  # rotation adds a matrix between the final norm and the head; all logits pass through it
         graph = ir.load(tmp_path / "out" / "model.onnx").graph
         (between,) = (node for node in graph if (node.name or "").endswith("/Weight") and node.op_type == "MatMulNBits")
         assert between.attributes["bits"].as_int() == 8
-    # This model's weights are random: no channel stands out, so that there is nothing to gain, and little may be lost.
+    # The weights are random, so no channel is larger than others: nothing can be gained, and little may be lost.
     assert 0 < divergence(tmp_path / "out", checkpoints["qwen3"]) < 1.25 * unprepared
 
 
@@ -125,11 +125,11 @@ def test_prepared_weights_make_a_package_that_is_no_farther_from_its_source(
         ({"method": "hqq"}, "no effect with the method 'hqq'"),
     ],
 )
-def test_weights_of_channels_that_nothing_would_go_by_are_refused(
+def test_weigh_is_refused_if_no_later_pass_uses_the_channel_weights(
     checkpoints: dict[str, Path], tmp_path: Path, options: dict[str, str], message: str
 ) -> None:
     with pytest.raises(DrupeError, match=message):
-        # Nothing is measured first: it would not find its text.
+        # The missing text would fail a measurement, so the refusal comes before any measurement.
         text = {"calibration_data": tmp_path / "missing.txt"}
         drupe.optimize(checkpoints["qwen3"], tmp_path / "out", prepare="weigh", **text, **options)
     assert not (tmp_path / "out").exists()
@@ -148,7 +148,7 @@ def test_an_evaluation_text_that_is_too_short_is_refused_before_the_work(
 
 
 @pytest.mark.parametrize("quality", ["balanced", "best"])
-def test_a_plan_says_what_is_measured_on_the_way(checkpoints: dict[str, Path], quality: str) -> None:
+def test_the_plan_lists_the_passes_that_measure(checkpoints: dict[str, Path], quality: str) -> None:
     command = [
         sys.executable,
         "-m",
@@ -195,7 +195,7 @@ def test_the_record_says_what_weights_were_calibrated_with(checkpoints: dict[str
     assert settings["measure-sensitivity"]["calibration_data"] == str(text)
 
 
-def test_a_limit_of_divergence_takes_as_few_bytes_as_keep_it(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+def test_max_kl_is_kept_and_a_larger_limit_gives_fewer_bytes(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     sizes = []
     for limit in (0.2, 0.02):
         outcome = drupe.optimize(checkpoints["qwen3"], tmp_path / f"{limit}", max_kl=limit)
@@ -205,10 +205,10 @@ def test_a_limit_of_divergence_takes_as_few_bytes_as_keep_it(checkpoints: dict[s
 
 
 @pytest.mark.parametrize("options", [{}, {"quality": "best"}, {"prepare": ["scale"]}])
-def test_the_plan_says_which_scheme_each_matrix_gets_and_the_bytes(
+def test_the_plan_shows_the_scheme_and_the_bytes_of_each_matrix(
     checkpoints: dict[str, Path], tmp_path: Path, options: dict[str, Any]
 ) -> None:
-    """Also where something is going to be measured: the bytes are known beforehand."""
+    """Also if a pass measures something first, because the bytes are known beforehand."""
     values = {name: given if isinstance(given, list) else [given] for name, given in options.items()}
     flags = [f"--{name}={value}" for name, given in values.items() for value in given]
     command = [sys.executable, "-m", "drupe", "optimize", checkpoints["qwen3"], "--plan", "--json", *flags]
@@ -220,8 +220,8 @@ def test_the_plan_says_which_scheme_each_matrix_gets_and_the_bytes(
     assert estimate["output_bytes"] == pytest.approx(outcome.bytes, rel=0.05)
 
 
-def test_a_key_of_a_pass_counts_as_the_option_that_sets_it(checkpoints: dict[str, Path], tmp_path: Path) -> None:
-    """Else the pass that gives out bits would overrule it without a word."""
+def test_a_key_of_a_pass_has_the_same_effect_as_its_option(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    """Otherwise the pass that allocates bits would silently override the key."""
     settings = {"quantize-weights": {"block_size": 64}}
     by_key = drupe.optimize(checkpoints["qwen3"], tmp_path / "by key", settings=settings, verify=False)
     drupe.optimize(checkpoints["qwen3"], tmp_path / "by option", block_size=64, verify=False)
@@ -230,7 +230,7 @@ def test_a_key_of_a_pass_counts_as_the_option_that_sets_it(checkpoints: dict[str
     assert written[0] == written[1]
 
 
-def test_a_key_that_an_earlier_pass_overrules_is_refused(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+def test_a_key_that_an_earlier_pass_overrides_is_refused(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     plan = drupe.plan(checkpoints["qwen3"]).configured("quantize-weights", bits=2)
     with pytest.raises(DrupeError, match="bits = 2 has no effect: an earlier pass"):
         drupe.run(plan, tmp_path / "out")
@@ -248,7 +248,9 @@ def _packed(path: Path) -> Counter[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("precision", ["int4", "int8", "fp16", "bf16", "fp32"])
-def test_every_precision_of_the_processor_runs(checkpoints: dict[str, Path], tmp_path: Path, precision: str) -> None:
+def test_packages_of_every_precision_of_the_cpu_run(
+    checkpoints: dict[str, Path], tmp_path: Path, precision: str
+) -> None:
     outcome = drupe.optimize(checkpoints["qwen2"], tmp_path / "out", precision=precision)
     assert outcome.check.not_run is None
     assert outcome.check.runtime == "onnxruntime-genai"
@@ -265,7 +267,7 @@ def test_converting_for_a_gpu_needs_no_gpu(
     assert outcome.check.not_run is None or "is here" in outcome.check.not_run
 
 
-def test_a_package_holds_what_it_should(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+def test_a_package_contains_the_expected_files_and_record(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     (checkpoints["llama"] / "LICENSE").write_text("yours to use")
     drupe.optimize(checkpoints["llama"], tmp_path / "out")
     names = {file.name for file in (tmp_path / "out").iterdir()}
@@ -284,7 +286,7 @@ def test_a_package_holds_what_it_should(checkpoints: dict[str, Path], tmp_path: 
     ]  # fmt: skip
 
 
-def test_last_token_and_all_logits_agree(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+def test_last_token_graphs_and_all_logits_graphs_agree(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     import onnxruntime
 
     logits = []
@@ -302,7 +304,7 @@ def test_last_token_and_all_logits_agree(checkpoints: dict[str, Path], tmp_path:
     assert np.abs(logits[0][:, 0] - logits[1][:, -1]).max() < 1e-4
 
 
-def test_the_flags_that_users_of_olive_type(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+def test_auto_opt_accepts_the_flags_of_olive(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     command = [sys.executable, "-c", "from drupe_commands.program import main; main()", "auto-opt"]
     command += ["--model_name_or_path", checkpoints["llama"], "--output_path", tmp_path / "out", "--device", "cpu"]
     command += ["--provider", "CPUExecutionProvider", "--use_ort_genai", "--precision", "int4", "--log_level", "1"]

@@ -1,4 +1,4 @@
-"""GGUF files become packages with the levels and scales that they hold; files that lie are refused."""
+"""GGUF files become packages with the same levels and scales. Files with contradictions are refused."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def expected_logits(source: Path, folder: Path, values: dict[str, np.ndarray]) -> np.ndarray:
-    """Of the model with the values that the file stands for, in transformers."""
+    """Logits from transformers, of the model with the values of the file."""
     import torch
     from safetensors.numpy import save_file
     from transformers import AutoModelForCausalLM
@@ -47,7 +47,7 @@ def expected_logits(source: Path, folder: Path, values: dict[str, np.ndarray]) -
 
 
 def logits(package: Path) -> np.ndarray:
-    """Of the package with float activations inside its products."""
+    """Logits of the package, with float activations in its products."""
     model = ir.load(package / "model.onnx")
     for node in model.graph:
         if node.op_type == "MatMulNBits":
@@ -66,7 +66,7 @@ def logits(package: Path) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", ["Q4_0", "Q4_1", "Q8_0"])
 @pytest.mark.parametrize("name", MODELS)
-def test_blocks_are_taken_over_as_they_are(checkpoints: dict[str, Path], tmp_path: Path, name: str, kind: str) -> None:
+def test_blocks_are_kept_unchanged(checkpoints: dict[str, Path], tmp_path: Path, name: str, kind: str) -> None:
     made = gguf_of(checkpoints[name], kind)
     path = made.write(tmp_path / "model.gguf")
     drupe.optimize(path, tmp_path / "out")
@@ -79,19 +79,17 @@ def test_blocks_are_taken_over_as_they_are(checkpoints: dict[str, Path], tmp_pat
 
 
 @pytest.mark.parametrize("kind", ["F16", "F32", "Q4_1", "Q4_0"])
-def test_in_floating_point_the_values_are_those_of_the_file(
-    checkpoints: dict[str, Path], tmp_path: Path, kind: str
-) -> None:
+def test_a_float_package_has_the_values_of_the_file(checkpoints: dict[str, Path], tmp_path: Path, kind: str) -> None:
     made = gguf_of(checkpoints["llama"], kind, ends="F16")
     drupe.optimize(made.write(tmp_path / "model.gguf"), tmp_path / "out", precision="fp32", verify=False)
     expected = expected_logits(checkpoints["llama"], tmp_path / "float", made.values)
     np.testing.assert_allclose(logits(tmp_path / "out"), expected, atol=1e-4)
 
 
-def test_minimums_are_left_to_the_runtime_and_no_product_with_them_is_stored(
+def test_the_runtime_computes_with_the_minimums_and_no_product_of_them_is_stored(
     checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
-    """Beside levels and scales a package holds the minimums as the file has them; what follows is computed once."""
+    """The package holds levels, scales and minimums of the file. The runtime computes the rest once, at the start."""
     made = gguf_of(checkpoints["llama"], "Q4_1")
     drupe.optimize(made.write(tmp_path / "model.gguf"), tmp_path / "out", verify=False)
     options = onnxruntime.SessionOptions()
@@ -106,7 +104,7 @@ def test_minimums_are_left_to_the_runtime_and_no_product_with_them_is_stored(
 
 
 @pytest.mark.parametrize("options", [{"quality": "best"}, {"max_kl": 0.5}])
-def test_minimums_pass_through_what_measures_and_calibrates(
+def test_minimums_are_kept_by_passes_that_measure_and_calibrate(
     checkpoints: dict[str, Path], tmp_path: Path, options: dict[str, Any]
 ) -> None:
     made = gguf_of(checkpoints["llama"], "Q4_1")
@@ -115,13 +113,15 @@ def test_minimums_pass_through_what_measures_and_calibrates(
     np.testing.assert_allclose(logits(tmp_path / "out"), expected, atol=1e-4)
 
 
-def test_blocks_with_a_minimum_are_not_cut_in_two(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+def test_a_smaller_block_size_than_that_of_blocks_with_a_minimum_is_refused(
+    checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
     path = gguf_of(checkpoints["llama"], "Q4_1").write(tmp_path / "model.gguf")
     with pytest.raises(UsageError, match="in blocks of 32"):
         drupe.optimize(path, tmp_path / "out", block_size=16)
 
 
-def test_blocks_with_a_minimum_are_quantized_again_where_the_target_computes_nothing_beforehand(
+def test_blocks_with_a_minimum_are_quantized_again_for_targets_without_constant_folding(
     checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
     path = gguf_of(checkpoints["llama"], "Q4_1", ends="F16").write(tmp_path / "model.gguf")
@@ -130,7 +130,7 @@ def test_blocks_with_a_minimum_are_quantized_again_where_the_target_computes_not
     assert len(again) == 2 * 5
 
 
-def test_the_tokenizer_is_the_one_of_the_checkpoint(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+def test_the_tokenizer_of_the_file_equals_that_of_the_checkpoint(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     from tokenizers import Tokenizer
 
     path = gguf_of(checkpoints["llama"], "Q8_0").write(tmp_path / "model.gguf")
@@ -143,7 +143,7 @@ def test_the_tokenizer_is_the_one_of_the_checkpoint(checkpoints: dict[str, Path]
     assert "messages[0]" in (tmp_path / "out" / "chat_template.jinja").read_text()
 
 
-def test_a_tokenizer_of_another_kind_has_to_lie_beside_the_file(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+def test_a_tokenizer_of_another_kind_must_lie_beside_the_file(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     made = gguf_of(checkpoints["llama"], "Q8_0")
     made.metadata["tokenizer.ggml.model"] = "llama"
     path = made.write(tmp_path / "model.gguf")
@@ -165,7 +165,7 @@ def test_factors_of_llama_3_are_recognised() -> None:
 
 
 def llama3_factors(pairs: int, theta: float, factor: float) -> tuple[float, ...]:
-    """As transformers changes the frequencies."""
+    """The factors by which transformers changes the frequencies."""
     from transformers import LlamaConfig
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
@@ -212,7 +212,7 @@ def _tensor(name: str, **changed: Any) -> Callable[[GgufFile], None]:
         (_tensor("blk.1.attn_k.weight", shape=(31, 64)), "31 rows for 2 heads"),
     ],
 )
-def test_what_cannot_be_read_is_refused_by_name(
+def test_the_error_for_an_unsupported_file_names_the_reason(
     checkpoints: dict[str, Path], tmp_path: Path, change: Callable[[GgufFile], None], message: str
 ) -> None:
     made = gguf_of(checkpoints["llama"], "Q8_0")
@@ -231,7 +231,7 @@ def test_a_file_that_is_cut_short_is_refused(checkpoints: dict[str, Path], tmp_p
 
 
 @pytest.mark.parametrize(("offset", "form"), [(8, "Q"), (16, "Q"), (24, "Q"), (4, "I")])
-def test_absurd_counts_are_refused_at_once(
+def test_absurd_counts_are_refused_immediately(
     checkpoints: dict[str, Path], tmp_path: Path, offset: int, form: str
 ) -> None:
     path = gguf_of(checkpoints["llama"], "Q8_0").write(tmp_path / "model.gguf")
@@ -242,7 +242,7 @@ def test_absurd_counts_are_refused_at_once(
         drupe.optimize(path, tmp_path / "out")
 
 
-def test_a_type_that_is_not_read_is_named(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+def test_the_error_for_an_unsupported_type_names_it(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     made = gguf_of(checkpoints["llama"], "Q8_0")
     content = made.write(tmp_path / "model.gguf").read_bytes()
     name = b"blk.0.ffn_up.weight"

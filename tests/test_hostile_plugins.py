@@ -1,7 +1,7 @@
-"""No plugin breaks what does not use it: each hostile one is installed alone beside a whole world that goes on.
+"""No plugin breaks what does not use it: each hostile plugin is installed alone beside working plugins.
 
-The world is the kernel, the program's commands and acme, the kernel's example plugin, as if they shipped with Drupe.
-At the end a few of them meet the real plugins and a real model.
+The working plugins are the program's commands and acme, the kernel's example plugin, as if they shipped with Drupe.
+At the end some hostile plugins are installed beside the real plugins, with a real model.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ WAYS = {
 
 @dataclass(frozen=True)
 class Villain:
-    """A hostile plugin. told: a pattern of what the user is told, None where there is nothing to tell.
+    """A hostile plugin. told: a pattern for the warning that the user must get; None for no warning.
 
-    at: whether file and line are told too. code: of the module that its Refs point at. entry: the plugin's name.
+    at: whether the warning names file and line. code: of the module that its Refs point at. entry: the plugin's name.
     """
 
     module: str
@@ -73,11 +73,11 @@ def hook(name: str, body: str) -> str:
 
 
 def hooks() -> Iterator[Any]:
-    """Every hook there is, misbehaving in every way."""
+    """A villain for every hook and every kind of misbehaviour."""
     for name in (*LISTING, *ASKING):
         for way, (body, told) in WAYS.items():
-            # Nobody has asked for the villain, so that nobody asks it for the plan; what an observer gives, or a
-            # plugin's own word on a model that another one takes, is nobody's business.
+            # No warning is expected: the user has not asked for the villain, so its hooks for plans are not called.
+            # What an observer returns, and an error about a model that another plugin resolves, are ignored.
             silent = name in ("drupe_claim", "drupe_amend_plan") or (
                 name in ASKING
                 and ((name == "drupe_observe" and way.startswith("gives") and way != "gives-a-ref-of-nothing")
@@ -113,7 +113,7 @@ def lists(hook_name: str, what: str) -> str:
 
 
 def brings(hook_name: str, name: str, code: str, told: str | None, at: bool = False) -> Villain:
-    """A plugin that brings one thing, `Thing` in its second module."""
+    """A plugin that brings one thing: `Thing` in its second module."""
     return Villain(lists(hook_name, f"Ref('{name}', 'villain_code:Thing', 'a thing')"), told, at, code)
 
 
@@ -201,10 +201,7 @@ class Thing(ExecutionProvider):
     name = "card"
     summary = "a card"
     runtime_name = "Card"
-    aliases = ()
-    device_kind = "card"
     packages = (RuntimePackage("echo", "pip install villain"),)
-    preference = 10**6
     def recipes(self):
         return [Recipe("card", "int4", (Step("sign"),))]
     def devices(self):
@@ -212,34 +209,48 @@ class Thing(ExecutionProvider):
 """
 
 
-def provider(body: str, told: str | None, at: bool = False, name: str = "card") -> Villain:
-    return brings("drupe_execution_providers", name, f"{PROVIDER}    {body}\n", told, at)
+CARD = "also=('Card',), device='card', preference=10**6"
+"""What the Ref of the provider says besides."""
+
+
+def provider(body: str, told: str | None, at: bool = False, name: str = "card", ref: str = CARD) -> Villain:
+    return listed_provider(f"{PROVIDER}    {body}\n", told, at, name, ref)
+
+
+def listed_provider(code: str, told: str | None, at: bool = False, name: str = "card", ref: str = CARD) -> Villain:
+    listing = lists("drupe_execution_providers", f"Ref('{name}', 'villain_code:Thing', 'a thing', {ref})")
+    return Villain(listing, told, at, code)
 
 
 def without(line: str, told: str) -> Villain:
     code = PROVIDER.replace(line, "")
     assert code != PROVIDER
-    return brings("drupe_execution_providers", "card", code, told)
+    return listed_provider(code, told)
 
 
 PROVIDERS = {
     "works": provider("pass", None),
-    "has-no-device-kind": without('    device_kind = "card"\n', "has no device_kind"),
+    "has-no-device": provider("pass", "its Ref has no device, so that --device never finds it", ref="also=('Card',)"),
+    "does-not-say-its-runtime-name": provider(
+        "runtime_name = 'Credit'", "its Ref does not have the runtime's name 'Credit' in also"
+    ),
     "has-no-runtime-name": without('    runtime_name = "Card"\n', "has no runtime_name"),
     "has-no-packages": without('    packages = (RuntimePackage("echo", "pip install villain"),)\n', "has no packages"),
     "has-no-name": without('    name = "card"\n', "has no name"),
     "lacks-a-method": without('    def devices(self):\n        return [Device("Card", "card")]\n', "abstract.*devices"),
-    "has-no-aliases": provider("aliases = None", "has aliases = None"),
-    "has-aliases-of-text": provider("aliases = 'sheet'", "has aliases = 'sheet'"),
+    "has-no-other-names": provider("pass", "Ref has also = None", at=True, ref="also=None"),
+    "has-other-names-of-text": provider("pass", "Ref has also = 'sheet'", at=True, ref="also='sheet'"),
     "has-packages-of-text": provider("packages = ('echo',)", r"has packages = \('echo',\)"),
     "names-a-runtime-that-is-not-there": provider(
         "packages = (RuntimePackage('ecko', 'pip install villain'),)", "unknown runtime 'ecko'; did you mean echo"
     ),
-    "prefers-itself-in-words": provider("preference = 'most'", "has preference = 'most'"),
+    "prefers-itself-in-words": provider("pass", "Ref has preference = 'most'", at=True, ref="preference='most'"),
     "is-called-otherwise": provider("name = 'crad'", "calls itself 'crad'; both names must be one"),
-    "wants-an-alias-that-ships": provider("aliases = ('sheet',)", "cannot have the name 'sheet' for its provider"),
+    "wants-another-name-that-ships": provider(
+        "pass", "cannot have the name 'sheet' for its provider", ref="also=('Card', 'sheet')"
+    ),
     "wants-a-runtime-name-that-ships": provider(
-        "runtime_name = 'PaperExecutionProvider'", "cannot have the name 'paperexecutionprovider' for its provider"
+        "pass", "cannot have the name 'paperexecutionprovider' for its provider", ref="also=('PaperExecutionProvider',)"
     ),
     "is-called-as-an-alias-that-ships": provider("name = 'sheet'", "cannot have the name 'sheet'", name="sheet"),
     "is-called-as-one-that-ships-in-capitals": provider(
@@ -262,13 +273,13 @@ PROVIDERS = {
         "did you mean quantize",
         at=True,
     ),
-    "is-no-provider": brings("drupe_execution_providers", "card", "Thing = 7", "is not a class that extends"),
+    "is-no-provider": listed_provider("Thing = 7", "is not a class that extends"),
     "is-a-class-of-its-own": brings(
         "drupe_execution_providers", "card", "class Thing: name = 'card'", "is not a class that extends"
     ),
-    "is-not-there": brings("drupe_execution_providers", "card", "", "has no attribute 'Thing'"),
-    "exits-when-imported": brings("drupe_execution_providers", "card", "raise SystemExit(3)", "SystemExit: 3", at=True),
-    "is-no-python": brings("drupe_execution_providers", "card", "def villain(:", "SyntaxError", at=True),
+    "is-not-there": listed_provider("", "has no attribute 'Thing'"),
+    "exits-when-imported": listed_provider("raise SystemExit(3)", "SystemExit: 3", at=True),
+    "is-no-python": listed_provider("def villain(:", "SyntaxError", at=True),
 }  # fmt: skip
 
 PASS = """
@@ -314,7 +325,7 @@ THINGS = {
 }  # fmt: skip
 
 
-# The world, and what it says without a villain
+# The working plugins, and the program's output without a villain
 
 LOOKS = (("--help",), ("plugins",), ("passes",), ("providers",), ("optimize", "--help"))
 
@@ -328,16 +339,16 @@ class World:
     output: Path
 
     def look(self) -> list[Done]:
-        """What the program says when it lists and explains."""
+        """The results of the listing commands."""
         return [self.run(*arguments) for arguments in LOOKS]
 
     def optimize(self, *more: str) -> Done:
-        """The main job, with nothing named."""
+        """Run the main job with no plugin, provider or pass named."""
         shutil.rmtree(self.output, ignore_errors=True)
         return self.run("optimize", str(self.source), "-o", str(self.output), *more)
 
     def made(self) -> tuple[bytes, Any]:
-        """The package, and the plan that it was made by."""
+        """The package and its plan."""
         record = json.loads((self.output / "drupe.json").read_text())
         return (self.output / "model.txt").read_bytes(), record["plan"]
 
@@ -359,7 +370,7 @@ class World:
 
 @dataclass(frozen=True)
 class Peace:
-    """What the world says, and makes, without a villain."""
+    """Output and package without a villain."""
 
     looks: list[Done]
     optimized: Done
@@ -388,22 +399,22 @@ def peace(world: World) -> Peace:
 
 
 def rows(text: str) -> list[str]:
-    """The lines of a text; the width of columns does not count."""
+    """The lines of a text, without the width of columns."""
     return [row for line in text.splitlines() if (row := " ".join(line.split()))]
 
 
 def numberless(text: str) -> str:
-    """A text without what differs from run to run: seconds and bytes."""
+    """A text without its numbers of seconds and bytes, which differ from run to run."""
     return re.sub(r"\d[\d.,]*( [kMG]i?B| s| ms)?", "#", text)
 
 
 def warnings(done: Done) -> list[str]:
-    """What stands on standard error beside the progress of the main job, and what a villain prints."""
+    """The lines on standard error, without the main job's progress and what a villain prints."""
     return [line for line in done.stderr.splitlines() if not line.startswith(("writing: ", "me"))]
 
 
 def told_by(done: Done) -> list[str]:
-    """What a run says of villains: in one line at most, and of nobody else; and what its listing has of them."""
+    """The lines of a run about villains. Asserts that there is at most one warning, and none about other plugins."""
     lines = warnings(done)
     assert all(line.startswith("warning: villain 1.0 ") for line in lines), done.stderr
     assert len(lines) <= 1, done.stderr
@@ -416,7 +427,9 @@ def every(*groups: dict[str, Villain]) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("villain", [*hooks(), *every(IMPORTING, CLASHES, PROVIDERS, THINGS)])
-def test_nothing_changes_for_who_does_not_use_a_hostile_plugin(world: World, peace: Peace, villain: Villain) -> None:
+def test_nothing_changes_for_a_user_who_does_not_use_the_hostile_plugin(
+    world: World, peace: Peace, villain: Villain
+) -> None:
     world.admit(villain)
     try:
         looks, optimized = world.look(), world.optimize("--volume", "loud")
@@ -440,11 +453,11 @@ def test_nothing_changes_for_who_does_not_use_a_hostile_plugin(world: World, pea
 
 
 def is_about(line: str) -> bool:
-    """Whether a line of a listing is the villain's: it names the plugin, or what it brings."""
+    """Whether a line of a listing names the villain or something that it brings."""
     return bool(re.search(r"villain|listener-7|\bcard\b|\btear", line))
 
 
-def test_who_keeps_everybody_waiting_is_named(world: World, peace: Peace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_plugin_is_named(world: World, peace: Peace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("drupe.registry.SLOW", 0.3)
     world.admit(Villain(f"import time\ntime.sleep(0.4)\n{HEAD}", None))
     try:
@@ -462,14 +475,15 @@ REAL = {
     "fails-when-asked-for-a-claim": (Villain(hook("drupe_claim", "raise SystemExit(3)"), None), (), None),
     "fails-when-asked-for-a-model": (Villain(hook("drupe_resolve_model", "1 / 0"), None), (), "ZeroDivisionError"),
     "brings-a-provider-cpu": (
-        brings("drupe_execution_providers", "cpu", PROVIDER.replace('"card"', '"cpu"', 1), None), (),
+        listed_provider(PROVIDER.replace('"card"', '"cpu"', 1), None, name="cpu"), (),
         "cannot have the name 'cpu' for its provider: drupe-ep-cpu brings one of that name",
     ),
     "wants-the-runtime-name": (
-        provider("runtime_name = 'CPUExecutionProvider'", None), ("--provider", "CPUExecutionProvider"), None
+        provider("pass", None, ref="also=('CPUExecutionProvider',)"), ("--provider", "CPUExecutionProvider"),
+        "cannot have the name 'cpuexecutionprovider' for its provider: drupe-ep-cpu brings one of that name",
     ),
-    "has-no-device-kind": (PROVIDERS["has-no-device-kind"], ("--device", "cpu"), "has no device_kind"),
-    "has-no-aliases": (PROVIDERS["has-no-aliases"], ("--provider", "CPUExecutionProvider"), None),
+    "is-asked-for-no-device": (PROVIDERS["exits-when-imported"], ("--device", "cpu"), None),
+    "is-asked-for-no-name": (PROVIDERS["exits-when-imported"], ("--provider", "CPUExecutionProvider"), None),
     "brings-a-pass-that-ships": (
         brings("drupe_passes", "quantize-weights", "", None), (), "cannot have the name 'quantize-weights' for its pass"
     ),
@@ -478,7 +492,7 @@ REAL = {
 
 @dataclass(frozen=True)
 class RealWorld:
-    """A tiny checkpoint, and the package that is made of it without a villain."""
+    """A tiny checkpoint, and its package made without a villain."""
 
     world: World
     package: dict[str, bytes]
@@ -496,14 +510,14 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> RealWorld:
 
 
 def package(folder: Path) -> dict[str, bytes]:
-    """The files of a package, but for its record, which has the time in it."""
+    """The files of a package except its record, which contains times."""
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "drupe.json"}
 
 
 @pytest.mark.parametrize(
     ("villain", "arguments", "told"), [pytest.param(*each, id=name) for name, each in REAL.items()]
 )
-def test_the_main_job_on_a_real_model_makes_the_same_bytes(
+def test_the_main_job_on_a_real_model_makes_the_same_bytes_beside_hostile_plugins(
     real: RealWorld, villain: Villain, arguments: tuple[str, ...], told: str | None
 ) -> None:
     real.world.admit(villain)
@@ -518,7 +532,7 @@ def test_the_main_job_on_a_real_model_makes_the_same_bytes(
     assert told is None or told in named[0]
 
 
-def test_a_whole_run_with_its_check_goes_on_beside_a_plugin_that_fails_in_every_hook(real: RealWorld) -> None:
+def test_a_run_with_its_check_succeeds_beside_a_plugin_that_fails_in_every_hook(real: RealWorld) -> None:
     failing = "".join(hook(name, "raise SystemExit(3)") for name in (*ASKING, "drupe_passes"))
     real.world.admit(Villain(failing, None))
     try:
@@ -528,5 +542,5 @@ def test_a_whole_run_with_its_check_goes_on_beside_a_plugin_that_fails_in_every_
         real.world.expel()
     assert done.returncode == 0, done.stderr
     assert package(real.world.output) == real.package
-    assert done.stderr.count("warning: villain 1.0 is not used: its hook drupe_passes raised SystemExit: 3") == 1
+    assert done.stderr.count("warning: villain 1.0 is not used: drupe_passes() raised SystemExit: 3") == 1
     assert "villain" not in done.stdout

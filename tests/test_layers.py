@@ -1,4 +1,4 @@
-"""Who may import whom, and what every package has: the layering that CONTRIBUTING.md states."""
+"""Which packages may import which, and what every package has: the layering that CONTRIBUTING.md states."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DISTRIBUTION_OF = {"yaml": "pyyaml", "huggingface_hub": "huggingface-hub"}
 
 @dataclass(frozen=True)
 class Import:
-    """An import statement: the module it names, and where it stands."""
+    """An import statement: the module that it names, and its place."""
 
     module: str
     where: str
@@ -93,7 +93,7 @@ def imports(path: Path) -> Iterator[Import]:
 
 
 def foreign(path: Path, own: str) -> list[Import]:
-    """Imports of a file that are neither the standard library's nor its own package's."""
+    """Imports of a file from other distributions: neither from the standard library nor from its own package."""
     return [each for each in imports(path) if each.top not in sys.stdlib_module_names and each.top != own]
 
 
@@ -111,7 +111,7 @@ each_package = pytest.mark.parametrize("package", [*LIBRARIES, *PLUGINS], ids=la
 
 def test_the_kernel_imports_no_plugin_and_no_framework() -> None:
     outside = [each for path in python_files(KERNEL) for each in foreign(path, "drupe")]
-    assert outside, "nothing was looked at"
+    assert outside, "no package was checked"
     wrong = [each for each in outside if each.top not in KERNEL_MAY_IMPORT]
     assert not wrong, listed(wrong)
 
@@ -123,7 +123,7 @@ def test_the_kernel_declares_what_it_imports() -> None:
 
 
 def lines_of_code(path: Path) -> int:
-    """Lines that hold code: comments, docstrings and blank lines are welcome, and do not count."""
+    """Lines of code, without comments, docstrings and blank lines."""
     tree = ast.parse(path.read_text("utf-8"))
     documented: set[int] = set()
     for node in ast.walk(tree):
@@ -160,8 +160,8 @@ def kernel_modules() -> dict[str, Path]:
     }
 
 
-def test_the_kernels_modules_import_each_other_in_no_circle() -> None:
-    """Drawn from every import statement: those in functions and those for type checkers count as well."""
+def test_the_kernels_modules_have_no_circular_imports() -> None:
+    """Every import statement counts, also those in functions and those for type checkers."""
     modules = kernel_modules()
     left = {name: imported_modules(path, modules) - {name} for name, path in modules.items()}
     while leaves := [name for name, needs in left.items() if not needs & left.keys()]:
@@ -173,7 +173,7 @@ def test_the_kernels_modules_import_each_other_in_no_circle() -> None:
 @pytest.mark.parametrize(
     ("folder", "allowed"), [("values", ("values", "errors")), ("contracts", ("contracts", "values", "errors"))]
 )
-def test_values_and_contracts_know_nothing_of_what_is_done_with_them(folder: str, allowed: tuple[str, ...]) -> None:
+def test_values_and_contracts_do_not_import_the_modules_that_use_them(folder: str, allowed: tuple[str, ...]) -> None:
     modules = kernel_modules()
     for path in python_files(KERNEL / folder):
         wrong = [name for name in imported_modules(path, modules) if name.split(".")[1] not in allowed]
@@ -182,7 +182,7 @@ def test_values_and_contracts_know_nothing_of_what_is_done_with_them(folder: str
 
 @each_package
 def test_a_package_imports_of_the_kernel_only_its_api(package: Package) -> None:
-    """`drupe.api`; and commands, which do what a user's own Python would, `import drupe`."""
+    """Packages import `drupe.api`. Commands may also import `drupe`, like a user's Python code."""
     allowed = ("drupe.api",) if package in LIBRARIES else ("drupe", "drupe.api")
     wrong = [
         each
@@ -209,7 +209,7 @@ def test_a_library_registers_nothing(library: Package) -> None:
     assert not library.entry_modules
 
 
-def test_libraries_need_each_other_in_no_circle() -> None:
+def test_libraries_have_no_circular_dependencies() -> None:
     left = {library.project["name"]: library.declared for library in LIBRARIES}
     while leaves := [name for name, needs in left.items() if not needs & left.keys()]:
         for name in leaves:
@@ -218,7 +218,7 @@ def test_libraries_need_each_other_in_no_circle() -> None:
 
 
 @each_plugin
-def test_a_plugins_entry_module_is_light(plugin: Package) -> None:
+def test_a_plugins_entry_module_imports_nothing_heavy(plugin: Package) -> None:
     assert plugin.entry_modules, f"{plugin.folder.name} registers nothing; libraries/ is for what others import"
     for entry in plugin.entry_modules:
         for path in (entry, entry.with_name("__init__.py")):  # importing a module imports its package first
@@ -228,7 +228,7 @@ def test_a_plugins_entry_module_is_light(plugin: Package) -> None:
 
 
 def imports_on_loading(path: Path) -> list[Import]:
-    """The imports of a file that run when it is imported: not those in functions, nor those for type checkers."""
+    """The imports that run when a file is imported, without those in functions and those for type checkers."""
     tree = ast.parse(path.read_text("utf-8"))
     inside = (
         node
@@ -260,7 +260,7 @@ def distribution(top: str) -> str:
 
 
 @each_package
-def test_a_package_states_the_kernels_it_works_with(package: Package) -> None:
+def test_a_package_states_the_kernel_versions_that_it_works_with(package: Package) -> None:
     uses_kernel = any(each.top == "drupe" for path in package.sources for each in foreign(path, package.package))
     needs = [Requirement(need) for need in package.project.get("dependencies", [])]
     kernels = [need for need in needs if need.name == "drupe-kernel"]
@@ -268,7 +268,7 @@ def test_a_package_states_the_kernels_it_works_with(package: Package) -> None:
 
 
 @each_package
-def test_a_package_has_what_every_package_has(package: Package) -> None:
+def test_every_package_has_readme_changelog_source_tests_and_metadata(package: Package) -> None:
     for name in ("README.md", "CHANGELOG.md", "src", "tests"):
         assert (package.folder / name).exists(), f"{package.folder.name} has no {name}"
     assert list((package.folder / "tests").glob("test_*.py")), f"{package.folder.name} has no tests"
@@ -291,7 +291,7 @@ def test_the_distribution_drupe_brings_the_kernel_and_the_plugins() -> None:
     assert {"drupe-kernel", *(package.project["name"] for package in (*LIBRARIES, *PLUGINS))} <= brought
 
 
-def test_test_files_have_names_of_their_own() -> None:
+def test_no_two_test_files_have_the_same_name() -> None:
     names: dict[str, Path] = {}
     for path in [
         *ROOT.glob("kernel/tests/**/test_*.py"),
@@ -303,7 +303,7 @@ def test_test_files_have_names_of_their_own() -> None:
         names[path.name] = path
 
 
-def test_no_file_names_a_machines_folders() -> None:
+def test_no_file_contains_a_path_of_a_machine() -> None:
     folders = re.compile(r"(?<![\w.])/(?:home|root|Users|work|opt|mnt)/\w")
     found = [
         f"{path}:{number}: {line.strip()}"

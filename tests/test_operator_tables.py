@@ -1,4 +1,4 @@
-"""tools/operator_tables.py: it writes the table of any provider that a plugin brings."""
+"""tools/operator_tables.py writes the operator table of any provider that a plugin brings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from drupe.api import Ref, hookimpl
 
 @hookimpl
 def drupe_execution_providers():
-    return [Ref("acme", "acme_npu_provider:Acme", "Acme's cards")]
+    return [Ref("acme", "acme_npu_provider:Acme", "Acme's cards", device="npu")]
 """
 PROVIDER = """
 from pathlib import Path
@@ -29,7 +29,6 @@ class Acme(TableProvider):
     name = "acme"
     summary = "Acme's cards"
     runtime_name = "{runtime}"
-    device_kind = "npu"
     versioned_by = ("onnxruntime",)
     packages = (RuntimePackage("onnxruntime", "pip install onnxruntime-acme"),)
     tables = (Path(__file__).with_name("operators.json"),)
@@ -44,7 +43,7 @@ class Acme(TableProvider):
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
-    """A folder on the import path with a vendor's distribution in it. Its runtime's kernels are those of the CPU."""
+    """A folder on the import path with a vendor's distribution, whose runtime has the kernels of the CPU."""
     pytest.importorskip("onnxruntime")
     about = tmp_path / "acme_npu-1.0.dist-info"
     about.mkdir()
@@ -63,7 +62,7 @@ def write_table(site: Path, *arguments: object) -> subprocess.CompletedProcess[s
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_a_vendors_table_is_written_where_its_provider_looks_for_it(site: Path) -> None:
+def test_a_vendors_table_is_written_to_the_path_that_its_provider_reads(site: Path) -> None:
     done = write_table(site, "acme")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(site / "operators.json")
@@ -97,7 +96,7 @@ def test_a_vendors_amendments_narrow_its_table(site: Path) -> None:
     assert not table.serves(OperatorUse("", "Add", 21, ("int64", "int64"), ("int64",)))
 
 
-def test_a_runtime_without_kernels_of_the_provider_is_told(site: Path) -> None:
+def test_a_runtime_without_kernels_for_the_provider_is_an_error(site: Path) -> None:
     (site / "acme_npu_provider.py").write_text(PROVIDER.format(runtime="AcmeExecutionProvider"))
     done = write_table(site, "acme")
     assert done.returncode == 3
@@ -106,7 +105,7 @@ def test_a_runtime_without_kernels_of_the_provider_is_told(site: Path) -> None:
     assert not (site / "operators.json").exists()
 
 
-def test_an_unknown_provider_is_told_with_the_nearest(site: Path) -> None:
+def test_the_error_for_an_unknown_provider_suggests_the_nearest(site: Path) -> None:
     done = write_table(site, "acmi")
     assert done.returncode == 2
     assert "unknown provider 'acmi'; did you mean acme" in done.stderr

@@ -1,6 +1,6 @@
-"""A task, an importer, a quality and a provider from out of the tree: each is one folder, used from the command line.
+"""A task, an importer, a quality and a provider from outside the repository: each is one folder, used with flags.
 
-They lie in tests/support/orchard as their makers would write them. Beside them is all that ships with Drupe.
+They are in tests/support/orchard, written as by third parties. All that ships with Drupe is installed too.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FOLDERS = ("task", "importer", "quality", "provider")
 
 
 def planted(site: Site, *folders: str) -> Site:
-    """A site with these folders of the distribution, and none of the others."""
+    """A site with only these folders of the distribution."""
     paths = [ORCHARD / "__init__.py", *(path for each in folders for path in (ORCHARD / each).iterdir())]
     files = {str(path.relative_to(ORCHARD.parent)): path.read_text() for path in paths if path.is_file()}
     site.add("orchard", {f"orchard-{each}": f"orchard.{each}.plugin" for each in folders}, files)
@@ -35,7 +35,7 @@ def site(tmp_path: Path) -> Site:
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of a kind that nobody in the tree knows."""
+    """A model of a kind that no shipped plugin knows."""
     folder = tmp_path_factory.mktemp("orchard") / "tree"
     folder.mkdir()
     layers = np.random.default_rng(3).standard_normal((2, 64, 64)).round(3) / 8
@@ -65,7 +65,7 @@ def operators(out: Path) -> list[str]:
 
 
 def block_sizes(out: Path) -> set[int]:
-    """Of the products with weights of 4 bits."""
+    """The block sizes of the products with 4-bit weights."""
     attributes = [
         {each.name: each.i for each in node.attribute}
         for node in graph(out).graph.node
@@ -74,7 +74,7 @@ def block_sizes(out: Path) -> set[int]:
     return {each["block_size"] for each in attributes if each["bits"] == 4}
 
 
-def test_all_four_make_a_package_together_with_flags_of_their_own(site, tree, tmp_path):
+def test_all_four_together_make_a_package_with_their_own_flags(site, tree, tmp_path):
     out = tmp_path / "out"
     flags = ("--bark", "tanh", "--most-apart", "0.3", "--quality", "acme", "--grain", "32", "--label", "from the south")
     done = planted(site, *FOLDERS).run("optimize", tree, "-o", out, "--provider", "acme-npu", "--require-check", *flags)
@@ -96,7 +96,7 @@ def test_all_four_make_a_package_together_with_flags_of_their_own(site, tree, tm
         assert (tmp_path / "again" / name).read_bytes() == (out / name).read_bytes()
 
 
-def test_the_flags_stand_in_the_help_under_a_heading_of_their_own(site):
+def test_help_shows_the_flags_under_their_own_heading(site):
     text = planted(site, *FOLDERS).run_here("optimize", "--help").stdout
     section = text.partition("Orchard:\n")[2]
     for flag in ("--bark <relu|tanh>", "--most-apart", "--grain", "--label"):
@@ -104,10 +104,10 @@ def test_the_flags_stand_in_the_help_under_a_heading_of_their_own(site):
     assert "--quality <fast|balanced|best" in text and "acme" in text
 
 
-# Each alone: one folder is all that it takes
+# Each one alone: one folder is enough
 
 
-def test_an_importer_brings_a_kind_of_model_that_the_rest_then_quantizes_and_writes(site, tree, tmp_path):
+def test_models_of_an_importers_kind_are_quantized_and_written(site, tree, tmp_path):
     out = tmp_path / "out"
     done = optimize(planted(site, "importer"), tree, out, "--bark", "tanh", "--quality", "fast")
     assert done.returncode == 0, done.stderr
@@ -119,7 +119,7 @@ def test_an_importer_brings_a_kind_of_model_that_the_rest_then_quantizes_and_wri
     assert wrong.returncode == 2 and "did you mean tanh?" in wrong.stderr
 
 
-def test_a_task_checks_and_compares_what_an_importer_brings(site, tree, tmp_path):
+def test_a_task_checks_and_compares_models_of_an_importer(site, tree, tmp_path):
     planted(site, "importer", "task")
     done = optimize(site, tree, tmp_path / "out", "--require-check")
     assert done.returncode == 0, done.stderr
@@ -130,7 +130,7 @@ def test_a_task_checks_and_compares_what_an_importer_brings(site, tree, tmp_path
     assert not (tmp_path / "out2").exists()
 
 
-def test_a_quality_quantizes_a_real_checkpoint_and_its_flag_is_for_it_alone(site, checkpoint, tmp_path):
+def test_a_quality_quantizes_a_real_checkpoint_and_only_it_reads_its_flag(site, checkpoint, tmp_path):
     planted(site, "quality")
     done = optimize(site, checkpoint, tmp_path / "out", "--quality", "acme", "--grain", "64", "--no-verify")
     assert done.returncode == 0, done.stderr
@@ -141,7 +141,7 @@ def test_a_quality_quantizes_a_real_checkpoint_and_its_flag_is_for_it_alone(site
     assert refused.returncode == 2 and "--grain has no effect without --quality acme" in refused.stderr
 
 
-def test_a_provider_brings_its_recipe_its_pass_and_its_runtime(site, tree, tmp_path):
+def test_a_package_for_a_provider_uses_its_recipe_pass_and_runtime(site, tree, tmp_path):
     planted(site, "importer", "task", "provider")
     out = tmp_path / "out"
     done = optimize(site, tree, out, "--device", "npu", "--label", "mine", "--require-check")
@@ -154,7 +154,7 @@ def test_a_provider_brings_its_recipe_its_pass_and_its_runtime(site, tree, tmp_p
     assert elsewhere.returncode == 2 and "--label has no effect" in elsewhere.stderr
 
 
-def test_nothing_changes_for_who_uses_none_of_it(site, checkpoint, tmp_path):
+def test_nothing_changes_for_a_user_who_uses_none_of_them(site, checkpoint, tmp_path):
     before = optimize(site, checkpoint, tmp_path / "before", "--no-verify")
     after = optimize(planted(site, *FOLDERS), checkpoint, tmp_path / "after", "--no-verify")
     assert (before.returncode, after.returncode) == (0, 0)
@@ -165,7 +165,7 @@ def test_nothing_changes_for_who_uses_none_of_it(site, checkpoint, tmp_path):
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_the_program_finds_nothing_wrong_with_it(site, folder):
+def test_drupe_plugins_finds_no_mistakes_in_the_distribution(site, folder):
     shown = planted(site, *FOLDERS).run_here("plugins", f"orchard-{folder}", "--json")
     told = json.loads(shown.stdout)
     assert shown.returncode == 0 and told["in_use"] and not told["notes"]

@@ -76,7 +76,7 @@ def test_each_part_runs_by_its_name(package: Path, weights: dict[str, np.ndarray
             session.run({}, part="vision")
 
 
-def test_a_pass_goes_over_the_parts_that_its_step_names(toy: Path, tmp_path: Path) -> None:
+def test_a_pass_runs_on_the_parts_that_its_step_names(toy: Path, tmp_path: Path) -> None:
     plan = drupe.plan(toy)
     passes = [
         each.model_copy(update={"parts": ("encoder",)}) if each.name == "quantize-weights" else each
@@ -102,7 +102,7 @@ def saved(path: Path, node: onnx.NodeProto, inputs: dict[str, tuple[int, list[ob
 
 
 def beside(folder: Path) -> None:
-    """Add a part that only looks tokens up, and one without weights."""
+    """Add a part with only an embedding, and a part without weights."""
     table = np.random.default_rng(2).standard_normal((50, 64)).astype(np.float32)
     look_up = helper.make_node("Gather", ["table", "ids"], ["y"], name="look_up", axis=0)
     saved(folder / "embedding.onnx", look_up, {"ids": (TensorProto.INT64, ["n"])}, table=table)
@@ -110,7 +110,7 @@ def beside(folder: Path) -> None:
     saved(folder / "vision.onnx", relu, {"x": (TensorProto.FLOAT, ["n", 64])})
 
 
-def test_a_part_without_a_product_does_not_keep_the_others_from_being_quantized(toy: Path, tmp_path: Path) -> None:
+def test_parts_are_quantized_although_one_part_has_no_product(toy: Path, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(toy, folder)
     beside(folder)
@@ -120,7 +120,7 @@ def test_a_part_without_a_product_does_not_keep_the_others_from_being_quantized(
     assert "GatherBlockQuantized" in found["embedding"] and found["vision"] == ["Relu"]
 
 
-def test_a_model_without_a_product_in_any_part_is_refused_as_one_of_one_part_is(tmp_path: Path) -> None:
+def test_a_model_without_a_product_in_any_part_is_refused_like_a_model_of_one_part(tmp_path: Path) -> None:
     one, several = tmp_path / "one", tmp_path / "several"
     for folder in (one, several):
         folder.mkdir()

@@ -20,7 +20,6 @@ class Acme(ExecutionProvider):
     name = "acme-npu"
     summary = "Acme's card, whose compiler decides what runs"
     runtime_name = "AcmeExecutionProvider"
-    device_kind = "npu"
     packages = (RuntimePackage("onnxruntime", "pip install acme"),)
 
     def recipes(self):
@@ -44,7 +43,7 @@ class Compile(Pass):
 
 @hookimpl
 def drupe_execution_providers():
-    return [Ref("acme-npu", "acme_compiled:Acme", Acme.summary)]
+    return [Ref("acme-npu", "acme_compiled:Acme", Acme.summary, device="npu")]
 
 @hookimpl
 def drupe_passes():
@@ -97,5 +96,5 @@ def test_weights_are_quantized_in_a_graph_of_float32(
     assert all(np.isfinite(value).all() for value in session.run(None, fed))
 
 
-def test_a_recipe_decides_on_the_type_that_a_graph_computes_in(checkpoint: Path, tmp_path: Path) -> None:
+def test_the_recipe_decides_the_type_that_a_graph_computes_in(checkpoint: Path, tmp_path: Path) -> None:
     assert caches(made(checkpoint, tmp_path, "--precision", "fp16")) == {TensorProto.FLOAT16}

@@ -1,4 +1,4 @@
-"""The public names of libraries, which are loaded when they are used: each can be had, and importing loads little."""
+"""Public names of libraries are loaded lazily: each can be imported, and importing a library loads nothing heavy."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ LIBRARIES = sorted(stub.parent.name for stub in ROOT.glob("libraries/*/src/*/__i
 HEAVY = ("numpy", "numba", "onnx", "onnx_ir", "onnxruntime", "pydantic", "rich", "tokenizers")
 
 
-def test_there_are_libraries_to_look_at() -> None:
+def test_the_repository_has_libraries() -> None:
     assert {"drupe_onnx", "drupe_nbits", "drupe_text"} <= set(LIBRARIES)
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
-def test_every_public_name_can_be_had(library: str) -> None:
+def test_every_public_name_can_be_imported(library: str) -> None:
     module = importlib.import_module(library)
     assert module.__all__
     assert [name for name in module.__all__ if not hasattr(module, name)] == []

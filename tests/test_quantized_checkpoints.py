@@ -1,4 +1,4 @@
-"""Checkpoints that are quantized already become packages with the same levels, scales and zero points."""
+"""Quantized checkpoints become packages with the same levels, scales and zero points."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def products(graph: ir.Graph) -> dict[str, ir.Node]:
-    """The products of the blocks by what they are made of, in the order of the graph."""
+    """The products of the blocks, by the names of their checkpoint's matrices, in the order of the graph."""
     return {node.name: node for node in graph if node.op_type == "MatMulNBits" and "layers" in (node.name or "")}
 
 
 def held(value: ir.Value) -> np.ndarray:
-    """What an input holds; scales may be computed of constants, as a cast or a product of casts."""
+    """The values of an input. Scales may be computed from constants, as a cast or a product of casts."""
     node = value.producer()
     if node is None:
         return value.const_value.numpy()
@@ -43,7 +43,7 @@ def held(value: ir.Value) -> np.ndarray:
 
 
 def parts_of(name: str, modules: dict[str, Module]) -> list[Module]:
-    """The matrices that a product was made of."""
+    """The checkpoint's matrices from which a product was made."""
     layer = name.partition("/")[0].rpartition(".")[0]
     own = name.partition("/")[0].rpartition(".")[2]
     members = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}.get(own, (own,))
@@ -89,7 +89,7 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_levels_scales_and_zero_points_are_those_of_the_checkpoint(
+def test_levels_scales_and_zero_points_equal_those_of_the_checkpoint(
     checkpoints: dict[str, Path], tmp_path: Path, name: str
 ) -> None:
     architecture, method, settings = CASES[name]
@@ -121,9 +121,7 @@ def test_levels_scales_and_zero_points_are_those_of_the_checkpoint(
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_inspect_counts_weights_and_not_the_words_they_are_packed_into(
-    checkpoints: dict[str, Path], tmp_path: Path, name: str
-) -> None:
+def test_inspect_counts_weights_and_not_packed_words(checkpoints: dict[str, Path], tmp_path: Path, name: str) -> None:
     from drupe.api import Model
     from drupe_checkpoints.kind import HfKind
 
@@ -135,8 +133,8 @@ def test_inspect_counts_weights_and_not_the_words_they_are_packed_into(
     assert f"{settings.get('bits', 4)} bits, " in described["quantized"]
 
 
-def test_calibration_leaves_them_as_they_are(checkpoints: dict[str, Path], tmp_path: Path) -> None:
-    """Only embedding and head are left for `--quality best` to decide on."""
+def test_calibration_does_not_change_quantized_matrices(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    """`--quality best` decides only on the embedding and the head."""
     folder = tmp_path / "in"
     quantize_checkpoint(checkpoints["llama"], folder, "gptq")
     drupe.optimize(folder, tmp_path / "balanced", verify=False)
@@ -149,10 +147,10 @@ def test_calibration_leaves_them_as_they_are(checkpoints: dict[str, Path], tmp_p
             np.testing.assert_array_equal(held(best[name].inputs[index]), held(node.inputs[index]))
 
 
-def test_bytes_that_the_checkpoint_saves_go_into_embedding_and_head(
+def test_bytes_saved_by_the_checkpoint_are_used_for_embedding_and_head(
     checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
-    """Its own matrices stay what they are, so the default budget's rest is for what is left."""
+    """The quantized matrices do not change, so the rest of the default budget is for embedding and head."""
     folder = tmp_path / "in"
     quantize_checkpoint(checkpoints["llama"], folder, "gptq", group_size=64)
     drupe.optimize(folder, tmp_path / "out", verify=False)
@@ -162,7 +160,7 @@ def test_bytes_that_the_checkpoint_saves_go_into_embedding_and_head(
 
 
 def exactly_computing(package: Path) -> Path:
-    """The package's graph with float activations inside its products."""
+    """The package's graph, with float activations in its products."""
     model = ir.load(package / "model.onnx")
     for node in model.graph:
         if node.op_type == "MatMulNBits":
@@ -173,7 +171,7 @@ def exactly_computing(package: Path) -> Path:
 
 
 def ends(graph: ir.Graph) -> dict[str, np.ndarray]:
-    """The values of embedding and head, which were quantized here."""
+    """The values of embedding and head, which Drupe has quantized."""
     found = {}
     for node in graph:
         looks_up = node.op_type == "GatherBlockQuantized"
@@ -187,7 +185,9 @@ def ends(graph: ir.Graph) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_it_computes_what_the_dequantized_model_does(checkpoints: dict[str, Path], tmp_path: Path, name: str) -> None:
+def test_a_package_has_the_logits_of_the_dequantized_model(
+    checkpoints: dict[str, Path], tmp_path: Path, name: str
+) -> None:
     architecture, method, settings = CASES[name]
     source, folder = checkpoints[architecture], tmp_path / "in"
     modules = quantize_checkpoint(source, folder, method, **settings)
@@ -199,7 +199,7 @@ def test_it_computes_what_the_dequantized_model_does(checkpoints: dict[str, Path
 
 
 @pytest.mark.parametrize("name", ["gptq", "awq", "compressed-tensors", "gptq act-order"])
-def test_in_floating_point_the_values_are_the_same(checkpoints: dict[str, Path], tmp_path: Path, name: str) -> None:
+def test_a_float_package_has_the_dequantized_values(checkpoints: dict[str, Path], tmp_path: Path, name: str) -> None:
     architecture, method, settings = CASES[name]
     source, folder = checkpoints[architecture], tmp_path / "in"
     modules = quantize_checkpoint(source, folder, method, **settings)
@@ -208,7 +208,7 @@ def test_in_floating_point_the_values_are_the_same(checkpoints: dict[str, Path],
     np.testing.assert_allclose(logits(tmp_path / "out"), expected, atol=1e-4)
 
 
-def test_groups_that_are_no_blocks_are_quantized_again_and_said_to_be(
+def test_groups_that_are_not_block_sizes_are_quantized_again_and_listed(
     checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
     quantize_checkpoint(checkpoints["llama"], tmp_path / "in", "compressed-tensors", group_size=8)
@@ -217,7 +217,9 @@ def test_groups_that_are_no_blocks_are_quantized_again_and_said_to_be(
     assert len(again) == 2 * 5 and "model.layers.0.mlp.down_proj.weight" in again
 
 
-def test_another_block_size_than_the_checkpoints_is_refused(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+def test_a_block_size_that_differs_from_the_checkpoints_is_refused(
+    checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
     quantize_checkpoint(checkpoints["llama"], tmp_path / "in", "gptq")
     with pytest.raises(UsageError, match="already quantized, in blocks of 32"):
         drupe.optimize(tmp_path / "in", tmp_path / "out", block_size=64, verify=False)
@@ -227,21 +229,26 @@ def test_another_block_size_than_the_checkpoints_is_refused(checkpoints: dict[st
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "quant_method 'bitsandbytes'"),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "weights that bitsandbytes packed"),
         ({"quant_method": "fp8"}, "quant_method 'fp8'"),
         ({"quant_method": "exl2", "bits": 4.5}, "quant_method 'exl2'"),
         ({"quant_method": "gptq", "bits": 3, "group_size": 128}, "weights of 3 bits"),
         ({"quant_method": "gptq", "bits": 4, "group_size": 128, "checkpoint_format": "marlin"}, "format 'marlin'"),
         ({"quant_method": "gptq", "bits": 4, "group_size": 0}, "group_size = 0"),
         ({"quant_method": "gptq", "bits": 4}, "lacks the key 'group_size'"),
-        ({"quant_method": "gptq", "bits": 4, "group_size": 64, "dynamic": {"a": {"bits": 8}}}, "'dynamic'"),
+        ({"quant_method": "gptq", "bits": 4, "group_size": 64, "dynamic": {"a": {"lora": 8}}}, "lora.*'dynamic'"),
+        ({"quant_method": "gptq", "bits": 4, "group_size": 64, "pack_dtype": "int16"}, "words of int16"),
+        ({"quant_method": "gptq", "bits": 4, "group_size": 64, "adapter": {"rank": 8}}, "EoRA"),
+        ({"quant_method": "auto-round", "bits": 4, "group_size": 64, "packing_format": "auto_round:fp8"}, "format 'fp8'"),
+        ({"quant_method": "auto-round", "bits": 4, "group_size": 64, "act_bits": 8}, "quantized activations"),
+        ({"group_size": 64, "bits": 4, "mode": "mxfp4", "quant_method": "mlx"}, "MLX's quantization 'mxfp4'"),
         ({"quant_method": "awq", "bits": 4, "group_size": 128, "version": "gemv"}, "layout 'gemv'"),
         ({"quant_method": "compressed-tensors"}, "no config_groups"),
         ({"quant_method": "compressed-tensors", "format": "float-quantized", "config_groups": {"a": {}}}, "'float-"),
         ({"bits": 4}, "lacks the key 'quant_method'"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_read_is_refused_by_name(
+def test_the_error_for_an_unsupported_checkpoint_names_the_reason(
     checkpoints: dict[str, Path], tmp_path: Path, config: dict[str, Any], message: str
 ) -> None:
     quantize_checkpoint(checkpoints["llama"], tmp_path / "in", "gptq")
@@ -251,9 +258,9 @@ def test_what_cannot_be_read_is_refused_by_name(
     assert not (tmp_path / "out").exists()
 
 
-def test_lying_shapes_are_refused(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+def test_tensors_of_a_wrong_shape_are_refused(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     def lie(tensors: dict[str, np.ndarray]) -> None:
-        for part in ("qweight", "qzeros", "scales", "g_idx"):  # a smaller matrix that agrees with itself
+        for part in ("qweight", "qzeros", "scales", "g_idx"):  # a smaller matrix whose tensors fit each other
             name = f"model.layers.0.mlp.up_proj.{part}"
             tensors[name] = tensors[name][: len(tensors[name]) // 2].copy()
 
@@ -262,7 +269,7 @@ def test_lying_shapes_are_refused(checkpoints: dict[str, Path], tmp_path: Path) 
         drupe.optimize(tmp_path / "in", tmp_path / "out")
 
 
-def test_biases_of_zeros_that_quantizers_have_added_are_left_out(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+def test_zero_biases_added_by_quantizers_are_left_out(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     def add(value: float) -> Any:
         def edit(tensors: dict[str, np.ndarray]) -> None:
             tensors["model.layers.0.mlp.up_proj.bias"] = np.full(192, value, np.float16)

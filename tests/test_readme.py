@@ -1,4 +1,4 @@
-"""What the README shows works: its Python as it stands, its commands as far as they need no network."""
+"""The examples of the README work: all Python code, and the commands that need no network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BLOCKS = [block for block in re.findall(r"```python\n(.*?)```", README, re.DOTAL
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the README's names exist: DIR_OR_HUB_ID, and OUT as the first block makes it."""
+    """A folder in which the README's names exist: DIR_OR_HUB_ID, and OUT, made by the first block."""
     folder = tmp_path_factory.mktemp("readme")
     make_checkpoint(folder / "DIR_OR_HUB_ID", "qwen2", tie_word_embeddings=True)
     _run(BLOCKS[0], folder)
@@ -54,7 +54,7 @@ def test_every_command_in_the_readme_exists() -> None:
 
 @pytest.fixture
 def documented(tmp_path: Path) -> dict[str, str]:
-    """The environment in which the plugins of docs/plugins.md are installed, their files as they stand there."""
+    """An environment with the plugins of docs/plugins.md, made from the files that it shows."""
     page = Path(__file__).parents[1].joinpath("docs", "plugins.md").read_text("utf-8")
     hooks, provider, quality = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     package, info = tmp_path / "acme_npu", tmp_path / "acme_npu-1.0.dist-info"
@@ -71,14 +71,14 @@ def documented(tmp_path: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path), "COLUMNS": "100"}
 
 
-def test_the_provider_in_the_documentation_works(documented: dict[str, str]) -> None:
+def test_the_provider_of_the_documentation_works(documented: dict[str, str]) -> None:
     command = [sys.executable, "-m", "drupe", "providers", "AcmeExecutionProvider"]
     done = subprocess.run(command, env=documented, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("acme: Acme's accelerator cards")
     assert "import (activations=float16) > prepare > quantize (bits=4, symmetric=True) > package" in done.stdout
 
 
-def test_the_quality_in_the_documentation_has_its_flag(documented: dict[str, str]) -> None:
+def test_the_quality_of_the_documentation_has_its_flag(documented: dict[str, str]) -> None:
     command = [sys.executable, "-m", "drupe", "optimize", "--help"]
     done = subprocess.run(command, env=documented, capture_output=True, text=True, check=True)
     assert "--silu-limit <float>" in done.stdout

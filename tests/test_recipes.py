@@ -1,4 +1,4 @@
-"""Recipes of every provider: their stages exist, and a decoder's checkpoint gets a plan from each of them."""
+"""Recipes of every provider: their stages exist, and each gives a plan for a decoder's checkpoint."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @each_recipe
-def test_the_stages_of_a_recipe_exist_and_stand_in_order(provider: ExecutionProvider, recipe: Recipe) -> None:
+def test_the_stages_of_a_recipe_exist_and_are_in_order(provider: ExecutionProvider, recipe: Recipe) -> None:
     places = [STAGES.index(each.name) for each in recipe.stages if isinstance(each, Stage)]
     assert places == sorted(set(places))
 
 
 @each_recipe
-def test_every_recipe_has_a_plan_for_a_decoders_checkpoint(
+def test_every_recipe_gives_a_plan_for_a_decoders_checkpoint(
     provider: ExecutionProvider, recipe: Recipe, checkpoint: Path
 ) -> None:
     request = Request(str(checkpoint), provider=provider.name, precision=recipe.precision)
@@ -39,7 +39,7 @@ def test_every_recipe_has_a_plan_for_a_decoders_checkpoint(
     assert plan.recipe == recipe.name
 
 
-def test_recipes_are_known_without_what_computes() -> None:
+def test_listing_recipes_loads_no_library_that_computes() -> None:
     code = (
         "import sys; from drupe.api import registry;"
         "[one.recipes() for _, one in registry().sound_providers()];"

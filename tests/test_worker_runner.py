@@ -1,4 +1,4 @@
-"""A plan is carried out in a worker process: only what is serialisable crosses, and all comes out as it does here."""
+"""Carrying out a plan in a worker process: only serialisable values pass over, and the results are the same."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from drupe.api import (
 
 
 class Heard:
-    """All events of this process's runs."""
+    """Records all events of runs in this process."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
@@ -46,16 +46,16 @@ def run(plan: Plan, output: Path, **more: Any) -> None:
 
 
 def package(folder: Path) -> dict[str, bytes]:
-    """The files of a package, but for its record, which has the time in it."""
+    """The files of a package except its record, which contains times."""
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "drupe.json"}
 
 
-# A small world: texts, which are kept in a folder on the way
+# Text models of acme, which are stored in a folder to pass them to the worker
 
 
 @pytest.fixture
 def text(tmp_path: Path) -> Iterator[Path]:
-    """A source; acme, the kernel's example plugin, is all that is installed."""
+    """A source of acme, the kernel's example plugin. No other plugin is installed."""
     site = Site(tmp_path / "site")
     site.folder.mkdir()
     site.add_acme()
@@ -77,7 +77,7 @@ def test_a_worker_makes_the_same_bytes(text, tmp_path, by_reference):
     assert package(tmp_path / "there") == package(tmp_path / "here") == {"model.txt": b"HELLO -- anonymous"}
 
 
-def test_a_worker_is_given_the_model_and_not_the_place_that_it_comes_from(text, tmp_path):
+def test_a_worker_gets_the_stored_model_and_not_its_original_folder(text, tmp_path):
     plan = drupe.plan(text, precision="plain")
     source = registry().publisher().source_of(plan)
     changed = source.but(payload="what is only in memory")
@@ -85,7 +85,7 @@ def test_a_worker_is_given_the_model_and_not_the_place_that_it_comes_from(text, 
     assert (tmp_path / "out" / "model.txt").read_text() == "what is only in memory -- anonymous"
 
 
-def test_events_arrive_under_the_runs_id_as_they_do_here(text, tmp_path, monkeypatch):
+def test_events_of_a_worker_equal_those_of_this_process_under_the_runs_id(text, tmp_path, monkeypatch):
     plan = drupe.plan(text, precision="loud")
     told = []
     for name, runner in (("here", None), ("there", Worker())):
@@ -101,7 +101,7 @@ def test_events_arrive_under_the_runs_id_as_they_do_here(text, tmp_path, monkeyp
     ]  # fmt: skip
 
 
-def test_progress_arrives(text, tmp_path):
+def test_progress_of_a_worker_is_shown(text, tmp_path):
     started = []
 
     class Shown(Progress):
@@ -109,11 +109,11 @@ def test_progress_arrives(text, tmp_path):
             started.append(label)
 
     run(drupe.plan(text, precision="loud"), tmp_path / "out", runner=Worker(), progress=Shown())
-    # The source is written for the worker, the cache and the result by the worker, and the package in the end.
+    # Writing the source, writing the cache, writing the result, and writing the package.
     assert started == ["writing"] * 4
 
 
-def test_an_error_keeps_its_class_its_place_and_its_cure(text, tmp_path):
+def test_an_error_of_a_worker_keeps_its_class_place_and_cure(text, tmp_path):
     (text / "model.txt").write_text("nameless")
     plan = drupe.plan(text, precision="plain")
     with pytest.raises(ModelError, match="nobody signs that"):
@@ -137,7 +137,7 @@ def test_a_worker_refuses_a_source_that_is_not_what_the_plan_was_made_for(text, 
 
 
 def test_cancelling_ends_the_worker_and_publishes_nothing(text, tmp_path):
-    (text / "model.txt").write_text("wait")  # until somebody stops it
+    (text / "model.txt").write_text("wait")  # runs until it is stopped
 
     class Stopping(Worker):
         def run(self, job):
@@ -166,7 +166,7 @@ def test_a_worker_that_dies_is_an_error_and_publishes_nothing(text, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-# The real one: a checkpoint, found by the worker itself, and a graph with lazy weights that comes back
+# A real model: the worker resolves the checkpoint itself, and returns a graph with lazy weights
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +174,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_checkpoint(tmp_path_factory.mktemp("worker") / "checkpoint")
 
 
-def test_a_real_model_comes_out_of_a_worker_in_the_same_bytes(checkpoint, tmp_path, monkeypatch):
+def test_a_worker_makes_the_same_bytes_for_a_real_model(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setenv("DRUPE_CACHE", str(tmp_path / "cache"))
     plan = drupe.plan(checkpoint, quality="fast")
     heard = Heard()
@@ -188,7 +188,7 @@ def test_a_real_model_comes_out_of_a_worker_in_the_same_bytes(checkpoint, tmp_pa
     assert [name for name in heard.names if "started" in name] == [f"pass-started {each.name}" for each in plan.passes]
 
 
-def test_a_real_error_comes_out_of_a_worker_as_it_is(checkpoint, tmp_path):
+def test_an_error_with_a_real_model_is_the_same_from_a_worker(checkpoint, tmp_path):
     broken = tmp_path / "checkpoint"
     broken.mkdir()
     for path in checkpoint.iterdir():

@@ -1,4 +1,4 @@
-"""The third party's plugin, installed or not, and a model of its kind."""
+"""Fixtures: a site with or without the example plugin acme, and a model of its kind."""
 
 from __future__ import annotations
 

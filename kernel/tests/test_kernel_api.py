@@ -1,4 +1,4 @@
-"""What `drupe` and `drupe.api` offer to Python."""
+"""The names that `drupe` and `drupe.api` export."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ import drupe
 import drupe.api
 
 
-def test_every_name_of_the_api_is_there_and_listed():
+def test_every_name_in_the_api_can_be_imported_and_is_listed_by_dir():
     assert {"Pass", "Ref", "hookimpl", "Claim", "Runner", "DrupeError"} <= set(dir(drupe.api))
     for name in drupe.api.__all__:
         assert getattr(drupe.api, name) is not None
 
 
-def test_a_name_that_is_not_there_is_an_error():
+def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match=r"module 'drupe\.api' has no attribute 'Shape'"):
         _ = drupe.api.Shape
     with pytest.raises(ImportError):
         from drupe.api import Shape  # noqa: F401
 
 
-def test_what_the_api_loads_takes_no_name_of_the_package():
+def test_loading_the_api_does_not_replace_names_of_the_package():
     before = drupe.optimize
     for name in drupe.api.__all__:
         getattr(drupe.api, name)
@@ -34,7 +34,7 @@ def test_what_the_api_loads_takes_no_name_of_the_package():
     assert drupe.registry is sys.modules["drupe.registry"]
 
 
-def test_without_the_program_python_says_what_brings_it(monkeypatch):
+def test_python_m_drupe_without_the_commands_names_the_distribution_to_install(monkeypatch):
     def missing(name):
         raise metadata.PackageNotFoundError(name)
 
@@ -43,7 +43,7 @@ def test_without_the_program_python_says_what_brings_it(monkeypatch):
         runpy.run_module("drupe", run_name="__main__")
 
 
-def test_a_plugins_entry_module_loads_little_through_the_api():
+def test_a_plugins_entry_module_imports_nothing_heavy_through_the_api():
     script = (
         "import sys; from drupe.api import Ref, Option, Fact, Claim, Step, hookimpl\n"
         "print([name for name in ('pydantic', 'typer', 'rich', 'numpy', 'packaging') if name in sys.modules])"

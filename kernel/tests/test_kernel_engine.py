@@ -1,4 +1,4 @@
-"""The engine, with a third party's plugin: plans are checked, output is whole or absent, failures look like it."""
+"""The engine with a third party's plugin: plans are checked, output is complete or absent, failures are reported."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sites import Done, Site
 
 @pytest.fixture
 def acme(acme: Site) -> Site:
-    """acme and the program's commands are all that ships."""
+    """A site where only acme and the program's commands ship with Drupe."""
     acme.ship("acme", "drupe-commands")
     return acme
 
@@ -33,7 +33,7 @@ def leftovers(folder: Path) -> list[str]:
     return [each.name for each in folder.iterdir() if "drupe" in each.name]
 
 
-def test_the_main_job(acme, source, tmp_path):
+def test_optimize_writes_the_package_and_its_record(acme, source, tmp_path):
     out = tmp_path / "out"
     done = acme.run("optimize", source, "-o", out, "--precision", "plain")
     assert done.returncode == 0, done.stderr
@@ -74,7 +74,7 @@ def test_the_plan_is_shown_without_writing_anything(acme, source, tmp_path):
         (("--precision", "plain", "--trust_remote_code"), 2, "never runs"),
     ],
 )
-def test_what_a_user_gets_wrong_is_said_before_anything_runs(acme, source, tmp_path, arguments, status, message):
+def test_a_user_error_is_reported_before_anything_runs(acme, source, tmp_path, arguments, status, message):
     done = optimize(acme, source, tmp_path / "out", *arguments)
     assert done.returncode == status
     assert message in done.stderr
@@ -106,7 +106,7 @@ def test_a_model_that_the_target_cannot_run_is_not_written(acme, source, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
-def test_a_package_that_does_not_run_is_not_published(acme, source, tmp_path):
+def test_a_package_that_fails_its_check_is_not_published(acme, source, tmp_path):
     (source / "model.txt").write_text("mute")
     done = plain(acme, source, tmp_path / "out")
     assert done.returncode == 7 and "nothing is heard" in done.stderr
@@ -114,30 +114,30 @@ def test_a_package_that_does_not_run_is_not_published(acme, source, tmp_path):
     assert plain(acme, source, tmp_path / "out", "--no-verify").returncode == 0
 
 
-def test_what_is_wrong_is_told_once_however_much_is_asked_for(acme, source, tmp_path):
+def test_an_error_is_printed_once_even_with_a_traceback_and_events(acme, source, tmp_path):
     (source / "model.txt").write_text("mute")
     done = plain(acme, source, tmp_path / "out", "--log-level", "2")
     assert done.stderr.count("error: nothing is heard") == 1
     assert "Traceback" in done.stderr and "run-failed" in done.stderr
 
 
-# A package that cannot be checked
+# Packages that cannot be checked
 
 
 def nowhere(acme: Site) -> None:
-    """Let the runtime be one that is not installed."""
+    """Make acme's runtime require a distribution that is not installed."""
     code = acme.folder / "acme.py"
     code.write_text(code.read_text().replace('distributions = ("acme",)', 'distributions = ("nowhere",)'))
 
 
-def test_a_package_that_nothing_here_runs_is_published_and_says_so(acme, source, tmp_path):
+def test_a_package_whose_runtime_is_not_installed_is_published_as_unchecked(acme, source, tmp_path):
     nowhere(acme)
     done = plain(acme, source, tmp_path / "out")
     assert done.returncode == 0 and "'paper' cannot run it here: echo is not installed" in done.stdout
     assert json.loads((tmp_path / "out" / "drupe.json").read_text())["checked"] is False
 
 
-def test_a_check_that_is_required_and_cannot_be_made_publishes_nothing(acme, source, tmp_path):
+def test_nothing_is_published_if_a_required_check_cannot_be_made(acme, source, tmp_path):
     nowhere(acme)
     done = plain(acme, source, tmp_path / "new" / "out", "--require-check")
     assert done.returncode == 9
@@ -145,7 +145,7 @@ def test_a_check_that_is_required_and_cannot_be_made_publishes_nothing(acme, sou
     assert not (tmp_path / "new").exists()
 
 
-def test_a_comparison_that_is_required_and_cannot_be_made_publishes_nothing(acme, source, tmp_path):
+def test_nothing_is_published_if_a_required_comparison_cannot_be_made(acme, source, tmp_path):
     code = acme.folder / "acme.py"
     code.write_text(code.read_text().replace('evaluator = "length"', "evaluator = None"))
     assert plain(acme, source, tmp_path / "out").returncode == 0
@@ -154,13 +154,13 @@ def test_a_comparison_that_is_required_and_cannot_be_made_publishes_nothing(acme
     assert not (tmp_path / "out2").exists()
 
 
-def test_a_check_that_is_required_and_made_is_published(acme, source, tmp_path):
+def test_require_check_publishes_a_package_that_passes_and_contradicts_no_verify(acme, source, tmp_path):
     assert plain(acme, source, tmp_path / "out", "--require-check").returncode == 0
     contradiction = plain(acme, source, tmp_path / "out2", "--require-check", "--no-verify")
     assert contradiction.returncode == 2 and "contradict each other" in contradiction.stderr
 
 
-def test_a_model_whose_task_nobody_knows_is_made_and_said_to_be_unchecked(acme, source, tmp_path):
+def test_a_model_of_unknown_task_is_published_as_unchecked(acme, source, tmp_path):
     plugin = acme.folder / "acme_plugin.py"
     plugin.write_text(plugin.read_text().replace('task="echoing"', 'task="humming"'))
     done = plain(acme, source, tmp_path / "out")
@@ -172,7 +172,7 @@ def test_a_model_whose_task_nobody_knows_is_made_and_said_to_be_unchecked(acme, 
 # Cache and order
 
 
-def test_a_costly_pass_runs_once_and_a_failed_one_is_never_kept(acme, source, tmp_path):
+def test_the_cache_keeps_the_result_of_a_costly_pass_but_not_of_a_failed_one(acme, source, tmp_path):
     for number in range(2):
         assert optimize(acme, source, tmp_path / f"out{number}", "--precision", "loud").returncode == 0
     assert acme.log.read_text() == "shout ran\n"
@@ -187,7 +187,7 @@ def test_a_costly_pass_runs_once_and_a_failed_one_is_never_kept(acme, source, tm
     assert not (tmp_path / "out2").exists()
 
 
-def test_a_plugin_that_was_upgraded_does_not_get_the_old_result(acme, source, tmp_path):
+def test_the_cache_is_not_used_after_an_upgrade_of_the_plugin(acme, source, tmp_path):
     assert optimize(acme, source, tmp_path / "out0", "--precision", "loud").returncode == 0
     (acme.folder / "acme-1.0.dist-info").rename(acme.folder / "acme-1.1.dist-info")
     about = acme.folder / "acme-1.1.dist-info" / "METADATA"
@@ -196,12 +196,12 @@ def test_a_plugin_that_was_upgraded_does_not_get_the_old_result(acme, source, tm
     assert acme.log.read_text() == "shout ran\n" * 2
 
 
-def test_what_a_later_pass_refuses_is_told_before_the_work_of_a_costly_one(acme, source, tmp_path):
+def test_a_refusal_of_a_later_pass_is_reported_before_a_costly_pass_runs(acme, source, tmp_path):
     (source / "model.txt").write_text("nameless")
     done = optimize(acme, source, tmp_path / "out", "--precision", "loud")
     assert done.returncode == 3 and "nobody signs that" in done.stderr
     assert not acme.log.exists()
-    # What is not known without the work is no reason to refuse: in capitals it would be signed.
+    # The costly pass "capitals" has no preview, so nothing is refused before it runs, and its result can be signed.
     assert optimize(acme, source, tmp_path / "out", "--precision", "secret").returncode == 0
     assert (tmp_path / "out" / "model.txt").read_text() == "NAMELESS -- anonymous"
 
@@ -217,7 +217,7 @@ def test_a_cache_that_cannot_be_written_does_not_stop_a_run(acme, source, tmp_pa
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are sent as POSIX systems have them")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_whatever_ends_a_run_leaves_the_old_output_whole_and_the_next_run_cleans_up(acme, source, tmp_path, number):
+def test_a_run_that_is_ended_keeps_the_old_output_and_the_next_run_cleans_up(acme, source, tmp_path, number):
     out = tmp_path / "out"
     assert plain(acme, source, out).returncode == 0
     command = acme.command("optimize", source, "-o", out, "--precision", "plain", "--force", "--log-level", "1")
@@ -247,7 +247,7 @@ def test_ctrl_c_while_the_program_is_still_imported_is_one_line(site):
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "error: stopped\n")
 
 
-def test_a_run_killed_between_its_two_renames_is_mended_by_the_next(acme, source, tmp_path):
+def test_the_next_run_restores_an_output_lost_between_two_renames(acme, source, tmp_path):
     out = tmp_path / "out"
     assert plain(acme, source, out).returncode == 0
     out.rename(tmp_path / ".out.drupe-old-0123456789ab")
@@ -256,7 +256,7 @@ def test_a_run_killed_between_its_two_renames_is_mended_by_the_next(acme, source
     assert leftovers(tmp_path) == []
 
 
-def test_an_output_whose_name_looks_like_a_pattern_is_mended_too(acme, source, tmp_path):
+def test_an_output_with_glob_characters_in_its_name_is_restored_too(acme, source, tmp_path):
     out = tmp_path / "m[1]"
     assert plain(acme, source, out).returncode == 0
     out.rename(tmp_path / ".m[1].drupe-old-0123456789ab")
@@ -268,7 +268,7 @@ def test_an_output_whose_name_looks_like_a_pattern_is_mended_too(acme, source, t
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="the superuser may write anywhere")
-def test_no_permission_to_write(acme, source, tmp_path):
+def test_an_output_folder_without_write_permission_is_an_error(acme, source, tmp_path):
     locked = tmp_path / "locked"
     locked.mkdir(mode=0o500)
     done = plain(acme, source, locked / "out")
@@ -289,26 +289,26 @@ def test_folders_made_for_an_output_that_failed_are_removed(acme, source, tmp_pa
 # The Python API
 
 
-def test_a_package_is_opened_by_the_python_api(acme, source, tmp_path):
+def test_the_python_api_opens_a_package(acme, source, tmp_path):
     assert plain(acme, source, tmp_path / "out").returncode == 0
     done = acme.python(f"import drupe; print(drupe.open({str(tmp_path / 'out')!r}).echo('>'))")
     assert done.stdout == "> hello -- anonymous\n", done.stderr
 
 
-def test_a_package_is_measured_by_the_python_api(acme, source, tmp_path):
+def test_the_python_api_measures_a_package(acme, source, tmp_path):
     assert plain(acme, source, tmp_path / "out").returncode == 0
     call = f"drupe.evaluate({str(tmp_path / 'out')!r}, {str(source)!r})"
     done = acme.python(f"import drupe; print(*((m.name, m.value) for m in {call}))")
     assert done.stdout == "('length', 18) ('longer', 13)\n", done.stderr
 
 
-def test_an_unknown_reference_says_what_could_be_named(acme, tmp_path):
+def test_the_error_for_an_unknown_reference_names_it(acme, tmp_path):
     done = optimize(acme, tmp_path / "nowhere", tmp_path / "out")
     assert done.returncode == 3 and "nowhere" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_the_check_runs_no_code_that_lies_in_the_working_folder(site, source, tmp_path):
-    site.add_acme()  # beside all that ships, whose verifier runs a package in a process of its own
+def test_the_check_runs_no_code_from_the_working_folder(site, source, tmp_path):
+    site.add_acme()  # with all that ships with Drupe: its verifier runs the package in another process
     trap = tmp_path / "trap"
     trap.mkdir()
     (trap / "pluggy.py").write_text(f"open({str(tmp_path / 'sprung')!r}, 'w')")

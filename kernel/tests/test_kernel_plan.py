@@ -1,4 +1,4 @@
-"""A plan is a value: it goes to JSON and back, is changed, and is run again where it means the same."""
+"""Plans as values: JSON and back, changing them, and running a recorded plan again."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_a_plan_goes_to_json_and_back(plan):
     assert Plan.model_validate(plan.model_dump(mode="json")) == plan
 
 
-def test_a_plan_says_what_is_made_of_what_and_by_whom(plan, source):
+def test_a_plan_holds_source_target_passes_options_and_plugins(plan, source):
     assert plan.source.reference == str(source)
     assert (plan.source.kind, plan.source.task) == ("text", "echoing")
     assert plan.source.parts == {"model": {"signed": "no"}}
@@ -38,7 +38,7 @@ def test_a_plan_says_what_is_made_of_what_and_by_whom(plan, source):
     assert plan.chain == "sign"
 
 
-def test_a_plan_is_changed_by_making_another(plan):
+def test_but_gives_a_changed_plan_and_leaves_the_first_as_it_is(plan):
     assert plan.but(threads=2).threads == 2 and plan.threads == 0
     assert plan.configured("sign", by="you").passes[0].config == {"by": "you"}
     assert plan.without("sign").passes == ()
@@ -46,7 +46,7 @@ def test_a_plan_is_changed_by_making_another(plan):
     assert plan.passes[0].config == {"by": "me"}
 
 
-def test_a_change_that_makes_no_sense_is_refused(plan):
+def test_an_invalid_change_of_a_plan_is_refused(plan):
     with pytest.raises(UsageError, match=r"unknown pass of this plan 'sing'; did you mean sign\?"):
         plan.configured("sing", by="you")
     with pytest.raises(UsageError, match="unknown pass of this plan 'sing'"):
@@ -55,7 +55,7 @@ def test_a_change_that_makes_no_sense_is_refused(plan):
         plan.but(threads=-1)
 
 
-def test_a_plan_is_run_again_and_makes_the_same_bytes(plan, tmp_path):
+def test_running_a_recorded_plan_again_makes_the_same_bytes(plan, tmp_path):
     drupe.run(plan, tmp_path / "one")
     kept = recorded(tmp_path / "one")
     drupe.run(kept, tmp_path / "two")
@@ -63,19 +63,19 @@ def test_a_plan_is_run_again_and_makes_the_same_bytes(plan, tmp_path):
     assert texts == [b"hello -- me"] * 2
 
 
-def test_a_plan_is_changed_before_it_is_run(plan, tmp_path):
+def test_a_changed_plan_can_be_run(plan, tmp_path):
     drupe.run(plan.configured("sign", by="you"), tmp_path / "out")
     assert (tmp_path / "out" / "model.txt").read_text() == "hello -- you"
 
 
-def test_a_recorded_plan_is_fixed_to_its_source(plan, source, tmp_path):
+def test_a_recorded_plan_is_refused_if_its_source_has_changed(plan, source, tmp_path):
     assert plan.source.fingerprint == ""
     drupe.run(plan, tmp_path / "one")
     kept = recorded(tmp_path / "one")
     (source / "model.txt").write_text("hullo")
     with pytest.raises(PlanError, match="has changed since"):
         drupe.run(kept, tmp_path / "two")
-    drupe.run(plan, tmp_path / "two")  # which was made for whatever is there
+    drupe.run(plan, tmp_path / "two")  # a plan without a fingerprint accepts any content
 
 
 def test_a_plan_for_another_kind_of_model_is_refused(plan, source, tmp_path):

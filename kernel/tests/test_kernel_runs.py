@@ -1,4 +1,4 @@
-"""What a run does with the models in it: passes work on copies, part by part, and its events can be told apart."""
+"""Runs: passes work on copies, part by part, and events say which run they belong to."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ def job(found, duet, tmp_path):
 # Copies
 
 
-def test_a_run_leaves_the_payload_of_its_source_as_it_is(job):
+def test_a_run_does_not_change_the_payload_of_its_source(job):
     made = InProcess().run(job)
     assert made.payload == {"low": ["do", "re", "la"], "high": ["mi", "fa", "la"]}
     assert job.source.payload == {"low": ["do", "re"], "high": ["mi", "fa"]}
 
 
-def test_two_runs_share_what_their_plans_have_in_common(job, tmp_path):
+def test_two_runs_can_start_from_one_intermediate_model(job, tmp_path):
     shared = InProcess().run(job)
     bound = job.plan.but(passes=[{"name": "bind"}])
     texts = [InProcess().run(Job(bound, shared, new_id(), tmp_path)).payload for _ in range(2)]
@@ -75,7 +75,7 @@ def test_a_plan_without_passes_gives_the_source(job, tmp_path):
 # Parts
 
 
-def test_a_pass_goes_over_a_model_part_by_part_and_facts_belong_to_parts(job):
+def test_a_pass_runs_on_each_part_and_facts_belong_to_parts(job):
     made = InProcess().run(job)
     assert {role: dict(facts) for role, facts in made.parts.items()} == {
         "low": {"ink": "black", "signed": "yes"},
@@ -91,12 +91,12 @@ def test_a_step_may_be_for_some_parts_only(found, duet, job, tmp_path):
     assert "signed" not in made.parts["low"] and made.parts["high"]["signed"] == "yes"
 
 
-def test_a_part_that_does_not_fit_is_named(found, duet):
+def test_the_error_for_a_part_that_does_not_fit_names_the_part(found, duet):
     with pytest.raises(PlanError, match="'sing' needs signed = no, but the part 'high' has signed = yes"):
         drupe.plan(duet, passes=[Step("sing", parts=("high",)), Step("sing")])
 
 
-def test_a_pass_may_take_the_model_whole(found, duet, tmp_path):
+def test_a_pass_may_run_on_the_whole_model(found, duet, tmp_path):
     drupe.optimize(duet, tmp_path / "out", precision="bound")
     assert (tmp_path / "out" / "model.txt").read_text() == "do re / mi fa la"
 
@@ -106,7 +106,7 @@ def test_a_model_of_several_parts_has_no_facts_of_its_only_part(job):
         _ = job.source.facts
 
 
-# What a pass does wrong
+# Passes that break their contract
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,9 @@ def test_a_model_of_several_parts_has_no_facts_of_its_only_part(job):
         ("model.but(kind='draft')", r"the pass 'sign' of acme 1\.0 made a model of kind 'draft', which it does not"),
     ],
 )
-def test_a_pass_that_gives_what_it_did_not_promise_is_named(found, source, tmp_path, monkeypatch, result, message):
+def test_the_error_for_a_pass_that_breaks_its_contract_names_the_pass(
+    found, source, tmp_path, monkeypatch, result, message
+):
     sign = found.passes.find("sign").resolve()
     monkeypatch.setattr(sign, "run", lambda self, model, config, context: result and model.but(kind="draft"))
     with pytest.raises(PluginError, match=message):
@@ -124,7 +126,7 @@ def test_a_pass_that_gives_what_it_did_not_promise_is_named(found, source, tmp_p
     assert not (tmp_path / "out").exists()
 
 
-def test_a_pass_without_its_requirements_is_named_before_the_work(found, source, monkeypatch):
+def test_the_error_for_unmet_requirements_names_the_pass_before_the_work(found, source, monkeypatch):
     monkeypatch.delattr(found.passes.find("sign").resolve(), "requires")
     with pytest.raises(PluginError, match=r"the pass 'sign' of acme 1\.0 has no requires"):
         drupe.plan(source, precision="plain")
@@ -137,7 +139,7 @@ def events(site: Site) -> list[dict[str, str]]:
     return [json.loads(line) for line in site.events.read_text().splitlines()]
 
 
-def test_events_tell_the_story_of_a_run_under_its_id(found, acme, source, tmp_path):
+def test_all_events_of_a_run_carry_its_id(found, acme, source, tmp_path):
     drupe.optimize(source, tmp_path / "out", precision="plain")
     told = events(acme)
     assert [each["name"] for each in told] == [
@@ -148,7 +150,7 @@ def test_events_tell_the_story_of_a_run_under_its_id(found, acme, source, tmp_pa
     assert {each["parent"] for each in told} == {""}
 
 
-def test_the_reference_is_made_in_a_run_of_its_own_inside_the_check(found, acme, source, tmp_path):
+def test_making_the_reference_is_a_run_of_its_own_within_the_check(found, acme, source, tmp_path):
     (source / "model.txt").rename(source / "draft.txt")
     outcome = drupe.optimize(source, tmp_path / "out")
     assert outcome.check.metrics["longer"] == 0
@@ -160,7 +162,7 @@ def test_the_reference_is_made_in_a_run_of_its_own_inside_the_check(found, acme,
     assert {each["parent"] for each in told if each["run"] != own} == {own}
 
 
-def test_what_the_shipped_verifier_does_in_a_process_of_its_own_is_told_as_part_of_the_run(acme, source, tmp_path):
+def test_events_of_the_verifiers_process_belong_to_the_run(acme, source, tmp_path):
     (source / "model.txt").rename(source / "draft.txt")
     out = tmp_path / "out"
     done = acme.run("optimize", source, "-o", out, "--provider", "paper", "--precision", "fp32", "--require-check")
@@ -171,14 +173,14 @@ def test_what_the_shipped_verifier_does_in_a_process_of_its_own_is_told_as_part_
     assert [each["name"] for each in told if each["run"] != own] == ["pass-started", "pass-finished"]
 
 
-def test_a_failed_run_tells_that_it_failed(found, acme, source, tmp_path):
+def test_a_failed_run_emits_run_failed(found, acme, source, tmp_path):
     (source / "model.txt").write_text("nameless")
     with pytest.raises(ModelError):
         drupe.optimize(source, tmp_path / "out", precision="plain")
     assert [each["name"] for each in events(acme)][-1] == "run-failed"
 
 
-def test_an_observer_that_fails_is_told_no_more_and_stops_nothing(acme, source, tmp_path, capsys):
+def test_an_observer_that_fails_gets_no_more_events_and_the_run_goes_on(acme, source, tmp_path, capsys):
     body = "from drupe.api import hookimpl\n@hookimpl\ndef drupe_observe(event):\n    raise SystemExit(event.name)\n"
     acme.add("rival", {"rival": "rival"}, {"rival.py": body})
     acme.ship("acme")
@@ -187,14 +189,12 @@ def test_an_observer_that_fails_is_told_no_more_and_stops_nothing(acme, source, 
         drupe.optimize(source, tmp_path / "out", precision="plain")
     told = capsys.readouterr().err.splitlines()
     assert len(told) == 1
-    assert told[0].startswith(
-        "warning: rival 1.0 is told no more of this run: its hook drupe_observe raised SystemExit"
-    )
+    assert told[0].startswith("warning: rival 1.0 is told no more of this run: drupe_observe() raised SystemExit")
     assert told[0].endswith("rival.py:4)")
     assert events(acme)[-1]["name"] == "published"
 
 
-def test_the_program_itself_may_listen(found, source, tmp_path):
+def test_a_listener_without_a_plugin_gets_all_events(found, source, tmp_path):
     heard: list[str] = []
 
     class Listener:
@@ -210,7 +210,7 @@ def test_the_program_itself_may_listen(found, source, tmp_path):
 
 
 class Recording(Runner):
-    """Carries a plan out in this process, and keeps what it was given."""
+    """Carries out plans in this process, and keeps the jobs that it was given."""
 
     def run(self, job):
         self.job = job
@@ -240,7 +240,7 @@ def test_a_runner_carries_a_plan_out(found, source, tmp_path):
 
 
 @pytest.mark.parametrize("error", [ModelError("broken", where="here", cure="mend it"), ZeroDivisionError("one")])
-def test_what_a_runner_raises_ends_the_run_and_publishes_nothing(found, source, tmp_path, error):
+def test_an_error_of_a_runner_ends_the_run_and_nothing_is_published(found, source, tmp_path, error):
     plan, model = planned(source, precision="plain")
     with pytest.raises(type(error)) as raised:
         registry().publisher().carry_out(plan, model, tmp_path / "out", runner=Failing(error))
@@ -248,7 +248,7 @@ def test_what_a_runner_raises_ends_the_run_and_publishes_nothing(found, source, 
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt(), Cancelled()])
-def test_a_runner_that_is_stopped_ends_the_run_as_stopped(found, source, tmp_path, stop):
+def test_stopping_a_runner_raises_cancelled_and_publishes_nothing(found, source, tmp_path, stop):
     plan, model = planned(source, precision="plain")
     with pytest.raises(Cancelled, match="stopped; nothing was published"):
         registry().publisher().carry_out(plan, model, tmp_path / "out", runner=Failing(stop))
@@ -261,7 +261,7 @@ def test_a_run_that_was_cancelled_ends_before_its_next_pass(job):
         InProcess().run(job)
 
 
-def test_a_model_is_kept_in_a_folder_and_taken_out_of_it(job, found, tmp_path):
+def test_keep_model_and_kept_model_give_the_same_model_back(job, found, tmp_path):
     folder = tmp_path / "kept"
     folder.mkdir()
     keep_model(job.source, folder, ready(job, found).context)
@@ -270,7 +270,7 @@ def test_a_model_is_kept_in_a_folder_and_taken_out_of_it(job, found, tmp_path):
     assert (kept.kind, kept.task, kept.parts) == (job.source.kind, job.source.task, job.source.parts)
 
 
-def test_an_error_is_made_again_from_what_another_process_tells():
+def test_an_error_from_another_process_has_the_same_class_message_and_cure():
     told = json.loads(json.dumps(CheckFailed("it is mute", where="out", cure="speak up").document()))
     error = error_from(told)
     assert (type(error), error.what, error.where, error.cure) == (CheckFailed, "it is mute", "out", "speak up")

@@ -1,4 +1,4 @@
-"""What plugins declare: facts and options, recipes and claims, providers; what makes no sense is refused."""
+"""What plugins declare: facts, options, recipes, claims and providers. Invalid declarations are refused."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def pass_names(plan: Plan) -> list[str]:
 # Facts
 
 
-def test_a_misspelt_fact_of_a_pass_is_an_error_that_names_the_pass(found, source, monkeypatch):
+def test_the_error_for_a_misspelt_fact_names_the_pass(found, source, monkeypatch):
     sign = found.passes.find("sign").resolve()
     monkeypatch.setattr(sign, "requires", Form("text", {"sigend": "no"}))
     with pytest.raises(PluginError, match=r"the pass 'sign' of acme 1\.0: unknown fact 'sigend'; did you mean signed"):
@@ -49,17 +49,17 @@ def test_a_misspelt_fact_of_a_pass_is_an_error_that_names_the_pass(found, source
         drupe.plan(source, precision="plain")
 
 
-def test_a_fact_that_nothing_states_has_its_default_and_without_one_does_not_hold(found, source):
+def test_a_fact_that_is_not_stated_has_its_default_or_counts_as_unmet(found, source):
     assert pass_names(drupe.plan(source, passes=["sign"])) == ["sign"]  # "signed" is "no" by default
     with pytest.raises(PlanError, match="'blot' needs ink = black or blue, but the model does not state ink"):
         drupe.plan(source, passes=["blot"])
 
 
-def test_a_pass_may_take_several_values_of_a_fact(found, source):
+def test_a_pass_may_accept_several_values_of_a_fact(found, source):
     assert pass_names(drupe.plan(source, passes=["dip", "blot"])) == ["dip", "blot"]
 
 
-def test_what_one_plugin_has_declared_another_cannot_declare_otherwise(acme, source, capsys):
+def test_two_plugins_cannot_declare_a_fact_differently(acme, source, capsys):
     body = "@hookimpl\ndef drupe_facts():\n    return [Fact('signed', ('never',), 'mine', 'never')]\n"
     with installed(acme, body):
         assert pass_names(drupe.plan(source, passes=["sign"])) == ["sign"]
@@ -70,7 +70,7 @@ def test_what_one_plugin_has_declared_another_cannot_declare_otherwise(acme, sou
 # Options
 
 
-def test_a_plugin_adds_choices_to_another_ones_option_and_closes_none(acme):
+def test_a_plugin_can_add_choices_to_an_option_but_cannot_restrict_a_free_one(acme):
     options = (
         "Option('volume', '', choices=('silent',), extends=True), Option('author', '', choices=('me',), extends=True)"
     )
@@ -79,13 +79,13 @@ def test_a_plugin_adds_choices_to_another_ones_option_and_closes_none(acme):
         assert registry().options["author"].choices == ()
 
 
-def test_choices_for_an_option_that_nobody_declares_are_remarked_on(acme, capsys):
+def test_choices_for_an_undeclared_option_are_a_warning(acme, capsys):
     with installed(acme, OPTION.format(options="Option('volme', '', choices=('silent',), extends=True)")):
         assert "volme" not in registry().options
     assert "warning: rival 1.0 adds choices to the option 'volme', which no plugin declares" in capsys.readouterr().err
 
 
-def test_the_newcomer_cannot_have_an_option_that_ships(acme, capsys):
+def test_a_third_party_cannot_redefine_an_option_that_ships(acme, capsys):
     options = "Option('author', 'Mine.', type=int), Option('quiet', 'Mine.', type=bool, off='volume')"
     with installed(acme, OPTION.format(options=options)):
         assert registry().options["author"].type is str
@@ -109,34 +109,34 @@ def test_the_newcomer_cannot_have_an_option_that_ships(acme, capsys):
         {"multiple": "yes"},
     ],
 )
-def test_an_option_that_cannot_be_typed_cannot_be_made(wrong):
+def test_an_option_with_an_invalid_field_is_refused(wrong):
     with pytest.raises((TypeError, ValueError)):
         Option(**{"name": "size", "help": "How large.", **wrong})
 
 
 @pytest.mark.parametrize("wrong", [{"name": None}, {"name": ""}, {"name": "a b"}, {"target": 3}, {"summary": "a\nb"}])
-def test_a_ref_that_cannot_be_looked_up_cannot_be_made(wrong: dict[str, Any]):
+def test_a_ref_with_an_invalid_field_is_refused(wrong: dict[str, Any]):
     with pytest.raises((TypeError, ValueError)):
         Ref(**{"name": "sign", "target": "acme:Sign", "summary": "signs", **wrong})
 
 
-def test_a_fact_whose_values_are_no_names_cannot_be_made():
+def test_a_fact_whose_values_are_not_a_tuple_is_refused():
     with pytest.raises(TypeError, match="Fact has values = 'yes', which is not of the type"):
         Fact("signed", "yes", "whether somebody has signed it")
 
 
-def test_a_number_of_threads_that_makes_no_sense_is_refused():
+def test_an_invalid_number_of_threads_is_refused():
     for threads in (-1, 100_000):
         with pytest.raises(UsageError, match="threads"):
             Request("model", threads=threads)
 
 
-def test_a_precision_that_is_no_name_is_refused():
+def test_an_invalid_precision_name_is_refused():
     with pytest.raises(UsageError, match="precision = 4 is not a name"):
         Request("text", precision=4)
 
 
-def test_a_list_for_an_option_that_has_one_value_is_refused(found, source):
+def test_a_list_for_an_option_of_one_value_is_refused(found, source):
     with pytest.raises(UsageError, match="--volume takes one value, not a list of 2"):
         drupe.plan(source, volume=["soft", "loud"])
 
@@ -144,13 +144,13 @@ def test_a_list_for_an_option_that_has_one_value_is_refused(found, source):
 # Recipes and claims
 
 
-def test_a_stage_that_does_not_exist_cannot_be_put_into_a_recipe():
+def test_a_recipe_with_an_unknown_stage_is_refused():
     with pytest.raises(ValueError, match="unknown stage 'qantize'; did you mean quantize"):
         Recipe("mine", "int4", (Stage("qantize"),))
 
 
 @pytest.mark.parametrize("wrong", [{"steps": "sign"}, {"steps": ("sign",)}, {"rank": "high"}, {"name": None}])
-def test_a_claim_that_is_none_cannot_be_made(wrong):
+def test_a_claim_with_a_field_of_the_wrong_type_is_refused(wrong):
     with pytest.raises(TypeError, match=f"Claim has {next(iter(wrong))} = "):
         Claim(**{"name": "mine", "steps": (), **wrong})
 
@@ -160,8 +160,7 @@ def test_a_claim_that_is_none_cannot_be_made(wrong):
 OTHER = """
 from acme import Paper
 class {name}(Paper):
-    name, runtime_name, aliases = "{lower}", "{name}", ()
-    preference = {preference}
+    name = "{lower}"
     def devices(self):
         return super().devices() if {here} else []
 """
@@ -169,27 +168,24 @@ A6 = "[__import__('drupe.api').api.Device('A6', 'npu')]"
 PROVIDERS = """
 @hookimpl
 def drupe_execution_providers():
-    return [Ref(name, f"theirs:{name.title()}", "theirs") for name in %s]
+    return [Ref(name, f"theirs:{name.title()}", "theirs", preference=at) for name, at in %s.items()]
 """
 
 
 @contextmanager
 def providers(acme: Site, ships: bool, **preferences: tuple[int, bool]) -> Iterator[None]:
-    code = "".join(
-        OTHER.format(name=name.title(), lower=name, preference=preference, here=here)
-        for name, (preference, here) in preferences.items()
-    )
+    code = "".join(OTHER.format(name=name.title(), lower=name, here=here) for name, (_, here) in preferences.items())
     acme.folder.joinpath("theirs.py").write_text(code)
-    with installed(acme, PROVIDERS % list(preferences), ships=ships):
+    with installed(acme, PROVIDERS % {name: at for name, (at, _) in preferences.items()}, ships=ships):
         yield
 
 
-def test_the_default_provider_is_the_preferred_one_whose_device_is_here(acme):
+def test_the_default_provider_is_the_most_preferred_with_a_device_on_this_machine(acme):
     with providers(acme, True, card=(5, True), stone=(9, False)):
         assert default_provider(registry()).name == "card"
 
 
-def test_a_third_partys_provider_is_no_default_where_one_that_ships_has_its_device(acme):
+def test_a_third_partys_provider_is_not_the_default_while_a_shipped_one_has_a_device(acme):
     with providers(acme, False, card=(5, True)):
         assert default_provider(registry()).name == "paper"
     code = (acme.folder / "acme.py").read_text()
@@ -199,13 +195,13 @@ def test_a_third_partys_provider_is_no_default_where_one_that_ships_has_its_devi
         assert default_provider(registry()).name == "card"
 
 
-def test_no_device_at_all_is_an_error(found, monkeypatch):
+def test_no_provider_with_a_device_is_an_error(found, monkeypatch):
     monkeypatch.setattr(found.providers.find("paper").resolve(), "devices", lambda self: [])
     with pytest.raises(PlanError, match="no execution provider is installed whose device is in this machine"):
         default_provider(found)
 
 
-def test_a_package_whose_providers_plugin_is_gone_says_what_brought_it(acme, source, tmp_path):
+def test_the_error_for_a_missing_provider_of_a_package_names_the_distribution_that_brought_it(acme, source, tmp_path):
     with providers(acme, False, card=(5, True)):
         drupe.optimize(source, tmp_path / "out", provider="card")
     package = Model.single("text", tmp_path / "out", {})
@@ -220,7 +216,17 @@ def test_a_package_whose_providers_plugin_is_gone_says_what_brought_it(acme, sou
         assert provider_of(package, "paper", registry()).name == "paper"
 
 
-def test_the_allow_list_is_told_as_the_reason_why_something_is_missing(acme, source):
+def test_the_error_for_a_provider_of_a_package_that_is_left_out_names_its_plugin_alone(acme, source, tmp_path):
+    with providers(acme, False, card=(5, True)):
+        drupe.optimize(source, tmp_path / "out", provider="card")
+    acme.allow()
+    with acme.installed_here(), pytest.raises(RuntimeMissing) as error:
+        provider_of(Model.single("text", tmp_path / "out", {}), None, registry())
+    assert error.value.what.endswith("which rival 1.0 brought; it is not in use: DRUPE_PLUGINS leaves it out")
+    assert error.value.cure.startswith("add rival to DRUPE_PLUGINS")
+
+
+def test_the_error_for_something_left_out_by_the_allow_list_says_so(acme, source):
     with providers(acme, False, card=(5, True)):
         pass
     acme.allow()

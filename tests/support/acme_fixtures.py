@@ -1,4 +1,4 @@
-"""Fixtures with the third party's plugin of the kernel's tests, which conftests import."""
+"""Fixtures with acme, the example plugin of the kernel's tests. Conftests import them."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def site(tmp_path: Path) -> Site:
 
 @pytest.fixture
 def acme(site: Site) -> Site:
-    """A site with the third party's plugin installed."""
+    """A site with acme installed."""
     site.add_acme()
     return site
 
 
 @pytest.fixture
 def found(acme: Site) -> Iterator[Registry]:
-    """What this process finds where acme is the only plugin, and ships with Drupe."""
+    """The registry of this process, where acme is the only plugin and counts as shipped with Drupe."""
     from drupe.api import registry
 
     acme.ship("acme")

@@ -1,4 +1,4 @@
-"""GGUF files made of tiny checkpoints, laid out as llama.cpp's converter does it."""
+"""GGUF files made from tiny checkpoints, with the layout of llama.cpp's converter."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BLOCK = {
 
 
 def quantized(matrix: np.ndarray, kind: str) -> tuple[bytes, np.ndarray]:
-    """A matrix in a type, as bytes, and the float32 values that these stand for."""
+    """A matrix in a GGUF type as bytes, and the float32 values that the bytes stand for."""
     if kind in ("F32", "F16"):
         stored = matrix.astype(np.float32 if kind == "F32" else np.float16)
         return stored.tobytes(), stored.astype(np.float32)
@@ -48,7 +48,7 @@ def quantized(matrix: np.ndarray, kind: str) -> tuple[bytes, np.ndarray]:
 
 
 def permuted(rows: np.ndarray, heads: int) -> np.ndarray:
-    """The order that llama.cpp's rotary embedding wants, as its converter's `permute` makes it."""
+    """The rows in the order that llama.cpp's rotary embedding needs, as from its converter's `permute`."""
     return rows.reshape(heads, 2, rows.shape[0] // heads // 2, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
 
 
@@ -58,7 +58,7 @@ def unpermuted(rows: np.ndarray, heads: int) -> np.ndarray:
 
 @dataclass
 class GgufFile:
-    """A file in the making: metadata, and tensors as (type, shape, bytes). values: what they stand for, by HF names."""
+    """A file that is being made: metadata, and tensors as (type, shape, bytes). values: their values, by HF names."""
 
     metadata: dict[str, Any] = field(default_factory=dict)
     tensors: dict[str, tuple[str, tuple[int, ...], bytes]] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Checkpoints that are quantized already, written as AutoGPTQ, AutoAWQ and compressed-tensors lay them out."""
+"""Quantized checkpoints in the layouts of AutoGPTQ, AutoAWQ and compressed-tensors."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Module:
 def quantized(
     matrix: np.ndarray, bits: int, group_size: int, symmetric: bool, group_of: np.ndarray | None = None
 ) -> Module:
-    """A float matrix, rounded to nearest. group_of: which group each column belongs to, by default the one it is in."""
+    """A float matrix, rounded to nearest. group_of: the group of each column; by default groups are in order."""
     n, k = matrix.shape
     group_of = np.arange(k) // group_size if group_of is None else group_of
     order = np.argsort(group_of, kind="stable")
@@ -61,7 +61,7 @@ def words(levels: np.ndarray, bits: int) -> np.ndarray:
 
 def gptq(module: Module, bits: int, less_one: bool = True) -> dict[str, np.ndarray]:
     zeros = words(module.zero_points.T, bits)
-    if less_one:  # off whole words, as GPTQModel's convert_gptq_v2_to_v1_format does it
+    if less_one:  # subtracted from whole words, as in GPTQModel's convert_gptq_v2_to_v1_format
         zeros = (zeros.view(np.uint32) - np.uint32(sum(1 << at for at in range(0, 32, bits)))).view(np.int32)
     return {
         "qweight": np.ascontiguousarray(words(module.levels, bits).T),
@@ -118,7 +118,9 @@ def quantize_checkpoint(
     random = np.random.default_rng(3)
     modules: dict[str, Module] = {}
     tensors: dict[str, np.ndarray] = {}
-    shared: dict[int, np.ndarray] = {}  # query, key and value see the same activations, so act-order orders them alike
+    shared: dict[
+        int, np.ndarray
+    ] = {}  # query, key and value have the same activations, so act-order gives them the same order
     for name, tensor in load_file(source / "model.safetensors").items():
         if not name.endswith("_proj.weight"):
             tensors[name] = tensor.astype(np.float16)
@@ -143,7 +145,7 @@ def quantize_checkpoint(
 
 
 def _save(tensors: dict[str, np.ndarray], folder: Path) -> None:
-    """safetensors writes the memory of an array as it lies, in whatever order."""
+    """Arrays are made contiguous first: safetensors writes their memory in whatever order it has."""
     from safetensors.numpy import save_file
 
     contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
@@ -176,7 +178,7 @@ def _config(method: str, bits: int, group_size: int, symmetric: bool, act_order:
 def dequantize_checkpoint(
     source: Path, folder: Path, modules: dict[str, Module], others: dict[str, np.ndarray] | None = None
 ) -> Path:
-    """The same model in float32: its quantized layers' values, `others` as given, the rest rounded to float16."""
+    """The same model in float32: the values of its quantized layers, then `others`, the rest rounded to float16."""
     from safetensors.numpy import load_file
 
     folder.mkdir()

@@ -1,4 +1,4 @@
-"""Distributions installed in a temporary folder, and the program run with them: here, or in a process of its own."""
+"""Distributions in a temporary folder, and running the program with them, in this process or in another one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CRASHED = 70
 
 @dataclass(frozen=True)
 class Done:
-    """What came of a run of the program; the fields of subprocess.CompletedProcess that tests look at."""
+    """The result of a run of the program: the fields of subprocess.CompletedProcess that tests read."""
 
     returncode: int
     stdout: str
@@ -31,7 +31,7 @@ class Done:
 
 
 class Site:
-    """A folder on the import path that holds distributions, as pip would have installed them."""
+    """A folder on the import path with distributions in it, as if pip had installed them."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -59,18 +59,18 @@ class Site:
             (self.folder / file).write_text(content)
 
     def add_acme(self) -> None:
-        """Install the kernel's own example of a third party."""
+        """Install acme, the kernel's example of a third party."""
         files = {file.name: file.read_text() for file in ACME.glob("*.py")}
         self.add("acme", {"acme": "acme_plugin"}, files)
 
     def ship(self, *names: str) -> None:
-        """Let these distributions, and ALWAYS, be the ones that ship with Drupe; all that is not named is left out."""
+        """Let only these distributions, and ALWAYS, count as shipped with Drupe. All others are left out."""
         shutil.rmtree(self.folder / "drupe-0.1.0.dist-info", ignore_errors=True)
         self.add("drupe", {}, {}, version="0.1.0", requires=(*KERNEL, *ALWAYS, *names))
         self.environment["DRUPE_PLUGINS"] = ""
 
     def allow(self, *names: str) -> None:
-        """Let these distributions be used beside those that ship."""
+        """Also use these distributions, besides the shipped ones."""
         self.environment["DRUPE_PLUGINS"] = " ".join(names)
 
     def command(self, *arguments: object) -> list[str]:
@@ -80,7 +80,7 @@ class Site:
         return {**os.environ, **self._own_environment()}
 
     def run(self, *arguments: object) -> subprocess.CompletedProcess[str]:
-        """Run `drupe` with these arguments in a process of its own."""
+        """Run `drupe` with these arguments in another process."""
         return subprocess.run(self.command(*arguments), env=self.environ(), capture_output=True, text=True, check=False)
 
     def python(self, script: str) -> subprocess.CompletedProcess[str]:
@@ -89,7 +89,7 @@ class Site:
         return subprocess.run(command, env=self.environ(), capture_output=True, text=True, check=False)
 
     def run_here(self, *arguments: object) -> Done:
-        """Run `drupe` in this process, which is faster; each run finds the installed plugins anew."""
+        """Run `drupe` in this process, which is faster. Each run looks for the installed plugins again."""
         out, err = io.StringIO(), io.StringIO()
         with self.installed_here(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             status = _program([str(each) for each in arguments])
@@ -97,7 +97,7 @@ class Site:
 
     @contextlib.contextmanager
     def installed_here(self) -> Iterator[None]:
-        """Install the distributions in this process, for as long as a block takes."""
+        """Install the distributions in this process for the duration of a block."""
         from drupe.registry import registry
 
         before, path, modules = dict(os.environ), list(sys.path), set(sys.modules)
@@ -129,7 +129,7 @@ class Site:
 
 
 def _program(arguments: list[str]) -> int:
-    """The exit status of the program, as its own `main` makes it."""
+    """Run the program's `main`; returns its exit status."""
     from drupe_commands.program import app
 
     try:

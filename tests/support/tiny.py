@@ -1,4 +1,4 @@
-"""Tiny random checkpoints, complete with a tokenizer: what tests convert. On the import path of every test."""
+"""Tiny random checkpoints with a tokenizer, for tests to convert. Every test can import this module."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def make_checkpoint(folder: Path, model_type: str = "llama", dtype: str = "float
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **{**TINY, **settings}))
     with torch.no_grad():
         for parameter in model.parameters():
-            # Norms and biases too, and all large enough for a wrong one to show.
+            # Norms and biases are random too, and all values are large enough that a wrong one changes the output.
             centre = 1.0 if parameter.ndim == 1 and float(parameter.mean()) == 1.0 else 0.0
             parameter.copy_(centre + torch.randn(parameter.shape) * 0.15)
     model.tie_weights()
@@ -45,7 +45,7 @@ def make_checkpoint(folder: Path, model_type: str = "llama", dtype: str = "float
 
 
 def write_tokenizer(folder: Path) -> None:
-    """A byte-level BPE tokenizer that knows English merges only, and puts <|bos|> before a text."""
+    """A byte-level BPE tokenizer with English merges only. It puts <|bos|> before a text."""
     tokens = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": SPECIAL[BOS], "eos_token": SPECIAL[END]}
     (folder / "tokenizer.json").write_text(tokenizer_text(), encoding="utf-8")
     (folder / "tokenizer_config.json").write_text(json.dumps(tokens))
@@ -53,7 +53,7 @@ def write_tokenizer(folder: Path) -> None:
 
 
 def tokenizer_text() -> str:
-    """The tokenizer as tokenizer.json holds it."""
+    """The text of tokenizer.json."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
     tokenizer = Tokenizer(models.BPE())

@@ -1,4 +1,4 @@
-"""Graphs as torch's exporter writes them, and optimum with it: unfused, with types of inputs and outputs alone."""
+"""Graphs from torch's exporter, which optimum uses: unfused, with types of inputs and outputs only."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Block(nn.Module):
 
 
 class Decoder(nn.Module):
-    """A llama in torch. tied: the head is the embedding. last: only the last token's logits come out."""
+    """A llama in torch. tied: the head is the embedding. last: the output has the last token's logits only."""
 
     def __init__(self, *, tied: bool = False, last: bool = False) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def export_decoder(path: Path, *, dtype: torch.dtype = torch.float32, **options: bool) -> Path:
-    """Export a decoder as optimum does, with its names and sizes."""
+    """Export a decoder like optimum, with the same names and symbolic sizes."""
     torch.manual_seed(7)
     model = Decoder(**options).eval().to(dtype)
     pasts = [torch.randn(2, KV_HEADS, 3, SIZE, dtype=dtype) for _ in range(2 * LAYERS)]
@@ -127,7 +127,7 @@ def export_decoder(path: Path, *, dtype: torch.dtype = torch.float32, **options:
 
 
 def write_config(folder: Path) -> None:
-    """config.json as transformers writes it for such a decoder."""
+    """Write the config.json that transformers would write for such a decoder."""
     config = {
         "model_type": "llama", "hidden_size": HIDDEN, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS,
         "num_key_value_heads": KV_HEADS, "vocab_size": VOCABULARY, "max_position_embeddings": 256, "bos_token_id": 0,
@@ -137,7 +137,7 @@ def write_config(folder: Path) -> None:
 
 
 class Classifier(nn.Module):
-    """Tokens to classes, by way of an embedding and two products; large enough a vocabulary to be divided."""
+    """A classifier of tokens: an embedding and two products. Its vocabulary is large enough to be divided."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -150,7 +150,7 @@ class Classifier(nn.Module):
 
 
 def export_classifier(path: Path, opset: int = 18) -> Path:
-    """Export a model that is no decoder."""
+    """Export a classifier."""
     torch.manual_seed(7)
     inputs = torch.randint(0, 4096, (2, 5)), torch.ones(2, 5)
     axes = {name: {0: "batch", 1: "length"} for name in ("tokens", "mask")} | {"scores": {0: "batch"}}
@@ -166,7 +166,7 @@ def export(
     axes: dict[str, Any],
     opset: int = 18,
 ) -> Path:
-    """Export by tracing, as optimum does."""
+    """Export by tracing, like optimum."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that there is a newer exporter; optimum uses this one

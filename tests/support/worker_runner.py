@@ -1,7 +1,7 @@
-"""A runner that carries out a plan in a worker process: all that crosses are folders, lines of JSON, and one word.
+"""A runner that carries out plans in a worker process. Only folders, lines of JSON and one word pass between the two.
 
-The worker is this file itself, run as a program: what it needs lies in a folder, "cancel" on its standard input stops
-it, and on its standard output it tells of events, of its progress, and at the end of an error where there was one.
+The worker is this file, run as a program. It reads its job from a folder, stops at the word "cancel" on its standard
+input, and writes events, progress and a possible error to its standard output.
 """
 
 from __future__ import annotations
@@ -32,14 +32,15 @@ from drupe.api import (
     ready,
     registry,
 )
+from drupe_files import FolderCache
 
 ORDERS, SOURCE, RESULT, SCRATCH = "orders.json", "source", "result", "scratch"
 
 
 class Worker(Runner):
-    """Carries out each plan in a process of its own.
+    """Carries out each plan in a new process.
 
-    by_reference: the worker looks for the source itself, by what the plan says of it; else it is put into a folder.
+    by_reference: the worker resolves the source named by the plan. Otherwise this process stores it in a folder.
     """
 
     def __init__(self, by_reference: bool = False) -> None:
@@ -65,7 +66,7 @@ class Worker(Runner):
         return kept_model(folder / RESULT, registry())
 
     def _prepare(self, job: Job, folder: Path) -> None:
-        """Put into a folder all that the worker needs."""
+        """Write all that the worker needs into a folder."""
         for name in (SOURCE, RESULT, SCRATCH):
             (folder / name).mkdir(parents=True)
         orders = {"plan": job.plan.model_dump(mode="json"), "id": job.id, "parent": job.parent}
@@ -76,13 +77,13 @@ class Worker(Runner):
 
 @contextlib.contextmanager
 def _cancelling(job: Job, orders: TextIO) -> Iterator[None]:
-    """Tell the worker to stop as soon as the user wants that; also where the user interrupts this process."""
+    """Tell the worker to stop when the user cancels the run or interrupts this process."""
     over = threading.Event()
 
     def wait() -> None:
         while not over.is_set():
             if job.cancelled.wait(0.02):
-                with contextlib.suppress(BrokenPipeError):  # it has ended meanwhile
+                with contextlib.suppress(BrokenPipeError):  # the worker has ended meanwhile
                     print("cancel", file=orders, flush=True)
                 return
 
@@ -99,7 +100,7 @@ def _cancelling(job: Job, orders: TextIO) -> Iterator[None]:
 
 
 def _take(told: dict[str, Any], job: Job) -> None:
-    """Do what the worker's line asks for."""
+    """Handle a line of the worker's output."""
     if "event" in told:
         job.emit(Event(**told["event"]))
     elif "progress" in told:
@@ -113,7 +114,7 @@ def _take(told: dict[str, Any], job: Job) -> None:
 
 
 class _Told(Progress):
-    """Progress as lines."""
+    """Progress that is written as lines."""
 
     def start(self, label: str, total: int, unit: str = "bytes") -> None:
         _tell(progress=["start", label, total, unit])
@@ -134,7 +135,7 @@ def _tell(**what: Any) -> None:
 
 
 def main(folder: Path) -> None:
-    """Carry out what lies in a folder, and leave the result there."""
+    """Carry out the job in a folder, and store the result there."""
     orders = json.loads((folder / ORDERS).read_text())
     plan, found = Plan.model_validate(orders["plan"]), registry()
     source = found.publisher().source_of(plan) if orders["by_reference"] else kept_model(folder / SOURCE, found)
@@ -148,7 +149,7 @@ def main(folder: Path) -> None:
         progress=_Told(),
     )
     threading.Thread(target=_listen, args=(job,), daemon=True).start()
-    keep_model(InProcess().run(job), folder / RESULT, ready(job, found).context)
+    keep_model(InProcess(FolderCache()).run(job), folder / RESULT, ready(job, found).context)
 
 
 def _listen(job: Job) -> None:

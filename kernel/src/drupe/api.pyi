@@ -1,7 +1,5 @@
 """The names of `drupe.api`, with the modules that they are in."""
 
-from .cache import cache_folder as cache_folder
-from .cache import key_of as key_of
 from .checking import ReadyPass as ReadyPass
 from .checking import configure as configure
 from .checking import evaluator_of as evaluator_of
@@ -33,8 +31,8 @@ from .contracts.task import Task as Task
 from .discovery import KERNEL as KERNEL
 from .discovery import canonical as canonical
 from .engine import InProcess as InProcess
+from .engine import PassCache as PassCache
 from .engine import Run as Run
-from .engine import identity_of as identity_of
 from .engine import keep_model as keep_model
 from .engine import kept_model as kept_model
 from .engine import new_id as new_id
@@ -71,6 +69,7 @@ from .registry import checked_provider as checked_provider
 from .registry import listen as listen
 from .registry import refuse_unknown_facts as refuse_unknown_facts
 from .registry import registry as registry
+from .requirements import lacking as lacking
 from .resolving import from_environment as from_environment
 from .resolving import resolve as resolve
 from .resolving import resolve_package as resolve_package

@@ -28,6 +28,11 @@ class ReadyPass:
     config: PassConfig
     plugin: Plugin
 
+    @property
+    def is_foreseen(self) -> bool:
+        """Whether it is known without the pass's work what it makes."""
+        return not self.runner.costly or type(self.runner).preview is not Pass.preview
+
 
 def make_ready(planned: PlannedPass, found: Registry, named: Mapping[str, str] | None = None) -> ReadyPass:
     """Find a pass and make its configuration. named: for a key, how the user set it."""
@@ -103,7 +108,9 @@ def configure(
         where = next((place for part in first["loc"] if (place := (named or {}).get(str(part)))), None)
         key, message = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
         what = f"{key} = {first['input']!r}: {message}" if key else message
-        raise UsageError(f"the {owner} refuses {what}", where=where, cure="leave it out for the default") from error
+        # Several passes may read one option; the user who typed it need not know them.
+        refused = what if where else f"the {owner} refuses {what}"
+        raise UsageError(refused, where=where, cure="leave it out for the default") from error
 
 
 def evaluator_of(named: str, task: str | None, found: Registry) -> Evaluator | None:

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any, ParamSpec, TypeVar
 
 from drupe.errors import DrupeError, PluginCrash
+from drupe.requirements import lacking
 
 SLOW = 1.0
 """Seconds that a plugin may take to say what it brings before a user is told who keeps them waiting."""
 LONGEST = 300
 """Characters of a message or a value that are shown."""
-MACHINERY = ("pluggy", "importlib", "metadata", "pydantic")
-"""Folders of the libraries that stand between the kernel and a plugin's code."""
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
@@ -29,7 +29,7 @@ class Plugin:
 
     shipped: whether it is one of those that the distribution `drupe` itself requires. left_out: whether DRUPE_PLUGINS
     is the reason. notes: what is wrong with it though it is in use. seconds: how long it took to say what it brings.
-    error: what took it out of use, where its code has raised.
+    error: what took it out of use, where its code has raised. modules: the top-level modules that hold its code.
     """
 
     name: str
@@ -42,6 +42,7 @@ class Plugin:
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
     error: BaseException | None = None
+    modules: set[str] = field(default_factory=set)
 
     @property
     def title(self) -> str:
@@ -53,9 +54,27 @@ class Plugin:
         """The command that takes it away."""
         return f"pip uninstall {self.distribution}"
 
-    def mending(self, again: bool = False) -> str:
-        """The command that may mend it. again: whether what is installed may be a half of it."""
-        return f"pip install -U {'--force-reinstall ' if again else ''}{self.distribution}, or {self.removal}"
+    def mending(self, error: BaseException | None = None) -> str:
+        """What may mend it. error: what its code has raised."""
+        while error is not None and error.__cause__ is not None:
+            error = error.__cause__
+        mended = self._mended_import(error) if isinstance(error, ImportError) else None
+        return f"{mended or f'pip install -U {self.distribution}'}, or {self.removal}"
+
+    def _mended_import(self, error: ImportError) -> str | None:
+        """What mends an import that failed, where more is known than that another release may."""
+        module = (error.name or "").partition(".")[0]
+        if module in self.modules:  # a part of the plugin itself
+            return f"pip install -U --force-reinstall {self.distribution}"
+        if missing := lacking(self.distribution):
+            return f"pip install {shlex.join(missing)}"
+        if isinstance(error, ModuleNotFoundError) and module == error.name:
+            return f"install what brings the module '{module}' (all that {self.distribution} requires is installed)"
+        return None
+
+    def owns(self, frame: FrameType) -> bool:
+        """Whether a frame is of its own code."""
+        return str(frame.f_globals.get("__name__")).partition(".")[0] in self.modules
 
     def remark(self, about: str) -> None:
         """Note something that is wrong with it, and tell the user, once."""
@@ -71,7 +90,7 @@ def call(
     *args: Parameters.args,
     **kwargs: Parameters.kwargs,
 ) -> Result:
-    """Call a plugin's code. doing: what it was called for ("its hook drupe_claim").
+    """Call a plugin's code. doing: what is called ("drupe_claim()").
 
     A DrupeError is the plugin's word to the user, and passes. Raises PluginCrash, which names distribution, version,
     file and line, for anything else, SystemExit included. What the plugin prints goes to standard error.
@@ -82,10 +101,11 @@ def call(
     except (DrupeError, KeyboardInterrupt):
         raise
     except BaseException as error:
+        report = f"report it to the makers of {plugin.distribution}, or {plugin.removal}"
         raise PluginCrash(
             f"{doing if plugin.title in doing else f'{doing} of {plugin.title}'} raised {one_line(error)}",
-            where=place(error),
-            cure=f"report it to the makers of {plugin.distribution}, or {plugin.removal}",
+            where=place(error, plugin),
+            cure=plugin.mending(error) if isinstance(error, ImportError) else report,
         ) from error
 
 
@@ -123,19 +143,19 @@ def one_line(value: object) -> str:
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
-def place(error: BaseException) -> str | None:
-    """File and line where an error was raised: the last one in a plugin's own code; None where there is none."""
-    if isinstance(error, SyntaxError) and error.filename:
+def place(error: BaseException, plugin: Plugin) -> str | None:
+    """File and line where an error was raised: the last one in the plugin's own code; None where there is none.
+
+    Of an import that failed it is the line which imports, in whatever library that the plugin has imported.
+    """
+    if isinstance(error, SyntaxError) and error.filename and not error.filename.startswith("<"):
         return f"{error.filename}:{error.lineno}"
-    frames = traceback.extract_tb(error.__traceback__)
-    return next((f"{each.filename}:{each.lineno}" for each in reversed(frames) if _is_foreign(each.filename)), None)
-
-
-def _is_foreign(file: str) -> bool:
-    """Whether a file is neither the kernel's nor that of a library which calls plugins for it."""
-    path = Path(file)
-    own = path.is_relative_to(Path(__file__).parent) or path.parent.name in MACHINERY
-    return not own and not file.startswith("<")
+    frames = [each for each in traceback.walk_tb(error.__traceback__) if not each[0].f_code.co_filename.startswith("<")]
+    own = [at for at, (frame, _) in enumerate(frames) if plugin.owns(frame)]
+    if not own:
+        return None
+    frame, line = frames[-1 if isinstance(error, ImportError) else own[-1]]
+    return f"{frame.f_code.co_filename}:{line}"
 
 
 def warn(line: str) -> None:

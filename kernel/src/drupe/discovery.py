@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from types import FunctionType, ModuleType
 from typing import NoReturn
@@ -17,6 +17,7 @@ from drupe import hookspecs
 from drupe.containment import Overheard, Plugin, one_line, place, timed, warn
 from drupe.errors import nearest
 from drupe.hookspecs import ALLOW_LIST, PROJECT
+from drupe.requirements import is_met
 
 GROUP = "drupe.plugins"
 KERNEL = "drupe-kernel"
@@ -37,9 +38,9 @@ def discover(manager: pluggy.PluginManager) -> list[Plugin]:
         else:
             plugin.reason, plugin.left_out = f"{ALLOW_LIST} leaves it out", True
             plugin.cure = f"add {plugin.distribution} to {ALLOW_LIST}"
-    for name in sorted((listed or set()) - {canonical(plugin.distribution) for plugin, _, _ in candidates}):
-        warn(f"{ALLOW_LIST} names {name}, and no plugin of that name is installed")
-    return [plugin for plugin, _, _ in candidates]
+    plugins = [plugin for plugin, _, _ in candidates]
+    _tell_of_unmatched(listed or {}, plugins)
+    return plugins
 
 
 def _candidates(shipped: set[str]) -> list[Candidate]:
@@ -57,15 +58,26 @@ def _candidates(shipped: set[str]) -> list[Candidate]:
         if entries and (name := (about := distribution.metadata)["Name"]):  # what was half removed may have none
             for entry in entries:
                 plugin = Plugin(entry.name, name, about["Version"], shipped=canonical(name) in shipped)
+                plugin.modules.add(re.split("[.:]", entry.value)[0])
                 requirements = about.get_all("Requires-Dist") or []
                 found.setdefault((entry.name, canonical(name)), (plugin, entry, requirements))
     return sorted(found.values(), key=lambda each: (not each[0].shipped, each[0].name, each[0].distribution))
 
 
-def _listed() -> set[str] | None:
-    """The distributions in DRUPE_PLUGINS; None where it is not set."""
+def _listed() -> dict[str, str] | None:
+    """The distributions in DRUPE_PLUGINS, as they are compared and as they are typed; None where it is not set."""
     listed = os.environ.get(ALLOW_LIST)
-    return None if listed is None else {canonical(name) for name in listed.replace(",", " ").split()}
+    return None if listed is None else {canonical(name): name for name in listed.replace(",", " ").split()}
+
+
+def _tell_of_unmatched(listed: Mapping[str, str], plugins: Iterable[Plugin]) -> None:
+    """Tell the user of names in DRUPE_PLUGINS that fit no distribution; a plugin's own name is none, nor a version."""
+    distributions = {canonical(plugin.distribution): plugin.distribution for plugin in plugins}
+    known = {canonical(plugin.name): plugin.distribution for plugin in plugins} | distributions
+    for typed in (typed for name, typed in listed.items() if name not in distributions):
+        close = nearest(canonical(re.split(r"[^\w.-]", typed)[0]), known, 1)
+        meant = f"; did you mean {known[close[0]]}?" if close else ""
+        warn(f"{ALLOW_LIST} names '{typed}', and no installed distribution of that name has a plugin{meant}")
 
 
 def default_plugins() -> set[str]:
@@ -127,9 +139,8 @@ def _load(
     except BaseException as error:  # a plugin may do anything when it is imported, exit included
         if manager.has_plugin(plugin.name):
             manager.unregister(name=plugin.name)
-        plugin.reason, plugin.error = _why(error), error
-        # A module's name would be a guess at a distribution's: a library that is missing is not named.
-        plugin.cure = plugin.mending(again=isinstance(error, ImportError))
+        plugin.reason, plugin.error = _why(error, plugin), error
+        plugin.cure = plugin.mending(error)
 
 
 def _refuse_unmarked(module: ModuleType) -> None:
@@ -149,18 +160,13 @@ def _met(requirement: str) -> bool:
     if bounds := re.fullmatch(rf"{KERNEL}<(\d+)\.(\d+),>=(\d+)\.(\d+)", requirement):
         above, below, *lowest = map(int, bounds.groups())
         return lowest <= [int(part) for part in VERSION.split(".")[:2]] < [above, below]
-    if not canonical(requirement).startswith(KERNEL):
-        return True
-    from packaging.requirements import Requirement
-
-    wanted = Requirement(requirement)
-    return canonical(wanted.name) != KERNEL or wanted.specifier.contains(VERSION, prereleases=True)
+    return not re.match(rf"{KERNEL}(?![\w-])", canonical(requirement)) or is_met(requirement)
 
 
-def _why(error: BaseException) -> str:
+def _why(error: BaseException, plugin: Plugin) -> str:
     """Why a plugin could not be loaded, in one line; a misspelt hook with the one that is meant."""
     if isinstance(error, pluggy.PluginValidationError) and (unknown := re.search(r"unknown hook '(\w+)'", str(error))):
         meant = nearest(unknown[1], (name for name in vars(hookspecs) if name.startswith(f"{PROJECT}_")), 1)
         return f"unknown hook '{unknown[1]}'" + (f"; did you mean {meant[0]}?" if meant else "")
-    where = place(error)
+    where = place(error, plugin)
     return one_line(error) + (f" ({where})" if where else "")

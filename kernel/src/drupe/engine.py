@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import json
 import tempfile
 import time
@@ -11,22 +9,18 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from drupe.cache import Cache, key_of
 from drupe.checking import ReadyPass, check
 from drupe.containment import call
 from drupe.contracts.context import Context, usable_threads
 from drupe.contracts.main_job import Job, Runner
-from drupe.contracts.pass_ import Pass, PassConfig
-from drupe.errors import ModelError, PluginError
+from drupe.errors import PluginError
 from drupe.opening import open_here, target_of
 from drupe.registry import Registry, registry
 from drupe.values.event import Event
 from drupe.values.model import Model
-from drupe.values.target import Target
 
 NOTE, PAYLOAD = "model.json", "payload"
 
@@ -58,11 +52,24 @@ class Run:
         self.say(f"{name}-finished", subject, time.perf_counter() - started)
 
 
+class PassCache(Protocol):
+    """Keeps what costly passes have made. `drupe_files.FolderCache` is one, in the user's folder for caches."""
+
+    def find(self, run: Run, at: int) -> Model | None:
+        """What the run's passes up to number `at` have made before; None where that is not kept."""
+
+    def keep(self, run: Run, at: int, model: Model) -> Model:
+        """Keep what they have made now; gives the model as it is kept."""
+
+
 class InProcess(Runner):
-    """Carries out plans in this process."""
+    """Carries out plans in this process. cache: for what costly passes make; without one it is made each time."""
+
+    def __init__(self, cache: PassCache | None = None) -> None:
+        self._cache = cache
 
     def run(self, job: Job) -> Model:
-        return run_passes(ready(job, registry()))
+        return run_passes(ready(job, registry()), self._cache)
 
 
 def new_id() -> str:
@@ -85,20 +92,18 @@ def ready(job: Job, found: Registry) -> Run:
     return Run(job, check(job.plan, job.source, found), context, found)
 
 
-def run_passes(run: Run) -> Model:
+def run_passes(run: Run, cache: PassCache | None = None) -> Model:
     """The source after all passes of the plan. The source itself, and what each pass was given, stays as it is."""
     model = run.source
-    cache = Cache()
     for at, step in enumerate(run.passes):
         run.context.stop_if_cancelled()
         name, started = step.planned.name, time.perf_counter()
         run.say("pass-started", name)
-        key = _cache_key(run, at) if step.runner.costly else None
-        kept = _find(cache, key, run) if key else None
+        used = cache if step.runner.costly else None
+        kept = used.find(run, at) if used else None
         model = kept or run_pass(step, model, run, step.runner.run)
-        if key and not kept:
-            fill = functools.partial(keep_model, model, context=run.context)
-            model = kept_model(cache.keep(key, fill), run.found)
+        if used and not kept:
+            model = used.keep(run, at, model)
         run.say("pass-cached" if kept else "pass-finished", name, time.perf_counter() - started)
     return model
 
@@ -107,7 +112,7 @@ def preview(run: Run) -> Model:
     """The model after all passes, or those before the first one that does not know what it makes without its work."""
     model = run.source
     for step in run.passes:
-        if step.runner.costly and type(step.runner).preview is Pass.preview:
+        if not step.is_foreseen:
             break
         model = run_pass(step, model, run, step.runner.preview)
     return model
@@ -152,40 +157,6 @@ def _run_on(step: ReadyPass, model: Model, run: Run, function: Callable[..., Mod
     return known.noticed(*made.notices)
 
 
-def _cache_key(run: Run, at: int) -> str:
-    """All that decides what the passes up to `at` make: source, passes, configurations, versions, target."""
-    steps = [
-        {
-            "pass": step.planned.name,
-            "parts": step.planned.parts,
-            "brought_by": step.plugin.title,
-            **identity_of(step.runner, step.config, run.context.target),
-        }
-        for step in run.passes[: at + 1]
-    ]
-    fingerprint = run.found.kinds.make(run.job.source.kind).fingerprint(run.job.source)
-    return key_of({"source": fingerprint, "steps": steps})
-
-
-def identity_of(runner: Pass, config: PassConfig, target: Target) -> dict[str, Any]:
-    """All that decides what a pass makes of a model, beside the model itself."""
-    return {
-        "revision": runner.revision,
-        "config_version": config.version,
-        "config": {key: _identity(value) for key, value in config.model_dump().items()},
-        "libraries": {name: metadata.version(name) for name in runner.libraries},
-        "target": (target.provider, target.runtime_version, target.here),
-    }
-
-
-def _identity(value: Any) -> Any:
-    """A configured value as the key sees it: a file by its content."""
-    if not isinstance(value, Path) or not value.is_file():
-        return value
-    with value.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def keep_model(model: Model, folder: Path, context: Context) -> None:
     """Put a model into a folder, from which `kept_model` takes it: lazy weights as references to where they lie."""
     (folder / PAYLOAD).mkdir()
@@ -199,13 +170,3 @@ def kept_model(folder: Path, found: Registry) -> Model:
     """The model that `keep_model` has put into a folder. Raises ModelError where what it refers to has changed."""
     note: Mapping[str, Any] = json.loads((folder / NOTE).read_text(encoding="utf-8"))
     return found.kinds.make(note["kind"]).restore(Model.from_note(note, folder / PAYLOAD))
-
-
-def _find(cache: Cache, key: str, run: Run) -> Model | None:
-    """What the cache holds, unless what it refers to has moved or changed since."""
-    found = cache.find(key)
-    try:
-        return kept_model(found, run.found) if found else None
-    except ModelError:
-        cache.drop(key)
-        return None

@@ -35,16 +35,31 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @dataclass(frozen=True)
 class Ref(Typed):
-    """What exists, known without importing it: a name, where it is ("module:Object"), one line on what it is."""
+    """What exists, known without importing it: a name, where it is ("module:Object"), one line on what it is.
+
+    also: other names that it answers to. For an execution provider these are what its runtime calls it
+    ("CUDAExecutionProvider"), and what else a user may type; upper and lower case are the same.
+    device: of an execution provider, what `--device` calls what it drives: "cpu", "gpu" or "npu".
+    preference: of several execution providers whose device is here, the one with the highest is taken where a user
+    names none.
+    """
 
     name: str
     target: str
     summary: str
+    also: tuple[str, ...] = ()
+    device: str = ""
+    preference: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.name.split() != [self.name] or len(self.summary.splitlines()) > 1:
             raise ValueError(f"a name has no spaces and a summary is one line: {self.name!r}, {self.summary!r}")
+
+    @property
+    def names(self) -> set[str]:
+        """All names that it answers to, in lower case."""
+        return {name.casefold() for name in (self.name, *self.also)}
 
 
 @hookspec

@@ -20,14 +20,12 @@ def default_provider(found: Registry) -> ExecutionProvider:
 
     Those that ship with Drupe come first, whatever a third party prefers.
     """
-    for shipped in (True, False):
-        sound = sorted(found.sound_providers(shipped), key=lambda each: (-each[1].preference, each[0].ref.name))
-        for entry, provider in sound:
-            try:
-                if target_of(provider, found).here:
-                    return provider
-            except DrupeError as error:
-                found.disable(entry.plugin, error.what, error)
+    for entry, provider in found.sound_providers():
+        try:
+            if target_of(provider, found).here:
+                return provider
+        except DrupeError as error:
+            found.disable(entry.plugin, error.what, error)
     raise PlanError(
         "no execution provider is installed whose device is in this machine", cure="drupe providers lists what there is"
     )
@@ -36,7 +34,7 @@ def default_provider(found: Registry) -> ExecutionProvider:
 def target_of(provider: ExecutionProvider, found: Registry) -> Target:
     """The target that a provider is on this machine. Raises PluginCrash, which names the plugin, where it fails."""
     plugin = found.providers.find(provider.name).plugin
-    target = call(plugin, f"target() of the provider '{provider.name}'", provider.target)
+    target = call(plugin, f"the provider '{provider.name}'", provider.target)
     if not isinstance(target, Target):
         raise PluginError(f"target() of the provider '{provider.name}' of {plugin.title} gave {one_line(target)}")
     return target

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -91,7 +91,7 @@ class Registry:
         """
         others = [other for name, other in self.manager.list_name_plugin() if name != plugin.name]
         hooked = self.manager.subset_hook_caller(hook, others)
-        return call(plugin, f"its hook {hook}", lambda: read(hooked(**arguments)))
+        return call(plugin, f"{hook}()", lambda: read(hooked(**arguments)))
 
     def ask(self, plugin: Plugin, hook: str, kind: type[T], *, needed: bool = False, **arguments: Any) -> T | None:
         """What one plugin answers to a hook; None where it says nothing.
@@ -103,11 +103,11 @@ class Registry:
         except PluginCrash as error:
             if needed:
                 raise
-            self.disable(plugin, f"its hook {hook} raised {one_line(error.__cause__)}", error)
+            self.disable(plugin, f"{hook}() raised {one_line(error.__cause__)}", error)
             return None
         if answer is None or isinstance(answer, kind):
             return answer
-        wrong = f"its hook {hook} answered {one_line(answer)}, which is not a {kind.__name__}"
+        wrong = f"{hook}() gave {one_line(answer)}, which is not a {kind.__name__}"
         if needed:
             raise PluginError(f"{plugin.title}: {wrong}", cure=plugin.removal)
         self.disable(plugin, wrong)
@@ -115,10 +115,10 @@ class Registry:
 
     def disable(self, plugin: Plugin, reason: str, error: DrupeError | None = None) -> None:
         """Take a plugin out for the rest of the run, and tell the user. error: what it raised, if it did."""
-        where = (error.where or place(error)) if error else None
+        where = (error.where or place(error, plugin)) if error else None
         plugin.reason = reason + (f" ({where})" if where else "")
         plugin.error = error
-        plugin.cure = plugin.cure or plugin.mending()
+        plugin.cure = plugin.cure or plugin.mending(error)
         if self.manager.has_plugin(plugin.name):
             self.manager.unregister(name=plugin.name)
         for table in self.tables:
@@ -136,12 +136,14 @@ class Registry:
         self._own(option.name, [*self.owners.get(option.name, []), (option, plugin)])
 
     def _own(self, name: str, declared: list[tuple[Option, Plugin]]) -> None:
-        """Put together an option and the choices that others add to it; one that may have any value gets none."""
+        """Put together an option with the choices that others add, and their help; one without choices gets none."""
         self.owners[name] = declared
         self.options.pop(name, None)
         for whole in [option for option, _ in declared if not option.extends]:
-            more = [choice for option, _ in declared if option.extends and whole.choices for choice in option.choices]
-            self.options[name] = replace(whole, choices=tuple(dict.fromkeys((*whole.choices, *more))))
+            added = [option for option, _ in declared if option.extends and whole.choices]
+            choices = dict.fromkeys((*whole.choices, *(choice for option in added for choice in option.choices)))
+            text = " ".join((whole.help, *(option.help for option in added)))
+            self.options[name] = replace(whole, choices=tuple(choices), help=text)
 
     def state(self, fact: Fact, plugin: Plugin) -> None:
         """Take in a word of the vocabulary. Who declares it first decides what it means."""
@@ -158,36 +160,20 @@ class Registry:
         return self.publishers.needed("publishes packages", "drupe-publishing")
 
     def provider(self, name: str) -> ExecutionProvider:
-        """The provider that answers to `name`: its own, else its runtime's name for it or an alias, in any case.
+        """The provider that answers to `name`. No other one is imported."""
+        return checked_provider(self.providers.find(name), self)
 
-        Those that ship with Drupe are asked first, and a broken one stands in nobody's way but its own.
+    def sound_providers(self) -> Iterator[tuple[Entry[ExecutionProvider], ExecutionProvider]]:
+        """The providers that can be used, each imported when it is its turn; a line for the user on each that cannot.
+
+        Those that ship with Drupe come first, and of them those with the highest preference.
         """
-        wanted = name.casefold()
-        for shipped in (True, False):
-            for entry in self.providers:
-                if entry.plugin.shipped == shipped and entry.ref.name.casefold() == wanted:
-                    return checked_provider(self.providers.find(entry.ref.name), self)
-            owners = [(entry, one) for entry, one in self.sound_providers(shipped) if wanted in _spellings(one)]
-            if len(owners) > 1:
-                both = " and ".join(f"'{entry.ref.name}' of {entry.plugin.distribution}" for entry, _ in owners)
-                raise PluginError(f"the provider name '{name}' is claimed by {both}", cure="name one by its own name")
-            if owners:
-                return owners[0][1]
-        return self.providers.make(name)  # which says that there is none
-
-    def sound_providers(self, shipped: bool | None = None) -> list[tuple[Entry[ExecutionProvider], ExecutionProvider]]:
-        """The providers that can be used, in the order of names; a line for the user on each that cannot.
-
-        shipped: only those that ship with Drupe (True), or only the others (False).
-        """
-        sound = []
-        for entry in list(self.providers):
-            if shipped in (None, entry.plugin.shipped):
-                try:
-                    sound.append((entry, checked_provider(entry, self)))
-                except DrupeError as error:
-                    self.disable(entry.plugin, error.what, error)
-        return sound
+        order = sorted(self.providers, key=lambda each: (not each.plugin.shipped, -each.ref.preference, each.ref.name))
+        for entry in order:
+            try:
+                yield entry, checked_provider(entry, self)
+            except DrupeError as error:
+                self.disable(entry.plugin, error.what, error)
 
 
 def checked_provider(entry: Entry[ExecutionProvider], found: Registry) -> ExecutionProvider:
@@ -199,15 +185,7 @@ def checked_provider(entry: Entry[ExecutionProvider], found: Registry) -> Execut
     recipes = call(entry.plugin, f"recipes() of {entry.title}", lambda: list(provider.recipes()))
     if not recipes or not all(isinstance(each, Recipe) for each in recipes):
         raise entry.error(f"has the recipes {one_line(recipes)}, and one Recipe or more are wanted")
-    for other, one in found.sound_providers(shipped=True) if not entry.plugin.shipped else ():
-        for name in sorted(_spellings(provider) & _spellings(one)):
-            owner = other.plugin.distribution
-            entry.plugin.remark(f"cannot have the name '{name}' for its provider '{provider.name}': {owner} has it")
     return provider
-
-
-def _spellings(provider: ExecutionProvider) -> set[str]:
-    return {spelling.casefold() for spelling in (provider.name, provider.runtime_name, *provider.aliases)}
 
 
 def refuse_unknown_facts(form: Form, title: str, found: Registry) -> None:
@@ -235,7 +213,7 @@ class Observers:
                     self._found.tell(plugin, "drupe_observe", len, event=event)
                 except DrupeError as error:
                     self._deaf.append(plugin)
-                    about = f"its hook drupe_observe raised {one_line(error.__cause__ or error)}"
+                    about = f"drupe_observe() raised {one_line(error.__cause__ or error)}"
                     plugin.remark(f"is told no more of this run: {about} ({error.where})")
         for listener in self._found.listeners:
             listener.drupe_observe(event)
@@ -291,9 +269,9 @@ def _listed(plugin: Plugin, hook: str, kind: type[T], found: Registry) -> list[T
     try:
         listed = found.tell(plugin, hook, lambda answers: [each for answer in answers for each in answer])
     except DrupeError as error:
-        found.disable(plugin, f"its hook {hook} raised {one_line(error.__cause__ or error)}", error)
+        found.disable(plugin, f"{hook}() raised {one_line(error.__cause__ or error)}", error)
         return []
     for strange in (each for each in listed if not isinstance(each, kind)):
-        found.disable(plugin, f"its hook {hook} lists {one_line(strange)}, which is not a {kind.__name__}")
+        found.disable(plugin, f"{hook}() lists {one_line(strange)}, which is not a {kind.__name__}")
         return []
     return listed

@@ -61,7 +61,7 @@ def _is_sound(model: Model, plugin: Plugin, found: Registry) -> bool:
         for facts in model.parts.values():
             refuse_unknown_facts(Form(model.kind, facts), f"'{model.location}'", found)
     except (DrupeError, TypeError) as error:
-        found.disable(plugin, f"its hook drupe_resolve_model answered a model that cannot be: {one_line(error)}")
+        found.disable(plugin, f"drupe_resolve_model() gave a model that nothing can work with: {one_line(error)}")
         return False
     return True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -14,6 +15,15 @@ from drupe.values.typed import misfit
 
 T = TypeVar("T")
 Result = TypeVar("Result")
+LISTED_BY = {
+    "command": "drupe --help",
+    "evaluator": "drupe evaluators",
+    "pass": "drupe passes",
+    "provider": "drupe providers",
+    "runtime": "drupe runtimes",
+    "task": "drupe tasks",
+}
+"""The command that lists what plugins bring of a sort."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +52,15 @@ class Entry(Generic[T]):
         """An instance. Raises PluginError where it cannot be made, as where a method of the contract is missing."""
         return self._call("made", self.resolve())
 
-    def error(self, what: str, where: str | None = None) -> PluginError:
+    def error(self, what: str, where: str | None = None, cause: BaseException | None = None) -> PluginError:
         """The error of what is not as it should be. where: the Ref's target, where nothing better is known."""
-        return PluginError(f"{self.title} {what}", where=where or self.ref.target, cure=self.plugin.mending())
+        return PluginError(f"{self.title} {what}", where=where or self.ref.target, cure=self.plugin.mending(cause))
 
     def _call(self, done: str, function: Callable[[], Result]) -> Result:
         try:
             return call(self.plugin, "", function)
         except DrupeError as error:
-            raise self.error(f"cannot be {done}: {one_line(error.__cause__ or error)}", error.where) from error
+            raise self.error(f"cannot be {done}: {one_line(error.__cause__ or error)}", error.where, error) from error
 
     def _refuse_wrong(self, found: Any) -> None:
         """Raise PluginError for what is not a class of the contract, or has another name than the Ref."""
@@ -75,13 +85,14 @@ class Table(Generic[T]):
         self.missing: Callable[[str], str] = lambda name: ""
 
     def add(self, ref: Ref, plugin: Plugin) -> None:
-        """Take in what a plugin brings. What ships with Drupe keeps its name, whoever else wants it."""
-        entries = self.entries.setdefault(ref.name, [])
-        if entries and entries[0].plugin.shipped and not plugin.shipped:
-            owner = entries[0].plugin.distribution
-            plugin.remark(f"cannot have the name '{ref.name}' for its {self.what}: {owner} brings one of that name")
-            return
-        entries.append(Entry(ref, plugin, self.what, self.contract))
+        """Take in what a plugin brings. What ships with Drupe keeps its names, whoever else wants them."""
+        plugin.modules.add(re.split("[.:]", ref.target)[0])
+        shipped = [each for each in self if each.plugin.shipped and not plugin.shipped]
+        taken = {name: each.plugin.distribution for each in shipped for name in each.ref.names}
+        for name in sorted(ref.names & taken.keys()):
+            plugin.remark(f"cannot have the name '{name}' for its {self.what}: {taken[name]} brings one of that name")
+        if ref.name.casefold() not in taken:
+            self.entries.setdefault(ref.name, []).append(Entry(ref, plugin, self.what, self.contract))
 
     def drop(self, plugin: Plugin) -> None:
         """Forget what a plugin has brought."""
@@ -97,16 +108,22 @@ class Table(Generic[T]):
         return name in self.entries
 
     def find(self, name: str) -> Entry[T]:
-        """What is called `name`; UsageError where nothing is, PluginError where two plugins bring it."""
-        entries = self.entries.get(name)
+        """What answers to `name`; UsageError where nothing does, PluginError where what two plugins bring does.
+
+        What is called so itself comes before what is also called so, and what ships with Drupe before all else.
+        """
+        entries = self.entries.get(name) or [each for each in self if name.casefold() in each.ref.names]
+        entries = [each for each in entries if each.plugin.shipped] or entries
         if not entries:
-            listing = {"pass": "drupe passes", "provider": "drupe providers"}.get(self.what, "drupe plugins")
+            listing = LISTED_BY.get(self.what, "drupe plugins")
             error = unknown(self.what, name, self.entries, cure=f"{listing} lists what is installed")
             error.what += self.missing(name)
             raise error
         if len(entries) > 1:
             owners = " and ".join(f"{entry.plugin.distribution} ({entry.ref.target})" for entry in entries)
-            raise PluginError(f"the {self.what} '{name}' is claimed by {owners}", cure="pip uninstall one of them")
+            own = " or ".join(sorted({entry.ref.name for entry in entries}))
+            cure = f"name one by its own name: {own}" if " or " in own else "pip uninstall one of them"
+            raise PluginError(f"the {self.what} '{name}' is claimed by {owners}", cure=cure)
         return entries[0]
 
     def make(self, name: str) -> T:

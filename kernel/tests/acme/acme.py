@@ -1,4 +1,4 @@
-"""What acme_plugin points at."""
+"""The classes and functions that acme_plugin registers."""
 
 import hashlib
 import os
@@ -150,7 +150,7 @@ class Shout(Pass):
 
 
 class Capitals(Shout):
-    """Says nothing of what it makes before it is made."""
+    """Has no preview: what it makes is known only after it has run."""
 
     name = "capitals"
     summary = "makes it loud, and tells nobody"
@@ -200,7 +200,7 @@ class Sing(Pass):
 
     def run(self, model, config, context):
         ((_, words),) = model.payload.items()
-        words.append("la")  # in place: the payload is the pass's own
+        words.append("la")  # in place: the pass owns its copy of the payload
         return model
 
 
@@ -220,8 +220,6 @@ class Paper(ExecutionProvider):
     name = "paper"
     summary = "a sheet of paper"
     runtime_name = "PaperExecutionProvider"
-    aliases = ("sheet",)
-    device_kind = "npu"
     packages = (RuntimePackage("echo", "pip install acme"),)
 
     def recipes(self):
@@ -304,7 +302,7 @@ class Length(Evaluator):
 
 
 class Reader(Verifier):
-    """Tries packages where it is; a run that makes a reference says whose part it is."""
+    """Checks packages in this process. Making a reference is a run whose events name the run that it belongs to."""
 
     name = "reader"
 

@@ -1,4 +1,4 @@
-"""A third party's plugin, whole: all that a plugin can bring, and every hook."""
+"""A complete plugin of a third party: it implements every hook and brings everything that a plugin can bring."""
 
 from drupe.api import NATIVE, Claim, Fact, Option, Ref, Step, hookimpl
 
@@ -53,7 +53,7 @@ def drupe_passes():
 
 @hookimpl
 def drupe_execution_providers():
-    return [Ref("paper", "acme:Paper", "a sheet of paper")]
+    return [Ref("paper", "acme:Paper", "a sheet of paper", ("PaperExecutionProvider", "sheet"), device="npu")]
 
 
 @hookimpl

@@ -1,4 +1,4 @@
-"""What the tests share: random and odd rows, errors by block, and both backends' results."""
+"""Helpers that the tests share: random rows, rows with extreme values, errors by block, results of both backends."""
 
 import ml_dtypes
 import numpy as np

@@ -1,4 +1,4 @@
-"""GPTQ: equal to the paper's steps done one by one, better than the search, never worse than round-to-nearest."""
+"""GPTQ: same levels as the paper's steps, smaller loss than the weighted search, never worse than round-to-nearest."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -42,7 +42,7 @@ def losses(rows, quantized, scheme, hessian):
 def by_the_paper(rows, quantized, scheme, hessian, damping, order):
     """Levels by equations (2) and (3) of the paper: one weight after the other, the inverse Hessian updated for each.
 
-    It is slow on purpose, and shares nothing with the implementation but scales, zero points and the order.
+    Slow and simple: it shares only scales, zero points and the order of columns with the implementation.
     """
     n, k = rows.shape
     damped = hessian / np.diagonal(hessian).mean() + damping * np.eye(k)
@@ -59,12 +59,12 @@ def by_the_paper(rows, quantized, scheme, hessian, damping, order):
             levels[i, q] = level
             row = row - (row[q] - (level - zero) * scale) / inverse[q, q] * inverse[q]
             inverse = inverse - np.outer(inverse[:, q], inverse[q]) / inverse[q, q]
-            inverse[q, q] = 1.0  # done with: never read again, but kept from dividing by zero
+            inverse[q, q] = 1.0  # this weight is done and never read again; 1 avoids a division by zero
     return levels
 
 
 @pytest.mark.parametrize(("bits", "symmetric"), [(4, True), (4, False), (2, False), (8, False)])
-def test_levels_are_those_of_the_papers_steps(backend, bits, symmetric):
+def test_levels_equal_those_of_the_papers_steps(backend, bits, symmetric):
     for n, k, block_size in ((4, 150, 32), (3, 40, 16), (5, 1, 16)):
         rows, hessian = random_rows(n, k, seed=k), hessian_of(correlated_inputs(4 * k + 8, k))
         scheme = Scheme(bits, block_size, symmetric)
@@ -81,7 +81,7 @@ def start(rows, scheme, factor):
     return quantize_rows(rows, search, importance=factor.importance)
 
 
-def test_the_loss_that_is_fed_back_is_the_weighted_error(backend):
+def test_the_returned_loss_is_the_weighted_error(backend):
     rows, hessian = random_rows(20, 200), hessian_of(correlated_inputs(500, 200))
     scheme, factor = Scheme(4, 32, False), gptq_factor(hessian)
     found = start(rows, scheme, factor)
@@ -93,7 +93,7 @@ def test_the_loss_that_is_fed_back_is_the_weighted_error(backend):
 @pytest.mark.parametrize("tokens", [2000, 100])
 @pytest.mark.parametrize("block_size", [32, 128])
 @pytest.mark.parametrize("symmetric", [True, False])
-def test_correlated_inputs_lose_much_less_than_by_the_weighted_search(backend, symmetric, block_size, tokens):
+def test_with_correlated_inputs_gptq_loses_much_less_than_the_weighted_search(backend, symmetric, block_size, tokens):
     inputs = correlated_inputs(tokens, 384)
     rows, hessian = random_rows(100, 384), hessian_of(inputs)
     search = Scheme(4, block_size, symmetric, "search")
@@ -104,7 +104,7 @@ def test_correlated_inputs_lose_much_less_than_by_the_weighted_search(backend, s
 
 @pytest.mark.parametrize("k", [1, 2, 127, 128, 129, 300])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_the_factor_holds_both_triangles(k, dtype):
+def test_the_factor_holds_the_root_of_the_hessian_and_of_its_inverse(k, dtype):
     hessian = hessian_of(correlated_inputs(2 * k, k)).astype(dtype)
     factor = gptq_factor(hessian)
     inverse_root = np.triu(factor.triangles).astype(np.float64)
@@ -114,7 +114,7 @@ def test_the_factor_holds_both_triangles(k, dtype):
     np.testing.assert_allclose(inverse_root @ root, np.eye(k), atol=1e-4)
 
 
-def test_columns_that_no_token_uses_are_rounded_and_disturb_nothing(backend):
+def test_columns_without_input_are_rounded_and_do_not_worsen_the_others(backend):
     rows, inputs = random_rows(8, 96), correlated_inputs(300, 96)
     inputs[:, ::5] = 0
     inputs[:, 32:64] = 0  # a whole block
@@ -124,11 +124,11 @@ def test_columns_that_no_token_uses_are_rounded_and_disturb_nothing(backend):
     steps = np.repeat(ours.scales, 32, 1)
     dead = np.diagonal(hessian) == 0
     inside = np.abs(values - rows) < 0.51 * np.abs(steps)
-    assert inside[:, dead].mean() > 0.95  # but for those that the search's range leaves out
+    assert inside[:, dead].mean() > 0.95  # the search may clip a few values
     assert (losses(rows, ours, scheme, hessian) < losses(rows, quantize_rows(rows, scheme), scheme, hessian)).all()
 
 
-def test_a_hessian_of_zeros_gives_the_plain_rounding_of_each_column(backend):
+def test_a_hessian_of_zeros_gives_plain_rounding(backend):
     rows, scheme = random_rows(8, 96), Scheme(4, 32, False)
     ours = gptq_rows(rows, gptq_factor(np.zeros((96, 96))), scheme)
     assert np.abs(dequantize_rows(ours, scheme, 96) - rows).max() < np.abs(ours.scales.astype(np.float32)).max()
@@ -141,14 +141,14 @@ def test_the_scale_of_the_hessian_does_not_matter(backend):
     np.testing.assert_array_equal(one.packed, other.packed)
 
 
-def test_a_hessian_that_is_not_quite_positive_definite_is_damped_more():
+def test_a_hessian_that_is_not_positive_definite_is_damped_more():
     hessian = hessian_of(correlated_inputs(300, 64))
     hessian[0, 1] = hessian[1, 0] = 1.5 * np.sqrt(hessian[0, 0] * hessian[1, 1])
     assert gptq_factor(hessian).damping > 0.01
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, "bfloat16"], ids=str)
-def test_row_ranges_in_threads_lose_as_much_as_the_whole(dtype):
+def test_row_ranges_in_threads_give_about_the_same_loss_as_all_rows_at_once(dtype):
     pytest.importorskip("numba")
     rows, hessian = random_rows(600, 200, dtype), hessian_of(correlated_inputs(400, 200))
     scheme, factor = Scheme(4, 32, False), gptq_factor(hessian)
@@ -170,7 +170,7 @@ def test_bit_patterns_and_bfloat16_are_the_same_rows(backend):
         np.testing.assert_array_equal(a, b)
 
 
-def test_what_does_not_fit_is_refused_by_name():
+def test_arguments_that_do_not_fit_are_refused():
     factor = gptq_factor(np.eye(32))
     with pytest.raises(ValueError, match="32 columns, the rows have 33"):
         gptq_rows(random_rows(2, 33), factor, Scheme())
@@ -184,7 +184,7 @@ def test_what_does_not_fit_is_refused_by_name():
         gptq_factor(np.eye(3), damping=0)
 
 
-def test_a_weight_that_is_not_finite_is_named_by_its_row_of_all(backend):
+def test_the_error_for_a_weight_that_is_not_finite_names_its_row_and_column(backend):
     rows = random_rows(600, 32)
     rows[555, 7] = np.inf
     with pytest.raises(NonFiniteError) as caught:
@@ -192,7 +192,7 @@ def test_a_weight_that_is_not_finite_is_named_by_its_row_of_all(backend):
     assert (caught.value.row, caught.value.column) == (555, 7)
 
 
-def test_no_rows_give_no_rows(backend):
+def test_zero_rows_give_empty_results(backend):
     assert gptq_rows(np.empty((0, 40), ml_dtypes.bfloat16), gptq_factor(np.eye(40)), Scheme()).packed.shape == (
         0,
         2,
@@ -202,7 +202,7 @@ def test_no_rows_give_no_rows(backend):
 
 @settings(max_examples=100, deadline=None)
 @given(st.integers(1, 128), st.integers(1, 130), st.sampled_from([2, 4, 8]), st.integers(0, 10**6))
-def test_the_kernel_agrees_with_its_numpy_twin_to_the_bit(width, n, bits, seed):
+def test_the_compiled_kernel_equals_the_numpy_version_to_the_bit(width, n, bits, seed):
     pytest.importorskip("numba")
     generator = np.random.default_rng(seed)
     columns = generator.standard_t(4, (width, n)).astype(np.float32)
@@ -218,7 +218,7 @@ def test_the_kernel_agrees_with_its_numpy_twin_to_the_bit(width, n, bits, seed):
 
 @st.composite
 def odd_hessians(draw, k):
-    """Few tokens, dead columns, columns that are copies of each other, far different sizes, float32."""
+    """Hessians of few tokens, with zero columns, equal columns, columns of very different size, or in float32."""
     generator = np.random.default_rng(draw(st.integers(0, 1000)))
     inputs = generator.standard_normal((draw(st.sampled_from([0, 1, 5, 200])), k))
     inputs[:, generator.random(k) < draw(st.sampled_from([0, 0.3]))] = 0
@@ -252,7 +252,7 @@ def test_no_row_is_worse_than_round_to_nearest(data, rows, bits, block_size, sym
 
 
 def slack(rows, plain, scheme, hessian):
-    """Round-to-nearest's loss, and the noise of float32 in what was added to the diagonal and taken off again."""
+    """The loss of round-to-nearest, plus float32 noise from adding the damping to the diagonal and subtracting it."""
     damping = 0.01 * np.diagonal(hessian).mean() * np.eye(len(hessian))
     loss = losses(rows, plain, scheme, hessian.astype(np.float64))
     return loss + 1e-5 * losses(rows, plain, scheme, hessian + damping)

@@ -1,4 +1,4 @@
-"""HQQ: as the paper's steps for one block, and never worse than round-to-nearest in its own norm."""
+"""HQQ: same blocks as the paper's steps, and never worse than round-to-nearest in the norm that it minimises."""
 
 import numpy as np
 import pytest
@@ -50,9 +50,9 @@ def step_by_step(block, scale, zero, q_max, symmetric):
 
 
 @pytest.mark.parametrize(("bits", "symmetric"), [(4, False), (4, True), (2, False), (8, False)])
-def test_blocks_are_those_of_the_papers_steps(backend, bits, symmetric):
+def test_blocks_equal_those_of_the_papers_steps(backend, bits, symmetric):
     rows = random_rows(30, 32)
-    rows[::3, 5] *= 8  # an outlier in some
+    rows[::3, 5] *= 8  # some rows have an outlier
     plain, scheme = Scheme(bits, 32, symmetric), Scheme(bits, 32, symmetric, "hqq")
     start, ours = quantize_rows(rows, plain), quantize_rows(rows, scheme)
     same = 0
@@ -63,24 +63,24 @@ def test_blocks_are_those_of_the_papers_steps(backend, bits, symmetric):
         ]
         best = step_by_step(row, float(start.scales[i, 0]), float(zeros[0]), (1 << bits) - 1, symmetric)
         same += best[1] == pytest.approx(ours.scales[i, 0], rel=1e-4) and best[2] == zeros[1]
-    assert same >= 28  # two candidates of about the same norm may change places
+    assert same >= 28  # the two sides may choose differently between candidates of nearly equal norm
 
 
 @pytest.mark.parametrize("scales_dtype", [np.float32, np.float16, "bfloat16"], ids=str)
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("bits", [2, 4, 8])
-def test_the_norm_becomes_less(backend, bits, symmetric, scales_dtype):
+def test_hqq_lowers_the_norm(backend, bits, symmetric, scales_dtype):
     rows = random_rows(64, 300, "bfloat16")
     hqq_scheme, plain = (Scheme(bits, 32, symmetric, method) for method in ("hqq", "rtn"))
     found, first = (norms(rows, quantize_rows(rows, s, scales_dtype), s).sum() for s in (hqq_scheme, plain))
-    # At 8 bits a scale in bfloat16 is coarser than what there is to gain.
+    # At 8 bits the rounding of a bfloat16 scale is larger than the possible gain.
     assert found < (0.99 if bits == 4 else 1) * first
 
 
 @pytest.mark.parametrize("scales_dtype", [np.float32, np.float16, "bfloat16"], ids=str)
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("bits", [2, 4, 8])
-def test_numba_and_numpy_find_the_same_to_the_byte(monkeypatch, bits, symmetric, scales_dtype):
+def test_numba_and_numpy_give_the_same_bytes(monkeypatch, bits, symmetric, scales_dtype):
     for n, k, block_size in ((64, 300, 32), (1, 1, 16), (3, 576, 128)):
         scheme = Scheme(bits, block_size, symmetric, "hqq")
         ours, twins = both_backends(monkeypatch, random_rows(n, k, "bfloat16"), scheme, scales_dtype)
@@ -90,7 +90,7 @@ def test_numba_and_numpy_find_the_same_to_the_byte(monkeypatch, bits, symmetric,
 
 @settings(max_examples=100, deadline=None)
 @given(st.sampled_from([16, 32, 128]), st.integers(1, 3), st.sampled_from([2, 4, 8]), st.integers(0, 10**6))
-def test_the_kernel_agrees_with_its_numpy_twin_to_the_bit(size, tiles, bits, seed):
+def test_the_compiled_kernel_equals_the_numpy_version_to_the_bit(size, tiles, bits, seed):
     pytest.importorskip("numba")
     from drupe_blockquant import kernel_calls
 
@@ -123,12 +123,12 @@ def test_no_block_of_odd_rows_is_worse_than_round_to_nearest(rows, bits, block_s
         ours, first = quantize_rows(rows, scheme, scales_dtype), quantize_rows(rows, plain, scales_dtype)
     assert np.isfinite(ours.scales.astype(np.float32)).all()
     if np.abs(rows).max() < 1e30:
-        # Rounding noise of an error of nothing: what float32 leaves of a value that is on a level.
+        # float32 noise: a value that lies exactly on a level may still have a tiny error.
         noise = block_size * (np.abs(rows).max() * 1e-7) ** 0.75
         assert (norms(rows, ours, scheme) <= norms(rows, first, plain) * (1 + 1e-5) + noise).all()
 
 
-def test_many_rows_are_taken_in_slices(backend):
+def test_many_rows_are_processed_in_slices(backend):
     rows, scheme = random_rows(1500, 256), Scheme(4, 32, False, "hqq")
     whole, some = quantize_rows(rows, scheme), quantize_rows(rows[1000:1100], scheme)
     np.testing.assert_array_equal(whole.packed[1000:1100], some.packed)

@@ -1,4 +1,4 @@
-"""Packing and unpacking are each other's inverse, and dequantized rows are what MatMulNBits multiplies with."""
+"""Unpacking undoes packing, and MatMulNBits multiplies with the same values that dequantizing gives."""
 
 import numpy as np
 import pytest
@@ -25,13 +25,13 @@ def test_unpacking_undoes_packing(bits):
     np.testing.assert_array_equal(unpack_zero_points(pack_zero_points(zeros, bits), bits, 5), zeros)
 
 
-def test_low_bits_come_first():
+def test_the_first_level_is_in_the_low_bits_of_a_byte():
     assert pack_levels(np.array([[1, 2]], np.uint8), 4).tolist() == [[0x21]]
     assert pack_levels(np.array([[1, 2, 3, 0]], np.uint8), 2).tolist() == [[0b00111001]]
     assert pack_zero_points(np.array([[3]], np.uint8), 4).tolist() == [[0x83]]
 
 
-def test_levels_that_do_not_fill_bytes_are_refused():
+def test_levels_that_do_not_fill_whole_bytes_are_refused():
     with pytest.raises(ValueError, match="whole bytes"):
         pack_levels(np.zeros((1, 3), np.uint8), 4)
 

@@ -28,7 +28,7 @@ def quantize_with_onnxruntime(rows, scheme):
     scales = np.zeros((n, blocks), rows.dtype)
     zeros = np.zeros((n, -(-blocks * scheme.bits // 8)), np.uint8)
     quantizer(packed, columns, scales, zeros, scheme.block_size, n, k, scheme.symmetric)
-    # Where K ends within a byte, ORT leaves what the value before had there; nothing reads it, and ours is 0.
+    # If K ends within a byte, ORT leaves old bits in the unused half, which nothing reads. Ours are 0.
     used = k * scheme.bits % 8
     if used:
         packed.reshape(n, -1)[:, k * scheme.bits // 8] &= (1 << used) - 1
@@ -48,7 +48,7 @@ def assert_same(ours, theirs):
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("bits", [2, 4, 8])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_equals_onnxruntime_to_the_byte(backend, shape, bits, symmetric, dtype):
+def test_round_to_nearest_equals_onnxruntime_to_the_byte(backend, shape, bits, symmetric, dtype):
     n, k, block_size = shape
     scheme = Scheme(bits, block_size, symmetric)
     rows = random_rows(n, k, dtype, seed=k)
@@ -57,7 +57,7 @@ def test_equals_onnxruntime_to_the_byte(backend, shape, bits, symmetric, dtype):
 
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("bits", [4, 8])
-def test_equals_onnxruntime_on_a_large_matrix(bits, symmetric):
+def test_round_to_nearest_equals_onnxruntime_on_a_large_matrix(bits, symmetric):
     scheme = Scheme(bits, 32, symmetric)
     rows = random_rows(512, 2048, "bfloat16").astype(np.float32)
     assert_same(quantize_rows(rows, scheme), quantize_with_onnxruntime(rows, scheme))
@@ -82,7 +82,7 @@ def test_numba_and_numpy_agree_to_the_byte(monkeypatch, bits, symmetric, dtype, 
         )
 
 
-def test_bfloat16_may_come_as_bit_patterns_and_goes_out_as_bit_patterns(backend):
+def test_bfloat16_rows_given_as_bit_patterns_give_scales_as_bit_patterns(backend):
     rows = random_rows(3, 70, "bfloat16")
     scheme = Scheme(4, 32, False)
     expected = quantize_rows(rows, scheme, "bfloat16")
@@ -93,7 +93,7 @@ def test_bfloat16_may_come_as_bit_patterns_and_goes_out_as_bit_patterns(backend)
     np.testing.assert_array_equal(out.scales, expected.scales.view(np.uint16))
 
 
-def test_results_go_into_the_callers_buffers_of_any_packed_shape(backend):
+def test_results_can_be_written_into_a_flat_buffer_of_the_caller(backend):
     rows = random_rows(3, 70)
     scheme = Scheme(4, 32, False)
     expected = quantize_rows(rows, scheme)
@@ -103,7 +103,7 @@ def test_results_go_into_the_callers_buffers_of_any_packed_shape(backend):
     assert bytes(buffer) == expected.packed.tobytes()
 
 
-def test_read_only_unaligned_and_strided_rows_are_taken(backend):
+def test_read_only_unaligned_and_strided_rows_are_accepted(backend):
     rows = random_rows(4, 96, "bfloat16")
     scheme = Scheme(4, 32, True)
     expected = quantize_rows(rows, scheme)
@@ -119,7 +119,7 @@ def test_read_only_unaligned_and_strided_rows_are_taken(backend):
 @pytest.mark.parametrize("method", ["rtn", "search"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, "bfloat16"], ids=str)
 @pytest.mark.parametrize("value", [np.nan, -np.nan, np.inf, -np.inf], ids=str)
-def test_a_value_that_is_not_finite_is_named_by_row_and_column(backend, value, dtype, method):
+def test_the_error_for_a_value_that_is_not_finite_names_row_and_column(backend, value, dtype, method):
     rows = random_rows(200, 100, dtype)
     rows[150, 99] = value
     with pytest.raises(NonFiniteError, match="row 150, column 99") as caught:
@@ -127,7 +127,7 @@ def test_a_value_that_is_not_finite_is_named_by_row_and_column(backend, value, d
     assert (caught.value.row, caught.value.column) == (150, 99)
 
 
-def test_the_largest_finite_values_are_not_taken_for_infinite(backend):
+def test_the_largest_finite_values_are_accepted(backend):
     for dtype in (np.float32, np.float16, ml_dtypes.bfloat16):
         largest = ml_dtypes.finfo(dtype).max
         rows = np.array([[largest, -largest] * 8], dtype)
@@ -143,7 +143,7 @@ def test_the_largest_finite_values_are_not_taken_for_infinite(backend):
 
 @pytest.mark.parametrize("method", ["rtn", "search"])
 @pytest.mark.parametrize("symmetric", [True, False])
-def test_scales_beyond_their_dtype_stay_finite(backend, symmetric, method):
+def test_scales_too_large_for_their_dtype_stay_finite(backend, symmetric, method):
     scheme = Scheme(4, 32, symmetric, method)
     for size in (1e38, 1e8, 1e-6, 3e-8, 1e-9, 1e-39, 1e-44):
         rows = np.random.default_rng(0).normal(0, size / 4, (4, 64)).clip(-size, size).astype(np.float32)
@@ -199,7 +199,7 @@ def run_elsewhere(cache):
     return run.stdout.split()
 
 
-def test_kernels_are_compiled_once_and_again_where_the_kept_code_is_damaged(tmp_path):
+def test_kernels_are_compiled_once_and_again_if_the_cached_code_is_damaged(tmp_path):
     pytest.importorskip("numba")
     assert run_elsewhere(tmp_path) == ["False", "0", "True"]
     assert run_elsewhere(tmp_path) == ["True", "0", "False"]
@@ -208,13 +208,13 @@ def test_kernels_are_compiled_once_and_again_where_the_kept_code_is_damaged(tmp_
     assert run_elsewhere(tmp_path) == ["False", "0", "True"]
 
 
-def test_a_cache_folder_that_cannot_be_made_is_no_reason_to_fail(tmp_path):
+def test_quantizing_works_if_the_cache_folder_cannot_be_made(tmp_path):
     pytest.importorskip("numba")
     (tmp_path / "file").touch()
     assert run_elsewhere(tmp_path / "file" / "cache") == ["False", "0", "True"]
 
 
-def test_kernels_can_be_made_ready_beside_other_work_and_used_from_threads():
+def test_kernels_can_be_compiled_in_the_background_and_used_from_threads():
     scheme = Scheme(4, 32, False, "search")
     rows = random_rows(64, 96, "bfloat16")
     with ThreadPoolExecutor(4) as pool:
@@ -231,6 +231,6 @@ def test_an_unknown_backend_is_refused(monkeypatch):
         quantize_rows(random_rows(2, 32), Scheme())
 
 
-def test_no_rows_give_no_output(backend):
+def test_zero_rows_give_empty_results(backend):
     result = quantize_rows(np.zeros((0, 40), np.float32), Scheme(4, 32, False))
     assert [a.shape for a in result if a is not None] == [(0, 2, 16), (0, 2), (0, 1)]

@@ -1,4 +1,4 @@
-"""Schemes: what is refused, the bytes they take, and which block size suits a row."""
+"""Schemes: invalid ones are refused, their bytes are counted, and a block size is chosen that suits a row."""
 
 import subprocess
 import sys
@@ -17,12 +17,12 @@ from drupe_blockquant import Scheme, choose_block_size
         ({"method": "gptq"}, "method"),
     ],
 )
-def test_a_scheme_that_cannot_be_is_refused_by_name(arguments, word):
+def test_the_error_for_an_invalid_scheme_names_the_field(arguments, word):
     with pytest.raises(ValueError, match=word):
         Scheme(**arguments)
 
 
-def test_bytes_count_values_scales_and_zero_points():
+def test_the_bytes_of_a_scheme_count_values_scales_and_zero_points():
     scheme = Scheme(bits=4, block_size=32, symmetric=False)
     assert (scheme.blocks(100), scheme.packed_width(100), scheme.zero_point_width(100)) == (4, 64, 2)
     assert scheme.bytes_for(n=10, k=100, scale_bytes=2) == 10 * (64 + 4 * 2 + 2)
@@ -42,7 +42,7 @@ def test_bytes_count_values_scales_and_zero_points():
         (4864, 32, 32),
     ],
 )
-def test_the_block_size_is_the_largest_that_pads_little(k, wanted, chosen):
+def test_the_chosen_block_size_is_the_largest_with_little_padding(k, wanted, chosen):
     assert choose_block_size(k, wanted) == chosen
 
 

@@ -1,4 +1,4 @@
-"""The error search: never worse than round-to-nearest, as good as many more candidates, weighted where asked."""
+"""The search for scales: never worse than round-to-nearest, as good as trying many scales, weighted by importance."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def assert_never_worse(rows, bits, block_size, symmetric, scales_dtype=np.float3
     search, rtn = schemes(bits, block_size, symmetric)
     found = block_errors(rows, quantize_rows(rows, search, scales_dtype, importance=importance), search, importance)
     plain = block_errors(rows, quantize_rows(rows, rtn, scales_dtype), rtn, importance)
-    # A millionth of the block's energy is float32 noise of the comparison, and of ties that round the other way.
+    # Differences below a millionth of the block's energy are float32 noise, or ties that are rounded the other way.
     energy = np.abs(rows.astype(np.float64)).max(initial=0) ** 2 * block_size
     assert (found <= plain * (1 + 1e-5) + 1e-13 * energy).all()
     return found.sum(), plain.sum()
@@ -66,7 +66,7 @@ def start_of(rows, scheme):
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, "bfloat16"], ids=str)
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("bits", [2, 4, 8])
-def test_numba_and_numpy_find_the_same(monkeypatch, bits, symmetric, dtype, weighted):
+def test_numba_and_numpy_find_the_same_levels(monkeypatch, bits, symmetric, dtype, weighted):
     errors = np.zeros(2)
     for n, k, block_size in SHAPES:
         rows = random_rows(n, k, dtype)
@@ -74,12 +74,12 @@ def test_numba_and_numpy_find_the_same(monkeypatch, bits, symmetric, dtype, weig
         scheme = Scheme(bits, block_size, symmetric, "search")
         results = both_backends(monkeypatch, rows, scheme, np.float16, importance=importance)
         errors += [block_errors(rows, result, scheme, importance).sum() for result in results]
-        # Where two candidates are about equal, the order of a sum decides; at 8 bits many are.
+        # Between two nearly equal candidates the order of a sum decides. At 8 bits many candidates are nearly equal.
         assert bits == 8 or (results[0].scales == results[1].scales).mean() > 0.85
     assert errors[0] == pytest.approx(errors[1], rel=2e-3)
 
 
-def test_importance_moves_the_error_to_where_it_matters_less(backend):
+def test_importance_lowers_the_weighted_error(backend):
     rows = random_rows(64, 512)
     importance = np.where(np.arange(512) % 8 == 0, 20.0, 1.0).astype(np.float32)
     scheme = Scheme(4, 64, False, "search")
@@ -89,7 +89,7 @@ def test_importance_moves_the_error_to_where_it_matters_less(backend):
     assert_never_worse(rows, 4, 64, False, importance=importance)
 
 
-def test_importance_counts_by_ratio_only(backend):
+def test_only_the_ratios_of_importance_matter(backend):
     rows = random_rows(8, 128)
     scheme = Scheme(4, 32, False, "search")
     importance = np.random.default_rng(0).uniform(0.1, 2, 128).astype(np.float32)
@@ -97,14 +97,14 @@ def test_importance_counts_by_ratio_only(backend):
     np.testing.assert_array_equal(small.packed, large.packed)
 
 
-def test_importance_that_makes_no_sense_is_refused():
+def test_invalid_importance_is_refused():
     rows = random_rows(2, 32)
     for importance in (np.ones(31, np.float32), np.full(32, -1, np.float32), np.full(32, np.nan, np.float32)):
         with pytest.raises(ValueError, match="importance"):
             quantize_rows(rows, Scheme(method="search"), importance=importance)
 
 
-def test_rows_are_independent_of_how_they_are_split(backend):
+def test_splitting_the_rows_does_not_change_their_results(backend):
     rows = random_rows(300, 96)
     scheme = Scheme(4, 32, False, "search")
     whole = quantize_rows(rows, scheme)

@@ -1,4 +1,4 @@
-"""Two levels of scales: multiples of a unit for each row, almost as good as floats and a quarter of their bytes."""
+"""Two-level scales: whole multiples of a unit of each row, almost as exact as floats, in a quarter of the bytes."""
 
 import ml_dtypes
 import numpy as np
@@ -19,7 +19,7 @@ def two_levels(bits=4, block_size=32, method="search"):
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("bits", [2, 4, 8])
-def test_little_is_lost_against_float_scales(backend, bits, method):
+def test_two_level_scales_lose_little_against_float_scales(backend, bits, method):
     for n, k, block_size in SHAPES[:2]:
         rows = random_rows(n, k, "bfloat16", seed=n)
         coarse, fine = two_levels(bits, block_size, method), Scheme(bits, block_size, False, method)
@@ -27,7 +27,7 @@ def test_little_is_lost_against_float_scales(backend, bits, method):
         assert found < {2: 1.002, 4: 1.005, 8: 1.1}[bits] * floats
 
 
-def test_scales_are_multiples_of_what_the_largest_of_a_row_needs(backend):
+def test_the_unit_of_a_row_follows_its_largest_scale(backend):
     for n, k, block_size in SHAPES:
         found = quantize_rows(random_rows(n, k), two_levels(4, block_size))
         assert found.scales.dtype == np.uint8 and found.units.dtype == ml_dtypes.bfloat16
@@ -35,7 +35,7 @@ def test_scales_are_multiples_of_what_the_largest_of_a_row_needs(backend):
         assert (found.scales.max(1) >= 252).all() and (found.scales >= 1).all()
 
 
-def test_the_bytes_are_those_that_are_counted(backend):
+def test_the_arrays_have_the_bytes_that_the_scheme_counts(backend):
     for n, k, block_size in SHAPES:
         scheme = two_levels(4, block_size)
         found = quantize_rows(random_rows(n, k), scheme)
@@ -91,13 +91,13 @@ def test_gptq_is_no_worse_than_round_to_nearest(rows, bits, block_size):
     assert (loss(gptq_rows(rows, gptq_factor(hessian), scheme)) <= plain * (1 + 1e-4) + 1e-60).all()
 
 
-def test_rows_given_in_ranges_come_out_the_same(backend):
+def test_ranges_of_rows_give_the_same_results_as_all_rows(backend):
     rows, scheme = random_rows(300, 96), two_levels()
     whole, part = quantize_rows(rows, scheme), quantize_rows(rows[77:200], scheme)
     for all_rows, some in zip(whole, part, strict=True):
         np.testing.assert_array_equal(all_rows[77:200], some)
 
 
-def test_symmetric_schemes_have_one_level():
+def test_a_symmetric_scheme_with_two_level_scales_is_refused():
     with pytest.raises(ValueError, match="negative"):
         Scheme(4, 32, True, two_level=True)

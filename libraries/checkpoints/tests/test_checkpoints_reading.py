@@ -1,4 +1,4 @@
-"""What is read of a checkpoint: configuration in both dialects, the description, the fingerprint, carried files."""
+"""Reading a checkpoint: its configuration in both dialects, description, fingerprint, and the files for a package."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import struct
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ import pytest
 from drupe.api import Context, Model, ModelError, Target
 from drupe_checkpoints import Checkpoint, open_checkpoint
 from drupe_checkpoints.kind import HfKind
-from drupe_checkpoints.tokenizer import package_files
 from drupe_onnx import Capabilities
 
 CONFIG = {
@@ -62,22 +60,22 @@ def opened(folder: Path, **changed: Any) -> Checkpoint:
     return open_checkpoint(folder)
 
 
-def test_a_missing_key_names_key_and_file(folder: Path) -> None:
+def test_the_error_for_a_missing_key_names_key_and_file(folder: Path) -> None:
     config = open_checkpoint(folder).config
     with pytest.raises(ModelError, match=r"config\.json lacks the key 'intermediate_size'") as caught:
         config.require("intermediate_size")
     assert caught.value.where == str(folder / "config.json")
     with pytest.raises(ModelError, match="lacks the key 'bos_token_id'"):
-        config.require("bos_token_id")  # null is as good as missing
+        config.require("bos_token_id")  # null counts as missing
 
 
 @pytest.mark.parametrize("wrong", ["64", 64.5, -1, True, [64], 10**19, 10**400])
-def test_a_value_of_the_wrong_type_is_shown(folder: Path, wrong: Any) -> None:
+def test_the_error_for_a_value_of_the_wrong_type_shows_it(folder: Path, wrong: Any) -> None:
     with pytest.raises(ModelError, match="hidden_size = "):
         opened(folder, hidden_size=wrong).config.integer("hidden_size")
 
 
-def test_rope_parameters_are_one_in_both_dialects(folder: Path) -> None:
+def test_rope_parameters_are_the_same_in_both_dialects(folder: Path) -> None:
     old = opened(folder, rope_theta=1e6, rope_scaling={"type": "linear", "factor": 2.0}).config.rope()
     new = opened(folder, rope_parameters={"rope_type": "linear", "rope_theta": 1e6, "factor": 2.0}).config.rope()
     assert {**old} == {**new}
@@ -85,7 +83,7 @@ def test_rope_parameters_are_one_in_both_dialects(folder: Path) -> None:
     assert (plain["rope_type"], plain["rope_theta"]) == ("default", 10000.0)
 
 
-def test_rope_parameters_by_layer_type_are_read_where_they_agree(folder: Path) -> None:
+def test_rope_parameters_by_layer_type_are_read_if_they_are_equal_and_refused_otherwise(folder: Path) -> None:
     one = {"rope_type": "default", "rope_theta": 1e6}
     types = ["full_attention", "sliding_attention", "full_attention"]
     nested = {"full_attention": one, "sliding_attention": one}
@@ -95,7 +93,7 @@ def test_rope_parameters_by_layer_type_are_read_where_they_agree(folder: Path) -
         opened(folder, layer_types=types, rope_parameters=nested).config.rope()
 
 
-def test_generation_config_has_the_last_word_on_tokens(folder: Path) -> None:
+def test_generation_config_overrides_the_tokens_of_config(folder: Path) -> None:
     assert open_checkpoint(folder).tokens("eos_token_id") == (7,)
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [7, 9]}))
     checkpoint = open_checkpoint(folder)
@@ -103,7 +101,7 @@ def test_generation_config_has_the_last_word_on_tokens(folder: Path) -> None:
     assert checkpoint.tokens("bos_token_id") == ()
 
 
-def test_describe_says_what_it_is_without_reading_weights(folder: Path) -> None:
+def test_describe_gives_architecture_and_sizes_without_reading_weights(folder: Path) -> None:
     assert HfKind().describe(Model("hf", folder)) == {
         "architecture": "Qwen2ForCausalLM",
         "model type": "qwen2",
@@ -121,26 +119,26 @@ def test_describe_says_what_it_is_without_reading_weights(folder: Path) -> None:
     }
 
 
-def test_describe_survives_broken_weights(folder: Path) -> None:
+def test_describe_works_with_broken_weights(folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(b"\xff" * 20)
     facts = HfKind().describe(Model("hf", folder))
     assert facts["layers"] == 3 and "parameters" not in facts
 
 
-def test_describe_survives_odd_sizes(folder: Path) -> None:
+def test_describe_works_with_invalid_sizes(folder: Path) -> None:
     opened(folder, num_attention_heads="four", hidden_size=[1])
     facts = HfKind().describe(Model("hf", folder))
     assert facts["attention heads"] == "four" and "head size" not in facts
 
 
-def test_size_is_that_of_the_files(folder: Path) -> None:
+def test_the_size_is_that_of_the_files(folder: Path) -> None:
     (folder / "optimizer.pt").write_bytes(b"not counted")
     names = ("config.json", "tokenizer.json", "model.safetensors")
     assert HfKind().size(Model("hf", folder)) == sum((folder / name).stat().st_size for name in names)
 
 
 @pytest.mark.parametrize("thorough", [True, False])
-def test_the_fingerprint_follows_what_decides_the_result(
+def test_the_fingerprint_changes_with_what_decides_the_result(
     folder: Path, thorough: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DRUPE_CACHE", str(tmp_path / "cache"))
@@ -150,7 +148,7 @@ def test_the_fingerprint_follows_what_decides_the_result(
     (folder / ".cache").mkdir()
     (folder / ".cache" / "noise").touch()
     os.utime(folder / "model.safetensors", ns=(1, 1))
-    assert kind.fingerprint(model, thorough) == seen[0]  # neither hidden files nor times count
+    assert kind.fingerprint(model, thorough) == seen[0]  # hidden files and times do not change it
 
     (folder / "config.json").write_text(json.dumps({**CONFIG, "eos_token_id": 8}))
     seen.append(kind.fingerprint(model, thorough))
@@ -183,20 +181,22 @@ def test_save_copies_the_checkpoint_and_follows_links(folder: Path, tmp_path: Pa
     assert (out / "model.safetensors").read_bytes() == blob.read_bytes()
 
 
-def test_the_files_that_a_package_needs_are_carried(folder: Path) -> None:
+def test_package_files_are_tokenizer_template_licence_and_generation_config(folder: Path) -> None:
     for name in ("tokenizer_config.json", "chat_template.jinja", "LICENSE", "generation_config.json", "README.md"):
         (folder / name).write_text("{}")
     (folder / "additional_chat_templates").mkdir()
     (folder / "additional_chat_templates" / "tools.jinja").touch()
-    assert set(package_files(folder)) == {
+    assert set(open_checkpoint(folder).package_files()) == {
         "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "LICENSE", "generation_config.json",
         "additional_chat_templates/tools.jinja",
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "LICENSE", "notes.txt"])
-def test_a_file_that_may_not_be_read_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Whichever comes upon it. Tests may run as root, who may read everything."""
+def test_the_error_for_a_file_without_read_permission_names_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Whatever reads it first. The test replaces `open`, because root may read every file."""
     (folder / name).touch()
 
     def forbidding(path: Path, *arguments: Any, **named: Any) -> Any:
@@ -208,51 +208,13 @@ def test_a_file_that_may_not_be_read_is_named(folder: Path, monkeypatch: pytest.
     monkeypatch.setattr(Path, "open", forbidding)
     monkeypatch.setattr(Path, "read_text", lambda path, **_: path.open("r").read())
     with pytest.raises(ModelError, match="Permission denied") as caught:
-        package_files(open_checkpoint(folder).folder)
+        open_checkpoint(folder).package_files()
         HfKind().fingerprint(Model("hf", folder))
     assert caught.value.where == str(folder / name) and caught.value.cure
 
 
-def test_no_tokenizer_at_all_is_an_error(folder: Path) -> None:
+def test_a_checkpoint_without_a_tokenizer_is_an_error(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
     with pytest.raises(ModelError, match=r"no tokenizer\.json") as caught:
-        package_files(folder)
+        open_checkpoint(folder).package_files()
     assert "copy" in str(caught.value.cure)
-
-
-def test_a_lone_sentencepiece_model_that_cannot_be_converted_says_how_to(folder: Path) -> None:
-    (folder / "tokenizer.json").unlink()
-    (folder / "tokenizer.model").write_bytes(b"not a model")
-    with pytest.raises(ModelError, match=r"needs tokenizer\.json, and there is only tokenizer\.model") as caught:
-        package_files(folder)
-    assert "pip install transformers sentencepiece" in str(caught.value.cure)
-    assert "python -P -c" in str(caught.value.cure)
-    assert str(folder) in str(caught.value.cure)
-
-
-def test_a_lone_sentencepiece_model_is_converted_where_transformers_is(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (folder / "tokenizer.json").unlink()
-    (folder / "tokenizer.model").write_bytes(b"a model")
-    library = tmp_path / "library" / "transformers"
-    library.mkdir(parents=True)
-    (library / "__init__.py").write_text(
-        "class AutoTokenizer:\n"
-        "    @classmethod\n"
-        "    def from_pretrained(cls, folder, trust_remote_code):\n"
-        "        assert not trust_remote_code\n"
-        "        cls.backend_tokenizer = cls()\n"
-        "        return cls\n"
-        "    def save(self, path):\n"
-        "        open(path, 'w').write('converted')\n"
-    )
-    hostile = tmp_path / "hostile"
-    hostile.mkdir()
-    (hostile / "transformers.py").write_text(f"open({str(tmp_path / 'was-run')!r}, 'w')")
-    monkeypatch.chdir(hostile)
-    monkeypatch.setenv("PYTHONPATH", str(library.parent))
-    monkeypatch.syspath_prepend(str(library.parent))
-    monkeypatch.delitem(sys.modules, "transformers", raising=False)
-    assert package_files(folder)["tokenizer.json"] == b"converted"
-    assert not (tmp_path / "was-run").exists()

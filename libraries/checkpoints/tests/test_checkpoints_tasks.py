@@ -25,10 +25,12 @@ from drupe_checkpoints.tasks import task_of
         ("AcmeFrobnicator", "acme", None),
     ],
 )
-def test_a_class_tells_the_task(architecture: str, model_type: str, task: str | None) -> None:
+def test_the_task_follows_from_the_class_of_the_architecture(
+    architecture: str, model_type: str, task: str | None
+) -> None:
     assert task_of([architecture], model_type) == task
 
 
-def test_the_first_class_that_is_known_counts() -> None:
+def test_the_first_known_class_decides_the_task() -> None:
     assert task_of(["AcmeFrobnicator", "LlamaForCausalLM"], "llama") == "text-generation"
     assert task_of([], "llama") is None

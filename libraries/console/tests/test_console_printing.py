@@ -1,4 +1,4 @@
-"""What a person sees: tables, sizes, progress, and the events of a run."""
+"""What is printed for a person: tables, sizes, progress, and the events of a run."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ def test_sizes_are_short(count: float, text: str) -> None:
     assert size(count) == text
 
 
-def test_columns_are_aligned_and_not_folded_away_from_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_columns_are_aligned_and_not_wrapped_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     table([("one", "x" * 300), ("twelve", "[bold]y")], ("name", "value"))
     assert capsys.readouterr().out.splitlines() == ["name    value", "one     " + "x" * 300, "twelve  [bold]y"]
 
 
-def test_no_rows_print_their_head(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_without_rows_prints_its_header(capsys: pytest.CaptureFixture[str]) -> None:
     table([], ("name", "value"))
     assert capsys.readouterr().out.split() == ["name", "value"]
 
 
-def test_away_from_a_terminal_a_step_is_one_line_or_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_terminal_a_step_prints_one_line_or_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     shown = progress()
     assert isinstance(shown, LineProgress)
     with shown.task("writing", 2_000_000) as step:
@@ -41,7 +41,7 @@ def test_away_from_a_terminal_a_step_is_one_line_or_nothing(capsys: pytest.Captu
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_step_that_stops_early_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_step_that_stops_early_is_printed_as_stopped(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(KeyboardInterrupt), LineProgress().task("measuring", 90, "tokens") as step:
         step.advance(40)
         raise KeyboardInterrupt
@@ -50,7 +50,7 @@ def test_a_step_that_stops_early_says_so(capsys: pytest.CaptureFixture[str]) -> 
     assert line.endswith("stopped before the end\n")
 
 
-def test_a_terminal_gets_a_bar_that_names_its_unit_and_is_gone_afterwards(
+def test_a_terminal_shows_a_bar_with_its_unit_and_clears_it_afterwards(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name, value in (("FORCE_COLOR", "1"), ("TERM", "xterm"), ("COLUMNS", "120")):
@@ -65,13 +65,13 @@ def test_a_terminal_gets_a_bar_that_names_its_unit_and_is_gone_afterwards(
     assert shown.endswith("\x1b[2K") or "\x1b[1A\x1b[2K" in shown, "the line is erased"
 
 
-def test_events_name_steps_and_times(capsys: pytest.CaptureFixture[str]) -> None:
+def test_events_are_printed_with_steps_and_times(capsys: pytest.CaptureFixture[str]) -> None:
     narrator = Narrator(1)
     narrator.drupe_observe(Event("pass-finished", "quantize-weights", seconds=1.5, details={"bytes": 7}))
     assert capsys.readouterr().err == "pass-finished: quantize-weights (1.50 s)\n"
 
 
-def test_details_come_at_level_two_but_for_the_error(capsys: pytest.CaptureFixture[str]) -> None:
+def test_details_are_printed_from_level_two_except_the_error(capsys: pytest.CaptureFixture[str]) -> None:
     Narrator(2).drupe_observe(Event("run-failed", details={"bytes": 7, "error": "told at the end"}))
     assert capsys.readouterr().err == "run-failed: \n    bytes: 7\n"
 
@@ -86,7 +86,7 @@ def test_runs_inside_a_run_are_indented(capsys: pytest.CaptureFixture[str]) -> N
     assert indents == [0, 2, 4, 0]
 
 
-def test_importing_it_does_not_load_rich() -> None:
+def test_importing_drupe_console_does_not_load_rich() -> None:
     code = "import sys, drupe_console; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"rich", "pydantic"} & set(loaded)

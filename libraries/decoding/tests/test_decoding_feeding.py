@@ -1,4 +1,4 @@
-"""Which input is which, in the names of several exporters, and what is fed to each."""
+"""Recognising a decoder's inputs by the names of several exporters, and feeding them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def ports(
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_caches_are_found_in_every_dialect_whatever_the_order(dialect: str) -> None:
+def test_caches_are_found_in_every_dialect_and_in_any_order(dialect: str) -> None:
     past, present = DIALECTS[dialect]
     found = ports(dialect)
     assert [(cache.past.name, cache.present) for cache in found.caches] == [
@@ -46,13 +46,13 @@ def test_caches_are_found_in_every_dialect_whatever_the_order(dialect: str) -> N
     assert found.outputs == ["logits", *(cache.present for cache in found.caches)]
 
 
-def test_names_that_are_no_caches_are_none() -> None:
+def test_other_names_are_not_taken_for_caches() -> None:
     for name in ("input_ids", "logits", "hidden_3", "encoder.layer.3.key", "past_3", "past_key_values"):
         assert cache_name(name) is None
     assert cache_name("past_key_values.10.value") == CacheName(10, "value")
 
 
-def test_caches_of_encoder_and_decoder_are_told_apart() -> None:
+def test_caches_of_encoder_and_decoder_are_distinguished() -> None:
     assert cache_name("past_key_values.0.decoder.key") == cache_name("present.0.decoder.key")
     assert cache_name("past_key_values.0.decoder.key") != cache_name("present.0.encoder.key")
     assert cache_name("past_key_self_0") != cache_name("past_key_cross_0")
@@ -68,13 +68,15 @@ def test_caches_of_encoder_and_decoder_are_told_apart() -> None:
         (["input_ids", "pixels", "past_key_0"], ["logits", "present_key_0"], "input 'pixels' is unknown"),
     ],
 )
-def test_what_is_no_decoder_is_told_what_it_lacks(inputs: list[str], outputs: list[str], message: str) -> None:
+def test_the_error_for_a_graph_that_is_not_a_decoder_says_what_it_lacks(
+    inputs: list[str], outputs: list[str], message: str
+) -> None:
     with pytest.raises(ModelError, match=message):
         DecoderPorts.of(map(Port, inputs), map(Port, outputs))
 
 
-def test_each_step_goes_behind_those_before() -> None:
-    """The decoder is a toy whose caches hold its tokens, so what it is fed shows in what it keeps."""
+def test_each_step_continues_after_the_tokens_of_the_earlier_steps() -> None:
+    """The decoder is a toy whose caches hold its tokens, so the caches show what it was fed."""
     feed = DecoderFeed(ports())
     assert [len(step(feed, tokens)) for tokens in ([5, 6, 7], [8], [9])] == [3, 1, 1]
     assert feed.length == 5
@@ -89,7 +91,7 @@ def test_each_step_goes_behind_those_before() -> None:
 
 
 def step(feed: DecoderFeed, tokens: list[int]) -> NDArray[Any]:
-    """A step of the toy: the positions of its tokens come out as logits."""
+    """A step of the toy. Its logits are the positions of its tokens."""
     given = feed.step(tokens)
     new = np.broadcast_to(given["input_ids"].astype(np.float32)[:, None, :, None], (1, HEADS, len(tokens), SIZE))
     results = {cache.present: np.concatenate([given[cache.past.name], new], axis=2) for cache in feed.ports.caches}
@@ -99,7 +101,7 @@ def step(feed: DecoderFeed, tokens: list[int]) -> NDArray[Any]:
     return positions
 
 
-def test_only_what_the_graph_takes_is_given_in_its_own_types() -> None:
+def test_only_the_inputs_of_the_graph_are_fed_in_their_declared_types() -> None:
     feed = DecoderFeed(ports(plain=["input_ids"], element="float16"))
     given = feed.step([1])
     assert set(given) == {"input_ids", *(cache.past.name for cache in feed.ports.caches)}
@@ -108,21 +110,21 @@ def test_only_what_the_graph_takes_is_given_in_its_own_types() -> None:
     assert mask.dtype == np.int32 and mask.shape == (1, 5)
 
 
-def test_sequences_of_one_length_are_fed_together() -> None:
+def test_sequences_of_equal_length_are_fed_as_one_batch() -> None:
     tokens = np.array([[1, 2, 3], [4, 5, 6]])
     assert input_array(Port("position_ids", "int64"), tokens).tolist() == [[0, 1, 2]] * 2
     cache = Port("past_key_0", "float32", (None, HEADS, None, SIZE))
     assert input_array(cache, tokens).shape == (2, HEADS, 0, SIZE)
 
 
-def test_sizes_that_the_graph_leaves_open_are_those_that_are_given() -> None:
+def test_sizes_that_the_graph_does_not_fix_come_from_the_caller() -> None:
     with pytest.raises(ModelError, match="does not fix the heads"):
         DecoderFeed(ports(sizes=(HEADS, None)))
     feed = DecoderFeed(ports(sizes=(None, None)), CacheSizes(HEADS, SIZE))
     assert feed.step([1])["past_key_values.0.key"].shape == (1, HEADS, 0, SIZE)
 
 
-def test_caches_may_be_the_runtimes_own() -> None:
+def test_empty_caches_can_be_made_by_the_runtime() -> None:
     made: list[tuple[str, tuple[int, ...]]] = []
 
     def empty(port: Port, shape: tuple[int, ...]) -> str:
@@ -135,6 +137,6 @@ def test_caches_may_be_the_runtimes_own() -> None:
 
 
 @pytest.mark.parametrize("element", ["bfloat16", None, "float8e4m3fn"])
-def test_types_that_runtimes_do_not_take_are_refused(element: str | None) -> None:
+def test_element_types_that_runtimes_do_not_accept_are_refused(element: str | None) -> None:
     with pytest.raises(ModelError, match="runtimes take no such arrays"):
         input_array(Port("past_key_0", element, (None, HEADS, None, SIZE)), np.array([[1]]))

@@ -1,4 +1,4 @@
-"""What a text is asked for with, and sessions that write it."""
+"""Settings for generating text, and sessions that generate it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from drupe_decoding import Generation, Message, NoRoom, Stopwatch, TextSession, 
 
 
 class Parrot(TextSession):
-    """Writes the words of the prompt again, as many as are asked for."""
+    """A session that repeats the words of the prompt, up to the number asked for."""
 
     max_length = 4
     context_length = 8
@@ -33,7 +33,7 @@ class Parrot(TextSession):
 
 
 class Plain(Session):
-    """Runs graphs only."""
+    """A session that only runs graphs."""
 
     def run(self, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None, part: str = "model") -> Any:
         return inputs
@@ -58,13 +58,13 @@ def test_a_generation_out_of_its_range_is_refused(wrong: dict[str, Any]) -> None
         Generation(**wrong)
 
 
-def test_a_text_is_what_is_streamed_and_options_are_fields_of_the_generation() -> None:
+def test_generate_joins_the_stream_and_takes_fields_of_generation() -> None:
     with Parrot() as session:
         assert text_session(session).generate("one two three") == "onetwothree"
         assert text_session(session).generate("one two three", max_new_tokens=2) == "onetwo"
 
 
-def test_a_prompt_without_room_for_an_answer_is_refused_with_the_way_to_more() -> None:
+def test_the_error_for_a_prompt_without_room_for_an_answer_names_max_length() -> None:
     with pytest.raises(NoRoom, match="takes 4 tokens, but there is room for 4") as caught:
         Parrot().stream("a b c d")
     assert "--max-length" in (caught.value.cure or "") and "8 tokens" in (caught.value.cure or "")
@@ -72,7 +72,7 @@ def test_a_prompt_without_room_for_an_answer_is_refused_with_the_way_to_more() -
         Parrot().stream(" ")
 
 
-def test_where_the_context_is_full_no_more_room_is_promised() -> None:
+def test_the_error_does_not_name_max_length_if_the_context_is_full() -> None:
     session = Parrot()
     session.max_length = session.context_length
     with pytest.raises(NoRoom) as caught:
@@ -80,18 +80,18 @@ def test_where_the_context_is_full_no_more_room_is_promised() -> None:
     assert "--max-length" not in (caught.value.cure or "")
 
 
-def test_a_session_that_only_runs_graphs_is_no_text_session() -> None:
-    with pytest.raises(RuntimeMissing, match="Plain does not generate text"):
+def test_a_session_that_only_runs_graphs_is_not_a_text_session() -> None:
+    with pytest.raises(RuntimeMissing, match="the model does not generate text"):
         text_session(Plain())
 
 
-def test_rates_leave_the_first_token_out() -> None:
+def test_the_decode_rate_does_not_count_the_first_token() -> None:
     timing = Timing(prompt_tokens=10, new_tokens=5, prompt_seconds=2.0, decode_seconds=2.0)
     assert (timing.prompt_rate, timing.decode_rate) == (5.0, 2.0)
     assert Timing(10, 1, 0.0, 0.0).decode_rate == Timing(10, 1, 0.0, 0.0).prompt_rate == 0.0
 
 
-def test_a_stopwatch_tells_the_prompt_from_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopwatch_times_prompt_and_answer_separately(monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([10.0, 12.0, 12.5, 13.0])
     monkeypatch.setattr("time.perf_counter", lambda: next(times))
     watch = Stopwatch(prompt_tokens=7)
@@ -100,7 +100,7 @@ def test_a_stopwatch_tells_the_prompt_from_the_answer(monkeypatch: pytest.Monkey
     assert watch.count() == Timing(7, 3, 2.0, 1.0)
 
 
-def test_sessions_and_ports_are_there_without_numpy() -> None:
+def test_sessions_and_ports_are_imported_without_numpy() -> None:
     code = (
         "import sys; from drupe_decoding import DecoderPorts, Generation, NoRoom, TextSession, Timing; "
         "print(*sys.modules)"

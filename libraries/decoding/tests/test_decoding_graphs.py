@@ -34,7 +34,7 @@ def attention(packed: bool) -> tuple[ir.Graph, ir.Value]:
     return ir.Graph([tokens, key, value], node.outputs, nodes=[node], opset_imports={"": 21}), key
 
 
-def test_a_port_has_the_values_name_type_and_sizes() -> None:
+def test_a_port_has_name_type_and_sizes_of_its_value() -> None:
     value = ir.Value(name="x", shape=ir.Shape(["batch", 3]), type=ir.TensorType(ir.DataType.BFLOAT16))
     port = port_of(value)
     assert (port.name, port.element_type, port.size(0), port.size(1)) == ("x", "bfloat16", None, 3)
@@ -49,16 +49,16 @@ def test_a_graphs_ports_are_found() -> None:
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_the_attention_that_reads_a_cache_tells_its_sizes(packed: bool) -> None:
+def test_the_sizes_of_a_cache_come_from_the_attention_that_reads_it(packed: bool) -> None:
     _, cache = attention(packed)
     assert cache_sizes(cache) == CacheSizes(KV_HEADS, SIZE)
 
 
-def test_a_cache_that_nothing_reads_has_no_sizes() -> None:
+def test_a_cache_that_no_node_reads_has_unknown_sizes() -> None:
     assert cache_sizes(ir.Value(name="past_key_0")) == CacheSizes()
 
 
-def test_the_vocabulary_is_as_long_as_the_logits() -> None:
+def test_the_size_of_the_vocabulary_is_that_of_the_logits() -> None:
     assert vocabulary_size(DecoderPorts({}, [], Port("logits", "float32", ("b", "s", 300)))) == 300
     with pytest.raises(ModelError, match="how many logits"):
         vocabulary_size(DecoderPorts({}, [], Port("logits", "float32", ("b", "s", "v"))))

@@ -1,4 +1,4 @@
-"""Folders that a run works in: what a killed run has left is removed."""
+"""Scratch folders: those that a killed run left behind are removed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tiny checkpoints' graphs with lazy weights, what they compute as a whole, and a context that opens graphs."""
+"""Graphs of tiny checkpoints with lazy weights, the values of the whole graph, and a context that opens graphs."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def build(tmp_path_factory: pytest.TempPathFactory, target: Target) -> Callable[
 
 @pytest.fixture
 def whole(context: Context, tmp_path: Path) -> Callable[..., dict[str, NDArray[Any]]]:
-    """Values of a graph for one sequence, computed by all of the graph at once."""
+    """Values in a graph for one sequence, computed by running the whole graph."""
     from drupe_layerwise.batches import Feeds, batches_of
     from drupe_onnx import OnnxPackage, all_logits, ir, write_package
 
@@ -75,7 +75,7 @@ def whole(context: Context, tmp_path: Path) -> Callable[..., dict[str, NDArray[A
 
 @pytest.fixture
 def sequences() -> Sequences:
-    """Of three lengths, two neighbours of one length among them."""
+    """Sequences of three lengths; two neighbours have the same length."""
     random = np.random.default_rng(3)
     return [random.integers(0, VOCABULARY, length).tolist() for length in (7, 7, 12, 1)]
 
@@ -85,7 +85,7 @@ def kit() -> SimpleNamespace:
     """The helpers of this file; test modules cannot import one another."""
 
     def joined(chunks: Any, count: int) -> list[NDArray[np.float32]]:
-        """What `logits` gives, put together again for each sequence."""
+        """The chunks of `logits`, joined for each sequence."""
         rows: list[list[NDArray[np.float32]]] = [[] for _ in range(count)]
         for chunk in chunks:
             assert chunk.start == sum(map(len, rows[chunk.sequence]))

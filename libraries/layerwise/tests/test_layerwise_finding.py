@@ -16,7 +16,7 @@ from drupe_onnx import BLOCK
 
 
 def unmarked(model: Any) -> tuple[Any, dict[str, str]]:
-    """The model without its marks, and what those of its nodes with weights or attention were."""
+    """The model without its marks, and the former marks of its nodes with weights or attention."""
     marks = {node.name: node.metadata_props.pop(BLOCK, "") for node in model.graph}
     computing = {node.name for node in model.graph if node.op_type not in ("Cast", "GatherND", "Add", "Mul")}
     return model, {name: mark for name, mark in marks.items() if name in computing}
@@ -28,14 +28,14 @@ def marks_of(model: Any, names: Any) -> dict[str, str]:
 
 @pytest.mark.parametrize("blocks", [1, 2, 4])
 @pytest.mark.parametrize("model_type", ["llama", "qwen3", "granite"])
-def test_the_blocks_are_those_that_the_builder_marks(build: Callable[..., Any], model_type: str, blocks: int) -> None:
+def test_the_found_blocks_equal_the_builders_marks(build: Callable[..., Any], model_type: str, blocks: int) -> None:
     sizes = {"embedding_multiplier": 3.0, "residual_multiplier": 0.5} if model_type == "granite" else {"head_dim": 16}
     model, wanted = unmarked(build(model_type, num_hidden_layers=blocks, **sizes))
     mark_blocks(model.graph)
     assert marks_of(model, wanted) == wanted
 
 
-def test_the_blocks_are_found_where_sums_and_norms_are_apart(build: Callable[..., Any], target: Target) -> None:
+def test_blocks_are_found_if_sums_and_norms_are_separate_nodes(build: Callable[..., Any], target: Target) -> None:
     operators = {key: each for key, each in target.capabilities.operators.items() if "Skip" not in str(key)}
     plain = dataclasses.replace(target, capabilities=dataclasses.replace(target.capabilities, operators=operators))
     model, wanted = unmarked(build("llama", "float32", plain, num_hidden_layers=3))
@@ -44,7 +44,7 @@ def test_the_blocks_are_found_where_sums_and_norms_are_apart(build: Callable[...
     assert marks_of(model, wanted) == wanted
 
 
-def test_found_blocks_run_as_the_whole_graph_does(
+def test_found_blocks_compute_the_same_as_the_whole_graph(
     build: Callable[..., Any],
     whole: Callable[..., Any],
     kit: SimpleNamespace,
@@ -59,7 +59,7 @@ def test_found_blocks_run_as_the_whole_graph_does(
     np.testing.assert_allclose(got[0], wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
 
 
-def test_caches_may_have_another_exporters_names(
+def test_blocks_are_found_with_another_exporters_cache_names(
     build: Callable[..., Any],
     whole: Callable[..., Any],
     kit: SimpleNamespace,

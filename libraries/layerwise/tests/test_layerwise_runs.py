@@ -1,4 +1,4 @@
-"""Running a decoder block by block: the same values as all at once, before and after it was changed in between."""
+"""Running a decoder block by block: the same values as from the whole graph, also after blocks were changed."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def close(got: Any, wanted: Any) -> None:
 
 
 def products(segment: Any) -> dict[str, Any]:
-    """The segment's matrix products, by what they are."""
+    """The segment's matrix products, by role."""
     marked = (node for node in segment.nodes if node.op_type in ("MatMul", "FusedMatMul"))
     return {node.metadata_props["drupe.role"]: node for node in marked}
 
 
 @each_architecture
-def test_logits_are_those_of_the_whole_graph(
+def test_logits_equal_those_of_the_whole_graph(
     build: Callable[..., Any],
     whole: Callable[..., Any],
     kit: SimpleNamespace,
@@ -54,7 +54,7 @@ def test_logits_are_those_of_the_whole_graph(
 
 
 @each_architecture
-def test_collected_values_are_what_the_products_of_each_block_read(
+def test_collected_values_equal_the_inputs_of_each_blocks_products(
     build: Callable[..., Any],
     whole: Callable[..., Any],
     context: Context,
@@ -68,7 +68,7 @@ def test_collected_values_are_what_the_products_of_each_block_read(
             names = sorted({node.inputs[0].name for node in products(segment).values()})
             got: dict[str, list[Any]] = {name: [] for name in names}
             layers.collect(segment, names, lambda name, rows, got=got: got[name].append(rows))
-            # The whole graph, with all tokens, has no values of the last token alone.
+            # The whole graph computes all tokens, so it has no value for the last token alone.
             kept = {name: name if "LastToken" not in name else name_of_whole(model, name) for name in names}
             wanted = [whole(model, sequence, *kept.values()) for sequence in sequences]
             for name in names:
@@ -77,13 +77,13 @@ def test_collected_values_are_what_the_products_of_each_block_read(
 
 
 def name_of_whole(model: Any, name: str) -> str:
-    """The name of what a node that drops tokens reads."""
+    """The name of the input of the node that drops all tokens but the last."""
     (node,) = (node for node in model.graph if node.outputs[0].name == name)
     text: str = node.inputs[0].name
     return text
 
 
-def test_a_changed_block_is_run_as_it_is_now(
+def test_a_changed_block_runs_with_its_change(
     build: Callable[..., Any],
     whole: Callable[..., Any],
     kit: SimpleNamespace,
@@ -116,7 +116,7 @@ def test_a_changed_block_is_run_as_it_is_now(
 
 
 @each_architecture
-def test_what_settled_nodes_have_made_is_not_computed_again(
+def test_values_of_settled_nodes_are_not_computed_again(
     build: Callable[..., Any],
     whole: Callable[..., Any],
     kit: SimpleNamespace,
@@ -154,7 +154,7 @@ def test_what_settled_nodes_have_made_is_not_computed_again(
     assert not list(context.scratch.iterdir())
 
 
-def test_a_block_with_quantized_products_carries_their_values_on(
+def test_the_next_blocks_get_the_values_of_quantized_products(
     build: Callable[..., Any],
     whole: Callable[..., Any],
     kit: SimpleNamespace,
@@ -178,7 +178,7 @@ def test_a_block_with_quantized_products_carries_their_values_on(
         close(logits, whole(model, sequence, "logits")["logits"][0])
 
 
-def test_weights_of_a_segment_are_all_that_is_written_at_once(
+def test_only_the_weights_of_one_segment_are_written_at_a_time(
     build: Callable[..., Any], context: Context, sequences: Sequences
 ) -> None:
     sizes: list[int] = []
@@ -199,7 +199,7 @@ def test_weights_of_a_segment_are_all_that_is_written_at_once(
     assert len(sizes) == 9 and max(sizes) < every / 3
 
 
-def test_half_precision_graphs_run(
+def test_graphs_in_half_precision_run(
     build: Callable[..., Any],
     whole: Callable[..., Any],
     kit: SimpleNamespace,
@@ -217,7 +217,7 @@ def test_half_precision_graphs_run(
     np.testing.assert_allclose(got[0], wanted, rtol=0, atol=2e-2 * np.abs(wanted).max())
 
 
-def test_a_graph_for_a_device_that_is_not_here_runs_though_its_attention_does_norms(
+def test_a_graph_for_another_device_with_norms_inside_attention_runs(
     build: Callable[..., Any],
     whole: Callable[..., Any],
     kit: SimpleNamespace,
@@ -237,7 +237,7 @@ def test_a_graph_for_a_device_that_is_not_here_runs_though_its_attention_does_no
     np.testing.assert_allclose(got[0], wanted, rtol=0, atol=2e-2 * np.abs(wanted).max())
 
 
-def test_weights_that_are_cast_at_run_time_stay_with_those_who_read_them(
+def test_weights_cast_at_run_time_are_not_stored_as_values_between_blocks(
     build: Callable[..., Any],
     whole: Callable[..., Any],
     kit: SimpleNamespace,
@@ -254,7 +254,7 @@ def test_weights_that_are_cast_at_run_time_stay_with_those_who_read_them(
     close(got[2], whole(model, sequences[2], "logits")["logits"][0])
 
 
-def test_logits_come_in_pieces_that_fit_the_budget(
+def test_logits_are_computed_in_pieces_that_fit_the_memory_budget(
     build: Callable[..., Any], context: Context, sequences: Sequences
 ) -> None:
     small = dataclasses.replace(context, memory_budget=3 * 8 * 512)
@@ -263,7 +263,7 @@ def test_logits_come_in_pieces_that_fit_the_budget(
         assert [len(chunk.rows) for chunk in layers.logits()] == [3, 3, 1, 3, 3, 1, 3, 3, 3, 3, 1]
 
 
-def test_matrices_and_tables_are_given_to_a_run_and_not_written(
+def test_matrices_and_tables_are_passed_as_inputs_and_not_written_to_disk(
     build: Callable[..., Any],
     whole: Callable[..., Any],
     kit: SimpleNamespace,
@@ -284,15 +284,15 @@ def test_matrices_and_tables_are_given_to_a_run_and_not_written(
         small = dataclasses.replace(context, memory_budget=4096, open=counting)
         with LayerByLayer(model, sequences, small) as layers:
             got = kit.joined(layers.logits(positions=5), len(sequences))
-        assert any("embed_tokens" in name for name in taken[0]), "the rows of the tokens"
-        assert any("down_proj" in name for name in taken[1]), "the matrices of a block"
-        assert len(taken[-1]) == 2, "hidden rows, and a range of the head's matrix after the other"
+        assert any("embed_tokens" in name for name in taken[0]), "the rows of the tokens are inputs"
+        assert any("down_proj" in name for name in taken[1]), "the matrices of a block are inputs"
+        assert len(taken[-1]) == 2, "the inputs are the hidden rows and a range of the head's matrix"
         assert not any("embed_tokens" in name or "proj.weight" in name for name in written)
         close(got[2], whole(model, sequences[2], "logits")["logits"][0])
 
 
 @each_architecture
-def test_a_head_in_ranges_takes_several_pieces_at_once(
+def test_a_head_computed_in_ranges_gives_the_logits_of_the_whole_graph(
     build: Callable[..., Any],
     whole: Callable[..., Any],
     kit: SimpleNamespace,
@@ -301,7 +301,7 @@ def test_a_head_in_ranges_takes_several_pieces_at_once(
     model_type: str,
     settings: dict[str, Any],
 ) -> None:
-    """Ranges of the vocabulary and groups of tokens: both end within, and neither shows in what comes out."""
+    """Neither the sizes of the ranges of the vocabulary nor those of the groups of tokens divide evenly."""
     model = build(model_type, **settings)
     small = dataclasses.replace(context, memory_budget=13 * 4 * VOCABULARY)
     with LayerByLayer(model, sequences, small) as layers:
@@ -312,7 +312,7 @@ def test_a_head_in_ranges_takes_several_pieces_at_once(
         close(rows, whole(model, sequence, "logits")["logits"][0])
 
 
-def test_a_cancelled_run_stops_and_leaves_nothing(
+def test_a_cancelled_run_stops_and_leaves_no_files(
     build: Callable[..., Any], context: Context, sequences: Sequences
 ) -> None:
     model = build("llama", **ARCHITECTURES[0][1])

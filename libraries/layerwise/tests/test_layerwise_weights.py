@@ -1,4 +1,4 @@
-"""Weights that are taken out of a graph: the graph computes the same with them as inputs."""
+"""Taking weights out of a graph: it computes the same when they are passed as inputs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def floats(*shape: int) -> Any:
 
 
 def graph_of(text: str, **weights: Any) -> ir.Model:
-    """A graph without its weights, and those put in as expressions."""
+    """A graph from text, with these weights as expressions."""
     model = ir.from_onnx_text(f'<ir_version: 10, opset_import: ["" : 21]>\n{text}')
     for name, expression in weights.items():
         given = next(value for value in model.graph.inputs if value.name == name)
@@ -61,7 +61,7 @@ BFLOAT16 = ir.DataType.BFLOAT16
         ("Cast", Transpose(Cast(Array(np.ascontiguousarray(MATRIX.T)), BFLOAT16))),
     ],
 )
-def test_a_product_with_a_matrix_that_is_given_is_the_same(text: str, matrix: Any, tmp_path: Path) -> None:
+def test_a_product_with_its_matrix_as_input_gives_the_same(text: str, matrix: Any, tmp_path: Path) -> None:
     model = graph_of(TEXTS[text], w=matrix)
     weights = take_out(model)
     assert len(weights.matrices) == 1 and not model.graph.initializers
@@ -70,7 +70,7 @@ def test_a_product_with_a_matrix_that_is_given_is_the_same(text: str, matrix: An
     close(run(model, tmp_path / "m.onnx", {"x": x, **weights.made(2)}), x @ stored)
 
 
-def test_a_matrix_of_two_products_is_given_once(tmp_path: Path) -> None:
+def test_a_matrix_of_two_products_becomes_one_input(tmp_path: Path) -> None:
     text = "g (float[n, 16] x, float[16, 16] w) => (float[n, 16] y) { h = MatMul(x, w)  y = MatMul(h, w) }"
     square = floats(16, 16)
     model = graph_of(text, w=Transpose(Array(square)))
@@ -79,7 +79,7 @@ def test_a_matrix_of_two_products_is_given_once(tmp_path: Path) -> None:
     close(run(model, tmp_path / "m.onnx", {"x": x, **weights.made(1)}), x @ square.T @ square.T)
 
 
-def test_what_is_no_matrix_stays_a_constant(tmp_path: Path) -> None:
+def test_a_weight_of_three_axes_stays_a_constant(tmp_path: Path) -> None:
     text = "g (float[n, 16] x, float[2, 16, 4] w) => (float[2, n, 4] y) { y = MatMul(x, w) }"
     experts, x = floats(2, 16, 4), floats(3, 16)
     model = graph_of(text, w=Array(experts))
@@ -87,7 +87,7 @@ def test_what_is_no_matrix_stays_a_constant(tmp_path: Path) -> None:
     close(run(model, tmp_path / "m.onnx", {"x": x}), x @ experts)
 
 
-def test_of_a_table_only_the_rows_of_the_tokens_are_given(tmp_path: Path) -> None:
+def test_a_table_is_passed_as_the_rows_of_the_tokens_only(tmp_path: Path) -> None:
     text = "g (int64[b, n] input_ids, float[32, 4] table) => (float[b, n, 4] y) { y = Gather(table, input_ids) }"
     table = floats(32, 4)
     model = graph_of(text, table=Array(table))
@@ -110,7 +110,7 @@ def test_of_a_table_only_the_rows_of_the_tokens_are_given(tmp_path: Path) -> Non
     ],
     ids=lambda each: type(each).__name__,
 )
-def test_a_matrix_is_made_whole(expression: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_made_computes_the_whole_matrix_in_bands(expression: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("drupe_layerwise.weights._BAND", 4096)
     from drupe_onnx import Files
 
@@ -120,7 +120,7 @@ def test_a_matrix_is_made_whole(expression: Any, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("transposed", [True, False])
-def test_a_head_is_given_in_ranges_of_either_axis(transposed: bool, tmp_path: Path) -> None:
+def test_a_head_is_passed_in_ranges_of_columns_or_of_rows_if_transposed(transposed: bool, tmp_path: Path) -> None:
     matrix = Transpose(Array(floats(50, 8))) if transposed else Array(floats(8, 50))
     model = graph_of("g (float[1, n, 8] x, float[8, 50] w) => (float[1, n, 50] y) { y = MatMul(x, w) }", w=matrix)
     (hidden,), (result,) = model.graph.inputs, model.graph.outputs
@@ -135,7 +135,7 @@ def test_a_head_is_given_in_ranges_of_either_axis(transposed: bool, tmp_path: Pa
     close(np.concatenate(parts, axis=-1), rows @ made(matrix, 1))
 
 
-def test_a_head_with_a_bias_is_not_given_in_ranges() -> None:
+def test_a_head_with_a_bias_is_not_passed_in_ranges() -> None:
     text = (
         "g (float[1, n, 8] x, float[8, 50] w, float[50] b) => (float[1, n, 50] y) { h = MatMul(x, w)  y = Add(h, b) }"
     )

@@ -1,4 +1,4 @@
-"""What passes leave for each other at a site: schemes, weights of columns, other matrices, parts made elsewhere."""
+"""What passes leave at a site for later passes: schemes, importance of columns, replaced matrices, quantized parts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TARGET = Cpu().target()
 
 
 def one_product() -> ir.Model:
-    """x @ w, with the weight as a checkpoint has it behind a transpose."""
+    """x @ w, where the weight is the transpose of a checkpoint's matrix."""
     x = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(["T", K]))
     weight = initializer("w", Transpose(Array(WEIGHTS)))
     node = ir.Node("", "MatMul", [x, weight], name="product")
@@ -39,7 +39,7 @@ def written(model: ir.Model, folder: Path) -> ir.Model:
     return ir.load(folder / "model.onnx")
 
 
-def test_a_scheme_that_was_set_is_found_at_the_site() -> None:
+def test_an_assigned_scheme_is_found_at_its_site() -> None:
     model = one_product()
     [site] = find_sites(model.graph)
     assert site.scheme is None
@@ -51,7 +51,7 @@ def test_a_scheme_that_was_set_is_found_at_the_site() -> None:
         _ = site.scheme
 
 
-def test_weights_of_columns_go_along_with_a_weight_and_into_the_search(tmp_path: Path) -> None:
+def test_importance_of_columns_is_kept_at_a_site_and_used_by_the_search(tmp_path: Path) -> None:
     model = one_product()
     importance = np.linspace(0, 3, K, dtype=np.float32) ** 4
     [site] = find_sites(model.graph)
@@ -67,7 +67,7 @@ def test_weights_of_columns_go_along_with_a_weight_and_into_the_search(tmp_path:
     np.testing.assert_array_equal(packed[name].const_value.numpy(), expected.packed)  # type: ignore[union-attr]
 
 
-def test_another_matrix_takes_a_sites_place() -> None:
+def test_replace_rows_replaces_the_matrix_of_a_site() -> None:
     model = one_product()
     [site] = find_sites(model.graph)
     replace_rows(site, Array(2 * WEIGHTS))
@@ -76,7 +76,7 @@ def test_another_matrix_takes_a_sites_place() -> None:
     assert expression_of(site.weight) == Transpose(Array(2 * WEIGHTS))
 
 
-def test_parts_that_were_made_elsewhere_are_written_as_they_are(tmp_path: Path) -> None:
+def test_quantized_parts_that_are_given_are_written_unchanged(tmp_path: Path) -> None:
     model = one_product()
     made = quantize_rows(WEIGHTS, SEARCH)
     [site] = find_sites(model.graph)
@@ -87,7 +87,7 @@ def test_parts_that_were_made_elsewhere_are_written_as_they_are(tmp_path: Path) 
         np.testing.assert_array_equal(value.const_value.numpy(), part)  # type: ignore[union-attr]
 
 
-def test_scales_of_two_levels_are_multiplied_out_before_anything_runs(tmp_path: Path) -> None:
+def test_onnxruntime_multiplies_two_level_scales_out_before_the_first_run(tmp_path: Path) -> None:
     import onnxruntime
 
     scheme = replace(SEARCH, two_level=True)
@@ -104,7 +104,7 @@ def test_scales_of_two_levels_are_multiplied_out_before_anything_runs(tmp_path: 
     np.testing.assert_allclose(session.run(None, {"x": x})[0], expected, atol=1e-4)
 
 
-def test_sites_that_share_a_matrix_share_what_is_computed_of_its_scales() -> None:
+def test_sites_that_share_a_matrix_share_the_nodes_that_compute_its_scales() -> None:
     model = one_product()
     again = ir.Node("", "MatMul", list(next(iter(model.graph)).inputs), name="again")
     again.outputs[0].name, again.outputs[0].type = "z", ir.TensorType(ir.DataType.FLOAT)
@@ -117,8 +117,8 @@ def test_sites_that_share_a_matrix_share_what_is_computed_of_its_scales() -> Non
     assert operators == ["Cast", "Cast", "MatMulNBits", "MatMulNBits", "Mul"]
 
 
-def test_what_scales_are_computed_of_counts_for_the_matrix() -> None:
-    """Also where nodes stand between: `drupe optimize --plan` says what each role takes."""
+def test_units_of_two_level_scales_count_as_bytes_of_their_matrix() -> None:
+    """Also if nodes lie between the units and the product. `drupe optimize --plan` prints the bytes of each role."""
     stored = {}
     for two_level in (False, True):
         model = one_product()

@@ -1,4 +1,4 @@
-"""What the tests of drupe-onnx share: targets, contexts, checkpoints and packages."""
+"""Fixtures for the tests of drupe-onnx: targets, contexts, checkpoints and packages."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def make_context(tmp_path: Path, target: Target) -> Callable[..., Context]:
 
 @pytest.fixture
 def write_safetensors() -> Callable[[Path, Mapping[str, Any]], Path]:
-    """Write arrays as the format says, with nothing of ours in it."""
+    """Write a safetensors file as its specification says, without using our code."""
 
     def write(path: Path, arrays: Mapping[str, Any]) -> Path:
         header, data = {}, b""
@@ -54,7 +54,7 @@ def write_safetensors() -> Callable[[Path, Mapping[str, Any]], Path]:
 
 @pytest.fixture
 def make_package() -> Callable[..., OnnxPackage]:
-    """A package with weights and no nodes: what the writer sees of one."""
+    """A package with weights and without nodes: the writer needs no more."""
 
     def make(weights: Mapping[str, Expression], files: Mapping[str, Path | bytes] | None = None) -> OnnxPackage:
         values = [initializer(name, expression) for name, expression in weights.items()]

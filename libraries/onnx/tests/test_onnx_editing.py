@@ -1,4 +1,4 @@
-"""Editing graphs: recorded nodes know their types, equal constants are one initializer, unused ones go."""
+"""Editing graphs: recorded nodes have types, equal constants share an initializer, unused ones are removed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def model() -> ir.Model:
     return ir.from_onnx_text(f'<ir_version: 10, opset_import: ["" : 21]>\n{TEXT}')
 
 
-def test_a_recorded_node_has_a_name_marks_and_a_typed_output(model: ir.Model) -> None:
+def test_a_recorded_node_has_a_name_metadata_and_a_typed_output(model: ir.Model) -> None:
     (x,) = model.graph.inputs
     tape = Tape({"block": "3"})
     value = tape.node("Cast", [x], "narrow", BFLOAT16, x.shape, {"to": BFLOAT16}, marks={"role": "a"})
@@ -47,7 +47,7 @@ def test_an_output_that_is_left_out_has_no_name() -> None:
     assert (first.name, first.shape, second.name) == ("norm/output_0", ir.Shape([2, 4]), "")
 
 
-def test_equal_constants_are_one_initializer_and_others_get_a_number(model: ir.Model) -> None:
+def test_equal_constants_share_an_initializer_and_others_get_a_number(model: ir.Model) -> None:
     ones = Array(np.ones(4, np.float32))
     first = shared_initializer(model.graph, "scale", ones)
     assert shared_initializer(model.graph, "scale", Array(np.ones(4, np.float32))) is first
@@ -57,7 +57,7 @@ def test_equal_constants_are_one_initializer_and_others_get_a_number(model: ir.M
     assert list(model.graph.initializers) == ["scale", "scale_2"]
 
 
-def test_what_no_output_depends_on_is_removed(model: ir.Model) -> None:
+def test_nodes_and_initializers_that_no_output_depends_on_are_removed(model: ir.Model) -> None:
     shared_initializer(model.graph, "left", Array(np.ones(4, np.float32)))
     remove_unused(model)
     assert [node.op_type for node in model.graph] == ["Relu", "Neg"]
@@ -65,7 +65,7 @@ def test_what_no_output_depends_on_is_removed(model: ir.Model) -> None:
     assert [value.name for value in model.graph.inputs] == ["x"]
 
 
-def test_a_constant_behind_a_cast_is_the_cast_constant(model: ir.Model) -> None:
+def test_constant_of_looks_through_a_cast(model: ir.Model) -> None:
     stored = shared_initializer(model.graph, "w", Array(np.ones((4, 4), BFLOAT16.numpy())))
     tape = Tape()
     cast = tape.node("Cast", [stored], "w/Cast", FLOAT, stored.shape, {"to": FLOAT})
@@ -76,13 +76,13 @@ def test_a_constant_behind_a_cast_is_the_cast_constant(model: ir.Model) -> None:
     assert constant_of(None) is None
 
 
-def test_a_type_that_an_expression_has_needs_no_cast() -> None:
+def test_as_type_adds_a_cast_only_for_another_type() -> None:
     ones = Array(np.ones(4, np.float32))
     assert as_type(ones, FLOAT) is ones
     assert as_type(ones, BFLOAT16) == Cast(ones, BFLOAT16)
 
 
-def test_two_initializers_that_are_one_tensor_take_its_bytes_once(model: ir.Model) -> None:
+def test_two_initializers_with_the_same_tensor_count_its_bytes_once(model: ir.Model) -> None:
     matrix = Array(np.arange(16, dtype=np.float32).reshape(4, 4))
     texts = ir.tensor(["a", "bc"], name="texts")
     for value in (
@@ -96,7 +96,7 @@ def test_two_initializers_that_are_one_tensor_take_its_bytes_once(model: ir.Mode
     assert weight_bytes(initializers_of(model)) == 2 * 16 * 4 + texts.nbytes
 
 
-def test_the_twin_of_a_graph_keeps_nothing_that_it_does_not_use() -> None:
+def test_the_all_logits_twin_keeps_no_unused_nodes_or_initializers() -> None:
     text = (
         "g (float[b, n, 4] x, int64[b, 1, 1] at) => (float[b, 1, 4] y) "
         "{ last = GatherND <batch_dims = 1> (x, at)  y = Neg(last) }"

@@ -1,4 +1,4 @@
-"""Graph files with their weights inside, read without them; and what their outlines tell of inputs and facts."""
+"""Graph files that contain their weights: they are read without the weights. Also inputs and facts of outlines."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from drupe_onnx.embedded import without_weights
 from drupe_onnx.facts import logits_of, weights_of
 from drupe_onnx.loading import load_package
 from drupe_onnx.outline import Port, outline_of
+from drupe_onnx.package_folder import package_files
 from drupe_onnx.protobuf import Malformed, message, rewritten, varint
 
 LARGE = np.arange(4000, dtype=np.float32).reshape(40, 100)
@@ -34,7 +35,7 @@ def path(tmp_path):
     return tmp_path / "m.onnx"
 
 
-def test_large_weights_are_left_out_and_all_else_is_as_it_was(path):
+def test_large_weights_are_left_out_and_the_rest_is_unchanged(path):
     whole, stripped = onnx.load(path), onnx.ModelProto.FromString(without_weights(path))
     large, small = stripped.graph.initializer
     assert not large.HasField("raw_data") and large.data_location == TensorProto.EXTERNAL
@@ -44,15 +45,15 @@ def test_large_weights_are_left_out_and_all_else_is_as_it_was(path):
     assert stripped == whole
 
 
-def test_a_weight_is_found_where_it_lies_in_the_file(path):
-    weights = load_package(path).component.graph.initializers
+def test_a_weight_is_read_from_its_place_in_the_file(path):
+    weights = load_package(package_files(path)).component.graph.initializers
     source = expression_of(weights["large"])
     assert isinstance(source, ExternalTensor) and source.path == path
     with Files() as files:
         assert (source.value(files) == LARGE).all()
 
 
-def test_what_lies_in_a_data_file_already_stays_there(path, tmp_path):
+def test_weights_in_a_data_file_stay_there(path, tmp_path):
     out = tmp_path / "external" / "m.onnx"
     out.parent.mkdir()
     onnx.save(onnx.load(path), out, save_as_external_data=True, location="data.bin", size_threshold=100)
@@ -66,14 +67,14 @@ def test_a_file_that_is_cut_short_is_malformed(path, cut):
         without_weights(path)
 
 
-def test_numbers_of_any_size_survive():
+def test_numbers_of_any_size_are_rewritten_unchanged():
     for value in (0, 1, 127, 128, 300, 1 << 20, 1 << 40):
         data = message(1, b"x" * 3) + helper.make_node("N", [], ["y"], k=value).SerializeToString()
         assert rewritten(data, 0, len(data), {}) == data
     assert varint(b"\xac\x02", 0, 2) == (300, 2)
 
 
-def test_an_outline_tells_types_and_sizes_of_inputs_and_outputs():
+def test_an_outline_has_types_and_sizes_of_inputs_and_outputs():
     ports = [
         ("x", TensorProto.FLOAT16, ["batch", 3, None]),
         ("scalar", TensorProto.INT64, []),
@@ -91,7 +92,7 @@ def test_an_outline_tells_types_and_sizes_of_inputs_and_outputs():
     assert outline.outputs == outline.inputs[:1]
 
 
-def test_an_outline_tells_what_nodes_read_and_make():
+def test_an_outline_has_the_inputs_and_outputs_of_nodes():
     outline = outline_of(make([helper.make_node("Clip", ["x", "", "high"], ["y"])]).SerializeToString())
     assert [(node.inputs, node.outputs) for node in outline.nodes] == [(("x", "", "high"), ("y",))]
 
@@ -117,7 +118,7 @@ INTEGER = helper.make_node("MatMulInteger", ["x", "levels"], ["q"])
         ([INTEGER, LOOK_UP], "mixed"),
     ],
 )
-def test_weights_are_quantized_where_all_are_that_can_be(nodes, expected):
+def test_the_fact_weights_says_whether_all_some_or_no_matrices_are_quantized(nodes, expected):
     model = make(
         nodes, [("ids", TensorProto.INT64, ["n"])], weights={"large": LARGE, "levels": np.ones((4, 4), np.uint8)}
     )
@@ -125,6 +126,6 @@ def test_weights_are_quantized_where_all_are_that_can_be(nodes, expected):
 
 
 @pytest.mark.parametrize(("shape", "expected"), [(["b", 1, 9], "last"), (["b", "s", 9], "all"), (["b", 1], "all")])
-def test_logits_are_the_last_token_s_where_the_graph_declares_one(shape, expected):
+def test_the_fact_logits_is_last_if_the_graph_declares_one_token(shape, expected):
     model = make(outputs=[("logits", TensorProto.FLOAT, shape)])
     assert logits_of(outline_of(model.SerializeToString())) == expected

@@ -1,4 +1,4 @@
-"""Expressions: any split of the rows or columns equals the whole, and they survive serialisation."""
+"""Expressions: reading rows or columns in pieces gives the whole, and JSON gives an equal expression back."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def folder():
 
 @dataclass(frozen=True)
 class Split(Producer):
-    """A producer for tests: the doubled rows, and their sums."""
+    """A producer for tests. Its outputs are the doubled rows and their sums."""
 
     source: Expression
 
@@ -89,7 +89,7 @@ def matrix(rows: int, columns: int, dtype: Any = np.float32, seed: int = 0) -> n
 
 @functools.cache
 def cases(folder: Path) -> dict[str, tuple[Expression, np.ndarray]]:
-    """One expression of each kind, with what numpy says it is."""
+    """One expression of each kind, with its values computed by numpy."""
     a, b = matrix(37, 24), matrix(11, 24, seed=1)
     half, brain = matrix(37, 24, np.float16), matrix(37, 24, ml_dtypes.bfloat16)
     vector = matrix(1, 24, seed=2)[0]
@@ -141,7 +141,7 @@ with tempfile.TemporaryDirectory() as somewhere:
 @pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=15, deadline=None)
 @given(data=st.data())
-def test_rows_of_any_split_equal_the_whole(folder, name, data):
+def test_reading_rows_in_any_pieces_gives_the_whole(folder, name, data):
     expression, expected = cases(folder)[name]
     assert expression.shape == expected.shape
     assert expression.dtype.numpy() == expected.dtype
@@ -159,7 +159,7 @@ def test_rows_of_any_split_equal_the_whole(folder, name, data):
 @pytest.mark.parametrize("name", [name for name in NAMES if "vector" not in name and "permute" not in name])
 @settings(max_examples=10, deadline=None)
 @given(data=st.data())
-def test_columns_of_any_split_equal_the_whole(folder, name, data):
+def test_reading_columns_in_any_pieces_gives_the_whole(folder, name, data):
     expression, expected = cases(folder)[name]
     edges = sorted({0, *data.draw(st.lists(st.integers(0, expected.shape[1]), max_size=3)), expected.shape[1]})
     with Files() as files:
@@ -168,7 +168,7 @@ def test_columns_of_any_split_equal_the_whole(folder, name, data):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_expression_comes_back_from_json_equal_and_with_one_fingerprint(folder, name):
+def test_an_expression_from_json_is_equal_and_has_the_same_fingerprint(folder, name):
     expression, expected = cases(folder)[name]
     again = from_json(json.loads(json.dumps(to_json(expression))))
     assert again == expression
@@ -178,7 +178,7 @@ def test_an_expression_comes_back_from_json_equal_and_with_one_fingerprint(folde
         np.testing.assert_array_equal(again.value(files), expected)
 
 
-def test_fingerprints_tell_expressions_apart(folder):
+def test_different_expressions_have_different_fingerprints(folder):
     fingerprints = {fingerprint(expression) for expression, _ in cases(folder).values()}
     assert len(fingerprints) == len(NAMES)
 
@@ -202,7 +202,7 @@ def test_equal_arrays_are_equal_expressions_and_cannot_be_changed():
         array.values[0, 0] = 1
 
 
-def test_access_says_how_an_expression_is_produced(folder):
+def test_access_says_whether_rows_tiles_or_the_whole_are_cheap_to_read(folder):
     found = {name: expression.access for name, (expression, _) in cases(folder).items()}
     assert found["concat"] == found["affine"] == found["transpose twice"] == found["produced"] == Access.ROWS
     assert found["transpose"] == found["cast of a transpose"] == found["affine of a transpose"] == Access.TILES
@@ -210,7 +210,7 @@ def test_access_says_how_an_expression_is_produced(folder):
 
 
 @pytest.mark.parametrize("dtype", [ir.DataType.INT4, ir.DataType.UINT4, ir.DataType.INT2, ir.DataType.UINT2])
-def test_types_below_a_byte_are_read_from_their_packed_form(folder, dtype):
+def test_types_smaller_than_a_byte_are_read_from_their_packed_form(folder, dtype):
     bits = dtype.bitwidth
     low = -(1 << (bits - 1)) if dtype.is_signed() else 0
     values = np.random.default_rng(0).integers(low, low + (1 << bits), (7, 6)).astype(dtype.numpy())
@@ -225,7 +225,7 @@ def test_types_below_a_byte_are_read_from_their_packed_form(folder, dtype):
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float32, np.float64])
 @pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf, -np.inf])
-def test_a_tensor_with_nan_or_inf_is_named_with_the_place(folder, dtype, bad):
+def test_the_error_for_nan_or_inf_names_tensor_and_place(folder, dtype, bad):
     values = matrix(700, 900).astype(dtype)
     values[613, 17] = bad
     source = on_disk(folder, values)
@@ -239,13 +239,13 @@ def test_a_tensor_with_nan_or_inf_is_named_with_the_place(folder, dtype, bad):
 @pytest.mark.parametrize(
     "name", ["int4", "uint4", "int2", "int8", "bool", "float8_e4m3fn", "float8_e5m2", "float4_e2m1fn"]
 )
-def test_types_without_nan_or_inf_in_them_are_finite(name):
+def test_types_that_cannot_hold_nan_or_inf_are_not_refused(name):
     dtype = np.dtype(name if name in ("int8", "bool") else getattr(ml_dtypes, name))
     assert numeric.all_finite((np.arange(64).reshape(8, 8) % 2).astype(dtype))
 
 
 @pytest.mark.parametrize("name", ["float8_e4m3fn", "float8_e5m2"])
-def test_a_nan_in_a_type_of_eight_bits_is_named_with_the_place(folder, name):
+def test_the_error_for_nan_in_an_eight_bit_type_names_the_place(folder, name):
     values = matrix(30, 40).astype(getattr(ml_dtypes, name))
     with Files() as files:
         np.testing.assert_array_equal(on_disk(folder, values).value(files), values)
@@ -254,7 +254,7 @@ def test_a_nan_in_a_type_of_eight_bits_is_named_with_the_place(folder, name):
             on_disk(folder, values).value(files)
 
 
-def test_the_largest_finite_values_pass(folder):
+def test_the_largest_finite_values_are_accepted(folder):
     for dtype in (np.float16, ml_dtypes.bfloat16, np.float32):
         largest = ml_dtypes.finfo(dtype).max
         values = np.array([largest, -largest, 0, -0.0], dtype)
@@ -262,14 +262,14 @@ def test_the_largest_finite_values_pass(folder):
             np.testing.assert_array_equal(on_disk(folder, values).value(files), values)
 
 
-def test_inf_in_external_data_passes_as_masks_hold_it(folder):
+def test_inf_in_external_data_is_accepted_because_masks_contain_it(folder):
     values = np.array([[0, -np.inf]], np.float32)
     with Files() as files:
         np.testing.assert_array_equal(on_disk(folder, values, "external").value(files), values)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
-def test_a_value_too_large_for_float16_names_tensor_and_cure(folder, dtype):
+def test_the_error_for_a_value_too_large_for_float16_names_tensor_and_cure(folder, dtype):
     values = matrix(8, 8).astype(dtype)
     values[3, 3] = -1e6
     with Files() as files, pytest.raises(ModelError, match=r"'w' holds .*the largest float16 is 65504") as caught:
@@ -277,7 +277,7 @@ def test_a_value_too_large_for_float16_names_tensor_and_cure(folder, dtype):
     assert caught.value.cure == "--precision bf16 or fp32"
 
 
-def test_a_value_that_grows_too_large_for_float16_is_named_and_an_inf_beside_it_is_not(folder):
+def test_the_error_for_a_result_too_large_for_float16_names_it_and_ignores_an_inf_in_the_source(folder):
     values = np.array([[-np.inf, 60000.0]], np.float16)
     with Files() as files:
         np.testing.assert_array_equal(Affine(on_disk(folder, values, "external"), 1.0, 1.0).value(files), values)
@@ -288,7 +288,7 @@ def test_a_value_that_grows_too_large_for_float16_is_named_and_an_inf_beside_it_
 
 
 class Watched(Files):
-    """Counts what a job takes of its memory, as its thread sees it."""
+    """Counts the memory that its thread asks for."""
 
     def wanted(self) -> int:
         return self._arena().wanted
@@ -300,7 +300,7 @@ class Watched(Files):
 @pytest.mark.parametrize(
     "make", [Transpose, lambda m: Concat((Transpose(m),) * 3), lambda m: Affine(Transpose(m), 2.0)]
 )
-def test_rows_of_a_transpose_take_the_memory_that_they_declare(folder, make, monkeypatch):
+def test_rows_of_a_transpose_take_no_more_memory_than_they_declare(folder, make, monkeypatch):
     monkeypatch.setattr("drupe_onnx.expressions.expression._BAND", 64 << 10)
     values = matrix(4096, 1024)
     expression = make(on_disk(folder, values))
@@ -312,7 +312,7 @@ def test_rows_of_a_transpose_take_the_memory_that_they_declare(folder, make, mon
             assert np.array_equal(rows, make(Array(values)).rows(start, start + 8, files))
 
 
-def test_memory_taken_in_passing_is_used_again_and_what_was_taken_before_is_not():
+def test_temporary_memory_is_used_again_and_earlier_memory_is_kept():
     with Watched(reuse=True) as files:
         for _ in range(2):
             files.recycle()
@@ -325,7 +325,7 @@ def test_memory_taken_in_passing_is_used_again_and_what_was_taken_before_is_not(
             assert files.wanted() < 1300
 
 
-def test_a_thread_keeps_no_more_memory_than_it_may():
+def test_a_thread_keeps_no_more_memory_than_its_limit():
     with Watched(reuse=True, keep=4096) as files:
         files.empty(1 << 20, np.uint8)
         files.recycle()
@@ -337,14 +337,14 @@ def test_a_thread_keeps_no_more_memory_than_it_may():
         assert files.kept() == 0
 
 
-def test_a_file_that_ends_too_early_is_named_with_the_offset(folder):
+def test_the_error_for_a_file_that_ends_early_names_the_offset(folder):
     path = folder / "short.bin"
     path.write_bytes(b"x" * 100)
     with Files() as files, pytest.raises(ModelError, match=r"'short.bin' ends at byte 100, 28 bytes too early"):
         SafetensorsTensor(path, "w", FLOAT, (32,), 0).value(files)
 
 
-def test_parts_that_do_not_fit_are_refused():
+def test_operands_that_do_not_fit_are_refused():
     a = Array(matrix(2, 3))
     for make in (
         lambda: Concat((a, Array(matrix(2, 4)))),
@@ -360,7 +360,7 @@ def test_parts_that_do_not_fit_are_refused():
             make()
 
 
-def test_a_kind_that_is_not_installed_is_named():
+def test_the_error_for_an_unknown_kind_of_expression_names_it():
     document = to_json(Array(matrix(1, 1)))
     with pytest.raises(ModelError, match="'acme_rotate:Rotate' is not installed"):
         from_json({**document, "kind": "acme_rotate:Rotate"})
@@ -368,7 +368,7 @@ def test_a_kind_that_is_not_installed_is_named():
         from_json({"kind": "os:system", "fields": {"command": "true"}})
 
 
-def test_a_source_may_be_given_another_shape_by_replace(folder):
+def test_replace_gives_a_source_another_shape(folder):
     values = matrix(4, 6)
     with Files() as files:
         np.testing.assert_array_equal(replace(on_disk(folder, values), shape=(24,)).value(files), values.reshape(-1))

@@ -1,4 +1,4 @@
-"""Operator tables: what they serve, the reason they give for what they do not, and the traits that there are."""
+"""Operator tables: which nodes they serve, why they refuse others, and the known traits."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def add(kernel: dict[str, Any]) -> dict[str, Any]:
         (("float32", "uint8"), 3, 12, None),
     ],
 )
-def test_the_reason_is_that_of_the_kernel_that_comes_closest(
+def test_the_reason_of_a_refusal_comes_from_the_closest_kernel(
     inputs: tuple[str, ...], bits: int, version: int, reason: str | None
 ) -> None:
     use = OperatorUse("", "MatMul", version, inputs, ("float16" if "float16" in inputs else "float32",), {"bits": bits})
@@ -65,14 +65,14 @@ def test_an_operator_without_kernels_serves_nothing() -> None:
         ({"untill": 7}, r"operators\.Add\.kernels\.0\.untill"),
     ],
 )
-def test_a_table_that_is_wrong_says_where(path: Path, kernel: dict[str, Any], place: str) -> None:
+def test_the_error_for_a_wrong_table_says_where(path: Path, kernel: dict[str, Any], place: str) -> None:
     path.write_text(json.dumps(add(kernel)))
     with pytest.raises(PluginError, match=f"wrong at {place}") as caught:
         Capabilities.from_json(path)
     assert caught.value.where == str(path)
 
 
-def test_a_table_that_is_no_json_or_missing_says_so(path: Path) -> None:
+def test_a_table_that_is_missing_or_is_not_json_is_an_error(path: Path) -> None:
     with pytest.raises(PluginError, match="cannot be read"):
         Capabilities.from_json(path)
     path.write_text(json.dumps(TABLE)[:-1])
@@ -80,12 +80,12 @@ def test_a_table_that_is_no_json_or_missing_says_so(path: Path) -> None:
         Capabilities.from_json(path)
 
 
-def test_a_table_that_is_right_is_read(path: Path) -> None:
+def test_a_valid_table_is_read(path: Path) -> None:
     path.write_text(json.dumps(add({"since": 7})))
     assert Capabilities.from_json(path).serves(OperatorUse("", "Add", 14, ("float32", "float32"), ("float32",)))
 
 
-def test_a_misspelt_trait_is_refused_with_the_nearest_one(path: Path) -> None:
+def test_the_error_for_a_misspelt_trait_suggests_the_nearest_one(path: Path) -> None:
     path.write_text(json.dumps({**TABLE, "traits": {"matmul_nbit_accuracy_levels": 4}}))
     with pytest.raises(PluginError, match="did you mean matmul_nbits_accuracy_level") as caught:
         Capabilities.from_json(path)
@@ -95,21 +95,21 @@ def test_a_misspelt_trait_is_refused_with_the_nearest_one(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["acme.tile_bytes", "acme-npu.tiles.bytes", *TRAITS])
-def test_traits_that_are_declared_or_have_a_prefix_are_taken(name: str) -> None:
+def test_declared_traits_and_traits_with_a_prefix_are_accepted(name: str) -> None:
     assert Capabilities(">=1", {}, ("float32",), {name: True}).traits == {name: True}
 
 
 @pytest.mark.parametrize("name", [".bytes", "acme.", "Acme.bytes", "acme..bytes"])
-def test_a_prefix_is_a_name(name: str) -> None:
+def test_a_trait_with_an_invalid_prefix_is_refused(name: str) -> None:
     with pytest.raises(PluginError, match="unknown trait"):
         Capabilities(">=1", {}, ("float32",), {name: True})
 
 
-def test_every_trait_says_what_it_is() -> None:
+def test_every_trait_has_a_description() -> None:
     assert all(TRAITS.values())
 
 
-def test_tables_and_providers_are_light() -> None:
+def test_importing_tables_and_providers_loads_nothing_heavy() -> None:
     code = (
         "import sys; from drupe_onnx import Capabilities, TableProvider, quantized_stages;"
         "print([name for name in ('numpy', 'onnx_ir', 'onnx', 'pydantic') if name in sys.modules])"
@@ -117,7 +117,7 @@ def test_tables_and_providers_are_light() -> None:
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
 
 
-def test_a_target_without_a_table_is_taken_to_run_everything() -> None:
+def test_a_target_without_a_table_is_assumed_to_run_everything() -> None:
     table = Capabilities(">=1", {"MatMul": MATMUL}, ("float16",))
     strange = OperatorUse("com.acme", "Warp", 1, ("float8e4m3fn", None))
     assert capabilities_of(Target("cpu", capabilities=table)) is table

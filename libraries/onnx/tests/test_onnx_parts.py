@@ -1,4 +1,4 @@
-"""Models of several parts: written, read back, divided, put together, and quantized part by part."""
+"""Models of several parts: written, read back, split, joined, and quantized part by part."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from drupe_onnx import (
     graph_files,
     initializer,
     ir,
+    package_files,
     part_facts,
     write_package,
     write_twin,
@@ -74,27 +75,29 @@ def run(folder: Path, features: Any) -> Any:
     return onnxruntime.InferenceSession(folder / "decoder.onnx").run(None, {"states": states})[0]
 
 
-def test_each_part_of_several_is_in_files_of_its_name(written: Path) -> None:
+def test_each_of_several_parts_is_written_to_files_with_its_role(written: Path) -> None:
     graphs = {f"{role}.onnx{data}" for role in TEXTS for data in ("", ".data")}
     assert names(written) == {*graphs, "config.json", "notes.txt"}
     assert graph_files(written) == {role: written / f"{role}.onnx" for role in ("decoder", "encoder")}
 
 
-def test_the_only_part_is_in_model_onnx_whatever_its_role(tmp_path: Path, make_context: Callable[..., Context]) -> None:
+def test_the_only_part_is_written_to_model_onnx_with_any_role(
+    tmp_path: Path, make_context: Callable[..., Context]
+) -> None:
     write_package(OnnxPackage({"encoder": toy("encoder")}), tmp_path, make_context())
     assert {"model.onnx", "model.onnx.data"} <= names(tmp_path)
     assert list(KIND.load(Model("onnx", tmp_path)).payload.components) == [ONLY_PART]
 
 
-def test_a_folder_gives_the_same_roles_and_facts_back(written: Path) -> None:
+def test_reading_a_folder_gives_the_same_roles_and_facts(written: Path) -> None:
     model = KIND.load(Model("onnx", written))
     assert set(model.payload.components) == set(TEXTS)
     assert {role: dict(facts) for role, facts in model.parts.items()} == dict.fromkeys(TEXTS, PLAIN)
-    assert part_facts(written) == dict.fromkeys(TEXTS, PLAIN)
+    assert part_facts(package_files(written)) == dict.fromkeys(TEXTS, PLAIN)
     assert set(model.payload.files) == {"config.json", "notes.txt"}
 
 
-def test_facts_that_a_model_states_outweigh_those_that_are_found(written: Path) -> None:
+def test_facts_stated_by_the_model_override_those_found_in_the_graph(written: Path) -> None:
     stated = Model("onnx", written, {"encoder": {"channels": "weighed"}, "decoder": {"logits": "last"}})
     parts = KIND.load(stated).parts
     assert parts["encoder"] == {**PLAIN, "channels": "weighed"}
@@ -107,7 +110,7 @@ def test_a_description_belongs_to_its_component(package: OnnxPackage) -> None:
     assert package.context_length == 128
 
 
-def test_the_only_component_of_several_is_an_error_that_names_them(package: OnnxPackage, written: Path) -> None:
+def test_component_of_a_package_with_several_is_an_error_that_names_them(package: OnnxPackage, written: Path) -> None:
     with pytest.raises(ModelError, match="but has 2: encoder, decoder"):
         _ = package.component
     with pytest.raises(ModelError, match="the package must have one graph, but has none"):
@@ -117,7 +120,7 @@ def test_the_only_component_of_several_is_an_error_that_names_them(package: Onnx
 
 
 @pytest.mark.parametrize("role", ["", "../up", "a/b", "C:", ".hidden"])
-def test_a_role_that_is_no_file_name_is_refused(
+def test_a_role_that_is_not_a_valid_file_name_is_refused(
     role: str, tmp_path: Path, make_context: Callable[..., Context]
 ) -> None:
     package = OnnxPackage({"encoder": toy("encoder"), role: toy("decoder")})
@@ -125,7 +128,7 @@ def test_a_role_that_is_no_file_name_is_refused(
         write_package(package, tmp_path, make_context())
 
 
-def test_a_model_is_divided_into_models_of_one_part(written: Path) -> None:
+def test_split_gives_a_model_for_each_part(written: Path) -> None:
     model = KIND.load(Model("onnx", written, task="toy"))
     parts = KIND.split(model)
     assert set(parts) == set(TEXTS)
@@ -136,13 +139,13 @@ def test_a_model_is_divided_into_models_of_one_part(written: Path) -> None:
         assert part.payload.files is not model.payload.files
 
 
-def test_a_model_of_one_part_is_its_own_part(tmp_path: Path) -> None:
+def test_splitting_a_model_of_one_part_gives_the_model(tmp_path: Path) -> None:
     model = Model.single("onnx", tmp_path, PLAIN, OnnxPackage({ONLY_PART: toy("encoder")}))
     assert KIND.split(model) == {ONLY_PART: model}
     assert KIND.join(model, {ONLY_PART: model}) is model
 
 
-def test_what_parts_have_become_is_put_together_by_role(written: Path) -> None:
+def test_join_puts_changed_parts_together_by_role(written: Path) -> None:
     model = KIND.load(Model("onnx", written, task="toy"))
     parts = dict(KIND.split(KIND.fork(model)))
     parts["decoder"].payload.component.graph[0].name = "changed"
@@ -158,7 +161,7 @@ def test_what_parts_have_become_is_put_together_by_role(written: Path) -> None:
     assert joined.payload.files == model.payload.files
 
 
-def test_files_that_parts_add_change_and_remove_are_kept(written: Path) -> None:
+def test_join_keeps_the_file_changes_of_each_part(written: Path) -> None:
     model = KIND.load(Model("onnx", written))
     parts = KIND.split(model)
     parts["encoder"].payload.files["notes.txt"] = b"changed"
@@ -168,7 +171,7 @@ def test_files_that_parts_add_change_and_remove_are_kept(written: Path) -> None:
     assert joined.payload.files == {"notes.txt": b"changed", "more/own.json": b"[]"}
 
 
-def test_two_parts_that_make_one_file_have_to_make_the_same(written: Path, tmp_path: Path) -> None:
+def test_two_parts_that_change_one_file_differently_are_an_error(written: Path, tmp_path: Path) -> None:
     model = KIND.load(Model("onnx", written))
     (tmp_path / "same").write_bytes(b"same")
     parts = KIND.split(model)
@@ -191,12 +194,12 @@ def test_each_part_is_described_under_its_role(written: Path) -> None:
     assert KIND.describe(KIND.load(Model("onnx", written))) == described
 
 
-def test_what_a_target_cannot_run_names_the_part(written: Path, make_context: Callable[..., Context]) -> None:
+def test_problems_of_a_model_name_the_part(written: Path, make_context: Callable[..., Context]) -> None:
     problems = KIND.check(Model("onnx", written), make_context().target)
     assert {problem.partition(":")[0] for problem in problems} == {"encoder", "decoder"}
 
 
-def test_parts_are_kept_and_found_again(written: Path, tmp_path: Path, make_context: Callable[..., Context]) -> None:
+def test_parts_are_stored_and_restored(written: Path, tmp_path: Path, make_context: Callable[..., Context]) -> None:
     model, folder = KIND.load(Model("onnx", written)), tmp_path / "kept"
     folder.mkdir()
     KIND.store(model, folder, make_context())
@@ -205,7 +208,7 @@ def test_parts_are_kept_and_found_again(written: Path, tmp_path: Path, make_cont
     assert KIND.estimate(restored, make_context()).output_bytes == KIND.size(Model("onnx", written))
 
 
-def test_parts_quantized_one_by_one_compute_what_they_did(
+def test_a_model_quantized_part_by_part_computes_nearly_the_same(
     written: Path, tmp_path: Path, make_context: Callable[..., Context]
 ) -> None:
     from drupe_ep_cpu.provider import Cpu

@@ -1,4 +1,4 @@
-"""TableProvider: the table that holds for a runtime, the target that comes of it, and the stages of its recipes."""
+"""TableProvider: it chooses a table by the runtime's version, makes the target from it, and gives recipe stages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from drupe_onnx import TableProvider, float_stages, quantized_stages
 
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
-    """Two tables, the newer first; one that is broken would stand behind them and is never read."""
+    """Two tables, the newer one first. A broken table comes after them and must never be read."""
     folder = tmp_path_factory.mktemp("tables")
     found = []
     for name, versions in (("new", ">=2.1,<3"), ("old", ">=1.5,<2.1")):
@@ -26,12 +26,11 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
 
 
 class Acme(TableProvider):
-    """Cards that are here only where a test says so."""
+    """A provider with a device only if a test says so."""
 
     name = "acme"
     summary = "Acme's cards"
     runtime_name = "AcmeExecutionProvider"
-    device_kind = "npu"
     versioned_by = ("no-such-distribution", "drupe-kernel")
     packages = (RuntimePackage("onnxruntime", "pip install onnxruntime-acme"),)
     here: ClassVar[tuple[Device, ...]] = ()
@@ -52,17 +51,17 @@ def acme(tables: tuple[Path, ...], monkeypatch: pytest.MonkeyPatch) -> Acme:
 @pytest.mark.parametrize(
     ("version", "table"), [("2.1.0", "new"), ("2.0.9", "old"), ("1.5", "old"), ("4.0", "new"), (None, "new")]
 )
-def test_the_runtimes_version_chooses_the_table(acme: Acme, version: str | None, table: str) -> None:
+def test_the_version_of_the_runtime_chooses_the_table(acme: Acme, version: str | None, table: str) -> None:
     assert acme.capabilities(version).activations == (table,)
 
 
-def test_a_runtime_older_than_every_table_is_refused_with_what_works(acme: Acme) -> None:
+def test_the_error_for_a_runtime_older_than_every_table_names_versions_that_work(acme: Acme) -> None:
     with pytest.raises(UsageError, match=r"'acme' has version 1\.4; drupe supports 1\.5 and later") as caught:
         acme.capabilities("1.4")
     assert caught.value.cure == "pip install -U onnxruntime-acme"
 
 
-def test_the_version_is_that_of_the_first_distribution_that_is_installed(acme: Acme) -> None:
+def test_the_version_comes_from_the_first_installed_distribution(acme: Acme) -> None:
     assert acme.runtime_version() == metadata.version("drupe-kernel")
 
 
@@ -75,14 +74,14 @@ def test_the_target_has_the_table_and_the_device(acme: Acme, monkeypatch: pytest
     assert acme.target().device == Device("Acme One", "npu")
 
 
-def test_a_quantized_recipe_says_how_at_each_stage_that_may_quantize() -> None:
+def test_a_quantized_recipe_gives_its_numerics_to_each_stage_that_may_quantize() -> None:
     stages = {stage.name: stage.numerics for stage in quantized_stages(4, activations="float16", symmetric=True)}
     assert list(stages) == ["checkpoint", "import", "fuse", "prepare", "quantize", "package"]
     assert stages["import"] == {"activations": "float16"}
     assert stages["checkpoint"] == stages["quantize"] == {"bits": 4, "symmetric": True}
 
 
-def test_a_recipe_in_floating_point_has_no_stage_that_quantizes() -> None:
+def test_a_floating_point_recipe_has_no_stage_that_quantizes() -> None:
     assert float_stages("float16", "float32") == (
         Stage("checkpoint"),
         Stage("import", {"weights": "float16", "activations": "float32"}),

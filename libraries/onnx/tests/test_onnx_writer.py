@@ -1,4 +1,4 @@
-"""The writer: what it writes is what numpy computes, whatever the budget; and how it stops."""
+"""The writer: it writes the values that numpy computes, stays within any memory budget, and stops cleanly."""
 
 from __future__ import annotations
 
@@ -46,6 +46,7 @@ from drupe_onnx import writer as writers
 from drupe_onnx.layout import Layout
 from drupe_onnx.loading import load_package
 from drupe_onnx.package import initializers_of
+from drupe_onnx.package_folder import package_files
 from drupe_onnx.weights import expression_of
 
 FLOAT, FLOAT16, BFLOAT16 = ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16
@@ -53,7 +54,7 @@ FLOAT, FLOAT16, BFLOAT16 = ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.B
 
 @dataclass(frozen=True)
 class Quantize(Producer):
-    """A toy quantizer: bytes and a scale a row."""
+    """A toy quantizer: bytes, and one scale for each row."""
 
     source: Expression
     fail_at: int = -1
@@ -112,7 +113,7 @@ def out(tmp_path):
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 700), (700, 1), (97, 61), (256, 128), (3, 2048)])
-def test_what_is_written_is_what_numpy_computes(shape, tiny, out, tmp_path, write_safetensors, make_package):
+def test_the_written_values_equal_numpys(shape, tiny, out, tmp_path, write_safetensors, make_package):
     a, brain = matrix(*shape), matrix(*shape, ml_dtypes.bfloat16)
     cube = np.arange(4 * 6 * 50, dtype=np.float32).reshape(4, 6, 50)
     tensors = read_header(
@@ -153,12 +154,12 @@ def test_what_is_written_is_what_numpy_computes(shape, tiny, out, tmp_path, writ
         np.testing.assert_array_equal(written[name], values, err_msg=name)
         assert written[name].shape == values.shape
     assert digests == {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in out.iterdir()}
-    loaded = load_package(out)
+    loaded = load_package(package_files(out))
     assert [v.name for v in initializers_of(loaded.component)] == list(expected)
 
 
-def test_many_chunks_were_made(tiny):
-    """Holds the test above to what it says."""
+def test_the_test_above_writes_many_chunks(tiny):
+    """Otherwise `test_the_written_values_equal_numpys` would not test the division into chunks."""
     source = SafetensorsTensor(Path("x"), "x", FLOAT, (256, 128), 0)
     graph = ir.Graph([], [], nodes=[], initializers=[initializer("x", source), initializer("t", Transpose(source))])
     walks = Layout(ir.Model(graph, ir_version=10)).walks
@@ -166,13 +167,13 @@ def test_many_chunks_were_made(tiny):
     assert min(counts) > 10
 
 
-def test_types_below_a_byte_are_written_packed(tiny, out, tmp_path, make_package):
+def test_types_smaller_than_a_byte_are_written_packed(tiny, out, tmp_path, make_package):
     values = np.random.default_rng(0).integers(-8, 8, (99, 51)).astype(ml_dtypes.int4)
     path = tmp_path / "int4.bin"
     path.write_bytes(ir.Tensor(values).tobytes())
     source = ExternalTensor(path, ir.DataType.INT4, (99, 51), 0)
     write_package(make_package({"copy": source, "made": Array(values), "both": Concat((source, source))}), out, tiny)
-    loaded = {value.name: expression_of(value) for value in initializers_of(load_package(out).component)}
+    loaded = {value.name: expression_of(value) for value in initializers_of(load_package(package_files(out)).component)}
     with Files() as files:
         for name, expected in {"copy": values, "made": values, "both": np.concatenate([values, values])}.items():
             np.testing.assert_array_equal(loaded[name].value(files).astype(int), expected.astype(int))
@@ -200,7 +201,7 @@ def test_a_producer_runs_once_for_all_its_outputs(out, make_context, make_packag
     assert sum(stop - start for start, stop in calls) == 400
 
 
-def test_large_weights_start_on_a_page_and_others_on_a_line(make_package):
+def test_large_weights_are_aligned_to_pages_and_others_to_cache_lines(make_package):
     package = make_package(
         {
             f"w{i}": SafetensorsTensor(Path("x"), f"w{i}", FLOAT, (size,), 0)
@@ -211,7 +212,7 @@ def test_large_weights_start_on_a_page_and_others_on_a_line(make_package):
     assert offsets == [0, 4096, 4096 + (1 << 20)]
 
 
-def test_files_are_copied_by_content_with_their_folders(out, tmp_path, make_context, make_package):
+def test_files_are_copied_into_their_folders_and_links_are_followed(out, tmp_path, make_context, make_package):
     (tmp_path / "blob").write_bytes(b"content" * 500_000)
     link = tmp_path / "tokenizer.json"
     link.symlink_to(tmp_path / "blob")
@@ -224,12 +225,12 @@ def test_files_are_copied_by_content_with_their_folders(out, tmp_path, make_cont
 
 
 @pytest.mark.parametrize("name", ["../x", "/x", "a/../../x", "", "a\\b", "C:x"])
-def test_a_file_name_that_leads_out_of_the_folder_is_refused(name, out, make_context, make_package):
+def test_a_file_name_that_points_outside_the_folder_is_refused(name, out, make_context, make_package):
     with pytest.raises(ModelError, match="not allowed as a name inside a package"):
         write_package(make_package({}, {name: b"x"}), out, make_context())
 
 
-def test_progress_is_told_of_every_byte(tiny, out, make_package):
+def test_progress_counts_every_byte(tiny, out, make_package):
     class Count(Progress):
         total = done = finished = 0
 
@@ -278,11 +279,11 @@ MEMORY = """
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss counts in other units elsewhere")
 @pytest.mark.parametrize("budget", [32 << 20, 128 << 20])
-def test_memory_stays_within_the_budget_whatever_the_size_of_the_model(budget, out, tmp_path):
+def test_memory_stays_within_the_budget_for_models_of_any_size(budget, out, tmp_path):
     rows, columns = 25_000, 2_048
     source = tmp_path / "sparse.bin"
     with source.open("wb") as file:
-        file.truncate(rows * columns * 2)  # holes read as zeros and take no room on the disk
+        file.truncate(rows * columns * 2)  # holes in a sparse file are read as zeros and take no space on the disk
     arguments = [str(source), str(out), str(budget), json.dumps([rows, columns])]
     result = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(MEMORY), *arguments], capture_output=True, text=True, check=True
@@ -297,7 +298,7 @@ def test_memory_stays_within_the_budget_whatever_the_size_of_the_model(budget, o
 
 @dataclass(frozen=True)
 class Big(Quantize):
-    """Needs more than half of the budget for any row, and notes how many are in work at once."""
+    """Needs more than half of the budget for any row, and records how many run at the same time."""
 
     def produce(self, start, stop, files):
         with LOCK:
@@ -315,7 +316,7 @@ class Big(Quantize):
 LOCK, IN_WORK, MOST = threading.Lock(), [], []
 
 
-def test_chunks_that_do_not_fit_together_wait_for_one_another(tiny, out, make_package):
+def test_chunks_that_do_not_fit_into_the_budget_together_run_one_after_another(tiny, out, make_package):
     MOST.clear()
     weights = {f"w{i}": Produced(Big(Array(matrix(9, 9, seed=i))), 0) for i in range(12)}
     write_package(make_package(weights), out, tiny)
@@ -325,10 +326,10 @@ def test_chunks_that_do_not_fit_together_wait_for_one_another(tiny, out, make_pa
 
 @dataclass(frozen=True)
 class Huge(Quantize):
-    """More than the budget in one step, and notes what all threads keep while it is made."""
+    """Needs more than the budget in one step, and records the memory that all threads keep meanwhile."""
 
     def produce(self, start, stop, files):
-        time.sleep(0.05)  # the other threads come to wait
+        time.sleep(0.05)  # time for the other threads to start waiting
         KEPT.append(sum(len(arena.memory) for arena in ARENAS))
         return super().produce(start, stop, files)
 
@@ -339,7 +340,9 @@ class Huge(Quantize):
 ARENAS, KEPT = [], []
 
 
-def test_a_chunk_larger_than_the_budget_finds_the_memory_of_the_others_free(tiny, out, make_package, monkeypatch):
+def test_before_a_chunk_larger_than_the_budget_the_other_threads_free_their_memory(
+    tiny, out, make_package, monkeypatch
+):
     class Noted(files._Arena):
         def __init__(self):
             super().__init__()
@@ -355,7 +358,9 @@ def test_a_chunk_larger_than_the_budget_finds_the_memory_of_the_others_free(tiny
     huge = Huge(Array(matrix(9, 9)))
     write_package(make_package({**copies, "huge": Produced(huge, 0)}), out, tiny)
     assert len(ARENAS) == tiny.threads
-    assert min(KEPT) <= tiny.memory_budget // tiny.threads  # not max: a thread may be late for the first such chunk
+    assert (
+        min(KEPT) <= tiny.memory_budget // tiny.threads
+    )  # min, because a thread may start late at the first such chunk
 
 
 def write_zeros(path: Path, nbytes: int) -> Path:
@@ -366,7 +371,9 @@ def write_zeros(path: Path, nbytes: int) -> Path:
 # Stopping
 
 
-def test_nan_in_a_weight_stops_the_write_and_names_the_tensor(tiny, out, tmp_path, write_safetensors, make_package):
+def test_nan_in_a_weight_stops_writing_with_an_error_that_names_the_tensor(
+    tiny, out, tmp_path, write_safetensors, make_package
+):
     bad = matrix(300, 50)
     bad[250, 3] = np.nan
     tensors = read_header(write_safetensors(tmp_path / "a.safetensors", {"good": matrix(300, 50), "bad": bad}))
@@ -383,11 +390,11 @@ def test_nan_in_a_weight_stops_the_write_and_names_the_tensor(tiny, out, tmp_pat
     [lambda t: Cast(t, FLOAT16), lambda t: Transpose(Cast(t, FLOAT16)), lambda t: Cast(Transpose(t), FLOAT16),
      lambda t: Concat((Cast(t, FLOAT16),) * 2), lambda t: Cast(Reshape(t, (-1,)), FLOAT16)],
 )  # fmt: skip
-def test_a_weight_too_large_for_float16_stops_the_write_and_names_the_tensor(
+def test_a_weight_too_large_for_float16_stops_writing_with_an_error_that_names_the_tensor(
     make, tiny, out, tmp_path, write_safetensors, make_package
 ):
     large = matrix(300, 50, ml_dtypes.bfloat16)
-    large[250, 3] = 65520.0  # the first that rounds to Inf
+    large[250, 3] = 65520.0  # the smallest value that rounds to Inf
     tensors = read_header(write_safetensors(tmp_path / "a.safetensors", {"large": large}))
     with pytest.raises(ModelError, match=r"'large' holds 65536; the largest float16 is 65504"):
         write_package(make_package({"x": make(tensors["large"])}), out, tiny)
@@ -395,7 +402,7 @@ def test_a_weight_too_large_for_float16_stops_the_write_and_names_the_tensor(
 
 @dataclass(frozen=True)
 class Narrow(Producer):
-    """Gives types that numpy does not know."""
+    """A producer of types that numpy does not have."""
 
     source: Expression
 
@@ -420,19 +427,19 @@ def test_a_producer_of_four_and_eight_bit_types_is_written(tiny, out, make_packa
     values = np.random.default_rng(0).integers(-8, 8, (99, 52)).astype(np.float32)
     made = Narrow(Array(values))
     write_package(make_package({"int4": Produced(made, 0), "float8": Produced(made, 1)}), out, tiny)
-    loaded = {value.name: expression_of(value) for value in initializers_of(load_package(out).component)}
+    loaded = {value.name: expression_of(value) for value in initializers_of(load_package(package_files(out)).component)}
     with Files() as files:
         for name in ("int4", "float8"):
             np.testing.assert_array_equal(loaded[name].value(files).astype(np.float32), values)
 
 
-def test_a_producer_that_gives_nan_is_named(tiny, out, make_package):
+def test_the_error_for_a_producer_that_gives_nan_names_it(tiny, out, make_package):
     package = make_package({"scales": Produced(Quantize(Array(np.full((100, 50), np.inf, np.float32))), 1)})
     with pytest.raises(ModelError, match="'quantize w' gives NaN or Inf"):
         write_package(package, out, tiny)
 
 
-def test_a_defect_on_a_thread_surfaces_once_as_it_is_with_the_tensor(tiny, out, make_package):
+def test_an_exception_on_a_thread_is_raised_once_with_a_note_that_names_the_tensor(tiny, out, make_package):
     before = threading.active_count()
     with pytest.raises(ZeroDivisionError, match="a defect") as caught:
         write_package(make_package({"w": Produced(Quantize(Array(matrix(5000, 50)), 2500), 0)}), out, tiny)
@@ -442,7 +449,7 @@ def test_a_defect_on_a_thread_surfaces_once_as_it_is_with_the_tensor(tiny, out, 
 
 @dataclass(frozen=True)
 class Slow(Quantize):
-    """Takes a while, and says that it has begun."""
+    """A slow producer that signals when it has started."""
 
     def produce(self, start, stop, files):
         BEGUN.set()
@@ -453,7 +460,7 @@ class Slow(Quantize):
 BEGUN = threading.Event()
 
 
-def test_a_cancelled_write_stops_at_the_next_chunk(tiny, out, make_package):
+def test_cancelling_stops_writing_at_the_next_chunk(tiny, out, make_package):
     BEGUN.clear()
     package = make_package({"w": Produced(Slow(Array(matrix(100_000, 50))), 0)})
     threading.Thread(target=lambda: (BEGUN.wait(), tiny.cancelled.set())).start()
@@ -493,7 +500,7 @@ def test_ctrl_c_stops_the_threads_and_the_process_ends(out):
 # The disk
 
 
-def test_too_little_room_is_met_before_anything_is_written(out, make_context, make_package, monkeypatch):
+def test_too_little_disk_space_is_an_error_before_anything_is_written(out, make_context, make_package, monkeypatch):
     Usage = namedtuple("Usage", "total used free")
     monkeypatch.setattr(writers.shutil, "disk_usage", lambda path: Usage(10**9, 10**9 - 1000, 1000))
     with pytest.raises(OutputError, match=r"0\.0 MB free, but the package needs 4\.0 MB"):
@@ -527,9 +534,9 @@ FULL = """
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there is no limit on the size of files")
-@pytest.mark.parametrize("late", [False, True], ids=["when room is taken", "while writing"])
-def test_a_file_that_the_disk_refuses_is_an_output_error(out, late):
-    """A limit on the size of files stands for a full disk: it needs no file system of its own, hence no root."""
+@pytest.mark.parametrize("late", [False, True], ids=["when space is reserved", "while writing"])
+def test_a_failed_write_is_an_output_error(out, late):
+    """A limit on the size of files stands for a full disk, because a small file system would need root."""
     script = textwrap.dedent(FULL.format(path=sys.path, out=str(out), late=late))
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert "larger than the disk allows" in result.stdout, result.stderr
@@ -542,10 +549,10 @@ def test_a_folder_without_permission_is_an_output_error(out, make_context, make_
         write_package(make_package({"w": Array(matrix(1000, 10))}), out, make_context())
 
 
-# What runs it
+# Running the written package
 
 
-def test_onnxruntime_computes_what_numpy_does(out, tmp_path, make_context, write_safetensors):
+def test_onnxruntime_computes_the_same_as_numpy(out, tmp_path, make_context, write_safetensors):
     runtime = pytest.importorskip("onnxruntime")
     weight, table = matrix(300, 200, ml_dtypes.bfloat16), matrix(500, 200, np.float16, 1)
     tensors = read_header(write_safetensors(tmp_path / "a.safetensors", {"weight": weight, "table": table}))

@@ -1,4 +1,4 @@
-"""The block formats of GGUF give the values that they stand for, and the packed ones their levels and scales."""
+"""The block formats of GGUF: reading gives their values, and repacking keeps their levels and scales."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ KINDS = {kind.name: kind for kind in TYPES.values()}
 
 
 def held(folder: Path, kind: str, n: int = 48, k: int = 128) -> tuple[Expression, np.ndarray]:
-    """A random matrix in a type, behind 96 other bytes of a file, and its values."""
+    """A random matrix of a type, which starts at byte 96 of a file, and its values."""
     content, values = quantized(np.random.default_rng(0).standard_normal((n, k)).astype(np.float32), kind)
     (folder / "file").write_bytes(bytes(96) + content)
     return ggml.tensor(folder / "file", "x", KINDS[kind], (n, k), 96), values
 
 
 @pytest.mark.parametrize("kind", ["F32", "F16", "Q4_0", "Q4_1", "Q8_0"])
-def test_rows_are_the_values(tmp_path: Path, kind: str) -> None:
+def test_rows_are_the_values_of_the_matrix(tmp_path: Path, kind: str) -> None:
     matrix, values = held(tmp_path, kind)
     assert matrix.shape == values.shape
     with Files() as files:
@@ -38,7 +38,7 @@ def test_rows_are_the_values(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize(("kind", "bits"), [("Q4_0", 4), ("Q8_0", 8)])
 @pytest.mark.parametrize("heads", [None, 3])
-def test_repacked_they_are_the_same(tmp_path: Path, kind: str, bits: int, heads: int | None) -> None:
+def test_a_repacked_matrix_has_the_same_values(tmp_path: Path, kind: str, bits: int, heads: int | None) -> None:
     matrix, values = held(tmp_path, kind)
     if heads:
         matrix, values = ggml.unpermuted(matrix, heads), unpermuted(values, heads)
@@ -54,7 +54,7 @@ def test_repacked_they_are_the_same(tmp_path: Path, kind: str, bits: int, heads:
 
 
 @pytest.mark.parametrize("heads", [None, 3])
-def test_what_has_a_minimum_is_its_levels_and_a_shift_of_each_block(tmp_path: Path, heads: int | None) -> None:
+def test_a_block_with_a_minimum_is_repacked_as_levels_and_a_shift(tmp_path: Path, heads: int | None) -> None:
     matrix, values = held(tmp_path, "Q4_1")
     if heads:
         matrix, values = ggml.unpermuted(matrix, heads), unpermuted(values, heads)
@@ -80,15 +80,15 @@ def test_a_minimum_that_is_not_finite_is_refused(tmp_path: Path) -> None:
         matrix.minimums.rows(0, 1, files)
 
 
-def test_rows_of_floats_are_put_in_order_as_well(tmp_path: Path) -> None:
+def test_rows_of_float_matrices_are_unpermuted_too(tmp_path: Path) -> None:
     matrix, values = held(tmp_path, "F32")
     with Files() as files:
         found = ggml.unpermuted(matrix, 3).rows(0, 48, files)
     np.testing.assert_array_equal(found, unpermuted(values, 3))
 
 
-def test_blocks_of_six_bits(tmp_path: Path) -> None:
-    """One block by hand: the level of each value from its place in the low and the high bits, as ggml has them."""
+def test_blocks_of_six_bits_are_read_like_a_block_computed_by_hand(tmp_path: Path) -> None:
+    """The level of each value is put together from its low and its high bits, in ggml's layout."""
     random = np.random.default_rng(4)
     block = random.integers(0, 256, 210).astype(np.uint8)
     block[208:] = np.frombuffer(np.float16(0.5).tobytes(), np.uint8)

@@ -1,4 +1,4 @@
-"""Each layout gives the levels, scales, zero points and values that were packed, for any range of rows."""
+"""Each layout gives the packed levels, scales, zero points and values back, for any range of rows."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("layout", "bits", "symmetric"), CASES)
-def test_what_was_packed_comes_out_again(layout: str, bits: int, symmetric: bool) -> None:
+def test_unpacking_gives_the_packed_values(layout: str, bits: int, symmetric: bool) -> None:
     module = quantized(matrix(), bits, 32, symmetric)
     found = made(layout, module, Rule(bits, 32, symmetric))
     assert found.shape == (48, 128)
@@ -64,8 +64,8 @@ def test_what_was_packed_comes_out_again(layout: str, bits: int, symmetric: bool
 
 @pytest.mark.parametrize(("layout", "bits", "symmetric"), CASES)
 @pytest.mark.parametrize("group_size", [16, 64, 96, 192])
-def test_repacked_it_holds_the_same_values(layout: str, bits: int, symmetric: bool, group_size: int) -> None:
-    """96 are three blocks of 32, and 192 a whole row."""
+def test_a_repacked_matrix_has_the_same_values(layout: str, bits: int, symmetric: bool, group_size: int) -> None:
+    """A group of 96 is divided into three blocks of 32, and a group of 192 is a whole row."""
     modules = [quantized(matrix(n, 192, seed=n) * n, bits, group_size, symmetric) for n in (48, 16, 8)]
     parts = tuple(made(layout, module, Rule(bits, group_size, symmetric)) for module in modules)
     assert parts_of(Concat(parts)) == parts
@@ -80,7 +80,7 @@ def test_repacked_it_holds_the_same_values(layout: str, bits: int, symmetric: bo
             np.testing.assert_array_equal(producer.produce(45, 67, files)[0], packed[45:67])
 
 
-def test_the_largest_block_that_divides_a_group_comes_first() -> None:
+def test_schemes_start_with_the_largest_block_that_divides_a_group() -> None:
     def sizes(group_size: int | None, k: int) -> list[int]:
         module = quantized(matrix(8, k), 4, group_size or k, True)
         return [each.block_size for each in schemes_of([made("pack-quantized", module, Rule(4, group_size, True))])]
@@ -94,7 +94,7 @@ def test_the_largest_block_that_divides_a_group_comes_first() -> None:
 
 
 @pytest.mark.parametrize("layout", ["gptq", "gptq_v2", "pack-quantized"])
-def test_columns_in_the_order_of_activations_are_put_together(layout: str) -> None:
+def test_columns_in_act_order_are_sorted_by_group(layout: str) -> None:
     order = np.random.default_rng(1).permutation(128)
     module = quantized(matrix(), 4, 32, False, order // 32)
     parts = pack_quantized(module, 4, False) if layout == "pack-quantized" else gptq(module, 4, layout == "gptq")
@@ -109,7 +109,7 @@ def test_columns_in_the_order_of_activations_are_put_together(layout: str) -> No
     np.testing.assert_array_equal(values, module.values[:, found.order.values])
 
 
-def test_zero_points_of_zero_borrow_from_their_neighbours_and_come_back() -> None:
+def test_gptq_zero_points_of_zero_are_read_despite_the_borrow_from_their_neighbours() -> None:
     module = quantized(np.abs(matrix()), 4, 32, False)
     assert (module.zero_points == 0).any()
     found = made("gptq", module, Rule(4, 32, False))
@@ -117,25 +117,25 @@ def test_zero_points_of_zero_borrow_from_their_neighbours_and_come_back() -> Non
         np.testing.assert_array_equal(found.zero_points(0, 48, files), module.zero_points)
 
 
-def test_matrices_of_different_kinds_are_not_one() -> None:
+def test_concatenated_matrices_of_different_kinds_are_not_repacked() -> None:
     four, eight = (made("gptq", quantized(matrix(), bits, 32, False), Rule(bits, 32, False)) for bits in (4, 8))
     assert parts_of(Concat((four, eight))) == ()
     assert parts_of(Concat((four, Array(matrix())))) == ()
     assert parts_of(four) == (four,)
 
 
-def test_one_part_with_zero_points_gives_all_of_them_some() -> None:
+def test_one_part_with_zero_points_makes_the_scheme_asymmetric() -> None:
     symmetric, other = (made("pack-quantized", quantized(matrix(), 4, 32, yes), Rule(4, 32, yes)) for yes in (1, 0))
     assert not schemes_of((symmetric, other))[0].symmetric
     assert schemes_of((symmetric, symmetric))[0] == Scheme(4, 32, symmetric=True)
 
 
-def test_a_matrix_and_its_repacking_survive_being_written_down() -> None:
+def test_a_packed_matrix_from_json_is_equal() -> None:
     found = made("gptq", quantized(matrix(), 4, 32, False), Rule(4, 32, False))
     assert from_json(to_json(found)) == found
 
 
-def test_what_says_it_is_symmetric_has_to_be() -> None:
+def test_zero_points_in_a_matrix_declared_symmetric_are_an_error() -> None:
     found = made("gptq", quantized(matrix(), 4, 32, False), Rule(4, 32, True))
     with Files() as files, pytest.raises(ModelError, match="says that the weights are symmetric"):
         Repacked((found,), Scheme(4, 32), ir.DataType.FLOAT).produce(0, 48, files)
@@ -175,7 +175,7 @@ WRONG: list[tuple[str, str, Any, str]] = [
 
 
 @pytest.mark.parametrize(("layout", "part", "change", "message"), WRONG)
-def test_parts_that_do_not_fit_are_refused(layout: str, part: str, change: Any, message: str) -> None:
+def test_tensors_that_do_not_fit_together_are_refused(layout: str, part: str, change: Any, message: str) -> None:
     module = quantized(matrix(), 4, 32, False)
     parts = {"gptq": lambda: gptq(module, 4), "awq": lambda: awq(module),
              "pack-quantized": lambda: pack_quantized(module, 4, False)}[layout]()  # fmt: skip
@@ -187,7 +187,7 @@ def test_parts_that_do_not_fit_are_refused(layout: str, part: str, change: Any, 
         opened(parts, layout, Rule(4, 32, False))
 
 
-def test_rules_name_modules() -> None:
+def test_rules_are_found_by_the_name_of_the_module() -> None:
     packing = Packing("gptq", (Rule(8, 32, True, targets=("re:.*down_proj",)), Rule(4, 64, True, targets=("a.b",))))
     assert packing.rule("model.layers.0.mlp.down_proj") == packing.rules[0]
     assert packing.rule("a.b") == packing.rules[1]

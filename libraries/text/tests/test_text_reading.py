@@ -1,4 +1,4 @@
-"""What is read of files, folders and data sets, and what is said of those that cannot be read."""
+"""Reading text from files, folders and data sets, and the errors for those that cannot be read."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def write_lines(path: Path, *rows: Mapping[str, Any]) -> Path:
     return path
 
 
-def test_the_two_texts_that_need_no_file_share_no_line() -> None:
+def test_the_two_texts_that_ship_with_drupe_share_no_line() -> None:
     evaluation, calibration = Text().read(), Text(None, "calibration").read()
     assert len(evaluation) > 3000
     assert len(calibration) > 500_000
@@ -33,13 +33,13 @@ def test_the_two_texts_that_need_no_file_share_no_line() -> None:
     assert not {line.strip() for line in evaluation.splitlines() if len(line) > 40} & lines
 
 
-def test_a_file_is_text_without_mark_and_carriage_returns(tmp_path: Path) -> None:
+def test_byte_order_mark_and_carriage_returns_of_a_file_are_dropped(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes("\ufeffeins\r\nzwei ä\r\n".encode())
     assert Text(str(path)).read() == "eins\nzwei ä\n"
 
 
-def test_what_is_read_decides_the_fingerprint(tmp_path: Path) -> None:
+def test_the_fingerprint_is_that_of_the_text_that_is_read(tmp_path: Path) -> None:
     plain, lines = tmp_path / "a.txt", write_lines(tmp_path / "a.jsonl", *({"text": word} for word in WORDS))
     plain.write_text(JOINED)
     assert Text(str(plain)).fingerprint == hashlib.sha256(JOINED.encode()).hexdigest()
@@ -49,12 +49,12 @@ def test_what_is_read_decides_the_fingerprint(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("key", ["text", "content"])
-def test_lines_of_json_hold_it_in_text_or_in_the_only_string(tmp_path: Path, key: str) -> None:
+def test_the_text_of_json_lines_is_the_field_text_or_the_only_string(tmp_path: Path, key: str) -> None:
     path = write_lines(tmp_path / "a.jsonl", *({"id": 3, key: word} for word in WORDS))
     assert Text(str(path)).read() == JOINED
 
 
-def test_an_array_of_objects_is_read_by_rows(tmp_path: Path) -> None:
+def test_a_json_array_of_objects_is_read_as_rows(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps([{"text": word} for word in WORDS], indent=1))
     assert Text(str(tmp_path / "a.json")).read() == JOINED
     (tmp_path / "c.json").write_text(json.dumps(WORDS))
@@ -63,7 +63,7 @@ def test_an_array_of_objects_is_read_by_rows(tmp_path: Path) -> None:
     assert Text(str(tmp_path / "b.json")).read() == JOINED
 
 
-def test_rows_without_text_say_nothing(tmp_path: Path) -> None:
+def test_rows_without_text_are_skipped(tmp_path: Path) -> None:
     empty = [{"n": 1, "text": None}, {"n": None, "text": None}]
     path = write_lines(tmp_path / "a.jsonl", empty[0], *({"text": word} for word in WORDS), empty[1])
     assert Text(str(path)).read() == JOINED
@@ -74,7 +74,7 @@ def test_rows_without_text_say_nothing(tmp_path: Path) -> None:
     assert Text(str(tmp_path / "a.parquet")).read() == JOINED
 
 
-def test_a_field_can_be_named(tmp_path: Path) -> None:
+def test_the_field_of_a_file_can_be_named(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "a.jsonl", {"title": "t", "body": "b"})
     assert Text(f"{path}#body").read() == "b"
     with pytest.raises(UsageError, match="several fields hold text") as told:
@@ -84,13 +84,13 @@ def test_a_field_can_be_named(tmp_path: Path) -> None:
         Text(f"{path}#bdy").read()
 
 
-def test_a_file_whose_name_holds_the_marks_is_found(tmp_path: Path) -> None:
+def test_a_file_name_with_at_and_hash_signs_is_found(tmp_path: Path) -> None:
     path = tmp_path / "a@b#c.txt"
     path.write_text("words")
     assert Text(str(path)).read() == "words"
 
 
-def test_text_in_another_encoding_is_told_with_its_first_wrong_byte(tmp_path: Path) -> None:
+def test_the_error_for_another_encoding_names_the_first_wrong_byte(tmp_path: Path) -> None:
     path = tmp_path / "latin.txt"
     path.write_bytes(b"abc " * 100 + "für alle".encode("latin1"))
     with pytest.raises(UsageError, match="byte 401 is 0xfc") as told:
@@ -117,7 +117,7 @@ def test_text_in_another_encoding_is_told_with_its_first_wrong_byte(tmp_path: Pa
         ("a.parquet", b"PAR1 no more", "not a complete parquet file"),
     ],
 )
-def test_broken_files_are_told(tmp_path: Path, name: str, content: bytes, complaint: str) -> None:
+def test_broken_files_are_errors(tmp_path: Path, name: str, content: bytes, complaint: str) -> None:
     if name.endswith("parquet"):
         pytest.importorskip("pyarrow")
     (tmp_path / name).write_bytes(content)
@@ -127,13 +127,13 @@ def test_broken_files_are_told(tmp_path: Path, name: str, content: bytes, compla
 
 
 @pytest.mark.parametrize("reference", ["no/such/file.txt", "missing.txt", "./missing/one", "word", "x" * 5000, "a\0b"])
-def test_a_path_that_is_not_there_is_told(reference: str) -> None:
+def test_a_missing_path_is_an_error(reference: str) -> None:
     with pytest.raises(UsageError, match="no file or folder") as told:
         Text(reference).read()
     assert "--evaluation-data FILE" in (told.value.cure or "")
 
 
-def test_of_a_long_text_the_beginning_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_beginning_of_a_long_text_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("drupe_text.text.LIMIT", 25)
     plain, lines = tmp_path / "a.txt", write_lines(tmp_path / "a.jsonl", *({"text": "abc"} for _ in range(50)))
     plain.write_bytes("ä".encode() * 100)
@@ -153,12 +153,12 @@ def test_a_folder_of_files_is_read_in_order_and_by_split(tmp_path: Path) -> None
         Text(f"{tmp_path}@dev").read()
 
 
-def test_a_folder_without_text_is_told(tmp_path: Path) -> None:
+def test_a_folder_without_text_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"neither \.parquet, \.jsonl or \.txt files"):
         Text(str(tmp_path)).read()
 
 
-def test_parquet_is_read(tmp_path: Path) -> None:
+def test_a_parquet_file_is_read(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     import pyarrow.parquet as parquet
 
@@ -167,7 +167,7 @@ def test_parquet_is_read(tmp_path: Path) -> None:
     assert Text(str(tmp_path)).read() == JOINED
 
 
-def test_what_datasets_has_saved_is_read(tmp_path: Path) -> None:
+def test_a_folder_saved_by_datasets_is_read(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     train, test = (datasets.Dataset.from_dict({"n": [0] * len(words), "body": words}) for words in (WORDS, WORDS[:1]))
     train.save_to_disk(tmp_path / "one")
@@ -178,7 +178,7 @@ def test_what_datasets_has_saved_is_read(tmp_path: Path) -> None:
 
 
 class Hub(ModuleType):
-    """Stands for the library `datasets` with one data set on the hub."""
+    """A stand-in for the library `datasets`, with one data set on the hub."""
 
     config = SimpleNamespace(HF_DATASETS_OFFLINE=False)
 
@@ -199,7 +199,7 @@ class Hub(ModuleType):
             yield {"id": at, "text": None}
 
 
-def test_a_data_set_of_the_hub_is_streamed_until_there_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_data_set_of_the_hub_is_streamed_until_there_is_enough_text(monkeypatch: pytest.MonkeyPatch) -> None:
     hub = Hub()
     monkeypatch.setitem(sys.modules, "datasets", hub)
     monkeypatch.setattr("drupe_text.text.LIMIT", 40)
@@ -211,14 +211,14 @@ def test_a_data_set_of_the_hub_is_streamed_until_there_is_enough(monkeypatch: py
     assert "acme/other" in (told.value.where or "")
 
 
-def test_without_the_library_the_hub_is_refused_with_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_library_datasets_a_hub_data_set_is_an_error_with_a_cure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(UsageError, match="library for the hub's data sets is not installed") as told:
         Text("acme/words").read()
     assert "drupe-text[datasets]" in (told.value.cure or "")
 
 
-def test_a_calibrating_pass_is_keyed_by_what_its_text_holds(tmp_path: Path) -> None:
+def test_the_key_of_a_calibrating_pass_contains_the_fingerprint_of_its_text(tmp_path: Path) -> None:
     path, same = tmp_path / "a.txt", tmp_path / "b.txt"
     for each in (path, same):
         each.write_text("words")
@@ -230,8 +230,8 @@ def test_a_calibrating_pass_is_keyed_by_what_its_text_holds(tmp_path: Path) -> N
         CalibrationConfig(calibration_data="missing.txt").model_dump()
 
 
-def test_a_setting_keeps_a_path_from_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that a plan means the same text wherever it is carried out."""
+def test_a_relative_path_in_a_setting_becomes_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then a plan means the same text in any working folder."""
     (tmp_path / "some.jsonl").write_text('{"text": "hello"}\n')
     monkeypatch.chdir(tmp_path)
     assert CalibrationConfig(calibration_data="some.jsonl#text").calibration_data == f"{tmp_path}/some.jsonl#text"

@@ -1,4 +1,4 @@
-"""Tokens of a text: in order, by seed, in sequences."""
+"""Tokens of a text: in order, drawn with a seed, or in sequences."""
 
 from __future__ import annotations
 
@@ -34,14 +34,16 @@ def text(folder: Path) -> Text:
     return Text(str(folder / "text.txt"))
 
 
-def test_without_a_seed_they_are_the_texts_first(folder: Path, tokenizer: TextTokenizer, text: Text) -> None:
+def test_without_a_seed_the_first_tokens_of_the_text_are_taken(
+    folder: Path, tokenizer: TextTokenizer, text: Text
+) -> None:
     whole = Tokenizer.from_file(str(folder / "tokenizer.json")).encode(TEXT, add_special_tokens=False).ids
     assert tokenizer.tokens(text, 300) == whole[:300]
     assert tokenizer.tokens(text, len(whole)) == whole
     assert tokenizer.sequences(text, 2, 11) == [[tiny.BOS, *whole[:10]], [tiny.BOS, *whole[10:20]]]
 
 
-def test_a_seed_takes_the_same_other_places_each_time(tokenizer: TextTokenizer, text: Text) -> None:
+def test_a_seed_draws_the_same_places_each_time(tokenizer: TextTokenizer, text: Text) -> None:
     drawn = tokenizer.sequences(text, 3, 40, seed=1)
     assert drawn == tokenizer.sequences(text, 3, 40, seed=1)
     assert drawn != tokenizer.sequences(text, 3, 40, seed=2)
@@ -56,7 +58,7 @@ def test_a_seed_changes_the_order_of_short_texts_too(folder: Path, tokenizer: Te
     assert len({tuple(tokenizer.tokens(text, 100, seed)) for seed in (None, 1, 2, 3)}) == 4
 
 
-def test_each_sequence_that_a_seed_draws_is_from_a_piece_of_its_own(tokenizer: TextTokenizer, text: Text) -> None:
+def test_sequences_drawn_with_a_seed_come_from_different_pieces(tokenizer: TextTokenizer, text: Text) -> None:
     pieces = [tokenizer._encode(piece) for piece in _cut(TEXT, 8192)]
     drawn = tokenizer.sequences(text, len(pieces), 40, seed=1)
     starts = [next(at for at, piece in enumerate(pieces) if piece[:39] == each[1:]) for each in drawn]
@@ -66,7 +68,7 @@ def test_each_sequence_that_a_seed_draws_is_from_a_piece_of_its_own(tokenizer: T
     assert len({tuple(each) for each in more}) == len(more)
 
 
-def test_a_seed_leaves_nothing_out(tokenizer: TextTokenizer, text: Text) -> None:
+def test_drawing_everything_with_a_seed_gives_every_token_once(tokenizer: TextTokenizer, text: Text) -> None:
     whole = [token for piece in _cut(TEXT, 8192) for token in tokenizer._encode(piece)]
     drawn = tokenizer.sequences(text, 10_000_000, 40, seed=5, least=1)
     assert sorted(token for each in drawn for token in each[1:]) == sorted(whole)
@@ -76,7 +78,7 @@ def test_a_seed_leaves_nothing_out(tokenizer: TextTokenizer, text: Text) -> None
     assert sorted(tokenizer.tokens(text, len(whole), seed=5)) == sorted(whole)
 
 
-def test_a_short_text_is_told_with_both_numbers(folder: Path, tokenizer: TextTokenizer) -> None:
+def test_the_error_for_a_short_text_names_both_numbers_of_tokens(folder: Path, tokenizer: TextTokenizer) -> None:
     short = Text(str(folder / "short.txt"), "calibration")
     (count,) = {len(tokenizer._encode("words"))}
     with pytest.raises(UsageError, match=f"the text has {count} tokens, but 200 are needed") as told:
@@ -87,12 +89,12 @@ def test_a_short_text_is_told_with_both_numbers(folder: Path, tokenizer: TextTok
     assert "--calibration-data" in (told.value.cure or "")
 
 
-def test_pieces_end_with_lines_where_they_can() -> None:
+def test_pieces_end_at_line_ends_if_possible() -> None:
     assert list(_cut("ab\ncdefghij\n\nk", 4)) == ["ab\n", "cdef", "ghij", "\n\nk"]
     assert list(_cut("a\nb\nc\nd", 5)) == ["a\nb\n", "c\nd"]
 
 
-def test_a_tokenizer_that_is_missing_or_broken_is_told(tmp_path: Path) -> None:
+def test_a_missing_or_broken_tokenizer_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"no tokenizer\.json"):
         TextTokenizer(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{")

@@ -1,4 +1,4 @@
-"""A site with the third party's plugin of the kernel's tests, and a model of its kind."""
+"""Fixtures: a site with the example plugin acme of the kernel's tests, and a model of its kind."""
 
 from __future__ import annotations
 

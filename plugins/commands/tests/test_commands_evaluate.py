@@ -1,9 +1,11 @@
-"""`drupe evaluate`, for any evaluator: its flags, its settings, its limits."""
+"""`drupe evaluate` with any evaluator: flags, settings, limits."""
 
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sites import Site
@@ -40,14 +42,14 @@ def drupe_options():
 
 @pytest.fixture
 def package(acme: Site, source: Path, tmp_path: Path) -> Path:
-    """A package that acme runs, with an evaluator of another third party beside it."""
+    """A package that acme runs. Another third party brings a second evaluator."""
     acme.add("meter", {"meter": "meter_plugin"}, {"meter.py": METER, "meter_plugin.py": PLUGIN})
     out = tmp_path / "package"
     assert acme.run_here("optimize", source, "-o", out, "--provider", "paper", "--precision", "plain").returncode == 0
     return out
 
 
-def test_the_tasks_own_evaluator_measures_unless_another_is_named(acme: Site, package: Path, source: Path) -> None:
+def test_the_tasks_evaluator_is_used_unless_another_is_named(acme: Site, package: Path, source: Path) -> None:
     own = acme.run_here("evaluate", package, "--against", source, "--json")
     assert json.loads(own.stdout) == {"length": 18, "longer": 13, "settings": {"limit": None}}
     named = acme.run_here("evaluate", package, "--evaluator", "meter", "--set", "unit=letters")
@@ -56,13 +58,13 @@ def test_the_tasks_own_evaluator_measures_unless_another_is_named(acme: Site, pa
     assert unknown.returncode == 2 and "did you mean meter" in unknown.stderr
 
 
-def test_its_flags_are_the_options_of_those_who_bring_evaluators(acme: Site, package: Path) -> None:
+def test_evaluate_has_the_options_of_plugins_that_bring_evaluators(acme: Site, package: Path) -> None:
     text = acme.run_here("evaluate", "--help").stdout
     assert "--at-most" in text and "--longest" in text and "--speed" in text
-    assert "--quality" not in text  # of drupe-quantization, which brings no evaluator
+    assert "--quality" not in text  # an option of drupe-quantization, which brings no evaluator
 
 
-def test_what_was_measured_is_printed_before_a_limit_fails_it(acme: Site, package: Path) -> None:
+def test_metrics_are_printed_before_a_limit_fails_the_command(acme: Site, package: Path) -> None:
     for more in (("--at-most", "3"), ("--set", "most=3")):
         done = acme.run_here("evaluate", package, "--evaluator", "meter", *more)
         assert done.returncode == 7 and "it is longer than 3" in done.stderr
@@ -82,12 +84,23 @@ def test_what_was_measured_is_printed_before_a_limit_fails_it(acme: Site, packag
         (("--against", "/nowhere"), "/nowhere"),
     ],
 )
-def test_what_has_no_effect_is_refused(acme: Site, package: Path, arguments: tuple[str, ...], words: str) -> None:
+def test_options_without_effect_are_refused(acme: Site, package: Path, arguments: tuple[str, ...], words: str) -> None:
     done = acme.run_here("evaluate", package, *arguments)
     assert done.returncode in (2, 3) and words in done.stderr and not done.stdout, done
 
 
-def test_a_package_made_of_another_model_is_said_to_be(acme: Site, package: Path, source: Path) -> None:
+def test_a_note_says_that_the_package_was_made_of_another_model(acme: Site, package: Path, source: Path) -> None:
+    asked = ("--provider", "paper", "--precision", "plain", "--author", "me")
+    assert acme.run_here("optimize", source, "-o", source.with_name("sibling"), *asked).returncode == 0
+    for alike in (source, source.with_name("sibling")):
+        assert acme.run_here("evaluate", package, "--against", alike).stderr == ""
     (source / "model.txt").write_text("another")
     done = acme.run_here("evaluate", package, "--against", source)
-    assert done.returncode == 0 and "was not made of" in done.stderr
+    assert done.returncode == 0 and "was made of another model than" in done.stderr
+
+
+def test_an_error_is_printed_after_the_table_if_both_go_to_one_file(acme: Site, package: Path) -> None:
+    command = acme.command("evaluate", package, "--evaluator", "meter", "--at-most", "3")
+    streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    lines = subprocess.run(command, env=acme.environ(), check=False, **streams).stdout.splitlines()
+    assert lines[0].startswith("metric") and lines[2].startswith("error: ")

@@ -1,4 +1,4 @@
-"""Flags that come of the options which plugins declare."""
+"""Flags made from the options that plugins declare."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ def drupe_options():
 
 @pytest.fixture
 def zeta(acme: Site) -> Site:
-    """A third party that declares options of every sort, one of which the command has itself."""
+    """A third party that declares options of every sort. One has the name of a flag of the command."""
     acme.add("zeta", {"zeta": "zeta"}, {"zeta.py": PLUGIN})
     return acme
 
 
 def sections(text: str) -> dict[str, str]:
-    """The help by headings."""
+    """The sections of the help, by heading."""
     found = re.split(r"^(\S[^\n]*):\n", text, flags=re.MULTILINE)
     return dict(zip(found[1::2], found[2::2], strict=True))
 
 
-def test_options_of_plugins_stand_under_their_headings_with_choices_and_defaults(zeta: Site) -> None:
+def test_help_shows_options_of_plugins_under_their_headings_with_choices_and_defaults(zeta: Site) -> None:
     help = sections(zeta.run_here("optimize", "--help").stdout)
     assert "--silu-limit <float>" in help["Zeta"] and "[default: at ten]" in help["Zeta"]
     assert "--mirror / --straight" in help["Zeta"] and "<red|blue>" in help["Zeta"]
@@ -46,7 +46,30 @@ def test_options_of_plugins_stand_under_their_headings_with_choices_and_defaults
     assert "--trust-remote-code" not in "".join(help.values())
 
 
-def test_the_same_options_are_those_of_auto_opt_and_run_pass(zeta: Site) -> None:
+CHOICE = """
+from drupe.api import Option, Ref, hookimpl
+@hookimpl
+def drupe_options():
+    return [Option("colour", "green (costs more).", choices=("green",), extends=True)]
+@hookimpl
+def drupe_passes():
+    return [Ref("paint", "paint:Paint", "paints it")]
+"""
+PAINT = """
+from acme import Shout
+class Paint(Shout):
+    name = "paint"
+"""
+
+
+def test_a_choice_that_another_plugin_adds_is_shown_with_its_help(zeta: Site) -> None:
+    zeta.add("eta", {"eta": "eta"}, {"eta.py": CHOICE, "paint.py": PAINT})
+    zeta_help = sections(zeta.run_here("optimize", "--help").stdout)["Zeta"]
+    assert "<red|blue|green>" in zeta_help and "What it is painted with. green (costs more)." in zeta_help
+    assert "--colour green: green (costs more)." in zeta.run_here("passes", "paint").stdout
+
+
+def test_auto_opt_and_run_pass_have_the_same_options(zeta: Site) -> None:
     for command in ("auto-opt", "run-pass"):
         assert "--silu-limit" in zeta.run_here(command, "--help").stdout
 
@@ -59,7 +82,7 @@ def test_a_plugin_cannot_take_a_flag_that_the_command_has(zeta: Site) -> None:
 
 
 @pytest.mark.parametrize("typed", [("--author", "me"), ("--author=me",), ("--auth_or", "me"), ("--auth_or=me",)])
-def test_long_options_may_be_typed_with_underscores_and_an_equals_sign(
+def test_long_options_can_be_typed_with_underscores_and_an_equals_sign(
     site: Site, source: Path, tmp_path: Path, typed: tuple[str, ...]
 ) -> None:
     site.add_acme()
@@ -86,12 +109,30 @@ def test_long_options_may_be_typed_with_underscores_and_an_equals_sign(
          "--straight has no effect with --precision plain on paper"),
     ],
 )  # fmt: skip
-def test_errors_name_flags_as_they_are_typed(
+def test_errors_name_flags_as_a_user_types_them(
     zeta: Site, source: Path, tmp_path: Path, typed: tuple[str, ...], words: str
 ) -> None:
     done = zeta.run_here("optimize", source, "-o", tmp_path / "out", *typed)
     assert done.returncode == 2 and words in done.stderr, done.stderr
     assert done.stderr.count("error: ") == 1 and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        (("generate",), "missing argument 'PACKAGE'"),
+        (("generate", "out", "a", "b"), "unexpected extra argument"),
+        (("generate", "out", "a", "--max_new_token", "4"), "unknown flag --max_new_token; did you mean --max-new-tok"),
+        (("generate", "out", "a", "--top-k"), "--top-k"),
+        (("passes", "--foo"), "unknown flag --foo"),
+        (("--foo",), "unknown flag --foo"),
+    ],
+)
+def test_wrong_usage_of_any_command_has_the_same_form_of_error(acme: Site, typed: tuple[str, ...], words: str) -> None:
+    done = acme.run_here(*typed)
+    assert done.returncode == 2 and done.stderr.startswith("error: ") and words in done.stderr, done.stderr
+    command = "drupe --help" if typed == ("--foo",) else f"drupe {typed[0]} --help"
+    assert f"try: {command} lists what there is" in done.stderr
 
 
 def test_help_imports_nothing_heavy(acme: Site) -> None:

@@ -1,4 +1,4 @@
-"""Both commands with the demo's model in its own runtime."""
+"""`drupe generate` and `drupe chat` with the demo's model in onnxruntime-genai."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def run(*arguments: str, said: str = "", **environment: str) -> subprocess.Compl
     return subprocess.run(command, input=said, capture_output=True, check=False, **options)
 
 
-def test_generate_prints_the_text_and_says_the_rates_aside(package: Path) -> None:
+def test_generate_prints_the_text_and_the_rates_on_standard_error(package: Path) -> None:
     with drupe.open(package) as session:
         expected = session.generate("def parse(", max_new_tokens=12)
     for arguments, said in ((["def parse("], ""), (["-"], "def parse(")):
@@ -40,7 +40,7 @@ def test_generate_prints_the_text_and_says_the_rates_aside(package: Path) -> Non
         assert re.fullmatch(r"\d+ prompt tokens at [\d,]+ tok/s, 12 new ones at [\d,]+ tok/s\n", done.stderr)
 
 
-def test_a_mistake_is_one_message_and_nothing_else(package: Path) -> None:
+def test_an_empty_prompt_is_one_message_and_nothing_else(package: Path) -> None:
     done = run("generate", str(package), "")
     assert (done.returncode, done.stdout, done.stderr) == (
         2,
@@ -61,14 +61,14 @@ def test_chat_answers_each_line_of_a_pipe_knowing_those_before(package: Path) ->
     assert done.stdout == "".join(f"{turn.content}\n" for turn in turns if turn.role == "assistant")
 
 
-def test_what_is_no_text_is_read_with_a_mark_for_it(package: Path) -> None:
+def test_bytes_that_are_not_text_are_replaced(package: Path) -> None:
     more = ("--max-new-tokens", "2", "--system", "be \udcff")
     for reading in ("utf-8:strict", "utf-8:surrogateescape"):
         done = run("chat", str(package), *more, said="def \udcff\udcfe(\n", PYTHONIOENCODING=reading)
         assert (done.returncode, done.stderr) == (0, ""), done.stderr
 
 
-def test_a_text_that_ends_for_want_of_room_says_so(package: Path) -> None:
+def test_a_text_cut_short_by_max_length_prints_a_note(package: Path) -> None:
     done = run("generate", str(package), "def parse(", "--max-new-tokens", "50", "--max-length", "12")
     assert done.returncode == 0
     assert "cut short: there is room for 12 tokens" in done.stderr and "--max-length" in done.stderr
@@ -78,7 +78,7 @@ def test_a_text_that_ends_for_want_of_room_says_so(package: Path) -> None:
     assert done.returncode == 2 and "the model's context has no more room" in done.stderr
 
 
-def test_a_damaged_package_names_the_file_that_is(package: Path, tmp_path: Path) -> None:
+def test_the_error_for_a_damaged_package_names_the_file(package: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(package, tmp_path / "copy"))
     with (copy / "model.onnx.data").open("r+b") as data:
         data.truncate(1000)

@@ -1,4 +1,4 @@
-"""What the listing commands print is what is installed."""
+"""The listing commands print what is installed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_every_default_plugin_is_in_use() -> None:
         ("runtimes", "echo"),
     ],
 )
-def test_a_list_names_what_can_be_shown_in_full(acme: Site, command: str, name: str) -> None:
+def test_each_listed_name_can_be_shown_in_detail(acme: Site, command: str, name: str) -> None:
     assert any(row.startswith(f"{name} ") for row in acme.run_here(command).stdout.splitlines())
     assert acme.run_here(command, name).stdout.startswith(f"{name}: ")
     assert any(name in record.values() for record in json.loads(acme.run_here(command, "--json").stdout))
@@ -62,7 +62,7 @@ def test_a_provider_shows_its_recipes_by_stage(acme: Site) -> None:
     assert stages["int4"] == "import > fuse > quantize > package" and stages["loud"] == "shout > sign"
 
 
-def test_inspecting_says_what_would_be_done_with_a_model_of_one_part_or_several(acme: Site, source: Path) -> None:
+def test_inspect_says_whether_a_model_of_one_or_several_parts_is_supported(acme: Site, source: Path) -> None:
     acme.ship("drupe-commands", "acme")
     facts = json.loads(acme.run_here("inspect", source, "--json").stdout)
     assert facts["kind"] == "text" and facts["task"] == "echoing" and facts["facts"] == "signed = no"
@@ -75,7 +75,7 @@ def test_inspecting_says_what_would_be_done_with_a_model_of_one_part_or_several(
     assert facts["supported"] is False and "stage 'quantize'" in facts["why_not"]
 
 
-def test_inspecting_says_what_a_checkpoint_and_its_package_are(tmp_path: Path) -> None:
+def test_inspect_describes_a_checkpoint_and_its_package(tmp_path: Path) -> None:
     checkpoint = make_checkpoint(tmp_path / "checkpoint", "qwen2", tie_word_embeddings=True)
     facts = json.loads(program("inspect", checkpoint, "--json"))
     assert facts["architecture"] == "Qwen2ForCausalLM" and facts["supported"] is True

@@ -1,4 +1,4 @@
-"""`drupe optimize` and `run-pass`: what the command itself refuses, what it plans and prints."""
+"""`drupe optimize` and `drupe run-pass`: arguments that they refuse, plans, and what they print."""
 
 from __future__ import annotations
 
@@ -23,23 +23,27 @@ PAPER = ("--provider", "paper")
         (("optimize", "model", "-o", "out", "--trust-remote-code"), "never runs code from a checkpoint"),
         (("optimize", "model", "-o", "out", "--set", "block_size=64"), "--set takes PASS.KEY=VALUE"),
         (("optimize", "model", "-o", "out", "--threads", "1000"), "threads = 1000"),
+        (("optimize", "model", "-o", "out", "--passes="), "--passes is empty"),
+        (("optimize", "model", "-o", "out", "--provider", ""), "--provider is empty"),
+        (("optimize", "model", "-o", "out", "--passes", "sign,,dip"), "--passes 'sign,,dip' leaves a name out"),
         (("run-pass", "sign", "model", "-o", "out", "--set", "by"), "--set takes KEY=VALUE"),
+        (("run-pass", "sign", "model", "-o", "out", "--set", "dip.ink=red"), "--set dip.ink is for the pass 'dip'"),
     ],
 )
-def test_what_cannot_be_meant_is_said_at_once(acme: Site, arguments: tuple[str, ...], words: str) -> None:
+def test_invalid_arguments_are_one_error_before_any_work(acme: Site, arguments: tuple[str, ...], words: str) -> None:
     done = acme.run_here(*arguments)
     assert done.returncode not in (0, 70) and words in done.stderr, done.stderr
     assert done.stderr.startswith("error: ") and done.stderr.count("error: ") == 1
 
 
-def test_sizes_that_a_person_takes_for_one_are_called_alike() -> None:
+def test_sizes_that_differ_little_are_called_as_large_as_the_source() -> None:
     from drupe_commands.summing_up import compared
 
     assert compared(100, 101) == compared(101, 100) == ", as large as its source"
     assert compared(100, 280) == ", 2.8 times smaller than its source"
 
 
-def test_the_summary_shows_what_the_package_did_in_one_short_line(acme: Site, source: Path, tmp_path: Path) -> None:
+def test_the_summary_shows_the_sample_text_in_one_short_line(acme: Site, source: Path, tmp_path: Path) -> None:
     (source / "model.txt").write_text("word\n" * 100)
     done = acme.run("optimize", source, "-o", tmp_path / "out", *PAPER, "--precision", "plain")
     assert done.returncode == 0, done.stderr
@@ -47,12 +51,12 @@ def test_the_summary_shows_what_the_package_did_in_one_short_line(acme: Site, so
     assert done.stdout.splitlines()[at + 1] == "  " + ("hello" + " word" * 100)[:80] + "..."
 
 
-def test_auto_opt_says_what_it_is(acme: Site) -> None:
+def test_the_help_of_auto_opt_says_that_it_is_for_users_of_olive(acme: Site) -> None:
     text = acme.run_here("auto-opt", "--help").stdout
     assert "Olive" in text and "underscores" in text and "--model-name-or-path" in text
 
 
-def test_passes_and_their_keys_can_be_picked_from_the_command_line(acme: Site, source: Path, tmp_path: Path) -> None:
+def test_passes_and_their_keys_can_be_set_on_the_command_line(acme: Site, source: Path, tmp_path: Path) -> None:
     done = acme.run_here(
         "optimize", source, "-o", tmp_path / "out", *PAPER, "--passes", "dip,sign", "--set", 'sign.by="a b"',
         "--set", "dip.ink=black",
@@ -83,7 +87,7 @@ def test_passes_and_their_keys_can_be_picked_from_the_command_line(acme: Site, s
         ),
     ],
 )
-def test_what_does_not_fit_is_refused_and_nothing_is_written(
+def test_passes_that_do_not_fit_are_refused_and_nothing_is_written(
     acme: Site, source: Path, tmp_path: Path, arguments: tuple[str, ...], words: str
 ) -> None:
     done = acme.run_here("optimize", source, "-o", tmp_path / "out", *PAPER, *arguments)
@@ -91,9 +95,13 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(
     assert not (tmp_path / "out").exists()
 
 
-def test_one_pass_is_run_with_the_options_of_its_keys(acme: Site, source: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("setting", ["by=me", "sign.by=me"])
+def test_run_pass_runs_one_pass_with_the_options_that_set_its_keys(
+    acme: Site, source: Path, tmp_path: Path, setting: str
+) -> None:
     out = tmp_path / "out"
-    assert acme.run_here("run-pass", "sign", source, "-o", out, *PAPER, "--set", "by=me").returncode == 0
+    done = acme.run_here("run-pass", "sign", source, "-o", out, *PAPER, "--set", setting)
+    assert done.returncode == 0 and "not checked: no check was asked for" in done.stdout
     assert (out / "model.txt").read_text() == "hello -- me"
     again = acme.run_here(
         "run-pass", "sign", source, "-o", out, "--force", *PAPER, "--precision", "plain", "--author", "you"
@@ -104,7 +112,7 @@ def test_one_pass_is_run_with_the_options_of_its_keys(acme: Site, source: Path, 
     assert "--author has no effect here: no pass of the plan reads it (shout)" in refused.stderr
 
 
-def test_the_plan_is_saved_whether_or_not_it_is_run(acme: Site, source: Path, tmp_path: Path) -> None:
+def test_save_plan_writes_the_same_plan_with_and_without_a_run(acme: Site, source: Path, tmp_path: Path) -> None:
     before, after, out = tmp_path / "before.json", tmp_path / "after.json", tmp_path / "out"
     asked = ("optimize", source, *PAPER, "--precision", "plain", "--author", "me")
     assert acme.run_here(*asked, "--plan", "--save-plan", before).returncode == 0
@@ -117,7 +125,7 @@ def test_the_plan_is_saved_whether_or_not_it_is_run(acme: Site, source: Path, tm
     assert nowhere.returncode == 5 and not (tmp_path / "other").exists()
 
 
-def test_what_the_plan_prints_as_json_is_a_plan(acme: Site, source: Path, tmp_path: Path) -> None:
+def test_plan_with_json_prints_a_valid_plan(acme: Site, source: Path, tmp_path: Path) -> None:
     done = acme.run_here("optimize", source, *PAPER, "--precision", "loud", "--plan", "--json")
     told: dict[str, Any] = json.loads(done.stdout)
     assert told["recipe"] == "loud" and told["provider"] == "paper" and told["measures"] == ["shout"]
@@ -128,7 +136,30 @@ def test_what_the_plan_prints_as_json_is_a_plan(acme: Site, source: Path, tmp_pa
     assert (tmp_path / "out" / "model.txt").read_text() == "HELLO -- anonymous"
 
 
-def test_the_plan_says_who_changes_it_and_does_not_ship_with_drupe(acme: Site, source: Path) -> None:
+def test_no_size_is_stated_for_a_plan_with_a_costly_pass_without_a_preview(acme: Site, source: Path) -> None:
+    asked = ("optimize", source, *PAPER, "--passes", "capitals,sign", "--plan")
+    shown = acme.run_here(*asked).stdout
+    assert "only its work shows what capitals makes" in shown and "writes" not in shown
+    told = json.loads(acme.run_here(*asked, "--json").stdout)
+    assert told["estimate"] is None and told["unforeseen"] == "capitals"
+
+
+def test_more_threads_than_the_machine_has_are_accepted_with_a_note(acme: Site, source: Path, tmp_path: Path) -> None:
+    asked = ("optimize", source, "-o", tmp_path / "out", *PAPER, "--precision", "plain")
+    done = acme.run_here(*asked, "--threads", "256")
+    assert done.returncode == 0 and "note: the package takes 256 threads" in done.stderr
+    assert "note:" not in acme.run_here(*asked, "--force", "--threads", "1").stderr
+
+
+def test_the_summary_shows_the_first_metrics_and_counts_the_others() -> None:
+    from drupe.api import Check
+    from drupe_commands.summing_up import _comparison
+
+    told = _comparison(Check(metrics={f"same_shape:{each}": 1.0 for each in range(9)}))
+    assert told.startswith("same shape:0 1, same shape:1 1, ") and told.endswith(", and 5 more in drupe.json")
+
+
+def test_the_plan_names_third_parties_that_placed_or_changed_passes(acme: Site, source: Path) -> None:
     asked = ("optimize", source, *PAPER, "--plan", "--precision", "int4", "--volume", "loud", "--postscript", "ps")
     stranger = acme.run_here(*asked)
     assert "acme placed shout" in stranger.stdout and "acme added or changed sign" in stranger.stdout
@@ -137,7 +168,7 @@ def test_the_plan_says_who_changes_it_and_does_not_ship_with_drupe(acme: Site, s
     assert "shout" in shipped.stdout and "placed" not in shipped.stdout and "added" not in shipped.stdout
 
 
-def test_the_time_of_a_costly_pass_depends_only_on_what_the_pass_says() -> None:
+def test_the_estimated_time_excludes_costly_passes_and_says_what_their_time_grows_with() -> None:
     from types import SimpleNamespace
 
     from drupe_commands.previewing import _time
@@ -158,7 +189,7 @@ def test_the_time_of_a_costly_pass_depends_only_on_what_the_pass_says() -> None:
     )
 
 
-def test_a_plan_says_where_the_disk_is_too_small(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_plan_says_if_the_disk_is_too_small(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from types import SimpleNamespace
 
     from drupe.api import Estimate
@@ -172,9 +203,7 @@ def test_a_plan_says_where_the_disk_is_too_small(tmp_path: Path, capsys: pytest.
     assert "would not fit" not in capsys.readouterr().out
 
 
-def test_the_summary_says_what_was_not_checked_and_what_was_asked_of_the_check(
-    acme: Site, source: Path, tmp_path: Path
-) -> None:
+def test_the_summary_says_what_was_checked_compared_or_left_unchecked(acme: Site, source: Path, tmp_path: Path) -> None:
     duet = tmp_path / "duet"
     duet.mkdir()
     (duet / "low.txt").write_text("la")

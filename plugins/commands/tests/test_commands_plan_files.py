@@ -1,4 +1,4 @@
-"""A plan is read out of a document, and what is wrong with one is said with its place."""
+"""Reading a plan from a document. Errors name the place in the document."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def plan() -> Plan:
     )
 
 
-def test_a_plan_is_the_document_or_stands_in_it(plan):
+def test_a_plan_is_the_whole_document_or_its_key_plan(plan):
     document = plan.model_dump(mode="json")
     assert plan_from(document, "plan.json") == plan
     assert plan_from({"plan": document, "drupe": "0.1.0"}, "drupe.json") == plan
@@ -34,7 +34,7 @@ def test_a_plan_is_the_document_or_stands_in_it(plan):
     ],
 )
 @pytest.mark.parametrize("inside", [False, True])
-def test_an_unknown_key_is_named_with_its_place_and_the_one_that_is_meant(plan, wrong, place, meant, inside):
+def test_the_error_for_an_unknown_key_names_its_place_and_the_nearest_key(plan, wrong, place, meant, inside):
     document = {**plan.model_dump(mode="json"), **wrong}
     with pytest.raises(UsageError, match="unknown key") as refused:
         plan_from({"plan": document} if inside else document, "file.json")
@@ -46,6 +46,6 @@ def test_an_unknown_key_is_named_with_its_place_and_the_one_that_is_meant(plan, 
     ("document", "place"),
     [([], "its top"), ("text", "its top"), ({"source": {"reference": "x"}}, "target"), ({"version": 2}, "version")],
 )
-def test_what_is_no_plan_is_refused_with_the_place_of_what_is_wrong(document, place):
+def test_the_error_for_an_invalid_plan_names_the_place(document, place):
     with pytest.raises(UsageError, match=f"wrong at {place}"):
         plan_from(document, "file.json")

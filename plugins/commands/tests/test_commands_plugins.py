@@ -1,4 +1,4 @@
-"""`drupe plugins`: what a third party's plugin brings, and what is wrong with it."""
+"""`drupe plugins`: what a third party's plugin brings, and the mistakes in it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ def drupe_passes():
             Ref("buff", "faulty:Buf", "buffs")]
 @hookimpl
 def drupe_execution_providers():
-    return [Ref("glass", "faulty:Glass", "a pane of glass"), Ref("tin", "faulty:Tin", "a sheet of tin")]
+    return [Ref("glass", "faulty:Glass", "a pane of glass", ("GlassExecutionProvider",), "npu"),
+            Ref("tin", "faulty:Tin", "a sheet of tin")]
 @hookimpl
 def drupe_tasks():
     return [Ref("shine", "faulty:Shine", "shines")]
@@ -43,7 +44,6 @@ class Glass(ExecutionProvider):
     name = "glass"
     summary = "a pane of glass"
     runtime_name = "GlassExecutionProvider"
-    device_kind = "npu"
     packages = (RuntimePackage("echo", "pip install faulty"),)
     reference_precision = "fp23"
     def recipes(self):
@@ -89,7 +89,7 @@ def faulty(acme: Site) -> Site:
     return acme
 
 
-def test_what_a_third_party_misspells_is_said_when_plugins_are_listed(faulty: Site) -> None:
+def test_listing_plugins_reports_misspelt_names_in_third_party_plugins(faulty: Site) -> None:
     done = faulty.run_here("plugins")
     assert done.returncode == 0
     notes = [line for line in done.stdout.splitlines() if line.startswith("note on faulty: ")]
@@ -103,7 +103,7 @@ def test_what_a_third_party_misspells_is_said_when_plugins_are_listed(faulty: Si
     assert len(listed["faulty"]["notes"]) == len(notes) and not listed["commands"]["notes"]
 
 
-def test_one_plugin_is_shown_with_all_that_it_brings(faulty: Site) -> None:
+def test_showing_a_plugin_lists_all_that_it_brings(faulty: Site) -> None:
     shown = json.loads(faulty.run_here("plugins", "faulty", "--json").stdout)
     brought = {record["name"]: record["checked"] for record in shown["brings"]}
     assert set(brought) == {"polish", "wax", "buff", "glass", "tin", "shine", "gloss"}
@@ -113,12 +113,12 @@ def test_one_plugin_is_shown_with_all_that_it_brings(faulty: Site) -> None:
     assert "did you mean faulty" in faulty.run_here("plugins", "fautly").stderr
 
 
-def test_a_shipped_plugin_is_checked_where_it_is_asked_for_and_is_well(site: Site) -> None:
+def test_showing_a_shipped_plugin_checks_it_and_finds_no_mistakes(site: Site) -> None:
     shown = json.loads(site.run_here("plugins", "drupe-commands", "--json").stdout)
     assert shown["shipped"] and {record["checked"] for record in shown["brings"]} == {"well"}
 
 
-def test_the_traceback_of_what_failed_can_be_had(site: Site) -> None:
+def test_traceback_shows_the_traceback_of_a_failed_plugin(site: Site) -> None:
     site.add("bad", {"bad": "bad"}, {"bad.py": "import a_library_that_nobody_has"})
     site.add(
         "late",
@@ -133,7 +133,7 @@ def test_the_traceback_of_what_failed_can_be_had(site: Site) -> None:
     assert refused.returncode == 2 and "it is in use" in refused.stderr
 
 
-def test_what_the_allow_list_leaves_out_is_listed(acme: Site) -> None:
+def test_plugins_left_out_by_the_allow_list_are_listed(acme: Site) -> None:
     acme.allow()
     done = acme.run_here("plugins")
     row = next(line for line in done.stdout.splitlines() if line.startswith("acme "))
@@ -141,7 +141,7 @@ def test_what_the_allow_list_leaves_out_is_listed(acme: Site) -> None:
     assert "to mend acme: add acme to DRUPE_PLUGINS" in done.stdout
 
 
-def test_a_broken_provider_spoils_no_list_of_providers(faulty: Site) -> None:
+def test_a_broken_provider_does_not_break_the_list_of_providers(faulty: Site) -> None:
     faulty.add(
         "rusty",
         {"rusty": "rusty_plugin"},
@@ -164,13 +164,43 @@ def test_a_broken_provider_spoils_no_list_of_providers(faulty: Site) -> None:
 @pytest.mark.parametrize(
     ("requires", "note"),
     [
-        (("drupe-kernel>=0.1,<0.2", "drupe-onnx>=99"), "it wants drupe-onnx>=99, and 0.1.0 is installed"),
-        (("drupe-kernel>=0.1,<0.2", "drupe-nowhere"), "it wants drupe-nowhere, which is not installed"),
+        (("drupe-kernel>=0.1,<0.2", "drupe-onnx>=99"), "it needs drupe-onnx>=99, and 0.1.0 is installed"),
+        (("drupe-kernel>=0.1,<0.2", "drupe-nowhere"), "it needs drupe-nowhere, which is not installed"),
         ((), "it states no requirement on drupe-kernel, so that a later kernel may break it"),
     ],
 )
-def test_what_a_third_party_requires_wrongly_is_said_when_plugins_are_listed(site: Site, requires, note) -> None:
+def test_listing_plugins_reports_wrong_requirements_of_third_parties(site: Site, requires, note) -> None:
     module = "from drupe.api import hookimpl\n@hookimpl\ndef drupe_passes():\n    return []\n"
     site.add("good", {"good": "good"}, {"good.py": module}, requires=requires)
     assert f"note on good: {note}" in site.run_here("plugins").stdout
     assert f"note: {note}" in site.run_here("plugins", "good").stdout
+
+
+TWIN = """
+from drupe.api import Ref, hookimpl
+@hookimpl
+def drupe_passes():
+    return [Ref("polish", "faulty:Wax", "polishes as well")]
+"""
+
+
+def test_two_third_parties_that_bring_one_name_are_told_of_each_other(faulty: Site) -> None:
+    faulty.add("twin", {"twin": "twin"}, {"twin.py": TWIN})
+    notes = [line for line in faulty.run_here("plugins").stdout.splitlines() if "that is called polish as well" in line]
+    assert [note.partition(":")[0] for note in notes] == ["note on faulty", "note on twin"]
+    assert "twin 1.0 brings a pass" in notes[0] and "faulty 1.0 brings a pass" in notes[1]
+
+
+def test_the_state_of_a_plugin_tells_that_a_part_of_it_cannot_be_used(faulty: Site) -> None:
+    rows = {line.split()[0]: line for line in faulty.run_here("plugins").stdout.splitlines() if line.strip()}
+    assert rows["faulty"].endswith("in use, with problems")
+    assert rows["commands"].endswith("in use")
+
+
+def test_an_error_in_looking_for_devices_names_the_provider_and_its_line(faulty: Site) -> None:
+    code = faulty.folder / "faulty.py"
+    code.write_text(code.read_text().replace("return []\n\nclass Tin", "raise ValueError('no bus')\n\nclass Tin"))
+    line = next(n for n, text in enumerate(code.read_text().splitlines(), 1) if "no bus" in text)
+    told = f"raised ValueError: no bus ({code}:{line})"
+    assert f"provider 'glass': {told}" in faulty.run_here("plugins").stdout
+    assert f"the provider 'glass' of faulty 1.0 {told}" in faulty.run_here("providers").stdout

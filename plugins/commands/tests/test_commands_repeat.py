@@ -1,4 +1,4 @@
-"""A run of a real model is repeated from its record, to the byte, and measured by the flags of its evaluator."""
+"""Repeating a run of a real model from its record gives the same bytes. Flags of evaluators measure its package."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
     ids=lambda options: " ".join(options[:2]),
 )
-def test_the_plan_in_a_package_makes_the_same_bytes(
+def test_running_the_plan_in_a_package_makes_the_same_bytes(
     checkpoint: Path, tmp_path: Path, options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, again, saved = tmp_path / "first", tmp_path / "again", tmp_path / "plan.json"
@@ -55,19 +55,19 @@ def test_the_plan_in_a_package_makes_the_same_bytes(
     assert plans[0] == plans[1] == json.loads(saved.read_text())
 
 
-def test_a_source_that_has_changed_is_refused_before_the_work(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_changed_source_is_refused_before_the_work(checkpoint: Path, tmp_path: Path) -> None:
     copy, package = tmp_path / "copy", tmp_path / "package"
     shutil.copytree(checkpoint, copy)
     assert drupe("optimize", copy, "-o", package, "--quality", "fast", "--no-verify").returncode == 0
     weights = (copy / "model.safetensors").read_bytes()
-    middle = len(weights) // 2  # of large files, a fingerprint is of some of the bytes
+    middle = len(weights) // 2  # the fingerprint of a large file covers some of its bytes, also those in the middle
     (copy / "model.safetensors").write_bytes(weights[:middle] + weights[middle:][::-1])
     refused = drupe("run", package / "drupe.json", "-o", tmp_path / "again")
     assert refused.returncode == 4 and "has changed since" in refused.stderr
     assert not (tmp_path / "again").exists()
 
 
-def test_a_workflow_changes_a_recipe_and_makes_what_the_command_line_makes(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_workflow_with_settings_makes_the_same_bytes_as_the_command_line(checkpoint: Path, tmp_path: Path) -> None:
     typed, written = tmp_path / "typed", tmp_path / "written"
     flow = tmp_path / "flow.yaml"
     flow.write_text(
@@ -81,7 +81,7 @@ def test_a_workflow_changes_a_recipe_and_makes_what_the_command_line_makes(check
     assert digests(typed) == digests(written)
 
 
-def test_quality_and_speed_are_measured_by_their_flags(checkpoint: Path, tmp_path: Path) -> None:
+def test_evaluator_flags_measure_quality_and_speed(checkpoint: Path, tmp_path: Path) -> None:
     package, text = tmp_path / "package", tmp_path / "text.txt"
     text.write_text("def parse(text):\n    return text.split()\n" * 40)
     assert drupe("optimize", checkpoint, "-o", package, "--quality", "fast", "--no-verify").returncode == 0

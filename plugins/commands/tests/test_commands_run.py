@@ -1,4 +1,4 @@
-"""`drupe run`: plans and workflow files, and what is wrong with them."""
+"""`drupe run`: plans, workflow files, and the errors for wrong ones."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ def test_a_workflow_is_carried_out_in_json_yaml_and_toml(acme: Site, source: Pat
     done = acme.run_here("run", file)
     assert done.returncode == 0, done.stderr
     assert (out / "model.txt").read_text() == "hello -- me"
-    assert "not run here" in done.stdout if name == "flow" else "echo runs it" in done.stdout
+    assert "not checked" in done.stdout if name == "flow" else "echo runs it" in done.stdout
 
 
-def test_what_is_typed_goes_before_what_stands_in_the_file(acme: Site, source: Path, tmp_path: Path) -> None:
+def test_flags_override_the_workflow_file(acme: Site, source: Path, tmp_path: Path) -> None:
     file, other = tmp_path / "flow.yaml", tmp_path / "other"
     file.write_text(WORKFLOWS["flow.yaml"].format(source=source, out=tmp_path / "out"))
     other.mkdir()
@@ -84,12 +84,23 @@ def test_paths_in_a_workflow_are_relative_to_the_working_directory(
     assert (tmp_path / "out" / "model.txt").is_file()
 
 
-def test_a_workflow_is_only_shown_with_plan(acme: Site, source: Path, tmp_path: Path) -> None:
+def test_plan_prints_the_plan_of_a_workflow_and_runs_nothing(acme: Site, source: Path, tmp_path: Path) -> None:
     file = tmp_path / "flow.yaml"
     file.write_text(WORKFLOWS["flow.yaml"].format(source=source, out=tmp_path / "out"))
     told = json.loads(acme.run_here("run", file, "--plan", "--json").stdout)
     assert [each["config"] for each in told["passes"]] == [{"by": "me"}] and told["plan"]["recipe"] == "plain"
     assert not (tmp_path / "out").exists()
+
+
+def test_the_error_for_a_missing_model_names_the_file_that_names_the_model(
+    acme: Site, plan: Path, source: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "flow.yaml"
+    file.write_text(WORKFLOWS["flow.yaml"].format(source=source, out=tmp_path / "out"))
+    source.rename(tmp_path / "moved")
+    for named in (file, plan):
+        done = acme.run_here("run", named, "-o", tmp_path / "out")
+        assert done.returncode == 3 and f"named in {named}, at" in done.stderr, done.stderr
 
 
 def test_a_plan_is_read_from_standard_input(acme: Site, plan: Path, tmp_path: Path) -> None:
@@ -99,7 +110,7 @@ def test_a_plan_is_read_from_standard_input(acme: Site, plan: Path, tmp_path: Pa
     assert (tmp_path / "out" / "model.txt").read_text() == "hello -- me"
 
 
-def test_a_plan_for_another_model_has_to_be_asked_for(acme: Site, plan: Path, source: Path, tmp_path: Path) -> None:
+def test_a_plan_runs_on_another_model_only_with_model(acme: Site, plan: Path, source: Path, tmp_path: Path) -> None:
     (source / "model.txt").write_text("hello again")
     refused = acme.run_here("run", plan, "-o", tmp_path / "out")
     assert (
@@ -149,7 +160,7 @@ def test_a_plan_for_another_model_has_to_be_asked_for(acme: Site, plan: Path, so
         ("bad.yaml", "target: paper\n", ("names no model", "at model")),
     ],
 )
-def test_a_workflow_that_is_wrong_is_one_message_and_nothing_written(
+def test_a_wrong_workflow_is_one_error_and_nothing_is_written(
     acme: Site, source: Path, tmp_path: Path, name: str, text: str, words: tuple[str, ...]
 ) -> None:
     file = tmp_path / name
@@ -179,7 +190,7 @@ def test_a_workflow_that_is_wrong_is_one_message_and_nothing_written(
         ({"version": 7}, ("wrong at version",)),
     ],
 )
-def test_a_plan_that_cannot_be_repeated_is_one_message_and_nothing_written(
+def test_a_plan_that_cannot_be_repeated_is_one_error_and_nothing_is_written(
     acme: Site, plan: Path, tmp_path: Path, changes: Mapping[str, Any], words: tuple[str, ...]
 ) -> None:
     document = json.loads(plan.read_text())
@@ -206,19 +217,19 @@ def test_a_plan_that_cannot_be_repeated_is_one_message_and_nothing_written(
         (("run", "--schema", "plann"), "did you mean plan?"),
     ],
 )
-def test_a_file_that_is_not_there_is_said_to_be_missing(acme: Site, arguments: tuple[str, ...], words: str) -> None:
+def test_the_error_for_a_missing_file_says_so(acme: Site, arguments: tuple[str, ...], words: str) -> None:
     done = acme.run_here(*arguments)
     assert done.returncode == 2 and words in done.stderr
 
 
-def test_a_file_that_is_no_text_is_refused(acme: Site, tmp_path: Path) -> None:
+def test_a_file_that_is_not_text_is_refused(acme: Site, tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_bytes(b"\xff\xfe\x00")
     done = acme.run_here("run", tmp_path / "plan.json", "-o", tmp_path / "out")
     assert done.returncode == 2 and "not text in UTF-8" in done.stderr
 
 
 @pytest.mark.parametrize("kind", ["plan", "workflow"])
-def test_the_published_schema_is_the_one_that_the_program_prints(kind: str) -> None:
+def test_the_published_schemas_equal_what_the_program_prints(kind: str) -> None:
     published = Path(__file__).resolve().parents[3] / "docs" / f"{kind}.schema.json"
     printed = subprocess.run(
         [sys.executable, "-m", "drupe", "run", "--schema", kind], capture_output=True, text=True, check=True
@@ -226,7 +237,7 @@ def test_the_published_schema_is_the_one_that_the_program_prints(kind: str) -> N
     assert published.read_text(encoding="utf-8") == printed, f"drupe run --schema {kind} > docs/{kind}.schema.json"
 
 
-def test_the_schema_of_a_workflow_knows_the_short_forms(acme: Site) -> None:
+def test_the_schema_of_a_workflow_accepts_the_short_forms(acme: Site) -> None:
     schema = json.loads(acme.run_here("run", "--schema", "workflow").stdout)
     assert {"type": "string"} in schema["properties"]["model"]["anyOf"]
     assert {"type": "string"} in schema["properties"]["target"]["anyOf"]

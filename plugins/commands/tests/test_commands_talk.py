@@ -1,4 +1,4 @@
-"""A conversation as it is typed: what is kept, what is cut short, what ends it."""
+"""Conversations of `drupe chat`: what the model is given, interrupted answers, commands, and how they end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SYSTEM = Message("system", "Be short.")
 
 
 class Parrot(TextSession):
-    """Answers with what was said last, a word at a time; "stop" and "fail" are obeyed in the middle of an answer."""
+    """Repeats the last message, a word at a time. The words "stop" and "fail" interrupt an answer or fail."""
 
     def __init__(self) -> None:
         self.prompts: list[list[str]] = []
@@ -42,7 +42,7 @@ class Parrot(TextSession):
 
 
 def talk(monkeypatch: pytest.MonkeyPatch, lines: Sequence[str | type[BaseException]], at_terminal: bool) -> Parrot:
-    """Have a conversation of these lines; an exception stands for the key that raises it."""
+    """Have a conversation with these lines. An exception stands for the key that raises it."""
     waiting = iter([*lines, EOFError])
 
     def answer(prompt: str) -> str:
@@ -58,14 +58,14 @@ def talk(monkeypatch: pytest.MonkeyPatch, lines: Sequence[str | type[BaseExcepti
     return session
 
 
-def test_the_model_is_told_all_that_was_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+def test_the_model_gets_the_whole_conversation(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     session = talk(monkeypatch, ["one two", "", "three", "/exit", "never"], at_terminal=True)
     assert capsys.readouterr().out == "one!two!\nthree!\n"
     assert session.prompts[-1] == ["system: Be short.", "user: one two", "assistant: one!two!", "user: three"]
 
 
 @pytest.mark.parametrize("at_terminal", [True, False])
-def test_a_conversation_without_room_goes_on_without_its_beginning(
+def test_a_conversation_that_outgrows_the_context_goes_on_without_its_beginning(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, at_terminal: bool
 ) -> None:
     session = talk(monkeypatch, ["one", "two", "three"], at_terminal)
@@ -73,12 +73,12 @@ def test_a_conversation_without_room_goes_on_without_its_beginning(
     assert FORGOTTEN in capsys.readouterr().err
 
 
-def test_reset_forgets_all_but_the_opening(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reset_forgets_everything_but_the_system_message(monkeypatch: pytest.MonkeyPatch) -> None:
     session = talk(monkeypatch, ["one", "/reset", "two"], at_terminal=True)
     assert session.prompts[-1] == ["system: Be short.", "user: two"]
 
 
-def test_an_answer_that_is_cut_short_stays_as_far_as_it_came(
+def test_an_interrupted_answer_keeps_the_words_so_far(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     session = talk(monkeypatch, ["one stop two", KeyboardInterrupt, "three"], at_terminal=True)
@@ -86,7 +86,7 @@ def test_an_answer_that_is_cut_short_stays_as_far_as_it_came(
     assert session.prompts[-1][1:] == ["user: one stop two", "assistant: one!", "user: three"]
 
 
-def test_a_person_goes_on_after_an_error_as_if_nothing_was_said(
+def test_a_message_that_caused_an_error_is_not_kept_in_the_conversation(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     session = talk(monkeypatch, ["one", "fail", "/help", "two"], at_terminal=True)

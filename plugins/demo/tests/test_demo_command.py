@@ -1,4 +1,4 @@
-"""`drupe demo`: its numbers are sane, it fits a terminal, and it says what it lacks."""
+"""`drupe demo`: plausible numbers, a table that fits a terminal, and the error if no runtime is installed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def run(*arguments: str) -> str:
     return done.stdout
 
 
-def test_the_numbers_are_sane_and_the_package_is_kept_where_asked(tmp_path: Path) -> None:
+def test_the_numbers_are_plausible_and_output_path_keeps_the_package(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime_genai")
     kept = tmp_path / "kept"
     found = json.loads(run("--json", "--output-path", str(kept)))

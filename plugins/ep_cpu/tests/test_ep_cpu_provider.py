@@ -1,4 +1,4 @@
-"""The provider `cpu`: its device, its recipes, and how light it is."""
+"""The provider `cpu`: its device, its recipes, and that naming it loads nothing heavy."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from drupe_ep_cpu.provider import Cpu
 
 
 def numerics(recipe: Recipe, stage: str) -> Mapping[str, Any]:
-    """What a recipe asks of a stage."""
+    """The numerics that a recipe gives to a stage."""
     return next(each.numerics for each in recipe.stages if isinstance(each, Stage) and each.name == stage)
 
 
-def test_int4_comes_first_and_every_precision_has_one_recipe() -> None:
+def test_int4_is_the_first_precision_and_each_has_one_recipe() -> None:
     assert [recipe.precision for recipe in Cpu().recipes()] == ["int4", "int8", "fp16", "bf16", "fp32"]
 
 
-def test_half_precision_is_for_storage_alone() -> None:
+def test_half_precision_is_used_for_storage_only() -> None:
     built = {recipe.precision: numerics(recipe, "import") for recipe in Cpu().recipes()}
     assert built["fp16"] == {"weights": "float16", "activations": "float32"}
     assert built["bf16"] == {"weights": "bfloat16", "activations": "float32"}
 
 
-def test_a_quantized_recipe_says_its_bits_and_leaves_the_rest_to_the_plugins() -> None:
+def test_a_quantized_recipe_states_only_its_bits() -> None:
     int4, int8, *others = Cpu().recipes()
     assert (numerics(int4, "quantize"), numerics(int8, "quantize")) == ({"bits": 4}, {"bits": 8})
     assert numerics(int4, "import") == {}
     assert not any(recipe.quantizes for recipe in others)
 
 
-def test_it_is_what_a_machine_offers_unless_it_is_uninstalled() -> None:
-    others = [one for _, one in registry().sound_providers() if one.name != "cpu"]
-    assert others
-    assert all(Cpu().preference > other.preference for other in others)
+def test_cpu_is_the_most_preferred_of_the_shipped_providers() -> None:
+    first, *others = registry().sound_providers()
+    assert others and first[1].name == "cpu"
+    assert all(first[0].ref.preference > entry.ref.preference for entry, _ in others)
 
 
 def test_this_machine_has_one_processor() -> None:
@@ -48,7 +48,7 @@ def test_this_machine_has_one_processor() -> None:
     assert device.memory is None or device.memory > 0
 
 
-def test_memory_is_what_the_container_leaves(tmp_path: Path) -> None:
+def test_the_memory_of_the_device_is_what_the_container_leaves(tmp_path: Path) -> None:
     assert machine._cgroup_room(tmp_path) is None
     (tmp_path / "memory.max").write_text("max\n")
     (tmp_path / "memory.current").write_text("300\n")
@@ -58,7 +58,7 @@ def test_memory_is_what_the_container_leaves(tmp_path: Path) -> None:
     assert machine._cgroup_room(tmp_path) == 750
 
 
-def test_the_runtime_needs_no_options() -> None:
+def test_the_runtime_gets_no_options() -> None:
     assert Cpu().runtime_options() == {}
 
 

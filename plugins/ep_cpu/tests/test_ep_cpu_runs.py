@@ -1,4 +1,4 @@
-"""What the CPU table says of a node, held against onnxruntime running that node."""
+"""The CPU table agrees with onnxruntime: each node is also run there."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def runs(name: str, domain: str, feeds: Mapping[str, Any], outputs: int, attribu
     try:
         session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         session.run(None, given)
-    except Exception:  # onnxruntime raises a class for each of its status codes
+    except Exception:  # onnxruntime has an exception class for each status code
         return False
     return True
 
@@ -50,7 +50,7 @@ def said(name: str, domain: str, feeds: Mapping[str, Any], attributes: Mapping[s
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
 @pytest.mark.parametrize("block", [8, 16, 24, 64, 256])
 @pytest.mark.parametrize("zero_points", [None, "uint8", "float32"])
-def test_block_quantized_weights(bits: int, block: int, zero_points: str | None) -> None:
+def test_the_table_agrees_with_onnxruntime_on_matmulnbits(bits: int, block: int, zero_points: str | None) -> None:
     blocks = -(-WIDTH // block)
     packed = -(-blocks * bits // 8)
     feeds = {
@@ -65,7 +65,7 @@ def test_block_quantized_weights(bits: int, block: int, zero_points: str | None)
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
 @pytest.mark.parametrize("axes", [(0, 1), (1, 0)])
-def test_rows_of_a_block_quantized_table(bits: int, axes: tuple[int, int]) -> None:
+def test_the_table_agrees_with_onnxruntime_on_gatherblockquantized(bits: int, axes: tuple[int, int]) -> None:
     feeds = {
         "table": np.zeros((ROWS, WIDTH * bits // 8), np.uint8),
         "ids": np.zeros((1, LENGTH), np.int64),
@@ -77,7 +77,7 @@ def test_rows_of_a_block_quantized_table(bits: int, axes: tuple[int, int]) -> No
 
 @pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("norms", [True, False])
-def test_attention(packed: bool, norms: bool) -> None:
+def test_the_table_agrees_with_onnxruntime_on_attention(packed: bool, norms: bool) -> None:
     keys = np.ones((1, LENGTH, KV_HEADS * HEAD), np.float32)
     rotary = np.ones((8, HEAD // 2), np.float32)
     past = np.zeros((1, KV_HEADS, 0, HEAD), np.float32)
@@ -100,7 +100,7 @@ def test_attention(packed: bool, norms: bool) -> None:
 
 
 @pytest.mark.parametrize("name", ["CastLike", "HardSwish", "Mish"])
-def test_operators_that_the_runtime_replaces(name: str) -> None:
+def test_the_table_agrees_with_onnxruntime_on_operators_that_it_replaces(name: str) -> None:
     feeds = {"x": np.ones(4, np.float32)} | ({"y": np.ones(4, np.float32)} if name == "CastLike" else {})
     assert said(name, "", feeds, {})
     assert runs(name, "", feeds, 1, {})

@@ -1,4 +1,4 @@
-"""The CPU tables: made from the runtime's list, quick to read, and true of the runtime that is installed."""
+"""The CPU tables: they equal what the tool writes for the installed runtime, and are quick to read."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def test_the_table_for_the_installed_runtime_is_what_the_tool_writes(tool: Modul
     assert written == tool.make(provider, version, amendments)
 
 
-def test_every_amendment_says_why() -> None:
+def test_every_amendment_gives_its_reason() -> None:
     for path in (ROOT / "plugins" / "ep_cpu" / "amendments").glob("*.json"):
         for name, change in json.loads(path.read_text(encoding="utf-8"))["operators"].items():
             assert change.get("why"), f"{path.name}: {name}"
 
 
-def test_a_table_is_read_in_a_moment() -> None:
+def test_a_table_is_small_and_read_quickly() -> None:
     def seconds() -> float:
         start = time.perf_counter()
         Capabilities.from_json(Cpu.tables[0])
@@ -96,13 +96,13 @@ def test_attention_refuses_the_weights_of_q_and_k_norms(newest: Capabilities) ->
 
 @pytest.mark.parametrize("bits", [2, 4, 8])
 @pytest.mark.parametrize("block", [16, 32, 64, 128, 256])
-def test_block_quantized_weights_run_in_every_width(newest: Capabilities, bits: int, block: int) -> None:
+def test_matmulnbits_is_served_in_every_width(newest: Capabilities, bits: int, block: int) -> None:
     for zero_points in ((), ("uint8",)):
         use = matmul_nbits("float32", *zero_points, bits=bits, block_size=block, accuracy_level=4)
         assert newest.refusal(use) is None
 
 
-def test_block_quantized_weights_have_their_limits(newest: Capabilities) -> None:
+def test_matmulnbits_is_refused_for_other_widths_block_sizes_and_types(newest: Capabilities) -> None:
     assert not newest.serves(matmul_nbits("float32", bits=3, block_size=32))
     assert not newest.serves(matmul_nbits("float32", bits=4, block_size=24))
     assert not newest.serves(matmul_nbits("bfloat16", bits=4, block_size=32))
@@ -122,7 +122,7 @@ def test_rows_of_a_block_quantized_table_are_gathered(version: str, two_bits: bo
     assert table.serves(gathered(2)) is two_bits
 
 
-def test_matrices_are_multiplied_in_float32_alone(newest: Capabilities) -> None:
+def test_matrices_are_multiplied_in_float32_only(newest: Capabilities) -> None:
     for name, domain, version in (("MatMul", "", 21), ("FusedMatMul", MS, 1)):
         served = [
             t for t in ("float32", "float16", "bfloat16") if newest.serves(OperatorUse(domain, name, version, (t, t)))
@@ -133,12 +133,12 @@ def test_matrices_are_multiplied_in_float32_alone(newest: Capabilities) -> None:
 
 
 @pytest.mark.parametrize("stored", ["float16", "bfloat16"])
-def test_weights_kept_in_half_precision_are_cast_and_gathered(newest: Capabilities, stored: str) -> None:
+def test_weights_stored_in_half_precision_can_be_cast_and_gathered(newest: Capabilities, stored: str) -> None:
     assert newest.serves(OperatorUse("", "Cast", 21, (stored,), ("float32",)))
     assert newest.serves(OperatorUse("", "Gather", 21, (stored, "int64"), (stored,)))
 
 
-def test_norms_and_rotary_run_as_nodes(newest: Capabilities) -> None:
+def test_norms_and_rotary_embeddings_are_served_as_nodes(newest: Capabilities) -> None:
     float32 = "float32"
     skip = OperatorUse(MS, "SkipSimplifiedLayerNormalization", 1, (float32,) * 3, (float32, "", "", float32))
     assert newest.serves(skip)
@@ -146,7 +146,7 @@ def test_norms_and_rotary_run_as_nodes(newest: Capabilities) -> None:
     assert newest.serves(OperatorUse(MS, "RotaryEmbedding", 1, (float32, "int64", float32, float32), (float32,)))
 
 
-def test_a_kernel_without_an_end_serves_no_later_version_of_its_operator(tool: ModuleType) -> None:
+def test_an_open_ended_kernel_does_not_serve_later_versions_of_its_operator(tool: ModuleType) -> None:
     versions = [tool.Schema(since, ("T",), ("T",)) for since in (1, 6, 13)]
     types = {"T": frozenset({"float32"})}
 
@@ -158,7 +158,7 @@ def test_a_kernel_without_an_end_serves_no_later_version_of_its_operator(tool: M
     assert served(13, tool.OPEN) == [(13, tool.OPEN)]
 
 
-def test_kernels_are_merged_only_where_they_serve_the_same(tool: ModuleType) -> None:
+def test_merging_kernels_does_not_change_what_they_serve(tool: ModuleType) -> None:
     def kernel(first: str, second: str) -> object:
         return tool.Kernel(1, tool.OPEN, {"A": frozenset({first}), "B": frozenset({second})})
 

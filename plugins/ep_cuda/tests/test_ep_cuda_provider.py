@@ -1,4 +1,4 @@
-"""The provider `cuda`: its recipes, its options, and what it finds in a machine."""
+"""The provider `cuda`: its recipes, its options, and the devices that it finds."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ def recipe(request: pytest.FixtureRequest) -> Recipe:
 
 
 def numerics(recipe: Recipe, stage: str) -> Mapping[str, Any]:
-    """What a recipe asks of a stage."""
+    """The numerics that a recipe gives to a stage."""
     return next(each.numerics for each in recipe.stages if isinstance(each, Stage) and each.name == stage)
 
 
-def test_int4_comes_first_and_every_precision_has_one_recipe() -> None:
+def test_int4_is_the_first_precision_and_each_has_one_recipe() -> None:
     assert [recipe.precision for recipe in Cuda().recipes()] == ["int4", "int8", "fp16", "bf16"]
 
 
-def test_a_recipe_computes_in_what_the_table_names(recipe: Recipe) -> None:
+def test_a_recipe_computes_in_a_type_of_the_table(recipe: Recipe) -> None:
     assert numerics(recipe, "import")["activations"] in Cuda().capabilities(None).activations
 
 
-def test_without_a_runtime_for_it_no_gpu_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_runtime_there_are_no_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "gpus", lambda: [("NVIDIA H100", 1)])
     monkeypatch.setattr(Cuda, "versioned_by", ("no-such-distribution",))
     assert not Cuda().devices()
 
 
-def test_without_a_driver_no_gpu_is_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_a_driver_there_are_no_devices(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(Cuda, "runtime_version", lambda self: "1.24.4")
     monkeypatch.setenv("PATH", str(tmp_path))
     assert not Cuda().devices()
 
 
-def test_with_both_the_gpus_are_here(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_runtime_and_driver_the_gpus_are_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Cuda, "runtime_version", lambda self: "1.24.4")
     monkeypatch.setattr(machine, "gpus", lambda: [("NVIDIA H100", 2**36)])
     assert Cuda().devices() == (Device("NVIDIA H100", "gpu", 2**36),)
@@ -53,7 +53,7 @@ def test_with_both_the_gpus_are_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a shell script stands in for the driver's program")
 @pytest.mark.parametrize(("script", "found"), [("echo 'A, 7'", [("A", 7 * 2**20)]), ("echo 'A, 7'; exit 9", [])])
-def test_a_driver_that_fails_has_no_gpus(
+def test_if_the_driver_fails_there_are_no_devices(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str, found: list[tuple[str, int]]
 ) -> None:
     program = tmp_path / "nvidia-smi"
@@ -63,13 +63,13 @@ def test_a_driver_that_fails_has_no_gpus(
     assert machine.gpus() == found
 
 
-def test_the_drivers_answer_is_read() -> None:
+def test_the_answer_of_nvidia_smi_is_read() -> None:
     answer = "NVIDIA H200, 143156\nNVIDIA GB10, [N/A]\n\n"
     assert machine.parsed(answer) == [("NVIDIA H200", 143156 * 1024 * 1024), ("NVIDIA GB10", None)]
 
 
-def test_options_are_those_of_the_genai_builder() -> None:
-    """builders/base.py of onnxruntime-genai 0.18, `ep_attrs`."""
+def test_runtime_options_equal_those_of_the_genai_builder() -> None:
+    """They are `ep_attrs` in builders/base.py of onnxruntime-genai 0.18."""
     assert Cuda().runtime_options() == {"cuda": {"enable_cuda_graph": "0"}}
 
 

@@ -1,4 +1,4 @@
-"""The CUDA tables: what a decoder's graph asks of them.
+"""The CUDA tables: they serve the nodes of a decoder's graph.
 
 They hold the kernels that the libraries of onnxruntime-gpu 1.24.4 and 1.31.1 register. Limits beyond types are from
 those libraries' messages and from onnxruntime's source (contrib_ops/cuda); see `amendments/`.
@@ -28,7 +28,7 @@ def table(request: pytest.FixtureRequest) -> Capabilities:
 
 
 def attention(element: str, *rest: str, **attributes: object) -> OperatorUse:
-    """Packed queries, keys and values, rotated inside."""
+    """Attention with packed queries, keys and values that rotates them itself."""
     inputs = (element, "", "", element, element, "int32", "int32", element, element, *rest)
     return OperatorUse(MS, "GroupQueryAttention", 1, inputs, attributes={"do_rotary": 1, **attributes})
 
@@ -37,7 +37,7 @@ def matmul_nbits(element: str, *rest: str, **attributes: object) -> OperatorUse:
     return OperatorUse(MS, "MatMulNBits", 1, (element, "uint8", element, *rest), attributes=attributes)
 
 
-def test_every_amendment_says_why() -> None:
+def test_every_amendment_gives_its_reason() -> None:
     for path in (Path(__file__).parents[1] / "amendments").glob("*.json"):
         for name, change in json.loads(path.read_text(encoding="utf-8"))["operators"].items():
             assert change.get("why"), f"{path.name}: {name}"
@@ -91,19 +91,19 @@ def test_attention_takes_a_bias_in_newer_runtimes(version: str, served: bool) ->
 @pytest.mark.parametrize("element", HALVES)
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("block", [16, 32, 64, 128])
-def test_block_quantized_weights_run(table: Capabilities, element: str, bits: int, block: int) -> None:
+def test_matmulnbits_is_served(table: Capabilities, element: str, bits: int, block: int) -> None:
     for zero_points in ((), ("uint8",), (element,)):
         assert table.refusal(matmul_nbits(element, *zero_points, bits=bits, block_size=block)) is None
 
 
 @pytest.mark.parametrize(("version", "served"), [("1.31.1", True), ("1.24.4", False)])
-def test_two_bits_and_a_bias_are_for_newer_runtimes(version: str, served: bool) -> None:
+def test_two_bits_and_a_bias_are_served_by_newer_runtimes_only(version: str, served: bool) -> None:
     table = Cuda().capabilities(version)
     assert table.serves(matmul_nbits("float16", bits=2, block_size=64)) is served
     assert table.serves(matmul_nbits("float16", "", "", "float16", bits=4, block_size=32)) is served
 
 
-def test_four_bits_end_at_block_128(table: Capabilities) -> None:
+def test_four_bits_are_served_up_to_block_size_128(table: Capabilities) -> None:
     assert not table.serves(matmul_nbits("float16", bits=4, block_size=256))
     assert not table.serves(matmul_nbits("float16", bits=3, block_size=32))
 

@@ -1,4 +1,4 @@
-"""The provider `dml`: its recipes, its options, and what it finds in a machine."""
+"""The provider `dml`: its recipes, its options, and the devices that it finds."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def recipe(request: pytest.FixtureRequest) -> Recipe:
 
 
 def numerics(recipe: Recipe, stage: str) -> Mapping[str, Any]:
-    """What a recipe asks of a stage."""
+    """The numerics that a recipe gives to a stage."""
     return next(each.numerics for each in recipe.stages if isinstance(each, Stage) and each.name == stage)
 
 
-def test_int4_comes_first_and_every_precision_has_one_recipe() -> None:
+def test_int4_is_the_first_precision_and_each_has_one_recipe() -> None:
     assert [recipe.precision for recipe in Dml().recipes()] == ["int4", "int8", "fp16", "fp32"]
 
 
-def test_a_recipe_computes_in_what_the_table_names(recipe: Recipe) -> None:
+def test_a_recipe_computes_in_a_type_of_the_table(recipe: Recipe) -> None:
     assert numerics(recipe, "import")["activations"] in Dml().capabilities(None).activations
 
 
@@ -40,24 +40,24 @@ def test_the_quantized_recipes_are_symmetric() -> None:
     ]
 
 
-def test_without_a_runtime_for_it_no_gpu_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_runtime_there_are_no_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "adapters", lambda: [("Radeon", 1)])
     monkeypatch.setattr(Dml, "versioned_by", ("no-such-distribution",))
     assert not Dml().devices()
 
 
-def test_with_both_the_gpus_are_here(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_a_runtime_the_adapters_are_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Dml, "runtime_version", lambda self: "1.24.4")
     monkeypatch.setattr(machine, "adapters", lambda: [("Radeon", 2**33)])
     assert Dml().devices() == (Device("Radeon", "gpu", 2**33),)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows may have adapters")
-def test_only_windows_has_adapters() -> None:
+def test_adapters_are_found_on_windows_only() -> None:
     assert machine.adapters() == []
 
 
-def test_adapters_are_read_through_tables_of_methods() -> None:
+def test_adapters_are_read_through_dxgis_method_tables() -> None:
     """Two interfaces made here stand in for DXGI's: a factory with two adapters that share one table."""
     pointer = ctypes.c_void_p
     released: list[int] = []
@@ -104,7 +104,7 @@ def test_adapters_are_read_through_tables_of_methods() -> None:
     assert factory_table and adapter_table
 
 
-def test_options_leave_the_runtime_its_own() -> None:
+def test_runtime_options_keep_the_runtimes_defaults() -> None:
     assert Dml().runtime_options() == {"dml": {}}
 
 

@@ -1,4 +1,4 @@
-"""The DirectML table: what a decoder's graph asks of it.
+"""The DirectML table: it serves the nodes of a decoder's graph.
 
 It holds the kernels of the DmlExecutionProvider section of onnxruntime's docs/OperatorKernels.md as of February 2026;
 limits beyond types are from onnxruntime's source (core/providers/dml). See `amendments/`.
@@ -43,18 +43,18 @@ def matmul_nbits(*rest: str, **attributes: object) -> OperatorUse:
     return OperatorUse(MS, "MatMulNBits", 1, ("float16", "uint8", "float16", *rest), attributes=attributes)
 
 
-def test_every_amendment_says_why() -> None:
+def test_every_amendment_gives_its_reason() -> None:
     for path in (ROOT / "plugins" / "ep_dml" / "amendments").glob("*.json"):
         for name, change in json.loads(path.read_text(encoding="utf-8"))["operators"].items():
             assert change.get("why"), f"{path.name}: {name}"
 
 
 @pytest.mark.parametrize("version", ["1.24.4", "1.22.0", None])
-def test_one_table_is_for_every_version(version: str | None) -> None:
+def test_one_table_serves_every_version_of_the_runtime(version: str | None) -> None:
     assert Dml().capabilities(version).runtime_versions == ">=1.21,<1.25"
 
 
-def test_attention_takes_queries_keys_and_values_apart(table: Capabilities) -> None:
+def test_attention_takes_separate_queries_keys_and_values(table: Capabilities) -> None:
     float16 = "float16"
     assert table.refusal(attention(*[float16] * 5, "int32", "int32", do_rotary=0)) is None
 
@@ -64,31 +64,33 @@ def test_attention_refuses_packed_qkv(table: Capabilities) -> None:
     assert table.refusal(use) == "com.microsoft::GroupQueryAttention: input 1 must be given"
 
 
-def test_attention_refuses_to_rotate(table: Capabilities) -> None:
+def test_attention_with_rotation_inside_is_refused(table: Capabilities) -> None:
     seven = (*["float16"] * 5, "int32", "int32")
     assert not table.serves(attention(*seven, "float16", "float16", do_rotary=1))
     assert not table.serves(attention(*seven, do_rotary=1))
 
 
 @pytest.mark.parametrize("ignored", [{"softcap": 50.0}, {"local_window_size": 4096}, {"smooth_softmax": 1}])
-def test_attention_refuses_what_it_would_ignore(table: Capabilities, ignored: dict[str, float]) -> None:
+def test_attention_with_attributes_that_it_would_ignore_is_refused(
+    table: Capabilities, ignored: dict[str, float]
+) -> None:
     seven = (*["float16"] * 5, "int32", "int32")
     assert not table.serves(attention(*seven, **ignored))
     assert table.serves(attention(*seven, softcap=0.0, local_window_size=-1, smooth_softmax=0))
 
 
-def test_rotation_is_a_node_of_its_own(table: Capabilities) -> None:
+def test_rotary_embedding_is_served_as_a_node(table: Capabilities) -> None:
     float16 = "float16"
     assert table.serves(OperatorUse(MS, "RotaryEmbedding", 1, (float16, "int64", float16, float16), (float16,)))
 
 
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("block", [16, 32, 64, 128])
-def test_symmetric_block_quantized_weights_run(table: Capabilities, bits: int, block: int) -> None:
+def test_symmetric_matmulnbits_is_served(table: Capabilities, bits: int, block: int) -> None:
     assert table.refusal(matmul_nbits(bits=bits, block_size=block)) is None
 
 
-def test_zero_points_are_for_four_bits_alone(table: Capabilities) -> None:
+def test_zero_points_are_served_for_four_bits_only(table: Capabilities) -> None:
     assert table.serves(matmul_nbits("uint8", bits=4, block_size=32))
     assert not table.serves(matmul_nbits("uint8", bits=8, block_size=32))
     assert not table.serves(matmul_nbits("float16", bits=4, block_size=32))
@@ -100,7 +102,7 @@ def test_a_bias_and_two_bits_are_not_served(table: Capabilities) -> None:
     assert table.traits["matmul_nbits_whole_blocks"] is True
 
 
-def test_there_is_no_gather_of_block_quantized_rows(table: Capabilities) -> None:
+def test_gatherblockquantized_is_not_served(table: Capabilities) -> None:
     use = OperatorUse(MS, "GatherBlockQuantized", 1, ("uint8", "int64", "float16"))
     assert table.refusal(use) == "no kernel for com.microsoft::GatherBlockQuantized"
 
@@ -112,7 +114,7 @@ def test_nothing_computes_in_bfloat16(table: Capabilities) -> None:
 
 
 @pytest.mark.parametrize("element", ["float16", "float32"])
-def test_the_rest_of_a_decoder_runs(table: Capabilities, element: str) -> None:
+def test_the_other_nodes_of_a_decoder_are_served(table: Capabilities, element: str) -> None:
     uses = [
         OperatorUse("", "MatMul", 21, (element, element), (element,)),
         OperatorUse(MS, "FusedMatMul", 1, (element, element), (element,), {"transB": 1}),
@@ -134,7 +136,7 @@ def test_the_rest_of_a_decoder_runs(table: Capabilities, element: str) -> None:
     assert [reason for use in uses if (reason := table.refusal(use))] == []
 
 
-def test_the_documents_page_is_read(tool: ModuleType, tmp_path: Path) -> None:
+def test_the_documentation_page_of_kernels_is_read(tool: ModuleType, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(
         "## Operators implemented by OtherExecutionProvider\n"

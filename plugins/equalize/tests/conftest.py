@@ -1,4 +1,4 @@
-"""Tiny decoders as lazy graphs, and what onnxruntime computes with them."""
+"""Fixtures: tiny decoders as lazy graphs, and their logits in onnxruntime."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def build(folder: Path, target: Target, **config: Any) -> Model:
 
 
 def logits(model: Model, target: Target, folder: Path) -> np.ndarray:
-    """Logits [tokens, vocabulary] for PROMPT, of the package as it is written."""
+    """Logits [tokens, vocabulary] of the written package for PROMPT."""
     import onnxruntime
 
     from drupe_onnx import write_package

@@ -1,4 +1,4 @@
-"""Rotation: it is orthogonal, its pieces add up, models compute what they did, and outliers are gone."""
+"""Rotation: it is orthogonal, can be computed in pieces, leaves a model's output as it is, and removes outliers."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ RNG = np.random.default_rng(1)
 
 
 def rotation(length: int) -> np.ndarray:
-    """Q as a matrix."""
+    """The rotation Q as a matrix."""
     out = np.empty((length, length, 1), np.float32)
     rotate(np.eye(length, dtype=np.float32)[:, :, None], random_signs(length, 3), out)
     return out[:, :, 0]
 
 
 @pytest.mark.parametrize("length", [1, 2, 7, 16, 45, 64, 96, 896, 67, 134])
-def test_a_rotation_is_orthogonal_and_spreads_each_value(length: int) -> None:
+def test_a_rotation_is_orthogonal_and_spreads_each_value_over_all_channels(length: int) -> None:
     matrix = rotation(length)
     np.testing.assert_allclose(matrix @ matrix.T, np.eye(length), atol=1e-5)
     spread = length & -length if length // (length & -length) > 64 else length
@@ -53,7 +53,7 @@ EXPRESSIONS: dict[str, tuple[Expression, np.ndarray]] = {
 
 
 @pytest.mark.parametrize("name", EXPRESSIONS)
-def test_any_split_of_an_expression_equals_the_whole(name: str) -> None:
+def test_reading_an_expression_in_any_pieces_gives_the_whole(name: str) -> None:
     expression, expected = EXPRESSIONS[name]
     rows, columns = expression.shape
     with Files(reuse=True) as files:
@@ -66,15 +66,15 @@ def test_any_split_of_an_expression_equals_the_whole(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", EXPRESSIONS)
-def test_expressions_survive_serialisation(name: str) -> None:
+def test_rotated_expressions_from_json_are_equal(name: str) -> None:
     expression, _ = EXPRESSIONS[name]
     again = from_json(to_json(expression))
     assert again == expression
     assert fingerprint(again) == fingerprint(expression)
 
 
-def test_what_is_rotated_at_once_stays_small() -> None:
-    """A band of columns is held, not the matrix."""
+def test_a_rotation_holds_only_a_band_of_columns_in_memory() -> None:
+    """The memory is much less than the matrix takes."""
     large = RotatedOutputs(Array(np.broadcast_to(np.float32(0), (4096, 12288))), Array(random_signs(4096, 0)))
     assert large.working_bytes(64) < 0.3 * large.nbytes
 
@@ -95,11 +95,11 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_rotated_model_computes_what_it_did(name: str, kit: SimpleNamespace, cpu: Target, tmp_path: Path) -> None:
+def test_a_rotated_model_has_the_same_output(name: str, kit: SimpleNamespace, cpu: Target, tmp_path: Path) -> None:
     kind, settings = MODELS[name]
     folder = kit.checkpoint(kind, **settings)
     before = kit.logits(kit.build(folder, cpu), cpu, tmp_path / "before")
-    assert before.std() > 0.1  # or agreement would say nothing
+    assert before.std() > 0.1  # otherwise equal logits would prove nothing
     model = kit.build(folder, cpu)
     weights = {site.name: site.rows for site in find_sites(model.payload.component.graph)}
     RotateWeights().run(model, RotateWeightsConfig(), Context(cpu, tmp_path, seed=5))
@@ -117,8 +117,8 @@ def test_last_token_graphs_are_rotated_too(kit: SimpleNamespace, cpu: Target, tm
     np.testing.assert_allclose(kit.logits(model, cpu, tmp_path / "after"), before, atol=1e-4 * np.abs(before).max())
 
 
-def test_a_tied_head_goes_on_sharing_where_that_takes_fewer_bytes(kit: SimpleNamespace, cpu: Target) -> None:
-    """A matrix of hidden x hidden values at 8 bits stands between; with fewer tokens than channels the head parts."""
+def test_a_tied_head_stays_shared_if_that_takes_fewer_bytes(kit: SimpleNamespace, cpu: Target) -> None:
+    """Sharing needs an added hidden x hidden matrix of 8 bits, which is larger than the head if tokens are few."""
     for hidden, shares in ((64, True), (640, False)):
         settings = {"num_hidden_layers": 1} if hidden == 640 else {}
         folder = kit.checkpoint("qwen2", tie_word_embeddings=True, hidden_size=hidden, **settings)
@@ -133,7 +133,7 @@ def test_a_tied_head_goes_on_sharing_where_that_takes_fewer_bytes(kit: SimpleNam
         assert all(site.scheme and site.scheme.bits == 8 and site.rows.shape == (hidden, hidden) for site in added)
 
 
-def test_seeds_give_other_rotations_and_the_same_seed_the_same(kit: SimpleNamespace, cpu: Target) -> None:
+def test_different_seeds_give_different_rotations(kit: SimpleNamespace, cpu: Target) -> None:
     folder = kit.checkpoint("llama", tie_word_embeddings=False)
 
     def rows(seed: int) -> list[Expression]:
@@ -145,7 +145,7 @@ def test_seeds_give_other_rotations_and_the_same_seed_the_same(kit: SimpleNamesp
     assert rows(1) != rows(2)
 
 
-def test_four_bits_lose_less_where_one_channel_stood_out() -> None:
+def test_rotation_lowers_the_error_of_four_bits_if_one_channel_is_large() -> None:
     weights = RNG.normal(0, 1, (64, 256)).astype(np.float32)
     weights[:, 17] *= 50
     scheme = Scheme(4, 128, False, "search")
@@ -161,7 +161,7 @@ def test_four_bits_lose_less_where_one_channel_stood_out() -> None:
 
 
 def stream_through(operator: str, domain: str = "") -> ir.Graph:
-    """Embedding, one node of `operator`, and a product behind it."""
+    """A graph of an embedding, a node of `operator`, and a product of its output."""
     ids = ir.Value(name="ids", type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape(["T"]))
     table = initializer("table", Array(RNG.normal(0, 1, (10, 8)).astype(np.float32)))
     vector = initializer("vector", Array(np.ones(8, np.float32)))
@@ -178,7 +178,7 @@ def stream_through(operator: str, domain: str = "") -> ir.Graph:
 
 
 @pytest.mark.parametrize("operator", ["LayerNormalization", "Mul", "Softmax"])
-def test_a_node_that_no_rotation_passes_through_is_named(operator: str, cpu: Target) -> None:
+def test_the_error_for_a_node_that_blocks_the_rotation_names_it(operator: str, cpu: Target) -> None:
     graph = stream_through(operator)
     before = [site.rows for site in find_sites(graph)]
     with pytest.raises(ModelError, match=rf"inner.*{operator}") as caught:
@@ -187,6 +187,6 @@ def test_a_node_that_no_rotation_passes_through_is_named(operator: str, cpu: Tar
     assert [site.rows for site in find_sites(graph)] == before
 
 
-def test_a_graph_without_an_embedding_has_nothing_to_rotate(cpu: Target) -> None:
+def test_a_graph_without_an_embedding_is_refused(cpu: Target) -> None:
     with pytest.raises(ModelError, match="embedding"):
         rotate_graph(ir.Graph([], [], nodes=[], opset_imports={"": 21}), 0, cpu)

@@ -1,4 +1,4 @@
-"""Scaling of channels: groups are found, models compute what they did, and what is quantized loses less."""
+"""Scaling of channels: groups are found, a model's output stays as it is, and quantization loses less."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 
 @pytest.mark.parametrize("all_logits", [True, False])
 @pytest.mark.parametrize("name", MODELS)
-def test_any_scales_leave_the_model_what_it_was(
+def test_any_scales_leave_the_output_of_the_model_as_it_is(
     name: str, all_logits: bool, kit: SimpleNamespace, cpu: Target, tmp_path: Path
 ) -> None:
     kind, settings = MODELS[name]
@@ -58,7 +58,7 @@ def test_any_scales_leave_the_model_what_it_was(
 
 
 def is_old(rows: Any) -> bool:
-    """Whether a matrix is what the checkpoint holds."""
+    """Whether a matrix is unchanged from the checkpoint."""
     return type(rows).__name__ in ("SafetensorsTensor", "Concat")
 
 
@@ -66,14 +66,17 @@ def test_query_heads_that_share_values_share_scales(kit: SimpleNamespace, cpu: T
     graph = kit.build(kit.checkpoint("qwen2", tie_word_embeddings=True), cpu).payload.component.graph
     group = next(each for each in find_groups(graph, list(graph)) if "o_proj" in each.name)
     assert isinstance(group.giver, Rows)
-    assert (group.giver.first, group.giver.count) == (64 + 32, 32)  # behind 4 query heads and 2 key heads of 16
+    assert (group.giver.first, group.giver.count) == (
+        64 + 32,
+        32,
+    )  # after the rows of 4 query heads and 2 key heads of size 16
     assert group.channels.tolist() == [*range(16), *range(16), *range(16, 32), *range(16, 32)]
     values = np.arange(64, dtype=np.float32)
     np.testing.assert_array_equal(group.most(values)[:16], values[16:32])
     np.testing.assert_array_equal(group.mean(values)[:16], values[8:24])
 
 
-def test_a_value_that_something_else_reads_makes_no_group(kit: SimpleNamespace, cpu: Target) -> None:
+def test_a_value_with_another_reader_makes_no_group(kit: SimpleNamespace, cpu: Target) -> None:
     graph = kit.build(kit.checkpoint("llama", tie_word_embeddings=False), cpu).payload.component.graph
     count = len(find_groups(graph, list(graph)))
     down = next(site for site in find_sites(graph) if site.role == "mlp.down")
@@ -82,13 +85,13 @@ def test_a_value_that_something_else_reads_makes_no_group(kit: SimpleNamespace, 
 
 
 def with_outliers(channels: int = 128) -> tuple[np.ndarray, np.ndarray]:
-    """A matrix [48, K], and values [300, K] of which some channels are many times as large as others."""
+    """A matrix [48, K], and values [300, K] in which some channels are many times as large as others."""
     values = RNG.normal(0, 1, (300, channels)).astype(np.float32)
     values[:, ::29] *= 40
     return RNG.normal(0, 1, (48, channels)).astype(np.float32), values
 
 
-def test_the_search_finds_scales_that_lose_less_where_channels_stand_out() -> None:
+def test_the_search_finds_scales_that_lower_the_error_if_some_channels_are_large() -> None:
     matrix, values = with_outliers()
     mean = np.abs(values).mean(0)
     scales = best_scales([(Array(matrix), SCHEME)], values[:200], mean, np.arange(128))
@@ -96,7 +99,7 @@ def test_the_search_finds_scales_that_lose_less_where_channels_stand_out() -> No
     assert scaled < 0.5 * unscaled
 
 
-def test_the_search_never_takes_scales_that_lose_more_than_none() -> None:
+def test_the_search_never_takes_scales_that_are_worse_than_no_scaling() -> None:
     for seed in range(3):
         random = np.random.default_rng(seed)
         matrix = random.standard_t(2, (16, 64)).astype(np.float32)
@@ -106,21 +109,21 @@ def test_the_search_never_takes_scales_that_lose_more_than_none() -> None:
         assert found <= none
 
 
-def test_the_first_candidate_is_no_scaling_and_unused_channels_get_no_infinite_scale() -> None:
+def test_the_first_candidate_is_no_scaling_and_all_scales_are_finite() -> None:
     found = candidates(np.array([0, 1e-30, 1, 100], np.float32))
     assert found.shape == (20, 4)
     assert (found[0] == 1).all()
     assert np.isfinite(found).all() and (found > 0).all()
 
 
-def test_errors_are_the_same_for_any_number_of_threads() -> None:
+def test_output_errors_are_the_same_for_any_number_of_threads() -> None:
     matrix, values = with_outliers()
     scales = candidates(np.abs(values).mean(0))[:3]
     alone, together = (output_errors(Array(matrix), SCHEME, values, scales, threads) for threads in (1, 3))
     np.testing.assert_array_equal(alone, together)
 
 
-def test_statistics_of_batches_are_those_of_the_whole() -> None:
+def test_statistics_of_batches_equal_those_of_all_tokens() -> None:
     values = RNG.normal(0, 1, (100, 8)).astype(np.float32)
     measured = Statistics("x", 100, 10)
     for start, stop in ((0, 3), (3, 60), (60, 100)):
@@ -134,7 +137,7 @@ def test_statistics_of_batches_are_those_of_the_whole() -> None:
     assert all((values == row).all(1).any() for row in measured.sample)
 
 
-def test_nan_in_what_is_measured_names_where_it_goes() -> None:
+def test_the_error_for_nan_in_activations_names_the_product() -> None:
     with pytest.raises(ModelError, match=r"layers\.3\.up"):
         Statistics("layers.3.up", 4, 4).add(np.array([[1, np.nan]], np.float32))
 
@@ -166,7 +169,7 @@ def errors_in_use(model: Model, sequences: list[list[int]], context: Context) ->
 
 @pytest.fixture(scope="module")
 def heldout() -> list[list[int]]:
-    """Text that scales are not searched with."""
+    """Sequences that the scales were not searched with."""
     from drupe_demo import HELDOUT, MODEL
     from drupe_text import Text, TextTokenizer
 
@@ -177,7 +180,7 @@ def heldout() -> list[list[int]]:
 def test_scaling_lowers_the_output_error_of_the_demo_model(
     demo: Any, heldout: list[list[int]], context: Context
 ) -> None:
-    """By little, and more where channels are made uneven first."""
+    """It lowers it a little, and more if the channels are made uneven first."""
     scaled, uneven, mended = demo(), demo(), demo()
     for model in (uneven, mended):
         random, graph = np.random.default_rng(5), model.payload.component.graph
@@ -192,7 +195,7 @@ def test_scaling_lowers_the_output_error_of_the_demo_model(
     assert np.log(errors[3] / errors[2]).mean() < np.log(0.7)
 
 
-def test_of_large_matrices_some_rows_speak_for_all() -> None:
+def test_errors_of_large_matrices_are_estimated_from_some_rows() -> None:
     matrix, values = RNG.normal(0, 1, (5000, 32)).astype(np.float32), RNG.normal(0, 1, (20, 32)).astype(np.float32)
     ones = np.ones((1, 32), np.float32)
     whole = sum(
@@ -201,14 +204,14 @@ def test_of_large_matrices_some_rows_speak_for_all() -> None:
     np.testing.assert_allclose(output_errors(Array(matrix), SCHEME, values, ones), whole, rtol=0.1)
 
 
-def test_of_queries_keys_and_values_in_one_matrix_all_are_looked_at() -> None:
+def test_the_rows_for_the_estimate_come_from_queries_keys_and_values_in_proportion() -> None:
     for queries, keys in ((2048, 512), (4096, 1024)):  # llama-3.2-1b, qwen3-8b
         seen = [row for start, stop in _pieces(queries + 2 * keys) for row in range(start, stop)]
         shares = np.histogram(seen, [0, queries, queries + keys, queries + 2 * keys])[0] / len(seen)
         np.testing.assert_allclose(shares, np.array([queries, keys, keys]) / (queries + 2 * keys), atol=0.04)
 
 
-def test_a_bias_behind_a_split_is_scaled_with_its_own_part() -> None:
+def test_a_bias_after_a_split_is_scaled_with_its_part() -> None:
     weights = {"w": RNG.normal(0, 1, (16, 16)), "bias": RNG.normal(0, 1, 8), "down": RNG.normal(0, 1, (8, 16))}
     model = onnx.parser.parse_model(
         """<ir_version: 10, opset_import: ["" : 21]> g (float[1, T, 16] x) => (float[1, T, 16] y)
@@ -235,7 +238,7 @@ def test_a_bias_behind_a_split_is_scaled_with_its_own_part() -> None:
 
 
 @pytest.mark.parametrize("name", ["scale", "smooth"])
-def test_a_calibrated_model_computes_what_it_did(
+def test_a_scaled_model_has_the_same_output(
     name: str, kit: SimpleNamespace, cpu: Target, context: Context, tmp_path: Path
 ) -> None:
     folder = kit.checkpoint("qwen2", tie_word_embeddings=True)
@@ -248,7 +251,7 @@ def test_a_calibrated_model_computes_what_it_did(
     np.testing.assert_allclose(kit.logits(model, cpu, tmp_path / "after"), before, atol=1e-4 * np.abs(before).max())
 
 
-def test_the_search_takes_the_scheme_that_was_set(kit: SimpleNamespace, cpu: Target) -> None:
+def test_the_search_uses_the_assigned_scheme(kit: SimpleNamespace, cpu: Target) -> None:
     graph = kit.build(kit.checkpoint("llama", tie_word_embeddings=False), cpu).payload.component.graph
     node = find_sites(graph)[1].node
     config = ScaleChannelsConfig(bits=4, block_size=64)
@@ -262,7 +265,7 @@ def test_the_search_takes_the_scheme_that_was_set(kit: SimpleNamespace, cpu: Tar
     ("settings", "method"),
     [({}, "search"), ({"method": "rtn"}, "rtn"), ({"method": "hqq"}, "hqq")],
 )
-def test_the_search_takes_the_method_that_will_find_the_levels(
+def test_the_search_uses_the_method_that_will_quantize(
     settings: dict[str, Any], method: str, kit: SimpleNamespace, cpu: Target
 ) -> None:
     site = find_sites(kit.build(kit.checkpoint("llama"), cpu).payload.component.graph)[1]
@@ -273,7 +276,7 @@ def test_the_search_takes_the_method_that_will_find_the_levels(
         assert found is not None and found.method == method
 
 
-def test_smoothing_makes_activations_and_weights_equally_large() -> None:
+def test_smoothing_gives_activations_and_weights_equal_maxima() -> None:
     activations, weights = np.array([0.1, 2, 50, 0, 1], np.float32), np.array([1, 3, 0.2, 1, 0], np.float32)
     scales = smooth_scales(activations, weights, 0.5)
     np.testing.assert_allclose((activations / scales)[:3], (weights * scales)[:3], rtol=1e-6)
@@ -281,7 +284,7 @@ def test_smoothing_makes_activations_and_weights_equally_large() -> None:
     np.testing.assert_allclose(activations[:3] / smooth_scales(activations, weights, 1.0)[:3], 1, rtol=1e-6)
 
 
-def test_smoothing_lowers_the_error_of_eight_bit_activations_where_channels_stand_out() -> None:
+def test_smoothing_lowers_the_error_of_eight_bit_activations_if_some_channels_are_large() -> None:
     matrix, values = with_outliers()
     scales = smooth_scales(np.abs(values).max(0), np.abs(matrix).max(0), 0.5)
 

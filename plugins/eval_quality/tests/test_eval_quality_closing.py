@@ -1,4 +1,4 @@
-"""The comparison that closes `optimize`: what it records, what it refuses, and what it leaves alone."""
+"""The comparison at the end of `optimize`: what it records, and which packages and settings it refuses."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ EMBEDDING = "model.embed_tokens.weight"
 
 
 def record(package: Path) -> dict[str, Any]:
-    """What a package says of its check."""
+    """The record of a package's check."""
     check: dict[str, Any] = json.loads((package / "drupe.json").read_text(encoding="utf-8"))["check"]
     return check
 
 
-def test_a_package_tells_how_it_compares_with_its_source(checkpoint: Path, text: Path, tmp_path: Path) -> None:
+def test_the_record_holds_the_comparison_with_the_source(checkpoint: Path, text: Path, tmp_path: Path) -> None:
     outcome = drupe.optimize(checkpoint, tmp_path / "out", precision="int8", evaluation_data=text)
     measured = drupe.evaluate(tmp_path / "out", checkpoint, evaluation_data=text)
     assert outcome.check.metrics == {metric.name: pytest.approx(metric.value, rel=1e-2) for metric in measured}
@@ -42,27 +42,27 @@ def test_a_package_tells_how_it_compares_with_its_source(checkpoint: Path, text:
     assert not [file for file in (tmp_path / "out").iterdir() if file.is_dir()]
 
 
-def test_a_package_beyond_the_limit_is_not_published(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_package_above_max_kl_is_not_published(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckFailed, match=r"KL divergence from the source is .* above the limit of 1e-09"):
         drupe.optimize(checkpoint, tmp_path / "out", precision="int8", max_kl=1e-9)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_bad_settings_are_told_before_any_work(
+def test_invalid_settings_are_errors_before_any_work(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("drupe.engine.run_passes", lambda run: pytest.fail("it went to work"))
     with pytest.raises(UsageError, match=r"no file or folder 'missing\.txt'"):
         drupe.optimize(checkpoint, tmp_path / "out", evaluation_data="missing.txt")
-    with pytest.raises(UsageError, match=r"'quality' refuses max_kl = -1"):
+    with pytest.raises(UsageError, match=r"max_kl = -1: Input should be greater than 0"):
         drupe.optimize(checkpoint, tmp_path / "out", precision="int8", max_kl=-1)
     with pytest.raises(UsageError, match=r"--max-kl has no effect with --no-verify"):
         drupe.optimize(checkpoint, tmp_path / "out", precision="int8", max_kl=1, verify=False)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_head_whose_rows_are_shifted_is_caught_and_two_bits_are_not(tmp_path: Path) -> None:
-    """The trained model of `drupe demo`, changed, against itself as it was."""
+def test_the_default_check_fails_a_shifted_head_and_passes_two_bits(tmp_path: Path) -> None:
+    """A changed version of the demo's trained model is compared with the original."""
     untied = changed(tmp_path / "untied", lambda tensors: {"lm_head.weight": tensors[EMBEDDING].roll(1, 0)})
     with pytest.raises(CheckFailed, match=r"KL divergence from the source is \d"):
         drupe.evaluate(untied, MODEL, **Quality.verifying)
@@ -71,7 +71,7 @@ def test_a_head_whose_rows_are_shifted_is_caught_and_two_bits_are_not(tmp_path: 
 
 
 def changed(folder: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Path:
-    """The package, at float32, of the demo's model with some tensors changed or added."""
+    """The float32 package of the demo's model with changed or added tensors."""
     from safetensors.torch import load_file, save_file
 
     shutil.copytree(MODEL, folder / "checkpoint")
@@ -86,7 +86,7 @@ def changed(folder: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) ->
 
 
 def two_bits(tensor: Any) -> Any:
-    """A matrix as 2 bits with blocks of 32 hold it; a vector as it is."""
+    """A matrix rounded to 2 bits in blocks of 32; a vector is returned unchanged."""
     import torch
 
     from drupe_blockquant import Scheme, dequantize_rows, quantize_rows
@@ -98,7 +98,7 @@ def two_bits(tensor: Any) -> Any:
     return torch.from_numpy(dequantize_rows(held, scheme, k=tensor.shape[1])).to(tensor.dtype).contiguous()
 
 
-def test_the_command_says_how_it_compares(checkpoint: Path, tmp_path: Path) -> None:
+def test_the_command_prints_the_comparison(checkpoint: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "drupe", "optimize", checkpoint, "-o", tmp_path / "out", "--max-kl", "3"]
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stderr

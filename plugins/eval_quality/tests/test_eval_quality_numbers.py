@@ -1,4 +1,4 @@
-"""What is measured equals what is computed in plain numpy and in transformers."""
+"""The measured numbers equal those computed with plain numpy and with transformers."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def encoded(checkpoint: Path, text: Path) -> list[int]:
     return ids
 
 
-def test_a_package_does_not_diverge_from_itself(checkpoint: Path, package: Package, text: Path) -> None:
+def test_a_package_has_no_divergence_from_itself(checkpoint: Path, package: Package, text: Path) -> None:
     folder = package(checkpoint, "int4")
     found = measured(folder, folder, evaluation_data=text, tokens=100)
     assert found["kl_divergence"] == pytest.approx(0, abs=1e-6)
@@ -53,7 +53,7 @@ def test_a_package_does_not_diverge_from_itself(checkpoint: Path, package: Packa
     assert found["perplexity"] == found["reference_perplexity"]
 
 
-def test_divergence_agreement_and_perplexity_are_those_of_the_logits() -> None:
+def test_divergence_agreement_and_perplexity_equal_those_computed_from_the_logits() -> None:
     rng = np.random.default_rng(3)
     reference, logits = rng.normal(0, 6, (2, 40, 500))
     logits = reference + logits * 0.05
@@ -69,7 +69,7 @@ def test_divergence_agreement_and_perplexity_are_those_of_the_logits() -> None:
     assert tally.reference_perplexity == pytest.approx(np.exp(-p[rows, tokens].mean()), rel=1e-6)
 
 
-def test_small_divergences_are_not_lost_in_large_logits() -> None:
+def test_small_divergences_are_exact_with_large_logits() -> None:
     rng = np.random.default_rng(4)
     reference = (rng.normal(0, 3, 150_000) + 1000).astype(np.float32)
     logits = (reference - 1000 + rng.normal(0, 0.01, 150_000)).astype(np.float32)
@@ -89,7 +89,7 @@ def test_logits_that_are_not_finite_are_an_error(bad: float) -> None:
         PositionSums().add(0, logits, None)
 
 
-def test_perplexity_is_that_of_transformers(checkpoint: Path, package: Package, text: Path) -> None:
+def test_perplexity_equals_that_of_transformers(checkpoint: Path, package: Package, text: Path) -> None:
     found = measured(package(checkpoint, "fp32"), evaluation_data=text, tokens=100, length=100)
     tokens = encoded(checkpoint, text)[:101]
     logits = log_softmax(transformers_logits(checkpoint, tokens[:-1]))
@@ -97,10 +97,10 @@ def test_perplexity_is_that_of_transformers(checkpoint: Path, package: Package, 
     assert found == {"perplexity": pytest.approx(expected, rel=1e-3)}
 
 
-def test_each_window_begins_as_the_tokenizer_begins_a_text(
+def test_each_window_starts_with_the_beginning_of_sequence(
     checkpoint_with_beginning: Path, package: Package, text: Path
 ) -> None:
-    """70 tokens in windows of 30: three windows, the last one shorter, each behind <s>."""
+    """70 tokens in windows of 30 make three windows, the last one shorter. Each starts with <s>."""
     found = measured(package(checkpoint_with_beginning, "fp32"), evaluation_data=text, tokens=70, length=30)
     tokens = encoded(checkpoint_with_beginning, text)[:70]
     surprises = []
@@ -112,8 +112,10 @@ def test_each_window_begins_as_the_tokenizer_begins_a_text(
     assert found["perplexity"] == pytest.approx(np.exp(np.mean(surprises)), rel=1e-3)
 
 
-def test_divergence_from_a_checkpoint_is_that_of_transformers(checkpoint: Path, package: Package, text: Path) -> None:
-    """The reference is packaged at float32, and the package's own logits come from plain onnxruntime."""
+def test_divergence_from_a_checkpoint_equals_that_computed_with_transformers(
+    checkpoint: Path, package: Package, text: Path
+) -> None:
+    """The reference is packaged at float32. The package's logits come from plain onnxruntime."""
     from onnxruntime import InferenceSession
 
     from drupe.api import Model

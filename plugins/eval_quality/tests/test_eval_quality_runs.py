@@ -36,7 +36,7 @@ class Counted(Progress):
 
 
 def with_budget(folder: Path, reference: Path, text: Path, scratch: Path, budget: int) -> tuple[Any, list[int]]:
-    """Measure with so many bytes for logits; the metrics, and how many tokens each chunk had."""
+    """Measure with this many bytes for logits. Returns the metrics and the tokens of each chunk."""
     from drupe_ep_cpu.provider import Cpu
     from drupe_onnxruntime.plain.runtime import OnnxRuntime
 
@@ -50,11 +50,11 @@ def with_budget(folder: Path, reference: Path, text: Path, scratch: Path, budget
     return metrics, progress.steps
 
 
-def test_chunks_do_not_change_results(
+def test_the_size_of_chunks_does_not_change_the_results(
     checkpoint_with_beginning: Path, package: Package, text: Path, tmp_path: Path
 ) -> None:
     folder, reference = package(checkpoint_with_beginning, "int4"), package(checkpoint_with_beginning, "fp32")
-    row = 2 * 300 * 4  # bytes of one position's logits, of both models
+    row = 2 * 300 * 4  # bytes of the logits of both models at one position
     whole, steps = with_budget(folder, reference, text, tmp_path / "whole", 1000 * row)
     assert steps == [40, 40, 10]
     chunked, steps = with_budget(folder, reference, text, tmp_path / "chunked", 7 * row)
@@ -67,7 +67,7 @@ def test_chunks_do_not_change_results(
             assert another.value == pytest.approx(one.value, rel=1e-3, abs=1e-6)
 
 
-def test_metrics_say_their_unit_and_direction(checkpoint: Path, package: Package, text: Path) -> None:
+def test_metrics_have_a_unit_and_a_direction(checkpoint: Path, package: Package, text: Path) -> None:
     folder = package(checkpoint, "int4")
     found = drupe.evaluate(folder, package(checkpoint, "fp32"), evaluation_data=text, tokens=50)
     assert [(metric.name, metric.unit, metric.better) for metric in found] == [
@@ -79,7 +79,7 @@ def test_metrics_say_their_unit_and_direction(checkpoint: Path, package: Package
     assert found[0].value > 1e-5
 
 
-def test_without_a_text_the_one_that_comes_along_is_measured(checkpoint: Path, package: Package) -> None:
+def test_without_a_text_the_shipped_text_is_used(checkpoint: Path, package: Package) -> None:
     (metric,) = drupe.evaluate(package(checkpoint, "fp32"))
     assert metric.name == "perplexity"
     assert metric.value > 1
@@ -99,7 +99,9 @@ def test_speed_is_measured_in_the_packages_own_runtime(checkpoint: Path, package
         )
 
 
-def test_a_short_text_does_unless_more_of_it_is_asked_for(checkpoint: Path, package: Package, tmp_path: Path) -> None:
+def test_a_short_text_is_enough_unless_more_tokens_are_asked_for(
+    checkpoint: Path, package: Package, tmp_path: Path
+) -> None:
     made, path = package(checkpoint, "int4"), tmp_path / "text.txt"
     path.write_text("def parse(text): return [go for go in text] " * 4)
     assert drupe.evaluate(made, evaluation_data=path)[0].value > 1
@@ -108,7 +110,7 @@ def test_a_short_text_does_unless_more_of_it_is_asked_for(checkpoint: Path, pack
     assert "--tokens" in (caught.value.cure or "")
 
 
-def test_a_limit_of_divergence_needs_a_reference(checkpoint: Path, package: Package) -> None:
+def test_max_kl_needs_a_reference(checkpoint: Path, package: Package) -> None:
     with pytest.raises(UsageError, match="needs a model to compare with"):
         drupe.evaluate(package(checkpoint, "int4"), max_kl=0.1)
 
@@ -124,7 +126,7 @@ def test_a_limit_of_divergence_needs_a_reference(checkpoint: Path, package: Pack
         (b"text", {"evaluator": "qualty"}, "did you mean quality"),
     ],
 )
-def test_bad_input_is_told(
+def test_invalid_input_is_an_error(
     checkpoint: Path, package: Package, tmp_path: Path, content: bytes | None, config: dict[str, Any], complaint: str
 ) -> None:
     path = tmp_path / "text.txt"
@@ -134,12 +136,12 @@ def test_bad_input_is_told(
         drupe.evaluate(package(checkpoint, "fp32"), evaluation_data=path, **config)
 
 
-def test_a_checkpoint_is_told_to_become_a_package_first(checkpoint: Path) -> None:
+def test_evaluating_a_checkpoint_instead_of_a_package_is_an_error(checkpoint: Path) -> None:
     with pytest.raises(ModelError, match="a model of kind 'hf', not a package"):
         drupe.evaluate(checkpoint)
 
 
-def test_a_model_with_another_vocabulary_is_no_reference(
+def test_a_reference_with_another_vocabulary_is_refused(
     checkpoint: Path, package: Package, text: Path, tmp_path: Path
 ) -> None:
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -179,7 +181,7 @@ def run(*arguments: str) -> str:
     return done.stdout
 
 
-def test_where_a_disk_makes_no_links_the_data_is_copied(
+def test_without_hard_links_the_data_is_copied(
     checkpoint: Path, package: Package, text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*arguments: object) -> None:

@@ -1,4 +1,4 @@
-"""From a reference to a checkpoint: folders, hub ids, and what is said of those that are neither."""
+"""Resolving a reference to a checkpoint: folders, hub ids, and the errors for other references."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ def checkpoint(folder: Path) -> Path:
     return folder
 
 
-def test_a_folder_with_a_configuration_is_a_checkpoint(tmp_path: Path) -> None:
+def test_a_folder_with_config_json_is_a_checkpoint(tmp_path: Path) -> None:
     model = resolve(checkpoint(tmp_path))
     assert (model.kind, model.location, model.task) == ("hf", tmp_path, "text-generation")
     assert model.payload.model_type == "llama"
 
 
-def test_a_checkpoint_whose_class_is_not_known_has_no_task(tmp_path: Path) -> None:
+def test_a_checkpoint_of_an_unknown_class_has_no_task(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "acme", "architectures": ["AcmeFrobnicator"]}))
     assert resolve(tmp_path).task is None
 
 
-def test_the_hubs_options_are_read_while_the_model_is_looked_for() -> None:
+def test_the_options_of_the_hub_apply_to_the_source() -> None:
     options = {option.name: option for option in drupe_options()}
     assert options.keys() == {"revision", "token", "cache_dir"}
     assert all(option.source for option in options.values())
@@ -54,13 +54,13 @@ def test_the_hubs_options_are_read_while_the_model_is_looked_for() -> None:
     assert options["token"].environment == "HF_TOKEN"
 
 
-def test_a_folder_has_no_revisions(tmp_path: Path) -> None:
+def test_revision_with_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(UsageError, match="--revision is for models on the hub"):
         resolve(str(tmp_path), revision="main")
 
 
-def test_what_belongs_to_others_is_left_to_them(tmp_path: Path) -> None:
+def test_references_for_other_plugins_are_not_resolved(tmp_path: Path) -> None:
     folder = checkpoint(tmp_path)
     (folder / "model.onnx").touch()
     assert resolve(folder) is None
@@ -69,7 +69,7 @@ def test_what_belongs_to_others_is_left_to_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("reference", ["/no/such/folder", "./nothing", "~/nothing", "a/b/c", "gone/", "C:\\models\\x"])
-def test_a_path_that_is_not_there_is_not_looked_for_on_the_hub(
+def test_a_missing_path_is_not_looked_up_on_the_hub(
     reference: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -80,7 +80,7 @@ def test_a_path_that_is_not_there_is_not_looked_for_on_the_hub(
     assert caught.value.cure
 
 
-def test_a_missing_folder_beside_others_is_a_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_reference_below_an_existing_folder_is_a_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
     monkeypatch.chdir(tmp_path)
     assert looks_like_a_path("models/gone")
@@ -88,7 +88,7 @@ def test_a_missing_folder_beside_others_is_a_path(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("reference", ["", " ", "two words", "org/na me", "org--name", "ü/ö"])
-def test_what_can_be_neither_folder_nor_hub_id_says_so(reference: str) -> None:
+def test_a_reference_that_is_neither_a_path_nor_a_hub_id_is_an_error(reference: str) -> None:
     with pytest.raises(ModelError):
         resolve(reference)
 
@@ -106,7 +106,7 @@ def test_what_can_be_neither_folder_nor_hub_id_says_so(reference: str) -> None:
         ({"config.json": f'{{"head_dim": {"9" * 5000}}}'}, "cannot be read as JSON"),
     ],
 )
-def test_a_folder_that_is_no_checkpoint_is_refused(files: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_checkpoint_is_refused(files: dict[str, Any], message: str, tmp_path: Path) -> None:
     for name, content in files.items():
         (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ModelError, match=message) as caught:
@@ -114,7 +114,7 @@ def test_a_folder_that_is_no_checkpoint_is_refused(files: dict[str, Any], messag
     assert caught.value.cure
 
 
-def test_a_hub_id_is_downloaded_with_its_options(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_hub_id_is_downloaded_with_the_options_of_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import huggingface_hub
 
     asked: dict[str, Any] = {}
@@ -136,7 +136,7 @@ def test_a_hub_id_is_downloaded_with_its_options(monkeypatch: pytest.MonkeyPatch
     assert "secret" not in repr(model)
 
 
-def test_a_reference_that_is_too_long_for_a_file_is_no_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reference_too_long_for_a_file_name_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for reference in ("x" * 300, f"org/{'x' * 300}", f"./{'x' * 300}", f"{'x' * 300}/y"):
         with pytest.raises(ModelError) as caught:
@@ -144,8 +144,10 @@ def test_a_reference_that_is_too_long_for_a_file_is_no_crash(tmp_path: Path, mon
         assert caught.value.cure
 
 
-def test_a_reference_below_a_forbidden_folder_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests may run as root, to whom no folder is forbidden."""
+def test_the_error_for_a_reference_below_an_unreadable_folder_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The test replaces a function, because root may read every folder."""
 
     def forbid(path: Path, *_: Any, **__: Any) -> Any:
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
@@ -158,7 +160,7 @@ def test_a_reference_below_a_forbidden_folder_says_so(tmp_path: Path, monkeypatc
 
 @contextmanager
 def serving(handler: type[BaseHTTPRequestHandler], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A hub on this machine."""
+    """Run a hub on this machine."""
     from huggingface_hub import constants
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -199,7 +201,7 @@ COMMIT = "89abcdef0123456789abcdef0123456789abcdef"
 
 @dataclass
 class FakeHub:
-    """The repository org/name, whose branch main is COMMIT; what was asked for is written down."""
+    """The repository org/name, whose branch main is COMMIT. It records the requests."""
 
     files: dict[str, bytes]
     fetched: list[str] = field(default_factory=list)
@@ -248,7 +250,7 @@ def fake_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
         yield hub
 
 
-def test_weights_come_from_the_hub_when_they_are_asked_for(fake_hub: FakeHub, tmp_path: Path) -> None:
+def test_weights_are_downloaded_only_when_they_are_needed(fake_hub: FakeHub, tmp_path: Path) -> None:
     model = resolve("org/name", cache_dir=str(tmp_path))
     size = len(fake_hub.files["model.safetensors"])
     assert model.location.name == COMMIT
@@ -273,7 +275,7 @@ def test_the_fingerprint_of_a_hub_model_covers_its_weights(fake_hub: FakeHub, tm
     assert "model.safetensors" in fake_hub.fetched
 
 
-def test_a_hub_model_of_pickles_says_so_and_fetches_none(fake_hub: FakeHub, tmp_path: Path) -> None:
+def test_a_hub_model_of_pickles_is_refused_without_downloading_them(fake_hub: FakeHub, tmp_path: Path) -> None:
     del fake_hub.files["model.safetensors"]
     model = resolve("org/name", cache_dir=str(tmp_path))
     for asked in (model.payload.tensors, model.payload.refuse_incomplete):
@@ -283,13 +285,13 @@ def test_a_hub_model_of_pickles_says_so_and_fetches_none(fake_hub: FakeHub, tmp_
     assert fake_hub.fetched == ["config.json"]
 
 
-def test_a_hub_that_is_gone_before_the_weights_come_says_so(
+def test_the_error_for_a_hub_that_stops_answering_before_the_weights_says_so(
     fake_hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from huggingface_hub import constants
 
     model = resolve("org/name", cache_dir=str(tmp_path))
-    monkeypatch.setattr(time, "sleep", lambda _: None)  # the hub's client tries again and again
+    monkeypatch.setattr(time, "sleep", lambda _: None)  # otherwise the hub's client retries many times
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", "http://127.0.0.1:9/{repo_id}/{revision}/{filename}")
@@ -299,7 +301,7 @@ def test_a_hub_that_is_gone_before_the_weights_come_says_so(
         model.payload.tensors()
 
 
-def test_a_full_disk_is_not_blamed_on_the_network(fake_hub: FakeHub, tmp_path: Path) -> None:
+def test_a_full_disk_during_a_download_is_reported_as_such(fake_hub: FakeHub, tmp_path: Path) -> None:
     import huggingface_hub
 
     cache = str(tmp_path / "cache")
@@ -327,7 +329,7 @@ def test_a_full_disk_is_not_blamed_on_the_network(fake_hub: FakeHub, tmp_path: P
         (501, None, "downloading it from http://127.0.0.1", "folder"),
     ],
 )
-def test_each_refusal_of_the_hub_has_its_own_message(
+def test_each_error_of_the_hub_has_its_own_message(
     status: int, code: str | None, message: str, cure: str, refusing_hub: dict[str, Any], tmp_path: Path
 ) -> None:
     refusing_hub.update(status=status, code=code)
@@ -337,8 +339,8 @@ def test_each_refusal_of_the_hub_has_its_own_message(
     assert "secret" not in str(caught.value)
 
 
-def test_without_network_it_says_what_was_tried(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The hub's client itself, against an endpoint that nobody listens on."""
+def test_without_network_the_error_names_the_endpoint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Uses the hub's real client with an endpoint on which nothing listens."""
     from huggingface_hub import constants
 
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")

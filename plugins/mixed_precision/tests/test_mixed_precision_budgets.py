@@ -1,4 +1,4 @@
-"""Budgets hold for what is written: the graph counts with the weights."""
+"""Budgets count the bytes that are written: the graph and the weights."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SIZES = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 3, "
 
 
 def built(folder: Path, provider: type[Cpu] | type[Cuda] = Cpu, **settings: Any) -> tuple[Model, Context]:
-    """A decoder large enough for scales of two levels and a vocabulary in parts."""
+    """A decoder large enough for two-level scales and a vocabulary in several parts."""
     checkpoint = make_checkpoint(folder / "checkpoint", "llama", tie_word_embeddings=True, **{**SIZES, **settings})
     context = Context(provider().target(), folder / "scratch")
     model = Model("hf", checkpoint, payload=open_checkpoint(checkpoint))
@@ -40,7 +40,7 @@ def built(folder: Path, provider: type[Cpu] | type[Cuda] = Cpu, **settings: Any)
 
 
 def written(model: Model, context: Context, folder: Path) -> int:
-    """Bytes of model.onnx and model.onnx.data, once the weights are quantized."""
+    """Bytes of model.onnx and model.onnx.data after quantizing the weights."""
     package = QuantizeWeights().run(model, QuantizeWeightsConfig(), context).payload
     folder.mkdir(parents=True)
     write_package(package, folder, context)
@@ -54,9 +54,7 @@ def usual(model: Model, context: Context) -> int:
 
 
 @pytest.mark.parametrize("provider", [Cpu, Cuda])
-def test_the_size_that_a_choice_is_said_to_have_is_what_is_written(
-    provider: type[Cpu] | type[Cuda], tmp_path: Path
-) -> None:
+def test_the_predicted_size_equals_the_written_size(provider: type[Cpu] | type[Cuda], tmp_path: Path) -> None:
     model, context = built(tmp_path, provider)
     graph = AllocateBits().run(model, AllocateBitsConfig(), context).payload.component.graph
     before = [node.op_type for node in graph]
@@ -67,7 +65,7 @@ def test_the_size_that_a_choice_is_said_to_have_is_what_is_written(
 
 
 @pytest.mark.parametrize("provider", [Cpu, Cuda])
-def test_the_default_budget_holds_for_graph_and_weights(provider: type[Cpu] | type[Cuda], tmp_path: Path) -> None:
+def test_graph_and_weights_stay_within_the_default_budget(provider: type[Cpu] | type[Cuda], tmp_path: Path) -> None:
     model, context = built(tmp_path, provider)
     allowed = GENEROUS * usual(model, context)
     size = written(AllocateBits().run(model, AllocateBitsConfig(), context), context, tmp_path / "out")
@@ -75,14 +73,14 @@ def test_the_default_budget_holds_for_graph_and_weights(provider: type[Cpu] | ty
 
 
 @pytest.mark.parametrize("size", ["2.1MB", "2400kB", "3MB"])
-def test_a_target_size_holds_for_graph_and_weights(size: str, tmp_path: Path) -> None:
+def test_graph_and_weights_stay_within_the_target_size(size: str, tmp_path: Path) -> None:
     model, context = built(tmp_path)
     asked = budgets.parse_size(size)
     found = written(AllocateBits().run(model, AllocateBitsConfig(target_size=size), context), context, tmp_path / "out")
     assert 0.985 * asked < found <= asked
 
 
-def test_the_least_target_size_that_a_refusal_names_is_kept(tmp_path: Path) -> None:
+def test_the_least_target_size_named_by_the_error_can_be_reached(tmp_path: Path) -> None:
     model, context = built(tmp_path)
     with pytest.raises(UsageError, match="graph and weights take at least") as caught:
         AllocateBits().run(model, AllocateBitsConfig(target_size="1kB"), context)
@@ -91,16 +89,34 @@ def test_the_least_target_size_that_a_refusal_names_is_kept(tmp_path: Path) -> N
     assert budgets.parse_size(size) - 1000 <= found <= budgets.parse_size(size)
 
 
-def test_bits_a_weight_are_those_of_the_weights_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_for_an_impossible_max_kl_names_float_precisions_only_if_there_are_any(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, context = built(tmp_path)
+    for site in find_sites(model.payload.component.graph):
+        site.node.metadata_props[SENSITIVITY] = "1.0"
+
+    def cure() -> str:
+        with pytest.raises(UsageError, match="bits cost at least about") as caught:
+            AllocateBits().run(model, AllocateBitsConfig(max_kl=1e-9), context)
+        return caught.value.cure or ""
+
+    assert "or more, or --precision fp16" in cure()
+    recipes = [recipe for recipe in Cpu().recipes() if recipe.quantizes]
+    monkeypatch.setattr(Cpu, "recipes", lambda self: recipes)
+    assert cure().endswith("or more")
+
+
+def test_bits_per_weight_count_the_weights_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, context = built(tmp_path)
     monkeypatch.setattr(budgets, "written_bytes", None)
     AllocateBits().run(model, AllocateBitsConfig(bits_per_weight=5), context)
 
 
-def test_nothing_is_measured_where_the_graph_cannot_make_the_difference(
+def test_the_graph_is_not_measured_if_it_cannot_decide_the_choice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Matrices so large that time keeps them far below the budget."""
+    """The matrices are so large that the limit on decode time keeps them far below the byte budget."""
     model, context = built(tmp_path, hidden_size=1024, intermediate_size=2048)
     monkeypatch.setattr(budgets, "UNNOTICED", 0.0)
     monkeypatch.setattr(budgets, "written_bytes", None)
@@ -111,7 +127,7 @@ def test_nothing_is_measured_where_the_graph_cannot_make_the_difference(
 
 @pytest.mark.parametrize("provider", [Cpu, Cuda])
 @pytest.mark.parametrize("bits", [4.6, 5.5, 7.0])
-def test_schemes_add_less_to_a_graph_than_is_allowed_for(
+def test_schemes_add_fewer_bytes_to_a_graph_than_the_upper_bound(
     provider: type[Cpu] | type[Cuda], bits: float, tmp_path: Path
 ) -> None:
     model, context = built(tmp_path, provider)
@@ -122,7 +138,7 @@ def test_schemes_add_less_to_a_graph_than_is_allowed_for(
     chosen = choose_within_budget(given)
 
     def graph_bytes(schemes: Sequence[Scheme | None]) -> int:
-        """As far as the weights of the parts are not counted."""
+        """Bytes of the package without the weights of its matrices."""
         pairs = zip(parts, schemes, strict=True)
         weights = sum(scheme.bytes_for(*part.shape, part.scale_bytes) for part, scheme in pairs if scheme)
         return written_bytes(model.payload, schemes, capabilities) - weights
@@ -131,7 +147,7 @@ def test_schemes_add_less_to_a_graph_than_is_allowed_for(
     assert 0 < added < budgets._most_in_graph(given, chosen) < 4 * added + 40_000
 
 
-def test_what_passes_leave_for_each_other_is_not_written(tmp_path: Path) -> None:
+def test_metadata_that_passes_leave_for_each_other_is_not_written(tmp_path: Path) -> None:
     model, context = built(tmp_path)
     graph = model.payload.component.graph
     for site in find_sites(graph):

@@ -1,4 +1,4 @@
-"""The choice of schemes: it fits the budget, spends it where it saves most, and says what cannot be."""
+"""The choice of schemes: it keeps the budget, upgrades the matrices that gain most, and refuses impossible budgets."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_upgrades_that_save_most_for_their_bytes_come_first() -> None:
         assert sum(each.loss for each in choose(groups, Budget(budget))) == best
 
 
-def test_an_upgrade_that_is_slow_gives_way_to_one_that_is_fast() -> None:
+def test_a_slow_upgrade_is_replaced_by_a_faster_one_within_the_time_limit() -> None:
     coarse, small, large = Scheme(4, 128, False), Scheme(4, 32, False), Scheme(8, 128, False)
     group = [Option(coarse, 10, 1.0, 2.0), Option(small, 12, 0.7, 3.0), Option(large, 20, 0.0, 2.5)]
     assert choose([group], Budget(12))[0].scheme == small
@@ -61,14 +61,14 @@ def test_an_upgrade_that_is_slow_gives_way_to_one_that_is_fast() -> None:
 
 
 def decode_seconds(model: Model, context: Context, scheme: Scheme | None = None) -> float:
-    """Of a token, by the target's table: under the schemes that were chosen, or all under one."""
+    """Decode time of a token by the target's table, with the chosen schemes, or with one scheme for all matrices."""
     sites = find_sites(model.payload.component.graph)
     capabilities = context.target.capabilities
     return sum(decode_time(site, scheme or site.scheme, capabilities) for site in sites if scheme or site.scheme)
 
 
-def test_decoding_is_kept_fast_where_it_takes_time(tmp_path: Path) -> None:
-    """With the default budget: bytes alone decide in a small model, in a large one time does as well."""
+def test_decode_time_is_limited_only_for_models_where_it_is_noticeable(tmp_path: Path) -> None:
+    """With the default budget only bytes decide for a small model, and bytes and time for a large one."""
     sizes = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 3, "vocab_size": 512}
     coarsest = Scheme(4, 128, False)
     small, context = built(tmp_path / "small", **sizes)
@@ -84,7 +84,7 @@ def test_decoding_is_kept_fast_where_it_takes_time(tmp_path: Path) -> None:
     assert fastest < decode_seconds(large, context) <= SLOWER * fastest
 
 
-def test_scales_have_two_levels_where_that_saves_bytes_and_takes_no_time(tmp_path: Path) -> None:
+def test_two_level_scales_are_used_if_they_save_bytes_and_take_no_time(tmp_path: Path) -> None:
     sizes = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "vocab_size": 1024}
 
     def two_level(name: str, *without: str, **config: object) -> set[bool]:
@@ -100,7 +100,7 @@ def test_scales_have_two_levels_where_that_saves_bytes_and_takes_no_time(tmp_pat
     assert two_level("symmetric", symmetric=True) == {False}
 
 
-def test_the_default_budget_is_kept_and_spent(tmp_path: Path) -> None:
+def test_the_default_budget_is_nearly_used_up_and_not_exceeded(tmp_path: Path) -> None:
     sizes = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 3}
     model, context = built(tmp_path, tie_word_embeddings=True, **sizes)
     groups = groups_of(model.payload.component.graph)
@@ -115,8 +115,8 @@ def test_the_default_budget_is_kept_and_spent(tmp_path: Path) -> None:
     assert 0.9 * budget < spent <= budget
 
 
-def test_a_table_that_is_only_looked_up_gives_its_bytes_to_others(tmp_path: Path) -> None:
-    """The usual int4 package has it in 16 bits, so that is what the default budget counts."""
+def test_the_bytes_saved_by_quantizing_an_embedding_go_to_other_matrices(tmp_path: Path) -> None:
+    """The default budget counts an untied embedding with 16 bits, as the usual int4 package stores it."""
     found = {}
     for tied in (True, False):
         model, context = built(tmp_path / str(tied), tie_word_embeddings=tied, vocab_size=1024)
@@ -134,14 +134,14 @@ def test_a_tied_embedding_and_head_get_one_scheme(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("given", [{"block_size": 32}, {"head_bits": 8}])
-def test_schemes_that_a_user_sets_are_left_to_the_user(tmp_path: Path, given: dict[str, int]) -> None:
+def test_no_schemes_are_assigned_if_the_user_sets_one(tmp_path: Path, given: dict[str, int]) -> None:
     model, context = built(tmp_path)
     assert set(schemes(AllocateBits().run(model, AllocateBitsConfig(**given), context))) == {None}
     with pytest.raises(UsageError, match="--target-size"):
         AllocateBits().run(model, AllocateBitsConfig(**given, target_size="1MB"), context)
 
 
-def test_a_budget_that_cannot_be_met_says_the_least_that_can(tmp_path: Path) -> None:
+def test_the_error_for_an_impossible_budget_names_the_least_possible_one(tmp_path: Path) -> None:
     model, context = built(tmp_path)
     with pytest.raises(UsageError, match="at least") as caught:
         AllocateBits().run(model, AllocateBitsConfig(target_size="1kB"), context)
@@ -151,7 +151,7 @@ def test_a_budget_that_cannot_be_met_says_the_least_that_can(tmp_path: Path) -> 
         assert None not in schemes(AllocateBits().run(model, AllocateBitsConfig(**enough), context))
 
 
-def test_a_target_size_is_that_of_all_weights(tmp_path: Path) -> None:
+def test_a_target_size_limits_all_weights_together(tmp_path: Path) -> None:
     sizes = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 3, "vocab_size": 1024}
     model, context = built(tmp_path, **sizes)
     graph = model.payload.component.graph
@@ -164,7 +164,7 @@ def test_a_target_size_is_that_of_all_weights(tmp_path: Path) -> None:
     assert 0.9 * 500_000 < spent + others <= 500_000
 
 
-def test_more_bits_are_spent_where_more_are_allowed(tmp_path: Path) -> None:
+def test_a_larger_budget_gives_more_bits(tmp_path: Path) -> None:
     def mean_bits(bits: float) -> float:
         model, context = built(tmp_path / str(bits))
         found = schemes(AllocateBits().run(model, AllocateBitsConfig(bits_per_weight=bits), context))
@@ -173,7 +173,7 @@ def test_more_bits_are_spent_where_more_are_allowed(tmp_path: Path) -> None:
     assert mean_bits(5.5) < mean_bits(7.0) <= mean_bits(9.0) == 8
 
 
-def test_a_limit_of_divergence_wants_measurements(tmp_path: Path) -> None:
+def test_max_kl_without_measured_sensitivity_is_refused(tmp_path: Path) -> None:
     model, context = built(tmp_path)
     with pytest.raises(UsageError, match="measure-sensitivity"):
         AllocateBits().run(model, AllocateBitsConfig(max_kl=0.01), context)
@@ -187,8 +187,8 @@ def test_sizes_are_read_as_people_write_them() -> None:
         parse_size("heavy")
 
 
-def test_a_budget_is_for_all_parts_together(tmp_path: Path) -> None:
-    """A size that is asked for is that of the weights of all parts."""
+def test_a_budget_limits_all_parts_together(tmp_path: Path) -> None:
+    """The target size limits the sum of the weights of all parts."""
     sizes = {"hidden_size": 128, "intermediate_size": 256}
     (draft, context), (main, _) = built(tmp_path / "draft", **sizes), built(tmp_path / "main", **sizes)
     package = OnnxPackage({"draft": draft.payload.component, "main": main.payload.component})

@@ -1,4 +1,4 @@
-"""A vocabulary in parts: it computes what it computed whole, and frequent tokens get more bits."""
+"""A vocabulary in several parts: it gives the same logits as one matrix, and frequent tokens get more bits."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def logits(model: Model, context: Context) -> np.ndarray:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("tied", [True, False])
-def test_parts_compute_what_the_whole_did(tmp_path: Path, tied: bool, dtype: str) -> None:
+def test_a_vocabulary_in_parts_gives_the_same_logits(tmp_path: Path, tied: bool, dtype: str) -> None:
     model, context = built(tmp_path, dtype, tie_word_embeddings=tied, vocab_size=300)
     before = logits(model, context)
     for group in groups_of(graph(model)):
@@ -72,14 +72,14 @@ def test_frequent_tokens_get_more_bits(tmp_path: Path) -> None:
             assert site.scheme in [head.scheme for head in heads if head.rows == site.rows]
 
 
-def test_a_small_vocabulary_and_a_block_stay_whole(tmp_path: Path) -> None:
+def test_small_vocabularies_and_matrices_of_blocks_are_not_divided(tmp_path: Path) -> None:
     model, _ = built(tmp_path, vocab_size=512)
     for group in groups_of(graph(model)):
         assert parts_of_vocabulary(group) == [group]
 
 
-def test_the_shares_of_tokens_are_those_of_text() -> None:
-    """As counted on the demo's text, with its tokenizer of 4,096 tokens and another of 2,048."""
+def test_the_assumed_shares_of_frequent_tokens_match_real_text() -> None:
+    """The shares were counted on the demo's text, with its tokenizer of 4,096 tokens and another one of 2,048."""
     for tokens, counted in {4096: (0.73, 0.88), 2048: (0.65, 0.84)}.items():
         found = [token_share(tokens // part, tokens) for part in (4, 2)]
         assert found == pytest.approx(counted, abs=0.05)

@@ -14,6 +14,7 @@ from tiny import edit_config
 
 from drupe.api import Context, Model, Target
 from drupe_onnx import Capabilities, KernelSupport, Operator
+from drupe_onnx.traits import IN_MEMORY
 
 TINY = {
     "vocab_size": 96,
@@ -34,20 +35,26 @@ def make_checkpoint(folder: Path, model_type: str, dtype: str = "float32", **set
     return tiny.make_checkpoint(folder, model_type, dtype, **{**TINY, **settings})
 
 
-def everything(**refused: Any) -> Capabilities:
-    """A provider that runs any operator of the graph, but for what is given by name: another KernelSupport, or None."""
+def everything(*, in_memory: bool = True, **refused: Any) -> Capabilities:
+    """Capabilities for every operator of the graph. Those given by name have another KernelSupport, or None."""
     types = {
         "com.microsoft::GroupQueryAttention": ("T", "T", "T", "T", "T", "M", "M", "T"),
         "com.microsoft::SkipSimplifiedLayerNormalization": ("T",),
         "SimplifiedLayerNormalization": ("T",),
         "com.microsoft::FusedMatMul": ("T",),
+        "Cos": ("T",),
+        "Pad": ("T", "I", "T"),
+        "Range": ("I", "I", "I"),
+        "ReduceMin": ("I", "I"),
+        "Sin": ("T",),
+        "TopK": ("I", "I"),
     }
     operators = {}
     for name, inputs in types.items():
         kernel = refused.get(name.rpartition(":")[2], KernelSupport({}))
         if kernel is not None:
             operators[name] = Operator(inputs, ("T",), (kernel,))
-    return Capabilities(">=1", operators, ("float32", "float16"))
+    return Capabilities(">=1", operators, ("float32", "float16"), {IN_MEMORY: in_memory})
 
 
 def build(folder: Path, target: Target, out: Path, **config: Any) -> Path:
@@ -63,15 +70,16 @@ def build(folder: Path, target: Target, out: Path, **config: Any) -> Path:
 
 
 class Stepper:
-    """Runs a package's graph step by step in plain onnxruntime, rows padded on the right, caches fed back."""
+    """Runs a package's graph step by step in plain onnxruntime, rows padded on one side, caches fed back."""
 
-    def __init__(self, package: Path, rows: int = 1) -> None:
+    def __init__(self, package: Path, rows: int = 1, side: str = "right") -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         self.session = onnxruntime.InferenceSession(package / "model.onnx", options, ["CPUExecutionProvider"])
         self.inputs = {each.name: each for each in self.session.get_inputs()}
+        self.side = side
         self.lengths = np.zeros(rows, np.int64)
         self.mask = np.zeros((rows, 0), np.int64)
         self.past = {
@@ -81,19 +89,23 @@ class Stepper:
         }
 
     def __call__(self, new: Sequence[Sequence[int]]) -> np.ndarray:
-        """Logits for the tokens that come in, each row's own."""
-        width = max(map(len, new))
-        ids = np.array([[*row, *[0] * (width - len(row))] for row in new], np.int64)
-        mask = np.array([[1] * len(row) + [0] * (width - len(row)) for row in new], np.int64)
+        """Logits of the given tokens of each row."""
+        ids, mask = (self._rows([[*each] for each in rows]) for rows in (new, [[1] * len(row) for row in new]))
         self.mask = np.concatenate([self.mask, mask], 1)
         feed = {"input_ids": ids, "attention_mask": self.mask, **self.past}
         if "position_ids" in self.inputs:
-            feed["position_ids"] = (self.lengths[:, None] + np.arange(width)) * mask
+            feed["position_ids"] = np.maximum(self.mask.cumsum(1) - 1, 0)[:, -ids.shape[1] :]
         names = [each.name for each in self.session.get_outputs()]
         results = dict(zip(names, self.session.run(names, feed), strict=True))
         self.past = {name: results[name.replace("past_key_values", "present")] for name in self.past}
         self.lengths += [len(row) for row in new]
         return results["logits"]
+
+    def _rows(self, rows: list[list[int]]) -> np.ndarray:
+        width = max(map(len, rows))
+        padding = [[0] * (width - len(row)) for row in rows]
+        left = self.side == "left"
+        return np.array([[*(pad if left else ()), *row, *(() if left else pad)] for row, pad in zip(rows, padding)])
 
 
 class Reference:

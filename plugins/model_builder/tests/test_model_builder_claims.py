@@ -1,4 +1,4 @@
-"""The claim of `import`: which checkpoints are built here, with what, and why others are not."""
+"""The claim of the stage `import`: the checkpoints that it takes, its steps, and why it refuses others."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def checkpoint(folder: Path, **config: Any) -> Model:
     return Model("hf", folder)
 
 
-def test_a_decoder_that_is_known_is_claimed_as_ones_own(tmp_path: Path) -> None:
+def test_a_known_decoder_is_claimed_with_the_rank_native(tmp_path: Path) -> None:
     claimed = claim(FLOAT, checkpoint(tmp_path))
     assert claimed is not None
     assert claimed.rank == NATIVE
@@ -49,12 +49,14 @@ def test_a_decoder_that_is_known_is_claimed_as_ones_own(tmp_path: Path) -> None:
         ({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "dynamic"),
     ],
 )
-def test_what_cannot_be_built_says_why(tmp_path: Path, config: dict[str, Any], words: str) -> None:
+def test_the_error_for_a_checkpoint_that_cannot_be_built_names_the_reason(
+    tmp_path: Path, config: dict[str, Any], words: str
+) -> None:
     with pytest.raises(ModelError, match=words):
         claim(FLOAT, checkpoint(tmp_path, **config))
 
 
-def test_other_stages_and_models_of_other_kinds_are_left_to_others(tmp_path: Path) -> None:
+def test_other_stages_and_kinds_of_models_are_not_claimed(tmp_path: Path) -> None:
     model = checkpoint(tmp_path)
     assert claim(Stage("checkpoint"), model) is None
     assert claim(FLOAT, Model("onnx", tmp_path)) is None

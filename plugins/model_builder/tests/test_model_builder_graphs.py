@@ -1,4 +1,4 @@
-"""What graphs look like: names, marks, precisions, shared weights, the all-logits twin; refused checkpoints."""
+"""The built graphs: names, marks, precisions, shared weights, the all-logits twin. Also refused checkpoints."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def roles(graph: ir.Graph) -> dict[str, ir.Node]:
     return {node.metadata_props["drupe.role"]: node for node in graph if "drupe.role" in node.metadata_props}
 
 
-def test_the_graph_keeps_its_conventions(tmp_path: Path, cpu: Target) -> None:
+def test_names_roles_blocks_and_types_of_a_graph_follow_the_conventions(tmp_path: Path, cpu: Target) -> None:
     model = build(write_checkpoint(tmp_path), cpu, weights="float32")
     graph = graph_of(model)
     assert model.kind == "onnx"
@@ -114,7 +114,7 @@ def test_the_graph_keeps_its_conventions(tmp_path: Path, cpu: Target) -> None:
     assert model.payload.decoder.kv_dtype == "float32"
 
 
-def test_a_tied_head_multiplies_with_the_embedding_itself(tmp_path: Path, cpu: Target, kit: SimpleNamespace) -> None:
+def test_a_tied_head_multiplies_with_the_embedding_matrix(tmp_path: Path, cpu: Target, kit: SimpleNamespace) -> None:
     found = roles(graph_of(build(write_checkpoint(tmp_path), cpu, weights="float32")))
     assert found["head"].op_type == "FusedMatMul"
     assert found["head"].inputs[1] is found["embedding"].inputs[0]
@@ -126,7 +126,7 @@ def test_a_tied_head_multiplies_with_the_embedding_itself(tmp_path: Path, cpu: T
     assert transposed.source == expression_of(found["embedding"].inputs[0])
 
 
-def test_by_default_matrices_keep_their_type_behind_a_cast(tmp_path: Path, cpu: Target) -> None:
+def test_matrices_keep_their_type_and_are_cast_by_default(tmp_path: Path, cpu: Target) -> None:
     graph = graph_of(build(write_checkpoint(tmp_path), cpu))
     for role, node in roles(graph).items():
         if role.startswith(("attention", "mlp", "head")):
@@ -140,14 +140,14 @@ def test_by_default_matrices_keep_their_type_behind_a_cast(tmp_path: Path, cpu: 
     assert not any(node.op_type == "Cast" and node.inputs[0].is_initializer() for node in same)
 
 
-def test_the_twin_gives_all_logits_over_the_same_data_file(kit: SimpleNamespace, cpu: Target, tmp_path: Path) -> None:
+def test_the_all_logits_twin_shares_the_data_file(kit: SimpleNamespace, cpu: Target, tmp_path: Path) -> None:
     folder = kit.make_checkpoint(tmp_path / "checkpoint", "qwen3", head_dim=32, tie_word_embeddings=True)
     model = build(folder, cpu, weights="float32")
     package: OnnxPackage = model.payload
     twin = all_logits(package.component)
     assert list(twin.graph.outputs[0].shape) == ["batch", "sequence", 96]
     assert "last-token" not in roles(twin.graph)
-    assert "last-token" in roles(graph_of(model))  # the original is as it was
+    assert "last-token" in roles(graph_of(model))  # the original is unchanged
     assert not any("last_token" in node.name for node in twin.graph)
     (tmp_path / "one").mkdir()
     write_package(package, tmp_path / "one", Context(cpu, tmp_path))
@@ -161,13 +161,13 @@ def test_the_twin_gives_all_logits_over_the_same_data_file(kit: SimpleNamespace,
     np.testing.assert_allclose(kit.Stepper(tmp_path / "twin")([ids])[0], expected, atol=1e-4)
 
 
-def test_rotary_tables_are_data_and_take_no_memory() -> None:
+def test_rotary_tables_are_lazy_expressions_that_take_no_memory() -> None:
     table = RotaryCache("sin", 1 << 40, (1.0, 0.5), 1.0, ir.DataType.FLOAT16)
     assert from_json(json.loads(json.dumps(to_json(table)))) == table
     assert fingerprint(table) != fingerprint(RotaryCache("cos", 1 << 40, (1.0, 0.5), 1.0, ir.DataType.FLOAT16))
 
 
-def test_no_weight_is_read_to_build_a_graph(tmp_path: Path, cpu: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_building_a_graph_reads_no_weights(tmp_path: Path, cpu: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_checkpoint(tmp_path)
     monkeypatch.setattr(Files, "read_into", lambda *_: pytest.fail("a weight was read"))
     for config in ({}, {"weights": "float32"}, {"weights": "float16", "activations": "float16"}):
@@ -197,7 +197,7 @@ def test_neither_numpy_nor_onnx_ir_is_imported_to_describe_and_refuse(tmp_path: 
     assert done.stdout.strip() == "None True []"
 
 
-def test_entry_modules_are_light() -> None:
+def test_importing_entry_modules_loads_nothing_heavy() -> None:
     code = (
         "import sys, drupe_model_builder.plugin, drupe_huggingface.plugin; "
         "print('numpy' in sys.modules or 'pydantic' in sys.modules)"
@@ -217,7 +217,7 @@ def test_entry_modules_are_light() -> None:
         ({"model.layers.2.mlp.up_proj.weight": (48, 32)}, r"config\.json lacks: model\.layers\.2"),
     ],
 )
-def test_tensors_that_do_not_fit_the_configuration_are_refused_by_name(
+def test_the_error_for_a_tensor_that_does_not_fit_the_configuration_names_it(
     changed: dict[str, Any], message: str, tmp_path: Path, cpu: Target
 ) -> None:
     with pytest.raises(ModelError, match=message) as caught:
@@ -225,7 +225,7 @@ def test_tensors_that_do_not_fit_the_configuration_are_refused_by_name(
     assert caught.value.cure
 
 
-def test_derived_buffers_are_passed_over(tmp_path: Path, cpu: Target) -> None:
+def test_derived_buffers_in_a_checkpoint_are_ignored(tmp_path: Path, cpu: Target) -> None:
     build(write_checkpoint(tmp_path, changed={"model.layers.0.self_attn.rotary_emb.inv_freq": (8,)}), cpu)
 
 
@@ -241,7 +241,7 @@ def test_a_checkpoint_without_a_head_that_is_not_tied_says_so(tmp_path: Path, cp
     assert "tie_word_embeddings" in str(caught.value.cure)
 
 
-def test_config_decides_that_a_head_is_tied_whatever_the_files_hold(tmp_path: Path, cpu: Target) -> None:
+def test_a_tied_checkpoint_gets_one_matrix_if_its_files_have_both_or_only_the_head(tmp_path: Path, cpu: Target) -> None:
     graph = graph_of(build(write_checkpoint(tmp_path, changed={"lm_head.weight": (32, 32)}), cpu))
     assert "lm_head.weight" not in graph.initializers
     only_head = {"lm_head.weight": (32, 32), "model.embed_tokens.weight": None}
@@ -249,7 +249,7 @@ def test_config_decides_that_a_head_is_tied_whatever_the_files_hold(tmp_path: Pa
     assert expression_of(graph.initializers["model.embed_tokens.weight"]).name == "lm_head.weight"
 
 
-def test_parts_of_different_types_are_packed_in_float32(tmp_path: Path, cpu: Target) -> None:
+def test_queries_keys_and_values_of_different_types_are_packed_in_float32(tmp_path: Path, cpu: Target) -> None:
     folder = write_checkpoint(tmp_path)
     name = "model.layers.0.self_attn.q_proj.weight"
     path = folder / "model.safetensors"
@@ -276,7 +276,7 @@ def test_a_target_without_attention_is_refused(tmp_path: Path, kit: SimpleNamesp
         build(write_checkpoint(tmp_path), bare)
 
 
-def test_what_a_conversion_would_refuse_is_told_without_one(tmp_path: Path) -> None:
+def test_refuse_raises_the_errors_of_a_conversion_before_it(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path)
     weights = folder / "model.safetensors"
 
@@ -303,7 +303,7 @@ def test_what_a_conversion_would_refuse_is_told_without_one(tmp_path: Path) -> N
         ("tokenizer.json", None, "no tokenizer"),
     ],
 )
-def test_what_cannot_be_built_is_refused_before_weights_are_downloaded(
+def test_an_unsupported_checkpoint_is_refused_before_weights_are_downloaded(
     name: str, content: str | None, message: str, tmp_path: Path, cpu: Target
 ) -> None:
     folder = write_checkpoint(tmp_path)

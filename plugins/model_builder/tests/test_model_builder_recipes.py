@@ -1,4 +1,4 @@
-"""Recipes out of config.json: defaults as transformers has them, both dialects, and what is refused."""
+"""Recipes from config.json: transformers' defaults, both dialects, and refused settings."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def recipe(folder: Path, **config: Any) -> DecoderRecipe:
 
 
 @pytest.mark.parametrize("model_type", ARCHITECTURES)
-def test_missing_keys_take_the_defaults_of_transformers(model_type: str, tmp_path: Path) -> None:
+def test_missing_keys_have_the_defaults_of_transformers(model_type: str, tmp_path: Path) -> None:
     from transformers import AutoConfig
 
     theirs = AutoConfig.for_model(model_type, **REQUIRED)
@@ -50,7 +50,7 @@ def test_missing_keys_take_the_defaults_of_transformers(model_type: str, tmp_pat
 
 @pytest.mark.parametrize("model_type", ARCHITECTURES)
 @pytest.mark.parametrize("key", REQUIRED)
-def test_a_missing_key_is_named_with_its_file(model_type: str, key: str, tmp_path: Path) -> None:
+def test_the_error_for_a_missing_key_names_key_and_file(model_type: str, key: str, tmp_path: Path) -> None:
     config = {name: value for name, value in REQUIRED.items() if name != key}
     with pytest.raises(ModelError, match=f"'{key}'") as caught:
         recipe(tmp_path, model_type=model_type, **config)
@@ -58,7 +58,7 @@ def test_a_missing_key_is_named_with_its_file(model_type: str, key: str, tmp_pat
     assert caught.value.cure
 
 
-def test_both_dialects_give_one_recipe(tmp_path: Path) -> None:
+def test_both_dialects_give_the_same_recipe(tmp_path: Path) -> None:
     old = recipe(
         tmp_path,
         model_type="llama",
@@ -79,7 +79,7 @@ def test_both_dialects_give_one_recipe(tmp_path: Path) -> None:
     assert old == new
 
 
-def test_the_oldest_dialect_calls_the_rope_type_type(tmp_path: Path) -> None:
+def test_the_old_key_type_is_read_as_rope_type(tmp_path: Path) -> None:
     one = recipe(tmp_path, model_type="llama", rope_scaling={"type": "linear", "factor": 2.0}, **REQUIRED)
     other = recipe(tmp_path, model_type="llama", rope_scaling={"rope_type": "linear", "factor": 2.0}, **REQUIRED)
     assert one == other
@@ -109,7 +109,7 @@ def test_windows_by_layer_types_and_by_max_window_layers_agree(tmp_path: Path) -
         },
     ],
 )  # fmt: skip
-def test_tables_of_sines_and_cosines_agree_with_transformers_far_out(rope: dict[str, Any], tmp_path: Path) -> None:
+def test_rotary_tables_agree_with_transformers_at_position_100_000(rope: dict[str, Any], tmp_path: Path) -> None:
     import torch
     from transformers import LlamaConfig
     from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
@@ -181,15 +181,13 @@ def test_a_setting_that_is_not_supported_is_refused_by_name(
         ({"rope_type": "yarn", "factor": 4.0, "attention_factor": "one"}, "attention_factor"),
     ],
 )
-def test_rotary_numbers_that_cannot_be_computed_with_are_refused_by_name(
-    rope: dict[str, Any], named: str, tmp_path: Path
-) -> None:
+def test_the_error_for_an_invalid_rotary_number_names_it(rope: dict[str, Any], named: str, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=named) as caught:
         recipe(tmp_path, model_type="llama", rope_parameters=rope, **REQUIRED)
     assert caught.value.where == str(tmp_path / "config.json")
 
 
-def test_an_unknown_architecture_gets_near_ones(tmp_path: Path) -> None:
+def test_the_error_for_an_unknown_architecture_names_similar_ones(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"'Qwen3MoeForCausalLM'.*similar and supported: qwen3") as caught:
         recipe(tmp_path, model_type="qwen3_moe", architectures=["Qwen3MoeForCausalLM"], **REQUIRED)
     assert "plugin with a pass from kind hf to kind onnx" in str(caught.value.cure)

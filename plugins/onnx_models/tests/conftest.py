@@ -1,4 +1,4 @@
-"""Graphs of several exporters, made once, and what runs them."""
+"""Fixtures: graphs of several exporters, each made once, and helpers that run them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int
 
 
 class Plain(Session):
-    """A graph in onnxruntime, run by name."""
+    """A graph in onnxruntime, with inputs and outputs by name."""
 
     def __init__(self, model: Model) -> None:
         import onnxruntime
@@ -44,7 +44,7 @@ class Plain(Session):
 
 
 def logits(graph: Path, tokens: Sequence[int] = PROMPT, head_size: int = 16) -> NDArray[np.float32]:
-    """The logits of a prompt and of two tokens behind it, with the caches handed on: [tokens, vocabulary]."""
+    """The logits of a prompt and of two further tokens, with caches between the steps: [tokens, vocabulary]."""
     session = Plain(Model("onnx", graph)).opened
     inputs = {each.name: each for each in session.get_inputs()}
     past = {
@@ -80,7 +80,7 @@ def context(tmp_path: Path, cpu: Target) -> Context:
 
 @pytest.fixture
 def adopt(context: Context) -> Callable[..., Model]:
-    """Runs the pass `adopt-graph` on what a reference names."""
+    """Runs the pass `adopt-graph` on the model that a reference names."""
 
     def run(reference: Path, **config: Any) -> Model:
         from drupe_onnx_models.adopt_graph import AdoptGraph, AdoptGraphConfig
@@ -114,7 +114,7 @@ def kit() -> SimpleNamespace:
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """A folder with a decoder as some exporter makes it, with tokenizer and configuration, made once."""
+    """A folder with a decoder of one of the exporters, a tokenizer and a configuration, made once."""
     folders: dict[str, Path] = {}
 
     def find(name: str) -> Path:
@@ -126,7 +126,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 def by_torch(folder: Path, **options: Any) -> Path:
-    """As optimum: unfused attention, caches put together by Concat, no types in between."""
+    """A graph like optimum's: unfused attention, caches joined by Concat, no types of inner values."""
     from torch_graphs import export_decoder, write_config
 
     export_decoder(folder / "model.onnx", **options)
@@ -142,7 +142,7 @@ def in_half(folder: Path) -> Path:
 
 
 def by_genai(folder: Path, precision: str, provider: str = "cpu", last: bool = False, **settings: Any) -> Path:
-    """By onnxruntime-genai's model builder, in this process: to start it anew takes longer than to build."""
+    """Made by onnxruntime-genai's model builder in this process, because starting it takes longer than building."""
     checkpoint = make_checkpoint(folder / "checkpoint", **settings)
     command = ["builder", "-i", checkpoint, "-o", folder / "graph", "-p", precision, "-e", provider]
     command += ["-c", folder / "cache", *(["--extra_options", "prune_lm_head=true"] if last else [])]

@@ -1,4 +1,4 @@
-"""Decoders from every exporter: what is recognised in them, and that they compute what they did."""
+"""Decoders from every exporter: their parts are recognised, and adopted graphs give the same logits."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_an_adopted_graph_gives_the_logits_of_its_source(name, made, written, ki
 
 
 @pytest.mark.parametrize("name", HALF)
-def test_a_graph_in_float16_computes_in_float32_where_the_target_does(name, made, written, kit):
+def test_a_graph_in_float16_computes_in_float32_if_the_target_does(name, made, written, kit):
     path = written(made(name))
     theirs = kit.logits(made(name) / "model.onnx")
     assert np.abs(kit.logits(path) - theirs).max() < 2e-3 * np.abs(theirs).max()
@@ -45,7 +45,7 @@ def _model(path: Path):
     return Model("onnx", path)
 
 
-def test_weights_stay_in_float16_in_the_file_unless_told_otherwise(made, written):
+def test_float16_weights_stay_float16_in_the_file_unless_weights_is_set(made, written):
     def nbytes(**config):
         return sum(each.stat().st_size for each in written(made("torch-half"), **config).parent.iterdir())
 
@@ -53,14 +53,14 @@ def test_weights_stay_in_float16_in_the_file_unless_told_otherwise(made, written
     assert nbytes() == pytest.approx(nbytes(weights="float16"), rel=0.02)
 
 
-def test_matrices_are_stored_as_asked_and_computed_with_in_float32(made, written, kit):
+def test_matrices_are_stored_in_the_requested_type_and_cast_to_float32(made, written, kit):
     path = written(made("torch"), weights="float16")
     theirs = kit.logits(made("torch") / "model.onnx")
     assert 0 < np.abs(kit.logits(path) - theirs).max() < 2e-3 * np.abs(theirs).max()
 
 
 @pytest.mark.parametrize("name", ["torch", "genai-fp32", "genai-half"])
-def test_products_get_the_roles_and_blocks_that_the_model_builder_gives(name, made, adopt):
+def test_products_get_the_same_roles_and_blocks_as_from_the_model_builder(name, made, adopt):
     sites = find_sites(graph_of(adopt(made(name))))
     found = Counter((site.role, site.node.metadata_props.get(BLOCK)) for site in sites)
     qkv = 3 if name == "torch" else 1
@@ -70,13 +70,13 @@ def test_products_get_the_roles_and_blocks_that_the_model_builder_gives(name, ma
     assert found == expected
 
 
-def test_a_site_has_its_rows_without_anything_having_been_read(made, adopt):
+def test_the_rows_of_a_site_are_expressions_of_external_data_that_was_not_read(made, adopt):
     for site in find_sites(graph_of(adopt(made("genai-fp32")))):
         sources = [each for each in (site.rows, *site.rows.inputs) if not each.inputs]
         assert [type(each).__name__ for each in sources] == ["ExternalTensor"]
 
 
-def test_norms_that_are_written_out_become_one_operator(made, adopt):
+def test_norms_made_of_several_nodes_become_one_operator(made, adopt):
     operators = Counter(node.op_type for node in graph_of(adopt(made("torch"))))
     assert operators["SimplifiedLayerNormalization"] == 5
     assert not operators["Pow"] and not operators["ReduceMean"]
@@ -87,7 +87,7 @@ def test_every_value_has_a_type(made, adopt):
     assert untyped == []
 
 
-def test_a_tied_head_is_stored_once_whether_it_was_written_twice_or_is_transposed(made, adopt, tmp_path):
+def test_a_tied_head_is_stored_once_if_it_was_a_copy_or_a_transpose(made, adopt, tmp_path):
     graph = graph_of(adopt(made("torch-tied")))
     assert [node.op_type for node in graph if node.metadata_props.get(ROLE) == "head"] == ["FusedMatMul"]
     transposed = transpose_the_head(made("torch-tied"), tmp_path / "transposed")
@@ -98,7 +98,7 @@ def test_a_tied_head_is_stored_once_whether_it_was_written_twice_or_is_transpose
 
 
 def transpose_the_head(source: Path, folder: Path) -> Path:
-    """As optimum does it where it finds that weights are shared: the head is a Transpose of the embedding."""
+    """Like optimum for shared weights: the head is a Transpose of the embedding."""
     model = onnx.load(source / "model.onnx")
     head = next(node for node in model.graph.node if "logits" in node.output)
     embedding = next(
@@ -114,7 +114,7 @@ def transpose_the_head(source: Path, folder: Path) -> Path:
     return folder
 
 
-def test_tokens_may_be_reshaped_on_their_way_to_the_embedding(made, adopt, tmp_path):
+def test_tokens_may_be_reshaped_before_the_embedding(made, adopt, tmp_path):
     model = onnx.load(made("torch") / "model.onnx")
     gather = next(node for node in model.graph.node if "input_ids" in node.input and node.op_type == "Gather")
     gather.input[1] = "flat"
@@ -139,7 +139,7 @@ def test_tokens_may_be_reshaped_on_their_way_to_the_embedding(made, adopt, tmp_p
 
 
 @pytest.mark.parametrize("name", ["torch-last", "genai-last"])
-def test_what_drops_all_but_the_last_token_is_marked_so_that_it_can_be_left_out(
+def test_the_node_that_selects_the_last_token_is_marked_so_that_the_twin_can_leave_it_out(
     name, made, adopt, context, tmp_path, kit
 ):
     from drupe_onnx import OnnxPackage, write_package
@@ -154,7 +154,7 @@ def test_what_drops_all_but_the_last_token_is_marked_so_that_it_can_be_left_out(
 
 
 @pytest.mark.parametrize("name", ["genai-int4", "genai-int4-half", "genai-int4-tied"])
-def test_what_is_quantized_keeps_its_levels_scales_and_zero_points(name, made, written):
+def test_quantized_matrices_keep_their_levels_scales_and_zero_points(name, made, written):
     def constants(path: Path):
         model = ir.load(path)
         tensors = {value.name: value.const_value.numpy() for value in model.graph.initializers.values()}
@@ -165,38 +165,38 @@ def test_what_is_quantized_keeps_its_levels_scales_and_zero_points(name, made, w
     assert ours.keys() == theirs.keys() and len(ours) > 8
     for node, parts in ours.items():
         for mine, other in zip(parts, theirs[node], strict=True):
-            if mine is not None and other is not None:  # scales in another type stand behind a Cast
+            if mine is not None and other is not None:  # scales of another type are read through a Cast
                 assert mine.dtype == other.dtype and (mine == other).all()
         assert parts[0] is not None
 
 
-def test_scales_of_a_graph_in_float16_stay_so_in_the_file(made, written):
+def test_scales_of_a_float16_graph_stay_float16_in_the_file(made, written):
     graph = ir.load(written(made("genai-int4-half"))).graph
     products = [node for node in graph if node.op_type == "MatMulNBits"]
     stored = {node.inputs[2].producer().inputs[0].dtype for node in products}
     assert stored == {ir.DataType.FLOAT16}
 
 
-def test_norms_inside_attention_come_out_where_the_target_does_not_do_them(made, adopt, cpu):
+def test_norms_inside_attention_become_nodes_if_the_target_lacks_them(made, adopt, cpu):
     model = adopt(made("genai-norms-inside"))
     assert OnnxKind().check(model, cpu) == ()
 
 
 @pytest.mark.parametrize("name", ["torch", "genai-fp32"])
-def test_a_decoder_is_described_by_its_graph_and_what_lies_beside_it(name, made, adopt):
+def test_a_decoder_is_described_from_its_graph_and_the_files_beside_it(name, made, adopt):
     found = adopt(made(name)).payload.decoder
     assert (found.model_type, found.hidden_size, found.layers, found.heads) == ("llama", 64, 2, 4)
     assert (found.kv_heads, found.head_dim, found.vocab_size, found.context_length) == (2, 16, 512, 256)
     assert (found.activations, found.kv_dtype, found.bos, found.eos) == ("float32", "float32", 0, (1,))
 
 
-def test_genai_s_search_settings_become_a_generation_config(made, adopt):
+def test_search_settings_of_genai_config_become_a_generation_config(made, adopt):
     files = adopt(made("genai-fp32")).payload.files
     assert "genai_config.json" not in files
     assert json.loads(files["generation_config.json"])["eos_token_id"] == 1
 
 
-def test_a_context_that_nothing_tells_is_asked_for(made, adopt, tmp_path):
+def test_the_error_for_an_unknown_context_length_asks_for_config_json(made, adopt, tmp_path):
     for name in ("model.onnx", "tokenizer.json"):
         (tmp_path / name).write_bytes((made("torch") / name).read_bytes())
     with pytest.raises(ModelError, match=r"gives the decoder's context_length\n.*config\.json beside the graph"):

@@ -1,4 +1,4 @@
-"""External data of graphs from elsewhere: read lazily, and only where it belongs to the model."""
+"""External data of graphs from other tools: it is read lazily, and only from files of the model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SIZE = 64
 
 
 def write(folder: Path, location: str, data: Path) -> Path:
-    """A graph whose matrix is said to lie at `location`, and the data."""
+    """A graph that refers to `location` for its matrix, and the data."""
     folder.mkdir(parents=True, exist_ok=True)
     data.parent.mkdir(parents=True, exist_ok=True)
     values = np.random.default_rng(0).standard_normal((SIZE, SIZE)).astype(np.float32)
@@ -42,13 +42,13 @@ def sources(folder: Path):
 
 
 @pytest.mark.parametrize("location", ["weights.bin", "deeper/weights.bin"])
-def test_data_in_the_folder_is_found_and_not_read(tmp_path, location):
+def test_data_in_the_folder_is_found_without_reading_it(tmp_path, location):
     (source,) = sources(write(tmp_path / "m", location, tmp_path / "m" / location))
     assert isinstance(source, ExternalTensor)
     assert source.path == tmp_path / "m" / location
 
 
-def test_weights_inside_the_graph_s_own_file_are_not_read_either(made):
+def test_weights_in_the_graphs_own_file_are_found_without_reading_them(made):
     large = [each for each in sources(made("torch")) if each.nbytes > 1024]
     assert len(large) == 16
     assert all(isinstance(each, ExternalTensor) and each.path.name == "model.onnx" for each in large)
@@ -70,7 +70,7 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path):
         sources(folder)
 
 
-def test_a_link_to_where_the_graph_really_lies_is_followed_as_in_the_hub_s_cache(tmp_path):
+def test_a_link_into_the_folder_of_the_linked_graph_is_followed_as_in_the_hubs_cache(tmp_path):
     blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "abc" / "onnx"
     write(blobs, "model.onnx_data", blobs / "1234")
     shutil.move(blobs / "model.onnx", blobs / "5678")
@@ -82,7 +82,7 @@ def test_a_link_to_where_the_graph_really_lies_is_followed_as_in_the_hub_s_cache
 
 
 @pytest.mark.parametrize(("damage", "message"), [("cut", "ends at byte"), ("remove", "is missing")])
-def test_data_that_is_not_there_is_an_error_before_the_work(tmp_path, damage, message):
+def test_missing_data_is_an_error_before_the_work(tmp_path, damage, message):
     folder = write(tmp_path / "m", "weights.bin", tmp_path / "m" / "weights.bin")
     if damage == "cut":
         os.truncate(folder / "weights.bin", 100)
@@ -93,7 +93,7 @@ def test_data_that_is_not_there_is_an_error_before_the_work(tmp_path, damage, me
     assert not (tmp_path / "out").exists()
 
 
-def test_measuring_a_graph_with_its_weights_inside_leaves_its_file_alone(made, tmp_path):
+def test_evaluating_a_graph_with_embedded_weights_leaves_its_file_unchanged(made, tmp_path):
     folder = shutil.copytree(made("torch"), tmp_path / "copy")
     before = (folder / "model.onnx").read_bytes()
     metrics = {each.name: each.value for each in drupe.evaluate(folder, folder, provider="cpu", tokens=32)}

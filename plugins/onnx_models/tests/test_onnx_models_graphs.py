@@ -1,4 +1,4 @@
-"""Graphs of any kind: inputs that fit them, the check, the comparison, and what exporters write in different ways."""
+"""Graphs of any kind: random inputs that fit, the check, the comparison, and the forms that exporters write."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
 
 
 def make(nodes, inputs, outputs, weights=(), opset=18):
-    """A model; inputs and outputs as (name, type, shape), weights by name."""
+    """A model. Inputs and outputs are (name, type, shape), weights are by name."""
     ports = [[helper.make_tensor_value_info(*each) for each in values] for values in (inputs, outputs)]
     tensors = [numpy_helper.from_array(values, name) for name, values in dict(weights).items()]
     graph = helper.make_graph(nodes, "g", *ports, tensors)
@@ -47,7 +47,7 @@ def random_matrix(*shape, seed=0):
 # Inputs
 
 
-def test_a_name_stands_for_one_size_in_all_inputs_and_a_sum_of_names_for_their_sum():
+def test_a_named_size_is_the_same_in_all_inputs_and_sums_of_names_add_up():
     found = draw(
         outline(
             ("x", FLOAT, ["batch_size", "length", 4]),
@@ -63,7 +63,7 @@ def test_a_name_stands_for_one_size_in_all_inputs_and_a_sum_of_names_for_their_s
     }  # fmt: skip
 
 
-def test_indices_stay_below_the_rows_of_the_smallest_table_that_they_are_looked_up_in():
+def test_indices_stay_below_the_rows_of_the_smallest_table_that_they_index():
     nodes = [
         helper.make_node("Cast", ["ids"], ["wide"], to=INT64),
         helper.make_node("Gather", ["large", "wide"], ["a"]),
@@ -82,14 +82,14 @@ def test_indices_stay_below_the_rows_of_the_smallest_table_that_they_are_looked_
 
 
 @pytest.mark.parametrize("element", ["FLOAT16", "FLOAT", "DOUBLE", "BOOL", "INT8", "UINT8", "INT64", "UINT16"])
-def test_inputs_have_the_types_that_are_declared(element):
+def test_inputs_have_their_declared_types(element):
     kind = getattr(TensorProto, element)
     (array,) = draw(outline(("x", kind, [64])), seed=0).values()
     assert array.dtype == helper.tensor_dtype_to_np_dtype(kind)
     assert len(set(array.tolist())) > 1
 
 
-def test_masks_let_everything_through():
+def test_masks_are_drawn_with_every_position_visible():
     found = draw(
         outline(("attention_mask", INT64, [4]), ("mask", FLOAT, [4]), ("key_mask", TensorProto.BOOL, [4])), seed=0
     )
@@ -99,18 +99,18 @@ def test_masks_let_everything_through():
 @pytest.mark.parametrize(
     ("element", "name"), [("STRING", "string"), ("BFLOAT16", "bfloat16"), ("COMPLEX64", "complex64")]
 )
-def test_an_input_that_nothing_is_drawn_for_is_refused_by_name(element, name):
+def test_the_error_for_an_input_of_an_unsupported_type_names_it(element, name):
     with pytest.raises(ModelError, match=f"the input 'x' has the type {name}"):
         draw(outline(("x", getattr(TensorProto, element), [1])), seed=0)
 
 
-def test_the_same_seed_gives_the_same_inputs_and_another_one_others():
+def test_the_seed_decides_the_inputs():
     ports = outline(("x", FLOAT, [9]), ("y", FLOAT, [9]))
     first, again, other = draw(ports, 0), draw(ports, 0), draw(ports, 1)
     assert (first["x"] == again["x"]).all() and (first["x"] != other["x"]).any() and (first["x"] != first["y"]).any()
 
 
-def test_fixed_sizes_leave_one_attempt():
+def test_a_graph_of_fixed_sizes_is_tried_once():
     assert len(list(attempts(outline(("x", FLOAT, [2, 3])), 0))) == 1
     assert len(list(attempts(outline(("x", FLOAT, [2, "n"])), 0))) > 3
 
@@ -130,7 +130,7 @@ def test_a_graph_that_gives_finite_numbers_passes(tmp_path, kit):
     assert check(folder, kit) == "random inputs give finite outputs: y [8]"
 
 
-def test_sizes_are_tried_until_the_graph_runs(tmp_path, kit):
+def test_several_sizes_are_tried_until_the_graph_runs(tmp_path, kit):
     nodes = [helper.make_node("Conv", ["image", "w"], ["y"], strides=[8, 8])]
     ports = ("image", FLOAT, ["batch", 3, "height", "width"]), ("y", FLOAT, None)
     folder = save(make(nodes, ports[:1], ports[1:], {"w": random_matrix(2, 3, 32, 32)}), tmp_path)
@@ -143,7 +143,7 @@ def test_outputs_that_are_not_finite_fail_the_check(tmp_path, kit):
         check(folder, kit)
 
 
-def test_a_graph_that_runs_on_nothing_fails_with_what_the_runtime_says(tmp_path, kit):
+def test_a_graph_that_runs_with_no_size_fails_with_the_runtimes_error(tmp_path, kit):
     nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
     ports = [("x", FLOAT, ["n", "k"])], [("y", FLOAT, ["n", 4])]
     folder = save(make(nodes, *ports, {"w": random_matrix(77, 4)}), tmp_path)
@@ -151,7 +151,7 @@ def test_a_graph_that_runs_on_nothing_fails_with_what_the_runtime_says(tmp_path,
         check(folder, kit)
 
 
-def test_a_graph_that_nothing_can_be_drawn_for_is_unchecked_and_not_broken(tmp_path, kit):
+def test_a_graph_with_inputs_of_an_unsupported_type_is_unchecked_and_not_failed(tmp_path, kit):
     nodes = [helper.make_node("StringNormalizer", ["x"], ["y"])]
     folder = save(make(nodes, [("x", TensorProto.STRING, [1])], [("y", TensorProto.STRING, [1])]), tmp_path)
     with pytest.raises(RuntimeMissing, match="'x' has the type string"):
@@ -175,14 +175,14 @@ def measure(package: Path, reference: Path, context: Context, **config):
     return {metric.name: metric for metric in metrics}
 
 
-def test_a_graph_is_like_itself(tmp_path, context):
+def test_a_graph_has_no_difference_from_itself(tmp_path, context):
     folder = export_classifier(tmp_path / "m" / "model.onnx").parent
     found = measure(folder, folder, context)
     assert (found["cosine_similarity"].value, found["cosine_similarity"].better) == (pytest.approx(1), "higher")
     assert (found["relative_difference"].value, found["relative_difference"].better) == (0, "lower")
 
 
-def test_each_output_is_told_and_whole_numbers_are_compared_one_by_one(tmp_path, context):
+def test_each_output_is_compared_and_integers_by_the_share_of_equal_values(tmp_path, context):
     def graph(bias):
         nodes = [
             helper.make_node("Add", ["x", "b"], ["y"]),
@@ -199,7 +199,7 @@ def test_each_output_is_told_and_whole_numbers_are_compared_one_by_one(tmp_path,
     assert (found["equal:best"].value, found["equal:best"].unit) == (1, "of values")
 
 
-def test_an_output_that_has_nothing_of_the_source_s_is_a_broken_package(tmp_path, context):
+def test_an_output_unlike_the_sources_fails_the_check(tmp_path, context):
     def graph(operator):
         nodes = [helper.make_node(operator, ["x"], ["y"])]
         return save(make(nodes, [("x", FLOAT, [50])], [("y", FLOAT, [50])]), tmp_path / operator)
@@ -208,7 +208,7 @@ def test_an_output_that_has_nothing_of_the_source_s_is_a_broken_package(tmp_path
         measure(graph("Neg"), graph("Identity"), context, **Outputs.verifying)
 
 
-def test_other_inputs_are_an_error_that_names_them(tmp_path, context):
+def test_the_error_for_a_source_with_other_inputs_names_them(tmp_path, context):
     folders = [
         save(make([helper.make_node("Neg", [name], ["y"])], [(name, FLOAT, [5])], [("y", FLOAT, [5])]), tmp_path / name)
         for name in ("a", "b")
@@ -217,13 +217,13 @@ def test_other_inputs_are_an_error_that_names_them(tmp_path, context):
         measure(*folders, context)
 
 
-def test_nothing_to_compare_with_is_a_wrong_use(tmp_path, context):
+def test_comparing_without_a_reference_is_a_usage_error(tmp_path, context):
     model = resolve(str(export_classifier(tmp_path / "model.onnx")))
     with pytest.raises(UsageError, match="needs a model to compare with"):
         Outputs().evaluate(model, None, OutputsConfig(), context)
 
 
-# What exporters write
+# Forms that exporters write
 
 
 def rows_of(model: Model) -> list[tuple[int, ...]]:
@@ -265,12 +265,12 @@ def function():
 
 
 @pytest.mark.parametrize("form", [product, constant_node, transposed, identity, initializer_among_inputs, function])
-def test_a_matrix_is_found_however_it_is_written(form, adopt, tmp_path):
+def test_a_matrix_is_found_in_every_form_that_exporters_write(form, adopt, tmp_path):
     assert rows_of(adopt(save(form(), tmp_path))) == [(32, 64)]
 
 
 @pytest.mark.parametrize("form", [constant_node, transposed, identity, initializer_among_inputs, function])
-def test_and_the_graph_computes_what_it_did(form, written, kit, tmp_path):
+def test_graphs_in_every_form_give_the_same_outputs_after_adopting(form, written, kit, tmp_path):
     folder = save(form(), tmp_path / "source")
     given = {"x": random_matrix(3, 64)}
     ours, theirs = (kit.Plain(Model("onnx", path)).run(given)["y"] for path in (written(folder), folder / "model.onnx"))
@@ -278,7 +278,7 @@ def test_and_the_graph_computes_what_it_did(form, written, kit, tmp_path):
 
 
 @pytest.mark.parametrize("opset", [9, 11, 12, 13, 18])
-def test_graphs_of_old_opsets_are_brought_to_one_that_passes_can_add_to(opset, adopt, written, kit, tmp_path):
+def test_graphs_of_old_opsets_are_converted_to_opset_13_or_newer(opset, adopt, written, kit, tmp_path):
     path = export_classifier(tmp_path / "m" / "model.onnx", opset)
     graph = adopt(path).payload.component
     assert graph.opset_imports[""] >= 13
@@ -287,7 +287,7 @@ def test_graphs_of_old_opsets_are_brought_to_one_that_passes_can_add_to(opset, a
     assert np.abs(ours - theirs).max() < 1e-5
 
 
-def test_a_graph_that_cannot_be_brought_there_says_so(adopt, tmp_path):
+def test_the_error_for_a_graph_whose_opset_cannot_be_converted_says_so(adopt, tmp_path):
     nodes = [helper.make_node("Upsample", ["x", "s"], ["y"])]
     ports = [("x", FLOAT, [1, 1, 4, 4])], [("y", FLOAT, None)]
     model = make(nodes, *ports, {"s": np.array([1, 1, 2, 2], np.float32)}, opset=9)
@@ -296,7 +296,7 @@ def test_a_graph_that_cannot_be_brought_there_says_so(adopt, tmp_path):
         adopt(save(model, tmp_path))
 
 
-def test_a_graph_in_float32_is_cast_to_what_the_target_s_recipe_asks_for(tmp_path, context):
+def test_a_float32_graph_is_cast_to_the_types_of_the_recipe(tmp_path, context):
     from drupe_onnx_models.adopt_graph import AdoptGraph, AdoptGraphConfig
 
     nodes = [
@@ -318,6 +318,6 @@ def test_a_graph_in_float32_is_cast_to_what_the_target_s_recipe_asks_for(tmp_pat
     assert float(graph.initializers["lowest"].const_value.numpy()) == np.finfo(np.float16).min
 
 
-def test_activations_that_the_target_does_not_compute_in_are_refused(adopt, tmp_path):
+def test_activations_of_a_type_that_the_target_lacks_are_refused(adopt, tmp_path):
     with pytest.raises(UsageError, match="'cpu' does not compute in float16"):
         adopt(save(product(), tmp_path), activations="float16")

@@ -1,4 +1,4 @@
-"""The whole way: graphs from every exporter as sources of `optimize`, quantized, packaged, checked and compared."""
+"""`optimize` with graphs from every exporter as sources: quantized, packaged, checked and compared."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TEXT = {"tokens": 64, "provider": "cpu"}
 
 
 @pytest.mark.parametrize("name", DECODERS)
-def test_a_decoder_becomes_a_package_that_generates_and_is_like_its_source(name, made, tmp_path):
+def test_a_package_of_a_decoder_generates_text_and_is_close_to_its_source(name, made, tmp_path):
     outcome = drupe.optimize(made(name), tmp_path / "out", **TEXT)
     assert outcome.check.metrics["kl_divergence"] < 0.2
     assert outcome.bytes < outcome.source_bytes * 1.2
@@ -29,25 +29,25 @@ def test_a_decoder_becomes_a_package_that_generates_and_is_like_its_source(name,
 
 
 @pytest.mark.parametrize("name", ["torch", "genai-half"])
-def test_in_floats_it_is_its_source(name, made, tmp_path):
+def test_a_floating_point_package_has_the_same_logits_as_its_source(name, made, tmp_path):
     outcome = drupe.optimize(made(name), tmp_path / "out", precision="fp32", **TEXT)
     assert outcome.check.metrics["kl_divergence"] < 1e-6
 
 
-def test_an_exported_graph_is_compared_with_the_checkpoint_it_comes_from(tmp_path, made):
+def test_an_exported_graph_can_be_compared_with_its_checkpoint(tmp_path, made):
     metrics = drupe.evaluate(made("genai-fp32"), made("genai-fp32").parent / "checkpoint", **TEXT)
     assert next(each.value for each in metrics if each.name == "kl_divergence") < 1e-6
 
 
 @pytest.mark.parametrize("name", ["torch"])
-def test_calibration_walks_through_the_blocks_of_any_exporter(name, made, tmp_path):
+def test_calibration_runs_block_by_block_with_graphs_of_any_exporter(name, made, tmp_path):
     options = {"calibration_sequences": 4, "calibration_length": 64, **TEXT}
     best = drupe.optimize(made(name), tmp_path / "best", quality="best", **options)
     fast = drupe.optimize(made(name), tmp_path / "fast", quality="fast", **TEXT)
     assert best.check.metrics["kl_divergence"] < fast.check.metrics["kl_divergence"]
 
 
-def test_what_is_quantized_stays_so_and_the_rest_is_quantized(made, tmp_path):
+def test_quantized_matrices_stay_as_they_are_and_the_others_are_quantized(made, tmp_path):
     mixed = drupe.optimize(made("genai-int4"), tmp_path / "mixed", **TEXT)
     whole = drupe.optimize(made("genai-int4-tied"), tmp_path / "whole", **TEXT)
     assert "quantize-weights" in mixed.steps and "quantize-weights" not in whole.steps
@@ -55,14 +55,14 @@ def test_what_is_quantized_stays_so_and_the_rest_is_quantized(made, tmp_path):
     assert whole.check.metrics["kl_divergence"] == pytest.approx(0, abs=1e-6)
 
 
-def test_a_package_of_drupe_is_a_source_too(made, tmp_path):
+def test_a_package_of_drupe_can_be_a_source(made, tmp_path):
     first = drupe.optimize(made("torch"), tmp_path / "first", verify=False, provider="cpu")
     again = drupe.optimize(tmp_path / "first", tmp_path / "again", **TEXT)
     assert again.check.metrics["kl_divergence"] == pytest.approx(0, abs=1e-6)
     assert again.bytes == pytest.approx(first.bytes, rel=0.05)
 
 
-def test_a_package_that_drupe_builds_in_floats_is_quantized_as_its_checkpoint_is(tmp_path):
+def test_quantizing_a_float_package_of_drupe_gives_the_same_as_quantizing_its_checkpoint(tmp_path):
     checkpoint = make_checkpoint(tmp_path / "checkpoint")
     direct = drupe.optimize(checkpoint, tmp_path / "direct", **TEXT)
     drupe.optimize(checkpoint, tmp_path / "floats", precision="fp32", verify=False, provider="cpu")
@@ -89,7 +89,7 @@ def test_the_same_plan_makes_the_same_bytes(made, tmp_path):
         assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
 
 
-def test_the_import_can_be_asked_for_by_name(made):
+def test_the_exporter_option_chooses_the_import(made):
     steps = [each.name for each in drupe.plan(made("torch"), exporter="onnx", provider="cpu").passes]
     assert steps[0] == "adopt-graph"
 
@@ -134,7 +134,7 @@ def test_a_graph_without_a_matrix_is_refused_and_nothing_is_written(tmp_path):
     assert drupe.optimize(path, tmp_path / "floats", precision="fp32", provider="cpu").check.metrics
 
 
-def test_parts_are_quantized_checked_and_compared_each(made, tmp_path):
+def test_each_part_is_quantized_checked_and_compared(made, tmp_path):
     for name in ("encoder", "decoder"):
         export_classifier(tmp_path / "m" / f"{name}.onnx")
     outcome = drupe.optimize(tmp_path / "m", tmp_path / "out", provider="cpu")

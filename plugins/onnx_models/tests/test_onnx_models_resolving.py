@@ -1,4 +1,4 @@
-"""What a file or a folder is taken for: which graph, for which task, with which facts."""
+"""Resolving a file or a folder to a model: its graphs, its task, its facts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from drupe_onnx_models.resolving import resolve as resolve_onnx
 
 
 def write_graph(path: Path, **outside: int) -> Path:
-    """A product with a matrix. outside: offset and length of external data."""
+    """A graph with one matrix product. outside: offset and length of its external data."""
     path.parent.mkdir(parents=True, exist_ok=True)
     matrix = numpy_helper.from_array(np.ones((32, 16), np.float32), "w")
     ports = [
@@ -30,11 +30,11 @@ def write_graph(path: Path, **outside: int) -> Path:
 
 
 def find(path: Path):
-    """What all plugins together make of a reference."""
+    """Resolve a reference with all plugins."""
     return resolve(str(path), {}, registry())
 
 
-def test_a_file_and_a_folder_with_model_onnx_are_graphs(tmp_path):
+def test_a_graph_file_and_a_folder_with_model_onnx_are_resolved(tmp_path):
     path = write_graph(tmp_path / "model.onnx")
     for reference in (path, tmp_path):
         model = find(reference)
@@ -51,13 +51,13 @@ def test_the_only_graph_of_a_folder_may_have_any_name(tmp_path, name):
     assert find(tmp_path).location == path
 
 
-def test_of_one_model_in_several_forms_the_one_called_model_is_taken(tmp_path):
+def test_model_onnx_is_chosen_among_several_versions_of_one_model(tmp_path):
     for name in ("model.onnx", "model_fp16.onnx", "model_q4.onnx", "decoder_model_merged.onnx"):
         write_graph(tmp_path / name)
     assert find(tmp_path).location == tmp_path / "model.onnx"
 
 
-def test_several_forms_without_a_model_onnx_are_an_error_that_names_them(tmp_path):
+def test_the_error_for_several_versions_without_model_onnx_names_them(tmp_path):
     for name in ("decoder_model.onnx", "decoder_with_past_model.onnx"):
         write_graph(tmp_path / name)
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
@@ -66,13 +66,13 @@ def test_several_forms_without_a_model_onnx_are_an_error_that_names_them(tmp_pat
     assert "decoder_model.onnx" in caught.value.cure
 
 
-def test_graphs_that_are_no_forms_of_one_another_are_parts_of_a_model(tmp_path):
+def test_different_graphs_in_a_folder_are_parts_of_one_model(tmp_path):
     for name in ("encoder.onnx", "decoder.onnx"):
         write_graph(tmp_path / name)
     assert sorted(find(tmp_path).parts) == ["decoder", "encoder"]
 
 
-def test_a_checkpoint_with_an_exported_graph_beside_it_is_a_checkpoint(tmp_path):
+def test_a_checkpoint_with_an_exported_graph_beside_it_resolves_to_the_checkpoint(tmp_path):
     write_graph(tmp_path / "decoder_model.onnx")
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     (tmp_path / "model.safetensors").write_bytes(b"")
@@ -80,7 +80,7 @@ def test_a_checkpoint_with_an_exported_graph_beside_it_is_a_checkpoint(tmp_path)
     assert find(tmp_path).kind == "hf"
 
 
-def test_a_repository_may_keep_its_graphs_in_a_folder_of_their_own(tmp_path, made):
+def test_graphs_in_the_subfolder_onnx_of_a_repository_are_found(tmp_path, made):
     (tmp_path / "onnx").mkdir()
     shutil.copy(made("torch") / "model.onnx", tmp_path / "onnx")
     for name in ("config.json", "tokenizer.json"):
@@ -89,14 +89,14 @@ def test_a_repository_may_keep_its_graphs_in_a_folder_of_their_own(tmp_path, mad
         assert find(reference).task == "text-generation"
 
 
-def test_the_graph_that_genai_config_names_is_taken(tmp_path):
+def test_the_graph_named_by_genai_config_is_chosen(tmp_path):
     write_graph(tmp_path / "model.onnx")
     named = write_graph(tmp_path / "text.onnx")
     (tmp_path / "genai_config.json").write_text(json.dumps({"model": {"decoder": {"filename": "text.onnx"}}}))
     assert find(tmp_path).location == named
 
 
-def test_a_genai_model_of_several_graphs_is_refused_by_their_names(tmp_path):
+def test_the_error_for_a_genai_model_of_several_graphs_names_them(tmp_path):
     write_graph(tmp_path / "text.onnx")
     parts = {"decoder": {"filename": "text.onnx"}, "vision": {"filename": "vision.onnx"}}
     (tmp_path / "genai_config.json").write_text(json.dumps({"model": parts}))
@@ -105,7 +105,7 @@ def test_a_genai_model_of_several_graphs_is_refused_by_their_names(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["../text.onnx", "/text.onnx"])
-def test_a_graph_outside_the_folder_is_not_looked_at(tmp_path, name):
+def test_a_graph_outside_the_folder_is_ignored(tmp_path, name):
     write_graph(tmp_path / "text.onnx")
     inside = write_graph(tmp_path / "folder" / "model.onnx").parent
     (inside / "genai_config.json").write_text(json.dumps({"model": {"decoder": {"filename": name}}}))
@@ -113,41 +113,41 @@ def test_a_graph_outside_the_folder_is_not_looked_at(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["torch", "genai-fp32", "genai-half", "genai-int4", "torch-last"])
-def test_a_decoder_with_caches_and_a_tokenizer_generates_text(made, name):
+def test_a_decoder_with_caches_and_a_tokenizer_has_the_task_text_generation(made, name):
     facts = dict(find(made(name)).facts)
     assert find(made(name)).task == find(made(name) / "model.onnx").task == "text-generation"
     assert facts["weights"] == ("mixed" if name == "genai-int4" else "float")
     assert facts["packaged"] == ("yes" if "genai" in name else "no")
 
 
-def test_logits_of_the_last_token_show_in_what_the_graph_declares(made):
+def test_the_fact_logits_is_last_if_the_graph_declares_one_token(made):
     assert find(made("genai-last")).facts["logits"] == "last"
     assert find(made("genai-fp32")).facts["logits"] == "all"
 
 
-def test_weights_are_quantized_where_no_float_matrix_is_left(made):
+def test_the_fact_weights_is_quantized_if_no_float_matrix_is_left(made):
     assert find(made("genai-int4-tied")).facts["weights"] == "quantized"
 
 
-def test_a_decoder_without_a_tokenizer_is_a_graph(made, tmp_path):
+def test_a_decoder_without_a_tokenizer_has_the_task_of_any_graph(made, tmp_path):
     shutil.copy(made("torch") / "model.onnx", tmp_path)
     assert find(tmp_path).task == "graph"
 
 
-def test_a_package_of_drupe_has_the_task_of_its_record(tmp_path):
+def test_the_task_of_a_drupe_package_comes_from_its_record(tmp_path):
     write_graph(tmp_path / "model.onnx")
     (tmp_path / "drupe.json").write_text(json.dumps({"task": "feature-extraction"}))
     assert find(tmp_path).task == "feature-extraction"
 
 
 @pytest.mark.parametrize("content", [b"", b"\x08", b"\xff" * 40, b"not a graph"])
-def test_a_file_that_is_no_graph_is_an_error_that_names_it(tmp_path, content):
+def test_the_error_for_a_file_that_is_not_a_graph_names_it(tmp_path, content):
     (tmp_path / "model.onnx").write_bytes(content)
     with pytest.raises(ModelError, match=r"'model\.onnx' is not an ONNX graph"):
         find(tmp_path)
 
 
-def test_a_configuration_that_is_no_json_is_an_error_that_names_it(tmp_path):
+def test_the_error_for_a_configuration_that_is_not_json_names_it(tmp_path):
     write_graph(tmp_path / "model.onnx")
     (tmp_path / "genai_config.json").write_text("{")
     with pytest.raises(ModelError, match=r"genai_config\.json is not JSON"):
@@ -165,7 +165,7 @@ def test_a_merged_decoder_is_refused_before_the_work(tmp_path):
         AdoptGraph().refuse(find(path))
 
 
-def test_finding_out_loads_no_numpy_and_no_onnx(made):
+def test_resolving_loads_neither_numpy_nor_onnx(made):
     code = (
         "import sys; from drupe_onnx_models.resolving import resolve; "
         f"assert resolve({str(made('genai-int4'))!r}).task == 'text-generation'; "

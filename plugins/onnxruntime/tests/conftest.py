@@ -1,4 +1,4 @@
-"""The target that this machine's processor is, and what the plugin sees of installed wheels."""
+"""Fixtures: the target for this machine's processor, and the wheels that the plugin finds installed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def cpu() -> Target:
 
 @pytest.fixture
 def wheels(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """The distributions that are installed, as far as the plugin can see; a test may change them."""
+    """The distributions that the plugin finds installed. A test may change them."""
     versions = {"onnxruntime-genai": "0.18.0", "onnxruntime": "1.32.0"}
 
     def version(name: str) -> str:

@@ -1,4 +1,4 @@
-"""What the plugin brings, and which models it claims to package."""
+"""The plugin: it claims to package decoders, and registering loads nothing heavy."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_decoders_are_packaged_for_onnxruntime_genai() -> None:
 
 
 @pytest.mark.parametrize("other", [{"stage": "quantize"}, {"kind": "hf"}, {"task": None}, {"task": "fill-mask"}])
-def test_nothing_else_is_claimed(other: dict[str, object]) -> None:
+def test_other_stages_kinds_and_tasks_are_not_claimed(other: dict[str, object]) -> None:
     assert claim(**other) is None  # type: ignore[arg-type]
 
 
@@ -31,7 +31,7 @@ def test_a_model_of_several_parts_is_refused_with_the_reason() -> None:
         claim(parts={"vision": {}, "decoder": {}})
 
 
-def test_naming_what_it_brings_loads_nothing_heavy() -> None:
+def test_registering_runtimes_and_passes_loads_nothing_heavy() -> None:
     code = "import sys, drupe_onnxruntime.plugin as p; p.drupe_runtimes(); p.drupe_passes(); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     heavy = {

@@ -1,4 +1,4 @@
-"""A target's provider options in the words of each runtime."""
+"""A target's provider options in the form of each runtime."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from drupe_onnxruntime.provider_options import genai_provider_options, onnxrunti
 CUDA = Target("cuda", runtime_options={"cuda": {"enable_cuda_graph": False, "device_id": 1}})
 
 
-def test_onnxruntime_genai_has_them_as_text_under_the_providers_name() -> None:
+def test_onnxruntime_genai_gets_options_as_text_under_the_providers_name() -> None:
     assert genai_provider_options(CUDA) == [{"cuda": {"enable_cuda_graph": "0", "device_id": "1"}}]
     assert genai_provider_options(Target("dml", runtime_options={"dml": {}})) == [{"dml": {}}]
 
 
-def test_onnxruntime_has_them_without_that_name() -> None:
+def test_onnxruntime_gets_options_without_the_providers_name() -> None:
     assert onnxruntime_provider_options(CUDA) == {"enable_cuda_graph": "0", "device_id": "1"}
 
 
-def test_the_built_in_provider_has_none() -> None:
+def test_the_cpu_provider_has_no_options() -> None:
     assert genai_provider_options(Target("cpu")) == []
     assert onnxruntime_provider_options(Target("cpu")) == {}

@@ -1,4 +1,4 @@
-"""Loading a wheel."""
+"""Finding and loading the wheels of a runtime."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from drupe_onnxruntime.wheels import GENAI, ONNXRUNTIME, absence, load, version_
 
 
 @pytest.mark.parametrize("family", [ONNXRUNTIME, GENAI], ids=lambda family: family[0])
-def test_loading_switches_usage_data_off_unless_the_user_decided(
+def test_loading_a_runtime_disables_telemetry_unless_the_user_has_set_it(
     monkeypatch: pytest.MonkeyPatch, family: Sequence[str]
 ) -> None:
     pytest.importorskip(family[0].replace("-", "_"))
@@ -25,7 +25,7 @@ def test_loading_switches_usage_data_off_unless_the_user_decided(
     assert os.environ["ORT_DISABLE_TELEMETRY"] == "0"
 
 
-def test_what_is_not_there_is_said_with_the_cure() -> None:
+def test_the_error_for_a_missing_wheel_names_the_cure() -> None:
     with pytest.raises(RuntimeMissing, match="onnxruntime-of-tomorrow is not installed") as caught:
         load(("onnxruntime-of-tomorrow",))
     assert "pip install" in (caught.value.cure or "")

@@ -1,4 +1,4 @@
-"""The third party's plugin of the kernel's tests, and a model of its kind."""
+"""Fixtures: the example plugin acme of the kernel's tests, and a model of its kind."""
 
 from __future__ import annotations
 

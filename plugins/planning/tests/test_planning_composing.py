@@ -1,4 +1,4 @@
-"""How a plan comes about: stages are filled by claim, options are read, plugins change it where asked."""
+"""Composing a plan: claims fill stages, steps read options, and plugins amend it if the user has asked for them."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ QUANTIZE = "stage.name == 'quantize'"
 # Stages and claims
 
 
-def test_a_recipes_stages_are_filled_by_who_claims_them(found, source):
+def test_the_stages_of_a_recipe_are_filled_by_claims(found, source):
     plan = drupe.plan(source, volume="loud")
     assert names(plan) == ["shout"]
     assert (plan.passes[0].stage, plan.passes[0].placed_by) == ("quantize", "acme")
     assert plan.recipe == "paper-int4"
 
 
-def test_a_claim_may_say_that_nothing_has_to_be_done(found, source):
+def test_a_claim_may_have_no_steps(found, source):
     assert names(drupe.plan(source)) == []
 
 
-def test_a_stage_sees_the_model_as_the_stages_before_it_leave_it(found, source):
+def test_claims_get_the_model_as_earlier_stages_leave_it(found, source):
     (source / "model.txt").rename(source / "draft.txt")
     plan = drupe.plan(source, volume="loud")
     assert names(plan) == ["write", "shout"]
@@ -63,13 +63,13 @@ def test_two_claims_of_one_rank_are_an_error_that_names_both(acme, source):
 
 
 @pytest.mark.parametrize("stage", ["import", "quantize", "fuse", "package"])
-def test_a_third_partys_claim_changes_no_plan_that_did_not_ask_for_it(acme, source, stage):
+def test_a_third_partys_claim_is_ignored_unless_the_user_asks_for_it(acme, source, stage):
     with installed(acme, claims(f"stage.name == '{stage}'", "Step('sign'),", rank=10**6)):
         assert names(drupe.plan(source)) == []
 
 
 @pytest.mark.parametrize("asked", [{"ribbon": "red"}, {"volume": "silent"}])
-def test_a_third_partys_claim_counts_where_the_user_gives_an_option_or_a_choice_of_its_own(acme, source, asked):
+def test_a_third_partys_claim_counts_if_the_user_gives_its_option_or_choice(acme, source, asked):
     options = "Option('ribbon', 'A ribbon.'), Option('volume', '', choices=('silent',), extends=True)"
     claim = CLAIM.format(
         body=f"return Claim('theirs', (Step('sign'),), 7, ('ribbon', 'volume')) if {QUANTIZE} else None"
@@ -79,7 +79,7 @@ def test_a_third_partys_claim_counts_where_the_user_gives_an_option_or_a_choice_
         assert names(drupe.plan(source, volume="loud")) == ["shout"]
 
 
-def test_a_third_partys_claim_counts_where_nobody_else_fills_a_stage_that_has_to_be_filled(acme, source):
+def test_a_third_partys_claim_counts_if_no_other_fills_a_required_stage(acme, source):
     (source / "model.txt").rename(source / "low.txt")
     (source / "high.txt").write_text("la")
     unfilled = "no installed plugin fills the stage 'quantize' for a model of kind 'duet'"
@@ -95,13 +95,13 @@ def test_a_claim_is_chosen_by_name(acme, source):
         plan = drupe.plan(source, exporter="signed")
         assert names(plan) == ["sign"] and plan.passes[0].placed_by == "rival"
         assert names(drupe.plan(source, exporter="reader")) == []
-        with pytest.raises(UsageError, match="unknown claim of the stage 'import' 'sigend'; did you mean signed"):
+        with pytest.raises(UsageError, match="unknown exporter for this model 'sigend'; did you mean signed"):
             drupe.plan(source, exporter="sigend")
-        with pytest.raises(UsageError, match="the plan has no stage 'import' to choose a claim for"):
+        with pytest.raises(UsageError, match="--exporter signed has no effect here: the plan has no stage 'import'"):
             drupe.plan(source, precision="plain", exporter="signed")
 
 
-def test_why_a_plugin_cannot_take_a_model_is_said_where_nobody_else_takes_it(acme, source):
+def test_the_reason_why_a_plugin_refuses_a_model_is_the_error_if_no_other_claims_it(acme, source):
     body = CLAIM.format(body=f"if {QUANTIZE}:\n        raise ModelError('it is too wet')").replace(
         "@hookimpl", "from drupe.api import ModelError\n@hookimpl"
     )
@@ -113,17 +113,47 @@ def test_why_a_plugin_cannot_take_a_model_is_said_where_nobody_else_takes_it(acm
             drupe.plan(source)
 
 
-def test_a_claim_that_names_an_unknown_pass_says_whose_it_is(acme, source):
+def test_the_error_for_an_unknown_pass_in_a_claim_names_the_plugin(acme, source):
     with installed(acme, claims(QUANTIZE, "Step('sgin'),", rank=1), ships=True):
         with pytest.raises(UsageError, match="unknown pass 'sgin'") as error:
             drupe.plan(source)
         assert "rival" in error.value.where
 
 
-def test_a_claim_that_counts_and_crashes_is_an_error_and_nobody_else_is_asked_without_need(acme, source, capsys):
+@pytest.mark.parametrize(
+    ("step", "what"),
+    [
+        ("Step('sign', {'bye': 'me'})", "rival gives the pass 'sign' an unknown key 'bye'; did you mean by?"),
+        ("Step('sign', options={'bye': 'author'})", "rival gives the pass 'sign' an unknown key 'bye'"),
+    ],
+)
+def test_the_error_for_an_unknown_key_in_a_claim_names_the_plugin(acme, source, step, what):
+    with installed(acme, claims(QUANTIZE, f"{step},", rank=1), ships=True):
+        with pytest.raises(PluginError, match=re.escape(what)) as error:
+            drupe.plan(source)
+        assert "makers of rival" in error.value.cure
+
+
+def test_the_error_for_a_wrong_value_in_a_claim_names_the_plugin(acme, source):
+    with installed(acme, claims(QUANTIZE, "Step('sign', {'by': 3}),", rank=1), ships=True):
+        with pytest.raises(UsageError, match="the pass 'sign' refuses by = 3") as error:
+            drupe.plan(source)
+        assert error.value.where == "a plan by rival"
+
+
+def test_the_error_for_a_choice_that_no_plugin_claims_names_the_plugin_that_added_it(acme, source):
+    (source / "model.txt").rename(source / "low.txt")
+    (source / "high.txt").write_text("la")
+    body = OPTION.format(options="Option('volume', 'Silence.', choices=('silent',), extends=True)")
+    with installed(acme, body), pytest.raises(PlanError, match="fills the stage 'quantize'") as error:
+        drupe.plan(source, volume="silent")
+    assert "--volume silent is an option of rival 1.0, which offers no pass for it here" in error.value.what
+
+
+def test_a_crash_in_a_claim_that_counts_is_an_error_and_other_plugins_are_asked_only_if_needed(acme, source, capsys):
     body = CLAIM.format(body="return 1 / 0") + OPTION.format(options="Option('ribbon', 'A ribbon.')")
     with installed(acme, body):
-        with pytest.raises(PluginCrash, match=r"its hook drupe_claim of rival 1\.0 raised ZeroDivisionError") as error:
+        with pytest.raises(PluginCrash, match=r"drupe_claim\(\) of rival 1\.0 raised ZeroDivisionError") as error:
             drupe.plan(source, ribbon="red")
         assert re.search(r"rival\.py:\d+$", error.value.where)
     with acme.installed_here():
@@ -133,24 +163,24 @@ def test_a_claim_that_counts_and_crashes_is_an_error_and_nobody_else_is_asked_wi
         (source / "high.txt").write_text("la")
         with pytest.raises(PlanError, match=r"fills the stage 'quantize'.*it may be in rival \(not in use"):
             drupe.plan(source)
-    assert "warning: rival 1.0 is not used: its hook drupe_claim raised ZeroDivisionError" in capsys.readouterr().err
+    assert "warning: rival 1.0 is not used: drupe_claim() raised ZeroDivisionError" in capsys.readouterr().err
 
 
 # Options
 
 
-def test_an_option_that_nobody_declares_is_refused_with_the_nearest(found, source):
+def test_the_error_for_an_undeclared_option_suggests_the_nearest(found, source):
     with pytest.raises(UsageError, match="unknown option 'volum'; did you mean volume"):
         drupe.plan(source, volum="loud")
 
 
-def test_a_value_that_is_no_choice_of_an_option_is_refused_with_the_nearest(found, source):
+def test_the_error_for_a_value_that_is_not_a_choice_suggests_the_nearest(found, source):
     with pytest.raises(UsageError, match="unknown value of --volume 'lound'; did you mean loud") as error:
         drupe.plan(source, volume="lound")
     assert error.value.cure == "--volume soft or loud"
 
 
-def test_an_option_that_nothing_reads_is_refused_with_what_it_needs(found, source):
+def test_the_error_for_an_option_without_effect_names_what_it_needs(found, source):
     with pytest.raises(UsageError, match="--volume has no effect with --precision plain on paper"):
         drupe.plan(source, precision="plain", volume="loud")
     with pytest.raises(UsageError, match="--author has no effect here: no pass of the plan reads it"):
@@ -161,11 +191,11 @@ def test_an_option_that_nothing_reads_is_refused_with_what_it_needs(found, sourc
         drupe.plan(source, passes=["sign"], volume="loud")
 
 
-def test_an_option_sets_the_key_that_a_step_maps_to_it(found, source):
+def test_a_step_maps_an_option_to_a_key_of_its_pass(found, source):
     assert drupe.plan(source, precision="plain", author="me").passes[0].config == {"by": "me"}
 
 
-def test_a_key_of_a_pass_is_set_by_its_name(found, source):
+def test_settings_set_a_key_of_a_pass(found, source):
     plan = drupe.plan(source, precision="plain", settings={"sign": {"by": "me"}})
     assert plan.passes[0].config == {"by": "me"}
     with pytest.raises(UsageError, match="unknown pass of this plan 'sing'; did you mean sign"):
@@ -177,7 +207,7 @@ def test_a_key_of_a_pass_is_set_by_its_name(found, source):
 # Passes that the user names
 
 
-def test_the_user_names_passes_and_an_option_called_as_a_key_sets_it(acme, source):
+def test_an_option_named_like_a_key_of_a_named_pass_sets_the_key(acme, source):
     with installed(acme, OPTION.format(options="Option('ink', 'The ink.')")):
         assert drupe.plan(source, passes=["dip"], ink="black").passes[0].config == {"ink": "black"}
         with pytest.raises(UsageError, match="ink = 'green'") as error:
@@ -185,14 +215,14 @@ def test_the_user_names_passes_and_an_option_called_as_a_key_sets_it(acme, sourc
         assert error.value.where == "--ink"
 
 
-def test_a_named_pass_keeps_what_the_recipe_configures(found, source):
+def test_a_named_pass_gets_its_configuration_from_the_recipe(found, source):
     assert drupe.plan(source, passes=["sign"], precision="plain", author="me").passes[0].config == {"by": "me"}
 
 
 # Amending
 
 
-def test_a_plugin_amends_a_plan_where_the_user_gave_an_option_of_its_own_and_signs_what_it_changed(found, source):
+def test_a_plugin_whose_option_is_given_amends_the_plan_and_is_named_on_changed_passes(found, source):
     assert names(drupe.plan(source)) == []
     plan = drupe.plan(source, postscript="PS")
     (sign,) = plan.passes
@@ -202,7 +232,7 @@ def test_a_plugin_amends_a_plan_where_the_user_gave_an_option_of_its_own_and_sig
 AMEND = "@hookimpl\ndef drupe_amend_plan(plan, request):\n    return plan.but(passes=[{'name': '%s'}])\n"
 
 
-def test_a_third_party_amends_no_plan_that_did_not_ask_for_it(acme, source):
+def test_a_third_party_does_not_amend_a_plan_unless_the_user_asks_for_it(acme, source):
     body = AMEND % "sign" + OPTION.format(options="Option('ribbon', 'A ribbon.')")
     with installed(acme, body):
         assert names(drupe.plan(source)) == []
@@ -211,14 +241,22 @@ def test_a_third_party_amends_no_plan_that_did_not_ask_for_it(acme, source):
         assert plan.amended_by == ("rival",)
 
 
-def test_who_leaves_a_pass_out_is_named_in_the_plan(acme, source):
+def test_the_error_for_an_unknown_key_in_an_amendment_names_the_plugin(acme, source):
+    body = "@hookimpl\ndef drupe_amend_plan(plan, request):\n    return plan.but(passes=[SIGN])\n"
+    body += "SIGN = {'name': 'sign', 'config': {'bye': 'me'}}\n"
+    body += OPTION.format(options="Option('ribbon', 'A ribbon.')")
+    with installed(acme, body), pytest.raises(PluginError, match="rival gives the pass 'sign' an unknown key 'bye'"):
+        drupe.plan(source, ribbon="red")
+
+
+def test_a_plugin_that_removes_a_pass_is_named_in_the_plan(acme, source):
     body = "@hookimpl\ndef drupe_amend_plan(plan, request):\n    return plan.without('shout')\n"
     with installed(acme, body + OPTION.format(options="Option('ribbon', 'A ribbon.')")):
         plan = drupe.plan(source, volume="loud", ribbon="red")
         assert names(plan) == [] and plan.amended_by == ("rival",)
 
 
-def test_an_amendment_that_names_an_unknown_pass_says_whose_it_is(acme, source):
+def test_the_error_for_an_unknown_pass_in_an_amendment_names_the_plugin(acme, source):
     body = AMEND % "sgin" + OPTION.format(options="Option('ribbon', 'A ribbon.')")
     with installed(acme, body), pytest.raises(UsageError, match="unknown pass 'sgin'") as error:
         drupe.plan(source, ribbon="red")

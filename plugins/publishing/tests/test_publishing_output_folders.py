@@ -1,4 +1,4 @@
-"""The output folder: it appears whole or not at all."""
+"""The output folder: it appears complete or not at all."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def package(folder: Path, text: str) -> Path:
 
 @pytest.fixture
 def staged_and_out(tmp_path):
-    """A staged package and an old one, on a disk where the two can change places."""
+    """A staged package and an old one, on a disk that can exchange two folders in one step."""
     from drupe_publishing import output_folders
 
     staged, out = package(tmp_path / "staged", "old"), package(tmp_path / "out", "new")
@@ -29,7 +29,7 @@ def staged_and_out(tmp_path):
     return staged, out
 
 
-def test_an_old_output_is_replaced_in_one_step(staged_and_out, monkeypatch):
+def test_publishing_exchanges_the_old_output_in_one_step(staged_and_out, monkeypatch):
     from drupe_publishing.output_folders import publish
 
     staged, out = staged_and_out
@@ -40,7 +40,7 @@ def test_an_old_output_is_replaced_in_one_step(staged_and_out, monkeypatch):
     assert seen == ["new"], "the only rename comes when the new output is in its place"
 
 
-def test_an_interruption_behind_that_step_undoes_it(staged_and_out, monkeypatch):
+def test_an_interruption_after_the_exchange_undoes_it(staged_and_out, monkeypatch):
     from drupe_publishing.output_folders import publish
 
     def interrupted(*_):
@@ -54,7 +54,7 @@ def test_an_interruption_behind_that_step_undoes_it(staged_and_out, monkeypatch)
 
 
 @pytest.mark.parametrize("in_one_step", [True, False])
-def test_the_old_output_is_the_callers_to_remove(tmp_path, monkeypatch, in_one_step):
+def test_publish_returns_the_old_output_for_the_caller_to_remove(tmp_path, monkeypatch, in_one_step):
     from drupe_publishing import output_folders
 
     staged, out = package(tmp_path / "staged", "new"), package(tmp_path / "out", "old")

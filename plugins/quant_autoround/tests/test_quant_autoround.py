@@ -1,4 +1,4 @@
-"""Rounding by gradient: what needs the library auto-round, and what does not."""
+"""Rounding by gradient, with and without the library auto-round."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def values(layer: Levels) -> np.ndarray:
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
-def test_the_checkpoint_that_is_written_reads_as_the_levels_and_else_as_its_source(
+def test_the_written_checkpoint_holds_the_levels_and_otherwise_equals_its_source(
     checkpoint: Path, tmp_path: Path, symmetric: bool
 ) -> None:
     module = "model.layers.1.mlp.down_proj"
@@ -92,7 +92,7 @@ def test_the_checkpoint_that_is_written_reads_as_the_levels_and_else_as_its_sour
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
-def test_levels_are_found_in_values_that_bfloat16_holds(symmetric: bool) -> None:
+def test_levels_are_recovered_from_bfloat16_values(symmetric: bool) -> None:
     torch = pytest.importorskip("torch")
     layer = random_levels(16, 96, symmetric)
     left = SimpleNamespace(
@@ -109,7 +109,9 @@ def test_levels_are_found_in_values_that_bfloat16_holds(symmetric: bool) -> None
         levels_of(left, BITS)
 
 
-def test_a_missing_library_is_named_with_what_installs_it(checkpoint: Path, tmp_path: Path, monkeypatch) -> None:
+def test_the_error_for_the_missing_library_says_how_to_install_it(
+    checkpoint: Path, tmp_path: Path, monkeypatch
+) -> None:
     monkeypatch.setattr(round_by_gradient, "LIBRARIES", ("numpy", "no-such-library"))
     with pytest.raises(RuntimeMissing, match="needs no-such-library") as caught:
         RoundByGradient().run(Model("hf", checkpoint), RoundByGradientConfig(**SMALL), context(tmp_path))
@@ -133,7 +135,7 @@ def graph(**facts: str) -> Model:
     return Model.single("onnx", Path("model"), {"weights": "float", **facts})
 
 
-def test_rounding_stands_at_the_checkpoint_with_what_the_recipe_asks_for(checkpoint: Path) -> None:
+def test_the_checkpoint_stage_is_claimed_with_the_numerics_of_the_recipe(checkpoint: Path) -> None:
     claimed = claim(Stage("checkpoint", FOUR), Model("hf", checkpoint), ASKED)
     assert claimed is not None
     (rounding,) = claimed.steps
@@ -142,7 +144,7 @@ def test_rounding_stands_at_the_checkpoint_with_what_the_recipe_asks_for(checkpo
     assert claimed.reads == ("quality",)
 
 
-def test_its_levels_are_taken_over_where_weights_are_quantized() -> None:
+def test_the_quantize_stage_is_claimed_by_repacking_the_rounded_levels() -> None:
     claimed = claim(Stage("quantize", FOUR), graph(rounded="by gradient"), ASKED)
     assert claimed is not None
     assert [step.name for step in claimed.steps] == ["repack-weights", "quantize-weights"]
@@ -150,7 +152,7 @@ def test_its_levels_are_taken_over_where_weights_are_quantized() -> None:
 
 
 @pytest.mark.parametrize("stage", ["checkpoint", "import", "fuse", "prepare", "package"])
-def test_nothing_is_claimed_at_other_stages_or_for_other_qualities(stage: str, checkpoint: Path) -> None:
+def test_other_stages_and_other_qualities_are_not_claimed(stage: str, checkpoint: Path) -> None:
     model = graph() if stage == "checkpoint" else Model("hf", checkpoint)
     assert claim(Stage(stage, FOUR), model, ASKED) is None
     for name in ("checkpoint", "quantize"):
@@ -158,7 +160,7 @@ def test_nothing_is_claimed_at_other_stages_or_for_other_qualities(stage: str, c
         assert claim(Stage(name, FOUR), Model("hf", checkpoint), Request("model")) is None
 
 
-def test_a_float_recipe_rounds_nothing(checkpoint: Path) -> None:
+def test_a_float_recipe_is_not_claimed(checkpoint: Path) -> None:
     assert claim(Stage("checkpoint"), Model("hf", checkpoint), ASKED) is None
 
 
@@ -169,7 +171,7 @@ def test_weights_of_other_bits_are_refused(checkpoint: Path) -> None:
     assert "--precision int4" in (caught.value.cure or "")
 
 
-def test_a_graph_that_was_not_made_of_a_rounded_checkpoint_is_refused() -> None:
+def test_a_graph_without_rounded_weights_is_refused() -> None:
     with pytest.raises(UsageError, match="weights were not rounded"):
         claim(Stage("quantize", FOUR), graph(), ASKED)
 
@@ -181,7 +183,7 @@ def plan_for(checkpoint: Path, provider: str = "cpu", **options: object) -> Plan
     return found.planner().compose(request, resolve(str(checkpoint), {}, found), one, one.target())
 
 
-def test_the_plan_takes_it_for_its_quality(checkpoint: Path) -> None:
+def test_the_quality_autoround_plans_rounding_and_repacking(checkpoint: Path) -> None:
     plan = plan_for(checkpoint, quality="autoround", block_size=64, calibration_sequences=3)
     names = [each.name for each in plan.passes]
     assert names == ["round-by-gradient", "build-decoder", "repack-weights", "quantize-weights", "package-genai"]
@@ -190,13 +192,13 @@ def test_the_plan_takes_it_for_its_quality(checkpoint: Path) -> None:
     assert plan_for(checkpoint, "dml", quality="autoround").passes[0].config == {"symmetric": True}
 
 
-def test_a_misspelt_quality_is_told_with_this_one(checkpoint: Path) -> None:
+def test_the_error_for_a_misspelt_quality_suggests_autoround(checkpoint: Path) -> None:
     with pytest.raises(UsageError, match="did you mean autoround"):
         plan_for(checkpoint, quality="auto-round")
 
 
 @pytest.mark.parametrize("options", [{"prepare": ["rotate"]}, {"target_size": "3MB"}])
-def test_options_that_it_does_not_read_are_refused(checkpoint: Path, options: dict[str, object]) -> None:
+def test_options_without_effect_on_it_are_refused(checkpoint: Path, options: dict[str, object]) -> None:
     with pytest.raises(UsageError, match="has no effect without"):
         plan_for(checkpoint, quality="autoround", **options)
 
@@ -219,7 +221,7 @@ def test_rounding_by_gradient_is_closer_to_the_source_than_rounding_to_nearest(
 
 
 def logits(folder: Path, out: Path, target: Target, quantized: dict | None) -> np.ndarray:
-    """Logits [tokens, vocabulary] of a text that nothing is calibrated with, by onnxruntime."""
+    """Logits [tokens, vocabulary] from onnxruntime, of a text that was not used for calibration."""
     import onnxruntime
 
     from drupe_model_builder.build_decoder import BuildDecoder, BuildDecoderConfig

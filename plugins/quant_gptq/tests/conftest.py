@@ -1,4 +1,4 @@
-"""The embedded trained model as a lazy graph, contexts that open graphs, and a cache of each test's own."""
+"""Fixtures: the trained model of `drupe demo` as a lazy graph, contexts that open graphs, a cache for each test."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def kit(tmp_path: Path, cpu: Target, monkeypatch: pytest.MonkeyPatch) -> SimpleN
         return (folder / "model.onnx").read_bytes() + (folder / "model.onnx.data").read_bytes()
 
     def logits(model: Model, tokens: list[list[int]]) -> np.ndarray:
-        """Of each token: [tokens, vocabulary]."""
+        """The logits of each token: [tokens, vocabulary]."""
         from drupe_layerwise import LayerByLayer
 
         with LayerByLayer(model.payload.component, tokens, context()) as layers:

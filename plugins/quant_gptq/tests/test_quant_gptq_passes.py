@@ -1,4 +1,4 @@
-"""GPTQ block by block: closer to the source, the same after a kill, and clear about what cannot be."""
+"""GPTQ block by block: closer to the source, same bytes after a killed run, clear errors."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SMALL = {"calibration_sequences": 8, "calibration_length": 128}
 
 @pytest.fixture
 def text(tmp_path: Path) -> str:
-    """What a tiny model is calibrated on."""
+    """The text for calibrating tiny models."""
     path = tmp_path / "text.txt"
     path.write_text("".join(f"def parse_{n}(text): return [go for go in text][{n}]\n" for n in range(400)))
     return str(path)
@@ -48,11 +48,11 @@ def graph(model: Model) -> ir.Graph:
 
 
 class Killed(Exception):
-    """Stands for a signal."""
+    """Raised instead of killing the process."""
 
 
 class KilledAfter(Progress):
-    """Ends the run when so many blocks are done."""
+    """Progress that ends the run after a number of blocks."""
 
     def __init__(self, blocks: int) -> None:
         self.left = blocks
@@ -61,6 +61,16 @@ class KilledAfter(Progress):
         self.left -= amount
         if amount and not self.left:
             raise Killed
+
+
+class Told(Progress):
+    """Keeps what the steps are called."""
+
+    def __init__(self) -> None:
+        self.labels: list[str] = []
+
+    def start(self, label: str, total: int, unit: str = "bytes") -> None:
+        self.labels.append(label)
 
 
 def test_gptq_is_closer_to_the_source_than_the_search(kit: SimpleNamespace) -> None:
@@ -79,7 +89,9 @@ def test_gptq_is_closer_to_the_source_than_the_search(kit: SimpleNamespace) -> N
     assert 0 < divergence["gptq"] < 0.6 * divergence["search"]
 
 
-def test_each_matrix_is_solved_for_what_the_quantized_model_puts_into_it(kit: SimpleNamespace, text: str) -> None:
+def test_each_matrix_is_solved_with_the_inputs_that_it_has_in_the_quantized_model(
+    kit: SimpleNamespace, text: str
+) -> None:
     settings = config(text, block_size=32, head_bits=4)
     model = QuantizeGptq().run(kit.random(), settings, kit.context())
     rows_of = {site.node.name: site.rows for site in find_sites(graph(kit.random()))}
@@ -103,7 +115,7 @@ def test_each_matrix_is_solved_for_what_the_quantized_model_puts_into_it(kit: Si
     assert solved == len(rows_of) - 1, "all but the embedding"
 
 
-def test_a_run_that_was_killed_goes_on_and_gives_the_same_bytes(
+def test_resuming_a_killed_run_gives_the_same_bytes(
     kit: SimpleNamespace, text: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     settings = config(text, head_bits=4)
@@ -120,7 +132,9 @@ def test_a_run_that_was_killed_goes_on_and_gives_the_same_bytes(
         return solve(self, site, *rest)
 
     monkeypatch.setattr(quantize_gptq.Solver, "solve", noted)
-    resumed = QuantizeGptq().run(kit.random(num_hidden_layers=3), settings, kit.context("second"))
+    told = Told()
+    resumed = QuantizeGptq().run(kit.random(num_hidden_layers=3), settings, kit.context("second", told))
+    assert "GPTQ, 2 of 3 blocks were found in the cache" in told.labels
     assert solved
     assert all("layers.2" in name or "head" in name for name in solved)
     assert kit.written(resumed) == whole
@@ -142,7 +156,7 @@ def test_a_hessian_and_its_factor_are_the_same_for_any_number_of_threads() -> No
 
 
 @pytest.mark.parametrize("damage", ["no data", "zeros", "no note", "half a note"])
-def test_what_is_not_sound_any_more_is_solved_again(
+def test_damaged_results_of_finished_blocks_are_solved_again(
     kit: SimpleNamespace, text: str, tmp_path: Path, damage: str
 ) -> None:
     settings = config(text, head_bits=4)
@@ -160,7 +174,7 @@ def test_what_is_not_sound_any_more_is_solved_again(
     assert kit.written(QuantizeGptq().run(kit.random(), settings, kit.context("second"))) == whole
 
 
-def test_what_was_finished_under_other_settings_is_not_taken(kit: SimpleNamespace, text: str) -> None:
+def test_results_of_other_settings_are_not_used(kit: SimpleNamespace, text: str) -> None:
     with pytest.raises(Killed):
         QuantizeGptq().run(kit.random(), config(text, damping=0.5), kit.context("first", KilledAfter(1)))
     made = [
@@ -170,7 +184,7 @@ def test_what_was_finished_under_other_settings_is_not_taken(kit: SimpleNamespac
     assert made[0] != made[1]
 
 
-def test_a_run_that_nobody_goes_on_with_is_forgotten(kit: SimpleNamespace, tmp_path: Path) -> None:
+def test_results_of_an_abandoned_run_are_removed_after_a_month(kit: SimpleNamespace, tmp_path: Path) -> None:
     work = tmp_path / "cache" / "work"
     for name, days in (("old", 31), ("new", 29)):
         (work / name).mkdir(parents=True)
@@ -181,7 +195,7 @@ def test_a_run_that_nobody_goes_on_with_is_forgotten(kit: SimpleNamespace, tmp_p
     assert [path.name for path in work.iterdir()] == ["new"]
 
 
-def test_the_cache_keeps_what_was_solved(kit: SimpleNamespace, text: str, tmp_path: Path) -> None:
+def test_the_cache_keeps_the_solved_model(kit: SimpleNamespace, text: str, tmp_path: Path) -> None:
     from drupe_onnx import OnnxKind
 
     context = kit.context("run")
@@ -194,7 +208,7 @@ def test_the_cache_keeps_what_was_solved(kit: SimpleNamespace, text: str, tmp_pa
     assert kit.written(OnnxKind().restore(Model("onnx", kept))) == before
 
 
-def test_schemes_that_were_assigned_are_kept(kit: SimpleNamespace, text: str) -> None:
+def test_assigned_schemes_are_kept(kit: SimpleNamespace, text: str) -> None:
     model = kit.random()
     sites = [site for site in find_sites(graph(model)) if not site.is_look_up]
     for number, site in enumerate(sites):
@@ -225,7 +239,7 @@ def test_a_tied_head_is_solved_and_shares_its_bytes_with_the_embedding(kit: Simp
 
 
 @pytest.mark.parametrize("do", [QuantizeGptq().run, QuantizeGptq().preview], ids=["run", "preview"])
-def test_too_few_tokens_are_refused_with_how_many_are_wanted(kit: SimpleNamespace, text: str, do: Any) -> None:
+def test_the_error_for_too_few_tokens_says_how_many_are_needed(kit: SimpleNamespace, text: str, do: Any) -> None:
     few = config(text, calibration_sequences=1, calibration_length=8)
     with pytest.raises(UsageError, match="24 are needed") as caught:
         do(kit.random(), few, kit.context())
@@ -233,7 +247,7 @@ def test_too_few_tokens_are_refused_with_how_many_are_wanted(kit: SimpleNamespac
 
 
 @pytest.mark.parametrize("runner", [QuantizeGptq(), WeighChannels()], ids=lambda runner: runner.name)
-def test_calibration_that_makes_nan_names_the_matrix(kit: SimpleNamespace, text: str, runner: Any) -> None:
+def test_the_error_for_nan_during_calibration_names_the_matrix(kit: SimpleNamespace, text: str, runner: Any) -> None:
     model = kit.random()
     norm = next(value for name, value in graph(model).initializers.items() if "layers.1.post_attention" in name)
     values = np.full(tuple(norm.shape), np.inf, np.float32)
@@ -243,7 +257,7 @@ def test_calibration_that_makes_nan_names_the_matrix(kit: SimpleNamespace, text:
         runner.run(model, settings, kit.context())
 
 
-def test_channels_weigh_as_much_as_the_mean_square_of_what_goes_in(kit: SimpleNamespace, text: str) -> None:
+def test_the_importance_of_a_channel_is_the_mean_square_of_its_inputs(kit: SimpleNamespace, text: str) -> None:
     settings = WeighChannelsConfig(calibration_data=text, calibration_sequences=3, calibration_length=16)
     model = WeighChannels().run(kit.random(tie_word_embeddings=True), settings, kit.context())
     weighed = {site.name: site for site in find_sites(graph(model)) if site.importance is not None}
@@ -259,7 +273,7 @@ def test_channels_weigh_as_much_as_the_mean_square_of_what_goes_in(kit: SimpleNa
 
 
 def test_parts_of_one_model_share_a_scratch_folder(kit: SimpleNamespace, text: str) -> None:
-    """Each part's solved weights stay what they are while the next part is solved."""
+    """The weights of a solved part do not change while the next part is solved."""
     settings, shared = config(text, head_bits=4), kit.context("shared")
     models = {"draft": kit.random(num_hidden_layers=1), "main": kit.random()}
     parts = {role: QuantizeGptq().run(model, settings, shared) for role, model in models.items()}
@@ -270,7 +284,7 @@ def test_parts_of_one_model_share_a_scratch_folder(kit: SimpleNamespace, text: s
 
 
 def table_of_tokens() -> ir.Model:
-    """A part that only looks tokens up."""
+    """A part that only looks up embeddings of tokens."""
     ids = ir.val("ids", ir.DataType.INT64, ["n"])
     table = initializer("table", Array(np.random.default_rng(0).standard_normal((50, 64)).astype(np.float32)))
     found = ir.node("Gather", [table, ids], name="look_up")
@@ -281,7 +295,7 @@ def table_of_tokens() -> ir.Model:
     return ir.Model(graph, ir_version=10)
 
 
-def test_a_part_that_only_looks_tokens_up_is_quantized_beside_a_decoder(kit: SimpleNamespace, text: str) -> None:
+def test_an_embedding_only_part_is_quantized_beside_a_decoder(kit: SimpleNamespace, text: str) -> None:
     decoder = kit.random().payload
     package = OnnxPackage({"decoder": decoder.component, "embedding": table_of_tokens()}, decoder.files)
     whole = Model("onnx", Path("model"), {role: {"weights": "float"} for role in package.components}, package)
@@ -291,7 +305,7 @@ def test_a_part_that_only_looks_tokens_up_is_quantized_beside_a_decoder(kit: Sim
     assert [node.op_type for node in graph(part)] == ["GatherBlockQuantized"]
 
 
-def test_a_model_that_only_looks_tokens_up_is_refused(kit: SimpleNamespace, text: str) -> None:
+def test_a_model_of_an_embedding_only_is_refused(kit: SimpleNamespace, text: str) -> None:
     model = Model.single("onnx", Path("model"), {"weights": "float"}, OnnxPackage({"model": table_of_tokens()}))
     with pytest.raises(ModelError, match="quantized"):
         QuantizeGptq().refuse_whole(model, config(text), kit.context())

@@ -1,4 +1,4 @@
-"""quantize-weights on small graphs, run by onnxruntime and compared with the float graph."""
+"""`quantize-weights` on small graphs, which onnxruntime runs and which are compared with the float graph."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def quantized(package: OnnxPackage, folder: Path, **config: object) -> OnnxPacka
 
 
 def passed(model: Model, config: QuantizeWeightsConfig, context: Context) -> Model:
-    """The model after the pass, as the engine runs it on a model of one part."""
+    """The model after the pass, run as the engine does for a model of one part."""
     QuantizeWeights().refuse_whole(model, config, context)
     return QuantizeWeights().run(model, config, context)
 
@@ -84,7 +84,7 @@ def passed(model: Model, config: QuantizeWeightsConfig, context: Context) -> Mod
 @pytest.mark.parametrize("width", [32, 64, 72, 100, 161])
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("head_bits", [4, 8])
-def test_a_quantized_graph_computes_what_its_dequantized_weights_say(
+def test_a_quantized_graph_computes_with_its_dequantized_weights(
     tmp_path: Path, width: int, symmetric: bool, head_bits: int
 ) -> None:
     package, ids, expected = tied_model(width)
@@ -105,7 +105,7 @@ def test_a_tied_embedding_and_head_share_their_bytes(tmp_path: Path) -> None:
     assert len({(each.offset, each.length) for each in shared}) == 1
 
 
-def test_the_weights_are_those_of_the_numerics(tmp_path: Path) -> None:
+def test_the_written_weights_equal_those_of_quantize_rows(tmp_path: Path) -> None:
     package, ids, _ = tied_model(64)
     table = package.component.graph.initializers["table"].const_value.numpy()
     run(quantized(package, tmp_path, head_bits=4, block_size=32), tmp_path / "out", ids)
@@ -120,7 +120,7 @@ def test_the_weights_are_those_of_the_numerics(tmp_path: Path) -> None:
     assert np.abs(dequantize_rows(expected, scheme, 64) - table).max() < 0.5
 
 
-def test_nothing_to_quantize_is_an_error(tmp_path: Path) -> None:
+def test_a_model_without_matrices_to_quantize_is_an_error(tmp_path: Path) -> None:
     x = ir.val("x", ir.DataType.FLOAT, [2, 3])
     node = ir.node("Relu", [x])
     graph = ir.Graph([x], node.outputs, nodes=[node], opset_imports={"": 21}, name="small")
@@ -128,7 +128,7 @@ def test_nothing_to_quantize_is_an_error(tmp_path: Path) -> None:
         quantized(OnnxPackage({"model": ir.Model(graph, ir_version=10)}), tmp_path)
 
 
-def test_what_is_quantized_stays_so(tmp_path: Path) -> None:
+def test_quantizing_again_changes_nothing(tmp_path: Path) -> None:
     package, _, _ = tied_model(32)
     once = quantized(package, tmp_path)
     before = [node.name for node in once.component.graph]
@@ -136,7 +136,7 @@ def test_what_is_quantized_stays_so(tmp_path: Path) -> None:
     assert [node.name for node in again.component.graph] == before
 
 
-def test_weights_that_are_not_finite_name_their_tensor(tmp_path: Path) -> None:
+def test_the_error_for_weights_that_are_not_finite_names_the_tensor(tmp_path: Path) -> None:
     package, ids, _ = tied_model(32)
     broken = np.ones((ROWS, 32), np.float32)
     broken[7, 3] = np.nan
@@ -151,7 +151,7 @@ def operators(package: OnnxPackage) -> list[str]:
 
 
 def quantized_for(made_for: Target, width: int, **config: object) -> OnnxPackage:
-    """The tied model after the pass, for a target that need not be here. The rows of "outer" are 48 values long."""
+    """The tied model after the pass, for a target without a device. The rows of "outer" are 48 values long."""
     package, _, _ = tied_model(width)
     model, context = Model("onnx", Path("tied"), payload=package), Context(made_for, Path("unused"))
     return passed(model, QuantizeWeightsConfig(**config), context).payload
@@ -164,8 +164,8 @@ def left_in_float(package: OnnxPackage) -> list[str]:
 @pytest.mark.parametrize(
     ("width", "products", "left"), [(64, 3, ["table"]), (72, 1, ["table", "inner", "table"]), (48, 3, ["table"])]
 )
-def test_a_target_gets_only_what_its_table_serves(width: int, products: int, left: list[str]) -> None:
-    """DirectML has no GatherBlockQuantized, and no MatMulNBits for rows that end within a block."""
+def test_a_target_gets_only_operators_that_its_table_serves(width: int, products: int, left: list[str]) -> None:
+    """DirectML has no GatherBlockQuantized, and no MatMulNBits for rows that do not fill whole blocks."""
     package = quantized_for(Dml().target(), width, symmetric=True)
     found = operators(package)
     assert "GatherBlockQuantized" not in found and "Gather" in found
@@ -173,14 +173,14 @@ def test_a_target_gets_only_what_its_table_serves(width: int, products: int, lef
     assert left_in_float(package) == left
 
 
-def test_what_stays_in_float_is_written_into_the_package(tmp_path: Path) -> None:
+def test_names_of_matrices_left_in_float_are_written_into_the_package(tmp_path: Path) -> None:
     package = quantized_for(Dml().target(), 72, symmetric=True)
     write_package(package, tmp_path, Context(Dml().target(), tmp_path))
     written = ir.load(tmp_path / "model.onnx").metadata_props["drupe.float_matrices"]
     assert json.loads(written) == ["table", "inner", "table"]
 
 
-def test_a_package_without_float_matrices_says_nothing_of_them() -> None:
+def test_a_package_without_float_matrices_does_not_list_them() -> None:
     assert "drupe.float_matrices" not in quantized_for(target(), 72).component.metadata_props
 
 
@@ -234,7 +234,7 @@ def test_settings_that_leave_a_product_in_float_are_refused(
 
 
 def limited(**limits: tuple[object, ...]) -> Target:
-    """A target whose products take only these values of attributes."""
+    """A target whose matrix products accept only these values of attributes."""
     served = target()
     capabilities = served.capabilities
     product = capabilities.operators["com.microsoft::MatMulNBits"]
@@ -243,8 +243,8 @@ def limited(**limits: tuple[object, ...]) -> Target:
     return replace(served, capabilities=replace(capabilities, operators=operators))
 
 
-def test_a_default_that_is_not_served_leaves_a_matrix_in_float() -> None:
-    """Nobody asked for the 8 bits of the head, so nobody is told to ask for something else."""
+def test_a_matrix_stays_in_float_if_its_default_scheme_is_not_served() -> None:
+    """The user did not ask for the head's 8 bits, so there is no error that names another value."""
     assert left_in_float(quantized_for(limited(bits=(4,)), 64, bits=4)) == ["table"]
 
 
@@ -263,7 +263,7 @@ def blocks(capabilities: Capabilities, width: int, **config: object) -> set[int]
     return {scheme.block_size for scheme in schemes if scheme}
 
 
-def test_blocks_that_are_slow_on_the_target_are_a_last_resort() -> None:
+def test_block_sizes_that_are_slow_on_the_target_are_used_only_if_no_other_fits() -> None:
     capabilities = limited(block_size=(16, 32, 128)).capabilities
     wanted_64 = 64 * 3
     assert blocks(target().capabilities, wanted_64) == {64}
@@ -274,7 +274,7 @@ def test_blocks_that_are_slow_on_the_target_are_a_last_resort() -> None:
     assert 256 in blocks(only_larger, wanted_64)
 
 
-def test_two_bits_are_written_where_they_are_asked_for(tmp_path: Path) -> None:
+def test_two_bits_are_used_if_the_user_asks_for_them(tmp_path: Path) -> None:
     package, ids, _ = tied_model(64)
     smaller = quantized(package, tmp_path, bits=2, head_bits=4)
     assert np.isfinite(run(smaller, tmp_path / "out", ids)).all()
@@ -282,7 +282,7 @@ def test_two_bits_are_written_where_they_are_asked_for(tmp_path: Path) -> None:
     assert sorted(bits) == [2, 2, 4, 4]
 
 
-def test_weights_stored_in_sixteen_bits_behind_a_cast_are_quantized_as_they_are(tmp_path: Path) -> None:
+def test_a_matrix_stored_in_16_bits_before_a_cast_is_quantized(tmp_path: Path) -> None:
     package, ids, _ = tied_model(64)
     graph = package.component.graph
     matrix = graph.initializers["inner"]

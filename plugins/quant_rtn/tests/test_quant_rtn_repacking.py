@@ -1,4 +1,4 @@
-"""What `repack-weights` says of a model's weights, with something to take over and without."""
+"""The fact `weights` after `repack-weights`, for checkpoints with and without quantized matrices."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ def repacked(folder: Path, cpu: Target) -> Model:
     return RepackWeights().run(built, RepackWeightsConfig(), context)
 
 
-def test_a_checkpoint_in_floating_point_stays_so(source: Path, cpu: Target) -> None:
+def test_weights_of_a_float_checkpoint_stay_float(source: Path, cpu: Target) -> None:
     assert repacked(source, cpu).facts["weights"] == "float"
 
 
-def test_what_was_taken_over_is_quantized_and_the_rest_is_not(source: Path, cpu: Target, tmp_path: Path) -> None:
+def test_weights_of_a_quantized_checkpoint_are_mixed_after_repacking(source: Path, cpu: Target, tmp_path: Path) -> None:
     quantize_checkpoint(source, tmp_path / "packed", "gptq")
     assert repacked(tmp_path / "packed", cpu).facts["weights"] == "mixed"
 
 
-def test_both_can_be_quantized_further_and_promise_nothing_else() -> None:
+def test_quantize_and_repack_accept_float_and_mixed_weights() -> None:
     taken = QuantizeWeights.requires.facts["weights"]
     assert taken == RepackWeights.requires.facts["weights"] == ("float", "mixed")
     assert "weights" not in RepackWeights.ensures.facts

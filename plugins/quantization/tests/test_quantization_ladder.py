@@ -1,4 +1,4 @@
-"""The ladder: which passes it offers for what a user asks for, in which order, and what it leaves to others."""
+"""The ladder of qualities: its passes and their order for each request, and the requests that it does not claim."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def planned() -> Iterator[tuple[int, dict[str, Any], list[str]]]:
 
 
 def offered(options: dict[str, Any], model: Model = GRAPH, **numerics: Any) -> list[Claim]:
-    """The claims of the two stages; none where nothing is claimed."""
+    """The claims of the two stages; None for a stage without a claim."""
     request = Request("model", options=options)
     claims = [
         claim(Stage("prepare"), model, request),
@@ -50,7 +50,7 @@ def step(name: str, options: dict[str, Any], **numerics: Any) -> Step:
     return next(each for each in steps(options, **numerics) if each.name == name)
 
 
-def test_every_combination_of_options_has_the_passes_that_it_always_had() -> None:
+def test_every_combination_of_options_has_the_recorded_passes() -> None:
     seen = 0
     for bits, options, passes in planned():
         try:
@@ -72,7 +72,7 @@ def test_every_step_sets_only_keys_that_its_pass_has(options: dict[str, Any]) ->
         assert {*each.config, *each.options} <= {*fields}, each.name
 
 
-def test_no_pass_is_configured_with_the_words_of_the_request() -> None:
+def test_no_pass_has_a_key_or_option_quality_or_prepare() -> None:
     for _, options, _ in planned():
         if "weigh" not in options.get("prepare", ()):
             assert not {"quality", "prepare"} & {
@@ -80,12 +80,12 @@ def test_no_pass_is_configured_with_the_words_of_the_request() -> None:
             }
 
 
-def test_both_stages_say_which_options_they_go_by() -> None:
+def test_both_claims_list_the_options_that_they_read() -> None:
     for each in offered({"quality": "fast", "prepare": ["rotate"]}):
         assert {"quality", "prepare"} <= {*each.reads}
 
 
-def test_what_the_recipe_asks_for_reaches_every_pass_that_decides_on_schemes() -> None:
+def test_the_numerics_of_the_recipe_reach_every_pass_that_decides_on_schemes() -> None:
     asked = {"quality": "best", "prepare": ["scale"]}
     for name in ("allocate-bits", "scale-channels", "quantize-gptq"):
         assert step(name, asked, symmetric=True).config["symmetric"] is True
@@ -93,7 +93,7 @@ def test_what_the_recipe_asks_for_reaches_every_pass_that_decides_on_schemes() -
     assert step("quantize-weights", {}, bits=8, symmetric=True).config == {"bits": 8, "symmetric": True}
 
 
-def test_the_quality_becomes_a_method_that_the_user_can_replace() -> None:
+def test_the_quality_sets_a_method_that_the_user_can_override() -> None:
     fast = step("quantize-weights", {"quality": "fast"})
     assert fast.config["method"] == "rtn"
     assert fast.options["method"] == "method"
@@ -111,7 +111,7 @@ def test_the_quality_becomes_a_method_that_the_user_can_replace() -> None:
         ({"prepare": ["rotate"]}, "calibration_seed"),
     ],
 )
-def test_an_option_without_effect_is_read_by_no_step(asked: dict[str, Any], option: str) -> None:
+def test_no_step_reads_an_option_without_effect(asked: dict[str, Any], option: str) -> None:
     assert option not in {name for each in steps(asked) for name in each.options.values()}
 
 
@@ -133,46 +133,46 @@ def test_a_search_reads_the_weights_of_channels_at_any_quality() -> None:
     assert names == ["repack-weights", "weigh-channels", "quantize-weights"]
 
 
-def test_a_quality_that_the_ladder_does_not_know_is_left_to_others() -> None:
+def test_an_unknown_quality_is_not_claimed() -> None:
     assert offered({"quality": "autoround", "prepare": ["scale"]}) == []
 
 
 @pytest.mark.parametrize("stage", [Stage("fuse"), Stage("import"), Stage("quantize", {"bits": 3}), Stage("quantize")])
-def test_other_stages_and_other_bits_are_left_to_others(stage: Stage) -> None:
+def test_other_stages_and_other_bits_are_not_claimed(stage: Stage) -> None:
     assert claim(stage, GRAPH, Request("model")) is None
 
 
-def test_models_of_another_kind_are_left_to_others() -> None:
+def test_models_of_another_kind_are_not_claimed() -> None:
     assert offered({}, Model.single("hf", Path("checkpoint"), {})) == []
 
 
-def test_a_model_that_is_quantized_already_needs_no_steps() -> None:
+def test_a_quantized_model_needs_no_steps() -> None:
     model = Model.single("onnx", Path("model.onnx"), {"weights": "quantized"})
     claims = offered({"quality": "best"}, model)
     assert [(each.steps, each.reads) for each in claims] == [((), ()), ((), ())]
 
 
-def test_parts_that_are_quantized_already_are_left_out() -> None:
+def test_quantized_parts_are_left_out() -> None:
     parts = {"encoder": {"weights": "quantized"}, "decoder": {"weights": "mixed"}, "vision": {"weights": "float"}}
     model = Model("onnx", Path("model"), parts)
     assert {each.parts for each in steps({}, model)} == {("decoder", "vision")}
     assert {each.parts for each in steps({})} == {()}
 
 
-def test_options_that_need_another_say_which() -> None:
+def test_the_error_for_an_option_that_needs_another_names_it() -> None:
     needs = {option.name: option.needs for option in OPTIONS if option.needs}
     assert "--quality best" in needs["calibration_data"]
     assert needs["method"] == "--precision int4 and --quality fast or balanced"
 
 
 @pytest.mark.parametrize("value", ["finest", "Best"])
-def test_a_value_that_is_no_choice_is_refused(value: str) -> None:
+def test_a_value_that_is_not_a_choice_is_refused(value: str) -> None:
     quality = next(option for option in OPTIONS if option.name == "quality")
     with pytest.raises(DrupeError, match="unknown value of --quality"):
         quality.refuse(value)
 
 
-def test_an_option_for_a_model_that_is_quantized_already_is_refused_with_that_reason(tmp_path: Path) -> None:
+def test_the_error_for_an_option_for_a_quantized_model_gives_the_reason(tmp_path: Path) -> None:
     checkpoint = make_checkpoint(tmp_path / "checkpoint")
     drupe.optimize(checkpoint, tmp_path / "package", quality="fast", verify=False)
     assert drupe.plan(tmp_path / "package").passes

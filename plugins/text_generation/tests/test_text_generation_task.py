@@ -1,4 +1,4 @@
-"""The task text-generation: samples that run, and what the check asks of a package."""
+"""The task text-generation: its samples, and its check of a package."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def decoder(tmp_path_factory: pytest.TempPathFactory, target: Target) -> Model:
     return BuildDecoder().run(Model("hf", home), BuildDecoderConfig(), Context(target, home))
 
 
-def test_a_graph_runs_on_its_samples(decoder: Model, target: Target, tmp_path: Path) -> None:
+def test_a_graph_runs_with_the_samples(decoder: Model, target: Target, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     from drupe_onnxruntime.plain.runtime import OnnxRuntime
 
@@ -46,7 +46,7 @@ def test_a_graph_runs_on_its_samples(decoder: Model, target: Target, tmp_path: P
             assert np.isfinite(logits).all()
 
 
-def test_a_seed_decides_on_the_tokens(decoder: Model, target: Target) -> None:
+def test_the_seed_decides_the_tokens(decoder: Model, target: Target) -> None:
     first, same, other = (TextGeneration().samples(decoder, target, seed)["model"] for seed in (1, 1, 2))
     assert first["input_ids"].tolist() == same["input_ids"].tolist() != other["input_ids"].tolist()
     assert first["input_ids"].shape == first["attention_mask"].shape == (1, 8)
@@ -63,7 +63,7 @@ def test_samples_are_for_decoders_of_one_part(decoder: Model, target: Target, tm
 
 
 class Written(TextSession):
-    """Writes one word after another, and notes what it was asked."""
+    """A session that writes one word after another and records what it was asked."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, Generation]] = []
@@ -84,18 +84,18 @@ class Plain(Session):
         pass
 
 
-def test_the_check_writes_a_little_greedily_and_wants_finite_logits(decoder: Model) -> None:
+def test_the_check_generates_a_few_tokens_greedily_and_requires_finite_logits(decoder: Model) -> None:
     session = Written()
-    assert TextGeneration().check(session, decoder) == " jumps over"
+    assert TextGeneration().check(session, decoder) == 'continues "The quick brown fox" with " jumps over"'
     assert session.asked == [(PROMPT, Generation(max_new_tokens=8, validate=True))]
 
 
-def test_a_runtime_that_writes_no_text_does_not_fail_the_package(decoder: Model) -> None:
+def test_a_session_that_generates_no_text_does_not_fail_the_package(decoder: Model) -> None:
     with pytest.raises(RuntimeMissing, match="does not generate text"):
         TextGeneration().check(Plain(), decoder)
 
 
-def test_sessions_have_what_the_task_offers() -> None:
+def test_text_sessions_have_the_methods_that_the_task_offers() -> None:
     assert all(callable(getattr(TextSession, name)) for name in TextGeneration.offers)
 
 

@@ -1,4 +1,4 @@
-"""Trying packages: what is said where nobody can tell, where a process dies, and what a package is compared with."""
+"""Checking packages: unknown tasks, a check process that dies, and the reference for the comparison."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def purposeless(tmp_path: Path) -> Path:
-    """A checkpoint that does not say what it is for."""
+    """A checkpoint whose task is unknown."""
     return edit_config(make_checkpoint(tmp_path / "purposeless"), "architectures")
 
 
-def test_a_package_runs_and_is_compared_with_its_source(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_package_is_run_and_compared_with_its_source(checkpoint: Path, tmp_path: Path) -> None:
     check = drupe.optimize(checkpoint, tmp_path / "out", **CALM).check
     assert check.not_run is None and check.not_compared is None
     assert check.metrics["kl_divergence"] >= 0
@@ -37,16 +37,14 @@ def test_a_package_runs_and_is_compared_with_its_source(checkpoint: Path, tmp_pa
     assert record["check"]["metrics"] == dict(check.metrics)
 
 
-def test_a_model_whose_task_nobody_knows_is_optimized_and_said_to_be_unchecked(
-    purposeless: Path, tmp_path: Path
-) -> None:
+def test_a_model_of_unknown_task_is_published_as_unchecked(purposeless: Path, tmp_path: Path) -> None:
     check = drupe.optimize(purposeless, tmp_path / "out", quality="fast").check
     assert check.not_run == "the model's task is unknown"
     record = json.loads((tmp_path / "out" / "drupe.json").read_text())
     assert record["checked"] is False and record["task"] is None
 
 
-def test_a_check_that_is_required_and_cannot_be_made_publishes_nothing(purposeless: Path, tmp_path: Path) -> None:
+def test_nothing_is_published_if_a_required_check_cannot_be_made(purposeless: Path, tmp_path: Path) -> None:
     with pytest.raises(NotChecked, match="the model's task is unknown") as caught:
         drupe.optimize(purposeless, tmp_path / "out", quality="fast", require_check=True)
     assert caught.value.exit_status == 9
@@ -54,7 +52,7 @@ def test_a_check_that_is_required_and_cannot_be_made_publishes_nothing(purposele
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signal that ends a process so")
-def test_a_process_that_the_system_kills_leaves_the_package_unchecked(
+def test_a_package_is_unchecked_if_the_system_kills_the_check_process(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     killed = tmp_path / "killed"
@@ -75,14 +73,14 @@ class CallsInt4ItsReference(OnlyInt4):
 
 
 @pytest.mark.parametrize("provider", [OnlyInt4, CallsInt4ItsReference])
-def test_a_provider_without_floats_is_compared_with_another_ones(provider: type[Cpu]) -> None:
+def test_the_reference_of_a_provider_without_a_float_recipe_comes_from_another_provider(provider: type[Cpu]) -> None:
     maker, precision = float_recipe(provider(), registry())
     assert type(maker) is Cpu
     assert precision == "fp32"
 
 
-def test_the_references_build_is_told_as_a_part_of_the_run(checkpoint: Path, tmp_path: Path) -> None:
-    """What is observed in this process: `drupe.evaluate` builds the reference here."""
+def test_events_of_building_the_reference_belong_to_the_run(checkpoint: Path, tmp_path: Path) -> None:
+    """`drupe.evaluate` builds the reference in this process, so its events can be observed here."""
     drupe.optimize(checkpoint, tmp_path / "out", verify=False, quality="fast")
     seen: list[Event] = []
 

@@ -1,1 +1,1 @@
-"""A distribution out of the tree: a task, an importer, a quality and a provider, each in a folder of its own."""
+"""A distribution outside the repository: a task, an importer, a quality and a provider, each in its own folder."""

@@ -19,8 +19,6 @@ class ExecutionProvider(ABC):
             name = "acme"
             summary = "Acme's accelerator cards"
             runtime_name = "AcmeExecutionProvider"
-            aliases = ("acme-npu",)
-            device_kind = "npu"
             packages = (RuntimePackage("onnxruntime", "pip install onnxruntime-acme"),)
 
             def recipes(self):
@@ -30,6 +28,10 @@ class ExecutionProvider(ABC):
             def devices(self):
                 return [Device("Acme One", "npu")] if Path("/dev/acme0").exists() else []
 
+    Its Ref says what a user can choose it by, so that nothing is imported for a choice that falls on another::
+
+        Ref("acme", "acme_npu.provider:Acme", "Acme's cards", also=("AcmeExecutionProvider",), device="npu")
+
     A provider whose runtime is described by a table of operators extends `drupe_onnx.TableProvider`.
     """
 
@@ -37,13 +39,8 @@ class ExecutionProvider(ABC):
     summary: ClassVar[str]
     runtime_name: ClassVar[str]
     """What its runtime calls it ("CPUExecutionProvider")."""
-    aliases: ClassVar[tuple[str, ...]] = ()
-    device_kind: ClassVar[str]
-    """What `--device` calls what it drives: "cpu", "gpu" or "npu"."""
     packages: ClassVar[tuple[RuntimePackage, ...]]
     """What brings the runtimes that can run a package, the preferred first."""
-    preference: ClassVar[int] = 0
-    """Of several providers whose device is here, the one with the highest is taken where a user names none."""
     reference_precision: ClassVar[str | None] = "fp32"
     """The recipe whose result is nearest to a model's source, for others to be compared with. Where the provider has
     none of that name, or it quantizes, the reference is made for another provider."""

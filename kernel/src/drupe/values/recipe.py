@@ -12,8 +12,6 @@ from drupe.values.typed import Typed
 MOST_THREADS = 256
 STAGES = ("checkpoint", "import", "fuse", "prepare", "quantize", "lower", "package", "compile", "tune")
 """The places in a recipe that plugins fill, in the order in which recipes have them."""
-REQUIRED = ("import", "quantize")
-"""A recipe with one of these stages makes no sense where nobody fills it."""
 NATIVE = 100
 """The rank of a claimant that was made for the very model; one that takes models of any make has 0."""
 

@@ -2,4 +2,5 @@
 
 from .checkpoint import Checkpoint as Checkpoint
 from .configuration import Configuration as Configuration
+from .context_length import context_of as context_of
 from .opening import open_checkpoint as open_checkpoint

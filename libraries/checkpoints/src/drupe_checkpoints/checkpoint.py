@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,20 +12,25 @@ from drupe.api import ModelError
 from drupe_checkpoints.configuration import Configuration
 
 if TYPE_CHECKING:
+    from drupe.api import Notice
     from drupe_checkpoints.hub import Snapshot
     from drupe_checkpoints.summary import Summary
+    from drupe_checkpoints.tokenizer.resolving import ResolvedTokenizer
     from drupe_onnx import Expression
     from drupe_packed import Packing
 
 POINT_AT_A_CHECKPOINT = "point at a folder with config.json, *.safetensors and tokenizer.json, or at a hub id"
 GGUF = ".gguf"
+GENERATION = "generation_config.json"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """A folder with config.json; its safetensors files and tokenizer are looked at when they are needed.
 
-    config: the content of config.json. generation: that of generation_config.json, empty where the file is missing.
+    config: the content of config.json.
+    generation: the settings for generating text: the content of generation_config.json, or where the file is missing,
+        that of config.json, as in transformers.
     snapshot: the hub's revision that was downloaded into the folder; its weights may not be downloaded yet.
     """
 
@@ -39,13 +45,19 @@ class Checkpoint:
         path = folder / "config.json"
         if not is_file(path):
             raise no_checkpoint(folder)
-        generation = folder / "generation_config.json"
-        return cls(
-            folder,
-            Configuration.read(path),
-            Configuration.read(generation) if is_file(generation) else Configuration(generation, {}),
-            snapshot,
-        )
+        config, generation = Configuration.read(path), folder / GENERATION
+        return cls(folder, config, Configuration.read(generation) if is_file(generation) else config, snapshot)
+
+    @property
+    def has_generation_config(self) -> bool:
+        """Whether the settings for generating text have a file of their own."""
+        return self.generation.path != self.config.path
+
+    def notices(self) -> tuple[Notice, ...]:
+        """What the folder says twice, and what of it counts."""
+        from drupe_checkpoints.folder_notices import folder_notices
+
+        return folder_notices(self)
 
     @property
     def model_type(self) -> str:
@@ -58,8 +70,13 @@ class Checkpoint:
         return self.config.texts("architectures")
 
     def tokens(self, key: str) -> tuple[int, ...]:
-        """Token ids such as `eos_token_id`. generation_config.json overrides config.json, as in generate()."""
+        """Token ids such as `pad_token_id`. generation_config.json overrides config.json."""
         return self.generation.tokens(key) or self.config.tokens(key)
+
+    @property
+    def end_tokens(self) -> tuple[int, ...]:
+        """The tokens that end an answer, as in generate(): where there is a generation_config.json, only its own."""
+        return self.generation.tokens("eos_token_id")
 
     @property
     def packing(self) -> Packing | None:
@@ -69,7 +86,14 @@ class Checkpoint:
         """
         from drupe_checkpoints.quantization import packing_of
 
-        return packing_of(self.config)
+        return packing_of(self.config, self.folder, self.stored_types)
+
+    @property
+    def stored_types(self) -> Mapping[str, str] | None:
+        """The element type of each tensor in the files, by its name; None where they are not here or broken."""
+        from drupe_checkpoints.summary import stored_types
+
+        return stored_types(self.folder)
 
     def tensors(self) -> Mapping[str, Expression]:
         """Where each tensor lies in the safetensors files. Headers are checked; weights are not read.
@@ -79,9 +103,9 @@ class Checkpoint:
         """
         from drupe_onnx.safetensors import open_checkpoint
 
-        packing = self.packing
+        _ = self.packing  # refuses what it can before a download
         self.fetch_weights()
-        tensors = open_checkpoint(self.folder)
+        tensors, packing = open_checkpoint(self.folder), self.packing
         if packing is None:
             return tensors
         from drupe_packed import matrices
@@ -89,10 +113,18 @@ class Checkpoint:
         return matrices(tensors, packing)
 
     def package_files(self) -> Mapping[str, Path | bytes]:
-        """The files to put beside a graph, by name: see `tokenizer.package_files`."""
-        from drupe_checkpoints.tokenizer import package_files
+        """The files to put beside a graph, by name. There is always a tokenizer.json. Raises ModelError."""
+        from drupe_checkpoints.tokenizer.carried import carried
+        from drupe_checkpoints.tokenizer.resolving import TOKENIZER
 
-        return package_files(self.folder)
+        return carried(self.folder) | {TOKENIZER: self.tokenizer.content}
+
+    @functools.cached_property
+    def tokenizer(self) -> ResolvedTokenizer:
+        """The tokenizer.json that the folder's files amount to, and what to know of it. Raises ModelError."""
+        from drupe_checkpoints.tokenizer.resolving import resolve
+
+        return resolve(self.folder, self.config.entries)
 
     def summary(self) -> Summary | None:
         """How many weights there are of each type, from headers alone; None for broken files.
@@ -105,10 +137,8 @@ class Checkpoint:
 
     def refuse_incomplete(self) -> None:
         """Raise ModelError where weights or tokenizer are missing or broken. Reads and downloads no weight."""
-        from drupe_checkpoints.tokenizer import refuse_missing_tokenizer
-
         self._refuse_incomplete_weights()
-        refuse_missing_tokenizer(self.folder)
+        _ = self.tokenizer
 
     def _refuse_incomplete_weights(self) -> None:
         if self.snapshot is not None and not self.snapshot.has_weights():

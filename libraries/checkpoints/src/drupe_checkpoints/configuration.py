@@ -13,6 +13,8 @@ from drupe.api import ModelError
 from drupe_onnx import unreadable
 
 DEFAULT_ROPE_THETA = 10_000.0
+ROPE_TYPES = {"su": "longrope", "mrope": "default"}
+"""Other names of types of rotary embeddings. "mrope" has three positions for images; for text they are equal."""
 LARGEST = 2**31 - 1  # the largest size that a graph's operators support
 LONGEST_SHOWN = 80  # characters of a wrong value
 DOWNLOAD_AGAIN = "download the checkpoint again, or save it with transformers' save_pretrained()"
@@ -65,8 +67,13 @@ class Configuration(Mapping[str, Any]):
         return value
 
     def integer(self, key: str, default: int | None = None, *, most: int = LARGEST) -> int:
-        """A whole number from 1 to `most`. A missing key gives `default`, or ModelError where that is None."""
+        """A whole number from 1 to `most`, also one written as 4096.0.
+
+        A missing key gives `default`, or ModelError where that is None.
+        """
         value = self._value(key, default)
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
         if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= most:
             raise self._wrong(key, value, f"a whole number from 1 to {most}")
         return value
@@ -80,6 +87,13 @@ class Configuration(Mapping[str, Any]):
             return float(value)
         except OverflowError as error:
             raise self._wrong(key, value, "a number that fits into a float") from error
+
+    def numbers(self, key: str) -> tuple[float, ...]:
+        """A list of finite numbers."""
+        value = self.require(key)
+        if not isinstance(value, list) or not all(_is_finite(each) for each in value):
+            raise self._wrong(key, value, "a list of numbers")
+        return tuple(map(float, value))
 
     def flag(self, key: str, default: bool) -> bool:
         value = self._value(key, default)
@@ -107,7 +121,8 @@ class Configuration(Mapping[str, Any]):
         value = self.get(key)
         if value is None:
             return ()
-        ids = value if isinstance(value, list) else [value]
+        listed = value if isinstance(value, list) else [value]
+        ids = [int(each) if isinstance(each, float) and each.is_integer() else each for each in listed]
         if not all(isinstance(each, int) and not isinstance(each, bool) for each in ids):
             raise self._wrong(key, value, "a token id or a list of them")
         return tuple(ids)
@@ -130,7 +145,8 @@ class Configuration(Mapping[str, Any]):
         parameters = self._one_for_all_layers(dict(found.entries)) if found else {}
         theta = parameters.get("rope_theta")
         parameters["rope_theta"] = self.number("rope_theta", DEFAULT_ROPE_THETA) if theta is None else theta
-        parameters["rope_type"] = parameters.get("rope_type") or parameters.pop("type", None) or "default"
+        kind = parameters.get("rope_type") or parameters.pop("type", None) or "default"
+        parameters["rope_type"] = ROPE_TYPES.get(kind, kind) if isinstance(kind, str) else kind
         if parameters.get("partial_rotary_factor") is None:
             parameters["partial_rotary_factor"] = self.number("partial_rotary_factor", 1.0)
         original = self.get("original_max_position_embeddings")
@@ -165,3 +181,13 @@ class Configuration(Mapping[str, Any]):
         shown = json.dumps(value)
         shown = shown if len(shown) <= LONGEST_SHOWN else f"{shown[:LONGEST_SHOWN]}..."
         return self.mistake(f"{key} = {shown} in {self.path.name}: it must be {wanted}")
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether a value is a number that fits into a float."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False

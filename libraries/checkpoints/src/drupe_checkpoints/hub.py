@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import functools
-import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from drupe.api import DrupeError, ModelError, OutputError
+from drupe_checkpoints.summary import INDEX, shards_of
 
-SMALL = ("*.json", "*.jinja", "*.txt", "tokenizer*", "*.tiktoken", "LICENSE*", "LICENCE*", "NOTICE*")
+SMALL = ("*.json", "*.jinja", "*.txt", "tokenizer*", "*.tiktoken", "*.model", "LICENSE*", "LICENCE*", "NOTICE*")
 WEIGHTS = ("*.safetensors",)
 # Repositories also hold the same weights in the formats of other programs, which would double the download.
 UNWANTED = ("consolidated*.safetensors", "original/*", "onnx/*", "*/*.safetensors", "*.onnx_data")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
-INDEX = "model.safetensors.index.json"
 LOCAL_FOLDER = "give a folder that holds the checkpoint instead of its hub id"
 TIMEOUT = 10.0  # seconds for a request that only lists
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -52,7 +51,7 @@ class Snapshot:
         """Whether all safetensors files that the index names are in the folder."""
         if not (self.folder / INDEX).is_file():
             return any(self.folder.glob("*.safetensors"))
-        return all((self.folder / name).is_file() for name in _shards(self.folder / INDEX))
+        return all((self.folder / name).is_file() for name in shards_of(self.folder))
 
     def fetch_weights(self) -> None:
         """Download the missing weights. Raises ModelError, also where the repository has only pickles; OutputError."""
@@ -116,14 +115,6 @@ def no_safetensors(repository: str, found: Listing) -> ModelError:
 
 def _is_weights(name: str) -> bool:
     return name.endswith(".safetensors") and not name.startswith("consolidated")
-
-
-def _shards(index: Path) -> set[str]:
-    """The files that an index names; none where the index is broken: reading it later gives the better error."""
-    try:
-        return {str(name) for name in json.loads(index.read_bytes())["weight_map"].values()}
-    except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError):
-        return set()
 
 
 def _download(

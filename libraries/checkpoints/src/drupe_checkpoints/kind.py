@@ -10,16 +10,16 @@ from typing import Any
 
 from drupe.api import Context, Estimate, Model, ModelError, ModelKind, OutputError
 from drupe_checkpoints.checkpoint import GGUF, Checkpoint
+from drupe_checkpoints.configuration import Configuration
+from drupe_checkpoints.context_length import context_of
 from drupe_checkpoints.opening import open_checkpoint
-from drupe_checkpoints.tokenizer import CARRIED, CARRIED_PATTERNS
-from drupe_files import file_digest
+from drupe_checkpoints.tokenizer.carried import CARRIED, CARRIED_PATTERNS
+from drupe_files import file_digest, quick_digest
 from drupe_onnx import unreadable
 
 PARTS = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "*.tiktoken", *CARRIED_PATTERNS)
 CHUNK = 8 << 20
 GGUF_HEADER = 16 << 20  # bytes that are enough for a header with any vocabulary
-SAMPLES, SAMPLE = 64, 4 << 10  # samples of a weight file, and their bytes, for a fingerprint that is not thorough
-LARGE = 64 << 20  # bytes; larger weight files are sampled
 
 
 class HfKind(ModelKind):
@@ -42,9 +42,8 @@ class HfKind(ModelKind):
         _complete(model)
         digest = hashlib.sha256()
         for path in _files(model.location):
-            sampled = path.suffix in (".safetensors", GGUF) and not thorough
             try:
-                content = _sampled_digest(path) if sampled and path.stat().st_size > LARGE else file_digest(path)
+                content = file_digest(path) if thorough else quick_digest(path, _header_bytes(path))
             except OSError as error:
                 raise unreadable(path, error) from error
             digest.update(f"{_name(path, model.location)}\0{content}\0".encode())
@@ -63,7 +62,7 @@ class HfKind(ModelKind):
             "key and value heads": config.get("num_key_value_heads") or heads,
             "head size": config.get("head_dim") or _quotient(hidden, heads),
             "vocabulary": config.get("vocab_size"),
-            "context length": config.get("max_position_embeddings"),
+            "context length": _context_length(config),
             "tied embeddings": config.get("tie_word_embeddings"),
             **_weights(checkpoint),
         }
@@ -86,6 +85,14 @@ class HfKind(ModelKind):
         _complete(model)
         size = sum(path.stat().st_size for path in _files(model.location))
         return Estimate(output_bytes=size, read_bytes=size, weights_held_bytes=CHUNK, work=0)
+
+
+def _context_length(config: Configuration) -> int | None:
+    """How many tokens the model reads; None where config.json does not say it."""
+    try:
+        return context_of(config) if config.get("max_position_embeddings") is not None else None
+    except ModelError:
+        return None
 
 
 def _quotient(dividend: Any, divisor: Any) -> int | None:
@@ -137,18 +144,15 @@ def _name(path: Path, location: Path) -> str:
     return path.relative_to(location.parent if location.is_file() else location).as_posix()
 
 
-def _sampled_digest(path: Path) -> str:
-    """SHA-256 of a weight file's size, header (names, types, shapes, places), and samples at equal distances."""
-    size = path.stat().st_size
-    digest = hashlib.sha256(str(size).encode())
+def _header_bytes(path: Path) -> int:
+    """The bytes at the start of a weight file that tell the names, types, shapes and places of its weights."""
+    if path.suffix == GGUF:
+        return GGUF_HEADER
+    if path.suffix != ".safetensors":
+        return 0
     with path.open("rb") as file:
         start = file.read(8)
-        header = GGUF_HEADER if path.suffix == GGUF else int.from_bytes(start, "little")
-        digest.update(start + file.read(min(header, size)))
-        for number in range(SAMPLES):
-            file.seek(size * number // SAMPLES)
-            digest.update(file.read(SAMPLE))
-    return digest.hexdigest()
+    return len(start) + int.from_bytes(start, "little")
 
 
 def _copy(source: Path, destination: Path, context: Context) -> str:

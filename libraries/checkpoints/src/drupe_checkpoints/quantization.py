@@ -1,33 +1,135 @@
-"""`quantization_config`: how the matrices of a checkpoint are packed, or why they cannot be read."""
+"""How the matrices of a checkpoint are packed, or why they cannot be read: `quantization_config`, or another file."""
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
-from drupe.api import ModelError
+from drupe.api import ModelError, Notice
 from drupe_checkpoints.configuration import Configuration
-from drupe_packed.packing import AWQ, BITS, GPTQ, GPTQ_V2, LINEAR, PACK_QUANTIZED, Packing, Rule
+from drupe_checkpoints.dialects import COMPRESSED_TENSORS, GPTQ_OR_AWQ, dialect_of
+from drupe_checkpoints.dialects import MLX as MLX_DIALECT
+from drupe_packed.packing import AWQ, BITS, GPTQ, GPTQ_V2, LINEAR, MLX, PACK_QUANTIZED, Packing, Rule
 
 KEY = "quantization_config"
+KEYS = (KEY, "quantization")
+"""The sections of config.json; the second one is MLX's."""
+FILES: Mapping[str, str] = {
+    "quantize_config.json": "gptq",
+    "quant_config.json": "awq",
+    "quantization_config.json": "auto-round",
+    "hf_quant_config.json": "modelopt",
+}
+"""Files that say it where config.json does not, with the method that each is of where it names none."""
+FORMS: tuple[tuple[str, str], ...] = (
+    ("load_in_4bit", "bitsandbytes"),
+    ("load_in_8bit", "bitsandbytes"),
+    ("config_groups", "compressed-tensors"),
+    ("packing_format", "auto-round"),
+    ("w_bit", "awq"),
+    ("desc_act", "gptq"),
+    ("sym", "gptq"),
+)
+"""The method of a section that does not name it, by a key of it; the first that is there counts."""
 START_AGAIN = "use the checkpoint that it was quantized from, in float16, bfloat16 or float32"
 LONGEST_GROUP = 1 << 20
+Types = Mapping[str, str] | None
+"""The type of each stored tensor by its name; None where they are not known yet."""
 
 
-def packing_of(config: Configuration) -> Packing | None:
-    """How the checkpoint of this config.json is packed; None where it is not quantized.
+def packing_of(config: Configuration, folder: Path, types: Types) -> Packing | None:
+    """How the checkpoint is packed; None where it is not quantized, also if a file says so that was left over.
 
-    Raises ModelError for a method, or a variant of one, that is not supported.
+    Raises ModelError for a method, or a variant of one, that is not supported, and for weights that are quantized
+    although nothing says how.
     """
-    section = config.section(KEY)
+    section = _section(config, folder, types)
     if section is None:
+        if types is not None and (found := dialect_of(types)):
+            raise _unsaid(config, *found)
         return None
-    method = section.text("quant_method")
+    method = _method(section, types)
+    if _left_over(method, types):
+        return None
+    if method == "bitsandbytes":
+        _refuse_bitsandbytes(section, types)
+        return None
     if method not in METHODS:
         raise _refused(
             section, f"the checkpoint's quant_method '{method}' is not supported; supported: {', '.join(METHODS)}"
         )
     return METHODS[method](section)
+
+
+def left_over_notices(config: Configuration, folder: Path, types: Types) -> Iterator[Notice]:
+    """The notice on a quantization that the weights do not have."""
+    stated = {**{name: config.get(name) for name in KEYS}, **{name: (folder / name).is_file() for name in FILES}}
+    names = [name for name, there in stated.items() if there]
+    if not names or types is None or dialect_of(types):
+        return
+    section = _section(config, folder, types) or Configuration(folder / names[0], {})
+    method = FILES[names[0]] if names[0] in FILES else _method(section, types)
+    if method in LEAVE_OVER:
+        yield Notice(
+            names[0] if names[0] in FILES else config.path.name,
+            "has no effect",
+            f"{names[0]} says that {method} quantized the weights, but they are in floating point, and are used so",
+            f"remove {names[0]}: transformers would try to quantize the weights again or to read packed ones",
+        )
+
+
+def _section(config: Configuration, folder: Path, types: Types) -> Configuration | None:
+    """What says how the weights are quantized. config.json counts before other files, as in transformers."""
+    for key in KEYS:
+        if found := config.section(key):
+            return found
+    if types is not None and dialect_of(types) is None:
+        return None
+    for name, method in FILES.items():
+        if (folder / name).is_file():
+            found = Configuration.read(folder / name)
+            return Configuration(found.path, {"quant_method": method, **found})
+    return None
+
+
+def _method(section: Configuration, types: Types) -> str:
+    """transformers' name for the method. Raises ModelError where there is none and no key gives it away."""
+    guessed = next((method for key, method in FORMS if key in section), None)
+    found = dialect_of(types) if types is not None else None
+    if guessed is None and "bits" in section and (found is None or found[0] == MLX_DIALECT):
+        guessed = "mlx"
+    stated = section.text("quant_method", guessed)
+    return SYNONYMS.get(stated, stated)
+
+
+def _left_over(method: str, types: Types) -> bool:
+    """Whether no tensor is quantized although the method quantizes nothing but weights."""
+    return method in LEAVE_OVER and types is not None and dialect_of(types) is None
+
+
+def _refuse_bitsandbytes(section: Configuration, types: Types) -> None:
+    """Raise ModelError for weights that bitsandbytes packed. It packs when a model is loaded, so it may not have."""
+    if types is None and not section.get("quant_method"):
+        return
+    found = dialect_of(types) if types is not None else None
+    shown = f" (the tensor {found[1]})" if found else ""
+    raise _refused(section, f"weights that bitsandbytes packed are not supported{shown}")
+
+
+def _unsaid(config: Configuration, dialect: str, example: str) -> ModelError:
+    if dialect not in READ:
+        return ModelError(
+            f"weights that are quantized by {dialect} are not supported (the tensor {example})",
+            where=config.path,
+            cure=START_AGAIN,
+        )
+    return ModelError(
+        f"the weights are packed by {dialect} (the tensor {example}), but no file says how",
+        where=config.path,
+        cure=f"download the file that says it: config.json with its {KEY}, or {', '.join(list(FILES)[:2])} beside it",
+    )
 
 
 def _gptq(section: Configuration) -> Packing:
@@ -36,15 +138,41 @@ def _gptq(section: Configuration) -> Packing:
         raise _refused(
             section, f"the checkpoint's GPTQ format '{layout}' is not supported; supported: gptq and gptq_v2"
         )
-    if section.section("dynamic"):
-        raise _refused(section, "GPTQ with different schemes for some modules ('dynamic') is not supported")
+    _refuse_words(section)
+    if section.get("adapter"):
+        raise _refused(section, "GPTQ with an adapter that corrects its errors (EoRA) is not supported")
     rule = Rule(
         _bits(section, "bits"),
         _group_size(section, "group_size"),
         section.flag("sym", True),
         section.flag("desc_act", False),
     )
-    return Packing(layout, (rule,))
+    dynamic = section.section("dynamic") or Configuration(section.path, {})
+    return Packing(layout, (*(_dynamic(dynamic, pattern, rule) for pattern in dynamic), rule))
+
+
+def _dynamic(dynamic: Configuration, pattern: str, base: Rule) -> Rule:
+    """The rule of one of GPTQModel's patterns: "-:" for modules in floating point, "+:" or nothing for own schemes."""
+    target = (f"re:{pattern.removeprefix('-:').removeprefix('+:')}",)
+    _refuse_pattern(target[0], dynamic.path)
+    if pattern.startswith("-:"):
+        return dataclasses.replace(base, targets=target, unpacked=True)
+    own = dynamic.section(pattern) or Configuration(dynamic.path, {})
+    _refuse_words(own)
+    if other := sorted(own.keys() - GPTQ_SCHEME - GPTQ_EFFORT):
+        raise _refused(dynamic, f"GPTQ with {', '.join(other)} for some modules ('dynamic') is not supported")
+    return Rule(
+        _bits(own, "bits") if "bits" in own else base.bits,
+        _group_size(own, "group_size") if "group_size" in own else base.group_size,
+        own.flag("sym", base.symmetric),
+        own.flag("desc_act", base.reordered),
+        target,
+    )
+
+
+def _refuse_words(section: Configuration) -> None:
+    if section.text("pack_dtype", "int32") != "int32":
+        raise _refused(section, f"GPTQ in words of {section['pack_dtype']} is not supported; supported: int32")
 
 
 def _awq(section: Configuration) -> Packing:
@@ -56,6 +184,61 @@ def _awq(section: Configuration) -> Packing:
         raise _refused(section, f"AWQ with {bits} bits is not supported; supported: 4 bits")
     group_size = _group_size(section, "group_size" if "group_size" in section else "q_group_size")
     return Packing(AWQ, (Rule(bits, group_size, symmetric=False),))
+
+
+def _auto_round(section: Configuration) -> Packing:
+    """AutoRound's own format, which packs as GPTQ or AWQ do: https://github.com/intel/auto-round."""
+    kind = section.text("data_type", "int")
+    if kind != "int" or section.integer("act_bits", 16) < 16:
+        raise _refused(section, f"AutoRound with weights of type '{kind}' or with quantized activations is not supported")
+    if rotated := next((key for key in ("spinquant_config", "rotation_config") if section.get(key)), None):
+        raise _refused(section, f"AutoRound with rotations ({rotated}) is not supported")
+    layout = section.text("packing_format", "auto_round:auto_gptq").removeprefix("auto_round:")
+    if layout not in AUTO_ROUND:
+        raise _refused(
+            section,
+            f"AutoRound's format '{layout}' is not supported; supported: {', '.join(AUTO_ROUND)}",
+        )
+    layout = AUTO_ROUND[layout]
+    symmetric = section.flag("sym", True) and layout != AWQ
+    rule = Rule(_bits(section, "bits"), _group_size(section, "group_size"), symmetric)
+    own = section.section("extra_config") or Configuration(section.path, {})
+    return Packing(layout, (*(_own_scheme(own, name, rule) for name in own), rule))
+
+
+def _own_scheme(modules: Configuration, name: str, base: Rule) -> Rule:
+    """The rule of a module, or of the modules that a regular expression finds, in AutoRound's extra_config."""
+    own = modules.section(name) or Configuration(modules.path, {})
+    target = (name,) if re.fullmatch(r"[\w.]+", name) else (f"re:.*(?:{name})",)
+    _refuse_pattern(target[0], modules.path)
+    if own.get("bits") is not None and own.integer("bits") >= 16:
+        return dataclasses.replace(base, targets=target, unpacked=True)
+    return Rule(
+        _bits(own, "bits") if "bits" in own else base.bits,
+        _group_size(own, "group_size") if "group_size" in own else base.group_size,
+        own.flag("sym", base.symmetric) and base.symmetric,
+        targets=target,
+    )
+
+
+def _mlx(section: Configuration) -> Packing:
+    """MLX's affine quantization; modules with a scheme of their own, or with false, stand beside the common keys."""
+    rules = [_mlx_module(section, name) for name in section if isinstance(section[name], dict) or section[name] is False]
+    return Packing(MLX, (*rules, _mlx_scheme(section, (LINEAR,))))
+
+
+def _mlx_module(section: Configuration, name: str) -> Rule:
+    own = section.section(name) if section[name] is not False else None
+    if own is None:
+        return dataclasses.replace(_mlx_scheme(section, (name,)), unpacked=True)
+    return _mlx_scheme(Configuration(section.path, {"mode": section.get("mode"), **own}), (name,))
+
+
+def _mlx_scheme(section: Configuration, targets: tuple[str, ...]) -> Rule:
+    mode = section.text("mode", "affine")
+    if mode != "affine":
+        raise _refused(section, f"MLX's quantization '{mode}' is not supported; supported: affine")
+    return Rule(_bits(section, "bits"), _group_size(section, "group_size"), symmetric=True, targets=targets)
 
 
 def _compressed_tensors(section: Configuration) -> Packing:
@@ -94,13 +277,16 @@ def _group(section: Configuration, groups: Configuration, name: str) -> Rule:
 def _targets(group: Configuration) -> tuple[str, ...]:
     targets = group.texts("targets") or (LINEAR,)
     for target in targets:
-        try:
-            re.compile(target.removeprefix("re:"))
-        except re.error as error:
-            raise ModelError(
-                f"the target '{target}' in {KEY} is not a regular expression: {error}", where=group.path
-            ) from error
+        _refuse_pattern(target, group.path)
     return targets
+
+
+def _refuse_pattern(target: str, path: Path) -> None:
+    """Raise ModelError for a target that is no regular expression."""
+    try:
+        re.compile(target.removeprefix("re:"))
+    except re.error as error:
+        raise ModelError(f"the target '{target}' in {KEY} is not a regular expression: {error}", where=path) from error
 
 
 def _bits(section: Configuration, key: str) -> int:
@@ -119,8 +305,26 @@ def _refused(section: Configuration, what: str) -> ModelError:
     return ModelError(what, where=section.path, cure=START_AGAIN)
 
 
+READ = frozenset({COMPRESSED_TENSORS, GPTQ_OR_AWQ, MLX_DIALECT})
+"""The dialects that are read where a file says how."""
+SYNONYMS: Mapping[str, str] = {"intel/auto-round": "auto-round", "gptqmodel": "gptq", "auto-gptq": "gptq"}
+AUTO_ROUND: Mapping[str, str] = {"auto_gptq": GPTQ, "auto_awq": AWQ}
+"""AutoRound's formats that are read, and whose layout each has."""
+GPTQ_SCHEME = frozenset({"bits", "group_size", "sym", "desc_act", "pack_dtype"})
+"""The keys of a GPTQ section that say how modules are packed."""
+GPTQ_EFFORT = frozenset(
+    {
+        "act_group_aware", "damp_auto_increment", "damp_percent", "fail_safe", "failsafe", "gptaq", "hyb_act", "mse",
+        "mock_quantization", "offload_to_disk", "static_groups", "true_sequential", "v2", "v2_alpha",
+    }
+)  # fmt: skip
+"""Those that say how levels were found, which changes nothing in how they are read."""
 METHODS: Mapping[str, Callable[[Configuration], Packing]] = {
+    "auto-round": _auto_round,
     "awq": _awq,
     "compressed-tensors": _compressed_tensors,
     "gptq": _gptq,
+    "mlx": _mlx,
 }
+LEAVE_OVER = frozenset({"auto-round", "awq", "bitsandbytes", "gptq", "mlx"})
+"""Methods that quantize weights alone, so that weights in floating point show that they were not applied."""

@@ -16,6 +16,7 @@ from typing import Any
 from drupe_packed.packing import WORD, Packing
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+NOT_THE_MODEL = ("adapter_", "consolidated")
 LONGEST_HEADER = 100_000_000  # bytes, the format's own limit
 NAMES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8e4m3fn",
@@ -43,17 +44,32 @@ def summary(folder: Path, packing: Packing | None) -> Summary | None:
         return None
 
 
+def shards_of(folder: Path) -> set[str]:
+    """The files that the folder's index names; empty where there is no index or it is broken."""
+    try:
+        return {str(name) for name in json.loads((folder / INDEX).read_bytes())["weight_map"].values()}
+    except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError):
+        return set()
+
+
 def _files(folder: Path) -> list[Path]:
-    index = folder / INDEX
-    if index.is_file():
-        names = set(json.loads(index.read_bytes())["weight_map"].values())
-        if any(Path(name).name != name for name in names):
-            raise ValueError("a shard outside the folder")
-        return [folder / name for name in sorted(names)]
     if (folder / SINGLE).is_file():
         return [folder / SINGLE]
-    (only,) = folder.glob("*.safetensors")
+    if (folder / INDEX).is_file():
+        names = shards_of(folder)
+        if not names or any(Path(name).name != name for name in names):
+            raise ValueError("no index, or a shard outside the folder")
+        return [folder / name for name in sorted(names)]
+    (only,) = (path for path in folder.glob("*.safetensors") if not path.name.startswith(NOT_THE_MODEL))
     return [only]
+
+
+def stored_types(folder: Path) -> dict[str, str] | None:
+    """The type of each tensor by its name; None for files that are missing or broken."""
+    try:
+        return {name: NAMES[tensor["dtype"]] for path in _files(folder) for name, tensor in _header(path)[0].items()}
+    except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError):
+        return None
 
 
 def _summary(files: list[Path], packing: Packing | None) -> Summary:
@@ -73,7 +89,7 @@ def _summary(files: list[Path], packing: Packing | None) -> Summary:
 def _weights(name: str, tensor: Mapping[str, Any], packing: Packing | None) -> Counter[str]:
     """How many weights a tensor holds, by their type."""
     stored, elements = NAMES[tensor["dtype"]], math.prod(tensor["shape"])
-    if packing is not None and (rule := packing.packs(name)):
+    if packing is not None and (rule := packing.packs(name, stored)):
         return Counter({f"int{rule.bits}": elements * WORD // rule.bits})
     return Counter() if packing is not None and packing.is_beside(name) else Counter({stored: elements})
 

@@ -8,10 +8,15 @@ from .generation import Generation as Generation
 from .generation import Message as Message
 from .generation import Stopwatch as Stopwatch
 from .generation import Timing as Timing
+from .generation_keys import GENERATION_KEYS as GENERATION_KEYS
+from .generation_rules import GenerationRules as GenerationRules
+from .generation_rules import generation_notices as generation_notices
 from .graphs import cache_sizes as cache_sizes
 from .graphs import decoder_ports as decoder_ports
 from .graphs import port_of as port_of
 from .graphs import vocabulary_size as vocabulary_size
+from .logit_rules import LogitRules as LogitRules
+from .logit_rules import StopStrings as StopStrings
 from .ports import TOKENS as TOKENS
 from .ports import Cache as Cache
 from .ports import CacheName as CacheName
@@ -23,5 +28,6 @@ from .ports import empty_cache_shape as empty_cache_shape
 from .refusals import NoRoom as NoRoom
 from .refusals import not_finite as not_finite
 from .refusals import refuse_no_room as refuse_no_room
+from .refusals import refuse_without_row as refuse_without_row
 from .session import TextSession as TextSession
 from .session import text_session as text_session

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from drupe.api import UsageError
 
@@ -38,10 +40,20 @@ class Generation:
 
 @dataclass(frozen=True)
 class Message:
-    """One turn of a conversation; role is "system", "user" or "assistant"."""
+    """One turn of a conversation.
+
+    role: "system", "user", "assistant", "tool", or another that the model's chat template knows. content: a text, or
+    the parts of one ({"type": "text", "text": ...}); None for a turn that only calls tools. fields: what else chat
+    templates read, in the words of transformers: {"tool_calls": [...]}, {"reasoning_content": "..."}, {"name": "..."}.
+    """
 
     role: str
-    content: str
+    content: str | Sequence[Mapping[str, Any]] | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+    def document(self) -> dict[str, Any]:
+        """The turn as chat templates read it."""
+        return {"role": self.role, "content": self.content, **self.fields}
 
 
 @dataclass(frozen=True)

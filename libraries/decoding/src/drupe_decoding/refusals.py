@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from drupe.api import CheckFailed, UsageError
@@ -25,6 +25,21 @@ def refuse_no_room(tokens: Sequence[int], session: TextSession) -> None:
             "together",
             cure=f"shorten the prompt{_more_room(session)}",
         )
+
+
+def refuse_without_row(tokens: Sequence[int], rows: int | None, name: Callable[[int], str]) -> None:
+    """Raise UsageError for a prompt with a token that has no row in the model's embedding.
+
+    rows: how many the embedding has; None where that is not known. name: gives the text of a token.
+    """
+    if rows is None or max(tokens, default=0) < rows:
+        return
+    token = max(tokens)
+    raise UsageError(
+        f"the prompt has the token {name(token)} ({token}), which the tokenizer knows, but the model does not: its "
+        f"embedding has {rows} rows",
+        cure="leave it out of the prompt, or resize the checkpoint's embedding before converting it",
+    )
 
 
 def _more_room(session: TextSession) -> str:

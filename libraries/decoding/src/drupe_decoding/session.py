@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -37,15 +37,22 @@ class TextSession(Session):
         return "".join(self.stream(prompt, replace(generation or Generation(), **options)))
 
     @abstractmethod
-    def conversation(self, messages: Sequence[Message]) -> str:
-        """The prompt that the model's chat template makes of `messages`. Raises ModelError where it has no template."""
+    def conversation(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None = None, **settings: Any
+    ) -> str:
+        """The prompt that the model's chat template makes of `messages`, as transformers' `apply_chat_template` does.
+
+        tools: the functions that the model may call, each as JSON schema. settings: what else the template reads, such
+        as `enable_thinking`; also `documents`, `add_generation_prompt` (by default true) and `continue_final_message`.
+        Raises ModelError where the model has no template, or where it refuses the conversation.
+        """
 
 
 def text_session(session: Session) -> TextSession:
     """The session, if it writes text. Raises RuntimeMissing for a session that only runs graphs."""
     if not isinstance(session, TextSession):
         raise RuntimeMissing(
-            f"{type(session).__name__} does not generate text: it only runs the model's graphs",
-            cure="open a model whose task is text-generation, or open it with another runtime",
+            "the model does not generate text: its runtime only runs its graphs, on arrays",
+            cure="open a model of the task text-generation; drupe inspect MODEL shows the task",
         )
     return session

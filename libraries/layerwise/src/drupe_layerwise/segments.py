@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from drupe.api import ModelError
 from drupe_decoding import cache_name
-from drupe_onnx import BLOCK, LAST_TOKEN, ROLE, ir
+from drupe_onnx import BLOCK, LAST_TOKEN, POSITIONS, ROLE, ir
 
 CONSTANT = -1
 """The part of nodes that compute from weights and constants alone: each segment that reads them computes them."""
@@ -44,10 +44,19 @@ def is_marked(graph: ir.Graph) -> bool:
 
 
 def hidden_states(segment: Segment) -> list[str]:
-    """The names of the float values that a segment makes for later segments; a block reads the sum of them."""
+    """The names of the float values that a segment makes for later segments; a block reads the sum of them.
+
+    Tables of positions are not among them.
+    """
     parts = parts_of(segment.graph)
     kept = (value for value in parts.kept(segment.index) if parts.part(value) == segment.index)
-    return [whole(value).name or "" for value in kept if value.dtype is not None and value.dtype.is_floating_point()]
+    states = (value for value in kept if not _of_positions(value))
+    return [whole(value).name or "" for value in states if value.dtype is not None and value.dtype.is_floating_point()]
+
+
+def _of_positions(value: ir.Value) -> bool:
+    producer = value.producer()
+    return producer is not None and producer.metadata_props.get(ROLE) == POSITIONS
 
 
 _DIVISION = "drupe.layerwise.division"

@@ -2,6 +2,7 @@
 
 from .expressions import QuantizeBlocks as QuantizeBlocks
 from .expressions import Weighted as Weighted
+from .float_precisions import float_precisions as float_precisions
 from .overruled_settings import refuse_overruled as refuse_overruled
 from .rewriting import Rewriter as Rewriter
 from .rewriting import finish as finish

@@ -39,6 +39,7 @@ from .kind import OnnxKind as OnnxKind
 from .metadata import BLOCK as BLOCK
 from .metadata import FLOAT_MATRICES as FLOAT_MATRICES
 from .metadata import LAST_TOKEN as LAST_TOKEN
+from .metadata import POSITIONS as POSITIONS
 from .metadata import ROLE as ROLE
 from .operators import Capabilities as Capabilities
 from .operators import KernelSupport as KernelSupport
@@ -48,7 +49,9 @@ from .operators import capabilities_of as capabilities_of
 from .package import OnnxPackage as OnnxPackage
 from .package import graphs_of as graphs_of
 from .package import initializers_of as initializers_of
+from .package_folder import PackageFiles as PackageFiles
 from .package_folder import graph_files as graph_files
+from .package_folder import package_files as package_files
 from .provider import TableProvider as TableProvider
 from .recipes import float_stages as float_stages
 from .recipes import quantized_stages as quantized_stages

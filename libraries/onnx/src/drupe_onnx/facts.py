@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from drupe_onnx.metadata import LAST_TOKEN, ROLE
 from drupe_onnx.outline import Outline, read_outline
-from drupe_onnx.package_folder import graph_files
+from drupe_onnx.package_folder import PackageFiles
 
 PACKAGED = "genai_config.json"
 """The file beside a graph that shows that the graph is packaged for a runtime."""
@@ -63,8 +61,7 @@ def facts_of(outline: Outline, *, packaged: bool) -> dict[str, str]:
     }
 
 
-def part_facts(location: Path) -> dict[str, dict[str, str]]:
+def part_facts(files: PackageFiles) -> dict[str, dict[str, str]]:
     """The facts of each part, by role, of the package in a folder or of the model in an .onnx file."""
-    packaged = (location / PACKAGED).is_file()
-    graphs = graph_files(location)
-    return {role: facts_of(read_outline(path), packaged=packaged) for role, path in graphs.items()}
+    packaged = PACKAGED in files.others
+    return {role: facts_of(read_outline(path), packaged=packaged) for role, path in files.graphs.items()}

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from drupe.api import ONLY_PART, Model, ModelError, ModelKind
+from drupe_onnx.external_data import data_files
 from drupe_onnx.facts import part_facts
 from drupe_onnx.outline import read_outline
 from drupe_onnx.package import OnnxPackage
-from drupe_onnx.package_folder import data_files, files_beside, graph_files, size_of
+from drupe_onnx.package_folder import package_files, size_of
 
 if TYPE_CHECKING:
     from drupe.api import Context, Estimate, Target
@@ -33,9 +34,10 @@ class OnnxKind(ModelKind):
             return model
         from drupe_onnx.loading import load_package
 
-        found = part_facts(model.location)
+        files = package_files(model.location)
+        found = part_facts(files)
         parts = {role: {**facts, **model.parts.get(role, {})} for role, facts in found.items()}
-        return model.but(payload=load_package(model.location), parts=parts)
+        return model.but(payload=load_package(files), parts=parts)
 
     def save(self, model: Model, folder: Path, context: Context) -> Mapping[str, str]:
         from drupe_onnx.writer import write_package
@@ -94,11 +96,10 @@ class OnnxKind(ModelKind):
 
             package = self._package(model)
             return describe(outlines_of(package), package.files, model.location)
-        graphs = graph_files(model.location)
-        outlines = {role: read_outline(path) for role, path in graphs.items()}
-        data = {path for role, graph in graphs.items() for path in data_files(graph, outlines[role])}
-        beside = dict(files_beside(model.location, data)) if model.location.is_dir() else {}
-        return describe(outlines, beside, model.location)
+        files = package_files(model.location)
+        outlines = {role: read_outline(path) for role, path in files.graphs.items()}
+        data = {path for role, graph in files.graphs.items() for path in data_files(graph, outlines[role])}
+        return describe(outlines, files.beside(data), model.location)
 
     def check(self, model: Model, target: Target) -> Sequence[str]:
         from drupe_onnx.operator_check import problems

@@ -12,24 +12,25 @@ from drupe.api import ModelError
 from drupe_onnx import ir
 from drupe_onnx.embedded import without_weights
 from drupe_onnx.expressions.sources import ExternalTensor
+from drupe_onnx.external_data import data_file
 from drupe_onnx.outline import AGAIN
 from drupe_onnx.package import OnnxPackage, graphs_of, initializers_of
-from drupe_onnx.package_folder import data_file, files_beside, graph_files
+from drupe_onnx.package_folder import PackageFiles
 from drupe_onnx.unreadable import unreadable
 from drupe_onnx.weights import LazyWeight
 
 
-def load_package(location: Path) -> OnnxPackage:
+def load_package(files: PackageFiles) -> OnnxPackage:
     """The package in a folder with .onnx files, or in a single one.
 
     Raises ModelError for a file that is not a graph, and for external data that is missing, cut short, or outside the
     folder.
     """
     components, data = {}, set()
-    for role, path in graph_files(location).items():
+    for role, path in files.graphs.items():
         components[role], its_data = _load_graph(path)
         data |= its_data
-    return OnnxPackage(components, dict(files_beside(location, data)) if location.is_dir() else {})
+    return OnnxPackage(components, dict(files.beside(data)))
 
 
 def _load_graph(path: Path) -> tuple[ir.Model, set[Path]]:

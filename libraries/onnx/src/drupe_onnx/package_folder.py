@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from drupe.api import ONLY_PART, RECORD, ModelError
-from drupe_onnx.outline import AGAIN, Outline, Weight, read_outline
+from drupe_onnx.external_data import data_files
+from drupe_onnx.outline import read_outline
 from drupe_onnx.package import GRAPH
+
+
+@dataclass(frozen=True)
+class PackageFiles:
+    """The files of a package. graphs: by role. others: by name, with the data files of the graphs."""
+
+    graphs: Mapping[str, Path]
+    others: Mapping[str, Path]
+
+    def beside(self, data: Collection[Path]) -> dict[str, Path]:
+        """The files beside the graphs and their data, by name."""
+        return {name: path for name, path in self.others.items() if path not in data}
+
+
+def package_files(location: Path) -> PackageFiles:
+    """The files of the package in a folder; for a single .onnx file, only this file.
+
+    Raises ModelError for a folder without an .onnx file.
+    """
+    return PackageFiles(graph_files(location), _other_files(location) if location.is_dir() else {})
 
 
 def graph_files(location: Path) -> dict[str, Path]:
@@ -25,79 +46,21 @@ def graph_files(location: Path) -> dict[str, Path]:
     return {ONLY_PART: found[0]} if len(found) == 1 else {path.stem: path for path in found}
 
 
-def files_beside(folder: Path, data: Iterable[Path]) -> Iterator[tuple[str, Path]]:
-    """The files beside the graphs: all files but the graphs, their data, and the record of the run."""
-    data = set(data)
+def _other_files(folder: Path) -> dict[str, Path]:
+    """All files but the graphs, hidden files, and the record of the run."""
+    others = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         hidden = any(part.startswith(".") for part in name.split("/"))
         graph = path.parent == folder and path.suffix == ".onnx"
-        if path.is_file() and not (hidden or graph or name == RECORD or path in data):
-            yield name, path
-
-
-def data_file(graph: Path, name: str, location: str, offset: int, nbytes: int, length: int | None) -> Path:
-    """The file that holds a tensor's bytes, after a check that they exist.
-
-    location, offset, length: as the graph gives them; a length of 0 or None is ignored. nbytes: the tensor's size.
-    """
-    data = _inside(graph, name, location)
-    try:
-        size = data.stat().st_size
-    except OSError as error:
-        raise ModelError(f"the data file '{location}' of '{graph.name}' is missing", where=data, cure=AGAIN) from error
-    if length not in (None, 0, nbytes):
-        raise ModelError(
-            f"the tensor '{name}' needs {nbytes} bytes, but the graph gives it {length}", where=graph, cure=AGAIN
-        )
-    if offset < 0 or offset + nbytes > size:
-        raise ModelError(
-            f"the tensor '{name}' ends at byte {offset + nbytes} of '{location}', but the file has only {size}",
-            where=data,
-            cure=AGAIN,
-        )
-    return data
-
-
-def _inside(graph: Path, name: str, location: str) -> Path:
-    """The data file by name. A downloaded graph must not make drupe read files that are not part of the model.
-
-    A link is followed only into the folder where the linked graph really lies, as in the hub's cache.
-    """
-    data = Path(os.path.normpath(graph.parent / location))  # by name only: resolve() would follow the hub's links
-    real, homes = Path(os.path.realpath(data)), (os.path.realpath(graph.parent), Path(os.path.realpath(graph)).parent)
-    named = not Path(location).is_absolute() and data.is_relative_to(os.path.normpath(graph.parent))
-    if not (named and any(real.is_relative_to(home) for home in homes)):
-        raise ModelError(
-            f"the tensor '{name}' lies outside the folder of its graph, at '{location}'",
-            where=graph,
-            cure="put the data file beside the graph, and save the graph with its name alone",
-        )
-    return data
-
-
-def data_files(graph: Path, outline: Outline) -> set[Path]:
-    """The data files of a graph, after a check that every weight is in them."""
-    return {_data_file(graph, weight) for weight in outline.weights if weight.external}
-
-
-def _data_file(graph: Path, weight: Weight) -> Path:
-    said = weight.external
-    try:
-        offset, length = int(said.get("offset") or 0), int(said.get("length") or 0)
-    except ValueError as error:
-        raise ModelError(
-            f"offset or length of the tensor '{weight.name}' is not a number", where=graph, cure=AGAIN
-        ) from error
-    return data_file(graph, weight.name, said.get("location", ""), offset, weight.nbytes, length)
+        if path.is_file() and not (hidden or graph or name == RECORD):
+            others[name] = path
+    return others
 
 
 def size_of(location: Path) -> int:
-    """Bytes of the graphs, their data, and the files beside them."""
-    graphs = graph_files(location).values()
-    data = {path for graph in graphs for path in data_files(graph, read_outline(graph))}
-    paths = {*graphs, *data}
-    if location.is_dir():
-        paths |= {path for _, path in files_beside(location, data)}
-        paths |= {location / RECORD} if (location / RECORD).is_file() else set()
-    return sum(path.stat().st_size for path in paths)
+    """Bytes of the graphs, their data, the files beside them, and the record of the run."""
+    files = package_files(location)
+    data = {path for graph in files.graphs.values() for path in data_files(graph, read_outline(graph))}
+    record = {location / RECORD} if (location / RECORD).is_file() else set()
+    return sum(path.stat().st_size for path in {*files.graphs.values(), *data, *files.others.values(), *record})

@@ -26,7 +26,6 @@ class TableProvider(ExecutionProvider):
             name = "acme"
             summary = "Acme's accelerator cards"
             runtime_name = "AcmeExecutionProvider"
-            device_kind = "npu"
             versioned_by = ("onnxruntime-acme",)
             packages = (RuntimePackage("onnxruntime-genai", "pip install onnxruntime-acme"),)
             tables = (Path(__file__).with_name("operators.json"),)

@@ -18,6 +18,17 @@ from drupe_onnx.unreadable import unreadable
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+NOT_THE_MODEL = {
+    "adapter_": (
+        "an adapter's, not a model's",
+        "merge it into its base model first: peft's merge_and_unload(), then save_pretrained()",
+    ),
+    "consolidated": (
+        "in the form of the maker's own programs, not in that of transformers",
+        "use the repository's or revision's files for transformers: model.safetensors, or shards with their index",
+    ),
+}
+"""Files that are not read as the model, by the beginnings of their names: what they hold, and the cure."""
 
 _LONGEST_HEADER = 100_000_000  # bytes, the format's own limit
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -58,12 +69,15 @@ def read_header(path: Path) -> dict[str, SafetensorsTensor]:
 
 
 def open_checkpoint(folder: Path) -> dict[str, SafetensorsTensor]:
-    """The tensors of a checkpoint folder, by name: of one file, or of shards, whose index is compared with them."""
-    if (folder / INDEX).is_file():
-        return _open_shards(folder)
+    """The tensors of a checkpoint folder, by name: of one file, or of the shards that an index names.
+
+    Where there are both, the one file counts, as in transformers.
+    """
     if (folder / SINGLE).is_file():
         return read_header(folder / SINGLE)
-    found = sorted(folder.glob("*.safetensors"))
+    if (folder / INDEX).is_file():
+        return _open_shards(folder)
+    found = sorted(path for path in folder.glob("*.safetensors") if not path.name.startswith(tuple(NOT_THE_MODEL)))
     if len(found) == 1:
         return read_header(found[0])
     if found:
@@ -72,6 +86,9 @@ def open_checkpoint(folder: Path) -> dict[str, SafetensorsTensor]:
             where=folder,
             cure=f"download {INDEX} as well",
         )
+    for beginning, (what, cure) in NOT_THE_MODEL.items():
+        if others := sorted(path.name for path in folder.glob(f"{beginning}*.safetensors")):
+            raise ModelError(f"the only weights are {what}: {others[0]}", where=folder, cure=cure)
     pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
     if pickles:
         raise ModelError(
@@ -183,6 +200,11 @@ def _bad(path: Path, problem: str) -> ModelError:
 
 
 def _open_shards(folder: Path) -> dict[str, SafetensorsTensor]:
+    """Every tensor of the shards that the index names, as in transformers.
+
+    The index need not be complete, and may name tensors that no shard has, such as a tied head. A tensor that a model
+    needs and nobody has is an error of its builder.
+    """
     shard_of = _read_index(folder / INDEX)
     names = sorted(set(shard_of.values()))
     missing = [name for name in names if not (folder / name).is_file()]
@@ -194,21 +216,23 @@ def _open_shards(folder: Path) -> dict[str, SafetensorsTensor]:
         )
     tensors: dict[str, SafetensorsTensor] = {}
     for name in names:
-        shard = read_header(folder / name)
-        wanted = {tensor for tensor, home in shard_of.items() if home == name}
-        _compare(folder / name, wanted, shard)
-        tensors.update(shard)
+        for tensor, found in read_header(folder / name).items():
+            if tensor in tensors:
+                found = _at_home(found, tensors[tensor], shard_of.get(tensor), folder)
+            tensors[tensor] = found
     return tensors
 
 
-def _compare(path: Path, wanted: set[str], shard: Mapping[str, SafetensorsTensor]) -> None:
-    problem = None
-    if lacking := sorted(wanted - shard.keys()):
-        problem = f"'{path.name}' lacks the tensor '{lacking[0]}', which {INDEX} says it has"
-    elif extra := sorted(shard.keys() - wanted):
-        problem = f"'{path.name}' has the tensor '{extra[0]}', which {INDEX} does not list"
-    if problem:
-        raise ModelError(problem, where=path, cure=f"download {INDEX} and '{path.name}' again, from one revision")
+def _at_home(one: SafetensorsTensor, other: SafetensorsTensor, home: str | None, folder: Path) -> SafetensorsTensor:
+    """Of two tensors of one name, the one in the shard that the index names."""
+    found = next((each for each in (one, other) if each.path.name == home), None)
+    if found is None:
+        raise ModelError(
+            f"'{one.path.name}' and '{other.path.name}' both have the tensor '{one.name}'",
+            where=folder,
+            cure=f"download {INDEX} and the shards again, from one revision",
+        )
+    return found
 
 
 def _read_index(path: Path) -> dict[str, str]:

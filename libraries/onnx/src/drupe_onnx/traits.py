@@ -14,6 +14,7 @@ DECODE_TIMES = "matmul_nbits_decode_times"
 WHOLE_BLOCKS = "matmul_nbits_whole_blocks"
 COMPUTED_ONCE = "computes_constants_once"
 CASTS_INSERTED = "casts_inserted"
+IN_MEMORY = "values_in_memory"
 
 TRAITS: Mapping[str, str] = {
     ACCURACY_LEVEL: "the accuracy_level with which MatMulNBits is fast, a number: 4 computes in int8",
@@ -22,6 +23,7 @@ TRAITS: Mapping[str, str] = {
     WHOLE_BLOCKS: "true where MatMulNBits takes only rows that are whole blocks",
     COMPUTED_ONCE: "true where nodes that read only constants run once, when a package is opened",
     CASTS_INSERTED: "element types that the runtime casts to another type by itself, each with that other type",
+    IN_MEMORY: "true where values are in the processor's memory, so a graph's shapes may depend on values at no cost",
 }
 """Every trait that drupe reads, with its meaning. A third party's own traits carry a prefix: "acme.tile_bytes"."""
 

@@ -11,9 +11,9 @@ import numpy as np
 from drupe.api import ModelError
 from drupe_onnx import Array, Expression, Files, Source, element_name, ir
 from drupe_packed.int32_words import AWQ_OUTPUTS
-from drupe_packed.layouts import AwqMatrix, GptqMatrix, PackQuantizedMatrix
+from drupe_packed.layouts import AwqMatrix, GptqMatrix, MlxMatrix, PackQuantizedMatrix
 from drupe_packed.packed_matrix import PackedMatrix
-from drupe_packed.packing import AWQ, GPTQ, GPTQ_V2, PACK_QUANTIZED, PARTS, WORD, Packing, Rule
+from drupe_packed.packing import AWQ, GPTQ, GPTQ_V2, MARKS, MLX, PACK_QUANTIZED, WORD, Packing, Rule
 
 SCALES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT)
 _AGAIN = "download config.json and weights again, from one revision; or use the checkpoint that it was quantized from"
@@ -25,7 +25,7 @@ def matrices(tensors: Mapping[str, Expression], packing: Packing) -> dict[str, E
     Raises ModelError for parts that are missing, or that do not fit together or to config.json. The only values that
     are read are the orders of columns.
     """
-    suffix = f".{PARTS[packing.layout][0]}"
+    suffix = f".{MARKS[packing.layout]}"
     found: dict[str, Expression] = {}
     modules = [name.removesuffix(suffix) for name in tensors if name.endswith(suffix)]
     taken: set[str] = set()
@@ -104,6 +104,17 @@ def _pack_quantized(parts: _Parts, rule: Rule) -> PackedMatrix:
     return PackQuantizedMatrix(words, scales, zeros, (n, k), rule.bits, group_size, order)
 
 
+def _mlx(parts: _Parts, rule: Rule) -> PackedMatrix:
+    words = parts.matrix("weight", (ir.DataType.UINT32,))
+    scales, biases = parts.matrix("scales", SCALES), parts.matrix("biases", SCALES)
+    n, width = words.shape
+    k = width * WORD // rule.bits
+    group_size, groups = _groups(rule, k)
+    parts.expect("scales", scales, (n, groups))
+    parts.expect("biases", biases, (n, groups))
+    return MlxMatrix(words, scales, biases, rule.bits, group_size)
+
+
 def _stored_shape(parts: _Parts) -> tuple[int, int]:
     """The two numbers in `weight_shape`."""
     held = parts.get("weight_shape")
@@ -162,5 +173,6 @@ _READERS: Mapping[str, Callable[[_Parts, Rule], PackedMatrix]] = {
     GPTQ: lambda parts, rule: _gptq(parts, rule, less_one=True),
     GPTQ_V2: lambda parts, rule: _gptq(parts, rule, less_one=False),
     AWQ: _awq,
+    MLX: _mlx,
     PACK_QUANTIZED: _pack_quantized,
 }

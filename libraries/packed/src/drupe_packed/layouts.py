@@ -1,7 +1,8 @@
-"""The layouts of GPTQ, AWQ and compressed-tensors, as packed matrices.
+"""The layouts of GPTQ, AWQ, compressed-tensors and MLX, as packed matrices.
 
 GPTQ: https://github.com/ModelCloud/GPTQModel (nn_modules/qlinear). AWQ: https://github.com/casper-hansen/AutoAWQ
 (modules/linear/gemm.py). compressed-tensors: https://github.com/vllm-project/compressed-tensors (pack_quantized).
+MLX: https://github.com/ml-explore/mlx (affine quantization).
 """
 
 from __future__ import annotations
@@ -150,3 +151,42 @@ class PackQuantizedMatrix(PackedMatrix):
         levels = unpacked(np.ascontiguousarray(words.T), self.bits)
         skipped = first * per_word
         return np.ascontiguousarray(levels[:, start - skipped : stop - skipped].T)
+
+
+@dataclass(frozen=True)
+class MlxMatrix(PackedMatrix):
+    """MLX: `words` uint32 [N, K * bits / 32], levels along K; level * scale + bias, with both [N, groups].
+
+    The biases are multiples of the scales only by chance, so they are minimums rather than zero points.
+    """
+
+    words: Expression
+    row_scales: Expression
+    biases: Expression
+    bits: int
+    group_size: int
+
+    symmetric = True
+    order = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        n, width = self.words.shape
+        return (n, width * WORD // self.bits)
+
+    @property
+    def scale_dtype(self) -> ir.DataType:
+        return self.row_scales.dtype
+
+    @property
+    def minimums(self) -> Expression:
+        return self.biases
+
+    def packed(self, start: int, stop: int, files: Files) -> UInt8:
+        return np.ascontiguousarray(self.words.rows(start, stop, files)).view(np.uint8)
+
+    def scales(self, start: int, stop: int, files: Files) -> NDArray[Any]:
+        return self.row_scales.rows(start, stop, files)
+
+    def stored_zero_points(self, start: int, stop: int, files: Files) -> UInt8 | None:
+        return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-GPTQ, GPTQ_V2, AWQ, PACK_QUANTIZED = "gptq", "gptq_v2", "awq", "pack-quantized"
+GPTQ, GPTQ_V2, AWQ, PACK_QUANTIZED, MLX = "gptq", "gptq_v2", "awq", "pack-quantized", "mlx"
 BITS = (2, 4, 8)
 LINEAR = "Linear"
 WORD = 32
@@ -18,8 +18,12 @@ PARTS = {
     PACK_QUANTIZED: (
         "weight_packed", "weight_scale", "weight_zero_point", "weight_shape", "weight_g_idx",
     ),
+    MLX: ("weight", "scales", "biases"),
 }  # fmt: skip
-"""The tensors of a packed module. The first holds the levels, which every packed module has."""
+"""The tensors of a packed module. The first holds the levels, in integers."""
+MARKS = {layout: parts[0] for layout, parts in PARTS.items()} | {MLX: "scales"}
+"""The tensor that every packed module has and no other module."""
+LEVEL_TYPES = frozenset({"int32", "uint32"})
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class Rule:
 
     group_size: values of a row that share a scale; None for the whole row. symmetric: all zero points are
     2^(bits - 1). reordered: the values of a group need not stand next to one another (GPTQ's act-order).
+    unpacked: the modules are in floating point, whatever a later rule says.
     """
 
     bits: int
@@ -35,6 +40,7 @@ class Rule:
     symmetric: bool
     reordered: bool = False
     targets: tuple[str, ...] = (LINEAR,)
+    unpacked: bool = False
 
     def __str__(self) -> str:
         return f"{self.bits} bits, {f'blocks of {self.group_size}' if self.group_size else 'a scale for each row'}"
@@ -51,20 +57,21 @@ class Packing:
     rules: tuple[Rule, ...]
 
     def rule(self, module: str) -> Rule | None:
-        """The first rule that holds for a module, as in compressed-tensors."""
-        return next((rule for rule in self.rules if rule.holds_for(module)), None)
+        """The first rule that holds for a module, as in compressed-tensors; None for one in floating point."""
+        found = next((rule for rule in self.rules if rule.holds_for(module)), None)
+        return None if found is None or found.unpacked else found
 
-    def packs(self, tensor: str) -> Rule | None:
-        """The rule for the levels in the tensor of this name; None for a tensor without levels."""
+    def packs(self, tensor: str, element_type: str) -> Rule | None:
+        """The rule for the levels in the tensor of this name and type; None for a tensor without levels."""
         module, _, part = tensor.rpartition(".")
-        return self.rule(module) if part == PARTS[self.layout][0] else None
+        return self.rule(module) if part == PARTS[self.layout][0] and element_type in LEVEL_TYPES else None
 
     def is_beside(self, tensor: str) -> bool:
         """Whether the tensor of this name belongs to the levels of another one, as scales and zero points do."""
         return tensor.rpartition(".")[2] in PARTS[self.layout][1:]
 
     def __str__(self) -> str:
-        return f"{self.layout}, {'; '.join(dict.fromkeys(map(str, self.rules)))}"
+        return f"{self.layout}, {'; '.join(dict.fromkeys(str(rule) for rule in self.rules if not rule.unpacked))}"
 
 
 def _matches(target: str, module: str) -> bool:

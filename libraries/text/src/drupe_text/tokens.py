@@ -85,16 +85,18 @@ class TextTokenizer:
         *,
         least: int | None = None,
         fewer: Callable[[int], str] = lambda found: "",
+        reason: str = "",
     ) -> list[int]:
         """`count` tokens of a text: the first ones, or with a seed, those of its shuffled pieces.
 
         least: how many tokens are enough where the text has no more; by default all are needed. fewer: options that
-        ask for as many tokens as were found, or "". Raises UsageError for a text with too few tokens.
+        ask for as many tokens as were found, or "". reason: why so many tokens are needed, where the user asked for
+        another number. Raises UsageError for a text with too few tokens.
         """
         size = min(SHUFFLED_PIECE, -(-len(text.read()) // FEWEST_PIECES))
         shuffled = (self._encode(piece) for piece in _shuffled(text, size, seed or 0))
         found = _first(self._in_order(text, count) if seed is None else shuffled, count)
-        _refuse_short(text, found, count, least, fewer(len(found)))
+        _refuse_short(text, found, count, least, fewer(len(found)), reason)
         return found
 
     def _in_order(self, text: Text, count: int) -> Iterator[list[int]]:
@@ -133,12 +135,14 @@ def _first(parts: Iterable[list[int]], count: int) -> list[int]:
     return found[:count]
 
 
-def _refuse_short(text: Text, found: Sequence[int], wanted: int, least: int | None, fewer: str) -> None:
+def _refuse_short(
+    text: Text, found: Sequence[int], wanted: int, least: int | None, fewer: str, reason: str = ""
+) -> None:
     """Raise UsageError for a text with too few tokens. fewer: the option that asks for as many as were found, or ""."""
     needed = wanted if least is None else least
     if len(found) < needed:
         raise UsageError(
-            f"the text has {len(found)} tokens, but {needed} are needed",
+            f"the text has {len(found)} tokens, but {needed} are needed" + (f": {reason}" if reason else ""),
             where=text.name,
             cure=" or ".join(filter(None, [f"a longer text ({text.option} FILE)", fewer])),
         )

@@ -2,77 +2,199 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from drupe.api import ModelError, RuntimeMissing
 from drupe_decoding import Message
-from drupe_tokenization.json_files import read_object
+from drupe_tokenization.template_files import templates_in_folder
 
-SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
+if TYPE_CHECKING:
+    import jinja2
+
+REASONING = ("reasoning_content", "thinking", "reasoning")
+"""The keys under which a turn may hold its reasoning; templates read the first two."""
+_TO_CONTINUE = "CONTINUE_FINAL_MESSAGE_TAG "
 
 
-def apply_chat_template(folder: Path, messages: Sequence[Message]) -> str:
-    """The prompt that the folder's chat template makes, ready for the assistant's answer.
+class TemplateRefusal(ModelError):
+    """A chat template that refuses a conversation with `raise_exception`."""
 
-    The template runs in jinja's sandbox, because it comes with the model. Raises ModelError where no template works.
+
+def apply_chat_template(
+    folder: Path, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None = None, **settings: Any
+) -> str:
+    """The prompt that the folder's chat template makes, ready for the assistant's answer; see `render`.
+
+    Raises ModelError where there is no template, TemplateRefusal where it refuses the conversation.
     """
-    config = read_object(folder / "tokenizer_config.json")
-    template = chat_template(folder, config)
+    templates = templates_in_folder(folder)
+    conversation = [message.document() for message in messages]
+    return render(templates.text(bool(tools)), conversation, tools, {**templates.tokens, **settings})
+
+
+def render(
+    template: str,
+    messages: Sequence[Mapping[str, Any]],
+    tools: Sequence[Mapping[str, Any]] | None,
+    settings: Mapping[str, Any],
+) -> str:
+    """What `apply_chat_template` of transformers 5 gives for these messages.
+
+    settings: the special tokens by name, and what else the template reads, such as `documents`. The prompt ends with
+    the beginning of an answer unless `add_generation_prompt` is false; with `continue_final_message` it ends with the
+    last message. Raises ModelError for a template that fails, TemplateRefusal for one that refuses the conversation.
+    """
+    variables = {"documents": None, **plain(settings), "tools": plain(tools)}
+    continue_final_message = variables.pop("continue_final_message", False)
+    variables.setdefault("add_generation_prompt", not continue_final_message)
+    turns = [_turn(message) for message in messages]
+    if continue_final_message:
+        if not turns or not isinstance(turns[-1].get("content"), str):
+            raise ModelError("there is no text at the end of the conversation that could be continued")
+        turns[-1]["content"] += _TO_CONTINUE
     try:
-        import jinja2
+        text = compiled(template).render({**variables, "messages": turns})
+    except ModelError:
+        raise
+    except Exception as error:  # a template is a program that comes with the model, so it can fail in any way
+        raise ModelError(f"the model's chat template cannot be used: {_reason(error)}") from error
+    return _continued(text) if continue_final_message else text
+
+
+def _turn(message: Mapping[str, Any]) -> dict[str, Any]:
+    """A message without the keys that hold nothing, and with its reasoning under each name that templates read."""
+    turn: dict[str, Any] = {key: plain(value) for key, value in message.items() if value is not None}
+    reasoning = next((turn[key] for key in REASONING if key in turn), None)
+    return turn if reasoning is None else {"thinking": reasoning, **turn, "reasoning_content": reasoning}
+
+
+def _continued(text: str) -> str:
+    """The prompt up to the end of the last message."""
+    end = text.rfind(_TO_CONTINUE.strip())
+    if end < 0:
+        raise ModelError("the model's chat template leaves out the last message, so it cannot be continued")
+    return text[:end] if text[end:].startswith(_TO_CONTINUE) else text[:end].rstrip()
+
+
+def plain(value: Any) -> Any:
+    """The value as JSON has it. Templates see nothing else, because their sandbox does not know other objects."""
+    if isinstance(value, Mapping):
+        return {plain(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return f"<{type(value).__name__}>"
+
+
+@functools.lru_cache(maxsize=8)
+def compiled(template: str) -> jinja2.Template:
+    """The template, ready to render. Raises ModelError for one that is not jinja."""
+    import jinja2
+
+    try:
+        return environment().from_string(template)
+    except jinja2.TemplateError as error:
+        raise ModelError(
+            f"the model's chat template is not valid: {_reason(error)}",
+            cure="correct the file that holds it, or download it again",
+        ) from error
+    except RecursionError as error:
+        raise ModelError("the model's chat template is nested too deeply") from error
+
+
+@functools.cache
+def environment() -> jinja2.Environment:
+    """jinja2 as transformers sets it up. The sandbox is there because the template comes with the model."""
+    try:
         import jinja2.ext
         import jinja2.sandbox
     except ImportError as error:
         raise RuntimeMissing(f"chat templates need jinja2: {error}", cure="pip install jinja2") from error
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols]
-    )
-    environment.filters["tojson"] = _to_json
-    environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-    tokens = {key: _content(config[key]) for key in SPECIAL_TOKENS if config.get(key) is not None}
-    try:
-        return environment.from_string(template).render(
-            messages=[asdict(message) for message in messages], add_generation_prompt=True, **tokens
-        )
-    except jinja2.TemplateError as error:
-        raise ModelError(f"the model's chat template cannot be used: {error}", where=folder) from error
+    made = jinja2.sandbox.ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_generation_tag(), jinja2.ext.loopcontrols], optimized=False
+    )  # the optimizer changes no result, and takes longer than it saves in one rendering
+    made.filters["tojson"] = _to_json
+    made.globals |= {"raise_exception": _raise_exception, "strftime_now": _now, "namespace": _namespace()}
+    made.globals["dict"] = lambda *arguments, **named: dict(*arguments, **named)
+    return made
 
 
-def chat_template(folder: Path, config: dict[str, Any]) -> str:
-    """The model's template, from its own file or from tokenizer_config.json; of several, the default one."""
-    path = folder / "chat_template.jinja"
-    if path.is_file():
-        return path.read_text(encoding="utf-8")
-    template = config.get("chat_template") or read_object(folder / "chat_template.json").get("chat_template")
-    if isinstance(template, list):
-        named = {entry["name"]: entry["template"] for entry in template}
-        template = named.get("default")
-    if not isinstance(template, str):
-        raise ModelError(
-            "the model has no chat template: it continues text, and was not made for conversations",
-            where=folder,
-            cure="drupe generate",
-        )
-    return template
+def _generation_tag() -> type[jinja2.ext.Extension]:
+    """The block `{% generation %}`, which marks what the model is trained to write; it renders as its content."""
+    from jinja2 import nodes
+    from jinja2.ext import Extension
+    from jinja2.parser import Parser
+
+    class GenerationTag(Extension):
+        tags = {"generation"}  # noqa: RUF012 - as jinja2 declares it
+
+        def parse(self, parser: Parser) -> nodes.Node:
+            line = next(parser.stream).lineno
+            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+            return nodes.CallBlock(self.call_method("content"), [], [], body).set_lineno(line)
+
+        def content(self, caller: Any) -> Any:
+            return caller()
+
+    return GenerationTag
 
 
-def _content(token: Any) -> Any:
-    """The text of a special token, which tokenizer_config.json holds as a string or inside an object."""
-    return token.get("content") if isinstance(token, dict) else token
+def _namespace() -> type[jinja2.utils.Namespace]:
+    """jinja2's namespace without names that begin with an underscore."""
+    import jinja2
+
+    class Namespace(jinja2.utils.Namespace):
+        def __init__(*arguments: Any, **named: Any) -> None:
+            self, *given = arguments
+            values = dict(*given, **named)
+            for name in values:
+                _refuse_private(name)
+            jinja2.utils.Namespace.__init__(self, values)
+
+        def __setitem__(self, name: str, value: Any) -> None:
+            _refuse_private(name)
+            super().__setitem__(name, value)
+
+    return Namespace
 
 
-def _to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, **options: Any) -> str:
+def _refuse_private(name: object) -> None:
+    import jinja2
+
+    if isinstance(name, str) and name.startswith("_"):
+        raise jinja2.exceptions.SecurityError(f"a namespace cannot hold {name!r}: the name begins with an underscore")
+
+
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
     """The filter `tojson` of transformers: jinja's own escapes characters that are special in HTML."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **options)
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _now(form: str) -> str:
+    return datetime.now().strftime(form)
 
 
 def _raise_exception(message: str) -> None:
-    import jinja2
+    raise TemplateRefusal(
+        f"the model's chat template refuses the conversation: {message}",
+        cure="say it in the turns that the model was trained on: the message tells which",
+    )
 
-    raise jinja2.TemplateError(message)
+
+def _reason(error: BaseException) -> str:
+    """What went wrong, in one line."""
+    line = getattr(error, "lineno", None)
+    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return f"{text} (line {line})" if line else text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,19 @@ from drupe.api import ModelError
 
 def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file; {} where the file is missing."""
-    if not path.is_file():
+    return object_in({path.name: path}, path.name) if path.is_file() else {}
+
+
+def object_in(files: Mapping[str, Path | bytes], name: str) -> dict[str, Any]:
+    """The JSON object in one of the files, by its name; {} where it is missing."""
+    if name not in files:
         return {}
+    content = files[name]
+    where = name if isinstance(content, bytes) else content
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(content if isinstance(content, bytes) else content.read_bytes())
     except ValueError as error:
-        raise ModelError(f"{path.name} is not JSON: {error}", where=path) from error
+        raise ModelError(f"{name} is not JSON: {error}", where=where) from error
     if not isinstance(value, dict):
-        raise ModelError(f"{path.name} is not a JSON object", where=path)
+        raise ModelError(f"{name} is not a JSON object", where=where)
     return value

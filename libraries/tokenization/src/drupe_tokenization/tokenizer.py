@@ -41,14 +41,27 @@ class Tokenizer:
         text = text.encode("utf-8", "replace").decode("utf-8")
         plain: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         special: list[int] = self._tokenizer.encode(text, add_special_tokens=True).ids
-        for start in range(len(special) - len(plain) + 1 if plain else 0):
-            if special[start : start + len(plain)] == plain:
-                return plain if plain[:start] == special[:start] else special[:start] + plain
-        return special
+        return with_beginning(plain, special)
 
     def decode(self, tokens: Sequence[int]) -> str:
         text: str = self._tokenizer.decode(list(tokens), skip_special_tokens=True)
         return text
+
+    def name(self, token: int) -> str:
+        """The piece of text that a token stands for, as tokenizer.json has it; its number where it has none."""
+        piece: str | None = self._tokenizer.id_to_token(token)
+        return str(token) if piece is None else piece
+
+
+def with_beginning(plain: list[int], special: list[int]) -> list[int]:
+    """`plain` with the tokens that `special` has before it, unless `plain` begins with them. Nothing is added after it.
+
+    plain, special: the tokens of one text without and with special tokens.
+    """
+    for start in range(len(special) - len(plain) + 1 if plain else 0):
+        if special[start : start + len(plain)] == plain:
+            return plain if plain[:start] == special[:start] else special[:start] + plain
+    return special
 
 
 class TextStream:

@@ -10,8 +10,8 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from drupe.api import ALLOW_LIST, cache_folder
-from drupe_files import leave_note
+from drupe.api import ALLOW_LIST
+from drupe_files import cache_folder, leave_note
 
 
 def summaries() -> dict[str, str]:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from drupe.api import PlanError, UsageError
+from drupe.api import ModelError, PlanError, UsageError
 
 STANDARD_INPUT = "standard input"
 SUFFIXES = {".json": "JSON", ".yaml": "YAML", ".yml": "YAML", ".toml": "TOML"}
@@ -115,10 +115,17 @@ _READERS: dict[str, Callable[[str, str], Any]] = {"JSON": _json, "YAML": _yaml, 
 
 
 @contextmanager
-def located(file: str) -> Iterator[None]:
-    """Let the error of a plan or a workflow that cannot be carried out say in which file it stands."""
+def located(file: str, model_at: str | None = None) -> Iterator[None]:
+    """Let the error of a plan or a workflow that cannot be carried out say in which file it stands.
+
+    model_at: the key of the file that names the model, for errors of the model; None where the file does not name it.
+    """
     try:
         yield
+    except ModelError as error:
+        if model_at:
+            error.where = ", ".join(filter(None, (error.where, f"named in {file}, at {model_at}")))
+        raise
     except (UsageError, PlanError) as error:
         where = (error.where or "").replace("--set ", "at settings.")  # as the key is called in a file
         if not where.startswith(file):

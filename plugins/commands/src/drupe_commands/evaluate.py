@@ -13,7 +13,7 @@ import typer
 import drupe
 from drupe.api import UsageError
 from drupe_commands.flags import FlagApp, declared_options, refuse_wrong_values
-from drupe_commands.parameters import MODEL, RUNNING
+from drupe_commands.parameters import MODEL, JsonResult, Package, Provider, set_option
 from drupe_commands.settings import settings_of
 
 if TYPE_CHECKING:
@@ -25,9 +25,7 @@ MEASURING = "Measuring"
 
 def evaluate(
     *,
-    package: Annotated[
-        str, typer.Argument(metavar="PACKAGE", help="Folder that `drupe optimize` made.", rich_help_panel=MODEL)
-    ],
+    package: Package,
     against: Annotated[
         str | None,
         typer.Option(
@@ -47,34 +45,23 @@ def evaluate(
     speed: Annotated[
         bool,
         typer.Option(
-            "--speed", help="Measure prompt and decode rates as well: the evaluator speed.", rich_help_panel=MEASURING
+            "--speed",
+            help="Measure prompt and decode rates as well, with the evaluator speed.",
+            rich_help_panel=MEASURING,
         ),
     ] = False,
     settings: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="<key=value>",
-            help="Set a key of the evaluator's configuration, which drupe evaluators NAME lists; may be given several "
-            "times.",
-            rich_help_panel=MEASURING,
-        ),
+        set_option("<key=value>", "Set a key of its configuration, which drupe evaluators NAME lists", MEASURING),
     ] = None,
-    provider: Annotated[
-        str | None,
-        typer.Option(
-            metavar="<name>", help="Run on this provider, not the one it was made for.", rich_help_panel=RUNNING
-        ),
-    ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the metrics as JSON.", rich_help_panel=RUNNING)
-    ] = False,
+    provider: Provider = None,
+    as_json: JsonResult = False,
     options: Mapping[str, Any],
 ) -> None:
     """Measure a package: alone, or against what it was made of.
 
-    For text that is the perplexity, and against a reference KL divergence and top-1 agreement. A checkpoint as
-    reference is run at float32, one layer at a time.
+    Of text generation: perplexity, and with --against also KL divergence and top-1 agreement. A checkpoint to compare
+    with is run at float32, one layer at a time.
     """
     from drupe.api import CheckFailed, registry
 
@@ -93,7 +80,7 @@ def evaluate(
             metrics += error.metrics
             failure = error
     if against is not None and _is_another_source(package, against):
-        print(f"note: {package} was not made of {against}, its record says", file=sys.stderr)
+        print(f"note: {package} was made of another model than {against}, its record says", file=sys.stderr)
     _show(metrics, asked, as_json)
     if failure:  # what was measured is worth knowing beyond a limit as well
         raise failure
@@ -178,18 +165,28 @@ def _measure(
 
 
 def _is_another_source(package: str, against: str) -> bool:
-    """Whether the package's own record names another source of the same kind, by its fingerprint."""
-    from drupe.api import RECORD, registry, resolve
+    """Whether the package's record names another source than `against`, and than what `against` was made of.
 
-    record = Path(package) / RECORD
-    if not record.is_file():
+    False where the sources are of different kinds, because their fingerprints say nothing then.
+    """
+    from drupe.api import registry, resolve
+
+    source = _recorded_source(Path(package))
+    if source is None:
         return False
-    recorded = json.loads(record.read_text(encoding="utf-8"))["source"]
     model = resolve(against, {}, registry())
-    if recorded["kind"] != model.kind:
-        return False
     fingerprint = registry().kinds.make(model.kind).fingerprint(model, thorough=False)
-    return bool(recorded["fingerprint"] != fingerprint)
+    others = [{"kind": model.kind, "fingerprint": fingerprint}, _recorded_source(model.location)]
+    alike = [other["fingerprint"] for other in others if other and other["kind"] == source["kind"]]
+    return bool(alike) and source["fingerprint"] not in alike
+
+
+def _recorded_source(package: Path) -> dict[str, Any] | None:
+    """What the record of a package says of its source; None for a model without a record."""
+    from drupe.api import RECORD
+
+    record = package / RECORD
+    return json.loads(record.read_text(encoding="utf-8"))["source"] if record.is_file() else None
 
 
 def _show(metrics: Iterable[Metric], asked: Iterable[tuple[Evaluator, dict[str, Any]]], as_json: bool) -> None:

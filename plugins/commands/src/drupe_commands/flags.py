@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from drupe.api import Option, UsageError, flag, given, nearest, registry
+from drupe.api import Option, UsageError, flag, given
 
 if TYPE_CHECKING:
     from drupe.api import Registry
@@ -20,9 +20,8 @@ LAST = ("Passes", "Checking", "Running and printing")
 CONTEXT = {"help_option_names": ["-h", "--help"], "token_normalize_func": lambda typed: typed.replace("_", "-")}
 """Long options may be typed with underscores, as users of Olive do."""
 
-
-WRONG_USAGE: type[Exception] = typer.BadParameter.__mro__[1]
-"""typer's error for what was typed, which it gives no public name."""
+FIRST_COLUMN = 24
+"""Characters of a flag in the help; after a longer one, a new line begins."""
 
 
 class FlagApp(typer.Typer):
@@ -60,7 +59,7 @@ class FlagApp(typer.Typer):
 
 
 class FlagCommand(TyperCommand):
-    """A command whose options stand under headings in its help, and that says which flag a misspelt one may mean."""
+    """A command whose options stand under headings in its help."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         sections: dict[str, list[tuple[str, str]]] = {}
@@ -73,30 +72,16 @@ class FlagCommand(TyperCommand):
         for heading in (*HEADINGS, *others, *LAST):
             if heading in sections:
                 with formatter.section(heading):
-                    formatter.write_dl(sections[heading])
+                    formatter.write_dl(sections[heading], col_max=FIRST_COLUMN)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        typed = list(args)
-        try:
-            return super().parse_args(ctx, args)
-        except WRONG_USAGE as error:
-            raise self._told(error, ctx, typed) from None
-
-    def _told(self, error: Any, ctx: Any, typed: list[str]) -> UsageError:
-        """What is wrong with what was typed, as every other error is told."""
-        cure = f"{ctx.command_path} --help lists what there is"
-        if not hasattr(error, "possibilities"):
-            return UsageError(error.format_message(), cure=cure)
-        wrong = _as_typed(error.option_name, typed)
-        flags = {each for parameter in self.get_params(ctx) for each in (*parameter.opts, *parameter.secondary_opts)}
-        close = nearest(wrong.strip("-"), (each.strip("-") for each in flags if each.startswith("--")))
-        meant = f"; did you mean {' or '.join(map(flag, close))}?" if close else ""
-        return UsageError(f"unknown flag {wrong}{meant}{registry().why_missing(wrong)}", cure=cure)
-
-
-def _as_typed(name: str, args: Iterable[str]) -> str:
-    """A flag as the user has typed it, with underscores where there were some."""
-    return next((each for arg in args if (each := arg.partition("=")[0]).replace("_", "-") == name), name)
+        """Raises UsageError for an option with an empty text: it would be taken for one that is not given."""
+        rest: list[str] = super().parse_args(ctx, args)
+        for parameter in self.get_params(ctx):
+            if parameter.param_type_name == "option" and ctx.params.get(parameter.name) == "":
+                typed = max(parameter.opts, key=len)
+                raise UsageError(f"{typed} is empty", cure=f"leave {typed} out, or give it a value")
+        return rest
 
 
 def own_flags(function: Callable[..., None]) -> set[str]:

@@ -42,14 +42,15 @@ def inspect(
 
 
 def _parts(model: Model) -> dict[str, Any]:
-    """The roles of the parts, where there are several, and what is stated of each."""
+    """The roles of the parts, where there are several, and what is stated of each that something is stated of."""
     if len(model.parts) == 1:
-        return {"facts": _words(model.facts)}
-    return {"parts": list(model.parts), **{f"facts of {role}": _words(held) for role, held in model.parts.items()}}
+        return {"facts": _words(model.facts)} if model.facts else {}
+    stated = {f"facts of {role}": _words(held) for role, held in model.parts.items() if held}
+    return {"parts": list(model.parts), **stated}
 
 
 def _words(facts: Mapping[str, str]) -> str:
-    return ", ".join(f"{name} = {value}" for name, value in facts.items()) or "none"
+    return ", ".join(f"{name} = {value}" for name, value in facts.items())
 
 
 def _support(reference: str, model: Model) -> tuple[dict[str, Any], Iterable[Notice]]:

@@ -34,9 +34,22 @@ def passes(name: Name = None, as_json: AsJson = False) -> None:
         "gives": _form(runner.ensures),
         "parts": "all at once" if runner.whole else "one by one",
         "cached": runner.costly,
+        **_added_choices(entry, found),
     }
     setting = _options_of_pass(name, runner.Config, found)
     _show_one(name, entry.ref.summary, facts, "configuration", _keys(runner.Config, setting), as_json)
+
+
+def _added_choices(entry: Entry[Any], found: Registry) -> dict[str, list[str]]:
+    """The choices that the plugin of a pass adds to options of others, with their help; nothing where it adds none."""
+    added = [
+        f"{option.flag} {choice}: {option.help}"
+        for declared in found.owners.values()
+        for option, owner in declared
+        if owner is entry.plugin and option.extends
+        for choice in option.choices
+    ]
+    return {"choices of its plugin": added} if added else {}
 
 
 def evaluators(name: Name = None, as_json: AsJson = False) -> None:
@@ -194,8 +207,8 @@ def _about_provider(provider: ExecutionProvider, entry: Entry[Any], found: Regis
     return {
         "brought by": entry.plugin.title,
         "runtime name": provider.runtime_name,
-        "also called": list(provider.aliases),
-        "kind of device": provider.device_kind,
+        "also called": list(entry.ref.also),
+        "kind of device": entry.ref.device or None,
         "device": target.device.name if target.device else None,
         "free memory": target.device.memory if target.device else None,
         "runtime": target.runtime_version or None,

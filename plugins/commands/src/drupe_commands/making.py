@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,17 +46,19 @@ class Making:
             write_plan(api.registry().publisher().fixed(plan, source), save_plan)
         if self.only_plan:
             show_preview(preview_of(plan, source), self.output or Path("package"), self.as_json)
+            _note_many_threads(plan)
             return
         publisher, output = api.registry().publisher(), self._named_output()
         outcome = publisher.carry_out(plan, source, output, force=self.force, progress=progress(), started=started)
         show_outcome(outcome, plan, self.as_json)
+        _note_many_threads(plan)
 
     def begin(self) -> float:
         """Refuse an output that cannot be made, before a model is looked for; returns the time."""
         from drupe import api
 
         started = time.perf_counter()
-        self.context.find_root().obj = {"debug": self.log_level == 2}
+        self.context.find_root().ensure_object(dict)["debug"] = self.log_level == 2
         if not self.only_plan:
             api.registry().publisher().prepare(self._named_output(), self.force)
         if self.log_level:
@@ -75,6 +78,16 @@ class Making:
         return self.output
 
 
+def _note_many_threads(plan: Plan) -> None:
+    """Say that a package made for a larger machine is slow on this one."""
+    from drupe.api import usable_threads
+
+    if plan.threads > (here := usable_threads()):
+        sys.stdout.flush()
+        what = f"the package takes {plan.threads} threads, and this machine runs {here} at once: it is slower here"
+        print(f"note: {what} than with --threads {here}", file=sys.stderr)
+
+
 def write_plan(plan: Plan, path: Path) -> None:
     """Write a plan as JSON. Raises OutputError where that cannot be done."""
     from drupe_files import disk_errors
@@ -91,13 +104,15 @@ def chosen_provider(name: str | None, device: str | None) -> str:
         return name or ""
     found = registry()
     kinds: dict[str, list[str]] = {}
-    for entry, provider in found.sound_providers():
-        kinds.setdefault(provider.device_kind, []).append(entry.ref.name)
+    for entry in found.providers:
+        kinds.setdefault(entry.ref.device, []).append(entry.ref.name)
     if device.lower() not in kinds:
-        raise UsageError(f"no provider is for the device '{device}'", cure=f"--device {' or '.join(sorted(kinds))}")
+        raise UsageError(
+            f"no provider is for the device '{device}'", cure=f"--device {' or '.join(sorted(filter(None, kinds)))}"
+        )
     candidates = kinds[device.lower()]
     if name is not None:
-        chosen = found.provider(name).name
+        chosen = found.providers.find(name).ref.name
         if chosen not in candidates:
             raise UsageError(f"--provider {name} is not for --device {device}", cure="give one of the two")
         return chosen

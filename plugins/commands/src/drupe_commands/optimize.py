@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -28,8 +28,12 @@ from drupe_commands.parameters import (
     Precision,
     RequireCheck,
     Threads,
+    set_option,
 )
 from drupe_commands.settings import settings_of_passes
+
+if TYPE_CHECKING:
+    from drupe.api import Step
 
 
 def optimize(
@@ -60,13 +64,7 @@ def optimize(
         ),
     ] = None,
     settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="<pass.key=value>",
-            help="Set a key of a pass's configuration; may be given several times.",
-            rich_help_panel=PASSES,
-        ),
+        list[str] | None, set_option("<pass.key=value>", "Set a key of a pass's configuration", PASSES)
     ] = None,
     verify: Annotated[
         bool,
@@ -77,7 +75,7 @@ def optimize(
         ),
     ] = True,
     require_check: RequireCheck = False,
-    evaluator: ComparedBy = "",
+    evaluator: ComparedBy = None,
     threads: Threads = 0,
     plan: OnlyPlan = False,
     save_plan: Annotated[
@@ -102,7 +100,7 @@ def optimize(
     options: Mapping[str, Any],
 ) -> None:
     """Make a small, fast package of a model, and run it once to see that it works."""
-    from drupe.api import Step, registry
+    from drupe.api import registry
 
     if trust_remote_code:
         raise UsageError(
@@ -117,10 +115,10 @@ def optimize(
         provider=chosen_provider(provider, device),
         precision=precision,
         options=options,
-        passes=tuple(Step(name.strip()) for name in passes.split(",") if name.strip()) if passes else (),
+        passes=_steps(passes),
         settings=settings_of_passes(settings or ()),
         claims={"import": exporter} if exporter else {},
-        evaluator=evaluator,
+        evaluator=evaluator or "",
         threads=threads,
         verify=verify,
         require_check=require_check,
@@ -150,6 +148,20 @@ EPILOG = (
     "This is `drupe optimize`, under the name that Olive's users know. Options may be typed with underscores "
     "(--model_name_or_path) or with dashes."
 )
+
+
+def _steps(passes: str | None) -> tuple[Step, ...]:
+    """The passes that --passes names. Raises UsageError where it names none."""
+    from drupe.api import Step
+
+    if passes is None:
+        return ()
+    names = [name.strip() for name in passes.split(",")]
+    if not all(names):
+        raise UsageError(
+            f"--passes '{passes}' leaves a name out", cure="--passes NAME,NAME,...; drupe passes lists the names"
+        )
+    return tuple(map(Step, names))
 
 
 def _one_model(argument: str | None, option: str | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -54,7 +54,7 @@ Threads = Annotated[
     ),
 ]
 ComparedBy = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--evaluator",
         metavar="<name>",
@@ -80,14 +80,28 @@ LogLevel = Annotated[
     typer.Option(metavar="<0|1|2>", min=0, max=2, help="0 minimal, 1 detailed, 2 debug.", rich_help_panel=RUNNING),
 ]
 
-Package = Annotated[str, typer.Argument(help="Folder that `drupe optimize` made.")]
-MaxNewTokens = Annotated[int, typer.Option(min=1, help="Stop after this many tokens.")]
-Temperature = Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token; higher is more random.")]
-TopP = Annotated[float, typer.Option(min=0.0, max=1.0, help="Sample from the likeliest that sum to this.")]
-TopK = Annotated[int, typer.Option(min=0, help="Sample from this many likeliest tokens; 0: all.")]
+Package = Annotated[
+    str, typer.Argument(metavar="PACKAGE", help="Folder that `drupe optimize` made.", rich_help_panel=MODEL)
+]
+Provider = Annotated[
+    str | None,
+    typer.Option(metavar="<name>", help="Run on this provider, not the one it was made for.", rich_help_panel=RUNNING),
+]
+MaxNewTokens = Annotated[int, typer.Option(metavar="<int>", min=1, help="Stop after this many tokens.")]
+Temperature = Annotated[
+    float, typer.Option(metavar="<float>", min=0.0, help="0 takes the likeliest token; higher is more random.")
+]
+TopP = Annotated[
+    float, typer.Option(metavar="<float>", min=0.0, max=1.0, help="Sample from the likeliest that sum to this.")
+]
+TopK = Annotated[int, typer.Option(metavar="<int>", min=0, help="Sample from this many likeliest tokens; 0: all.")]
 Seed = Annotated[int, typer.Option(help="Makes a sampled text repeatable.")]
-Provider = Annotated[str | None, typer.Option(help="Run on this provider, not the one it was made for.")]
-MaxLength = Annotated[int | None, typer.Option(min=2, help="Room for prompt and answer, in tokens.")]
+MaxLength = Annotated[int | None, typer.Option(metavar="<int>", min=2, help="Room for prompt and answer, in tokens.")]
+
+
+def set_option(form: str, what: str, panel: str) -> Any:
+    """The option `--set` of a command. form: how a setting is typed; what: what it sets."""
+    return typer.Option("--set", metavar=form, help=f"{what}; may be given several times.", rich_help_panel=panel)
 
 
 def generation_of(max_new_tokens: int, temperature: float, top_p: float, top_k: int, seed: int) -> Generation:

@@ -50,7 +50,9 @@ def _find(name: str, found: Registry) -> Plugin:
 
 def _list(found: Registry, as_json: bool) -> None:
     """Every plugin; those that do not ship with Drupe are checked on the way."""
-    notes = {id(plugin): [*_notes(plugin), *_problems(plugin, found)] for plugin in found.plugins}
+    problems = {id(plugin): _problems(plugin, found) for plugin in found.plugins}
+    # Checking one plugin may find something wrong with another, so the notes are collected when all are checked.
+    notes = {id(plugin): [*_notes(plugin), *problems[id(plugin)]] for plugin in found.plugins}
     if as_json:
         print_json([_record(plugin, notes[id(plugin)]) for plugin in found.plugins])
         return
@@ -59,7 +61,7 @@ def _list(found: Registry, as_json: bool) -> None:
             {
                 "plugin": each.name,
                 "distribution": each.title,
-                "state": f"not in use: {each.reason}" if each.reason else "in use",
+                "state": _state(each, problems[id(each)]),
             }
             for each in found.plugins
         ]
@@ -69,6 +71,13 @@ def _list(found: Registry, as_json: bool) -> None:
             print(f"\nnote on {each.name}: {note}")
     for each in found.broken:
         print(f"\nto mend {each.name}: {each.cure}")
+
+
+def _state(plugin: Plugin, problems: list[str]) -> str:
+    """Whether a plugin is in use. problems: with what it brings."""
+    if plugin.reason:
+        return f"not in use: {plugin.reason}"
+    return "in use, with problems" if problems else "in use"
 
 
 def _notes(plugin: Plugin) -> list[str]:
@@ -141,7 +150,7 @@ def _show(plugin: Plugin, found: Registry, as_json: bool) -> None:
     print(f"{plugin.name}: {plugin.title}\n")
     print_facts(
         {
-            "state": f"not in use: {plugin.reason}" if plugin.reason else "in use",
+            "state": _state(plugin, [each["name"] for each in brings if each["checked"] != "well"]),
             **({"to mend it": plugin.cure} if plugin.cure else {}),
             "ships with Drupe": plugin.shipped,
             "hooks": _hooks(plugin, found),

@@ -20,7 +20,10 @@ START_UP, DISK_RATE, WORK_RATE = 1.0, 1e9, 1e8
 
 @dataclass(frozen=True)
 class Preview:
-    """What a run would do, known without reading a weight."""
+    """What a run would do, known without reading a weight.
+
+    unforeseen: the first pass of which only its work shows what it makes, "" without one; there is no estimate then.
+    """
 
     source: Model
     target: Target
@@ -30,6 +33,7 @@ class Preview:
     threads: int
     problems: tuple[str, ...]
     notices: tuple[Notice, ...]
+    unforeseen: str = ""
 
 
 def preview_of(plan: Plan, source: Model) -> Preview:
@@ -43,15 +47,17 @@ def preview_of(plan: Plan, source: Model) -> Preview:
         refuse_unmeasurable(run)
         model = preview(run)
         kind = found.kinds.make(model.kind)
+        unforeseen = next((step.planned.name for step in run.passes if not step.is_foreseen), "")
         return Preview(
             source=source,
             target=run.context.target,
             plan=plan,
             run=run,
-            estimate=kind.estimate(model, run.context),
+            estimate=None if unforeseen else kind.estimate(model, run.context),
             threads=run.context.threads,
-            problems=tuple(kind.check(model, run.context.target)),
+            problems=() if unforeseen else tuple(kind.check(model, run.context.target)),
             notices=model.notices,
+            unforeseen=unforeseen,
         )
 
 
@@ -77,7 +83,7 @@ def _print_passes(preview: Preview) -> None:
         print(line)
     print()
     if (estimate := preview.estimate) and estimate.weights:
-        weights = [(each.role, each.scheme, each.blocks, size(each.bytes)) for each in estimate.weights]
+        weights = [(each.role, each.scheme, each.blocks, size(each.bytes)) for each in estimate.weights if each.bytes]
         table(weights, ("weights", "stored as", "blocks", "bytes"))
         print()
 
@@ -103,6 +109,8 @@ def _print_estimate(preview: Preview, free: int | None) -> None:
 
     estimate = preview.estimate
     if estimate is None:
+        if preview.unforeseen:
+            print(f"only its work shows what {preview.unforeseen} makes: sizes and time are not known before")
         return
     print(
         f"reads {size(estimate.read_bytes)}, writes {size(estimate.output_bytes)}, "
@@ -163,6 +171,7 @@ def _facts(preview: Preview) -> dict[str, Any]:
         "measures": costly,
         "seconds": None if costly else round(_seconds(preview), 1),
         "estimate": preview.estimate and asdict(preview.estimate),
+        "unforeseen": preview.unforeseen or None,
         "problems": preview.problems,
         "notices": [asdict(notice) for notice in preview.notices],
         "passes": [
@@ -180,6 +189,7 @@ def _facts(preview: Preview) -> dict[str, Any]:
 
 
 def _settings(step: ReadyPass) -> str:
-    values = {key: value for key, value in step.config.model_dump().items() if value is not None}
+    keys = {*type(step.config).model_fields}  # without what is computed of them, such as fingerprints
+    values = {key: value for key, value in step.config.model_dump(include=keys).items() if value is not None}
     words = ", ".join(f"{key}={value}" for key, value in values.items())
     return f"{words} (of {', '.join(step.planned.parts)})" if step.planned.parts else words

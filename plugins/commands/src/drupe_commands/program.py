@@ -13,12 +13,17 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from drupe.api import PROJECT, Cancelled, DrupeError, OutputError, PluginCrash, call
+from drupe.api import PROJECT, Cancelled, DrupeError, OutputError, PluginCrash, UsageError, call
 from drupe_commands.command_names import summaries
+from drupe_commands.wrong_usage import WRONG_USAGE, told
 
 HELP = {"help_option_names": ["-h", "--help"]}
 UNEXPECTED = 70
 """Exit status for an error that nobody foresaw."""
+TYPED = "drupe.typed"
+"""Where a command's context holds the arguments as they were typed."""
+HELP_IS_WANTED = "NoArgsIsHelpError"
+"""typer's way to print the help of a group of commands; the class has no public name."""
 
 
 class Commands(TyperGroup):
@@ -26,6 +31,16 @@ class Commands(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(summaries())
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        ctx.meta[TYPED] = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except WRONG_USAGE as error:
+            if type(error).__name__ == HELP_IS_WANTED:
+                raise
+            _complain(told(error, args))
+            raise typer.Exit(UsageError.exit_status) from None
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         from drupe.api import registry
@@ -52,9 +67,16 @@ class Commands(TyperGroup):
         except KeyboardInterrupt:
             _complain(Cancelled())
             raise typer.Exit(Cancelled.exit_status) from None
+        except WRONG_USAGE as error:
+            if type(error).__name__ == HELP_IS_WANTED:
+                raise
+            _complain(told(error, ctx.meta[TYPED], ctx.invoked_subcommand))
+            raise typer.Exit(UsageError.exit_status) from None
         except DrupeError as error:
-            if (ctx.obj or {}).get("debug") or isinstance(error, PluginCrash):
+            if (ctx.obj or {}).get("debug"):
                 _print_stack(error)
+            elif isinstance(error, PluginCrash):
+                _print_own_stack(error.__cause__ or error, hinted="debug" in (ctx.obj or {}))
             _complain(error)
             raise typer.Exit(error.exit_status) from None
 
@@ -83,8 +105,20 @@ def _print_stack(error: DrupeError) -> None:
     print("".join([*told.format()][: -len([*told.format_exception_only()])]), end="", file=sys.stderr)
 
 
+def _print_own_stack(error: BaseException, hinted: bool) -> None:
+    """The part of a traceback that is a plugin's. hinted: whether the command has the flag that shows the whole."""
+    from drupe.api import registry
+    from drupe_commands.culprit import WHOLE, own_traceback
+
+    print(own_traceback(error, registry()) + (f"({WHOLE})\n" if hinted else ""), end="", file=sys.stderr)
+
+
 def _complain(error: DrupeError) -> None:
-    print(f"error: {error}", file=sys.stderr)
+    """Print an error, after what is still to be printed on standard output."""
+    try:
+        sys.stdout.flush()
+    finally:
+        print(f"error: {error}", file=sys.stderr)
 
 
 app = typer.Typer(cls=Commands, rich_markup_mode=None, add_completion=False, no_args_is_help=True)
@@ -137,11 +171,11 @@ def _guard_output() -> None:
     sys.stdout = io.TextIOWrapper(io.BufferedWriter(raw), encoding, "replace", line_buffering=raw.isatty())
 
 
-def _run() -> None:
-    """Run the program to the end of its output."""
+def _run(state: dict[str, Any]) -> None:
+    """Run the program to the end of its output. state: takes what a command leaves there for errors; see Making."""
     try:
         try:
-            app(prog_name=PROJECT)
+            app(prog_name=PROJECT, obj=state)
         finally:
             sys.stdout.flush()
     except OutputError as error:
@@ -163,16 +197,20 @@ def main() -> None:
     _guard_output()
     # The system frees all memory at once; looking for cycles in it first would take up to half a second.
     atexit.register(gc.freeze)
+    state: dict[str, Any] = {}
     try:
-        _run()
+        _run(state)
     except Exception as error:
         import traceback
 
         from drupe.api import registry
         from drupe_commands.culprit import culprit
 
-        traceback.print_exc()
         plugin = culprit(error, registry())
+        if state.get("debug"):
+            traceback.print_exc()
+        else:
+            _print_own_stack(error, hinted="debug" in state)
         what = plugin.title if plugin else "drupe or in a plugin"
         print(f"This is a mistake in {what}, not in what you typed; please report it.", file=sys.stderr)
         sys.exit(UNEXPECTED)

@@ -118,7 +118,7 @@ def _run_plan(document: dict[str, Any], file: str, model: str | None, making: Ma
     if model is not None:
         plan = _of_another(plan, model)
     started = making.begin()
-    with located(file):
+    with located(file, None if model else "source.reference"):
         making.of_plan(plan, registry().publisher().source_of(plan), started)
 
 
@@ -139,7 +139,7 @@ def _run_workflow(document: dict[str, Any], file: str, model: str | None, making
     with located(file):
         request = request_of(workflow, registry(), file)
     started = making.begin()
-    with located(file):
+    with located(file, None if model else "model"):
         making.of_plan(*plan_of(request, registry()), started)
 
 

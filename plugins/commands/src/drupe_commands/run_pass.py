@@ -23,8 +23,9 @@ from drupe_commands.parameters import (
     Precision,
     RequireCheck,
     Threads,
+    set_option,
 )
-from drupe_commands.settings import settings_of
+from drupe_commands.settings import settings_of_pass
 
 
 def run_pass(
@@ -41,21 +42,17 @@ def run_pass(
     device: Device = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="<key=value>",
-            help="Set a key of its configuration, which drupe passes NAME lists; may be given several times.",
-            rich_help_panel=PASSES,
-        ),
+        set_option("<key=value>", "Set a key of its configuration, which drupe passes NAME lists", PASSES),
     ] = None,
     verify: Annotated[
-        bool,
+        bool | None,
         typer.Option(
             "--verify/--no-verify",
-            help="Run what it makes, and compare it with what it was made of.",
+            help="Run what it makes, and compare it with what it was made of.  [default: only with --require-check]",
+            show_default=False,
             rich_help_panel=CHECKING,
         ),
-    ] = False,
+    ] = None,
     require_check: RequireCheck = False,
     threads: Threads = 0,
     plan: OnlyPlan = False,
@@ -77,9 +74,9 @@ def run_pass(
         provider=chosen_provider(provider, device),
         precision=precision,
         options=options,
-        passes=(Step(name, settings_of(settings or ())),),
+        passes=(Step(name, settings_of_pass(name, settings or ())),),
         threads=threads,
-        verify=verify,
+        verify=require_check if verify is None else verify,
         require_check=require_check,
     )
     making.of_request(request)

@@ -26,6 +26,17 @@ def settings_of(texts: Iterable[str]) -> dict[str, Any]:
     return dict(_divided(text, "KEY=VALUE", "--set seed=3") for text in texts)
 
 
+def settings_of_pass(name: str, texts: Iterable[str]) -> dict[str, Any]:
+    """What `--set key=value` says of the only pass that is run; `--set name.key=value` says the same."""
+    settings = {}
+    for place, value in settings_of(texts).items():
+        owner, _, key = place.rpartition(".")
+        if owner not in ("", name):
+            raise UsageError(f"--set {place} is for the pass '{owner}', and '{name}' is run alone", cure="leave it out")
+        settings[key] = value
+    return settings
+
+
 def _divided(text: str, form: str, example: str) -> tuple[str, Any]:
     place, equals, value = text.partition("=")
     if not place or not equals:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 ALIKE = 1.05
 """Sizes whose ratio is below this are one size to a person."""
+FEW = 4
+"""Metrics of the comparison that are shown; evaluators give the most telling ones first."""
 LONGEST = 80
 """Characters of what the package did that are shown."""
 
@@ -30,7 +32,7 @@ def show_outcome(outcome: Outcome, plan: Plan, as_json: bool) -> None:
     print(f"{outcome.output}: {size(outcome.bytes)}{compared(outcome.bytes, outcome.source_bytes)}")
     print(f"converted in {outcome.conversion_seconds:.1f} s{peak}")
     if outcome.check.not_run is not None:
-        print(f"not run here: {outcome.check.not_run}")
+        print(f"{'not run here' if plan.check.run else 'not checked'}: {outcome.check.not_run}")
     else:
         print(f"checked in {outcome.check.seconds:.1f} s: {outcome.check.runtime} runs it")
         if outcome.check.text:
@@ -53,8 +55,13 @@ def _short(text: str) -> str:
 
 def _comparison(check: Check) -> str:
     """How the package compares with its source, or why that is not known."""
-    metrics = (f"{name.replace('_', ' ')} {value:.4g}" for name, value in check.metrics.items())
-    return f"not here: {check.not_compared}" if check.not_compared else ", ".join(metrics)
+    from drupe.api import RECORD
+
+    if check.not_compared:
+        return f"not here: {check.not_compared}"
+    metrics = [f"{name.replace('_', ' ')} {value:.4g}" for name, value in check.metrics.items()]
+    more = f", and {len(metrics) - FEW} more in {RECORD}" if len(metrics) > FEW else ""
+    return ", ".join(metrics[:FEW]) + more
 
 
 def compared(made: int, source: int | None) -> str:

@@ -14,6 +14,8 @@ from drupe.api import (
     call,
     canonical,
     checked_provider,
+    installed_version,
+    lacking,
     nearest,
     refuse_unknown_facts,
 )
@@ -36,21 +38,12 @@ def requirement_problems(plugin: Plugin) -> Iterator[str]:
     names = set()
     for text in metadata.requires(plugin.distribution) or ():
         try:
-            wanted = Requirement(text)
+            names.add(canonical(Requirement(text).name))
         except InvalidRequirement:
             yield f"its requirement '{text}' cannot be read"
-            continue
-        name = canonical(wanted.name)
-        names.add(name)
-        if not name.startswith("drupe-") or (wanted.marker and not wanted.marker.evaluate({"extra": ""})):
-            continue
-        try:
-            version = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            yield f"it wants {text}, which is not installed"
-        else:
-            if not wanted.specifier.contains(version, prereleases=True):
-                yield f"it wants {text}, and {version} is installed"
+    for text in lacking(plugin.distribution):
+        version = installed_version([Requirement(text).name])
+        yield f"it needs {text}, " + (f"and {version} is installed" if version else "which is not installed")
     if KERNEL not in names:
         yield f"it states no requirement on {KERNEL}, so that a later kernel may break it"
 
@@ -73,11 +66,20 @@ def problems_of(entry: Entry[Any], found: Registry) -> Iterator[str]:
         "task": _of_task,
         "command": _of_command,
     }
+    for rival in _rivals(entry, found):
+        both = " and ".join(sorted(entry.ref.names & rival.ref.names))
+        yield f"{rival.plugin.title} brings a {entry.what} that is called {both} as well, so that nobody can name it so"
     check = checks.get(entry.what, _of_any)
     try:
-        yield from call(entry.plugin, f"checking {entry.title}", lambda: list(check(entry, found)))
+        yield from call(entry.plugin, entry.title, lambda: list(check(entry, found)))
     except DrupeError as error:
-        yield error.what + (f" ({error.where})" if error.where else "")
+        yield error.what.removeprefix(f"{entry.title} ") + (f" ({error.where})" if error.where else "")
+
+
+def _rivals(entry: Entry[Any], found: Registry) -> list[Entry[Any]]:
+    """What other plugins bring of the same sort that answers to the same name."""
+    (table,) = (table for table in found.tables if table.what == entry.what)
+    return [each for each in table if each is not entry and entry.ref.names & each.ref.names]
 
 
 def _of_any(entry: Entry[Any], found: Registry) -> Iterator[str]:
@@ -115,6 +117,10 @@ def _of_evaluator(entry: Entry[Any], found: Registry) -> Iterator[str]:
 
 def _of_provider(entry: Entry[ExecutionProvider], found: Registry) -> Iterator[str]:
     provider = checked_provider(entry, found)
+    if not entry.ref.device:
+        yield "its Ref has no device, so that --device never finds it"
+    if provider.runtime_name.casefold() not in entry.ref.names:
+        yield f"its Ref does not have the runtime's name '{provider.runtime_name}' in also, so that nobody can type it"
     recipes = call(entry.plugin, f"recipes() of {entry.title}", lambda: list(provider.recipes()))
     precisions = [recipe.precision for recipe in recipes]
     for precision in sorted({each for each in precisions if precisions.count(each) > 1}):
@@ -122,7 +128,7 @@ def _of_provider(entry: Entry[ExecutionProvider], found: Registry) -> Iterator[s
     wanted = provider.reference_precision
     if wanted is not None and "reference_precision" in vars(type(provider)) and wanted not in precisions:
         yield f"its reference_precision is '{wanted}', and it has the precisions {', '.join(precisions)}"
-    target = call(entry.plugin, f"target() of {entry.title}", provider.target)
+    target = call(entry.plugin, entry.title, provider.target)
     if target.capabilities is not None:
         yield from _unsupported_activations(recipes, target)
     for recipe in recipes:

@@ -7,4 +7,6 @@ from drupe.api import Ref, hookimpl
 
 @hookimpl
 def drupe_execution_providers() -> list[Ref]:
-    return [Ref("cpu", "drupe_ep_cpu.provider:Cpu", "onnxruntime's own kernels on any processor")]
+    summary = "onnxruntime's own kernels on any processor"
+    also = ("CPUExecutionProvider",)
+    return [Ref("cpu", "drupe_ep_cpu.provider:Cpu", summary, also, device="cpu", preference=10)]

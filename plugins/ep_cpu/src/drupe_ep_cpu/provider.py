@@ -20,8 +20,6 @@ class Cpu(TableProvider):
     name = "cpu"
     summary = "onnxruntime's own kernels on any processor"
     runtime_name = "CPUExecutionProvider"
-    device_kind = "cpu"
-    preference = 10
     versioned_by = _ONNXRUNTIME
     packages = (
         RuntimePackage("onnxruntime-genai", _INSTALL),

@@ -7,4 +7,5 @@ from drupe.api import Ref, hookimpl
 
 @hookimpl
 def drupe_execution_providers() -> list[Ref]:
-    return [Ref("cuda", "drupe_ep_cuda.provider:Cuda", "onnxruntime's kernels for NVIDIA GPUs")]
+    summary = "onnxruntime's kernels for NVIDIA GPUs"
+    return [Ref("cuda", "drupe_ep_cuda.provider:Cuda", summary, also=("CUDAExecutionProvider",), device="gpu")]

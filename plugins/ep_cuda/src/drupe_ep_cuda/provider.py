@@ -23,7 +23,6 @@ class Cuda(TableProvider):
     name = "cuda"
     summary = "onnxruntime's kernels for NVIDIA GPUs"
     runtime_name = "CUDAExecutionProvider"
-    device_kind = "gpu"
     versioned_by = ("onnxruntime-gpu",)
     packages = (
         RuntimePackage("onnxruntime-genai", _INSTALL),

@@ -7,4 +7,5 @@ from drupe.api import Ref, hookimpl
 
 @hookimpl
 def drupe_execution_providers() -> list[Ref]:
-    return [Ref("dml", "drupe_ep_dml.provider:Dml", "DirectML, any DirectX 12 GPU on Windows")]
+    summary, also = "DirectML, any DirectX 12 GPU on Windows", ("DmlExecutionProvider", "directml")
+    return [Ref("dml", "drupe_ep_dml.provider:Dml", summary, also, device="gpu")]

@@ -20,8 +20,6 @@ class Dml(TableProvider):
     name = "dml"
     summary = "DirectML, any DirectX 12 GPU on Windows"
     runtime_name = "DmlExecutionProvider"
-    aliases = ("directml",)
-    device_kind = "gpu"
     versioned_by = ("onnxruntime-directml",)
     packages = (
         RuntimePackage("onnxruntime-genai", _INSTALL),

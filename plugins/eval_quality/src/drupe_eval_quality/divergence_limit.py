@@ -22,7 +22,8 @@ def refuse_divergence(metrics: Sequence[Metric], limit: float | None) -> None:
     found = next((metric.value for metric in metrics if metric.name == "kl_divergence"), 0.0)
     if limit is not None and found > limit:
         raise CheckFailed(
-            f"the KL divergence from the source is {found:.4g} nats a token, above the limit of {limit:g} (max_kl)",
-            cure="allow more with --max-kl, or give the package more bytes: --target-size, --quality best, --precision",
+            f"the KL divergence from the source is {found:.4g} nats a token, above the limit of {limit:g} (--max-kl)",
+            cure="make the package with more bytes (--target-size beside --max-kl), with --quality best or at a higher "
+            "--precision; or allow more with --max-kl",
             metrics=metrics,
         )

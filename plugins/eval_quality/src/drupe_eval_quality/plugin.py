@@ -33,7 +33,8 @@ def drupe_options() -> list[Option]:
         ),
         Option(
             "max_kl",
-            "Use as few bytes as keep the KL divergence from the source below this limit; a larger one is an error.",
+            "Largest KL divergence from the source, in nats a token; a larger one is an error. int4 packages are given "
+            "the bytes that should keep it, by an estimate with a margin.",
             float,
             group=GROUP,
             default="only broken models fail",

@@ -12,7 +12,7 @@ from drupe.api import Context, Evaluator, EvaluatorConfig, Metric, Model, ModelE
 from drupe_eval_quality.decoder import Decoder, home
 from drupe_eval_quality.divergence_limit import refuse_divergence, refuse_without_reference
 from drupe_eval_quality.position_sums import PositionSums
-from drupe_eval_quality.text_windows import Chunk, alone, run_to_head, windows_of, with_graph, with_package
+from drupe_eval_quality.text_windows import Chunk, Window, alone, run_to_head, windows_of, with_graph, with_package
 from drupe_layerwise import LayerByLayer
 from drupe_onnx import OnnxKind, OnnxPackage
 from drupe_text import Reference, Text, TextTokenizer
@@ -87,7 +87,7 @@ class Quality(Evaluator):
             layers: LayerByLayer | None = None
             if reference is not None and isinstance(reference.payload, OnnxPackage):
                 _refuse_other_vocabulary(_vocabulary(OnnxKind().load(model)), _vocabulary(reference))
-                layers = stack.enter_context(run_to_head(reference.payload, windows, context))
+                layers = stack.enter_context(_at_head(reference, windows, context))
             measured = stack.enter_context(Decoder(model, "measured", context))
             positions = _positions(measured, 1 if reference is None else 2, context.memory_budget)
             if layers is not None:
@@ -107,6 +107,15 @@ class Quality(Evaluator):
         return metrics
 
 
+def _at_head(reference: Model, windows: Sequence[Window], context: Context) -> LayerByLayer:
+    """A reference that was run up to its head. An error of its graph says whose it is."""
+    try:
+        return run_to_head(reference.payload, windows, context)
+    except ModelError as error:
+        error.where = error.where or str(reference.location)
+        raise
+
+
 def _tokens(tokenizer: TextTokenizer, config: QualityConfig, before: int) -> list[int]:
     """The tokens to predict, and `before` tokens before them; a short text gives fewer if no number was given."""
     return tokenizer.tokens(
@@ -115,6 +124,7 @@ def _tokens(tokenizer: TextTokenizer, config: QualityConfig, before: int) -> lis
         config.seed,
         least=before + (config.tokens if "tokens" in config.model_fields_set else FEWEST),
         fewer=lambda found: f"--tokens {found - before}" if found > before else "",
+        reason="the first one is only read, and each of the others is predicted" if before else "",
     )
 
 

@@ -46,7 +46,7 @@ def resolve(reference: str, options: Mapping[str, Any]) -> Model | None:
 def _model(checkpoint: Checkpoint, location: Path, **facts: str) -> Model:
     """The model of a checkpoint, with the task that its configuration names."""
     task = task_of(checkpoint.architectures, checkpoint.config.text("model_type", ""))
-    return Model.single("hf", location, facts, checkpoint, task)
+    return Model.single("hf", location, facts, checkpoint, task).noticed(*checkpoint.notices())
 
 
 def _is_for_graphs(folder: Path) -> bool:

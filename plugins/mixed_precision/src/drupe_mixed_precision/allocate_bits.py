@@ -7,6 +7,7 @@ from drupe_mixed_precision.assignment import assign_schemes, parts_of
 from drupe_mixed_precision.budgets import Allocation, choose_within_budget
 from drupe_mixed_precision.configuration import AllocateBitsConfig, refuse_budget
 from drupe_mixed_precision.scheme_choice import options
+from drupe_nbits import float_precisions
 from drupe_onnx import OnnxPackage, capabilities_of
 
 
@@ -38,6 +39,6 @@ class AllocateBits(Pass):
         parts = parts_of(package)
         wanted = {"symmetric": config.symmetric, "calibrated": config.calibrated}
         candidates = [options(part, capabilities, **wanted) for part in parts]
-        allocation = Allocation(config, package, capabilities, parts, candidates)
+        allocation = Allocation(config, package, capabilities, parts, candidates, float_precisions(context.target))
         assign_schemes(parts, allocation.schemes(choose_within_budget(allocation)))
         return model

@@ -38,7 +38,7 @@ CAUTION = 0.7
 @dataclass(frozen=True)
 class Allocation:
     """The input of the choice. candidates: for each of `parts_of` the package, the schemes that the target supports,
-    the smallest first; empty where it supports none.
+    the smallest first; empty where it supports none. instead: the option for weights that are not quantized, if any.
     """
 
     config: AllocateBitsConfig
@@ -46,6 +46,7 @@ class Allocation:
     capabilities: Capabilities
     parts: Sequence[Group]
     candidates: Sequence[Sequence[Option]]
+    instead: str = ""
 
     @property
     def served(self) -> list[Group]:
@@ -115,9 +116,9 @@ def _within_divergence(given: Allocation, limit: float) -> Sequence[Option]:
     least = sum(option.loss for option in chosen) + given.floor
     if least > DOUBT * limit:
         raise UsageError(
-            f"the KL divergence of int4 cannot be less than about {least:.2g} nats a token here",
+            f"weights of at most 8 bits cost at least about {least:.2g} nats a token of KL divergence here",
             where=f"--max-kl {limit:g}",
-            cure=f"--max-kl {least / CAUTION:.2g}, or --precision fp16",
+            cure=", or ".join(filter(None, (f"--max-kl {least / CAUTION:.2g} or more", given.instead))),
         )
     return chosen
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, Literal
 
 from drupe.api import ONLY_PART, Context, Form, Model, Pass, PassConfig
 from drupe_checkpoints import Checkpoint, open_checkpoint
-from drupe_model_builder.architectures import recipe_for
+from drupe_decoding import GENERATION_KEYS, GenerationRules
+from drupe_model_builder.architectures import configuration_notices, recipe_for
 from drupe_model_builder.recipe import DecoderRecipe
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from drupe_onnx import DecoderDescription
+
+GENERATION = "generation_config.json"
 
 FloatType = Literal["float32", "float16", "bfloat16"]
 
@@ -33,7 +39,7 @@ class BuildDecoder(Pass):
 
     name = "build-decoder"
     summary = "turns a decoder's checkpoint into an ONNX graph with lazy weights"
-    revision = 1
+    revision = 2
     Config = BuildDecoderConfig
     requires = Form("hf")
     ensures = Form("onnx", {"weights": "float", "packaged": "no"})
@@ -45,6 +51,7 @@ class BuildDecoder(Pass):
         checkpoint.refuse_incomplete()
 
     def run(self, model: Model, config: Any, context: Context) -> Model:
+        from drupe_model_builder.attention import choose_form
         from drupe_model_builder.checkpoint_tensors import weights_of
         from drupe_model_builder.decoder import build
         from drupe_model_builder.graph import GraphBuilder
@@ -54,17 +61,33 @@ class BuildDecoder(Pass):
         checkpoint: Checkpoint = model.payload or open_checkpoint(model.location)
         recipe = recipe_for(checkpoint)
         precision = choose(config.weights, config.activations, context.target)
-        files = dict(checkpoint.package_files())  # checked before the weights, which may have to be downloaded
+        files = _files(checkpoint)  # checked before the weights, which may have to be downloaded
         weights = weights_of(checkpoint, recipe)
-        graph = GraphBuilder(weights, precision, capabilities_of(context.target))
-        decoder = build(graph, recipe, all_logits=config.all_logits)
-        describe_decoder(decoder, description_of(checkpoint, recipe, element_name(graph.dtype)))
+        graph = GraphBuilder(weights.tensors, precision, capabilities_of(context.target))
+        form = choose_form(graph, weights.recipe)
+        decoder = build(graph, weights.recipe, form, all_logits=config.all_logits)
+        describe_decoder(decoder, description_of(checkpoint, recipe, form.head_size, element_name(graph.dtype)))
         facts = {"weights": "float", "logits": "all" if config.all_logits else "last", "packaged": "no"}
-        return model.but(kind="onnx", facts=facts, payload=OnnxPackage({ONLY_PART: decoder}, files))
+        built = model.but(kind="onnx", facts=facts, payload=OnnxPackage({ONLY_PART: decoder}, files))
+        return built.noticed(*checkpoint.tokenizer.notices, *configuration_notices(checkpoint), *weights.notices)
 
 
-def description_of(checkpoint: Checkpoint, recipe: DecoderRecipe, activations: str) -> DecoderDescription:
-    """The description of the decoder for later passes and runtimes."""
+def _files(checkpoint: Checkpoint) -> dict[str, Path | bytes]:
+    """The files beside the graph, with a generation_config.json where config.json holds settings for generating text.
+
+    transformers, too, takes those settings from config.json where there is no generation_config.json.
+    """
+    files = dict(checkpoint.package_files())
+    if not checkpoint.has_generation_config and GenerationRules.read(checkpoint.config).asked:
+        settings = {key: value for key, value in checkpoint.config.items() if key in GENERATION_KEYS}
+        files[GENERATION] = (json.dumps(settings, indent=2) + "\n").encode()
+    return files
+
+
+def description_of(
+    checkpoint: Checkpoint, recipe: DecoderRecipe, head_size: int, activations: str
+) -> DecoderDescription:
+    """The description of the decoder for later passes and runtimes. head_size: of the caches."""
     from drupe_onnx import DecoderDescription
 
     return DecoderDescription(
@@ -73,12 +96,12 @@ def description_of(checkpoint: Checkpoint, recipe: DecoderRecipe, activations: s
         layers=recipe.layers,
         heads=recipe.heads,
         kv_heads=recipe.kv_heads,
-        head_dim=recipe.head_dim,
+        head_dim=head_size,
         vocab_size=recipe.vocab_size,
         context_length=recipe.context_length,
         activations=activations,
         kv_dtype=activations,
         bos=next(iter(checkpoint.tokens("bos_token_id")), None),
-        eos=checkpoint.tokens("eos_token_id"),
+        eos=checkpoint.end_tokens,
         pad=next(iter(checkpoint.tokens("pad_token_id")), None),
     )

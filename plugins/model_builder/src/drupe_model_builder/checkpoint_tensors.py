@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
-from drupe.api import ModelError
+from drupe.api import ModelError, Notice
 from drupe_checkpoints import Checkpoint
 from drupe_model_builder.precision import READABLE
 from drupe_model_builder.recipe import DecoderRecipe
+from drupe_model_builder.tensor_names import by_recipe
+from drupe_model_builder.tied_head import settled_head
 from drupe_onnx import Expression, Files, element_name
 
 # Buffers that older versions of transformers saved although they follow from the configuration.
@@ -16,10 +19,18 @@ DERIVED = re.compile(r".*\.(rotary_emb\.inv_freq|rotary_emb\.(cos|sin)_cached|se
 SHOWN = 5
 
 
-def weights_of(checkpoint: Checkpoint, recipe: DecoderRecipe) -> Mapping[str, Expression]:
-    """The recipe's tensors by name. Raises ModelError for missing or extra ones, wrong shapes, and integers."""
-    held: dict[str, Expression] = dict(checkpoint.tensors())
-    _settle_tied_head(held, recipe)
+@dataclass(frozen=True)
+class DecoderWeights:
+    """A checkpoint's tensors by the recipe's names, and the recipe that they fit. notices: on what was decided."""
+
+    tensors: Mapping[str, Expression]
+    recipe: DecoderRecipe
+    notices: tuple[Notice, ...] = ()
+
+
+def weights_of(checkpoint: Checkpoint, recipe: DecoderRecipe) -> DecoderWeights:
+    """The recipe's tensors. Raises ModelError for missing or extra ones, wrong shapes, and integers."""
+    held, recipe, notices = settled_head(by_recipe(checkpoint, checkpoint.tensors(), recipe), recipe)
     wanted = recipe.tensors()
     _refuse_missing(checkpoint, wanted, held, recipe)
     for name, shape in wanted.items():
@@ -34,7 +45,7 @@ def weights_of(checkpoint: Checkpoint, recipe: DecoderRecipe) -> Mapping[str, Ex
             where=checkpoint.folder,
             cure="check config.json: without these weights the model would compute something else",
         )
-    return held
+    return DecoderWeights(held, recipe, notices)
 
 
 def _adds_nothing(name: str, tensor: Expression) -> bool:
@@ -43,13 +54,6 @@ def _adds_nothing(name: str, tensor: Expression) -> bool:
         return False
     with Files() as files:
         return not tensor.value(files).any()
-
-
-def _settle_tied_head(held: dict[str, Expression], recipe: DecoderRecipe) -> None:
-    """Use one tensor for embedding and head if config.json ties them, also where the files hold two."""
-    if recipe.tied and recipe.names.head in held:
-        head = held.pop(recipe.names.head)
-        held.setdefault(recipe.names.embedding, head)
 
 
 def _refuse_missing(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from drupe_model_builder.attention import Attention, choose_form
+from drupe_model_builder.attention import Attention, AttentionForm
 from drupe_model_builder.embedding_and_head import drop_all_but_last, embed, logits, scaled
 from drupe_model_builder.graph import GraphBuilder, dims
 from drupe_model_builder.linear import linear
@@ -13,21 +13,22 @@ from drupe_model_builder.sequence_lengths import Lengths
 from drupe_onnx import ir
 
 
-def build(graph: GraphBuilder, recipe: DecoderRecipe, *, all_logits: bool) -> ir.Model:
+def build(graph: GraphBuilder, recipe: DecoderRecipe, form: AttentionForm, *, all_logits: bool) -> ir.Model:
     """The decoder's graph, with lazy weights. Raises ModelError where the target cannot run it.
 
     Without `all_logits` only the last token of each row is kept after the last attention, which still reads all tokens.
     """
-    form = choose_form(graph, recipe)
     lengths = Lengths(graph, positions=not form.rotates)
     attention = Attention(graph, recipe, form, lengths)
-    x = embed(graph, recipe, lengths.ids)
+    x = lengths.arranged(embed(graph, recipe, lengths.ids), "padding/Arranged")
     residual: ir.Value | None = None
     for layer in range(recipe.layers):
         last = layer == recipe.layers - 1 and not all_logits
         index = lengths.last_tokens() if last else None
         with graph.block(layer):
             x, residual = _block(graph, recipe, attention, x, residual, layer, index)
+    if all_logits and residual is not None:
+        x, residual = lengths.restored(x, "padding/Restored"), lengths.restored(residual, "padding/RestoredResidual")
     x, _ = add_and_norm(graph, x, residual, recipe.names.final_norm, recipe.norm_epsilon)
     graph.output(logits(graph, recipe, x), "logits")
     attention.name_outputs()

@@ -13,18 +13,18 @@ from collections.abc import Callable, Mapping, Sequence
 
 from drupe.api import ModelError
 from drupe_checkpoints import Configuration
-from drupe_model_builder.recipe import Rotary
+from drupe_model_builder.recipe import DynamicNtk, LongRope, Rotary
 
 WIDEST = 1 << 16  # elements of a head; known models have at most 512
 
 Floats = Sequence[float]
 
 
-def rotary(rope: Configuration, head_dim: int, context_length: int) -> Rotary:
+def rotary(rope: Configuration, head_dim: int, stated: int) -> Rotary:
     """The rotary embedding with these rope parameters, which rotates every element of a head.
 
-    Frequencies are float32 numbers, as transformers computes them. Raises ModelError for a type that is not supported
-    and for parameters that give no frequencies.
+    stated: `max_position_embeddings`. Frequencies are float32 numbers, as transformers computes them. Raises ModelError
+    for a type that is not supported and for parameters that give no frequencies.
     """
     kind = rope.text("rope_type")
     if kind not in SCALINGS:
@@ -42,12 +42,19 @@ def rotary(rope: Configuration, head_dim: int, context_length: int) -> Rotary:
     if head_dim % 2 or head_dim > WIDEST:
         raise rope.mistake(f"head_dim = {head_dim} cannot be rotated: it must be an even number up to {WIDEST}")
     try:
-        scaled, scaling = SCALINGS[kind](_frequencies(rope, head_dim), rope, context_length)
-        if all(0 < each < math.inf for each in scaled) and 0 < scaling < math.inf:
-            return Rotary(tuple(scaled), scaling)
+        found = SCALINGS[kind](_frequencies(rope, head_dim), rope, stated)
+        if _usable(found):
+            return found
     except (ArithmeticError, ValueError):  # a division by zero, or the logarithm of it
         pass
     raise rope.mistake(f"the rotary parameters give no usable frequencies: {dict(rope)}")
+
+
+def _usable(found: Rotary) -> bool:
+    frequencies = found.frequencies
+    if isinstance(found.longer, LongRope):
+        frequencies += found.longer.frequencies
+    return all(0 < each < math.inf for each in frequencies) and 0 < found.scaling < math.inf
 
 
 def _f32(number: float) -> float:
@@ -55,28 +62,33 @@ def _f32(number: float) -> float:
     return array("f", (number,))[0]
 
 
-def _frequencies(rope: Configuration, head_dim: int) -> Floats:
+def _powers(rope: Configuration, head_dim: int) -> Floats:
+    """For each pair: theta to the power of its exponent, the reciprocal of its plain frequency."""
     theta = rope.number("rope_theta", above=1)
     # The exponents are float32 in transformers; the power is rounded once here.
-    return [_f32(1 / _f32(theta ** _f32(at / head_dim))) for at in range(0, head_dim, 2)]
+    return [_f32(theta ** _f32(at / head_dim)) for at in range(0, head_dim, 2)]
 
 
-def _default(frequencies: Floats, rope: Configuration, context_length: int) -> tuple[Floats, float]:
-    return frequencies, 1.0
+def _frequencies(rope: Configuration, head_dim: int) -> Floats:
+    return [_f32(1 / power) for power in _powers(rope, head_dim)]
 
 
-def _linear(frequencies: Floats, rope: Configuration, context_length: int) -> tuple[Floats, float]:
+def _default(frequencies: Floats, rope: Configuration, stated: int) -> Rotary:
+    return Rotary(tuple(frequencies))
+
+
+def _linear(frequencies: Floats, rope: Configuration, stated: int) -> Rotary:
     """Positions are divided by a factor."""
     factor = _f32(rope.number("factor", above=0))
-    return [_f32(each / factor) for each in frequencies], 1.0
+    return Rotary(tuple(_f32(each / factor) for each in frequencies))
 
 
-def _llama3(frequencies: Floats, rope: Configuration, context_length: int) -> tuple[Floats, float]:
+def _llama3(frequencies: Floats, rope: Configuration, stated: int) -> Rotary:
     """Llama 3.1: long wavelengths are stretched by a factor, short ones are kept, and those between are mixed."""
     factor = _f32(rope.number("factor", above=0))
     low = rope.number("low_freq_factor", above=0)
     high = rope.number("high_freq_factor", above=low)
-    trained = rope.integer("original_max_position_embeddings", context_length)
+    trained = rope.integer("original_max_position_embeddings", stated)
     turn, short, long = _f32(2 * math.pi), _f32(trained / high), _f32(trained / low)
 
     def scaled(frequency: float) -> float:
@@ -89,13 +101,13 @@ def _llama3(frequencies: Floats, rope: Configuration, context_length: int) -> tu
         stretched = _f32(_f32(_f32(1 - share_kept) * frequency) / factor)
         return _f32(stretched + _f32(share_kept * frequency))
 
-    return [scaled(each) for each in frequencies], 1.0
+    return Rotary(tuple(scaled(each) for each in frequencies))
 
 
-def _yarn(frequencies: Floats, rope: Configuration, context_length: int) -> tuple[Floats, float]:
+def _yarn(frequencies: Floats, rope: Configuration, stated: int) -> Rotary:
     """YaRN, https://arxiv.org/abs/2309.00071: a ramp from kept to stretched frequencies, and a factor on attention."""
-    trained = rope.integer("original_max_position_embeddings", context_length)
-    factor = rope.number("factor", context_length / trained, above=0)
+    trained = rope.integer("original_max_position_embeddings", stated)
+    factor = rope.number("factor", stated / trained, above=0)
     theta, pairs = rope.number("rope_theta", above=1), len(frequencies)
 
     def pair_that_turns(times: float) -> float:
@@ -114,7 +126,8 @@ def _yarn(frequencies: Floats, rope: Configuration, context_length: int) -> tupl
         stretched = _f32(_f32(frequency / _f32(factor)) * ramp)
         return _f32(stretched + _f32(frequency * _f32(1 - ramp)))
 
-    return [scaled(pair, each) for pair, each in enumerate(frequencies)], _yarn_attention(rope, factor)
+    found = tuple(scaled(pair, each) for pair, each in enumerate(frequencies))
+    return Rotary(found, _yarn_attention(rope, factor))
 
 
 def _yarn_attention(rope: Configuration, factor: float) -> float:
@@ -127,9 +140,36 @@ def _yarn_attention(rope: Configuration, factor: float) -> float:
     return scale(one) / scale(other) if one and other else scale(1.0)
 
 
-SCALINGS: Mapping[str, Callable[[Floats, Configuration, int], tuple[Floats, float]]] = {
+def _dynamic(frequencies: Floats, rope: Configuration, stated: int) -> Rotary:
+    """Dynamic NTK: unchanged up to the trained length, which is the stated one; beyond, theta grows with the length."""
+    if len(frequencies) < 2:
+        raise ValueError("the growth of theta divides by the number of rotated elements less two")
+    factor = rope.number("factor", above=0)
+    return Rotary(tuple(frequencies), longer=DynamicNtk(stated, rope.number("rope_theta", above=1), factor))
+
+
+def _longrope(frequencies: Floats, rope: Configuration, stated: int) -> Rotary:
+    """LongRoPE, https://arxiv.org/abs/2402.13753: each frequency has a divisor, another one in longer sequences."""
+    trained = rope.integer("original_max_position_embeddings", stated)
+    factor = rope.number("factor", stated / trained, above=0)
+
+    def divided(key: str) -> tuple[float, ...]:
+        divisors = rope.numbers(key)
+        if len(divisors) != len(frequencies):
+            raise rope.mistake(f"{key} has {len(divisors)} numbers instead of {len(frequencies)}, one for each pair")
+        powers = _powers(rope, 2 * len(frequencies))
+        return tuple(_f32(1 / _f32(_f32(divisor) * power)) for divisor, power in zip(divisors, powers, strict=True))
+
+    attention = 1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(trained))
+    attention = rope.number("attention_factor", attention, above=0)
+    return Rotary(divided("short_factor"), attention, LongRope(trained, divided("long_factor")))
+
+
+SCALINGS: Mapping[str, Callable[[Floats, Configuration, int], Rotary]] = {
     "default": _default,
+    "dynamic": _dynamic,
     "linear": _linear,
     "llama3": _llama3,
+    "longrope": _longrope,
     "yarn": _yarn,
 }

@@ -70,13 +70,13 @@ class GraphBuilder:
         return self.capabilities.serves(use)
 
     @contextmanager
-    def block(self, number: int) -> Iterator[None]:
-        """Nodes made inside the `with` block belong to decoder block `number`."""
-        self._block = number
+    def block(self, number: int | None) -> Iterator[None]:
+        """Nodes made inside the `with` block belong to decoder block `number`; None: to no block."""
+        before, self._block = self._block, number
         try:
             yield
         finally:
-            self._block = None
+            self._block = before
 
     def input(self, name: str, dtype: ir.DataType, shape: Dims) -> ir.Value:
         value = ir.val(name, dtype, shape)
@@ -92,7 +92,7 @@ class GraphBuilder:
         operator: str,
         inputs: Sequence[ir.Value | None],
         name: str,
-        shape: Dims,
+        shape: Dims | None,
         *,
         dtype: ir.DataType | None = None,
         domain: str = "",

@@ -7,14 +7,36 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
+class LongRope:
+    """Other frequencies for all positions of a sequence that is longer than `trained` tokens."""
+
+    trained: int
+    frequencies: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class DynamicNtk:
+    """Frequencies of a larger theta for all positions of a sequence of n tokens, more than `trained`.
+
+    The theta is `theta` times (factor n / trained - (factor - 1)) to the power d / (d - 2), d elements being rotated.
+    """
+
+    trained: int
+    theta: float
+    factor: float
+
+
+@dataclass(frozen=True)
 class Rotary:
     """A rotary position embedding that rotates elements of a head's first half with those of its second half.
 
     frequencies: radians per position for each rotated pair. scaling: a factor on sine and cosine (YaRN has one).
+    longer: how frequencies change in sequences longer than those of the training; None where they do not.
     """
 
     frequencies: tuple[float, ...]
     scaling: float = 1.0
+    longer: LongRope | DynamicNtk | None = None
 
     @property
     def dim(self) -> int:
@@ -24,8 +46,12 @@ class Rotary:
 
 @dataclass(frozen=True)
 class TensorNames:
-    """The names of a checkpoint's tensors. A layer's tensors have the prefix `layer`, with {} for its number."""
+    """The names of a checkpoint's tensors. A layer's tensors have the prefix `layer`, with {} for its number.
 
+    base: the prefix of all tensors but the head's; other programs have other ones.
+    """
+
+    base: str = "model."
     embedding: str = "model.embed_tokens.weight"
     layer: str = "model.layers.{}."
     input_norm: str = "input_layernorm.weight"

@@ -1,4 +1,4 @@
-"""The tables of sines and cosines of a rotary embedding, as lazy weights."""
+"""The tables of cosines and sines of a rotary embedding: stored as lazy weights, or computed in the graph."""
 
 from __future__ import annotations
 
@@ -8,7 +8,18 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from drupe_onnx import Expression, Files, ir
+from drupe.api import ModelError
+from drupe_model_builder.graph import GraphBuilder
+from drupe_model_builder.recipe import DynamicNtk, LongRope, Rotary
+from drupe_model_builder.sequence_lengths import INT64, Lengths
+from drupe_onnx import POSITIONS, Array, Expression, Files, ir
+from drupe_onnx.traits import IN_MEMORY
+
+COS, SIN = "rotary.cos_cache", "rotary.sin_cache"
+STORED = 32768
+"""The longest context whose tables are stored. They cost no time then, and up to 17 MB for heads of 128 elements; the
+tables of a context of a million tokens would be larger than the weights of a small model."""
+FLOAT = ir.DataType.FLOAT
 
 
 @dataclass(frozen=True)
@@ -39,3 +50,119 @@ class RotaryCache(Expression):
 
     def working_bytes(self, rows: int) -> int:
         return 8 * rows * len(self.frequencies) + self.held_bytes(rows)
+
+
+def rotary_tables(
+    graph: GraphBuilder, rotary: Rotary, context_length: int, pairs: int, lengths: Lengths
+) -> tuple[ir.Value, ir.Value]:
+    """The cosines and sines [positions, pairs] of a rotary embedding, a row for each position that a run reads.
+
+    pairs: their width; pairs without a frequency are not rotated.
+
+    Tables of a long context, and those that change with a sequence's length, are computed in each run, so they cost no
+    bytes and reach as far as the sequence does. Raises ModelError where the target cannot compute tables that change.
+    """
+    if _computes(graph):
+        if rotary.longer is not None or context_length > STORED:
+            return _Computed(graph, rotary, pairs, lengths).tables()
+    elif rotary.longer is not None:
+        raise ModelError(
+            "the rotary embedding changes with the length of the sequence, and the target cannot compute that",
+            cure="convert for another provider; drupe providers lists them",
+        )
+    frequencies = rotary.frequencies + (0.0,) * (pairs - len(rotary.frequencies))
+    return (
+        graph.initializer(COS, RotaryCache("cos", context_length, frequencies, rotary.scaling, graph.dtype)),
+        graph.initializer(SIN, RotaryCache("sin", context_length, frequencies, rotary.scaling, graph.dtype)),
+    )
+
+
+def _computes(graph: GraphBuilder) -> bool:
+    """Whether the target has the operators that compute tables."""
+    operators = [("Range", [INT64] * 3, INT64), ("Cos", [FLOAT], FLOAT), ("Sin", [FLOAT], FLOAT)]
+    return all(graph.serves(name, *inputs, outputs=[output]) for name, inputs, output in operators)
+
+
+class _Computed:
+    """Nodes that compute the tables of one run, before the blocks.
+
+    Where values are in memory, a run computes the rows of its new tokens, and those of the past are zeros that nobody
+    reads. Elsewhere the first row would have to be read from the device, which takes longer than computing all rows.
+    """
+
+    def __init__(self, graph: GraphBuilder, rotary: Rotary, pairs: int, lengths: Lengths) -> None:
+        self._graph, self._rotary, self._pairs, self._lengths = graph, rotary, pairs, lengths
+        self._only_new = (
+            bool(graph.capabilities.traits.get(IN_MEMORY))
+            and graph.serves("ReduceMin", INT64, outputs=[INT64], keepdims=0)
+            and graph.serves("Pad", FLOAT, INT64, outputs=[FLOAT])
+        )
+
+    def tables(self) -> tuple[ir.Value, ir.Value]:
+        first = self._first() if self._only_new else self._graph.integers(0)
+        bounds = [first, self._lengths.total, self._graph.integers(1)]
+        positions = self._node("Range", bounds, "Positions", [None], dtype=INT64)
+        column = self._node("Unsqueeze", [positions, self._graph.integers([1])], "Column", [None, 1], dtype=INT64)
+        angles = self._float("Mul", [self._float("Cast", [column], "Float", to=FLOAT), self._frequencies()], "Angles")
+        before = self._rows_before(first) if self._only_new else None
+        return (self._table("Cos", angles, before), self._table("Sin", angles, before))
+
+    def _first(self) -> ir.Value:
+        """int64 scalar: the first position of a new token in any row."""
+        shortest = self._node("ReduceMin", [self._lengths.count], "Shortest", [], dtype=INT64, keepdims=0)
+        before = self._node("Sub", [shortest, self._lengths.width_number], "Before", [], dtype=INT64)
+        return self._node("Max", [before, self._graph.integers(0)], "First", [], dtype=INT64)
+
+    def _rows_before(self, first: ir.Value) -> ir.Value:
+        """int64 [4]: the padding that puts `first` rows before a table."""
+        return self._node("Mul", [first, self._graph.integers([1, 0, 0, 0])], "RowsBefore", [4], dtype=INT64)
+
+    def _frequencies(self) -> ir.Value:
+        """float32 [pairs]: the frequencies for sequences of this run's length."""
+        longer, plain = self._rotary.longer, self._constant("frequencies", self._padded(self._rotary.frequencies))
+        if isinstance(longer, LongRope):
+            trained = self._graph.integers(longer.trained)
+            long = self._node("Greater", [self._lengths.total, trained], "Long", [], dtype=ir.DataType.BOOL)
+            other = self._constant("long_frequencies", self._padded(longer.frequencies))
+            return self._float("Where", [long, other, plain], "Frequencies")
+        return plain if longer is None else self._growing(longer)
+
+    def _growing(self, longer: DynamicNtk) -> ir.Value:
+        """Every step is one of transformers, in float32."""
+        dim, pairs = self._rotary.dim, len(self._rotary.frequencies)
+        trained = self._graph.integers(longer.trained)
+        length = self._node("Max", [self._lengths.total, trained], "Length", [], dtype=INT64)
+        grown = self._float("Cast", [length], "LengthFloat", to=FLOAT)
+        steps = [("Mul", longer.factor), ("Div", longer.trained), ("Sub", longer.factor - 1), ("Pow", dim / (dim - 2)),
+                 ("Mul", longer.theta)]  # fmt: skip
+        for place, (operator, number) in enumerate(steps):
+            grown = self._float(operator, [grown, self._graph.number(number, FLOAT)], f"Theta{place}")
+        exponents = np.arange(0, dim, 2, dtype=np.float32) / np.float32(dim)
+        powers = self._float("Pow", [grown, self._constant("exponents", exponents)], "Powers")
+        found = self._float("Reciprocal", [powers], "Frequencies")
+        if pairs == self._pairs:
+            return found
+        rest = self._constant("without_frequency", np.zeros(self._pairs - pairs, np.float32))
+        return self._float("Concat", [found, rest], "Padded", axis=0)
+
+    def _table(self, operator: str, angles: ir.Value, before: ir.Value | None) -> ir.Value:
+        graph, table = self._graph, self._float(operator, [angles], operator)
+        if self._rotary.scaling != 1.0:
+            table = self._float("Mul", [table, graph.number(self._rotary.scaling, FLOAT)], f"{operator}/Scaled")
+        if before is not None:
+            table = self._float("Pad", [table, before], f"{operator}/AllRows")
+        if graph.dtype != FLOAT:
+            table = self._node("Cast", [table], f"{operator}/Narrow", [None, self._pairs], to=graph.dtype)
+        return table
+
+    def _padded(self, frequencies: tuple[float, ...]) -> NDArray[np.float32]:
+        return np.array(frequencies + (0.0,) * (self._pairs - len(frequencies)), np.float32)
+
+    def _constant(self, name: str, values: NDArray[np.float32]) -> ir.Value:
+        return self._graph.initializer(f"rotary.{name}", Array(values))
+
+    def _float(self, operator: str, inputs: list[ir.Value | None], name: str, **attributes: Any) -> ir.Value:
+        return self._node(operator, inputs, name, None, dtype=FLOAT, **attributes)
+
+    def _node(self, operator: str, inputs: list[ir.Value | None], name: str, shape: Any, **attributes: Any) -> ir.Value:
+        return self._graph.node(operator, inputs, f"rotary/{name}", shape, role=POSITIONS, **attributes)

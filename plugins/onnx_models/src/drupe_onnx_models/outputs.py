@@ -184,5 +184,5 @@ def _refuse_unrelated(tallies: Mapping[str, Tally], least: float | None) -> None
             raise CheckFailed(
                 f"the output '{name}' has a cosine similarity of {tally.similarity:.3g} with the source's, "
                 f"below the limit of {least:g}",
-                cure="give the package more bits: --precision int8 or fp16",
+                cure="give the package more bits: a higher --precision",
             )

@@ -1,4 +1,4 @@
-"""Tiny checkpoints and their packages."""
+"""Fixtures: tiny checkpoints and their packages."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TINY = {
 
 
 def random_weights(config: Mapping[str, Any], seed: int = 7) -> dict[str, np.ndarray]:
-    """Large enough for a wrong one to show."""
+    """Random weights, large enough that a wrong one changes the output."""
     rng = np.random.default_rng(seed)
     hidden, inner, size = config["hidden_size"], config["intermediate_size"], config["head_dim"]
     query, key = config["num_attention_heads"] * size, config["num_key_value_heads"] * size
@@ -77,9 +77,9 @@ def write_text_only(weights: dict[str, np.ndarray], tokenizer_json: str) -> None
 
 
 def follow_script(weights: dict[str, np.ndarray], script: Sequence[int]) -> None:
-    """Make the model answer each token of the script with the next one: the head alone knows what follows.
+    """Make the model answer each token of the script with the next one, by its head alone.
 
-    The tokens have to differ from one another.
+    No token may occur twice.
     """
     assert len(set(script)) == len(script)
     for name in weights:
@@ -123,7 +123,7 @@ def make_checkpoint(
 
 
 def make_package(checkpoint: Path, out: Path, target: Target, all_logits: bool = False, **config: Any) -> Model:
-    """What the passes make of a checkpoint, written to `out`."""
+    """The package that the passes make from a checkpoint, written to `out`."""
     from drupe_model_builder.build_decoder import BuildDecoder, BuildDecoderConfig
     from drupe_onnx import write_package
     from drupe_onnxruntime.genai.package_genai import PackageGenai, PackageGenaiConfig

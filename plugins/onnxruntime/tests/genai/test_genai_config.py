@@ -1,4 +1,4 @@
-"""genai_config.json is right for the graph, the checkpoint and the target."""
+"""genai_config.json fits the graph, the checkpoint and the target."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def description(**changes: object) -> SimpleNamespace:
     return SimpleNamespace(**{**values, **changes})
 
 
-def test_the_names_are_the_graphs_own() -> None:
+def test_inputs_and_outputs_have_the_names_of_the_graph() -> None:
     names = port_names()
     assert names.layers == 12
     assert names.inputs == {
@@ -45,18 +45,18 @@ def test_the_names_are_the_graphs_own() -> None:
     }
 
 
-def test_position_ids_are_named_only_where_the_graph_takes_them() -> None:
+def test_position_ids_are_named_only_if_the_graph_has_them() -> None:
     assert "position_ids" not in port_names().inputs
     assert port_names("position_ids").inputs["position_ids"] == "position_ids"
 
 
-def test_other_names_of_caches_are_told_to_the_runtime() -> None:
+def test_other_names_of_caches_are_written() -> None:
     names = port_names(past="past_{1}_{0}", present="present_{1}_{0}")
     assert names.inputs["past_key_names"] == "past_key_%d"
     assert names.outputs["present_value_names"] == "present_value_%d"
 
 
-def test_caches_of_two_families_are_refused() -> None:
+def test_caches_with_two_naming_schemes_are_refused() -> None:
     names = ["past_key_self_0", "past_value_self_0", "past_key_cross_0", "past_value_cross_0"]
     decoder = DecoderPorts.of(
         map(Port, ["input_ids", *names]), map(Port, ["logits", *(name.replace("past", "present") for name in names)])
@@ -66,20 +66,22 @@ def test_caches_of_two_families_are_refused() -> None:
 
 
 @pytest.mark.parametrize(("architecture", "expected"), [("qwen3", "qwen3"), ("mistral", "mistral"), ("new", "decoder")])
-def test_an_architecture_that_the_runtime_does_not_know_is_a_generic_decoder(architecture: str, expected: str) -> None:
+def test_an_architecture_that_the_runtime_does_not_know_becomes_a_generic_decoder(
+    architecture: str, expected: str
+) -> None:
     assert genai_config.model_type(architecture) == expected
 
 
-def test_max_length_is_what_was_asked_for() -> None:
+def test_max_length_is_the_requested_one() -> None:
     assert genai_config.max_length(100, 2048, 1, 0, None) == 100
 
 
-def test_max_length_beyond_the_context_is_refused_with_the_limit() -> None:
+def test_the_error_for_max_length_beyond_the_context_names_the_limit() -> None:
     with pytest.raises(UsageError, match="2048"):
         genai_config.max_length(4096, 2048, 1, 0, None)
 
 
-def test_max_length_never_exceeds_the_context() -> None:
+def test_the_default_max_length_is_at_most_the_context() -> None:
     assert genai_config.max_length(None, 512, 1, 0, None) == 512
 
 
@@ -98,24 +100,24 @@ def test_a_model_larger_than_the_memory_still_gets_room_for_a_short_answer() -> 
     assert genai_config.max_length(None, 131072, 1 << 20, 2000 * MIB, 1000 * MIB) == genai_config.SMALLEST_MAX_LENGTH
 
 
-def test_the_generation_config_decides_where_an_answer_ends() -> None:
+def test_the_end_tokens_come_from_the_generation_config() -> None:
     assert genai_config.stop_tokens(description(), {"eos_token_id": [7, 8], "pad_token_id": 9}) == ([7, 8], 9)
 
 
-def test_the_configs_own_end_serves_where_the_generation_config_is_silent() -> None:
+def test_without_end_tokens_in_the_generation_config_those_of_config_are_used() -> None:
     assert genai_config.stop_tokens(description(), {}) == ([2], 2)
 
 
-def test_ends_outside_the_vocabulary_are_dropped() -> None:
+def test_end_tokens_outside_the_vocabulary_are_dropped() -> None:
     assert genai_config.stop_tokens(description(), {"eos_token_id": [7, 100, -1]}) == ([7], 7)
 
 
-@pytest.mark.parametrize(("changes", "end"), [({}, 1), ({"pad": 5}, 5), ({"bos": None}, 99)])
-def test_a_model_without_an_end_gets_a_token_that_it_does_not_write(changes: dict[str, object], end: int) -> None:
-    assert genai_config.stop_tokens(description(eos=(), **changes), {}) == ([end], end)
+@pytest.mark.parametrize(("changes", "end"), [({}, 1), ({"pad": 5}, 1), ({"bos": None}, 99)])
+def test_a_model_without_an_end_token_gets_one_that_it_does_not_generate(changes: dict[str, object], end: int) -> None:
+    assert genai_config.stop_tokens(description(eos=(), **changes), {})[0] == [end]
 
 
-def test_sampling_follows_the_checkpoint_and_else_transformers_defaults() -> None:
+def test_sampling_settings_come_from_the_checkpoint_or_transformers_defaults() -> None:
     asked = genai_config.search({"do_sample": True, "temperature": 0.7, "top_k": 20, "top_p": 0.8}, 100, 64, True)
     assert (asked["do_sample"], asked["temperature"], asked["top_k"], asked["top_p"]) == (True, 0.7, 20, 0.8)
     silent = genai_config.search({}, 100, 64, True)
@@ -138,7 +140,7 @@ def test_sampling_values_that_the_runtime_refuses_are_not_written(
     assert genai_config.search(given, 100, 64, True)[key] == expected
 
 
-def test_threads_are_asked_for_only_where_they_are_known() -> None:
+def test_the_number_of_threads_is_written_only_if_it_is_known() -> None:
     def session(threads: int | None) -> dict[str, object]:
         made = genai_config.document(
             description(),  # type: ignore[arg-type]

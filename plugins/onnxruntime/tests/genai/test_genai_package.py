@@ -1,4 +1,4 @@
-"""The pass package-genai writes what the graph, the checkpoint and the target say."""
+"""The pass package-genai: the files that it writes follow the graph, the checkpoint and the target."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def session_options(document: dict[str, Any]) -> dict[str, Any]:
     return options
 
 
-def test_on_this_machines_processor_the_package_asks_for_the_runs_threads(
+def test_a_package_for_this_processor_has_the_number_of_threads_of_the_run(
     checkpoint: Path, cpu: Target, tmp_path: Path
 ) -> None:
     options = session_options(packaged(checkpoint, cpu, tmp_path))
@@ -43,12 +43,14 @@ def test_on_this_machines_processor_the_package_asks_for_the_runs_threads(
     assert options["provider_options"] == []
 
 
-def test_what_another_machine_has_is_left_to_it(checkpoint: Path, cpu: Target, tmp_path: Path) -> None:
+def test_a_package_for_another_machine_states_no_number_of_threads(
+    checkpoint: Path, cpu: Target, tmp_path: Path
+) -> None:
     elsewhere = dataclasses.replace(cpu, device=None)
     assert "intra_op_num_threads" not in session_options(packaged(checkpoint, elsewhere, tmp_path))
 
 
-def test_a_package_for_a_gpu_names_its_provider_and_asks_for_no_threads(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_package_for_a_gpu_names_its_provider_and_no_number_of_threads(checkpoint: Path, tmp_path: Path) -> None:
     from drupe_ep_cuda.provider import Cuda
 
     target = dataclasses.replace(Cuda().target(), device=Device("GPU", "gpu", 8 << 30))
@@ -74,7 +76,7 @@ def test_the_cache_of_a_package_fits_the_device(checkpoint: Path, cpu: Target, t
     assert packaged(large, cpu, tmp_path)["search"]["max_length"] == 4096
 
 
-def test_the_checkpoints_generation_config_decides_how_it_is_sampled(
+def test_sampling_settings_come_from_the_checkpoints_generation_config(
     kit: SimpleNamespace, cpu: Target, tmp_path: Path
 ) -> None:
     folder = kit.make_checkpoint(tmp_path / "checkpoint")
@@ -95,7 +97,7 @@ def test_a_generation_config_that_is_not_json_is_an_error(kit: SimpleNamespace, 
         PackageGenai().run(model, PackageGenaiConfig(), context)
 
 
-def test_a_graph_that_does_not_say_what_it_is_is_an_error_with_a_way_out(
+def test_the_error_for_a_graph_without_a_description_names_a_cure(
     checkpoint: Path, cpu: Target, tmp_path: Path
 ) -> None:
     model, context = built(checkpoint, cpu, tmp_path)
@@ -112,7 +114,7 @@ def test_a_model_of_several_parts_is_refused(checkpoint: Path, cpu: Target, tmp_
         PackageGenai().run(model, PackageGenaiConfig(), context)
 
 
-def test_a_cache_that_is_concatenated_is_not_shared(checkpoint: Path, cpu: Target, tmp_path: Path) -> None:
+def test_a_cache_that_is_concatenated_shares_no_buffer(checkpoint: Path, cpu: Target, tmp_path: Path) -> None:
     model, context = built(checkpoint, cpu, tmp_path)
     for node in model.payload.component.graph:
         if node.op_type == "GroupQueryAttention":

@@ -1,4 +1,4 @@
-"""What the runtime refuses, and what it says then."""
+"""The packages that the runtime onnxruntime-genai refuses, and its reasons."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ def test_a_package_on_a_device_that_is_here_is_not_refused(wheels: dict[str, str
     assert OnnxRuntimeGenai().refusal(Model("onnx", folder), cpu) is None
 
 
-def test_not_installed_is_said_with_the_cure(wheels: dict[str, str], folder: Path, cpu: Target) -> None:
+def test_the_refusal_without_an_installed_runtime_names_the_cure(
+    wheels: dict[str, str], folder: Path, cpu: Target
+) -> None:
     wheels.clear()
     assert OnnxRuntimeGenai().version() is None
     assert "not installed" in (OnnxRuntimeGenai().refusal(Model("onnx", folder), cpu) or "")
@@ -33,7 +35,7 @@ def test_not_installed_is_said_with_the_cure(wheels: dict[str, str], folder: Pat
 
 
 @pytest.mark.parametrize("second", ["onnxruntime-genai-cuda", "onnxruntime-gpu"])
-def test_wheels_that_overwrite_each_other_are_named_with_the_cure(
+def test_the_refusal_for_wheels_that_overwrite_each_other_names_them_and_a_cure(
     wheels: dict[str, str], folder: Path, cpu: Target, second: str
 ) -> None:
     wheels[second] = "1.2.3"
@@ -58,7 +60,9 @@ def test_a_model_of_another_kind_and_a_folder_without_a_configuration_are_refuse
         OnnxRuntimeGenai().open(Model("onnx", tmp_path), cpu)
 
 
-def test_a_device_that_is_elsewhere_is_refused(wheels: dict[str, str], folder: Path, cpu: Target) -> None:
+def test_a_target_without_its_device_in_this_machine_is_refused(
+    wheels: dict[str, str], folder: Path, cpu: Target
+) -> None:
     absent = dataclasses.replace(cpu, device=None)
     assert "no device" in (OnnxRuntimeGenai().refusal(Model("onnx", folder), absent) or "")
 

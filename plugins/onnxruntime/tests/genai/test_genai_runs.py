@@ -38,7 +38,7 @@ def scripted(kit: SimpleNamespace, folder: Path, cpu: Target, answer: str, end: 
 
 
 @pytest.mark.parametrize("model_type", ["llama", "qwen3", "mistral"])
-def test_greedy_text_is_that_of_transformers(
+def test_greedy_text_equals_that_of_transformers(
     kit: SimpleNamespace, tmp_path: Path, cpu: Target, model_type: str
 ) -> None:
     torch = pytest.importorskip("torch")
@@ -64,7 +64,7 @@ def test_logits_of_the_last_token_or_of_all_give_the_same_text(
         assert last.generate("def parse(") == every.generate("def parse(") != ""
 
 
-def test_a_plain_script_runs_the_package(package: Model, cpu: Target) -> None:
+def test_a_plain_onnxruntime_genai_script_runs_the_package(package: Model, cpu: Target) -> None:
     model = og.Model(str(package.location))
     tokenizer = og.Tokenizer(model)
     parameters = og.GeneratorParams(model)
@@ -76,19 +76,21 @@ def test_a_plain_script_runs_the_package(package: Model, cpu: Target) -> None:
     assert 1 < len(generator.get_sequence(0)) <= 20
 
 
-def test_characters_of_several_tokens_come_whole(kit: SimpleNamespace, tmp_path: Path, cpu: Target) -> None:
+def test_characters_of_several_tokens_are_streamed_whole(kit: SimpleNamespace, tmp_path: Path, cpu: Target) -> None:
     with opened(scripted(kit, tmp_path, cpu, "é∑日😀"), cpu) as session:
         pieces = list(session.stream("go"))
         assert pieces == ["é", "∑", "日", "😀"]
         assert session.timing.new_tokens == len("é∑日😀".encode()) + 1
 
 
-def test_half_a_character_at_the_end_of_the_room_is_left_out(kit: SimpleNamespace, tmp_path: Path, cpu: Target) -> None:
+def test_an_incomplete_character_at_the_limit_of_tokens_is_left_out(
+    kit: SimpleNamespace, tmp_path: Path, cpu: Target
+) -> None:
     with opened(scripted(kit, tmp_path, cpu, "é😀"), cpu) as session:
         assert session.generate("go", Generation(max_new_tokens=4)) == "é"
 
 
-def test_an_answer_ends_at_any_of_the_ends_and_does_not_show_it(
+def test_an_answer_stops_at_any_end_token_and_does_not_contain_it(
     kit: SimpleNamespace, tmp_path: Path, cpu: Target
 ) -> None:
     model = scripted(kit, tmp_path, cpu, "ab!cd", eos_token_id=[1, 8])
@@ -101,7 +103,7 @@ def test_an_answer_ends_at_any_of_the_ends_and_does_not_show_it(
         assert session.generate("go") == "ab"
 
 
-def test_the_prompt_is_encoded_with_one_beginning(package: Model, cpu: Target) -> None:
+def test_the_prompt_is_encoded_with_one_beginning_of_sequence(package: Model, cpu: Target) -> None:
     with opened(package, cpu) as session:
         plain = session.encode("def")
         assert plain[0] == 0
@@ -109,19 +111,19 @@ def test_the_prompt_is_encoded_with_one_beginning(package: Model, cpu: Target) -
         assert session.encode("<|bos|>def") == plain
 
 
-def test_max_length_bounds_prompt_and_answer(package: Model, cpu: Target) -> None:
+def test_max_length_limits_prompt_and_answer_together(package: Model, cpu: Target) -> None:
     with opened(package, cpu, max_length=16) as session:
         list(session.stream("def parse("))
         timing = session.timing
         assert timing.prompt_tokens + timing.new_tokens <= 16
 
 
-def test_a_prompt_without_room_for_an_answer_is_refused_with_both_numbers(package: Model, cpu: Target) -> None:
+def test_the_error_for_a_prompt_without_room_for_an_answer_names_both_numbers(package: Model, cpu: Target) -> None:
     with opened(package, cpu, max_length=16) as session, pytest.raises(UsageError, match=r"takes 101 tokens.*for 16"):
         session.stream("~" * 100)
 
 
-def test_a_sampled_text_is_repeated_with_its_seed_and_only_then(package: Model, cpu: Target) -> None:
+def test_a_sampled_text_is_repeated_only_with_the_same_seed(package: Model, cpu: Target) -> None:
     def sample(seed: int) -> str:
         text: str = session.generate("def", Generation(max_new_tokens=16, temperature=1.0, seed=seed))
         return text
@@ -130,14 +132,14 @@ def test_a_sampled_text_is_repeated_with_its_seed_and_only_then(package: Model, 
         assert sample(1) == sample(1) != sample(2)
 
 
-def test_sampling_from_one_token_is_greedy(package: Model, cpu: Target) -> None:
+def test_sampling_with_top_k_of_one_is_greedy(package: Model, cpu: Target) -> None:
     with opened(package, cpu) as session:
         greedy = session.generate("def", Generation(max_new_tokens=16))
         assert session.generate("def", Generation(max_new_tokens=16, temperature=2.0, top_k=1)) == greedy
         assert session.generate("def", Generation(max_new_tokens=4, temperature=1.0, top_k=10**6, top_p=0.5)) != ""
 
 
-def test_an_answer_that_is_cut_short_does_not_disturb_the_next(package: Model, cpu: Target) -> None:
+def test_an_interrupted_answer_does_not_change_the_next_one(package: Model, cpu: Target) -> None:
     with opened(package, cpu) as session:
         whole = session.generate("def")
         stream = session.stream("def")
@@ -147,27 +149,27 @@ def test_an_answer_that_is_cut_short_does_not_disturb_the_next(package: Model, c
         assert session.generate("def") == whole
 
 
-def test_a_conversation_is_the_chat_templates(package: Model, cpu: Target) -> None:
+def test_a_conversation_is_rendered_by_the_chat_template(package: Model, cpu: Target) -> None:
     with opened(package, cpu) as session:
         prompt = session.conversation([Message("system", "be\nbrief"), Message("user", 'say "é"')])
         assert prompt == '<|bos|><|system|>be\nbrief<|end|><|user|>say "é"<|end|><|assistant|>'
         assert session.encode(prompt).count(0) == 1
 
 
-def test_a_model_without_a_chat_template_says_so(kit: SimpleNamespace, tmp_path: Path, cpu: Target) -> None:
+def test_a_conversation_without_a_chat_template_is_an_error(kit: SimpleNamespace, tmp_path: Path, cpu: Target) -> None:
     model = kit.make_package(kit.make_checkpoint(tmp_path / "c", template=None), tmp_path / "p", cpu)
     with opened(model, cpu) as session, pytest.raises(ModelError, match="no chat template"):
         session.conversation([Message("user", "hello")])
 
 
-def test_a_template_that_the_runtime_cannot_use_says_so(kit: SimpleNamespace, tmp_path: Path, cpu: Target) -> None:
+def test_a_template_that_the_runtime_cannot_use_is_an_error(kit: SimpleNamespace, tmp_path: Path, cpu: Target) -> None:
     broken = kit.make_checkpoint(tmp_path / "c", template="{{ raise_exception('only one turn') }}")
     model = kit.make_package(broken, tmp_path / "p", cpu)
     with opened(model, cpu) as session, pytest.raises(ModelError, match="only one turn"):
         session.conversation([Message("user", "hello")])
 
 
-def test_logits_that_are_not_finite_fail_the_check_when_asked(
+def test_logits_that_are_not_finite_fail_the_check_if_it_requires_finite_ones(
     kit: SimpleNamespace, tmp_path: Path, cpu: Target
 ) -> None:
     def overflow(weights: dict[str, np.ndarray]) -> None:
@@ -185,8 +187,8 @@ def test_finite_logits_pass_and_give_the_same_text(package: Model, cpu: Target) 
         assert session.generate("def", Generation(validate=True)) == session.generate("def")
 
 
-@pytest.mark.parametrize("broken", ["model.onnx", "tokenizer.json", "model.onnx.data"])
-def test_a_damaged_package_is_refused_without_noise(
+@pytest.mark.parametrize("broken", ["model.onnx", "model.onnx.data"])
+def test_a_damaged_package_is_one_error_and_the_runtime_prints_nothing(
     package: Model, tmp_path: Path, cpu: Target, broken: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     folder = shutil.copytree(package.location, tmp_path / "package")
@@ -197,17 +199,34 @@ def test_a_damaged_package_is_refused_without_noise(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_run_that_fails_is_one_error_without_noise(
+def test_a_damaged_tokenizer_is_one_error(package: Model, tmp_path: Path, cpu: Target) -> None:
+    folder = shutil.copytree(package.location, tmp_path / "package")
+    (folder / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes()[:100])
+    with pytest.raises(ModelError, match=r"tokenizer\.json cannot be read"):
+        opened(Model("onnx", folder), cpu)
+
+
+def test_a_prompt_with_a_token_that_the_model_does_not_have_names_it(package: Model, tmp_path: Path, cpu: Target) -> None:
+    folder = shutil.copytree(package.location, tmp_path / "package")
+    config = json.loads((folder / "genai_config.json").read_text())
+    config["model"]["vocab_size"] = 1
+    (folder / "genai_config.json").write_text(json.dumps(config))
+    with opened(Model("onnx", folder), cpu) as session, pytest.raises(UsageError, match=r"has the token .+, which"):
+        session.generate("def")
+
+
+def test_a_run_that_fails_is_one_error_and_the_runtime_prints_nothing(
     package: Model, cpu: Target, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with opened(package, cpu) as session:
         monkeypatch.setattr(session, "encode", lambda prompt: [10**6])
+        monkeypatch.setattr(session, "_vocab_size", 10**7)
         with pytest.raises(CheckFailed, match="cannot run the package"):
             session.generate("def")
     assert capfd.readouterr() == ("", "")
 
 
-def test_the_package_asks_for_what_the_pass_was_told(
+def test_options_of_the_pass_are_written_into_the_package(
     kit: SimpleNamespace, checkpoint: Path, tmp_path: Path, cpu: Target
 ) -> None:
     model = kit.make_package(checkpoint, tmp_path / "package", cpu, max_length=40, threads=2)

@@ -1,4 +1,4 @@
-"""A tiny checkpoint's graphs."""
+"""Fixtures: graphs of a tiny checkpoint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models of several parts, and models that are no decoders."""
+"""Models of several parts, and graphs that are not decoders."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PARTS = {"encoder": {"weights": "float"}, "decoder": {"weights": "float"}}
 
 
 def write_graph(path: Path, operator: str) -> None:
-    """A graph that does one thing to `x`."""
+    """A graph of one operator on `x`."""
     tensor = ir.TensorType(ir.DataType.FLOAT)
     x = ir.Value(name="x", shape=ir.Shape(["n"]), type=tensor)
     node = ir.node(operator, [x])
@@ -35,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_each_part_is_run_by_its_name(folder: Path, cpu: Target) -> None:
+def test_each_part_runs_by_its_name(folder: Path, cpu: Target) -> None:
     with OnnxRuntime().open(Model("onnx", folder, PARTS), cpu) as session:
         assert session.parts == ("encoder", "decoder")
         x = np.array([1.0, -2.0], np.float32)
@@ -47,13 +47,13 @@ def test_each_part_is_run_by_its_name(folder: Path, cpu: Target) -> None:
             session.run({"x": x})
 
 
-def test_a_part_is_opened_when_it_is_first_run(folder: Path, cpu: Target) -> None:
+def test_a_part_is_opened_at_its_first_run(folder: Path, cpu: Target) -> None:
     with OnnxRuntime().open(Model("onnx", folder, PARTS), cpu) as session:
         (folder / "encoder.onnx").unlink()
         session.run({"x": np.zeros(1, np.float32)}, part="decoder")
 
 
-def test_a_part_without_a_file_is_named(folder: Path, cpu: Target) -> None:
+def test_the_error_for_a_part_without_a_file_names_the_part(folder: Path, cpu: Target) -> None:
     (folder / "encoder.onnx").unlink()
     model = Model("onnx", folder, PARTS)
     assert "its part 'encoder'" in (OnnxRuntime().refusal(model, cpu) or "")
@@ -61,7 +61,7 @@ def test_a_part_without_a_file_is_named(folder: Path, cpu: Target) -> None:
         OnnxRuntime().open(model, cpu)
 
 
-def test_a_graph_that_is_no_decoder_runs_and_writes_no_text(folder: Path, cpu: Target) -> None:
+def test_a_graph_that_is_not_a_decoder_runs_without_a_text_session(folder: Path, cpu: Target) -> None:
     with OnnxRuntime().open(Model("onnx", folder / "encoder.onnx"), cpu) as session:
         assert session.parts == ("model",)
         assert session.run({"x": np.ones(1, np.float32)})["y"].tolist() == [-1]

@@ -1,4 +1,4 @@
-"""What the runtime refuses, and what it says then."""
+"""The models that the runtime onnxruntime refuses, and its reasons."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ def test_a_graph_on_a_device_that_is_here_is_not_refused(wheels: dict[str, str],
     assert OnnxRuntime().refusal(Model("onnx", folder / "model.onnx"), cpu) is None
 
 
-def test_not_installed_is_said_with_the_cure(wheels: dict[str, str], folder: Path, cpu: Target) -> None:
+def test_the_refusal_without_an_installed_runtime_names_the_cure(
+    wheels: dict[str, str], folder: Path, cpu: Target
+) -> None:
     wheels.clear()
     assert OnnxRuntime().version() is None
     assert "not installed" in (OnnxRuntime().refusal(Model("onnx", folder), cpu) or "")
@@ -33,7 +35,7 @@ def test_not_installed_is_said_with_the_cure(wheels: dict[str, str], folder: Pat
     assert "pip install" in (caught.value.cure or "")
 
 
-def test_the_cure_is_the_command_that_the_provider_names(wheels: dict[str, str], folder: Path, cpu: Target) -> None:
+def test_the_cure_is_the_providers_install_command(wheels: dict[str, str], folder: Path, cpu: Target) -> None:
     acme = dataclasses.replace(cpu, install="pip install onnxruntime-acme")
     wheels["onnxruntime-gpu"] = "1.32.0"
     with pytest.raises(RuntimeMissing) as caught:
@@ -45,7 +47,7 @@ def test_the_cure_is_the_command_that_the_provider_names(wheels: dict[str, str],
     assert caught.value.cure == "pip install onnxruntime-acme"
 
 
-def test_wheels_that_overwrite_each_other_are_named_with_the_cure(
+def test_the_refusal_for_wheels_that_overwrite_each_other_names_them_and_a_cure(
     wheels: dict[str, str], folder: Path, cpu: Target
 ) -> None:
     wheels["onnxruntime-directml"] = "1.24.4"
@@ -66,7 +68,9 @@ def test_a_model_of_another_kind_and_a_folder_without_a_graph_are_refused(
         OnnxRuntime().open(Model("hf", tmp_path), cpu)
 
 
-def test_a_device_that_is_elsewhere_is_refused(wheels: dict[str, str], folder: Path, cpu: Target) -> None:
+def test_a_target_without_its_device_in_this_machine_is_refused(
+    wheels: dict[str, str], folder: Path, cpu: Target
+) -> None:
     absent = dataclasses.replace(cpu, device=None)
     assert "no device" in (OnnxRuntime().refusal(Model("onnx", folder), absent) or "")
     with pytest.raises(RuntimeMissing, match="no device"):

@@ -40,7 +40,7 @@ def copy_of(model: Model, tmp_path: Path) -> Path:
     return Path(shutil.copytree(model.location, tmp_path / "copy"))
 
 
-def test_greedy_text_is_that_of_transformers(checkpoint: Path, graph: Model, cpu: Target) -> None:
+def test_greedy_text_equals_that_of_transformers(checkpoint: Path, graph: Model, cpu: Target) -> None:
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint)
@@ -53,7 +53,7 @@ def test_greedy_text_is_that_of_transformers(checkpoint: Path, graph: Model, cpu
     assert got == expected.rstrip("\ufffd") != ""
 
 
-def test_text_is_that_of_onnxruntime_genai(
+def test_text_equals_that_of_onnxruntime_genai(
     kit: SimpleNamespace, graph: Model, checkpoint: Path, tmp_path: Path, cpu: Target
 ) -> None:
     og = pytest.importorskip("onnxruntime_genai")
@@ -91,7 +91,7 @@ def test_logits_of_the_last_token_or_of_all_give_the_same_text(
         assert last.generate("def parse(") == every.generate("def parse(") != ""
 
 
-def test_a_graph_in_another_precision_keeps_its_caches_in_it(
+def test_a_float16_graph_has_float16_caches(
     kit: SimpleNamespace, checkpoint: Path, graph: Model, tmp_path: Path, cpu: Target
 ) -> None:
     table = dataclasses.replace(cpu.capabilities, activations=("float16",))
@@ -104,7 +104,7 @@ def test_a_graph_in_another_precision_keeps_its_caches_in_it(
         assert session.generate("def parse(", short) == single.generate("def parse(", short) != ""
 
 
-def test_a_run_gives_all_outputs_or_those_that_are_named(graph: Model, cpu: Target) -> None:
+def test_a_run_gives_all_outputs_or_the_named_ones(graph: Model, cpu: Target) -> None:
     with opened(graph, cpu) as session:
         every = session.run(feeds([5, 6]))
         assert set(every) == {"logits", *(f"present.{i}.{part}" for i in range(2) for part in ("key", "value"))}
@@ -121,7 +121,7 @@ def test_a_run_gives_all_outputs_or_those_that_are_named(graph: Model, cpu: Targ
         ({}, ["logit"], "did you mean logits"),
     ],
 )
-def test_wrong_names_are_answered_with_the_right_ones(
+def test_the_error_for_a_wrong_name_suggests_the_right_one(
     graph: Model, cpu: Target, change: dict[str, Any], outputs: list[str] | None, message: str
 ) -> None:
     given = {name: value for name, value in {**feeds([5]), **change}.items() if value is not None}
@@ -129,7 +129,7 @@ def test_wrong_names_are_answered_with_the_right_ones(
         session.run(given, outputs)
 
 
-def test_a_run_that_fails_is_one_error_without_noise(
+def test_a_run_that_fails_is_one_error_and_the_runtime_prints_nothing(
     graph: Model, cpu: Target, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with opened(graph, cpu) as session, pytest.raises(CheckFailed, match="cannot run the model"):
@@ -137,7 +137,7 @@ def test_a_run_that_fails_is_one_error_without_noise(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_damaged_graph_is_refused_without_noise(
+def test_a_damaged_graph_is_one_error_and_the_runtime_prints_nothing(
     graph: Model, tmp_path: Path, cpu: Target, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = copy_of(graph, tmp_path) / "model.onnx"
@@ -147,14 +147,14 @@ def test_a_damaged_graph_is_refused_without_noise(
     assert capfd.readouterr() == ("", "")
 
 
-def test_the_model_may_be_named_by_its_file(graph: Model, tmp_path: Path, cpu: Target) -> None:
+def test_a_model_can_be_opened_by_its_graph_file(graph: Model, tmp_path: Path, cpu: Target) -> None:
     folder = copy_of(graph, tmp_path)
     renamed = (folder / "model.onnx").rename(folder / "other.onnx")
     with opened(Model("onnx", renamed), cpu) as by_file, opened(Model("onnx", folder), cpu) as by_folder:
         assert by_file.generate("def") == by_folder.generate("def")
 
 
-def test_the_graph_itself_says_where_answers_end_and_how_much_room_there_is(
+def test_end_tokens_and_context_length_come_from_the_graph_without_a_generation_config(
     graph: Model, tmp_path: Path, cpu: Target
 ) -> None:
     from drupe_onnxruntime.plain.model_settings import read_settings
@@ -167,7 +167,7 @@ def test_the_graph_itself_says_where_answers_end_and_how_much_room_there_is(
         assert session._settings.ends == {1}
 
 
-def test_an_answer_ends_at_any_of_the_ends_and_does_not_show_it(graph: Model, tmp_path: Path, cpu: Target) -> None:
+def test_an_answer_stops_at_any_end_token_and_does_not_contain_it(graph: Model, tmp_path: Path, cpu: Target) -> None:
     folder = copy_of(graph, tmp_path)
     with opened(graph, cpu) as session:
         whole = list(session.stream("def parse("))
@@ -178,18 +178,18 @@ def test_an_answer_ends_at_any_of_the_ends_and_does_not_show_it(graph: Model, tm
         assert session.timing.new_tokens >= 3
 
 
-def test_max_length_bounds_prompt_and_answer(graph: Model, cpu: Target) -> None:
+def test_max_length_limits_prompt_and_answer_together(graph: Model, cpu: Target) -> None:
     with opened(graph, cpu, max_length=16) as session:
         session.generate("def parse(")
         assert session.timing.prompt_tokens + session.timing.new_tokens == 16
 
 
-def test_a_prompt_without_room_for_an_answer_is_refused_with_both_numbers(graph: Model, cpu: Target) -> None:
+def test_the_error_for_a_prompt_without_room_for_an_answer_names_both_numbers(graph: Model, cpu: Target) -> None:
     with opened(graph, cpu, max_length=16) as session, pytest.raises(UsageError, match=r"takes 101 tokens.*for 16"):
         session.stream("~" * 100)
 
 
-def test_a_sampled_text_is_repeated_with_its_seed_and_only_then(graph: Model, cpu: Target) -> None:
+def test_a_sampled_text_is_repeated_only_with_the_same_seed(graph: Model, cpu: Target) -> None:
     def sample(seed: int) -> str:
         text: str = session.generate("def", Generation(max_new_tokens=16, temperature=1.0, seed=seed))
         return text
@@ -210,7 +210,7 @@ def test_finite_logits_pass_the_check_and_others_fail_it(
             session.generate("def", Generation(validate=True))
 
 
-def test_an_answer_that_is_cut_short_does_not_disturb_the_next(graph: Model, cpu: Target) -> None:
+def test_an_interrupted_answer_does_not_change_the_next_one(graph: Model, cpu: Target) -> None:
     with opened(graph, cpu) as session:
         whole = session.generate("def")
         stream = session.stream("def")
@@ -220,13 +220,13 @@ def test_an_answer_that_is_cut_short_does_not_disturb_the_next(graph: Model, cpu
         assert session.generate("def") == whole
 
 
-def test_a_conversation_is_the_chat_templates(graph: Model, cpu: Target) -> None:
+def test_a_conversation_is_rendered_by_the_chat_template(graph: Model, cpu: Target) -> None:
     with opened(graph, cpu) as session:
         prompt = session.conversation([Message("system", "be\nbrief"), Message("user", 'say "é"')])
     assert prompt == '<|bos|><|system|>be\nbrief<|end|><|user|>say "é"<|end|><|assistant|>'
 
 
-def test_a_model_without_a_tokenizer_runs_and_says_that_it_generates_no_text(
+def test_a_model_without_a_tokenizer_runs_and_generating_text_is_an_error(
     graph: Model, tmp_path: Path, cpu: Target
 ) -> None:
     folder = copy_of(graph, tmp_path)
@@ -237,12 +237,12 @@ def test_a_model_without_a_tokenizer_runs_and_says_that_it_generates_no_text(
             session.stream("def")
 
 
-def test_a_provider_that_this_onnxruntime_lacks_is_named_with_those_it_has(graph: Model, cpu: Target) -> None:
+def test_the_error_for_a_provider_that_onnxruntime_lacks_names_the_available_ones(graph: Model, cpu: Target) -> None:
     with pytest.raises(RuntimeMissing, match=r"no MadeUpExecutionProvider.*CPUExecutionProvider"):
         opened(graph, dataclasses.replace(cpu, runtime_name="MadeUpExecutionProvider"))
 
 
-def test_a_provider_that_is_lacking_comes_with_its_own_command(graph: Model, cpu: Target) -> None:
+def test_the_error_for_a_missing_provider_gives_its_install_command(graph: Model, cpu: Target) -> None:
     acme = dataclasses.replace(cpu, runtime_name="AcmeExecutionProvider", install="pip install onnxruntime-acme")
     with pytest.raises(RuntimeMissing, match="has no AcmeExecutionProvider") as caught:
         opened(graph, acme)
@@ -270,13 +270,15 @@ def renamed(graph: Model, folder: Path, past: str, present: str) -> Model:
     return Model("onnx", folder)
 
 
-def test_caches_with_other_names_are_fed_as_well(graph: Model, tmp_path: Path, cpu: Target) -> None:
+def test_caches_with_other_names_are_fed_too(graph: Model, tmp_path: Path, cpu: Target) -> None:
     other = renamed(graph, copy_of(graph, tmp_path), "past_{1}_{0}", "present_{1}_{0}")
     with opened(graph, cpu) as session, opened(other, cpu) as same:
         assert same.generate("def parse(") == session.generate("def parse(") != ""
 
 
-def test_a_decoder_that_nobody_can_feed_says_what_is_in_the_way(graph: Model, tmp_path: Path, cpu: Target) -> None:
+def test_the_error_for_a_decoder_with_unknown_caches_names_the_reason(
+    graph: Model, tmp_path: Path, cpu: Target
+) -> None:
     other = renamed(graph, copy_of(graph, tmp_path), "memory.{}.{}", "memory_out.{}.{}")
     with opened(other.but(task="text-generation"), cpu) as session, pytest.raises(ModelError, match="key-value cache"):
         session.generate("def")

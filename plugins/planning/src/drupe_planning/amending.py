@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from drupe.api import Plan
-from drupe_planning.claiming import asked_for, own_options
-from drupe_planning.drafting import find_pass
+from drupe_planning.asked_of_plugins import asked_for, own_options
 
 if TYPE_CHECKING:
-    from drupe.api import Plugin, Registry
-    from drupe_planning.drafting import Draft
+    from drupe.api import Plugin
+    from drupe_planning.draft import Draft
 
 
 def amended_by_plugins(plan: Plan, draft: Draft) -> Plan:
@@ -20,20 +19,23 @@ def amended_by_plugins(plan: Plan, draft: Draft) -> Plan:
         if plugin.shipped or asked_for(plugin, request, draft.provider, found):
             amended = found.ask(plugin, "drupe_amend_plan", Plan, needed=True, plan=plan, request=request)
             if amended is not None:
-                plan = _signed(plan, amended, plugin, found)
+                plan = _signed(plan, amended, plugin, draft)
                 draft.reads |= own_options(plugin, request.options, found)
     return plan
 
 
-def _signed(before: Plan, after: Plan, plugin: Plugin, found: Registry) -> Plan:
+def _signed(before: Plan, after: Plan, plugin: Plugin, draft: Draft) -> Plan:
     """The amended plan, with the plugin's name on the plan, and on every pass that the plugin has added or changed."""
+    for each in after.passes:
+        if each not in before.passes:
+            draft.refuse_misspelt(each.name, each.config, plugin.distribution)
     passes = [
         each
         if each in before.passes
         else each.model_copy(
             update={
                 "amended_by": (*each.amended_by, plugin.distribution),
-                "brought_by": find_pass(each.name, plugin.distribution, found).plugin.title,
+                "brought_by": draft.find_pass(each.name, plugin.distribution).plugin.title,
             }
         )
         for each in after.passes

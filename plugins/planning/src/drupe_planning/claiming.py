@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from drupe.api import Claim, DrupeError, ModelError, PlanError, PluginError, several, unknown
+from drupe.api import Claim, DrupeError, ModelError, PlanError, PluginError, unknown
+from drupe_planning.asked_of_plugins import asked_for, unanswered
 
 if TYPE_CHECKING:
-    from drupe.api import ExecutionProvider, Plugin, Registry, Request, Stage
-    from drupe_planning.drafting import Draft
+    from drupe.api import Plugin, Stage
+    from drupe_planning.draft import Draft
 
 REQUIRED = ("import", "quantize")
 """Stages that must be filled: a recipe makes no sense without them."""
+CHOSEN_BY = {"import": "exporter"}
+"""The option with which a user names the claim that fills a stage."""
 
 
 def claim_for(stage: Stage, draft: Draft) -> tuple[Plugin, Claim] | None:
-    """The plugin that fills a stage, and its claim; None without a claim. Raises PluginError for two of one rank."""
+    """The plugin that fills a stage, and its claim; None for a stage without a claim that may be left out.
+
+    Raises PlanError for a stage that must be filled, and PluginError for two claims of one rank.
+    """
     wanted = draft.request.claims.get(stage.name)
     complaints: list[DrupeError] = []
     offers = _offers(stage, draft, True, complaints)
@@ -27,6 +33,8 @@ def claim_for(stage: Stage, draft: Draft) -> tuple[Plugin, Claim] | None:
         offers = _offers(stage, draft, False, complaints)
     if not offers and complaints:
         raise complaints[0]
+    if not offers and stage.name in REQUIRED:
+        raise _unclaimed(stage, draft)
     if not offers:
         return None
     best = [offer for offer in offers if offer[1].rank == max(claim.rank for _, claim in offers)]
@@ -64,31 +72,17 @@ def _counts(plugin: Plugin, draft: Draft) -> bool:
     return plugin.shipped or own_kind or asked_for(plugin, draft.request, draft.provider, found)
 
 
-def asked_for(plugin: Plugin, request: Request, provider: ExecutionProvider, found: Registry) -> bool:
-    """Whether the user has asked for a plugin, by one of its options or by its provider."""
-    own_provider = found.providers.find(provider.name).plugin is plugin
-    return own_provider or bool(own_options(plugin, request.options, found))
-
-
 def _refuse_choice(stage: Stage, wanted: str, offers: Iterable[tuple[Plugin, Claim]]) -> list[tuple[Plugin, Claim]]:
-    raise unknown(f"claim of the stage '{stage.name}'", wanted, [claim.name for _, claim in offers])
+    chosen = f"{CHOSEN_BY.get(stage.name, f'claim of the stage {stage.name!r}')} for this model"
+    raise unknown(chosen, wanted, [claim.name for _, claim in offers])
 
 
-def unclaimed(stage: Stage, draft: Draft) -> PlanError:
+def _unclaimed(stage: Stage, draft: Draft) -> PlanError:
     task = f" for the task '{draft.model.task}'" if draft.model.task else ""
     return PlanError(
         f"no installed plugin fills the stage '{stage.name}' for a model of kind '{draft.model.kind}'{task}"
+        + unanswered(draft.request.options, draft.found)
         + draft.found.why_missing(stage.name),
         where=draft.model.location,
         cure="install a plugin that does, or name the passes with --passes; drupe inspect MODEL shows kind and task",
     )
-
-
-def own_options(plugin: Plugin, options: Mapping[str, Any], found: Registry) -> set[str]:
-    """The user's options that belong to the plugin, or whose value is a choice that the plugin has added."""
-    return {
-        name
-        for name, value in options.items()
-        for option, owner in found.owners.get(name, ())
-        if owner is plugin and (not option.extends or {*several(value)} & {*option.choices})
-    }

@@ -1,67 +1,133 @@
-"""Draft: a plan that is being composed: passes, one after the other, and the model as it will be after them."""
+"""Drafting: the passes of a plan, from the recipe's stages and the claims on them, or as the user named them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+import contextlib
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-from drupe.api import PlannedPass, UsageError, flag, follow, make_ready
+from drupe.api import DrupeError, PlannedPass, Step, UsageError, flag, follow, make_ready
+from drupe_planning.claiming import claim_for
+from drupe_planning.draft import Draft
 
 if TYPE_CHECKING:
-    from drupe.api import Entry, ExecutionProvider, Model, Pass, Registry, Request, Step, Target
+    from drupe.api import ExecutionProvider, Model, Recipe, Registry, Request, Target
 
 
-@dataclass
-class Draft:
-    """A plan in the making. model: the source as it will be after the passes so far. reads: options that the
-    passes depend on. checks: options that the closing check depends on."""
+def drafted(request: Request, source: Model, provider: ExecutionProvider, target: Target, found: Registry) -> Draft:
+    """The draft with all its passes.
 
-    request: Request
-    target: Target
-    provider: ExecutionProvider
-    found: Registry
-    model: Model
-    passes: list[PlannedPass] = field(default_factory=list)
-    steps: list[Step] = field(default_factory=list)
-    reads: set[str] = field(default_factory=set)
-    because: str = ""
-    """Why a stage needed no passes, as its claim says."""
-    checks: set[str] = field(default_factory=set)
+    If the user gave options as keys of passes, all passes are placed again with these options.
+    """
+    draft = Draft(request, target, provider, found, source)
+    _place(draft)
+    if implied := _implied_options(draft):
+        draft = Draft(replace(request, options={**implied, **request.options}), target, provider, found, source)
+        _place(draft)
+    return draft
 
-    def add(self, step: Step, stage: str, placed_by: str) -> None:
-        """Append a step, with the user's options in its configuration."""
-        asked = {key: self.request.options[name] for key, name in step.options.items() if name in self.request.options}
-        own = self.request.settings.get(step.name, {})
-        self.reads.update(step.options.values())
-        entry = find_pass(step.name, placed_by, self.found)
-        planned = PlannedPass(
-            name=step.name,
-            config={**step.config, **asked, **own},
-            parts=step.parts,
-            stage=stage,
-            placed_by=placed_by,
-            brought_by=entry.plugin.title,
+
+def _place(draft: Draft) -> None:
+    """Add the passes that the user named, or those of the provider's recipe for the precision."""
+    if not draft.request.passes:
+        draft.recipe = _recipe_for(draft.request.precision, draft.provider)
+        _fill(draft, draft.recipe)
+        return
+    source = draft.model
+    for step in draft.request.passes:
+        _add(draft, _as_composed(step, source, draft), "", "the user")
+
+
+def _recipe_for(precision: str, provider: ExecutionProvider) -> Recipe:
+    """The provider's recipe for a precision."""
+    recipes = provider.recipes()
+    recipe = next((each for each in recipes if each.precision == precision), None)
+    if recipe is None:
+        known = dict.fromkeys(each.precision for each in recipes)
+        raise UsageError(
+            f"the provider '{provider.name}' has no recipe for precision '{precision}'",
+            cure=f"--precision {' or '.join(known)}",
         )
-        typed = {key: flag(name) for key, name in step.options.items()} | {
-            key: f"--set {step.name}.{key}" for key in own
-        }
-        ready = make_ready(planned, self.found, typed)
-        stated = ready.config.model_dump(mode="json", round_trip=True, exclude_unset=True)
-        planned = planned.model_copy(update={"config": stated, "revision": ready.runner.revision})
-        self.passes.append(planned)
-        self.steps.append(step)
-        self.model = follow(replace(ready, planned=planned), self.model, self.found, self.chain)
-
-    @property
-    def chain(self) -> str:
-        """The names of the passes so far, for a person."""
-        return " > ".join(each.name for each in self.passes)
+    return recipe
 
 
-def find_pass(name: str, placed_by: str, found: Registry) -> Entry[Pass]:
-    """A pass by name. Raises a UsageError that names the plugin that placed the pass if no pass has this name."""
+def _fill(draft: Draft, recipe: Recipe) -> None:
+    """Add the steps of every stage of a recipe."""
+    owner = draft.found.providers.find(draft.provider.name).plugin
+    for stage in recipe.stages:
+        if isinstance(stage, Step):
+            _add_of_plugin(draft, stage, "", owner.distribution)
+        elif claimed := claim_for(stage, draft):
+            plugin, claim = claimed
+            draft.reads.update(claim.reads)
+            draft.because = claim.because or draft.because
+            for step in claim.steps:
+                _add_of_plugin(draft, step, stage.name, plugin.distribution)
+
+
+def _add_of_plugin(draft: Draft, step: Step, stage: str, placed_by: str) -> None:
+    """Append a step of a plugin. Errors in what the plugin itself says name the plugin."""
+    draft.refuse_misspelt(step.name, (*step.config, *step.options), placed_by)
     try:
-        return found.passes.find(name)
+        _add(draft, step, stage, placed_by)
     except UsageError as error:
-        error.where = f"a plan by {placed_by}"
+        error.where = error.where or f"a plan by {placed_by}"
         raise
+
+
+def _add(draft: Draft, step: Step, stage: str, placed_by: str) -> None:
+    """Append a step, with the user's options in its configuration."""
+    options, own = draft.request.options, draft.request.settings.get(step.name, {})
+    asked = {key: options[name] for key, name in step.options.items() if name in options}
+    draft.reads.update(step.options.values())
+    planned = PlannedPass(
+        name=step.name,
+        config={**step.config, **asked, **own},
+        parts=step.parts,
+        stage=stage,
+        placed_by=placed_by,
+        brought_by=draft.find_pass(step.name, placed_by).plugin.title,
+    )
+    typed = {key: flag(name) for key, name in step.options.items()} | {key: f"--set {step.name}.{key}" for key in own}
+    ready = make_ready(planned, draft.found, typed)
+    stated = ready.config.model_dump(mode="json", round_trip=True, exclude_unset=True)
+    planned = planned.model_copy(update={"config": stated, "revision": ready.runner.revision})
+    draft.passes.append(planned)
+    draft.steps.append(step)
+    draft.model = follow(replace(ready, planned=planned), draft.model, draft.found, draft.chain)
+
+
+def _as_composed(step: Step, source: Model, draft: Draft) -> Step:
+    """A step that the user named, with the configuration that the recipe gives to a pass of that name, if it has one.
+
+    A key with the name of an option is set by that option.
+    """
+    found = draft.found
+    options = {key: key for key in found.passes.make(step.name).Config.model_fields if key in found.options}
+    for other in _offered(source, draft):
+        if other.name == step.name:
+            return replace(step, config={**other.config, **step.config}, options={**options, **other.options})
+    return replace(step, options={**options, **step.options})
+
+
+def _offered(source: Model, draft: Draft) -> list[Step]:
+    """The steps of the recipe that the request would have had, as far as they can be found for this source."""
+    request = replace(draft.request, passes=())
+    offered = Draft(request, draft.target, draft.provider, draft.found, source)
+    with contextlib.suppress(DrupeError):  # a model that only the user's own passes can take
+        _fill(offered, _recipe_for(request.precision, draft.provider))
+    return offered.steps
+
+
+def _implied_options(draft: Draft) -> dict[str, Any]:
+    """The options that the user gave as keys of passes (`--set quantize-weights.block_size=64`).
+
+    Other passes of the recipe read the same option: the matrices' schemes, say, are decided before they are quantized.
+    """
+    settings, given = draft.request.settings, draft.request.options
+    return {
+        step.options[key]: value
+        for step in draft.steps
+        for key, value in settings.get(step.name, {}).items()
+        if key in step.options and step.options[key] not in given
+    }

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from drupe.api import InProcess, Model, Outcome, Plan, Progress, Publisher, Runner, registry
+from drupe_files import FolderCache
 
 
 class LocalFolder(Publisher):
@@ -32,7 +33,8 @@ class LocalFolder(Publisher):
         from drupe_publishing.running import carry_out
 
         started = time.perf_counter() if started is None else started
-        return carry_out(plan, source, output, force, progress or Progress(), runner or InProcess(), started)
+        runner = runner or InProcess(FolderCache())
+        return carry_out(plan, source, output, force, progress or Progress(), runner, started)
 
     def source_of(self, plan: Plan) -> Model:
         from drupe_publishing.repeating import source_of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from drupe.api import RECORD, Model, ModelError, Registry, RuntimeMissing
@@ -11,7 +12,8 @@ from drupe.api import RECORD, Model, ModelError, Registry, RuntimeMissing
 def made_for(package: Model, found: Registry) -> str | None:
     """The provider that a package was made for, from its record; None for a package without a record.
 
-    Raises ModelError for a damaged record, RuntimeMissing where the plugin of the provider is not installed any more.
+    Raises ModelError for a damaged record, RuntimeMissing where the plugin of the provider is not installed any more,
+    or not in use.
     """
     record = package.location / RECORD
     if not record.is_file():
@@ -24,17 +26,25 @@ def made_for(package: Model, found: Registry) -> str | None:
     except (ValueError, KeyError, TypeError) as error:
         cure = "make the package again, or name the provider with --provider"
         raise ModelError("the package's record is damaged", where=record, cure=cure) from error
-    if provider not in found.providers and (gone := _uninstalled(target, found)):
-        raise RuntimeMissing(
-            f"the package was made for the provider '{provider}', which {gone} brought; it is not installed any more",
-            where=record,
-            cure=f"pip install {gone.split()[0]}, or name another provider with --provider",
-        )
+    if provider not in found.providers:
+        _refuse_missing(provider, target, record, found)
     return provider
 
 
-def _uninstalled(target: dict[str, Any], found: Registry) -> str | None:
-    """The distribution that brought a package's provider, if it is not installed any more."""
+def _refuse_missing(provider: str, target: dict[str, Any], record: Path, found: Registry) -> None:
+    """Raise RuntimeMissing, which says what became of it, for a provider whose plugin is not there, or not in use."""
     owner = target.get("brought_by")
-    installed = {plugin.distribution for plugin in found.plugins}
-    return owner if isinstance(owner, str) and owner.split()[0] not in installed else None
+    if not isinstance(owner, str) or not owner.split():
+        return
+    distribution = owner.split()[0]
+    plugin = next((each for each in found.plugins if each.distribution == distribution), None)
+    if plugin is not None and plugin.reason is None:
+        return
+    now, cure = "installed any more", f"pip install {distribution}"
+    if plugin is not None:
+        now, cure = f"in use: {plugin.reason}", str(plugin.cure)
+    raise RuntimeMissing(
+        f"the package was made for the provider '{provider}', which {owner} brought; it is not {now}",
+        where=record,
+        cure=f"{cure}, or name another provider with --provider",
+    )

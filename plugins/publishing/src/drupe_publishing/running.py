@@ -111,7 +111,7 @@ def _checked(package: Model, run: Run, output: Path) -> Check:
     """The result of the check. Raises NotChecked if the package could not be checked and the user requires a check."""
     planned = run.job.plan.check
     if not planned.run:
-        return Check(not_run="--no-verify")
+        return Check(not_run="no check was asked for")
     verifier = run.found.verifiers.preferred()
     if verifier is None:
         verdict = Check(not_run="no plugin that checks packages is installed; pip install drupe-verification")

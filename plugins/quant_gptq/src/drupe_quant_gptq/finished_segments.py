@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from drupe.api import cache_folder
+from drupe_files import cache_folder
 from drupe_onnx import ExternalTensor, ir, link_or_copy
 
 FORGOTTEN = 30 * 24 * 3600  # seconds
@@ -27,6 +27,10 @@ class Finished:
         """key: a digest of everything that decides the result."""
         self._folder = cache_folder() / "work" / key
         _forget_old(self._folder.parent)
+
+    def keeps(self, segment: str) -> bool:
+        """Whether a segment was solved in an earlier run; `find` says whether it is sound."""
+        return (self._folder / f"{segment}.json").is_file()
 
     def find(self, segment: str, path: Path) -> Parts | None:
         """The parts of a segment, with their file put at `path`; None where the segment is unfinished or damaged.

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
-from drupe.api import Context, Form, Model, ModelError, UsageError, identity_of, key_of
+from drupe.api import Context, Form, Model, ModelError, UsageError
 from drupe_blockquant import GptqFactor, gptq_factor
-from drupe_files import disk_errors
+from drupe_files import disk_errors, identity_of, key_of
 from drupe_layerwise import LayerByLayer, Segment
-from drupe_nbits import Rewriter, Site, find_sites, finish, is_quantized, refuse_overruled
+from drupe_nbits import Rewriter, Site, find_sites, finish, float_precisions, is_quantized, refuse_overruled
 from drupe_onnx import Expression, ExternalTensor, OnnxKind, OnnxPackage, capabilities_of, ir
 from drupe_quant_gptq.calibration import Rows, groups_of, refuse_non_finite
 from drupe_quant_gptq.finished_segments import Finished, Parts
@@ -54,7 +54,7 @@ class QuantizeGptq(CalibratingPass):
                 return
         raise ModelError(
             f"'{context.target.provider}' supports no quantized matrix of the model",
-            cure="choose a floating-point --precision for it",
+            cure=float_precisions(context.target) or "make the package for another --provider",
         )
 
     def run(self, model: Model, config: QuantizeGptqConfig, context: Context) -> Model:
@@ -137,8 +137,10 @@ class Quantizing:
     def _calibrate(self, sequences: Sequence[Sequence[int]], finished: Finished, folder: Path) -> None:
         """Quantize segment after segment, each for the outputs of the quantized segments before it."""
         with LayerByLayer(self._model, sequences, self._context) as layers:
-            blocks = sum(segment.block is not None for segment in layers.segments)
-            with self._context.progress.task("GPTQ", blocks, "blocks") as progress:
+            blocks = [segment for segment in layers.segments if segment.block is not None]
+            kept = sum(finished.keeps(str(segment.index)) for segment in blocks)
+            resumed = f", {kept} of {len(blocks)} blocks were found in the cache" if kept else ""
+            with self._context.progress.task(f"GPTQ{resumed}", len(blocks), "blocks") as progress:
                 for segment in layers.segments:
                     self._quantize(segment, layers, finished, folder)
                     if segment is not layers.segments[-1]:

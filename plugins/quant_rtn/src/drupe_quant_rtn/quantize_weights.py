@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from drupe.api import Context, Form, Model, ModelError, Pass, Target, UsageError
 from drupe_blockquant import Scheme
-from drupe_nbits import Rewriter, Site, find_sites, finish, is_quantized, refuse_overruled
+from drupe_nbits import Rewriter, Site, find_sites, finish, float_precisions, is_quantized, refuse_overruled
 from drupe_onnx import OnnxPackage, capabilities_of, ir
 from drupe_quant_rtn.configuration import QuantizeWeightsConfig
 from drupe_quant_rtn.scheme_choice import reason, refuse_settings, scheme_for
@@ -42,7 +42,7 @@ class QuantizeWeights(Pass):
         raise ModelError(
             _nothing_quantized(kept, config, context.target),
             where=model.location,
-            cure="choose a floating-point --precision for it",
+            cure=float_precisions(context.target) or "make the package for another --provider",
         )
 
     def run(self, model: Model, config: QuantizeWeightsConfig, context: Context) -> Model:

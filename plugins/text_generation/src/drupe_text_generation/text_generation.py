@@ -44,10 +44,11 @@ class TextGeneration(Task):
         return {next(iter(model.parts)): inputs}
 
     def check(self, session: Session, model: Model) -> str:
-        """Continue a prompt greedily; returns the text. Raises CheckFailed where a logit is not finite."""
+        """Continue a prompt greedily; says with what. Raises CheckFailed where a logit is not finite."""
         from drupe_decoding import Generation, text_session
 
-        return text_session(session).generate(PROMPT, Generation(max_new_tokens=NEW_TOKENS, validate=True))
+        text = text_session(session).generate(PROMPT, Generation(max_new_tokens=NEW_TOKENS, validate=True))
+        return f'continues "{PROMPT}" with "{text}"'
 
 
 def _package(model: Model) -> OnnxPackage:

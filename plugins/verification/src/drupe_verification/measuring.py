@@ -36,7 +36,8 @@ from drupe.api import (
     target_of,
     usable_threads,
 )
-from drupe_files import scratch
+from drupe_files import FolderCache, scratch
+from drupe_verification.accounting import refuse_unread
 
 Imports = Mapping[str, Mapping[str, Any]]
 """Configurations of passes, by the pass's name."""
@@ -109,6 +110,7 @@ def reference_for(
     computes, so the reference is imported in the same way.
     A graph of another exporter may have nodes that the target does not run, or lack what a comparison needs. Then the
     graph itself is used.
+    Raises CheckFailed where the imported reference does not read all that the source stores: see `accounting`.
     """
     reference = None if against is None else resolve(against, {}, found)
     if against is None or reference is None or (reference.location / RECORD).is_file():
@@ -126,7 +128,9 @@ def reference_for(
         return
     with scratch() as folder:
         job = Job(plan, reference, new_id(), folder, parent=parent, emit=Observers(found))
-        yield InProcess().run(job)
+        made = InProcess(FolderCache()).run(job)
+        refuse_unread(reference, made)
+        yield made
 
 
 def imports_of(plan: Plan) -> Imports:

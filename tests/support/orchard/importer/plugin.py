@@ -1,4 +1,4 @@
-"""What the importer registers: a kind of model, how one is found, the pass that makes a graph of it, and its flag."""
+"""The importer brings a kind of model, resolves references to it, and has a pass that makes a graph, and a flag."""
 
 from __future__ import annotations
 

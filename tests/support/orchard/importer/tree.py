@@ -1,4 +1,4 @@
-"""The kind `tree`, and the pass that makes an ONNX graph of one."""
+"""The kind `tree`, and the pass that makes an ONNX graph from a model of this kind."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class TreeKind(ModelKind):
 
 
 class PlantTreeConfig(PassConfig):
-    """What stands between the layers."""
+    """The activation between the layers."""
 
     bark: Literal["relu", "tanh"] = "relu"
 
 
 class PlantTree(Pass):
-    """A product for each layer, with an activation behind it."""
+    """Makes a graph with a matrix product and an activation for each layer."""
 
     name = "plant-tree"
     summary = "makes an ONNX graph of a tree"

@@ -9,12 +9,11 @@ from drupe_onnx import TableProvider
 
 
 class Acme(TableProvider):
-    """A card that multiplies weights of 4 bits."""
+    """A card that multiplies with 4-bit weights."""
 
     name = "acme-npu"
     summary = "Acme's card, as it is simulated"
     runtime_name = "AcmeExecutionProvider"
-    device_kind = "npu"
     versioned_by = ("onnxruntime",)
     packages = (RuntimePackage("acme-simulator", "pip install orchard"),)
     tables = (Path(__file__).with_name("operators.json"),)
@@ -29,7 +28,7 @@ class Acme(TableProvider):
 
 
 class LabelGraphConfig(PassConfig):
-    """What is written on the graph."""
+    """The text for the graph's description."""
 
     text: str = "for acme-npu"
 
@@ -48,7 +47,7 @@ class LabelGraph(Pass):
 
 
 class Simulator(Runtime):
-    """Runs graphs on the processor."""
+    """Simulates the card: it runs graphs on the processor."""
 
     name = "acme-simulator"
     distributions = ("onnxruntime", "onnxruntime-gpu")

@@ -1,4 +1,4 @@
-"""What the provider registers: itself, its runtime, a pass of its own, and its flag."""
+"""The plugin registers the provider, its runtime, a pass, and a flag."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from drupe.api import Option, Ref, hookimpl
 
 @hookimpl
 def drupe_execution_providers():
-    return [Ref("acme-npu", "orchard.provider.acme:Acme", "Acme's card, as it is simulated")]
+    summary = "Acme's card, as it is simulated"
+    return [Ref("acme-npu", "orchard.provider.acme:Acme", summary, also=("AcmeExecutionProvider",), device="npu")]
 
 
 @hookimpl

@@ -1,4 +1,4 @@
-"""What the quality registers: a value of --quality, the claim for it, and its flag."""
+"""The plugin registers a value of --quality, the claim for it, and a flag."""
 
 from __future__ import annotations
 

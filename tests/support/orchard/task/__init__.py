@@ -1,1 +1,1 @@
-"""The task `grading`: apples get grades."""
+"""The task `grading`: a model grades apples."""

@@ -1,4 +1,4 @@
-"""Grading apples, and comparing grades."""
+"""The task of grading apples, and the evaluator that compares grades."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from drupe.api import CheckFailed, Evaluator, EvaluatorConfig, Metric, Model, Ta
 
 
 class Grading(Task):
-    """A graph from apples, as rows of numbers, to grades."""
+    """Models that turn rows of numbers, one row for each apple, into grades."""
 
     name = "grading"
     summary = "gives apples grades"
@@ -29,13 +29,13 @@ class Grading(Task):
 
 
 class GradesConfig(EvaluatorConfig):
-    """How far grades may be from the source's; None for any distance."""
+    """The limit for the difference from the source's grades; None for no limit."""
 
     most_apart: float | None = None
 
 
 class Grades(Evaluator):
-    """The largest difference from the source's grades, against the largest grade."""
+    """Measures the largest difference from the source's grades, relative to the largest grade."""
 
     name = "grades"
     summary = "how far grades are from those of the source"

@@ -1,4 +1,4 @@
-"""What the task registers: itself, the evaluator that compares a package with its source, and its flag."""
+"""The plugin registers the task, the evaluator that compares a package with its source, and a flag."""
 
 from __future__ import annotations
 

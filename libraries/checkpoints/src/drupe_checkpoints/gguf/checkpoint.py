@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from drupe.api import ModelError
+from drupe.api import ModelError, Notice
 from drupe_checkpoints.checkpoint import Checkpoint
 from drupe_checkpoints.configuration import Configuration
 from drupe_checkpoints.gguf.header import AGAIN, Header, TensorInfo, read_header
@@ -18,6 +18,7 @@ from drupe_checkpoints.gguf.settings import ROPE_FREQUENCIES, configuration, nam
 from drupe_checkpoints.summary import Summary
 
 if TYPE_CHECKING:
+    from drupe_checkpoints.tokenizer.resolving import ResolvedTokenizer
     from drupe_onnx import Expression
 
 
@@ -33,18 +34,41 @@ class GgufCheckpoint(Checkpoint):
         header = read_header(path)
         metadata = Configuration(path, header.metadata)
         config = configuration(metadata, header.tensors, _frequencies(path, header))
-        return cls(path.parent, config, Configuration(path, {}), path=path)
+        return cls(path.parent, config, config, path=path)
 
     @functools.cached_property
     def _header(self) -> Header:
         return read_header(self.path)
 
+    @property
+    def packing(self) -> None:
+        """None: each tensor of a GGUF file says itself how it is packed."""
+
+    def notices(self) -> tuple[Notice, ...]:
+        """None: a GGUF file says each thing once."""
+        return ()
+
     def package_files(self) -> Mapping[str, Path | bytes]:
         """The tokenizer's files, taken from beside the file or made from its metadata; and the licence."""
+        return super().package_files() if self._has_tokenizer_beside else self._tokenizer_inside
+
+    @functools.cached_property
+    def tokenizer(self) -> ResolvedTokenizer:
+        """The tokenizer.json beside the file, or the one made from its metadata. Raises ModelError."""
+        from drupe_checkpoints.tokenizer.resolving import TOKENIZER, ResolvedTokenizer, resolve
+
+        if self._has_tokenizer_beside:
+            return resolve(self.folder, self.config.entries)
+        return ResolvedTokenizer(self._tokenizer_inside[TOKENIZER])
+
+    @property
+    def _has_tokenizer_beside(self) -> bool:
+        return (self.folder / "tokenizer.json").is_file()
+
+    @functools.cached_property
+    def _tokenizer_inside(self) -> Mapping[str, bytes]:
         from drupe_checkpoints.gguf.tokenizer import tokenizer_files
 
-        if (self.folder / "tokenizer.json").is_file():
-            return super().package_files()
         return tokenizer_files(Configuration(self.path, self._header.metadata))
 
     def refuse_incomplete(self) -> None:

@@ -1,6 +1,6 @@
 """The supported architectures: for each `model_type`, a function from config.json to a recipe.
 
-A new architecture is a file in this folder and a line in ARCHITECTURES.
+A new architecture is a file in this folder, a line in ARCHITECTURES and one in `keys.KEYS`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 
 from drupe.api import ModelError, nearest
 from drupe_checkpoints import Checkpoint, Configuration
+from drupe_model_builder.architectures.accounting import configuration_notices as configuration_notices
+from drupe_model_builder.architectures.accounting import refuse_unsupported_keys
 from drupe_model_builder.architectures.granite import granite
 from drupe_model_builder.architectures.llama import llama
 from drupe_model_builder.architectures.mistral import mistral
@@ -45,6 +47,7 @@ def recipe_for(checkpoint: Checkpoint) -> DecoderRecipe:
             cure="use the causal language model that the checkpoint was made from",
         )
     _ = checkpoint.packing  # raises ModelError for an unsupported quantization
+    refuse_unsupported_keys(config)
     return ARCHITECTURES[model_type](config)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from drupe.api import ModelError
-from drupe_checkpoints import Configuration
+from drupe_checkpoints import Configuration, context_of
 from drupe_model_builder.activations import ACTIVATIONS
 from drupe_model_builder.frequencies import rotary
 from drupe_model_builder.recipe import DecoderRecipe
@@ -28,7 +28,7 @@ def decoder(
     if heads % groups:
         raise config.mistake(f"num_attention_heads = {heads} is not a multiple of num_key_value_heads = {groups}")
     size = config.integer("head_dim", head_dim or hidden // heads)
-    longest = config.integer("max_position_embeddings", context_length)
+    stated = config.integer("max_position_embeddings", context_length)
     settings: dict[str, Any] = {
         "model_type": config.text("model_type"),
         "vocab_size": config.integer("vocab_size"),
@@ -37,9 +37,9 @@ def decoder(
         "heads": heads,
         "kv_heads": groups,
         "head_dim": size,
-        "context_length": longest,
+        "context_length": context_of(config, context_length),
         "windows": (None,) * layer_count(config),
-        "rotary": rotary(config.rope(), size, longest),
+        "rotary": rotary(config.rope(), size, stated),
         "norm_epsilon": config.number("rms_norm_eps", 1e-6),
         "activation": activation(config),
         "attention_scale": size**-0.5,

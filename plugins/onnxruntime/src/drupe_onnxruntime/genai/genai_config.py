@@ -97,7 +97,8 @@ def stop_tokens(description: DecoderDescription, generation: Mapping[str, Any]) 
     """(the tokens that end an answer, the padding token), as in transformers: generation_config.json comes first.
 
     onnxruntime-genai needs both, and refuses end tokens outside the vocabulary. A model without an end token gets a
-    token that it does not write: padding, the beginning of sequence, or the last token of the vocabulary.
+    token that it does not write: the beginning of sequence, or the last token of the vocabulary. Its padding is often
+    a token that it does write.
     """
 
     def valid(tokens: Any) -> list[int]:
@@ -106,8 +107,7 @@ def stop_tokens(description: DecoderDescription, generation: Mapping[str, Any]) 
 
     ends = valid(generation.get("eos_token_id")) or valid(description.eos)
     padding = valid(generation.get("pad_token_id")) or valid(description.pad)
-    fallback = padding or valid(description.bos) or [description.vocab_size - 1]
-    ends = ends or fallback
+    ends = ends or valid(description.bos) or [description.vocab_size - 1]
     return ends, (padding or ends)[0]
 
 
@@ -125,7 +125,7 @@ def search(generation: Mapping[str, Any], vocab_size: int, length: int, shares_c
         "early_stopping": True,
         "length_penalty": number("length_penalty", 1.0, float("-inf"), float("inf")),
         "max_length": length,
-        "min_length": 0,
+        "min_length": int(number("min_length", 0, 0, length)),
         "no_repeat_ngram_size": int(number("no_repeat_ngram_size", 0, 0, length)),
         "num_beams": 1,
         "num_return_sequences": 1,

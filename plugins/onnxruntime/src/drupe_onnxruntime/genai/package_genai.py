@@ -9,6 +9,7 @@ from pydantic import Field
 
 from drupe.api import Context, Form, Model, ModelError, Pass, PassConfig, Target
 from drupe_onnxruntime.genai import genai_config, tokenizer_files
+from drupe_onnxruntime.genai.token_check import rewritten, token_notices
 from drupe_onnxruntime.provider_options import genai_provider_options
 
 if TYPE_CHECKING:
@@ -45,6 +46,9 @@ class PackageGenai(Pass):
     whole = True  # a model of several parts is an error: it must not be packaged part by part
 
     def run(self, model: Model, config: PackageGenaiConfig, context: Context) -> Model:
+        from drupe_decoding import generation_notices
+        from drupe_onnxruntime.genai.templates.serving import served_templates
+
         package: OnnxPackage = model.payload
         description = package.decoder
         if description is None:
@@ -53,9 +57,17 @@ class PackageGenai(Pass):
                 cure="start from the checkpoint, with the pass build-decoder",
             )
         package.files.update(tokenizer_files.readable(package.files))
+        changes = tokenizer_files.write_own_form(package.files)
+        served = served_templates(package.files)
+        package.files.update(served.files)
         document = _document(package, description, config, context)
         package.files[CONFIG] = (json.dumps(document, indent=4) + "\n").encode("utf-8")
-        return model
+        return model.noticed(
+            *generation_notices(_generation(package)),
+            *served.notices,
+            *rewritten(changes),
+            *token_notices(package.files, description.vocab_size, context.scratch),
+        )
 
 
 def _document(

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from drupe.api import CheckFailed, Model, ModelError, Runtime, RuntimeMissing, Target, UsageError
-from drupe_onnxruntime.genai.session import GenaiSession, open_session
+from drupe_decoding import GenerationRules
+from drupe_onnxruntime.genai.session import GenaiSession
 from drupe_onnxruntime.provider_options import genai_provider_options
 from drupe_onnxruntime.refusals import MAKE_AGAIN, no_device, only_on_the_processor, refuse_elsewhere
 from drupe_onnxruntime.wheels import (
@@ -20,8 +21,9 @@ from drupe_onnxruntime.wheels import (
     refuse_missing_provider,
     version_of,
 )
+from drupe_tokenization import read_object
 
-CONFIG = "genai_config.json"
+CONFIG, GENERATION = "genai_config.json", "generation_config.json"
 
 
 class OnnxRuntimeGenai(Runtime):
@@ -60,7 +62,9 @@ class OnnxRuntimeGenai(Runtime):
                 f"onnxruntime-genai cannot open the package: {error}", where=folder, cure=MAKE_AGAIN
             ) from error
         entry = config["model"]
-        return open_session(module, opened, length, entry["context_length"], entry["vocab_size"])
+        ends = _stop_tokens(entry)
+        rules = GenerationRules.read(read_object(folder / GENERATION), ends)
+        return GenaiSession(module, opened, folder, length, entry["context_length"], entry["vocab_size"], rules, ends)
 
 
 def _folder(model: Model) -> Path:
@@ -87,6 +91,12 @@ def _read_config(model: Model, folder: Path) -> dict[str, Any]:
     except (ValueError, TypeError, AttributeError) as error:
         raise ModelError(f"{CONFIG} cannot be read: {error}", where=path) from error
     return config
+
+
+def _stop_tokens(entry: dict[str, Any]) -> list[int]:
+    """The tokens that end an answer."""
+    ends = entry.get("eos_token_id", [])
+    return ends if isinstance(ends, list) else [ends]
 
 
 def _length(config: dict[str, Any], asked: int | None) -> int:

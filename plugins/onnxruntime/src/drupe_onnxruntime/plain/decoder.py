@@ -49,6 +49,11 @@ class Decoder:
         self._feed = DecoderFeed(ports_of(graph), sizes, self._empty)
 
     @property
+    def rows(self) -> int | None:
+        """How many tokens the model knows; None where the graph does not say it."""
+        return self._feed.ports.logits.size(2)
+
+    @property
     def length(self) -> int:
         """How many tokens the decoder has read."""
         return self._feed.length

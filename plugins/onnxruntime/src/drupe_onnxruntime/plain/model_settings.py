@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from drupe_decoding import CacheSizes
+from drupe_decoding import CacheSizes, GenerationRules
 from drupe_tokenization import read_object
 
 DESCRIPTION = "drupe.decoder"
@@ -18,7 +19,7 @@ DESCRIPTION = "drupe.decoder"
 class ModelSettings:
     """ends: tokens that end an answer. max_length: room for prompt and answer. threads: how many a package asks for.
 
-    cache_sizes: for graphs whose caches have open sizes.
+    cache_sizes: for graphs whose caches have open sizes. generation: the content of generation_config.json.
     """
 
     ends: frozenset[int] = frozenset()
@@ -26,6 +27,12 @@ class ModelSettings:
     context_length: int | None = None
     threads: int | None = None
     cache_sizes: CacheSizes = field(default_factory=CacheSizes)
+    generation: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def rules(self) -> GenerationRules:
+        """The rules for choosing tokens. Raises ModelError for a generation_config.json that cannot be understood."""
+        return GenerationRules.read(self.generation, sorted(self.ends))
 
     def with_metadata(self, session: Any) -> ModelSettings:
         """These settings, with missing ones filled in from the graph's metadata."""
@@ -56,6 +63,7 @@ def read_settings(folder: Path) -> ModelSettings:
         context_length=model.get("context_length"),
         threads=decoder.get("session_options", {}).get("intra_op_num_threads"),
         cache_sizes=CacheSizes(decoder.get("num_key_value_heads"), decoder.get("head_size")),
+        generation=generation,
     )
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from drupe_decoding import Generation, Message, Stopwatch, TextSession, not_finite, refuse_no_room
+from drupe_decoding import Generation, Message, Stopwatch, TextSession, not_finite, refuse_no_room, refuse_without_row
 from drupe_onnxruntime.plain.session import OrtSession
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ class OrtTextSession(OrtSession, TextSession):
         ((self._part, path),) = graphs.files.items()
         self._folder = path.parent
         self._settings = settings.with_metadata(graphs[self._part])
+        self._rules = self._settings.rules
         self.context_length = self._settings.context_length
         limits = [max_length or self._settings.max_length, self.context_length]
         self.max_length = min((limit for limit in limits if limit), default=None)
@@ -44,11 +45,13 @@ class OrtTextSession(OrtSession, TextSession):
         tokens = self._tokenizer.encode(prompt)
         refuse_no_room(tokens, self)
         decoder = Decoder(self._ort, self.graphs[self._part], self._settings.cache_sizes)
+        refuse_without_row(tokens, decoder.rows, self._tokenizer.name)
         return self._answer(decoder, sampler, tokens, generation)
 
     def _answer(self, decoder: Decoder, sampler: Sampler, tokens: list[int], generation: Generation) -> Iterator[str]:
         import numpy
 
+        from drupe_decoding import LogitRules, StopStrings
         from drupe_tokenization import TextStream
 
         watch = Stopwatch(len(tokens))
@@ -57,18 +60,23 @@ class OrtTextSession(OrtSession, TextSession):
         room = generation.max_new_tokens
         if self.max_length is not None:
             room = min(room, self.max_length - len(tokens))
-        given = tokens
+        rules = LogitRules(self._rules, len(tokens), len(tokens) + room)
+        stop = StopStrings(self._rules)
+        given, text_tokens = tokens, list(tokens)
         while watch.new_tokens < room:
             logits = decoder.step(given)
             if generation.validate and not numpy.isfinite(logits).all():
                 raise not_finite(decoder.length)
-            token = sampler.choose(logits)
+            token = sampler.choose(rules.apply(logits, text_tokens))
             self.timing = watch.count()
             if token in self._settings.ends:
                 break
             if text := stream.add(token):
                 yield text
+                if stop.reached(text):
+                    break
             given = [token]
+            text_tokens.append(token)
 
     @functools.cached_property
     def _tokenizer(self) -> Tokenizer:
@@ -76,8 +84,9 @@ class OrtTextSession(OrtSession, TextSession):
 
         return Tokenizer(self._folder)
 
-    def conversation(self, messages: Sequence[Message]) -> str:
-        """The prompt that the model's chat template makes. Raises ModelError where no template works."""
+    def conversation(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None = None, **settings: Any
+    ) -> str:
         from drupe_tokenization import apply_chat_template
 
-        return apply_chat_template(self._folder, messages)
+        return apply_chat_template(self._folder, messages, tools, **settings)

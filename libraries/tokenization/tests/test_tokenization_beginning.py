@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from drupe_onnxruntime.genai.session import with_beginning
+from drupe_tokenization.tokenizer import with_beginning
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,37 @@
+"""Quantized weights by the names of their tensors, which tell the program that wrote them, whatever config.json says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+GPTQ_OR_AWQ, COMPRESSED_TENSORS, MLX = "GPTQ or AWQ", "compressed-tensors", "MLX"
+MARKS: Mapping[str, tuple[str, ...]] = {
+    GPTQ_OR_AWQ: (".qweight",),
+    "bitsandbytes": (".SCB", ".weight_format", ".absmax", ".quant_map", ".quant_state.bitsandbytes__nf4",
+                   ".quant_state.bitsandbytes__fp4"),
+    COMPRESSED_TENSORS: (".weight_packed", ".weight_zero_point"),
+    "FP8 with a scale for each block": (".weight_scale_inv",),
+    "NVIDIA's Model Optimizer": (".weight_scale_2", ".input_scale", ".pre_quant_scale"),
+    "FP8 or int8 with a scale for each channel": (".weight_scale", ".weight_scales"),
+    "HQQ": (".W_q",),
+    "AQLM": (".codebooks", ".codes"),
+    "VPTQ": (".centroids",),
+    "Quanto": (".weight._data", ".weight._scale"),
+    "torchao": ("._weight_qdata", "._weight_scale", ".weight_qdata"),
+    "MXFP4": ("_blocks",),
+    MLX: (".biases",),
+}  # fmt: skip
+"""The ends of names that only a program's quantized checkpoints have."""
+FLOATS = frozenset({"float64", "float32", "float16", "bfloat16"})
+
+
+def dialect_of(types: Mapping[str, str]) -> tuple[str, str] | None:
+    """The program that quantized the weights, and a tensor that shows it; None for weights in floating point.
+
+    types: the type of each tensor by its name.
+    """
+    for dialect, ends in MARKS.items():
+        if found := next((name for name in types if name.endswith(ends)), None):
+            return dialect, found
+    other = next((name for name, kind in types.items() if name.endswith(".weight") and kind not in FLOATS), None)
+    return None if other is None else (f"a program that stores {types[other]}", other)

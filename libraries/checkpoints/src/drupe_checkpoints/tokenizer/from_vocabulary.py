@@ -1,0 +1,69 @@
+"""tokenizer.json from the files that slow tokenizers keep: vocab.json and merges.txt, or vocab.txt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from drupe.api import ModelError
+from drupe_checkpoints.tokenizer.classes import AS_WRITTEN, CLASSES, GPT2, REGISTERED, rebuilt
+from drupe_checkpoints.tokenizer.parts import Json, bpe, tokenizer_json
+from drupe_checkpoints.tokenizer.settings import FETCH_AGAIN, Settings, is_id, read_object
+from drupe_onnx import unreadable
+
+VOCABULARY, MERGES, WORD_PIECES = "vocab.json", "merges.txt", "vocab.txt"
+
+
+def from_vocabulary(settings: Settings, cure: str) -> tuple[Json, tuple[str, ...]]:
+    """The tokenizer.json of vocab.json and merges.txt, and the special tokens that its class brings.
+
+    Raises ModelError for files that do not fit together, and for a class whose steps are not known; `cure` is for that.
+    """
+    path = settings.folder / VOCABULARY
+    vocab = read_object(path) or {}
+    if not vocab or not all(map(is_id, vocab.values())) or len(set(vocab.values())) != len(vocab):
+        raise ModelError(f"{VOCABULARY} does not give each token an id of its own", where=path, cure=FETCH_AGAIN)
+    merges = read_merges(settings.folder / MERGES)
+    strange = next((pair for pair in merges if not {*pair, "".join(pair)} <= vocab.keys()), None)
+    if strange is not None:
+        raise ModelError(
+            f"{MERGES} merges {strange[0]!r} and {strange[1]!r}, and {VOCABULARY} lacks what that needs",
+            where=settings.folder / MERGES,
+            cure=FETCH_AGAIN,
+        )
+    name = _class(settings)
+    made = rebuilt(name, tokenizer_json(bpe(vocab, merges)), settings)
+    if made is None:
+        raise ModelError(
+            f"how the tokenizer's class {name!r} splits a text into words is not known",
+            where=settings.folder,
+            cure=cure,
+        )
+    return made.document, made.defaults
+
+
+def _class(settings: Settings) -> str:
+    """The class that the files name, if it keeps such files; else that of the model type; else GPT-2's."""
+    declared, own = settings.declared_class, REGISTERED.get(settings.model_type, "")
+    if own in CLASSES and declared not in CLASSES:
+        return own
+    generic = ("", AS_WRITTEN, "PreTrainedTokenizer", "PythonBackend")
+    return GPT2 if declared in generic else declared
+
+
+def read_merges(path: Path) -> list[list[str]]:
+    """The pairs in merges.txt, in their order. Raises ModelError."""
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{path.name} is not text in UTF-8", where=path, cure=FETCH_AGAIN) from error
+    pairs = []
+    for line in lines:
+        pair = line.rstrip("\r").split(" ")
+        if line.startswith("#version") or pair == [""]:
+            continue
+        if len(pair) != 2 or "" in pair:
+            raise ModelError(f"{path.name} has the line {line!r}, which is not a pair", where=path, cure=FETCH_AGAIN)
+        pairs.append(pair)
+    return pairs

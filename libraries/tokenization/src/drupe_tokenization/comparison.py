@@ -1,0 +1,120 @@
+"""What `tokenizers` makes of texts, compared with what another reader of the same tokenizer makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+CONTEXT = "a"
+"""A text's tokens are decoded behind those of this one: the space at the beginning of a text is a matter of its own."""
+BEYOND_NAMED = 3
+"""How many tokens without a row are named."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a reader makes of texts.
+
+    tokens: those of each text, without special tokens. begun: those of CONTEXT with special tokens. decoded: the texts
+    that come back, behind that of CONTEXT; they are compared where no special token is in them, which have no text.
+    """
+
+    tokens: Sequence[Sequence[int]]
+    begun: Sequence[int]
+    decoded: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A text of which other tokens are made (`right` and `found`: their pieces), or that comes back as another text."""
+
+    text: str
+    right: Sequence[str] | str
+    found: Sequence[str] | str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How many of the texts differ. begun: the two beginnings, where these differ. beyond: see `Reference`."""
+
+    texts: int
+    encoded: int = 0
+    decoded: int = 0
+    first_encoded: Difference | None = None
+    first_decoded: Difference | None = None
+    begun: Difference | None = None
+    beyond: Sequence[str] = ()
+    beyond_count: int = 0
+
+
+@dataclass
+class Reference:
+    """What `tokenizers` makes of texts. tokenizer: a tokenizers.Tokenizer. rows: how many rows the embedding has."""
+
+    tokenizer: Any
+    texts: Sequence[str]
+    rows: int | None = None
+    reading: Reading = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.tokenizer.no_truncation()
+        self.tokenizer.no_padding()
+        encodings = self.tokenizer.encode_batch([CONTEXT, *self.texts], add_special_tokens=False)
+        context, *tokens = [encoding.ids for encoding in encodings]
+        begun = self.tokenizer.encode(CONTEXT, add_special_tokens=True).ids
+        decoded = self.tokenizer.decode_batch([context + each for each in tokens], skip_special_tokens=True)
+        self.reading = Reading(tokens, begun, decoded)
+
+    def beyond(self) -> tuple[list[str], int]:
+        """The tokens that have no row in the embedding: the names of the first, and how many there are."""
+        if self.rows is None:
+            return [], 0
+        found = [(number, name) for name, number in self.tokenizer.get_vocab().items() if number >= self.rows]
+        return [f"{name} ({number})" for number, name in sorted(found)[:BEYOND_NAMED]], len(found)
+
+    def compared(self, other: Reading | None) -> Comparison:
+        """The comparison with another reader; None where there is none. Texts are compared where the tokens agree."""
+        names, count = self.beyond()
+        if other is None:
+            return Comparison(len(self.texts), beyond=names, beyond_count=count)
+        right, tokens = self.reading, list(zip(self.texts, self.reading.tokens, other.tokens, strict=True))
+        encoded = [Difference(text, *self._pieces(mine, its)) for text, mine, its in tokens if list(mine) != list(its)]
+        special = {number for number, token in self.tokenizer.get_added_tokens_decoder().items() if token.special}
+        decoded = [
+            Difference(text, mine, its)
+            for (text, ours, theirs), mine, its in zip(tokens, right.decoded, other.decoded, strict=True)
+            if list(ours) == list(theirs)
+            and special.isdisjoint(ours)
+            and mine.removeprefix(" ") != its.removeprefix(" ")
+        ]
+        alike = list(right.begun) == list(other.begun)
+        begun = None if alike else Difference(CONTEXT, *self._pieces(right.begun, other.begun))
+        return Comparison(
+            len(self.texts), len(encoded), len(decoded), _shortest(encoded), _shortest(decoded), begun, names, count
+        )
+
+    def _pieces(self, *lists: Sequence[int]) -> Iterable[list[str]]:
+        for tokens in lists:
+            pieces = [self.tokenizer.id_to_token(token) if token >= 0 else None for token in tokens]
+            yield [str(token) if piece is None else piece for token, piece in zip(tokens, pieces, strict=True)]
+
+
+def _shortest(found: Iterable[Difference]) -> Difference | None:
+    """The shortest difference, of those with a letter in the text where there are some: a reader knows these."""
+    return min(found, key=_strangeness, default=None)
+
+
+def _strangeness(difference: Difference) -> tuple[bool, int, str]:
+    known = any(character.isascii() and character.isalpha() for character in difference.text)
+    return not known, len(difference.text.encode()), difference.text
+
+
+def comparison_from(document: Mapping[str, Any]) -> Comparison:
+    """The comparison whose `dataclasses.asdict` came through JSON."""
+    differences = {
+        name: Difference(**held) if held else None
+        for name, held in document.items()
+        if name in ("first_encoded", "first_decoded", "begun")
+    }
+    return Comparison(**{**document, **differences})

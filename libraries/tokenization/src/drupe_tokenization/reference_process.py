@@ -1,0 +1,64 @@
+"""A process that reads texts with `tokenizers`. Large vocabularies take memory that the conversion itself saves.
+
+It gets two lines of JSON: first the file, the texts and the rows of the embedding; later the reading to compare with,
+or null. It works on the first while the other reader works. It prints the comparison, or the error.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from drupe_tokenization.comparison import Comparison, Reading, Reference, comparison_from
+
+
+class ReferenceProcess:
+    """The running process. `compared` ends it; so does leaving the context."""
+
+    def __init__(self, file: Path, texts: Sequence[str], rows: int | None) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "drupe_tokenization.reference_process"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", errors="replace",
+        )  # fmt: skip
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({"file": str(file), "texts": list(texts), "rows": rows}) + "\n")
+        self._process.stdin.flush()
+
+    def __enter__(self) -> ReferenceProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def compared(self, other: Reading | None) -> Comparison:
+        """The comparison with another reader. Raises ModelError where `tokenizers` cannot read the file."""
+        from drupe.api import ModelError
+        from drupe_tokenization.document import AGAIN
+
+        output, errors = self._process.communicate(json.dumps(None if other is None else asdict(other)) + "\n")
+        answer = json.loads(output) if output else {"error": errors.strip().splitlines()[-1:] or "no answer"}
+        if "error" in answer:
+            raise ModelError(f"tokenizer.json cannot be read: {answer['error']}", where="tokenizer.json", cure=AGAIN)
+        return comparison_from(answer)
+
+
+def main() -> None:
+    from tokenizers import Tokenizer
+
+    orders = json.loads(sys.stdin.readline())
+    try:
+        reference = Reference(Tokenizer.from_file(orders["file"]), orders["texts"], orders["rows"])
+    except Exception as error:  # tokenizers raises plain Exceptions
+        print(json.dumps({"error": str(error)}))
+        return
+    other = json.loads(sys.stdin.readline())
+    print(json.dumps(asdict(reference.compared(None if other is None else Reading(**other)))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""The names of a checkpoint's tensors: which prefix the decoder has in them, and the names that its recipe uses."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NoReturn, TypeVar
+
+from drupe.api import ModelError
+from drupe_checkpoints import Checkpoint
+from drupe_model_builder.recipe import DecoderRecipe
+
+WRAPPERS = ("_orig_mod.",)
+"""Parts of names that torch.compile puts anywhere; they stand for no module."""
+# Tensors of an adapter that is not merged: peft's, beside the weights that it changes.
+ADAPTER = re.compile(r"\.(lora_[A-Za-z_]+|base_layer|modules_to_save|original_module|ia3_l|hada_w\d_\w|oft_\w+)\.")
+
+Tensor = TypeVar("Tensor")
+
+
+def by_recipe(checkpoint: Checkpoint, held: Mapping[str, Tensor], recipe: DecoderRecipe) -> dict[str, Tensor]:
+    """The tensors by the names that the recipe uses, where the decoder's have another prefix.
+
+    Programs save a decoder as it lies in theirs: without "model.", inside a model for images ("language_model.model."),
+    inside peft's or torch.compile's wrapper. The prefix is what stands before the names that every decoder has.
+    Tensors of no decoder keep their names. Raises ModelError where two decoders fit.
+    """
+    _refuse_adapter(checkpoint, held)
+    plain = _without_wrappers(checkpoint, held)
+    prefix = _prefix(checkpoint, plain, recipe)
+    base, head = recipe.names.base, recipe.names.head.removesuffix("weight")
+    if prefix is None or prefix == base:
+        return plain
+    before_head = _head_prefix(checkpoint, plain, head, prefix)
+
+    def named(name: str) -> str:
+        if before_head is not None and name.startswith(before_head + head):
+            return name.removeprefix(before_head)
+        return base + name.removeprefix(prefix) if name.startswith(prefix) else name
+
+    return {named(name): tensor for name, tensor in plain.items()}
+
+
+def _prefix(checkpoint: Checkpoint, held: Iterable[str], recipe: DecoderRecipe) -> str | None:
+    """What stands before the names of the decoder's own tensors; None where nothing fits, which is an error later."""
+    base = recipe.names.base
+    own = [name.removeprefix(base) for name in recipe.tensors() if name.startswith(base)]
+    mark = recipe.tensor(0, recipe.names.input_norm).removeprefix(base)
+    names = set(held)
+    found = [name.removesuffix(mark) for name in names if name == mark or name.endswith(f".{mark}")]
+    lacking = {prefix: sum(prefix + name not in names for name in own) for prefix in found}
+    complete = sorted(prefix for prefix, count in lacking.items() if count == min(lacking.values()))
+    if len(complete) > 1:
+        _refuse_several(checkpoint, "decoders", [f"{prefix}{mark}" for prefix in complete])
+    return complete[0] if complete else None
+
+
+def _head_prefix(checkpoint: Checkpoint, held: Iterable[str], head: str, prefix: str) -> str | None:
+    """What stands before the name of the head: a module that the decoder is in; None where there is no head."""
+    names = [name for name in held if name.endswith(f"{head}weight")]
+    found = {name.removesuffix(f"{head}weight") for name in names}
+    fitting = sorted(each for each in found if prefix.startswith(each))
+    if len(fitting) > 1:
+        _refuse_several(checkpoint, "heads", [f"{each}{head}weight" for each in fitting])
+    return fitting[0] if fitting else None
+
+
+def _without_wrappers(checkpoint: Checkpoint, held: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    for name, tensor in held.items():
+        plain = name
+        for wrapper in WRAPPERS:
+            plain = plain.replace(wrapper, "")
+        if plain in found:
+            _refuse_several(checkpoint, "tensors", [plain, name])
+        found[plain] = tensor
+    return found
+
+
+def _refuse_adapter(checkpoint: Checkpoint, held: Iterable[str]) -> None:
+    if names := [name for name in held if ADAPTER.search(name)]:
+        raise ModelError(
+            f"the weights hold an adapter that is not merged into the model: {names[0]}",
+            where=checkpoint.folder,
+            cure="merge it first: peft's merge_and_unload(), then save_pretrained()",
+        )
+
+
+def _refuse_several(checkpoint: Checkpoint, what: str, names: Sequence[str]) -> NoReturn:
+    raise ModelError(
+        f"the checkpoint holds several {what} that could be the model's: {', '.join(names)}",
+        where=checkpoint.folder,
+        cure="save the one that is meant alone, with save_pretrained()",
+    )

@@ -1,0 +1,73 @@
+"""serving: the chat templates of a package, where transformers and onnxruntime-genai look for them.
+
+transformers reads `chat_template.jinja`, onnxruntime-genai the key `chat_template` of tokenizer_config.json, as one
+text. So the file holds the checkpoint's template, and the key one that onnxruntime-genai's own engine reads as meant.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from drupe.api import Notice
+from drupe_onnxruntime.genai.templates.engine import KNOWN_TOKENS
+from drupe_tokenization import DEFAULT, FOR_TOOLS, chat_templates, file_of, object_in
+
+CONFIG = "tokenizer_config.json"
+
+
+@dataclass
+class Served:
+    """The files that change, and what a user should know of them."""
+
+    files: dict[str, Path | bytes] = field(default_factory=dict)
+    notices: list[Notice] = field(default_factory=list)
+
+
+def served_templates(files: Mapping[str, Path | bytes]) -> Served:
+    """What has to change in a package's files, so that both find the right template.
+
+    A template that works nowhere is no reason to refuse a model: that is a notice. Raises ModelError for a file that
+    cannot be read.
+    """
+    from drupe_onnxruntime.genai.templates.choosing import choose
+
+    templates = chat_templates(files)
+    served = Served(notices=list(templates.notices))
+    before = object_in(files, CONFIG)
+    config = {key: value for key, value in before.items() if key != "chat_template"}
+    config |= {name: templates.tokens[name] for name in KNOWN_TOKENS if _differs(name, config, templates.tokens)}
+    text = templates.texts.get(DEFAULT)
+    if text is not None:
+        config["chat_template"], notices = choose(text, templates.tokens, tools=FOR_TOOLS not in templates.texts)
+        served.notices += notices
+    if FOR_TOOLS in templates.texts:
+        served.notices.append(_template_for_tools())
+    # A configuration with the only template, unchanged, is read alike by both.
+    if config != before or set(templates.texts) != {DEFAULT} or templates.places[DEFAULT] != CONFIG:
+        served.files |= _own_files(templates.texts, files)
+    if config != before:
+        served.files[CONFIG] = (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
+    return served
+
+
+def _differs(name: str, config: Mapping[str, object], tokens: Mapping[str, str]) -> bool:
+    """Whether the configuration has another text for a special token than transformers, which reads older files too."""
+    token = config.get(name)
+    return name in tokens and tokens[name] != (token.get("content") if isinstance(token, dict) else token)
+
+
+def _own_files(texts: Mapping[str, str], files: Mapping[str, Path | bytes]) -> dict[str, bytes]:
+    """The files in which transformers looks for templates of these names, where they are missing."""
+    named = {file_of(name): text for name, text in texts.items()}
+    return {name: text.encode("utf-8") for name, text in named.items() if name and name not in files}
+
+
+def _template_for_tools() -> Notice:
+    return Notice(
+        "chat template", "served by Drupe only",
+        "the model has a template of its own for conversations with tools; onnxruntime-genai takes the default one",
+        f"in a script, give the text of {file_of(FOR_TOOLS)} as template_str where there are tools",
+    )  # fmt: skip

@@ -1,0 +1,154 @@
+"""token_notices: what a user should know of how onnxruntime-genai's own tokenizer reads a package's tokenizer.
+
+It and `tokenizers` read the same texts, each in a process of its own, at the same time. Sessions of Drupe take tokens
+from `tokenizers` in any case; a script that uses onnxruntime-genai alone takes them from the former.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from drupe.api import Notice
+from drupe_onnxruntime.genai.reading_process import ReadingProcess
+from drupe_onnxruntime.genai.tokenizer_files import CONFIG, VOCABULARY, read
+from drupe_onnxruntime.genai.tokenizer_form import MODULE, OWN
+from drupe_onnxruntime.wheels import GENAI, ONNXRUNTIME, absence
+from drupe_tokenization import Comparison, Difference, Reading, ReferenceProcess, TokenizerDocument, awkward_texts
+
+ABOUT = "tokenizer"
+SERVED = "served by Drupe only"
+AS_NUMBERS = (
+    "drupe generate, chat and drupe.open() take the right tokens; in a script of onnxruntime-genai alone, encode with "
+    'tokenizers.Tokenizer.from_file("OUT/tokenizer.json") and give the numbers to append_tokens()'
+)
+LONGEST_SHOWN = 8
+"""Pieces of an example that are shown."""
+_known: dict[tuple[str, int], tuple[Notice, ...]] = {}
+
+
+def token_notices(files: Mapping[str, Path | bytes], rows: int, scratch: Path) -> tuple[Notice, ...]:
+    """The notices. files: those of the package. rows: how many tokens the model's embedding has. scratch: a folder.
+
+    Raises ModelError where `tokenizers` cannot read tokenizer.json. What was found is kept while the process runs,
+    because a plan is previewed before it is run.
+    """
+    names = [name for name in (CONFIG, VOCABULARY, MODULE, OWN) if name in files]
+    digest = hashlib.sha256()
+    for name in names:
+        digest.update(hashlib.sha256(read(files[name])).digest())
+    key = (digest.hexdigest(), rows)
+    if key not in _known:
+        folder = scratch / "tokens"
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            (folder / name).write_bytes(read(files[name]))
+        _known[key] = _found(folder, rows)
+    return _known[key]
+
+
+def _found(folder: Path, rows: int) -> tuple[Notice, ...]:
+    texts = awkward_texts(TokenizerDocument.read((folder / VOCABULARY).read_bytes()).added_tokens)
+    missing = absence(GENAI, ONNXRUNTIME)
+    with ReferenceProcess(folder / VOCABULARY, texts, rows) as reference:
+        if missing:
+            comparison = reference.compared(None)
+            return (_not_compared(*missing), *_without_rows(comparison, rows))
+        with ReadingProcess(folder, texts) as runtime:
+            answer = runtime.answer()
+        if "error" in answer:
+            return (_not_read(answer["error"]), *_without_rows(reference.compared(None), rows))
+        comparison = reference.compared(Reading(**answer))
+    return (*_differences(comparison), *_without_rows(comparison, rows))
+
+
+def _not_compared(why: str, cure: str) -> Notice:
+    return Notice(
+        ABOUT, "not checked",
+        f"the tokens of onnxruntime-genai's own tokenizer were not compared with those of tokenizers: {why}",
+        cure,
+    )  # fmt: skip
+
+
+def _not_read(error: str) -> Notice:
+    return Notice(
+        ABOUT, SERVED, f"onnxruntime-genai's own tokenizer cannot read this one: {error.splitlines()[0]}", AS_NUMBERS
+    )
+
+
+def _without_rows(comparison: Comparison, rows: int) -> tuple[Notice, ...]:
+    if not comparison.beyond_count:
+        return ()
+    count, named = comparison.beyond_count, ", ".join(comparison.beyond)
+    listed = f"{named}, ..." if count > len(comparison.beyond) else named
+    many = f"{count} tokens of the tokenizer have" if count > 1 else "1 token of the tokenizer has"
+    return (
+        Notice(
+            ABOUT, "no row", f"{many} no row in the model's embedding, which has {rows}: {listed}",
+            "keep out of prompts what becomes such a token, or resize the checkpoint's embedding first "
+            "(resize_token_embeddings of transformers)",
+        ),
+    )  # fmt: skip
+
+
+def _differences(comparison: Comparison) -> tuple[Notice, ...]:
+    notices = []
+    if comparison.encoded and comparison.first_encoded:
+        notices.append(_told("makes other tokens of", comparison.encoded, comparison.texts, comparison.first_encoded))
+    if comparison.begun:
+        notices.append(
+            Notice(
+                ABOUT, SERVED,
+                "with add_special_tokens onnxruntime-genai's own tokenizer puts other tokens around a text: "
+                + _both(comparison.begun),
+                AS_NUMBERS,
+            )
+        )  # fmt: skip
+    if comparison.decoded and comparison.first_decoded:
+        notices.append(
+            _told("gives back other texts for", comparison.decoded, comparison.texts, comparison.first_decoded)
+        )
+    return tuple(notices)
+
+
+def _told(does: str, count: int, texts: int, example: Difference) -> Notice:
+    return Notice(
+        ABOUT, SERVED,
+        f"onnxruntime-genai's own tokenizer {does} {count} of {texts} texts, such as {_quoted(example.text)}: "
+        + _both(example),
+        AS_NUMBERS,
+    )  # fmt: skip
+
+
+def _both(difference: Difference) -> str:
+    return f"{_listed(difference.found)} instead of {_listed(difference.right)}"
+
+
+def _listed(pieces: Sequence[str] | str) -> str:
+    if isinstance(pieces, str):
+        return _quoted(pieces)
+    shown = " ".join(map(_quoted, pieces[:LONGEST_SHOWN])) + (" ..." if len(pieces) > LONGEST_SHOWN else "")
+    return shown or "no token"
+
+
+def _quoted(text: str) -> str:
+    """A text on one line, with all that does not show as an escape."""
+    shown = "".join(character if character.isprintable() and not _combines(character) else
+                    character.encode("unicode_escape").decode() for character in text)  # fmt: skip
+    return f"'{shown}'"
+
+
+def _combines(character: str) -> bool:
+    import unicodedata
+
+    return unicodedata.combining(character) > 0
+
+
+def rewritten(changes: Sequence[str]) -> tuple[Notice, ...]:
+    """The notice of a tokenizer that is written anew for onnxruntime-genai. changes: what is different, in words."""
+    if not changes:
+        return ()
+    listed = ", ".join(changes)
+    what = f"onnxruntime-genai reads a tokenizer of its own ({OWN}) as tokenizer.json is meant: {listed}"
+    return (Notice(ABOUT, "rewritten", what),)

@@ -1,0 +1,82 @@
+"""What a package is compared with reads all that the checkpoint stores, by a list that is made apart from it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny import edit_config, make_checkpoint
+
+from drupe.api import CheckFailed, Context, Model, Target
+from drupe_verification.accounting import refuse_unread
+
+HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """Tied by its configuration, with a head of its own in the file."""
+    folder = make_checkpoint(tmp_path / "checkpoint", tie_word_embeddings=False)
+    return edit_config(folder, tie_word_embeddings=True)
+
+
+@pytest.fixture
+def cpu() -> Target:
+    from drupe_ep_cpu.provider import Cpu
+
+    return Cpu().target()
+
+
+def add(folder: Path, **tensors: np.ndarray[Any, Any]) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    path = folder / "model.safetensors"
+    save_file({**load_file(path), **tensors}, path, {"format": "pt"})
+
+
+def embedding(folder: Path) -> np.ndarray[Any, Any]:
+    from safetensors.numpy import load_file
+
+    return load_file(folder / "model.safetensors")[EMBEDDING]
+
+
+def reference(folder: Path, target: Target, scratch: Path) -> tuple[Model, Model]:
+    from drupe_model_builder.build_decoder import BuildDecoder, BuildDecoderConfig
+
+    source = Model("hf", folder)
+    return source, BuildDecoder().run(source, BuildDecoderConfig(), Context(target, scratch, threads=1))
+
+
+def test_a_reference_that_reads_everything_passes(checkpoint: Path, cpu: Target, tmp_path: Path) -> None:
+    refuse_unread(*reference(checkpoint, cpu, tmp_path))
+
+
+def test_a_head_that_was_tied_by_mistake_fails(
+    checkpoint: Path, cpu: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("drupe_model_builder.tied_head._equal", lambda one, other: True)
+    with pytest.raises(CheckFailed, match=HEAD) as caught:
+        refuse_unread(*reference(checkpoint, cpu, tmp_path))
+    assert caught.value.cure
+
+
+def test_what_follows_from_other_tensors_need_not_be_read(checkpoint: Path, cpu: Target, tmp_path: Path) -> None:
+    add(checkpoint, **{HEAD: embedding(checkpoint), "model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(8, "f4")})
+    refuse_unread(*reference(checkpoint, cpu, tmp_path))
+
+
+def test_weights_from_another_file_than_transformers_reads_fail(
+    checkpoint: Path, cpu: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(checkpoint / "model.safetensors", checkpoint / "other.safetensors")
+    monkeypatch.setattr("drupe_onnx.safetensors.SINGLE", "other.safetensors")
+    with pytest.raises(CheckFailed, match=r"other\.safetensors"):
+        refuse_unread(*reference(checkpoint, cpu, tmp_path))
+
+
+def test_a_source_that_is_no_checkpoint_is_not_accounted_for(checkpoint: Path, cpu: Target, tmp_path: Path) -> None:
+    source, made = reference(checkpoint, cpu, tmp_path)
+    refuse_unread(source.but(kind="onnx"), made.but(payload=None))
