@@ -175,7 +175,7 @@ CASES: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     "a weight that is not a number": (not_a_number, ("model.layers.1.mlp.up_proj.weight", "NaN")),
     "an infinite weight": (infinite, ("model.norm.weight", "Inf")),
     "weights in pickles only": (pickles_only, ("safetensors", "pickle")),
-    "a tokenizer.model only": (tokenizer_model_only, ("tokenizer.json",)),
+    "a tokenizer.model only": (tokenizer_model_only, ("tokenizer.model", "sentencepiece")),
     "no tokenizer": (no_tokenizer, ("tokenizer.json",)),
     "a tokenizer.json that is a folder": (tokenizer_is_a_folder, ("cannot read 'tokenizer.json'",)),
     "a tensor of the wrong shape": (wrong_shape, ("mlp", "128")),

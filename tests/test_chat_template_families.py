@@ -1,6 +1,6 @@
-"""The chat templates of the most used families, as in `chat_templates/`: what transformers, Drupe and genai make of them.
+"""Chat templates of the most used families: what transformers, Drupe and onnxruntime-genai make of them.
 
-Their control flow and constructs are those of the published templates; their words are others.
+They are in `chat_templates/`. Their control flow and constructs are those of the published templates, in other words.
 """
 
 from __future__ import annotations

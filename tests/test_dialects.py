@@ -127,7 +127,8 @@ def test_mlx_is_read_with_its_embedding_and_its_schemes_by_module(source: Path, 
             packed |= {f"{module}.{part}": values for part, values in parts.items()}
     own = {f"model.layers.{layer}.mlp.down_proj": {"bits": 8, "group_size": 64} for layer in range(2)}
     said = {"bits": 4, "group_size": 32, "mode": "affine", "lm_head": False, **own}
-    for name, tensors, settings in (("in", packed, {"quantization": said, "quantization_config": said}), ("plain", plain, {})):
+    sections = {"quantization": said, "quantization_config": said}
+    for name, tensors, settings in (("in", packed, sections), ("plain", plain, {})):
         folder = make_checkpoint(tmp_path / name, "llama", **SETTINGS)
         save_file(tensors, folder / SINGLE, {"format": "pt"})
         edit_config(folder, **settings)

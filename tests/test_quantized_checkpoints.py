@@ -239,7 +239,7 @@ def test_a_block_size_that_differs_from_the_checkpoints_is_refused(
         ({"quant_method": "gptq", "bits": 4, "group_size": 64, "dynamic": {"a": {"lora": 8}}}, "lora.*'dynamic'"),
         ({"quant_method": "gptq", "bits": 4, "group_size": 64, "pack_dtype": "int16"}, "words of int16"),
         ({"quant_method": "gptq", "bits": 4, "group_size": 64, "adapter": {"rank": 8}}, "EoRA"),
-        ({"quant_method": "auto-round", "bits": 4, "group_size": 64, "packing_format": "auto_round:fp8"}, "format 'fp8'"),
+        ({"quant_method": "auto-round", "bits": 4, "group_size": 64, "packing_format": "auto_round:fp8"}, "'fp8'"),
         ({"quant_method": "auto-round", "bits": 4, "group_size": 64, "act_bits": 8}, "quantized activations"),
         ({"group_size": 64, "bits": 4, "mode": "mxfp4", "quant_method": "mlx"}, "MLX's quantization 'mxfp4'"),
         ({"quant_method": "awq", "bits": 4, "group_size": 128, "version": "gemv"}, "layout 'gemv'"),

@@ -65,7 +65,7 @@ def test_the_plan_is_shown_without_writing_anything(acme, source, tmp_path):
     [
         (("--precision", "int3"), 2, "no recipe for precision 'int3'"),
         (("--precision", "twice"), 4, "needs signed = no, but the model has signed = yes"),
-        (("--precision", "odd"), 2, "did you mean by?"),
+        (("--precision", "odd"), 8, "acme gives the pass 'sign' an unknown key 'bye'; did you mean by?"),
         (("--precision", "plain", "--volume", "loud"), 2, "--volume has no effect with --precision plain on paper"),
         (("--precision", "int4", "--volume", "lound"), 2, "did you mean loud?"),
         (("--provider", "papper", "--precision", "plain"), 2, "did you mean paper?"),
@@ -74,7 +74,7 @@ def test_the_plan_is_shown_without_writing_anything(acme, source, tmp_path):
         (("--precision", "plain", "--trust_remote_code"), 2, "never runs"),
     ],
 )
-def test_a_user_error_is_reported_before_anything_runs(acme, source, tmp_path, arguments, status, message):
+def test_an_error_of_the_user_or_of_a_recipe_is_reported_before_anything_runs(acme, source, tmp_path, arguments, status, message):
     done = optimize(acme, source, tmp_path / "out", *arguments)
     assert done.returncode == status
     assert message in done.stderr

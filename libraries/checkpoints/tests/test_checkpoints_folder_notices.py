@@ -138,7 +138,7 @@ def test_a_folder_that_says_two_things_is_said_to(case: Callable[[Path], None], 
     about, handling, said = CASES[case]
     assert (notice.about, notice.handling) == (about, handling)
     assert said in notice.what
-    assert "transformers" in notice.what
+    assert "transformers" in notice.what + notice.cure
 
 
 ORDINARY: Mapping[str, Callable[[Path], None]] = {
@@ -152,6 +152,9 @@ ORDINARY: Mapping[str, Callable[[Path], None]] = {
     "a type that holds the stored one": lambda folder: edit_config(folder, "dtype", torch_dtype="float32"),
     "one theta, written twice": lambda folder: edit_config(
         folder, rope_theta=500.0, rope_parameters={"rope_type": "default", "rope_theta": 500.0}
+    ),
+    "an end of the tokenizer that the model cannot write": lambda folder: edit_config(
+        folder, "eos_token_id", vocab_size=END
     ),
     "the maker's own files": lambda folder: (folder / "original").mkdir(),
 }  # fmt: skip

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 
 from drupe.api import UsageError
-from drupe_commands.chat import FORGOTTEN, HINT, Talk
+from drupe_commands.chat import FORGOTTEN, HINT, Talk, template_settings
 from drupe_decoding import Generation, Message, NoRoom, TextSession
 
 SYSTEM = Message("system", "Be short.")
@@ -19,8 +20,10 @@ class Parrot(TextSession):
 
     def __init__(self) -> None:
         self.prompts: list[list[str]] = []
+        self.settings: dict[str, Any] = {}
 
-    def conversation(self, messages: Sequence[Message]) -> str:
+    def conversation(self, messages: Sequence[Message], tools: Any = None, **settings: Any) -> str:
+        self.settings = settings
         self.prompts.append([f"{message.role}: {message.content}" for message in messages])
         return messages[-1].content
 
@@ -104,3 +107,16 @@ def test_from_a_pipe_only_answers_are_printed_and_an_error_ends_it(
         talk(monkeypatch, ["fail"], at_terminal=False)
     with pytest.raises(KeyboardInterrupt):
         talk(monkeypatch, ["stop"], at_terminal=False)
+
+
+def test_what_the_template_reads_reaches_it() -> None:
+    session = Parrot()
+    talk = Talk(session, Generation(), [], at_terminal=False, settings=template_settings('{"enable_thinking": false}'))
+    talk.say("Hello")
+    assert session.settings == {"enable_thinking": False}
+
+
+@pytest.mark.parametrize("text", ["[1]", "{", '{"messages": []}'])
+def test_settings_of_a_template_that_are_no_settings_are_an_error(text: str) -> None:
+    with pytest.raises(UsageError, match="--chat-template-kwargs is not"):
+        template_settings(text)

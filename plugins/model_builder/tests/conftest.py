@@ -103,9 +103,10 @@ class Stepper:
 
     def _rows(self, rows: list[list[int]]) -> np.ndarray:
         width = max(map(len, rows))
-        padding = [[0] * (width - len(row)) for row in rows]
-        left = self.side == "left"
-        return np.array([[*(pad if left else ()), *row, *(() if left else pad)] for row, pad in zip(rows, padding)])
+        return np.array([self._padded(row, [0] * (width - len(row))) for row in rows])
+
+    def _padded(self, row: list[int], padding: list[int]) -> list[int]:
+        return padding + row if self.side == "left" else row + padding
 
 
 class Reference:

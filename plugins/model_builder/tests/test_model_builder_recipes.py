@@ -136,8 +136,8 @@ def test_rotary_tables_agree_with_transformers_at_position_100_000(rope: dict[st
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
-        ({"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}}, "'dynamic'"),
-        ({"rope_parameters": {"rope_type": "longrope"}}, "'longrope'"),
+        ({"rope_parameters": {"rope_type": "proportional", "factor": 2.0}}, "'proportional'"),
+        ({"rope_parameters": {"rope_type": "axial"}}, "'axial'"),
         ({"rope_parameters": {"rope_type": "linear"}}, "'factor'"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
         ({"hidden_act": "quick_gelu"}, "'quick_gelu'"),

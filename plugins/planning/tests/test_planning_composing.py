@@ -148,6 +148,7 @@ def test_the_error_for_a_choice_that_no_plugin_claims_names_the_plugin_that_adde
     with installed(acme, body), pytest.raises(PlanError, match="fills the stage 'quantize'") as error:
         drupe.plan(source, volume="silent")
     assert "--volume silent is an option of rival 1.0, which offers no pass for it here" in error.value.what
+    assert error.value.cure.startswith("leave --volume silent out, ")
 
 
 def test_a_crash_in_a_claim_that_counts_is_an_error_and_other_plugins_are_asked_only_if_needed(acme, source, capsys):

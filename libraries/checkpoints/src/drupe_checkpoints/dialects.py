@@ -1,4 +1,4 @@
-"""Quantized weights by the names of their tensors, which tell the program that wrote them, whatever config.json says."""
+"""The program that quantized a checkpoint, by the names of its tensors, whatever config.json says."""
 
 from __future__ import annotations
 
@@ -26,12 +26,17 @@ FLOATS = frozenset({"float64", "float32", "float16", "bfloat16"})
 
 
 def dialect_of(types: Mapping[str, str]) -> tuple[str, str] | None:
-    """The program that quantized the weights, and a tensor that shows it; None for weights in floating point.
+    """The program that quantized the weights, and a tensor that shows it; None where no name shows one.
 
     types: the type of each tensor by its name.
     """
     for dialect, ends in MARKS.items():
         if found := next((name for name in types if name.endswith(ends)), None):
             return dialect, found
-    other = next((name for name, kind in types.items() if name.endswith(".weight") and kind not in FLOATS), None)
-    return None if other is None else (f"a program that stores {types[other]}", other)
+    return None
+
+
+def are_floats(types: Mapping[str, str]) -> bool:
+    """Whether all weights are in floating point."""
+    stored = (kind for name, kind in types.items() if name.endswith(".weight"))
+    return dialect_of(types) is None and all(kind in FLOATS for kind in stored)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from drupe.api import ModelError, Notice
-from drupe_checkpoints.dialects import dialect_of
+from drupe_checkpoints.dialects import are_floats
 from drupe_checkpoints.quantization import left_over_notices
 from drupe_checkpoints.summary import INDEX, SINGLE, shards_of
 
@@ -81,7 +81,7 @@ def _adapter(checkpoint: Checkpoint) -> Iterator[Notice]:
 def _two_quantizations(checkpoint: Checkpoint) -> Iterator[Notice]:
     stated, other = checkpoint.config.get("quantization_config"), _object(checkpoint.folder / QUANTIZE)
     types = checkpoint.stored_types
-    if not isinstance(stated, dict) or (types is not None and dialect_of(types) is None):
+    if not isinstance(stated, dict) or (types is not None and are_floats(types)):
         return  # weights in floating point: see `_quantization_left_over`
     differing = [key for key in PACKED_AS if key in stated and key in other and stated[key] != other[key]]
     if differing:
@@ -122,7 +122,8 @@ def _end_of_the_tokenizer(checkpoint: Checkpoint) -> Iterator[Notice]:
         return
     number = _token_number(checkpoint.folder, text)
     known = [*_ids(checkpoint.generation.get("eos_token_id")), *_ids(checkpoint.config.get("eos_token_id"))]
-    if number is not None and number not in known:
+    rows = checkpoint.config.get("vocab_size")
+    if number is not None and number not in known and not (isinstance(rows, int) and number >= rows):
         home = "generation_config.json" if checkpoint.has_generation_config else "config.json"
         yield Notice(
             home,

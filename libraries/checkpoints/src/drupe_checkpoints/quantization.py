@@ -9,7 +9,7 @@ from pathlib import Path
 
 from drupe.api import ModelError, Notice
 from drupe_checkpoints.configuration import Configuration
-from drupe_checkpoints.dialects import COMPRESSED_TENSORS, GPTQ_OR_AWQ, dialect_of
+from drupe_checkpoints.dialects import COMPRESSED_TENSORS, GPTQ_OR_AWQ, are_floats, dialect_of
 from drupe_checkpoints.dialects import MLX as MLX_DIALECT
 from drupe_packed.packing import AWQ, BITS, GPTQ, GPTQ_V2, LINEAR, MLX, PACK_QUANTIZED, Packing, Rule
 
@@ -67,7 +67,7 @@ def left_over_notices(config: Configuration, folder: Path, types: Types) -> Iter
     """The notice on a quantization that the weights do not have."""
     stated = {**{name: config.get(name) for name in KEYS}, **{name: (folder / name).is_file() for name in FILES}}
     names = [name for name, there in stated.items() if there]
-    if not names or types is None or dialect_of(types):
+    if not names or types is None or not are_floats(types):
         return
     section = _section(config, folder, types) or Configuration(folder / names[0], {})
     method = FILES[names[0]] if names[0] in FILES else _method(section, types)
@@ -75,8 +75,9 @@ def left_over_notices(config: Configuration, folder: Path, types: Types) -> Iter
         yield Notice(
             names[0] if names[0] in FILES else config.path.name,
             "has no effect",
-            f"{names[0]} says that {method} quantized the weights, but they are in floating point, and are used so",
-            f"remove {names[0]}: transformers would try to quantize the weights again or to read packed ones",
+            f"{names[0]} says that {method} quantized the weights, but they are in floating point and are used "
+            "as they are; transformers would quantize them again, or look for packed ones",
+            f"remove {names[0]} so that other programs use them as well",
         )
 
 
@@ -85,7 +86,7 @@ def _section(config: Configuration, folder: Path, types: Types) -> Configuration
     for key in KEYS:
         if found := config.section(key):
             return found
-    if types is not None and dialect_of(types) is None:
+    if types is not None and are_floats(types):
         return None
     for name, method in FILES.items():
         if (folder / name).is_file():
@@ -106,7 +107,7 @@ def _method(section: Configuration, types: Types) -> str:
 
 def _left_over(method: str, types: Types) -> bool:
     """Whether no tensor is quantized although the method quantizes nothing but weights."""
-    return method in LEAVE_OVER and types is not None and dialect_of(types) is None
+    return method in LEAVE_OVER and types is not None and are_floats(types)
 
 
 def _refuse_bitsandbytes(section: Configuration, types: Types) -> None:
@@ -190,7 +191,9 @@ def _auto_round(section: Configuration) -> Packing:
     """AutoRound's own format, which packs as GPTQ or AWQ do: https://github.com/intel/auto-round."""
     kind = section.text("data_type", "int")
     if kind != "int" or section.integer("act_bits", 16) < 16:
-        raise _refused(section, f"AutoRound with weights of type '{kind}' or with quantized activations is not supported")
+        raise _refused(
+            section, f"AutoRound with weights of type '{kind}' or with quantized activations is not supported"
+        )
     if rotated := next((key for key in ("spinquant_config", "rotation_config") if section.get(key)), None):
         raise _refused(section, f"AutoRound with rotations ({rotated}) is not supported")
     layout = section.text("packing_format", "auto_round:auto_gptq").removeprefix("auto_round:")
@@ -223,7 +226,9 @@ def _own_scheme(modules: Configuration, name: str, base: Rule) -> Rule:
 
 def _mlx(section: Configuration) -> Packing:
     """MLX's affine quantization; modules with a scheme of their own, or with false, stand beside the common keys."""
-    rules = [_mlx_module(section, name) for name in section if isinstance(section[name], dict) or section[name] is False]
+    rules = [
+        _mlx_module(section, name) for name in section if isinstance(section[name], dict) or section[name] is False
+    ]
     return Packing(MLX, (*rules, _mlx_scheme(section, (LINEAR,))))
 
 

@@ -15,7 +15,7 @@ from itertools import pairwise
 from drupe_decoding import TOKENS, cache_name
 from drupe_layerwise.segments import node_reads, whole
 from drupe_layerwise.weights import FLOAT_PRODUCTS
-from drupe_onnx import BLOCK, LAST_TOKEN, ROLE, ir
+from drupe_onnx import BLOCK, LAST_TOKEN, PADDING, ROLE, ir
 
 ATTENTION = frozenset({"GroupQueryAttention", "MultiHeadAttention", "Attention", "PagedAttention"})
 PRODUCTS = FLOAT_PRODUCTS | {"MatMulNBits"}
@@ -45,7 +45,7 @@ def _line(graph: ir.Graph) -> list[ir.Node]:
             continue
         if _looks_up(node) or any(value.producer() in reached for value in node_reads(node)):
             reached.add(node)
-            if node.metadata_props.get(ROLE) != LAST_TOKEN:
+            if node.metadata_props.get(ROLE) not in (LAST_TOKEN, PADDING):
                 line.append(node)
     return line
 

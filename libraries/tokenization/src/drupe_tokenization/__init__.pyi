@@ -17,6 +17,7 @@ from .json_files import read_object as read_object
 from .reference_process import ReferenceProcess as ReferenceProcess
 from .template_files import DEFAULT as DEFAULT
 from .template_files import FOR_TOOLS as FOR_TOOLS
+from .template_files import TEMPLATE as TEMPLATE
 from .template_files import ChatTemplates as ChatTemplates
 from .template_files import chat_templates as chat_templates
 from .template_files import file_of as file_of

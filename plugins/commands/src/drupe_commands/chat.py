@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import drupe
-from drupe.api import DrupeError
+from drupe.api import DrupeError, UsageError
 from drupe_commands.explaining import explained, say_if_cut_short
 from drupe_commands.parameters import (
     MaxLength,
@@ -25,7 +26,7 @@ from drupe_commands.parameters import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from drupe_decoding import Generation, Message, TextSession
 
@@ -46,6 +47,10 @@ def chat(
     seed: Seed = 0,
     provider: Provider = None,
     max_length: MaxLength = None,
+    chat_template_kwargs: Annotated[
+        str | None,
+        typer.Option(metavar="JSON", help="What the chat template reads, such as '{\"enable_thinking\": false}'."),
+    ] = None,
 ) -> None:
     """Talk with a package through its chat template. Ctrl-D or /exit ends, /reset starts anew.
 
@@ -55,8 +60,9 @@ def chat(
 
     generation = generation_of(max_new_tokens, temperature, top_p, top_k, seed)
     opening = [Message("system", system)] if system else []
+    settings = template_settings(chat_template_kwargs)
     with explained(package, provider), drupe.open(package, provider=provider, max_length=max_length) as session:
-        talk = Talk(text_session(session), generation, opening, at_terminal=sys.stdin.isatty())
+        talk = Talk(text_session(session), generation, opening, sys.stdin.isatty(), settings)
         talk.run()
 
 
@@ -64,13 +70,22 @@ class Talk:
     """A conversation: asks for what the user says, prints what the model answers, keeps both.
 
     opening: what every conversation begins with. at_terminal: a person is typing; otherwise an error ends it.
+    settings: what the chat template reads beside the messages.
     """
 
-    def __init__(self, session: TextSession, generation: Generation, opening: list[Message], at_terminal: bool) -> None:
+    def __init__(
+        self,
+        session: TextSession,
+        generation: Generation,
+        opening: list[Message],
+        at_terminal: bool,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
         self.session = session
         self.generation = generation
         self.opening = opening
         self.at_terminal = at_terminal
+        self.settings = settings or {}
         self.turns = list(opening)
 
     def run(self) -> None:
@@ -113,7 +128,8 @@ class Talk:
         forgotten = False
         while True:
             try:
-                pieces = self.session.stream(self.session.conversation(self.turns), self.generation)
+                prompt = self.session.conversation(self.turns, **self.settings)
+                pieces = self.session.stream(prompt, self.generation)
             except NoRoom:
                 first = len(self.opening)
                 if len(self.turns) <= first + 2:
@@ -140,6 +156,19 @@ class Talk:
                 print()
             else:
                 return None if said in ("/exit", "/quit") else said
+
+
+def template_settings(text: str | None) -> dict[str, Any]:
+    """The object in the text of an option. Raises UsageError for another text."""
+    try:
+        settings = json.loads(text or "{}")
+    except ValueError as error:
+        raise UsageError(f"--chat-template-kwargs is not JSON: {error}") from error
+    if not isinstance(settings, dict) or "messages" in settings:
+        raise UsageError(
+            "--chat-template-kwargs is not a JSON object of settings", cure='for example {"enable_thinking": false}'
+        )
+    return settings
 
 
 def _enable_editing() -> None:

@@ -213,12 +213,17 @@ class Attention:
         if half == wanted:
             return x
         halves = graph.node(
-            "Reshape", [x, graph.integers([0, 0, 2 * heads, half])], f"{name}/Halves", [BATCH, SEQUENCE, 2 * heads, half]
+            "Reshape",
+            [x, graph.integers([0, 0, 2 * heads, half])],
+            f"{name}/Halves",
+            [BATCH, SEQUENCE, 2 * heads, half],
         )
         sizes = graph.integers([0] * 7 + [wanted - half])
         padded = graph.node("Pad", [halves, sizes], f"{name}/Pad", [BATCH, SEQUENCE, 2 * heads, wanted])
         joined = 2 * heads * wanted
-        return graph.node("Reshape", [padded, graph.integers([0, 0, joined])], f"{name}/Joined", [BATCH, SEQUENCE, joined])
+        return graph.node(
+            "Reshape", [padded, graph.integers([0, 0, joined])], f"{name}/Joined", [BATCH, SEQUENCE, joined]
+        )
 
     def _cut(self, x: ir.Value, name: str) -> ir.Value:
         """The result of the heads [batch, sequence, heads * head_size] without what was padded."""

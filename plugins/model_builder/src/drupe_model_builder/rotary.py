@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -9,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drupe.api import ModelError
-from drupe_model_builder.graph import GraphBuilder
+from drupe_model_builder.graph import Dims, GraphBuilder
 from drupe_model_builder.recipe import DynamicNtk, LongRope, Rotary
-from drupe_model_builder.sequence_lengths import INT64, Lengths
+from drupe_model_builder.sequence_lengths import INT64, TOTAL, Lengths
 from drupe_onnx import POSITIONS, Array, Expression, Files, ir
 from drupe_onnx.traits import IN_MEMORY
 
@@ -101,8 +102,10 @@ class _Computed:
     def tables(self) -> tuple[ir.Value, ir.Value]:
         first = self._first() if self._only_new else self._graph.integers(0)
         bounds = [first, self._lengths.total, self._graph.integers(1)]
-        positions = self._node("Range", bounds, "Positions", [None], dtype=INT64)
-        column = self._node("Unsqueeze", [positions, self._graph.integers([1])], "Column", [None, 1], dtype=INT64)
+        positions = self._node("Range", bounds, "Positions", ["positions"], dtype=INT64)
+        column = self._node(
+            "Unsqueeze", [positions, self._graph.integers([1])], "Column", ["positions", 1], dtype=INT64
+        )
         angles = self._float("Mul", [self._float("Cast", [column], "Float", to=FLOAT), self._frequencies()], "Angles")
         before = self._rows_before(first) if self._only_new else None
         return (self._table("Cos", angles, before), self._table("Sin", angles, before))
@@ -152,7 +155,7 @@ class _Computed:
         if before is not None:
             table = self._float("Pad", [table, before], f"{operator}/AllRows")
         if graph.dtype != FLOAT:
-            table = self._node("Cast", [table], f"{operator}/Narrow", [None, self._pairs], to=graph.dtype)
+            table = self._node("Cast", [table], f"{operator}/Narrow", [TOTAL, self._pairs], to=graph.dtype)
         return table
 
     def _padded(self, frequencies: tuple[float, ...]) -> NDArray[np.float32]:
@@ -161,8 +164,10 @@ class _Computed:
     def _constant(self, name: str, values: NDArray[np.float32]) -> ir.Value:
         return self._graph.initializer(f"rotary.{name}", Array(values))
 
-    def _float(self, operator: str, inputs: list[ir.Value | None], name: str, **attributes: Any) -> ir.Value:
+    def _float(self, operator: str, inputs: Sequence[ir.Value | None], name: str, **attributes: Any) -> ir.Value:
         return self._node(operator, inputs, name, None, dtype=FLOAT, **attributes)
 
-    def _node(self, operator: str, inputs: list[ir.Value | None], name: str, shape: Any, **attributes: Any) -> ir.Value:
+    def _node(
+        self, operator: str, inputs: Sequence[ir.Value | None], name: str, shape: Dims | None, **attributes: Any
+    ) -> ir.Value:
         return self._graph.node(operator, inputs, f"rotary/{name}", shape, role=POSITIONS, **attributes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 
 from drupe_model_builder.graph import GraphBuilder, dims
-from drupe_onnx import ir
+from drupe_onnx import PADDING, ir
 
 BATCH, SEQUENCE, PAST, TOTAL = "batch", "sequence", "past", "total"
 INT32, INT64 = ir.DataType.INT32, ir.DataType.INT64
@@ -63,7 +63,9 @@ class Lengths:
         if not self._arranges:
             return self._positions
         inputs = [self._positions, self._order]
-        return self._graph.node("GatherElements", inputs, "position_ids/Arranged", [BATCH, SEQUENCE], dtype=INT64, axis=1)
+        return self._graph.node(
+            "GatherElements", inputs, "position_ids/Arranged", [BATCH, SEQUENCE], dtype=INT64, axis=1
+        )
 
     def arranged(self, x: ir.Value, name: str) -> ir.Value:
         """x [batch, sequence, K] with the rows of padding behind those of tokens."""
@@ -115,5 +117,7 @@ class Lengths:
 
     def _gathered(self, x: ir.Value, order: ir.Value, name: str) -> ir.Value:
         graph = self._graph
-        index = graph.node("Unsqueeze", [order, graph.integers([2])], f"{name}/Index", [BATCH, SEQUENCE, 1], dtype=INT64)
-        return graph.node("GatherND", [x, index], name, dims(x), batch_dims=1)
+        index = graph.node(
+            "Unsqueeze", [order, graph.integers([2])], f"{name}/Index", [BATCH, SEQUENCE, 1], dtype=INT64
+        )
+        return graph.node("GatherND", [x, index], name, dims(x), role=PADDING, batch_dims=1)

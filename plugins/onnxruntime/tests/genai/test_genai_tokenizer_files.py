@@ -38,25 +38,6 @@ def test_a_missing_class_and_a_missing_file_are_added() -> None:
     assert json.loads(made) == {"tokenizer_class": "PreTrainedTokenizerFast"}
 
 
-def test_the_default_one_of_several_templates_stays_and_the_others_become_files() -> None:
-    templates = [{"name": "default", "template": "D"}, {"name": "tool_use", "template": "T"}]
-    config = json.dumps({"tokenizer_class": "Qwen2Tokenizer", "chat_template": templates}).encode()
-    changed = readable({"tokenizer.json": BPE, "tokenizer_config.json": config})
-    assert changed.pop("additional_chat_templates/tool_use.jinja") == b"T"
-    (content,) = changed.values()
-    assert isinstance(content, bytes)
-    assert json.loads(content)["chat_template"] == "D"
-
-
-def test_a_template_file_overrides_the_configuration_as_in_transformers() -> None:
-    config = {"tokenizer_class": "Qwen2Tokenizer", "chat_template": "old"}
-    assert mended(config, chat_template__jinja="neü".encode())["chat_template"] == "neü"
-
-
-def test_a_template_that_is_only_a_file_stays_a_file() -> None:
-    assert mended({"tokenizer_class": "Qwen2Tokenizer"}, chat_template__jinja=b"t") == {}
-
-
 def test_keys_that_are_null_count_as_absent() -> None:
     config = {"tokenizer_class": "Qwen2Tokenizer", "chat_template": None, "model_max_length": None, "bos_token": None}
     assert mended(config) == {"tokenizer_class": "Qwen2Tokenizer", "bos_token": None}

@@ -17,17 +17,17 @@ def asked_for(plugin: Plugin, request: Request, provider: ExecutionProvider, fou
     return own_provider or bool(own_options(plugin, request.options, found))
 
 
-def unanswered(options: Mapping[str, Any], found: Registry) -> str:
-    """What the error of a request that nobody answers adds: who brings the options, and choices, that the user gave.
+def unanswered(options: Mapping[str, Any], found: Registry) -> dict[str, str]:
+    """The user's options that nobody answers, as typed, with a sentence on the plugin that brings option or choice.
 
     The options of plugins that ship with Drupe are left out: several of those plugins read them.
     """
-    told = ""
+    told = {}
     for name, value in options.items():
         for option, plugin in found.owners.get(name, ()):
             if name in own_options(plugin, options, found) and (option.extends or not plugin.shipped):
                 typed = " ".join((flag(name), *map(str, several(value))))
-                told += f"; {typed} is an option of {plugin.title}, which offers no pass for it here"
+                told[typed] = f"; {typed} is an option of {plugin.title}, which offers no pass for it here"
     return told
 
 

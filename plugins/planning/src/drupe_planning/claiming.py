@@ -79,10 +79,13 @@ def _refuse_choice(stage: Stage, wanted: str, offers: Iterable[tuple[Plugin, Cla
 
 def _unclaimed(stage: Stage, draft: Draft) -> PlanError:
     task = f" for the task '{draft.model.task}'" if draft.model.task else ""
+    left = unanswered(draft.request.options, draft.found)
+    leave = f"leave {' and '.join(left)} out, " if left else ""
     return PlanError(
         f"no installed plugin fills the stage '{stage.name}' for a model of kind '{draft.model.kind}'{task}"
-        + unanswered(draft.request.options, draft.found)
+        + "".join(left.values())
         + draft.found.why_missing(stage.name),
         where=draft.model.location,
-        cure="install a plugin that does, or name the passes with --passes; drupe inspect MODEL shows kind and task",
+        cure=leave
+        + "install a plugin that does, or name the passes with --passes; drupe inspect MODEL shows kind and task",
     )

@@ -27,7 +27,7 @@ def refuse_unread(draft: Draft, plan: Plan) -> None:
         elif option.needs and recipe is not None and recipe.quantizes:
             why = f"without {option.needs}"
         elif recipe is None or recipe.quantizes:
-            whose = unanswered({name: request.options[name]}, draft.found)
+            whose = "".join(unanswered({name: request.options[name]}, draft.found).values())
             why = f"here: no pass of the plan reads it ({plan.chain}){whose}"
         else:
             why = f"with --precision {request.precision} on {draft.provider.name}"

@@ -40,6 +40,7 @@ def normalizers(charsmap: bytes) -> list[Json]:
         {"type": "NFC"},
         replace_pattern(JOINED, SEPARATOR),
         {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(charsmap).decode()},
+        {"type": "NFC"},  # for what the rules themselves give, such as wide katakana out of narrow ones
         replace_text(SEPARATOR, ""),
     ]
 

@@ -109,7 +109,7 @@ def _refusal(pieces: Pieces) -> str:
 
 def _refusal_of_merges(pieces: Pieces, merges: list[Pair], scores: Mapping[str, float]) -> str:
     """What of the merges cannot be said; see `_refusal`."""
-    if not merges:
+    if pieces.algorithm != BPE:
         return ""
     name = pieces.path.name
     rivals = undecided(merges, scores)

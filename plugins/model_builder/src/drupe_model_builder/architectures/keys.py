@@ -12,6 +12,8 @@ from typing import Any
 
 from drupe_checkpoints import Configuration
 
+DEFAULT_CONTEXT = 2048
+"""`max_position_embeddings` where config.json of a Llama or Granite does not say it."""
 OFF: tuple[Any, ...] = (None, False, 0, "", [], {})
 """Values with which a setting is off."""
 
@@ -61,7 +63,7 @@ def _no_window(value: Any, config: Configuration) -> bool:
     return (
         value in OFF
         or config.get("use_sliding_window") is False
-        or (isinstance(value, int) and value >= config.get("max_position_embeddings", 0))
+        or (isinstance(value, int) and value >= config.integer("max_position_embeddings", DEFAULT_CONTEXT))
     )
 
 

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from drupe.api import Context, Form, Model, ModelError, Pass, PassConfig, Target
 from drupe_onnxruntime.genai import genai_config, tokenizer_files
-from drupe_onnxruntime.genai.token_check import rewritten, token_notices
+from drupe_onnxruntime.genai.token_check import form_notices, token_notices
 from drupe_onnxruntime.provider_options import genai_provider_options
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ class PackageGenaiConfig(PassConfig):
 class PackageGenai(Pass):
     """Adds genai_config.json, made from the decoder's description, its graph and the target.
 
-    Also puts the tokenizer's files into a form that onnxruntime-genai reads: see `tokenizer_files`.
+    Also puts the tokenizer's files and the chat template into a form that onnxruntime-genai reads: see
+    `tokenizer_files` and `templates`.
     """
 
     name = "package-genai"
@@ -57,7 +58,9 @@ class PackageGenai(Pass):
                 cure="start from the checkpoint, with the pass build-decoder",
             )
         package.files.update(tokenizer_files.readable(package.files))
-        changes = tokenizer_files.write_own_form(package.files)
+        tokenizer = tokenizer_files.tokenizer_in(package.files)
+        form = tokenizer_files.own_form(package.files, tokenizer)
+        package.files.update(form.files())
         served = served_templates(package.files)
         package.files.update(served.files)
         document = _document(package, description, config, context)
@@ -65,8 +68,8 @@ class PackageGenai(Pass):
         return model.noticed(
             *generation_notices(_generation(package)),
             *served.notices,
-            *rewritten(changes),
-            *token_notices(package.files, description.vocab_size, context.scratch),
+            *form_notices(form),
+            *token_notices(package.files, tokenizer.added_tokens, description.vocab_size, context.scratch),
         )
 
 

@@ -35,7 +35,7 @@ class ReadingProcess:
     """The running process. `answer` waits for it; leaving the context ends it."""
 
     def __init__(self, folder: Path, texts: Sequence[str]) -> None:
-        _write_model(folder)
+        write_model(folder)
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "drupe_onnxruntime.genai.reading_process"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", errors="replace",
@@ -69,7 +69,8 @@ class ReadingProcess:
         return answer
 
 
-def _write_model(folder: Path) -> None:
+def write_model(folder: Path) -> None:
+    """Put the model of one node, and its genai_config.json, beside the tokenizer's files."""
     from drupe_onnx import ir
 
     tokens = ir.Value(name="input_ids", type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape(["batch", "tokens"]))
@@ -86,7 +87,7 @@ def main() -> None:
     orders = json.loads(sys.stdin.readline())
     try:
         tokenizer = onnxruntime_genai.Tokenizer(onnxruntime_genai.Model(orders["folder"]))
-        answer = _reading(tokenizer, orders["texts"])
+        answer = reading(tokenizer, orders["texts"])
     except Exception as error:  # bindings raise classes of their own
         answer = {"error": str(error).strip()}
     print(json.dumps(answer))
@@ -94,7 +95,8 @@ def main() -> None:
     os._exit(0)  # a runtime's own clean-up at exit takes time
 
 
-def _reading(tokenizer: Any, texts: Sequence[str]) -> dict[str, Any]:
+def reading(tokenizer: Any, texts: Sequence[str]) -> dict[str, Any]:
+    """The fields of what an onnxruntime_genai.Tokenizer makes of texts."""
     from drupe_tokenization.comparison import CONTEXT
 
     context, *tokens = [tokenizer.encode(text).tolist() for text in (CONTEXT, *texts)]

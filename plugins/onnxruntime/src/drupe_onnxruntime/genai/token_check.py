@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from drupe.api import Notice
 from drupe_onnxruntime.genai.reading_process import ReadingProcess
 from drupe_onnxruntime.genai.tokenizer_files import CONFIG, VOCABULARY, read
-from drupe_onnxruntime.genai.tokenizer_form import MODULE, OWN
+from drupe_onnxruntime.genai.tokenizer_form.form import MODULE, OWN, Form
 from drupe_onnxruntime.wheels import GENAI, ONNXRUNTIME, absence
-from drupe_tokenization import Comparison, Difference, Reading, ReferenceProcess, TokenizerDocument, awkward_texts
+from drupe_tokenization import Comparison, Difference, Reading, ReferenceProcess, awkward_texts
 
 ABOUT = "tokenizer"
 SERVED = "served by Drupe only"
@@ -28,28 +29,30 @@ LONGEST_SHOWN = 8
 _known: dict[tuple[str, int], tuple[Notice, ...]] = {}
 
 
-def token_notices(files: Mapping[str, Path | bytes], rows: int, scratch: Path) -> tuple[Notice, ...]:
-    """The notices. files: those of the package. rows: how many tokens the model's embedding has. scratch: a folder.
+def token_notices(
+    files: Mapping[str, Path | bytes], added_tokens: Sequence[Mapping[str, Any]], rows: int, scratch: Path
+) -> tuple[Notice, ...]:
+    """The notices. files: those of the package. added_tokens: the entries in its tokenizer.json. rows: how many tokens
+    the model's embedding has. scratch: a folder.
 
     Raises ModelError where `tokenizers` cannot read tokenizer.json. What was found is kept while the process runs,
     because a plan is previewed before it is run.
     """
-    names = [name for name in (CONFIG, VOCABULARY, MODULE, OWN) if name in files]
+    held = {name: read(files[name]) for name in (CONFIG, VOCABULARY, MODULE, OWN) if name in files}
     digest = hashlib.sha256()
-    for name in names:
-        digest.update(hashlib.sha256(read(files[name])).digest())
+    for content in held.values():
+        digest.update(hashlib.sha256(content).digest())
     key = (digest.hexdigest(), rows)
     if key not in _known:
         folder = scratch / "tokens"
         folder.mkdir(parents=True, exist_ok=True)
-        for name in names:
-            (folder / name).write_bytes(read(files[name]))
-        _known[key] = _found(folder, rows)
+        for name, content in held.items():
+            (folder / name).write_bytes(content)
+        _known[key] = _found(folder, awkward_texts(added_tokens), rows)
     return _known[key]
 
 
-def _found(folder: Path, rows: int) -> tuple[Notice, ...]:
-    texts = awkward_texts(TokenizerDocument.read((folder / VOCABULARY).read_bytes()).added_tokens)
+def _found(folder: Path, texts: Sequence[str], rows: int) -> tuple[Notice, ...]:
     missing = absence(GENAI, ONNXRUNTIME)
     with ReferenceProcess(folder / VOCABULARY, texts, rows) as reference:
         if missing:
@@ -145,10 +148,10 @@ def _combines(character: str) -> bool:
     return unicodedata.combining(character) > 0
 
 
-def rewritten(changes: Sequence[str]) -> tuple[Notice, ...]:
-    """The notice of a tokenizer that is written anew for onnxruntime-genai. changes: what is different, in words."""
-    if not changes:
+def form_notices(form: Form) -> tuple[Notice, ...]:
+    """The notice of a tokenizer that is written anew for onnxruntime-genai."""
+    if not form.changes:
         return ()
-    listed = ", ".join(changes)
-    what = f"onnxruntime-genai reads a tokenizer of its own ({OWN}) as tokenizer.json is meant: {listed}"
+    file = MODULE if form.document is None else OWN
+    what = f"onnxruntime-genai reads {file}, so that it reads the tokenizer as meant: {', '.join(form.changes)}"
     return (Notice(ABOUT, "rewritten", what),)

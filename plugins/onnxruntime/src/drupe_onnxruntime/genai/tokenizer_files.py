@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from drupe.api import ModelError
-from drupe_onnxruntime.genai.tokenizer_form import UNIGRAM_CLASSES, form_for
+from drupe_onnxruntime.genai.tokenizer_form.form import UNIGRAM_CLASSES, Form, form_for
 from drupe_tokenization import TokenizerDocument
 
 CONFIG = "tokenizer_config.json"
@@ -55,9 +55,8 @@ def readable(files: Mapping[str, Path | bytes]) -> dict[str, Path | bytes]:
     before = _object(files, CONFIG) or {}
     config = {key: value for key, value in before.items() if value is not None or key not in NULL_MEANS_ABSENT}
     changed: dict[str, Path | bytes] = {}
-    kind = TokenizerDocument.read(read(files[VOCABULARY])).kind
-    if name := _known_class(config.get("tokenizer_class"), kind):
-        config["tokenizer_class"] = name
+    if not _is_known(config.get("tokenizer_class")) and tokenizer_in(files).kind == "BPE":
+        config["tokenizer_class"] = GENERIC_CLASS
     for key, token in (_object(files, SPECIAL_TOKENS) or {}).items():
         text = token.get("content") if isinstance(token, dict) else token
         if key in TOKEN_KEYS and config.get(key) is None and isinstance(text, str):
@@ -67,17 +66,20 @@ def readable(files: Mapping[str, Path | bytes]) -> dict[str, Path | bytes]:
     return changed
 
 
-def write_own_form(files: dict[str, Path | bytes]) -> list[str]:
-    """Add the tokenizer in a form of onnxruntime-genai's own where it would misread it; returns what is different."""
-    form = form_for(TokenizerDocument.read(read(files[VOCABULARY])), _object(files, CONFIG) or {})
-    files.update(form.files())
-    return form.changes
+def tokenizer_in(files: Mapping[str, Path | bytes]) -> TokenizerDocument:
+    """The files' tokenizer.json. Raises ModelError for one that is not a tokenizer."""
+    return TokenizerDocument.read(read(files[VOCABULARY]))
 
 
-def _known_class(name: object, kind: str) -> object:
-    """`name` if onnxruntime-genai knows it or does not read such a tokenizer at all, otherwise the generic class."""
+def own_form(files: Mapping[str, Path | bytes], document: TokenizerDocument) -> Form:
+    """The files' tokenizer, which is `document`, as onnxruntime-genai reads it as meant."""
+    return form_for(document, _object(files, CONFIG) or {})
+
+
+def _is_known(name: object) -> bool:
+    """Whether onnxruntime-genai knows a class of tokenizers."""
     plain = name.removesuffix("Fast") if isinstance(name, str) else ""
-    return name if kind != "BPE" or plain in BPE_CLASSES or plain in UNIGRAM_CLASSES else GENERIC_CLASS
+    return plain in BPE_CLASSES or plain in UNIGRAM_CLASSES
 
 
 def read(content: Path | bytes) -> bytes:

@@ -33,10 +33,21 @@ WORDS = (
 """Words that templates write in capitals: roles, and the types of JSON."""
 
 
-def _spelled(spelling: Callable[[str], str], otherwise: str) -> str:
-    """A word in another spelling, from a table: the engine has no upper case."""
-    table = ", ".join(f"'{word}': '{spelling(word)}'" for word in WORDS)
+def _word_in_upper_case(otherwise: str) -> str:
+    table = ", ".join(f"'{word}': '{word.upper()}'" for word in WORDS)
     return f"{{{table}}}[A] if A in {list(WORDS)} else {otherwise}"
+
+
+def _capitalized(text: str) -> str:
+    """A text with a capital at its beginning only, from a table: the engine has no upper case."""
+    table = ", ".join(f"'{letter}': '{letter.upper()}'" for letter in string.ascii_lowercase)
+    return f"{{{table}}}.get(({text})[:1], ({text})[:1]) + (({text})[1:] | lower)"
+
+
+def _title(text: str, otherwise: str) -> str:
+    """A text with capitals at the beginning of its words, where it is only one word."""
+    one_word = " and ".join(f"({text}).split('{mark}') | length == 1" for mark in " -_")
+    return f"({_capitalized(text)}) if {one_word} else {otherwise}"
 
 
 def _letters_in_upper_case(text: str) -> str:
@@ -95,9 +106,9 @@ SURE: tuple[tuple[str, str], ...] = (
     ("A.removeprefix(S)", "(A.split(S)[1:] | join(S)) if A.startswith(S) else A"),
     ("A.removesuffix(S)", "(A.split(S)[:-1] | join(S)) if A.endswith(S) else A"),
     ("A.splitlines()", "((A.split('\\n')[:-1] if A.endswith('\\n') else A.split('\\n')) if A else [])"),
-    ("A.upper()", _spelled(str.upper, "A.upper()")),
-    ("A.title()", _spelled(str.capitalize, "A.title()")),
-    ("A.capitalize()", _spelled(str.capitalize, "A.capitalize()")),
+    ("A.upper()", _word_in_upper_case("A.upper()")),
+    ("A.title()", _title("A", "A.title()")),
+    ("A.capitalize()", _capitalized("A")),
     # Methods of mappings
     ("A.keys()", "A.items() | map(attribute=0) | list"),
     ("A.values()", "A.items() | map(attribute=1) | list"),
@@ -107,13 +118,12 @@ SURE: tuple[tuple[str, str], ...] = (
     ("A | string", "A | default('') | string"),
     ("A | replace(S, B)", "(A | default('') | string).split(S) | join(B)"),
     ("A | trim(B)", "A.strip(B)"),
-    ("A | upper", _spelled(str.upper, "A | upper")),
-    ("A | title", _spelled(str.capitalize, "A | title")),
-    ("A | capitalize", _spelled(str.capitalize, "A | capitalize")),
+    ("A | upper", _word_in_upper_case("A | upper")),
+    ("A | title", _title("A | default('') | string", "A | title")),
+    ("A | capitalize", _capitalized("A | default('') | string")),
     ("A | first", f"(A | list)[0] if A | list else {UNDEFINED}"),
     ("A | reverse", "A[::-1]"),
     ("A | abs", "A if A >= 0 else -A"),
-    ("A | attr(S)", "A[S]"),
     ("A | count", "A | length"),
     ("A | join(B, attribute=S)", "A | map(attribute=S) | join(B)"),
 )

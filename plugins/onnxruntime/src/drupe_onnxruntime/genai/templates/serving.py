@@ -13,7 +13,7 @@ from pathlib import Path
 
 from drupe.api import Notice
 from drupe_onnxruntime.genai.templates.engine import KNOWN_TOKENS
-from drupe_tokenization import DEFAULT, FOR_TOOLS, chat_templates, file_of, object_in
+from drupe_tokenization import DEFAULT, FOR_TOOLS, TEMPLATE, chat_templates, file_of, object_in
 
 CONFIG = "tokenizer_config.json"
 
@@ -41,16 +41,23 @@ def served_templates(files: Mapping[str, Path | bytes]) -> Served:
     config |= {name: templates.tokens[name] for name in KNOWN_TOKENS if _differs(name, config, templates.tokens)}
     text = templates.texts.get(DEFAULT)
     if text is not None:
-        config["chat_template"], notices = choose(text, templates.tokens, tools=FOR_TOOLS not in templates.texts)
+        chosen, notices = choose(text, templates.tokens, tools=FOR_TOOLS not in templates.texts)
         served.notices += notices
+        if chosen != text or "chat_template" in before or not _is_file(text, files):
+            config["chat_template"] = chosen  # otherwise onnxruntime-genai reads the file
     if FOR_TOOLS in templates.texts:
         served.notices.append(_template_for_tools())
-    # A configuration with the only template, unchanged, is read alike by both.
-    if config != before or set(templates.texts) != {DEFAULT} or templates.places[DEFAULT] != CONFIG:
+    if config.get("chat_template") != before.get("chat_template") or set(templates.texts) != {DEFAULT}:
         served.files |= _own_files(templates.texts, files)
     if config != before:
         served.files[CONFIG] = (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
     return served
+
+
+def _is_file(text: str, files: Mapping[str, Path | bytes]) -> bool:
+    """Whether the template's own file holds this text, also with these line ends."""
+    content = files.get(TEMPLATE)
+    return (content.read_bytes() if isinstance(content, Path) else content) == text.encode("utf-8")
 
 
 def _differs(name: str, config: Mapping[str, object], tokens: Mapping[str, str]) -> bool:

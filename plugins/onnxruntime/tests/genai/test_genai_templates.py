@@ -1,0 +1,148 @@
+"""Chat templates in a package: which files hold what, and what the user is told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from drupe.api import Notice
+from drupe_onnxruntime.genai.templates import choosing
+from drupe_onnxruntime.genai.templates.serving import Served, served_templates
+from drupe_tokenization import chat_templates
+
+IN_TEXT = "{% for m in messages %}{% if 'ell' in m.content %}{{- 'yes' }}{% endif %}{% endfor %}{{ bos_token }}"
+ALIKE = "{%- for m in messages %}{{- m.role }}{%- endfor %}"
+
+
+def served(config: Mapping[str, Any] | None = None, **texts: str) -> Served:
+    """What becomes of these files; `__` in a name stands for a dot, `___` for a slash."""
+    names = {name.replace("___", "/").replace("__", "."): text.encode() for name, text in texts.items()}
+    files: dict[str, Path | bytes] = {**names}
+    if config is not None:
+        files["tokenizer_config.json"] = json.dumps(config).encode()
+    made = served_templates(files)
+    # A second time there is nothing to do, and transformers still finds the checkpoint's templates.
+    assert chat_templates({**files, **made.files}).texts == chat_templates(files).texts
+    return made
+
+
+def config_of(made: Served) -> dict[str, Any]:
+    content = made.files["tokenizer_config.json"]
+    assert isinstance(content, bytes)
+    document: dict[str, Any] = json.loads(content)
+    return document
+
+
+@pytest.fixture(autouse=True)
+def _with_the_engine() -> None:
+    pytest.importorskip("onnxruntime_genai")
+
+
+def test_a_template_that_the_engine_reads_as_meant_is_not_touched() -> None:
+    assert served({"chat_template": ALIKE, "bos_token": "<s>"}) == Served()
+
+
+def test_no_template_is_no_news() -> None:
+    assert served({}) == served() == Served()
+
+
+def test_a_rewritten_template_stands_in_the_configuration_and_the_original_in_its_file() -> None:
+    made = served({"chat_template": IN_TEXT, "bos_token": "<s>", "extra": [1]})
+    assert made.files["chat_template.jinja"] == IN_TEXT.encode()
+    config = config_of(made)
+    assert ".split('ell')" in config.pop("chat_template")
+    assert config == {"bos_token": "<s>", "extra": [1]}
+    (notice,) = made.notices
+    assert (notice.about, notice.handling) == ("chat template", "rewritten")
+    assert "sample conversations otherwise than jinja2" in notice.what
+
+
+def test_a_template_that_is_only_a_file_stays_there_unless_it_is_rewritten() -> None:
+    assert served({}, chat_template__jinja=ALIKE) == Served()
+    made = served({}, chat_template__jinja=IN_TEXT)
+    assert ".split('ell')" in config_of(made)["chat_template"]
+    assert set(made.files) == {"tokenizer_config.json"}
+
+
+def test_a_template_with_other_line_ends_is_served_without_them() -> None:
+    files = {"chat_template.jinja": b"{{- 'a' }}\r\nb"}
+    assert config_of(served_templates(files))["chat_template"] == "{{- 'a' }}\nb"
+
+
+def test_of_two_templates_the_one_of_transformers_is_served_and_said() -> None:
+    made = served({"chat_template": "old"}, chat_template__jinja=ALIKE)
+    assert config_of(made)["chat_template"] == ALIKE
+    assert [notice.handling for notice in made.notices] == ["chosen"]
+
+
+def test_of_named_templates_the_default_one_is_served_and_the_others_get_files() -> None:
+    entries = [
+        {"name": "default", "template": ALIKE},
+        {"name": "rag", "template": "R"},
+        {"name": "a/b", "template": "x"},
+    ]
+    made = served_templates({"tokenizer_config.json": json.dumps({"chat_template": entries}).encode()})
+    assert config_of(made)["chat_template"] == ALIKE
+    assert made.files["chat_template.jinja"] == ALIKE.encode()
+    assert made.files["additional_chat_templates/rag.jinja"] == b"R"
+    assert not any("a/b" in name for name in made.files)
+
+
+def test_a_template_for_tools_is_told_with_what_a_script_has_to_do() -> None:
+    made = served({}, chat_template__jinja=ALIKE, additional_chat_templates___tool_use__jinja="T")
+    (notice,) = made.notices
+    assert notice.handling == "served by Drupe only"
+    assert "additional_chat_templates/tool_use.jinja" in notice.cure
+
+
+def test_a_template_that_only_processors_read_gets_a_file() -> None:
+    made = served({}, chat_template__json=json.dumps({"chat_template": ALIKE}))
+    assert made.files["chat_template.jinja"] == ALIKE.encode()
+    assert config_of(made)["chat_template"] == ALIKE
+
+
+def test_what_stays_different_is_told_with_a_count_and_an_example() -> None:
+    made = served({"chat_template": "{{ messages[0].content | wordcount }}"})
+    (notice,) = made.notices
+    assert notice.handling == "served by Drupe only"
+    assert "it fails with 'Value is not callable" in notice.what
+    assert "apply_chat_template" in notice.cure
+
+
+def test_prompts_that_differ_are_shown_where_they_differ() -> None:
+    made = served({"chat_template": "A text before it. {{ none }}"})
+    (notice,) = made.notices
+    assert "'…efore it. '" in notice.what
+    assert "for '…efore it. None'" in notice.what
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [("{% if %}", "not valid: Expected an expression"), ("{{ 1 / 0 }}", "division by zero")],
+)
+def test_a_template_that_makes_no_prompt_is_told(template: str, reason: str) -> None:
+    (notice,) = served({"chat_template": template}).notices
+    assert notice.handling == "has no effect"
+    assert reason in notice.what
+
+
+def test_without_the_runtime_it_is_said_that_nothing_was_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choosing, "absence", lambda family: ("onnxruntime-genai is not installed", "pip install it"))
+    (notice,) = served({"chat_template": IN_TEXT}).notices
+    assert notice.handling == "not compared"
+    assert notice.cure.startswith("pip install it")
+
+
+def test_special_tokens_that_transformers_takes_from_an_older_file_are_served() -> None:
+    made = served({"chat_template": ALIKE, "bos_token": "a"}, special_tokens_map__json='{"bos_token": "<s>"}')
+    assert config_of(made)["bos_token"] == "<s>"
+
+
+def test_notices_are_sentences(capfd: pytest.CaptureFixture[str]) -> None:
+    made = served({"chat_template": IN_TEXT + "{{ none }}"})
+    assert all(isinstance(notice, Notice) and "\n" not in notice.what + notice.cure for notice in made.notices)
+    assert capfd.readouterr() == ("", "")
