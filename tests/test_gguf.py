@@ -141,6 +141,7 @@ def test_the_tokenizer_of_the_file_equals_that_of_the_checkpoint(checkpoints: di
         assert ours.encode(text).ids == theirs.encode(text).ids
         assert ours.decode(theirs.encode(text).ids) == theirs.decode(theirs.encode(text).ids)
     assert "messages[0]" in (tmp_path / "out" / "chat_template.jinja").read_text()
+    assert [path.read_text() for path in tmp_path.glob("out/*/*.jinja")] == ["{{ tools | tojson }}"]
 
 
 def test_a_tokenizer_of_another_kind_must_lie_beside_the_file(checkpoints: dict[str, Path], tmp_path: Path) -> None:

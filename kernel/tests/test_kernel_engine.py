@@ -74,7 +74,9 @@ def test_the_plan_is_shown_without_writing_anything(acme, source, tmp_path):
         (("--precision", "plain", "--trust_remote_code"), 2, "never runs"),
     ],
 )
-def test_an_error_of_the_user_or_of_a_recipe_is_reported_before_anything_runs(acme, source, tmp_path, arguments, status, message):
+def test_an_error_of_the_user_or_of_a_recipe_is_reported_before_anything_runs(
+    acme, source, tmp_path, arguments, status, message
+):
     done = optimize(acme, source, tmp_path / "out", *arguments)
     assert done.returncode == status
     assert message in done.stderr

@@ -260,7 +260,8 @@ def test_an_entry_that_is_no_module_disables_only_its_plugin(site):
     site.add("good", {"good": "good"}, {"good.py": GOOD})
     site.add("odd", {"odd": "no module!"}, {})
     listed = site.run_here("plugins")
-    assert listed.returncode == 0 and "not in use" in row(listed.stdout, "odd") and "in use" in row(listed.stdout, "good")
+    assert "not in use" in row(listed.stdout, "odd")
+    assert row(listed.stdout, "good").endswith("in use, with problems")  # what its Ref points at is not there
 
 
 @pytest.mark.parametrize("broken", ["[drupe.plugins]\nno entry\n", "\udcff[drupe.plugins]\nbroken = broken\n"])
@@ -326,3 +327,31 @@ def test_a_kind_of_model_that_crashes_names_its_plugin(acme, source, tmp_path):
     assert done.returncode == 70
     assert done.stderr.endswith("This is a mistake in acme 1.0, not in what you typed; please report it.\n")
     assert not (tmp_path / "out").exists()
+
+
+DECLARING = """
+from drupe.api import Ref, hookspec
+@hookspec
+def drupe_flavours() -> list[Ref]:
+    "Flavours."
+"""
+OFFERING = """
+from drupe.api import Ref, hookimpl
+@hookimpl
+def drupe_flavours():
+    return [Ref("plum", "offering:Plum", "tastes of plums")]
+"""
+LISTING = "from drupe.api import registry; print([entry.ref.name for entry in registry().offered('flavour', HOOK)])"
+
+
+def test_a_plugin_implements_a_hook_that_another_plugin_declares(site):
+    site.add("declaring", {"zzz": "declaring"}, {"declaring.py": DECLARING})  # loaded after the one that implements it
+    site.add("offering", {"aaa": "offering"}, {"offering.py": OFFERING})
+    assert site.python(LISTING.replace("HOOK", "'drupe_flavours'")).stdout.strip() == "['plum']"
+    assert "in use" in row(site.run_here("plugins").stdout, "aaa")
+
+
+def test_a_hook_whose_declaring_plugin_is_missing_is_unknown(site):
+    site.add("offering", {"aaa": "offering"}, {"offering.py": OFFERING})
+    assert "unknown hook 'drupe_flavours'" in row(site.run_here("plugins").stdout, "aaa")
+    assert site.python(LISTING.replace("HOOK", "'drupe_flavours'")).stdout.strip() == "[]"

@@ -138,6 +138,9 @@ def _tokenizer(document: dict[str, Any], config: dict[str, Any]) -> dict[str, An
         "tokenizer.ggml.eos_token_id": config["eos_token_id"],
         "tokenizer.ggml.add_bos_token": True,
         "tokenizer.chat_template": "{{ messages[0]['content'] }}",
+        "tokenizer.chat_templates": ["tool_use", "../out"],
+        "tokenizer.chat_template.tool_use": "{{ tools | tojson }}",
+        "tokenizer.chat_template.../out": "not a file",
     }
 
 

@@ -57,6 +57,7 @@ from .hookspecs import ALLOW_LIST as ALLOW_LIST
 from .hookspecs import PROJECT as PROJECT
 from .hookspecs import Ref as Ref
 from .hookspecs import hookimpl as hookimpl
+from .hookspecs import hookspec as hookspec
 from .jobs import plan_of as plan_of
 from .jobs import request_of as request_of
 from .opening import default_provider as default_provider

@@ -13,7 +13,6 @@ from typing import NoReturn
 import pluggy
 from stevedore.extension import ExtensionManager
 
-from drupe import hookspecs
 from drupe.containment import Overheard, Plugin, one_line, place, timed, warn
 from drupe.errors import nearest
 from drupe.hookspecs import ALLOW_LIST, PROJECT
@@ -39,6 +38,7 @@ def discover(manager: pluggy.PluginManager) -> list[Plugin]:
             plugin.reason, plugin.left_out = f"{ALLOW_LIST} leaves it out", True
             plugin.cure = f"add {plugin.distribution} to {ALLOW_LIST}"
     plugins = [plugin for plugin, _, _ in candidates]
+    _refuse_unknown_hooks(manager, plugins)
     _tell_of_unmatched(listed or {}, plugins)
     return plugins
 
@@ -132,8 +132,9 @@ def _load(
             if manager.is_registered(module):
                 raise ValueError(f"its module {module.__name__} is the plugin '{manager.get_name(module)}' already")
             _refuse_unmarked(module)
+            if any(map(_is_specification, vars(module).values())):
+                manager.add_hookspecs(module)
             manager.register(module, name=plugin.name)
-            manager.check_pending()
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a plugin may do anything when it is imported, exit included
@@ -146,10 +147,28 @@ def _load(
 def _refuse_unmarked(module: ModuleType) -> None:
     """Raise TypeError for a function that is named as a hook and not marked as one: nobody would ever call it."""
     for name, value in vars(module).items():
-        named = name.startswith(f"{PROJECT}_") and isinstance(value, FunctionType)
+        named = name.startswith(f"{PROJECT}_") and isinstance(value, FunctionType) and not _is_specification(value)
         if named and not hasattr(value, f"{PROJECT}_impl"):
             at = f"{value.__code__.co_filename}:{value.__code__.co_firstlineno}"
             raise TypeError(f"its function {name} is not marked with @hookimpl ({at})")
+
+
+def _is_specification(value: object) -> bool:
+    """Whether something in an entry module is a hook that the plugin declares for others to implement."""
+    return isinstance(value, FunctionType) and hasattr(value, f"{PROJECT}_spec")
+
+
+def _refuse_unknown_hooks(manager: pluggy.PluginManager, plugins: Iterable[Plugin]) -> None:
+    """Take out plugins that implement a hook which neither the kernel nor a plugin declares."""
+    known = {name for name, caller in vars(manager.hook).items() if caller.has_spec()}
+    for plugin in plugins:
+        callers = manager.get_hookcallers(manager.get_plugin(plugin.name)) if manager.has_plugin(plugin.name) else None
+        unknown = next((caller.name for caller in callers or () if not caller.has_spec()), None)
+        if unknown and not plugin.reason:
+            manager.unregister(name=plugin.name)
+            meant = nearest(unknown, known, 1)
+            plugin.reason = f"unknown hook '{unknown}'" + (f"; did you mean {meant[0]}?" if meant else "")
+            plugin.cure = plugin.mending()
 
 
 def _met(requirement: str) -> bool:
@@ -164,9 +183,6 @@ def _met(requirement: str) -> bool:
 
 
 def _why(error: BaseException, plugin: Plugin) -> str:
-    """Why a plugin could not be loaded, in one line; a misspelt hook with the one that is meant."""
-    if isinstance(error, pluggy.PluginValidationError) and (unknown := re.search(r"unknown hook '(\w+)'", str(error))):
-        meant = nearest(unknown[1], (name for name in vars(hookspecs) if name.startswith(f"{PROJECT}_")), 1)
-        return f"unknown hook '{unknown[1]}'" + (f"; did you mean {meant[0]}?" if meant else "")
+    """Why a plugin could not be loaded, in one line."""
     where = place(error, plugin)
     return one_line(error) + (f" ({where})" if where else "")

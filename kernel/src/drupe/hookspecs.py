@@ -7,6 +7,9 @@ A plugin is a light module of hook implementations, named by an entry point in t
     @hookimpl
     def drupe_passes():
         return [Ref("sign", "acme_sign.passes:Sign", "adds a signature")]
+
+A plugin may declare hooks for others to implement: functions in its entry module that are marked with `hookspec`. What
+they list, `registry().offered("sort of thing", "drupe_name_of_the_hook")` gives.
 """
 
 from __future__ import annotations

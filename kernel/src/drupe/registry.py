@@ -151,6 +151,15 @@ class Registry:
         if (known.values, known.default) != (fact.values, fact.default):
             plugin.remark(f"cannot declare the fact '{fact.name}' anew: it has the values {', '.join(known.values)}")
 
+    def offered(self, what: str, hook: str) -> Table[Any]:
+        """What plugins list in a hook that another plugin declares. what: one of the things, in a word or two."""
+        table: Table[Any] = Table(what, hook)
+        table.missing = self.why_missing
+        for plugin in self.working if hasattr(self.manager.hook, hook) else ():
+            for ref in _listed(plugin, hook, Ref, self):
+                table.add(ref, plugin)
+        return table
+
     def planner(self) -> Planner:
         """What composes plans."""
         return self.planners.needed("composes plans", "drupe-planning")

@@ -95,6 +95,21 @@ def test_the_last_message_can_be_continued(folder: Path, text: str) -> None:
     assert apply_chat_template(folder, messages, continue_final_message=True) == expected
 
 
+def test_parts_of_a_message_can_be_continued_and_messages_be_mappings(folder: Path) -> None:
+    template(folder, "{% for p in messages[-1].content %}<{{ p.text or p.type }}>{% endfor %}")
+    parts = [{"type": "text", "text": "It is"}, {"type": "image"}]
+    messages = [HELLO[0].document(), {"role": "assistant", "content": parts}]
+    expected = of_transformers(folder, messages, add_generation_prompt=False, continue_final_message=True)
+    assert apply_chat_template(folder, messages, continue_final_message=True) == expected == "<It is"
+
+
+def test_a_message_without_text_cannot_be_continued(folder: Path) -> None:
+    with pytest.raises(ModelError, match="no text"):
+        apply_chat_template(template(folder, "x"), [Message("assistant")], continue_final_message=True)
+    with pytest.raises(ModelError, match="leaves out the last message"):
+        apply_chat_template(template(folder, "x"), HELLO, continue_final_message=True)
+
+
 def test_of_several_templates_the_default_one_is_taken_and_another_for_tools(folder: Path) -> None:
     template(folder, [{"name": "tool_use", "template": "T"}, {"name": "default", "template": "D"}])
     assert apply_chat_template(folder, HELLO) == "D" == of_transformers(folder, [HELLO[0].document()])

@@ -105,7 +105,7 @@ def test_names_roles_blocks_and_types_of_a_graph_follow_the_conventions(tmp_path
         assert all(value.type and value.shape is not None for value in node.outputs if value.name)
     assert set(roles(graph)) == {
         "embedding", "norm", "attention.qkv", "attention.output", "mlp.gate", "mlp.up", "mlp.down", "last-token",
-        "head",
+        "head", "padding",
     }  # fmt: skip
     packed = expression_of(graph.initializers["model.layers.0.self_attn.qkv_proj.weight"])
     assert isinstance(packed, Transpose)

@@ -115,7 +115,7 @@ class Checkpoint:
     def package_files(self) -> Mapping[str, Path | bytes]:
         """The files to put beside a graph, by name. There is always a tokenizer.json. Raises ModelError."""
         from drupe_checkpoints.tokenizer.carried import carried
-        from drupe_checkpoints.tokenizer.resolving import TOKENIZER
+        from drupe_checkpoints.tokenizer.settings import TOKENIZER
 
         return carried(self.folder) | {TOKENIZER: self.tokenizer.content}
 

@@ -8,6 +8,7 @@ from .generation import Generation as Generation
 from .generation import Message as Message
 from .generation import Stopwatch as Stopwatch
 from .generation import Timing as Timing
+from .generation import Turn as Turn
 from .generation_keys import GENERATION_KEYS as GENERATION_KEYS
 from .generation_rules import GenerationRules as GenerationRules
 from .generation_rules import generation_notices as generation_notices

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from drupe.api import UsageError
 
@@ -54,6 +54,10 @@ class Message:
     def document(self) -> dict[str, Any]:
         """The turn as chat templates read it."""
         return {"role": self.role, "content": self.content, **self.fields}
+
+
+Turn: TypeAlias = Message | Mapping[str, Any]
+"""A turn of a conversation; a mapping has the keys of `Message.document`."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from drupe.api import RuntimeMissing, Session
-from drupe_decoding.generation import Generation, Message, Timing
+from drupe_decoding.generation import Generation, Timing, Turn
 
 
 class TextSession(Session):
@@ -38,7 +38,7 @@ class TextSession(Session):
 
     @abstractmethod
     def conversation(
-        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None = None, **settings: Any
+        self, messages: Sequence[Turn], tools: Sequence[Mapping[str, Any]] | None = None, **settings: Any
     ) -> str:
         """The prompt that the model's chat template makes of `messages`, as transformers' `apply_chat_template` does.
 

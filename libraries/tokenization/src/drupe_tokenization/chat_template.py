@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from drupe.api import ModelError, RuntimeMissing
-from drupe_decoding import Message
+from drupe_decoding import Message, Turn
 from drupe_tokenization.template_files import templates_in_folder
 
 if TYPE_CHECKING:
@@ -26,14 +26,14 @@ class TemplateRefusal(ModelError):
 
 
 def apply_chat_template(
-    folder: Path, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None = None, **settings: Any
+    folder: Path, messages: Sequence[Turn], tools: Sequence[Mapping[str, Any]] | None = None, **settings: Any
 ) -> str:
     """The prompt that the folder's chat template makes, ready for the assistant's answer; see `render`.
 
     Raises ModelError where there is no template, TemplateRefusal where it refuses the conversation.
     """
     templates = templates_in_folder(folder)
-    conversation = [message.document() for message in messages]
+    conversation = [message.document() if isinstance(message, Message) else message for message in messages]
     return render(templates.text(bool(tools)), conversation, tools, {**templates.tokens, **settings})
 
 
@@ -54,15 +54,16 @@ def render(
     variables.setdefault("add_generation_prompt", not continue_final_message)
     turns = [_turn(message) for message in messages]
     if continue_final_message:
-        if not turns or not isinstance(turns[-1].get("content"), str):
-            raise ModelError("there is no text at the end of the conversation that could be continued")
-        turns[-1]["content"] += _TO_CONTINUE
+        _mark_end(turns)
     try:
         text = compiled(template).render({**variables, "messages": turns})
     except ModelError:
         raise
     except Exception as error:  # a template is a program that comes with the model, so it can fail in any way
-        raise ModelError(f"the model's chat template cannot be used: {_reason(error)}") from error
+        raise ModelError(
+            f"the model's chat template cannot be used: {_reason(error)}",
+            cure="leave out what it cannot take, correct the file that holds it, or continue texts with drupe generate",
+        ) from error
     return _continued(text) if continue_final_message else text
 
 
@@ -71,6 +72,18 @@ def _turn(message: Mapping[str, Any]) -> dict[str, Any]:
     turn: dict[str, Any] = {key: plain(value) for key, value in message.items() if value is not None}
     reasoning = next((turn[key] for key in REASONING if key in turn), None)
     return turn if reasoning is None else {"thinking": reasoning, **turn, "reasoning_content": reasoning}
+
+
+def _mark_end(turns: list[dict[str, Any]]) -> None:
+    """Put a mark behind the text of the last message, of several parts behind the last text."""
+    content = turns[-1].get("content") if turns else None
+    texts = [part for part in content if isinstance(part, dict) and "text" in part] if isinstance(content, list) else []
+    if isinstance(content, str):
+        turns[-1]["content"] += _TO_CONTINUE
+    elif texts:
+        texts[-1]["text"] += _TO_CONTINUE
+    else:
+        raise ModelError("there is no text at the end of the conversation that could be continued")
 
 
 def _continued(text: str) -> str:
@@ -189,7 +202,7 @@ def _now(form: str) -> str:
 def _raise_exception(message: str) -> None:
     raise TemplateRefusal(
         f"the model's chat template refuses the conversation: {message}",
-        cure="say it in the turns that the model was trained on: the message tells which",
+        cure="change the conversation as it says",
     )
 
 

@@ -44,7 +44,7 @@ class Comparison:
     first_encoded: Difference | None = None
     first_decoded: Difference | None = None
     begun: Difference | None = None
-    beyond: Sequence[str] = ()
+    beyond: Sequence[str] = field(default_factory=list)
     beyond_count: int = 0
 
 

@@ -6,6 +6,7 @@ or null. It works on the first while the other reader works. It prints the compa
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -25,8 +26,9 @@ class ReferenceProcess:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", errors="replace",
         )  # fmt: skip
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"file": str(file), "texts": list(texts), "rows": rows}) + "\n")
-        self._process.stdin.flush()
+        with contextlib.suppress(OSError):  # where it has ended already, `compared` says why
+            self._process.stdin.write(json.dumps({"file": str(file), "texts": list(texts), "rows": rows}) + "\n")
+            self._process.stdin.flush()
 
     def __enter__(self) -> ReferenceProcess:
         return self

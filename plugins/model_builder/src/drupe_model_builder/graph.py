@@ -92,7 +92,7 @@ class GraphBuilder:
         operator: str,
         inputs: Sequence[ir.Value | None],
         name: str,
-        shape: Dims | None,
+        shape: Dims,
         *,
         dtype: ir.DataType | None = None,
         domain: str = "",

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drupe.api import ModelError
-from drupe_model_builder.graph import Dims, GraphBuilder
+from drupe_model_builder.graph import Dims, GraphBuilder, dims
 from drupe_model_builder.recipe import DynamicNtk, LongRope, Rotary
 from drupe_model_builder.sequence_lengths import INT64, TOTAL, Lengths
 from drupe_onnx import POSITIONS, Array, Expression, Files, ir
@@ -106,7 +106,8 @@ class _Computed:
         column = self._node(
             "Unsqueeze", [positions, self._graph.integers([1])], "Column", ["positions", 1], dtype=INT64
         )
-        angles = self._float("Mul", [self._float("Cast", [column], "Float", to=FLOAT), self._frequencies()], "Angles")
+        wide = self._float("Cast", [column], "Float", ["positions", 1], to=FLOAT)
+        angles = self._float("Mul", [wide, self._frequencies()], "Angles", ["positions", self._pairs])
         before = self._rows_before(first) if self._only_new else None
         return (self._table("Cos", angles, before), self._table("Sin", angles, before))
 
@@ -127,7 +128,7 @@ class _Computed:
             trained = self._graph.integers(longer.trained)
             long = self._node("Greater", [self._lengths.total, trained], "Long", [], dtype=ir.DataType.BOOL)
             other = self._constant("long_frequencies", self._padded(longer.frequencies))
-            return self._float("Where", [long, other, plain], "Frequencies")
+            return self._float("Where", [long, other, plain], "Frequencies", [self._pairs])
         return plain if longer is None else self._growing(longer)
 
     def _growing(self, longer: DynamicNtk) -> ir.Value:
@@ -135,27 +136,28 @@ class _Computed:
         dim, pairs = self._rotary.dim, len(self._rotary.frequencies)
         trained = self._graph.integers(longer.trained)
         length = self._node("Max", [self._lengths.total, trained], "Length", [], dtype=INT64)
-        grown = self._float("Cast", [length], "LengthFloat", to=FLOAT)
+        grown = self._float("Cast", [length], "LengthFloat", [], to=FLOAT)
         steps = [("Mul", longer.factor), ("Div", longer.trained), ("Sub", longer.factor - 1), ("Pow", dim / (dim - 2)),
                  ("Mul", longer.theta)]  # fmt: skip
         for place, (operator, number) in enumerate(steps):
-            grown = self._float(operator, [grown, self._graph.number(number, FLOAT)], f"Theta{place}")
+            grown = self._float(operator, [grown, self._graph.number(number, FLOAT)], f"Theta{place}", [])
         exponents = np.arange(0, dim, 2, dtype=np.float32) / np.float32(dim)
-        powers = self._float("Pow", [grown, self._constant("exponents", exponents)], "Powers")
-        found = self._float("Reciprocal", [powers], "Frequencies")
+        powers = self._float("Pow", [grown, self._constant("exponents", exponents)], "Powers", [pairs])
+        found = self._float("Reciprocal", [powers], "Frequencies", [pairs])
         if pairs == self._pairs:
             return found
         rest = self._constant("without_frequency", np.zeros(self._pairs - pairs, np.float32))
-        return self._float("Concat", [found, rest], "Padded", axis=0)
+        return self._float("Concat", [found, rest], "Padded", [self._pairs], axis=0)
 
     def _table(self, operator: str, angles: ir.Value, before: ir.Value | None) -> ir.Value:
-        graph, table = self._graph, self._float(operator, [angles], operator)
+        graph, shape = self._graph, dims(angles)
+        table = self._float(operator, [angles], operator, shape)
         if self._rotary.scaling != 1.0:
-            table = self._float("Mul", [table, graph.number(self._rotary.scaling, FLOAT)], f"{operator}/Scaled")
+            table = self._float("Mul", [table, graph.number(self._rotary.scaling, FLOAT)], f"{operator}/Scaled", shape)
         if before is not None:
-            table = self._float("Pad", [table, before], f"{operator}/AllRows")
+            table = self._float("Pad", [table, before], f"{operator}/AllRows", [TOTAL, self._pairs])
         if graph.dtype != FLOAT:
-            table = self._node("Cast", [table], f"{operator}/Narrow", [TOTAL, self._pairs], to=graph.dtype)
+            table = self._node("Cast", [table], f"{operator}/Narrow", dims(table), to=graph.dtype)
         return table
 
     def _padded(self, frequencies: tuple[float, ...]) -> NDArray[np.float32]:
@@ -164,10 +166,12 @@ class _Computed:
     def _constant(self, name: str, values: NDArray[np.float32]) -> ir.Value:
         return self._graph.initializer(f"rotary.{name}", Array(values))
 
-    def _float(self, operator: str, inputs: Sequence[ir.Value | None], name: str, **attributes: Any) -> ir.Value:
-        return self._node(operator, inputs, name, None, dtype=FLOAT, **attributes)
+    def _float(
+        self, operator: str, inputs: Sequence[ir.Value | None], name: str, shape: Dims, **attributes: Any
+    ) -> ir.Value:
+        return self._node(operator, inputs, name, shape, dtype=FLOAT, **attributes)
 
     def _node(
-        self, operator: str, inputs: Sequence[ir.Value | None], name: str, shape: Dims | None, **attributes: Any
+        self, operator: str, inputs: Sequence[ir.Value | None], name: str, shape: Dims, **attributes: Any
     ) -> ir.Value:
         return self._graph.node(operator, inputs, f"rotary/{name}", shape, role=POSITIONS, **attributes)

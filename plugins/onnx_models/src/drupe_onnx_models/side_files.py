@@ -23,7 +23,7 @@ NAMES = (
     "processor_config.json", "modules.json", "config_sentence_transformers.json", "sentence_bert_config.json",
 )  # fmt: skip
 """The files that are used from the folder of a single graph file: such a folder may hold unrelated files."""
-PATTERNS = ("LICENSE*", "LICENCE*", "NOTICE*")
+PATTERNS = ("LICENSE*", "LICENCE*", "NOTICE*", "additional_chat_templates/*.jinja", "chat_templates/*.jinja")
 WEIGHTS = (
     "*.safetensors", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.gguf", "*.onnx", "*.onnx_data*",
     "*.onnx.data*", "*.tflite", "*.ot",
@@ -43,7 +43,7 @@ def side_files(location: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for folder in folders_of(location):
         for path in _known(folder):
-            found.setdefault(path.name, path)
+            found.setdefault(path.relative_to(folder).as_posix(), path)
     return found
 
 

@@ -206,7 +206,9 @@ def test_a_damaged_tokenizer_is_one_error(package: Model, tmp_path: Path, cpu: T
         opened(Model("onnx", folder), cpu)
 
 
-def test_a_prompt_with_a_token_that_the_model_does_not_have_names_it(package: Model, tmp_path: Path, cpu: Target) -> None:
+def test_a_prompt_with_a_token_that_the_model_does_not_have_names_it(
+    package: Model, tmp_path: Path, cpu: Target
+) -> None:
     folder = shutil.copytree(package.location, tmp_path / "package")
     config = json.loads((folder / "genai_config.json").read_text())
     config["model"]["vocab_size"] = 1

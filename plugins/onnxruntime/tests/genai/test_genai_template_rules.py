@@ -84,6 +84,7 @@ TEMPLATES = [
     "{% macro f(a, b) %}{{ a }}-{{ b }};{% endmacro %}{{ f('x', 'y') }}{{ f('x') }}{{ f(b='z', a='q') }}",
     "{% set a = 'outer' %}{% macro f(a) %}{% set c = 'C' %}{{ a }}{% endmacro %}{{ f('x') }}{{ a }}{{ c }}",
     "{% macro f(n) %}{% if n > 0 %}<{{ f(n - 1) }}{{ n }}>{% endif %}{% endmacro %}{{ f(3) }}",
+    "{% set m_1 = 'x' %}{% for m in messages %}{{ m_1 }}{{ m.role }}{% endfor %}",
     "{% macro f() %}x{% endmacro %}{{ f() | length }}", "{% set last = true %}{{ last }}{{ [1, 2] | last }}",
     "{% set x | trim %}  a {% endset %}{{ x }}", "{% filter replace('a', 'b') %}a{{ 1 }}{% endfilter %}",
     "{% with x = 1, y = 2 %}{{ x + y }}{% endwith %}{{ x is defined }}",

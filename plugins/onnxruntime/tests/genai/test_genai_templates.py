@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from drupe.api import Notice
-from drupe_onnxruntime.genai.templates import choosing
+from drupe_onnxruntime.genai.templates import choosing, engine
 from drupe_onnxruntime.genai.templates.serving import Served, served_templates
 from drupe_tokenization import chat_templates
 
@@ -135,6 +135,12 @@ def test_without_the_runtime_it_is_said_that_nothing_was_compared(monkeypatch: p
     (notice,) = served({"chat_template": IN_TEXT}).notices
     assert notice.handling == "not compared"
     assert notice.cure.startswith("pip install it")
+
+
+def test_a_runtime_that_does_not_start_is_said_not_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine.sys, "executable", "/bin/false")
+    (notice,) = served({"chat_template": IN_TEXT + "{# started #}"}).notices
+    assert "cannot be loaded" in notice.what
 
 
 def test_special_tokens_that_transformers_takes_from_an_older_file_are_served() -> None:

@@ -13,14 +13,15 @@ import pytest
 from tokenizer_forms import MAKERS, tokenizer_files
 
 from drupe_onnxruntime.genai import tokenizer_files as adapting
-from drupe_onnxruntime.genai.reading_process import reading, write_model
+from drupe_onnxruntime.genai.empty_model import write_empty_model
+from drupe_onnxruntime.genai.reading_process import reading
 from drupe_tokenization import Comparison, Reading, Reference, TokenizerDocument, awkward_texts
 
 READ_AS_THEY_ARE = {"gpt2", "llama3", "tekken", "phi4", "rstrip", "normalized"}
 REWRITTEN = {"gpt2 as llama", "smollm", "split before bytes", "deepseek3"}
 """Read differently or not at all without rewriting, and like tokenizers with it."""
 NEARER = {
-    "falcon": 5, "deepseek coder": 40, "lstrip": 4, "llama2": 12, "phi3": 12, "mistral3": 90, "always": 60, "never": 12,
+    "falcon": 8, "deepseek coder": 40, "lstrip": 4, "llama2": 12, "phi3": 12, "mistral3": 90, "always": 60, "never": 12,
     "gemma": 12, "t5": 150, "camembert": 150,
 }  # fmt: skip
 """How many texts may differ in the rewritten form; without it more of them do, or none is read."""
@@ -41,7 +42,7 @@ def compared(files: Mapping[str, Path | bytes], folder: Path) -> Comparison:
     for name, content in files.items():
         assert isinstance(content, bytes)
         (folder / name).write_bytes(content)
-    write_model(folder)
+    write_empty_model(folder)
     texts = awkward_texts(json.loads(adapting.read(files["tokenizer.json"]))["added_tokens"])
     reference = Reference(Fast.from_file(str(folder / "tokenizer.json")), texts)
     return reference.compared(Reading(**reading(Tokenizer(Model(str(folder))), texts)))

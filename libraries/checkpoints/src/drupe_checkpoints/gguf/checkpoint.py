@@ -55,7 +55,8 @@ class GgufCheckpoint(Checkpoint):
     @functools.cached_property
     def tokenizer(self) -> ResolvedTokenizer:
         """The tokenizer.json beside the file, or the one made from its metadata. Raises ModelError."""
-        from drupe_checkpoints.tokenizer.resolving import TOKENIZER, ResolvedTokenizer, resolve
+        from drupe_checkpoints.tokenizer.resolving import ResolvedTokenizer, resolve
+        from drupe_checkpoints.tokenizer.settings import TOKENIZER
 
         if self._has_tokenizer_beside:
             return resolve(self.folder, self.config.entries)

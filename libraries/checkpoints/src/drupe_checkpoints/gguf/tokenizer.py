@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from drupe.api import ModelError
@@ -21,6 +22,7 @@ from drupe_checkpoints.tokenizer.parts import (
 
 LAY_BESIDE = "put the model's tokenizer.json, and tokenizer_config.json if it has one, beside the file"
 CONTROL, USER_DEFINED = 3, 4
+NAME_OF_A_TEMPLATE = re.compile(r"\w[\w.-]*")
 SPECIAL = {"bos_token_id": "bos_token", "eos_token_id": "eos_token", "padding_token_id": "pad_token"}
 
 # By `tokenizer.ggml.pre`: the steps that split text into words.
@@ -67,9 +69,19 @@ def tokenizer_files(metadata: Configuration) -> dict[str, bytes]:
         decoder=byte_level(cuts=True),
     )
     files = {"tokenizer.json": encoded(document), "tokenizer_config.json": encoded(_settings(metadata, tokens))}
-    if chat := metadata.get("tokenizer.chat_template"):
-        files["chat_template.jinja"] = str(chat).encode("utf-8", "surrogateescape")
-    return files
+    return files | _chat_templates(metadata)
+
+
+def _chat_templates(metadata: Configuration) -> dict[str, bytes]:
+    """The file's chat templates: the default one, and others by their names."""
+    names = metadata.get("tokenizer.chat_templates", ())
+    keys = {"chat_template.jinja": "tokenizer.chat_template"} | {
+        f"additional_chat_templates/{name}.jinja": f"tokenizer.chat_template.{name}"
+        for name in names
+        if isinstance(name, str) and NAME_OF_A_TEMPLATE.fullmatch(name) and name != "default"
+    }
+    texts = {file: metadata.get(key) for file, key in keys.items()}
+    return {file: text.encode("utf-8", "surrogateescape") for file, text in texts.items() if isinstance(text, str)}
 
 
 def _model(tokens: tuple[str, ...], merges: tuple[str, ...], cutting: str, metadata: Configuration) -> Json:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from drupe_checkpoints.tokenizer.resolving import TOKENIZER
+from drupe_checkpoints.tokenizer.settings import TOKENIZER
 from drupe_onnx import unreadable
 
 CARRIED = (
     TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
-    "merges.txt", "chat_template.jinja", "chat_template.json", "generation_config.json",
+    "merges.txt", "chat_template.jinja", "chat_template.json", "processor_config.json", "preprocessor_config.json",
+    "generation_config.json",
 )  # fmt: skip
-CARRIED_PATTERNS = ("additional_chat_templates/*.jinja", "LICENSE*", "LICENCE*", "NOTICE*")
+CARRIED_PATTERNS = (
+    "additional_chat_templates/*.jinja", "chat_templates/*.jinja", "LICENSE*", "LICENCE*", "NOTICE*",
+)  # fmt: skip
 
 
 def carried(folder: Path) -> dict[str, Path | bytes]:

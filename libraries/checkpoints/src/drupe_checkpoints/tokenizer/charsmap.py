@@ -11,6 +11,7 @@ would sort accents, and Precompiled would drop those behind a character that it 
 from __future__ import annotations
 
 import base64
+import functools
 import struct
 import unicodedata
 
@@ -19,6 +20,7 @@ from drupe_checkpoints.tokenizer.parts import replace as replace_text
 
 SHIPPED = frozenset({"nmt_nfkc", "nfkc", "nmt_nfkc_cf", "nfkc_cf", "identity"})
 """The sets of rules that come with sentencepiece; they have up to 230,000 rules and need not be looked at."""
+LONGEST = 64  # bytes of what a rule replaces; sentencepiece's own have up to 16
 LEAF, WIDE, LABEL, VALUE = 1 << 8, 1 << 9, 0xFF, (1 << 31) - 1
 
 
@@ -31,23 +33,26 @@ LETTERS = "".join(map(chr, [*range(0xC0, 0x300), *range(0x370, 0x530), *range(0x
 """Latin, Greek and Cyrillic letters."""
 
 
-def normalizers(charsmap: bytes) -> list[Json]:
-    """The steps of tokenizer.json that follow the rules."""
+def normalizers(charsmap: bytes, name: str) -> list[Json]:
+    """The steps of tokenizer.json that follow the rules. name: of the set of rules. Raises ValueError, struct.error."""
     if not charsmap:
         return []
+    composes = name in SHIPPED or any(len(text) > 1 for text in _rules(charsmap))
+    compose: list[Json] = [{"type": "NFC"}] if composes else []
     return [
-        replace_pattern(_kept(), SEPARATOR),
-        {"type": "NFC"},
+        *([replace_pattern(_kept(), SEPARATOR)] if composes else []),
+        *compose,
         replace_pattern(JOINED, SEPARATOR),
         {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(charsmap).decode()},
-        {"type": "NFC"},  # for what the rules themselves give, such as wide katakana out of narrow ones
+        *compose,  # for what the rules themselves give, such as wide katakana out of narrow ones
         replace_text(SEPARATOR, ""),
     ]
 
 
 def _kept() -> str:
-    """A regular expression for places where NFC does more than the rules: it sorts accents, and it adds an accent to a
-    character that has one already.
+    """A regular expression for places where NFC does more than the rules.
+
+    It sorts accents, and it adds an accent to a character that has one already.
     """
     order = {each: unicodedata.combining(each) for each in ACCENTS}
     places = []
@@ -82,7 +87,8 @@ def single_rules(charsmap: bytes) -> dict[str, str]:
     return {text: by for text, by in _rules(charsmap, longest=4).items() if len(text) == 1}
 
 
-def _rules(charsmap: bytes, longest: int | None = None) -> dict[str, str]:
+@functools.lru_cache(maxsize=2)
+def _rules(charsmap: bytes, longest: int = LONGEST) -> dict[str, str]:
     """The rules for texts of up to `longest` bytes.
 
     They are kept in a double array, as darts-clone builds it: https://github.com/s-yata/darts-clone
@@ -103,6 +109,6 @@ def _rules(charsmap: bytes, longest: int | None = None) -> dict[str, str]:
         if unit & LEAF:
             start = units[base] & VALUE
             found[key] = texts[start : texts.index(0, start)].decode()
-        if len(key) != longest:
+        if len(key) < longest:
             waiting += [(child, key + bytes([label])) for label, child in children.get(base, ())]
     return {key.decode(): by for key, by in found.items()}

@@ -69,13 +69,13 @@ def _is_byte_level(document: Json) -> bool:
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """What a class makes of a tokenizer.json. defaults: the special tokens that it brings.
+    """What a class makes of a tokenizer.json. defaults: its special tokens, by name.
 
     plain: at the end, it gives all special tokens the usual flags.
     """
 
     document: Json
-    defaults: tuple[str, ...]
+    defaults: Mapping[str, str]
     plain: bool = False
 
 
@@ -101,7 +101,7 @@ def rebuilt(name: str, document: Json, settings: Settings) -> Rebuilt | None:
         return None
     bring, defaults = CLASSES[name]
     steps = bring(settings)
-    tokens = tuple(settings.named(key) or default for key, default in defaults.items() if _is_open(settings, key))
+    tokens = {key: settings.named(key) or default for key, default in defaults.items() if _is_open(settings, key)}
     changed = dict(document)
     for part in ("normalizer", "pre_tokenizer", "decoder"):
         if _essence(part, getattr(steps, part)) != _essence(part, document.get(part)):

@@ -198,7 +198,7 @@ def _unigram(pieces: Pieces) -> tuple[Json, list[Json]]:
 
 def _normalizers(pieces: Pieces, *, prefix: bool, each_part: bool) -> list[Json]:
     """The steps that a text goes through first. An opening space for the whole text only is put there later."""
-    steps = charsmap.normalizers(pieces.charsmap)
+    steps = charsmap.normalizers(pieces.charsmap, pieces.rules)
     mark = MARK if pieces.escapes else " "
     if pieces.fewer_spaces:
         ending = f"[ {MARK}]+\\z" if pieces.escapes else " +\\z"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from drupe.api import ModelError
@@ -13,7 +14,7 @@ from drupe_onnx import unreadable
 VOCABULARY, MERGES, WORD_PIECES = "vocab.json", "merges.txt", "vocab.txt"
 
 
-def from_vocabulary(settings: Settings, cure: str) -> tuple[Json, tuple[str, ...]]:
+def from_vocabulary(settings: Settings, cure: str) -> tuple[Json, Mapping[str, str]]:
     """The tokenizer.json of vocab.json and merges.txt, and the special tokens that its class brings.
 
     Raises ModelError for files that do not fit together, and for a class whose steps are not known; `cure` is for that.
@@ -22,7 +23,7 @@ def from_vocabulary(settings: Settings, cure: str) -> tuple[Json, tuple[str, ...
     vocab = read_object(path) or {}
     if not vocab or not all(map(is_id, vocab.values())) or len(set(vocab.values())) != len(vocab):
         raise ModelError(f"{VOCABULARY} does not give each token an id of its own", where=path, cure=FETCH_AGAIN)
-    merges = read_merges(settings.folder / MERGES)
+    merges = _merges(settings.folder / MERGES)
     strange = next((pair for pair in merges if not {*pair, "".join(pair)} <= vocab.keys()), None)
     if strange is not None:
         raise ModelError(
@@ -50,20 +51,22 @@ def _class(settings: Settings) -> str:
     return GPT2 if declared in generic else declared
 
 
-def read_merges(path: Path) -> list[list[str]]:
-    """The pairs in merges.txt, in their order. Raises ModelError."""
+def merge_lines(path: Path) -> list[str]:
+    """The pairs in merges.txt, in their order, each with a space in between. Raises ModelError."""
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        text = path.read_bytes().decode()
     except OSError as error:
         raise unreadable(path, error) from error
     except UnicodeDecodeError as error:
         raise ModelError(f"{path.name} is not text in UTF-8", where=path, cure=FETCH_AGAIN) from error
-    pairs = []
-    for line in lines:
-        pair = line.rstrip("\r").split(" ")
-        if line.startswith("#version") or pair == [""]:
-            continue
-        if len(pair) != 2 or "" in pair:
-            raise ModelError(f"{path.name} has the line {line!r}, which is not a pair", where=path, cure=FETCH_AGAIN)
-        pairs.append(pair)
+    lines = text.replace("\r\n", "\n").split("\n")
+    return [line for line in lines if line and not line.startswith("#version")]
+
+
+def _merges(path: Path) -> list[list[str]]:
+    pairs = [line.split(" ") for line in merge_lines(path)]
+    wrong = next((pair for pair in pairs if len(pair) != 2 or "" in pair), None)
+    if wrong is not None:
+        what = f"{path.name} has the line {' '.join(wrong)!r}, which is not a pair"
+        raise ModelError(what, where=path, cure=FETCH_AGAIN)
     return pairs

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from drupe.api import ModelError, Notice
+from drupe.api import Notice
 from drupe_checkpoints.tokenizer.added_tokens import ABOUT, gathered
 from drupe_checkpoints.tokenizer.classes import AS_WRITTEN, class_of, is_settled, rebuilt
-from drupe_checkpoints.tokenizer.parts import Json, encoded, template
-from drupe_checkpoints.tokenizer.settings import CONFIG, Settings, read_object
-
-TOKENIZER = "tokenizer.json"
-SENTENCEPIECE = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "tiktoken.model")
-SOURCES = (TOKENIZER, *SENTENCEPIECE, "tekken.json", "vocab.json", "merges.txt", "vocab.txt")
-"""Every file that a tokenizer may be in, but for those of tiktoken that are called after their model."""
-BESIDE = "put a tokenizer.json that was made for this model into the folder"
+from drupe_checkpoints.tokenizer.parts import Json, encoded
+from drupe_checkpoints.tokenizer.settings import CONFIG, TOKENIZER, Settings, read_object
 
 
 @dataclass(frozen=True)
@@ -47,7 +40,7 @@ def _as_kept(folder: Path, settings: Settings) -> ResolvedTokenizer:
     path = folder / TOKENIZER
     document = read_object(path) or {}
     model = document.get("model")
-    vocabulary = _vocabulary(model)
+    vocabulary = vocabulary_of(model)
     if vocabulary is None:
         return ResolvedTokenizer(path)
     name = class_of(settings, document)
@@ -59,7 +52,7 @@ def _as_kept(folder: Path, settings: Settings) -> ResolvedTokenizer:
         held,
         settings,
         kept=made is None,
-        defaults=made.defaults if made else (),
+        defaults=made.defaults.values() if made else (),
         plain=made.plain if made else False,
     )
     notices += outcome.notices
@@ -77,93 +70,23 @@ def _as_kept(folder: Path, settings: Settings) -> ResolvedTokenizer:
 
 def _converted(folder: Path, settings: Settings) -> ResolvedTokenizer:
     """A tokenizer.json out of other files."""
-    document, defaults, source = _other_source(folder, settings)
+    from drupe_checkpoints.tokenizer.converting import converted
+
+    made = converted(folder, settings)
     outcome = gathered(
-        _vocabulary(document["model"]) or {}, document["added_tokens"], settings, defaults=defaults, source=source
+        vocabulary_of(made.document["model"]) or {},
+        made.document["added_tokens"],
+        settings,
+        defaults=made.named.values(),
+        source=made.source,
     )
-    document["added_tokens"] = [{**token, "normalized": False} for token in outcome.tokens]
-    document["post_processor"] = document["post_processor"] or _around(settings, outcome.tokens, document)
-    said = Notice(ABOUT, "rewritten", f"there is no {TOKENIZER}; it is made from {source}")
-    return ResolvedTokenizer(encoded(document), (said, *outcome.notices))
+    tokens = [{**token, "normalized": False} for token in outcome.tokens] if made.pieces else outcome.tokens
+    changed = {**made.document, "added_tokens": tokens, "post_processor": made.around(settings, tokens)}
+    said = Notice(ABOUT, "rewritten", f"there is no {TOKENIZER}; it is made from {made.source}")
+    return ResolvedTokenizer(encoded(changed), (said, *outcome.notices))
 
 
-def _other_source(folder: Path, settings: Settings) -> tuple[Json, tuple[str, ...], str]:
-    """The tokenizer.json that the folder's other files make, the special tokens of its class, and the files' name."""
-    cure = _way_out(folder)
-    ranks = sorted(path.name for path in folder.glob("*.tiktoken"))
-    model = next((name for name in (*SENTENCEPIECE, *ranks) if (folder / name).is_file()), None)
-    pairs = (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file()
-    if pairs and (model is None or settings.declared_class.startswith(("GPT2", "Qwen2", "GPTNeoX"))):
-        from drupe_checkpoints.tokenizer.from_vocabulary import from_vocabulary
-
-        document, defaults = from_vocabulary(settings, cure)
-        return document, defaults, "vocab.json and merges.txt"
-    if model is not None:
-        return _from_model(folder / model, settings, cure), (), model
-    if (folder / "tekken.json").is_file():
-        from drupe_checkpoints.tokenizer.from_ranks import from_tekken
-
-        return from_tekken(folder / "tekken.json"), (), "tekken.json"
-    others = [name for name in SOURCES if (folder / name).is_file()]
-    if others:
-        raise ModelError(
-            f"there is no {TOKENIZER}, and {' and '.join(others)} cannot be converted", where=folder, cure=cure
-        )
-    raise ModelError(
-        f"there is no {TOKENIZER}", where=folder, cure="copy the tokenizer's files into the checkpoint's folder"
-    )
-
-
-def _from_model(path: Path, settings: Settings, cure: str) -> Json:
-    """The tokenizer.json of a model of sentencepiece, or of a list of tiktoken that has the same name."""
-    from drupe_checkpoints.tokenizer.sentencepiece_file import is_sentencepiece, read_pieces
-
-    if not is_sentencepiece(path):
-        from drupe_checkpoints.tokenizer.from_ranks import from_tiktoken
-
-        return from_tiktoken(path, settings, cure)
-    from drupe_checkpoints.tokenizer.families import OTHER_IDS, numbered
-    from drupe_checkpoints.tokenizer.from_sentencepiece import Reading, converted
-
-    if settings.declared_class in OTHER_IDS:
-        raise ModelError(
-            f"the tokenizer's class {settings.declared_class} changes what {path.name} says", where=path, cure=cure
-        )
-    pieces = numbered(read_pieces(path), settings)
-    found_first = {str(token.get("content")) for token in _decoder(settings)} | {*(settings.added or {})}
-    reading = Reading(
-        prefix=settings.says("add_prefix_space", True),
-        each_part=settings.says("legacy", True),
-        found_first=frozenset(found_first),
-    )
-    return converted(pieces, reading, cure)
-
-
-def _around(settings: Settings, tokens: list[Json], document: Json) -> Json | None:
-    """The step that puts tokens around a text, by the files or else by the habit of the tokenizer's class."""
-    from drupe_checkpoints.tokenizer.families import family_of
-
-    family = family_of(settings)
-    by_bytes = document["pre_tokenizer"] is not None and "ByteLevel" in str(document["pre_tokenizer"])
-    ids = {token["content"]: token["id"] for token in tokens}
-
-    def found(key: str, wanted: bool, usual: tuple[str, ...]) -> list[tuple[str, int]]:
-        text = settings.named(key) or next((each for each in usual if each in ids), "")
-        return [(text, ids[text])] if wanted and text in ids else []
-
-    first = settings.says("add_bos_token", family.first and (not by_bytes or _begins(ids)))
-    last = settings.says("add_eos_token", family.last)
-    return template(
-        found("bos_token", first, ("<s>", "<bos>", "<|begin_of_text|>")), found("eos_token", last, ("</s>", "<eos>"))
-    )
-
-
-def _begins(ids: Mapping[str, int]) -> bool:
-    """Whether a byte-level tokenizer is one of Llama 3 or Mistral, which put a token before a text."""
-    return "<|begin_of_text|>" in ids or "[INST]" in ids
-
-
-def _vocabulary(model: Any) -> dict[str, int] | None:
+def vocabulary_of(model: Any) -> dict[str, int] | None:
     """The model's tokens and ids; None where it is no model of tokenizer.json."""
     vocab = model.get("vocab") if isinstance(model, dict) else None
     if isinstance(vocab, dict):
@@ -204,23 +127,5 @@ def _by_class(settings: Settings, name: str, made: Json, document: Json) -> Noti
     return Notice(ABOUT, "rewritten", what, "" if is_settled(settings) else cure)
 
 
-def _decoder(settings: Settings) -> list[Mapping[str, Any]]:
-    decoder = settings.config.get("added_tokens_decoder")
-    return [token for token in decoder.values() if isinstance(token, Mapping)] if isinstance(decoder, Mapping) else []
-
-
 def _list(value: Any) -> list[Json]:
     return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
-
-
-def _way_out(folder: Path) -> str:
-    """What a user can do where a tokenizer cannot be said exactly."""
-    code = (
-        "import sys; from transformers import AutoTokenizer; "
-        "AutoTokenizer.from_pretrained(sys.argv[1]).backend_tokenizer.save(sys.argv[2])"
-    )
-    command = shlex.join(["python", "-c", code, str(folder), str(folder / TOKENIZER)])
-    return (
-        f"{BESIDE}; transformers makes one that may give other tokens in places: "
-        f"pip install transformers sentencepiece protobuf tiktoken, then {command}"
-    )

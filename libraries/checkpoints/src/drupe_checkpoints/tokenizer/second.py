@@ -9,7 +9,7 @@ from drupe.api import ModelError, Notice
 from drupe_checkpoints.tokenizer.added_tokens import ABOUT
 from drupe_checkpoints.tokenizer.families import FAMILIES, OTHER_IDS
 from drupe_checkpoints.tokenizer.from_ranks import ids_of
-from drupe_checkpoints.tokenizer.from_vocabulary import MERGES, VOCABULARY, read_merges
+from drupe_checkpoints.tokenizer.from_vocabulary import MERGES, VOCABULARY, merge_lines
 from drupe_checkpoints.tokenizer.parts import Json
 from drupe_checkpoints.tokenizer.sentencepiece_file import CONTROL, UNKNOWN, is_sentencepiece, read_pieces
 from drupe_checkpoints.tokenizer.settings import Settings, read_object
@@ -56,9 +56,9 @@ def _read(path: Path, settings: Settings) -> Mapping[str, int]:
 
 def _tokens(other: Mapping[str, int], known: Mapping[str, int]) -> str:
     """How the tokens of another file differ; empty where they do not. It may have fewer tokens."""
-    strange = [text for text, number in other.items() if known.get(text) != number]
-    if not strange:
+    if other.items() <= known.items():
         return ""
+    strange = [text for text, number in other.items() if known.get(text) != number]
     text = strange[0]
     here = f"the id {known[text]}" if text in known else "no such token"
     return (
@@ -69,5 +69,5 @@ def _tokens(other: Mapping[str, int], known: Mapping[str, int]) -> str:
 
 def _merges(folder: Path, document: Json) -> str:
     held = [" ".join(each) if isinstance(each, list) else each for each in document["model"].get("merges") or ()]
-    other = [" ".join(pair) for pair in read_merges(folder / MERGES)]
+    other = merge_lines(folder / MERGES)
     return "" if held == other else f"has {len(other)} merges, which are not the {len(held)} of tokenizer.json"

@@ -11,6 +11,7 @@ from typing import Any
 from drupe.api import ModelError
 from drupe_onnx import unreadable
 
+TOKENIZER = "tokenizer.json"
 CONFIG, SPECIAL_TOKENS, ADDED_TOKENS = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
 FETCH_AGAIN = "download the tokenizer's files again, or save them with transformers"
 

@@ -10,9 +10,9 @@ from drupe.api import CheckFailed
 from drupe_decoding import (
     Generation,
     GenerationRules,
-    Message,
     Stopwatch,
     TextSession,
+    Turn,
     not_finite,
     refuse_no_room,
     refuse_without_row,
@@ -135,7 +135,7 @@ class GenaiSession(TextSession):
         return min(self.max_length, prompt_tokens + generation.max_new_tokens)
 
     def conversation(
-        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None = None, **settings: Any
+        self, messages: Sequence[Turn], tools: Sequence[Mapping[str, Any]] | None = None, **settings: Any
     ) -> str:
         return apply_chat_template(self._folder, messages, tools, **settings)
 

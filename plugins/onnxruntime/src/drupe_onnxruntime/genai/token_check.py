@@ -7,6 +7,7 @@ from `tokenizers` in any case; a script that uses onnxruntime-genai alone takes 
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,11 +45,11 @@ def token_notices(
         digest.update(hashlib.sha256(content).digest())
     key = (digest.hexdigest(), rows)
     if key not in _known:
-        folder = scratch / "tokens"
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, content in held.items():
-            (folder / name).write_bytes(content)
-        _known[key] = _found(folder, awkward_texts(added_tokens), rows)
+        with tempfile.TemporaryDirectory(dir=scratch, ignore_cleanup_errors=True) as made:
+            folder = Path(made)
+            for name, content in held.items():
+                (folder / name).write_bytes(content)
+            _known[key] = _found(folder, awkward_texts(added_tokens), rows)
     return _known[key]
 
 

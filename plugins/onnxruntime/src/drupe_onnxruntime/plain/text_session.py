@@ -6,7 +6,7 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from drupe_decoding import Generation, Message, Stopwatch, TextSession, not_finite, refuse_no_room, refuse_without_row
+from drupe_decoding import Generation, Stopwatch, TextSession, Turn, not_finite, refuse_no_room, refuse_without_row
 from drupe_onnxruntime.plain.session import OrtSession
 
 if TYPE_CHECKING:
@@ -34,19 +34,26 @@ class OrtTextSession(OrtSession, TextSession):
     def stream(self, prompt: str, generation: Generation | None = None) -> Iterator[str]:
         """Continue `prompt`, piece by piece; a character of several tokens comes in one piece.
 
-        Raises UsageError for an empty prompt, NoRoom for a prompt that leaves no room for an answer, ModelError for a
-        graph that is not a decoder, or a model without a tokenizer.
+        Raises UsageError for an empty prompt and for one with a token that the model does not have, NoRoom for a prompt
+        that leaves no room for an answer, ModelError for a graph that is not a decoder, or a model without a tokenizer.
         """
         from drupe_onnxruntime.plain.decoder import Decoder
         from drupe_onnxruntime.plain.sampling import Sampler
 
         generation = generation or Generation()
         sampler = Sampler(generation)
-        tokens = self._tokenizer.encode(prompt)
+        tokens = self.encode(prompt)
         refuse_no_room(tokens, self)
         decoder = Decoder(self._ort, self.graphs[self._part], self._settings.cache_sizes)
         refuse_without_row(tokens, decoder.rows, self._tokenizer.name)
         return self._answer(decoder, sampler, tokens, generation)
+
+    def encode(self, prompt: str) -> list[int]:
+        """The prompt's tokens, with the beginning of sequence if the tokenizer puts one before a text.
+
+        A prompt from a chat template begins with that token already; it is not added twice.
+        """
+        return self._tokenizer.encode(prompt)
 
     def _answer(self, decoder: Decoder, sampler: Sampler, tokens: list[int], generation: Generation) -> Iterator[str]:
         import numpy
@@ -85,7 +92,7 @@ class OrtTextSession(OrtSession, TextSession):
         return Tokenizer(self._folder)
 
     def conversation(
-        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None = None, **settings: Any
+        self, messages: Sequence[Turn], tools: Sequence[Mapping[str, Any]] | None = None, **settings: Any
     ) -> str:
         from drupe_tokenization import apply_chat_template
 

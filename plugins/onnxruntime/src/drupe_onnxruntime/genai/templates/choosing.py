@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Mapping, Sequence
 
-from drupe.api import ModelError, Notice
+from drupe.api import ModelError, Notice, RuntimeMissing
 from drupe_onnxruntime.genai.templates.comparing import Difference, Expected, expected, means_the_same
 from drupe_onnxruntime.genai.templates.engine import template_engine
 from drupe_onnxruntime.genai.templates.rewriting import rewritten_template
@@ -26,12 +27,28 @@ def choose(text: str, tokens: Mapping[str, str], tools: bool) -> tuple[str, list
 
     tokens: the special tokens by name. tools: whether the template is also for conversations with tools.
     """
+    return _chosen(text, tuple(tokens.items()), tools, absence(GENAI))
+
+
+@functools.lru_cache(maxsize=4)  # a plan is previewed before it is run
+def _chosen(
+    text: str, special: tuple[tuple[str, str], ...], tools: bool, problem: tuple[str, str] | None
+) -> tuple[str, list[Notice]]:
+    tokens = dict(special)
     try:
         wanted = expected(text, tokens, [each for each in conversations() if tools or not each.tools])
     except ModelError as error:
         return text, [_useless(error)]
-    if problem := absence(GENAI):
+    if problem:
         return text, [_not_compared(*problem)]
+    try:
+        return _best(text, tokens, wanted)
+    except RuntimeMissing as error:
+        return text, [_not_compared(error.what, error.cure or "")]
+
+
+def _best(text: str, tokens: Mapping[str, str], wanted: Expected) -> tuple[str, list[Notice]]:
+    """The form that the engine gets most conversations right with. Raises RuntimeMissing where it does not start."""
     chosen = text
     with template_engine(tokens) as engine:
         first = best = wanted.differences(engine, text)

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from drupe.api import RuntimeMissing
+from drupe_onnxruntime.genai.empty_model import write_empty_model
 from drupe_tokenization import Conversation
 
 KNOWN_TOKENS = ("bos_token", "eos_token")
@@ -27,17 +29,6 @@ CRASHED = "the engine crashed or did not end"
 TOKENIZER: dict[str, Any] = {
     "version": "1.0", "added_tokens": [], "normalizer": None, "pre_tokenizer": None, "post_processor": None,
     "decoder": None, "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b"]},
-}  # fmt: skip
-CONFIG = {
-    "model": {
-        "type": "llama", "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1, "context_length": 8, "vocab_size": 3,
-        "decoder": {
-            "filename": "model.onnx", "head_size": 1, "hidden_size": 1, "num_attention_heads": 1,
-            "num_hidden_layers": 0, "num_key_value_heads": 1, "inputs": {"input_ids": "input_ids"},
-            "outputs": {"logits": "logits"}, "session_options": {"log_severity_level": 4, "provider_options": []},
-        },
-    },
-    "search": {"max_length": 8},
 }  # fmt: skip
 
 
@@ -51,11 +42,10 @@ class Rendered:
 
 @contextmanager
 def template_engine(tokens: Mapping[str, str]) -> Iterator[TemplateEngine]:
-    """The engine, for a model with these special tokens."""
+    """The engine, for a model with these special tokens. Raises RuntimeMissing where it does not start."""
     with tempfile.TemporaryDirectory(prefix="drupe-") as scratch:
         folder = Path(scratch)
-        _write_model(folder / "model.onnx")
-        (folder / "genai_config.json").write_text(json.dumps(CONFIG))
+        write_empty_model(folder)
         (folder / "tokenizer.json").write_text(json.dumps(TOKENIZER))
         engine = TemplateEngine(folder, {name: tokens[name] for name in KNOWN_TOKENS if name in tokens})
         try:
@@ -71,6 +61,9 @@ class TemplateEngine:
         self._folder = folder
         self._tokens = tokens
         self._process = _start(folder)
+        if self._answer() is None:
+            self.close()
+            raise RuntimeMissing("onnxruntime-genai is installed, but cannot be loaded", cure="install it again")
 
     def render(self, template: str, conversations: Sequence[Conversation]) -> list[Rendered]:
         """What the engine makes of each conversation."""
@@ -83,18 +76,24 @@ class TemplateEngine:
         if reply is None:
             self.close()
             self._process = _start(self._folder)
+            self._answer()
             return [Rendered(None, CRASHED) for _ in cases]
         return [Rendered(text, error) for text, error in reply]
 
     def _ask(self, question: Mapping[str, Any]) -> list[tuple[str | None, str]] | None:
-        """The answer of the process; None where it crashes or takes too long."""
+        """The answer of the process to a question; None where it crashes or takes too long."""
+        try:
+            print(json.dumps(question), file=_pipe(self._process.stdin), flush=True)
+        except BrokenPipeError:
+            return None
+        return self._answer()
+
+    def _answer(self) -> list[tuple[str | None, str]] | None:
+        """The next answer of the process, of which the first is empty; None where there is none in time."""
         timer = threading.Timer(SECONDS, self._process.kill)
         timer.start()
         try:
-            print(json.dumps(question), file=_pipe(self._process.stdin), flush=True)
             line = _pipe(self._process.stdout).readline()
-        except BrokenPipeError:
-            line = ""
         finally:
             timer.cancel()
         return json.loads(line) if line else None
@@ -115,15 +114,3 @@ def _start(folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, encoding="utf-8"
     )
-
-
-def _write_model(path: Path) -> None:
-    """A graph that opens and does nothing: onnxruntime-genai gives a tokenizer only with a model."""
-    from drupe_onnx import ir
-
-    tokens = ir.Value(name="input_ids", shape=ir.Shape(["batch", "sequence"]), type=ir.TensorType(ir.DataType.INT64))
-    node = ir.node("Cast", [tokens], {"to": ir.DataType.FLOAT.value})
-    (logits,) = node.outputs
-    logits.name, logits.type, logits.shape = "logits", ir.TensorType(ir.DataType.FLOAT), tokens.shape
-    graph = ir.Graph([tokens], [logits], nodes=[node], opset_imports={"": 17}, name="nothing")
-    ir.save(ir.Model(graph, ir_version=8), path)

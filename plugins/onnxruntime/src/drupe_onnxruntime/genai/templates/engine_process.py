@@ -1,7 +1,7 @@
 """The process of TemplateEngine: reads templates with conversations from standard input, a JSON document a line.
 
-For each it writes a line with a list: the text that onnxruntime-genai makes of each conversation, or null, and the
-error. The folder with the files of a model is its argument.
+It writes a line when it is ready. For each document it writes a line with a list: the text that onnxruntime-genai makes
+of each conversation, or null, and the error. The folder with the files of a model is its argument.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ def main(folder: Path) -> None:
     model = onnxruntime_genai.Model(str(folder))
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what native code prints must not stand among the answers
+    print("[]", file=answers, flush=True)
     for line in sys.stdin:
         question = json.loads(line)
         (folder / "tokenizer_config.json").write_text(json.dumps(question["settings"]), encoding="utf-8")

@@ -21,8 +21,8 @@ def rewritten_template(template: str, tokens: Mapping[str, str], thorough: bool)
     tokens: the model's special tokens by name. thorough: also rewrite what is rarely needed and takes room.
     """
     renaming = Renaming()
-    tree = renaming.template(environment().parse(template))
     try:
+        tree = renaming.template(environment().parse(template))
         text = source(_Rewriter(renaming, tokens, thorough).template(tree))
     except (Unwritable, RecursionError):
         return None

@@ -50,18 +50,21 @@ class Renaming:
     def __init__(self) -> None:
         self._numbers = itertools.count(1)
         self._macros: set[str] = set()
+        self._taken: set[str] = set()
 
     def template(self, template: nodes.Template) -> nodes.Template:
         """A renamed copy; blocks that only make a scope are replaced by their content."""
         made = deepcopy(template)
         self._macros = {macro.name for macro in made.find_all(nodes.Macro)}
+        self._taken = {name.name for name in made.find_all(nodes.Name)}
         root = Scope()
         root.names = {name: root.of(name) for name in _assigned(made.body)}
         made.body = self._body(made.body, root)
         return made
 
     def fresh(self, name: str) -> str:
-        return f"{name}_{next(self._numbers)}"
+        """A variable that the template does not have."""
+        return next(made for number in self._numbers if (made := f"{name}_{number}") not in self._taken)
 
     def _body(self, body: Sequence[nodes.Node], scope: Scope) -> list[nodes.Node]:
         return [made for node in body for made in self._statement(node, scope)]

@@ -32,8 +32,6 @@ def served_templates(files: Mapping[str, Path | bytes]) -> Served:
     A template that works nowhere is no reason to refuse a model: that is a notice. Raises ModelError for a file that
     cannot be read.
     """
-    from drupe_onnxruntime.genai.templates.choosing import choose
-
     templates = chat_templates(files)
     served = Served(notices=list(templates.notices))
     before = object_in(files, CONFIG)
@@ -41,6 +39,8 @@ def served_templates(files: Mapping[str, Path | bytes]) -> Served:
     config |= {name: templates.tokens[name] for name in KNOWN_TOKENS if _differs(name, config, templates.tokens)}
     text = templates.texts.get(DEFAULT)
     if text is not None:
+        from drupe_onnxruntime.genai.templates.choosing import choose
+
         chosen, notices = choose(text, templates.tokens, tools=FOR_TOOLS not in templates.texts)
         served.notices += notices
         if chosen != text or "chat_template" in before or not _is_file(text, files):
