@@ -118,6 +118,7 @@ FOLDERS: dict[str, dict[str, Any]] = {
     "plain here, listed there": {"document": with_token(), "config": {"additional_special_tokens": ["<t>"]}},
     "plain here, named there": {"document": with_token(lstrip=True), "config": {"eos_token": "<t>"}},
     "an id that is not the next": {"document": with_token(id=400)},
+    "two added tokens of one id": {"document": with_token(id=5)},
     "an added token of the vocabulary": {"document": with_token(content="th")},
     "a special token that strips": {"special_tokens_map": {"eos_token": a("<z>", lstrip=True, rstrip=True)}},
     "a name without a token": {"config": {"bos_token": None}},

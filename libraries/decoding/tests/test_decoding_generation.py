@@ -25,7 +25,7 @@ class Parrot(TextSession):
         refuse_no_room(range(len(words)), self)
         return iter(words[: (generation or Generation()).max_new_tokens])
 
-    def conversation(self, messages: Sequence[Message]) -> str:
+    def conversation(self, messages: Sequence[Message], tools: Any = None, **settings: Any) -> str:
         return " ".join(message.content for message in messages)
 
     def close(self) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from tiny import tokenizer_text
 from drupe.api import ModelError
 from drupe_decoding import Message
 from drupe_tokenization import TemplateRefusal, apply_chat_template, conversations, render, templates_in_folder
+from drupe_tokenization.special_tokens import OF_CLASSES
 
 HELLO = [Message("user", "<hello> & goodbye")]
 TOOL = {"type": "function", "function": {"name": "clock", "description": "é", "parameters": {"type": "object"}}}
@@ -26,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def template(folder: Path, text: object, **config: object) -> Path:
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": text, **config}
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", **config, "chat_template": text}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     return folder
 
@@ -49,7 +52,8 @@ def of_transformers(folder: Path, messages: list[Mapping[str, Any]], **settings:
         "{% generation %}{{ messages[0].content }}{% endgeneration %}",
         "{{ messages | tojson(indent=2) }}{{ messages | tojson(separators=(',', ':'), sort_keys=true) }}",
         "{{ 'é' | tojson }}{{ 'é' | tojson(ensure_ascii=true) }}",
-        "{{ tools is none }}{{ documents is none }}{{ pad_token is defined }}{{ image_token }}{{ unk_token }}",
+        "{{ tools is none }}{{ documents is none }}{{ pad_token is defined }}",
+        "{{ image_token }}{{ unk_token }}{{ think }}",
         "{% set ns = namespace(a=1) %}{% for m in messages %}{% set ns.a = ns.a + 1 %}{% endfor %}{{ ns.a }}",
         "{{ dict(a=1) }}{{ range(3) | list }}{{ namespace(a=1).a }}",
     ],
@@ -57,7 +61,8 @@ def of_transformers(folder: Path, messages: list[Mapping[str, Any]], **settings:
 def test_a_prompt_is_the_one_of_transformers(folder: Path, text: str) -> None:
     added = {"__type": "AddedToken", "content": "<|end|>", "special": True}
     tokens = {"bos_token": "<|bos|>", "eos_token": added, "pad_token": None, "image_token": "<|img|>"}
-    template(folder, text, **tokens, added_tokens_decoder={}, unk_token="<|bos|>")
+    more = {"unk_token": "<|bos|>", "extra_special_tokens": {"think": "<think>"}}
+    template(folder, text, **tokens, added_tokens_decoder={}, **more)
     assert apply_chat_template(folder, HELLO) == of_transformers(folder, [HELLO[0].document()])
 
 
@@ -66,6 +71,21 @@ def test_special_tokens_in_the_older_file_count_where_transformers_counts_them(f
     config = {"bos_token": "<|bos|>"} | ({"added_tokens_decoder": {}} if listed else {})
     template(folder, "{{ bos_token }}|{{ eos_token }}", **config)
     (folder / "special_tokens_map.json").write_text('{"bos_token": "<|end|>", "eos_token": {"content": "<|end|>"}}')
+    assert apply_chat_template(folder, HELLO) == of_transformers(folder, [HELLO[0].document()])
+
+
+@pytest.mark.parametrize("name", [*OF_CLASSES, "LlamaTokenizer", "PreTrainedTokenizerFast", "Qwen2TokenizerFast"])
+@pytest.mark.parametrize("config", [{}, {"bos_token": None, "eos_token": "<|end|>"}])
+def test_special_tokens_that_the_configuration_leaves_out_are_those_of_its_class(
+    folder: Path, name: str, config: dict[str, Any]
+) -> None:
+    tokens = ("bos_token", "eos_token", "unk_token", "pad_token", "mask_token")
+    template(
+        folder,
+        "".join("{{ " + each + " }}{{ " + each + " is defined }}|" for each in tokens),
+        tokenizer_class=name,
+        **config,
+    )
     assert apply_chat_template(folder, HELLO) == of_transformers(folder, [HELLO[0].document()])
 
 
@@ -211,3 +231,15 @@ def test_the_conversations_reach_every_kind_of_turn() -> None:
     assert seen("{{ messages | selectattr('tool_calls', 'defined') | list | length > 0 }}") == {"True", "False"}
     assert seen("{{ messages[0].role }}") == {"user", "system", "assistant"}
     assert seen("{{ tools | length if tools else 0 }}") == {"0", "1", "2"}
+
+
+def test_a_prompt_needs_no_transformers_and_finding_templates_no_jinja2(folder: Path) -> None:
+    template(folder, "x{{ messages[0].content }}")
+    program = (
+        "import sys; from pathlib import Path; from drupe_tokenization import *; from drupe_decoding import Message;"
+        f"folder = Path({str(folder)!r}); templates_in_folder(folder); assert 'jinja2' not in sys.modules;"
+        "print(apply_chat_template(folder, [Message('user', 'y')]));"
+        "assert not {'transformers', 'tokenizers'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "xy\n"

@@ -122,7 +122,8 @@ def test_a_packed_checkpoint_is_refused(checkpoint: Path, tmp_path: Path, monkey
     monkeypatch.setattr(round_by_gradient, "LIBRARIES", ())
     config = RoundByGradientConfig(**SMALL)
     made = tmp_path / "made"
-    write_checkpoint(made, open_checkpoint(checkpoint), {}, config, context(tmp_path))
+    layers = {"model.layers.1.mlp.down_proj": random_levels(64, 96, symmetric=True)}
+    write_checkpoint(made, open_checkpoint(checkpoint), layers, config, context(tmp_path))
     with pytest.raises(ModelError, match="already quantized"):
         RoundByGradient().run(Model("hf", made), config, context(tmp_path))
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,7 +73,7 @@ class Written(TextSession):
         self.asked.append((prompt, generation or Generation()))
         yield from (" jumps", " over")
 
-    def conversation(self, messages: Sequence[Message]) -> str:
+    def conversation(self, messages: Sequence[Message], tools: Any = None, **settings: Any) -> str:
         return ""
 
     def close(self) -> None:

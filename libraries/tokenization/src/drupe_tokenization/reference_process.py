@@ -43,7 +43,8 @@ class ReferenceProcess:
         from drupe_tokenization.document import AGAIN
 
         output, errors = self._process.communicate(json.dumps(None if other is None else asdict(other)) + "\n")
-        answer = json.loads(output) if output else {"error": errors.strip().splitlines()[-1:] or "no answer"}
+        reason = errors.strip().rpartition("\n")[2] or "the process ended without an answer"
+        answer = json.loads(output) if output else {"error": reason}
         if "error" in answer:
             raise ModelError(f"tokenizer.json cannot be read: {answer['error']}", where="tokenizer.json", cure=AGAIN)
         return comparison_from(answer)

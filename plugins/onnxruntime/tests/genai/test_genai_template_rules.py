@@ -17,7 +17,7 @@ TOOL = {"type": "function", "function": {"name": "f", "parameters": {"properties
 TALK = Conversation(
     "short",
     [
-        {"role": "user", "content": "hello world", "extra": {}},
+        {"role": "user", "content": "hello world", "extra": {}, "none": [None]},
         {"role": "assistant", "content": "<think>\nhm\n</think>\n\n4", "reasoning_content": "hm"},
         {"role": "user", "content": "é"},
     ],
@@ -64,6 +64,8 @@ EXPRESSIONS = [
     # Operators
     "'a' and 'b'", "'' and 'b' or 'c'", "'T' if messages[0].extra else 'F'", "'a' ~ messages[0].nothing ~ 'b'",
     "'a' ~ 'b' == 'ab'", "2 * [1, 2] | length", "-1 | abs", "1 < 2 < 3", "(nothing | string) | length",
+    # Parts of texts, and none
+    f"{FIRST}[0]", f"{FIRST}[-1]", "messages[0].none[0]", "[1, 2][0]", "[1, 2][-1]",
     # Names
     "pad_token", "eos_token is defined", "messages[1].thinking", "messages[1]['thinking']", "'thinking' in messages[1]",
 ]  # fmt: skip

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from drupe.api import Notice
+from drupe.api import Notice, Target
+from drupe_onnxruntime.genai.runtime import OnnxRuntimeGenai
 from drupe_onnxruntime.genai.templates import choosing, engine
 from drupe_onnxruntime.genai.templates.serving import Served, served_templates
 from drupe_tokenization import chat_templates
@@ -58,7 +60,7 @@ def test_a_rewritten_template_stands_in_the_configuration_and_the_original_in_it
     assert config == {"bos_token": "<s>", "extra": [1]}
     (notice,) = made.notices
     assert (notice.about, notice.handling) == ("chat template", "rewritten")
-    assert "sample conversations otherwise than jinja2" in notice.what
+    assert "sample conversations differently from jinja2, and none of them with the rewritten" in notice.what
 
 
 def test_a_template_that_is_only_a_file_stays_there_unless_it_is_rewritten() -> None:
@@ -130,6 +132,14 @@ def test_a_template_that_makes_no_prompt_is_told(template: str, reason: str) -> 
     assert reason in notice.what
 
 
+def test_a_template_that_is_no_text_is_left_out_and_told() -> None:
+    made = served_templates({"tokenizer_config.json": b'{"chat_template": 3, "bos_token": "<s>"}'})
+    assert config_of(made) == {"bos_token": "<s>"}
+    (notice,) = made.notices
+    assert notice.handling == "left out"
+    assert "neither a text nor a list" in notice.what
+
+
 def test_without_the_runtime_it_is_said_that_nothing_was_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choosing, "absence", lambda family: ("onnxruntime-genai is not installed", "pip install it"))
     (notice,) = served({"chat_template": IN_TEXT}).notices
@@ -152,3 +162,26 @@ def test_notices_are_sentences(capfd: pytest.CaptureFixture[str]) -> None:
     made = served({"chat_template": IN_TEXT + "{{ none }}"})
     assert all(isinstance(notice, Notice) and "\n" not in notice.what + notice.cure for notice in made.notices)
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_package_and_a_plain_script_make_the_same_prompts(kit: SimpleNamespace, tmp_path: Path, cpu: Target) -> None:
+    import onnxruntime_genai
+
+    template = (
+        "{% for m in messages %}\n{{ m.role }}{{ m.tool_calls | tojson if m.tool_calls }}\n"
+        "{% if '</think>' in m.content %}{{ m.content.split('</think>', 1)[1] | replace('x', 'y') }}{% endif %}\n"
+        "{% endfor %}\n{{ tools | tojson }}{{ bos_token }}{{ add_generation_prompt }}"
+    )
+    model = kit.make_package(kit.make_checkpoint(tmp_path / "c", template=template), tmp_path / "p", cpu)
+    calls = [{"type": "function", "function": {"name": "f", "arguments": {"a": {}}}}]
+    messages = [
+        {"role": "user", "content": "<think></think>x</think>"},
+        {"role": "assistant", "content": "", "tool_calls": calls},
+    ]
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}]
+    with OnnxRuntimeGenai().open(model, cpu) as session:
+        prompt = session.conversation(messages, tools)
+    tokenizer = onnxruntime_genai.Tokenizer(onnxruntime_genai.Model(str(model.location)))
+    assert prompt == tokenizer.apply_chat_template(json.dumps(messages), tools=json.dumps(tools))
+    assert prompt.startswith("user\ny</think>assistant[{")
+    assert json.dumps(tools) in prompt

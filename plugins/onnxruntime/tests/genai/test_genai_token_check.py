@@ -91,7 +91,7 @@ def opened(runtime: Runtime, model: Model, target: Target) -> Any:
 
 def made_with(kit: SimpleNamespace, folder: Path, name: str, target: Target) -> Model:
     """A package of a model with this form of tokenizer.json."""
-    checkpoint = kit.make_checkpoint(folder / "checkpoint", template=None)
+    checkpoint = kit.make_checkpoint(folder / "checkpoint", template=None, vocab_size=1200)
     for file, content in tokenizer_files(name).items():
         (checkpoint / file).write_bytes(content)
     made: Model = kit.make_package(checkpoint, folder / "package", target)

@@ -50,7 +50,10 @@ def compared(files: Mapping[str, Path | bytes], folder: Path) -> Comparison:
 
 def adapted(name: str) -> dict[str, Path | bytes]:
     """The files of a form as package-genai changes them."""
-    files: dict[str, Path | bytes] = dict(tokenizer_files(name))
+    return changed(dict(tokenizer_files(name)))
+
+
+def changed(files: dict[str, Path | bytes]) -> dict[str, Path | bytes]:
     files.update(adapting.readable(files))
     files.update(adapting.own_form(files, adapting.tokenizer_in(files)).files())
     return files
@@ -97,3 +100,28 @@ def test_what_it_cannot_read_is_refused_by_its_kind(name: str, tmp_path: Path) -
     kind = TokenizerDocument.read(tokenizer_files(name)["tokenizer.json"]).kind
     with pytest.raises(RuntimeError, match=f"Unsupported tokenizer class: {kind}"):
         compared(adapted(name), tmp_path / "package")
+
+
+SPACED = "{{ bos_token }}{% for m in messages %}<|user|> {{ m.content }}{{ eos_token }}{% endfor %}"
+LINES = "{{ bos_token }}{% for m in messages %}<|user|>\n{{ m.content }}<|end|>\n{% endfor %}"
+SPACED_PROMPT, LINES_PROMPT = "<s><|user|> Hello you</s><|user|> Hi</s>", "<s><|user|>\nHello you<|end|>\n<|user|>\nHi"
+
+
+@pytest.mark.parametrize(
+    ("template", "texts"),
+    [(SPACED, ["Hello you", SPACED_PROMPT]), (LINES, [" Hello you", LINES_PROMPT]), (None, ["Hello you", "<s> Hello"])],
+)
+def test_a_first_word_mark_is_put_where_the_models_prompts_need_it(
+    template: str | None, texts: list[str], tmp_path: Path
+) -> None:
+    from onnxruntime_genai import Model, Tokenizer
+    from tokenizers import Tokenizer as Fast
+
+    files: dict[str, Path | bytes] = dict(tokenizer_files("mistral3"))
+    files |= {"chat_template.jinja": template.encode()} if template else {}
+    for name, content in changed(files).items():
+        (tmp_path / name).write_bytes(adapting.read(content))
+    write_empty_model(tmp_path)
+    right, found = Fast.from_file(str(tmp_path / "tokenizer.json")), Tokenizer(Model(str(tmp_path)))
+    for text in texts:
+        assert found.encode(text).tolist() == right.encode(text, add_special_tokens=False).ids, text

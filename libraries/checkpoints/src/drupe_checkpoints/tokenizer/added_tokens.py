@@ -57,12 +57,13 @@ class Added:
         self.ids: dict[str, int] = {}
 
     def add(self, token: Token) -> int:
-        """Add a token, or give one other flags; returns its id."""
+        """Add a token, or give one other flags; returns its id. A special token stays special."""
         number = self.ids.get(token.content, self._vocabulary.get(token.content))
         if number is None:
             number = max(len(self._vocabulary), max(self.tokens, default=-1) + 1)
+        before = self.tokens.get(number)
         self.ids[token.content] = number
-        self.tokens[number] = token
+        self.tokens[number] = replace(token, special=True) if before and before.special else token
         return number
 
     def json(self) -> list[Json]:
@@ -97,22 +98,16 @@ def gathered(
     file names them. plain: the class gives all special tokens the usual flags at the end.
     """
     added = Added(vocabulary)
-    own = {
-        int(each["id"]): token for each in held if (token := Token.of(each, special=False)) and is_id(each.get("id"))
-    }
-    if kept:
-        for token in own.values():
-            added.add(token)
-    notices: list[Notice] = []
-    listed, lost = _by_id(settings, own, source)
-    notices += lost
-    moved: list[tuple[Wanted, int]] = []
+    here = [Wanted(token, source, each.get("id")) for each in held if (token := Token.of(each, special=False))]
+    moved = [(wanted, at) for wanted in here if kept and (at := added.add(wanted.token)) != wanted.number]
+    listed, notices = _by_id(settings, here)
     names = _names(settings)
     special = dict(names)
     for number in sorted(listed):
         wanted = listed[number]
         token = wanted.token if wanted.token.content not in special else replace(wanted.token, special=True)
-        moved += [(wanted, at)] if (at := added.add(token)) != wanted.number else []
+        at = added.add(token)
+        moved += [(wanted, at)] if at != wanted.number and (wanted, at) not in moved else []
     notices += _moved(moved)
     known = {*added.ids}
     for text, _ in names:
@@ -132,11 +127,11 @@ def gathered(
     if plain:
         for text in (*special, *(each.content for each in extra)):
             added.add(Token(text, special=True))
-    notices += _put_in(added, {token.content: token for token in own.values()}, source)
+    notices += _put_in(added, {wanted.token.content: wanted.token for wanted in here}, source)
     return Outcome(added.json(), tuple(dict.fromkeys(notices)))
 
 
-def _by_id(settings: Settings, own: Mapping[int, Token], source: str) -> tuple[dict[int, Wanted], list[Notice]]:
+def _by_id(settings: Settings, here: Sequence[Wanted]) -> tuple[dict[int, Wanted], list[Notice]]:
     """The tokens that are listed with ids, and what is lost where two of them have one id."""
     decoder = settings.config.get("added_tokens_decoder")
     if isinstance(decoder, Mapping):
@@ -150,7 +145,7 @@ def _by_id(settings: Settings, own: Mapping[int, Token], source: str) -> tuple[d
 
     def put(number: int, wanted: Wanted) -> None:
         before = found.get(number)
-        if before is not None and before.token.content != wanted.token.content:
+        if before is not None and before.token.content != wanted.token.content and before not in here:
             lost.append(_replaced(number, before, wanted))
         found[number] = wanted
 
@@ -158,8 +153,9 @@ def _by_id(settings: Settings, own: Mapping[int, Token], source: str) -> tuple[d
         if text:
             is_special = text in special
             put(number, Wanted(Token(text, is_special, normalized=not is_special), ADDED_TOKENS, number))
-    for number, token in own.items():
-        put(number, Wanted(token, source, number))
+    for wanted in here:
+        if wanted.number is not None and is_id(wanted.number):
+            put(wanted.number, wanted)
     return found, lost
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from drupe.api import ModelError
+from drupe.api import ModelError, Notice
 from drupe_checkpoints.tokenizer.parts import Json, template
 from drupe_checkpoints.tokenizer.settings import TOKENIZER, Settings
 
@@ -26,7 +26,7 @@ class Converted:
 
     source: the files' names. pieces: they are pieces of sentencepiece, for which text is normalized only behind the
     search for added tokens. begins, ends: a token is put before and behind a text, unless a file says otherwise.
-    named: the special tokens that the tokenizer's class brings, by name.
+    named: the special tokens that the tokenizer's class brings, by name. notices: what is left out.
     """
 
     document: Json
@@ -35,6 +35,7 @@ class Converted:
     begins: bool = False
     ends: bool = False
     named: Mapping[str, str] = field(default_factory=dict)
+    notices: tuple[Notice, ...] = ()
 
     def around(self, settings: Settings, tokens: Sequence[Json]) -> Json | None:
         """The step that puts tokens around a text. tokens: the added ones."""
@@ -105,7 +106,13 @@ def _from_pieces(path: Path, settings: Settings, cure: str) -> Converted:
         found_first=frozenset(map(str, (*listed, *(settings.added or {})))),
     )
     document = converted(pieces, reading, cure)
-    return Converted(document, path.name, pieces=True, begins=family.first, ends=family.last)
+    notices = (_DECODING,) if pieces.denormalizes else ()
+    return Converted(document, path.name, pieces=True, begins=family.first, ends=family.last, notices=notices)
+
+
+_DECODING = Notice(
+    "tokenizer", "left out", "the model of sentencepiece has rules for decoding, which tokenizer.json cannot say"
+)
 
 
 def _way_out(folder: Path) -> str:

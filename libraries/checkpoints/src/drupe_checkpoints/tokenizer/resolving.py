@@ -45,7 +45,10 @@ def _as_kept(folder: Path, settings: Settings) -> ResolvedTokenizer:
         return ResolvedTokenizer(path)
     name = class_of(settings, document)
     made = rebuilt(name, document, settings)
-    notices = [*differing(folder, settings, document, vocabulary), *_without_effect(settings, document)]
+    notices = [
+        *differing(folder, settings, document, vocabulary),
+        *_without_effect(settings, made.document if made else document),
+    ]
     held = _list(document.get("added_tokens"))
     outcome = gathered(
         vocabulary,
@@ -59,9 +62,7 @@ def _as_kept(folder: Path, settings: Settings) -> ResolvedTokenizer:
     changed = dict(made.document) if made else dict(document)
     if made and (changed != document):
         notices.append(_by_class(settings, name, made.document, document))
-    if {each["content"]: each for each in held if "content" in each} != {
-        each["content"]: each for each in outcome.tokens
-    }:
+    if sorted(held, key=lambda each: str(each.get("id"))) != sorted(outcome.tokens, key=lambda each: str(each["id"])):
         changed["added_tokens"] = outcome.tokens
     if changed == document:
         return ResolvedTokenizer(path, tuple(notices))
@@ -83,7 +84,7 @@ def _converted(folder: Path, settings: Settings) -> ResolvedTokenizer:
     tokens = [{**token, "normalized": False} for token in outcome.tokens] if made.pieces else outcome.tokens
     changed = {**made.document, "added_tokens": tokens, "post_processor": made.around(settings, tokens)}
     said = Notice(ABOUT, "rewritten", f"there is no {TOKENIZER}; it is made from {made.source}")
-    return ResolvedTokenizer(encoded(changed), (said, *outcome.notices))
+    return ResolvedTokenizer(encoded(changed), (said, *made.notices, *outcome.notices))
 
 
 def vocabulary_of(model: Any) -> dict[str, int] | None:
@@ -109,6 +110,9 @@ def _without_effect(settings: Settings, document: Json) -> list[Notice]:
             f"{place} a text; {TOKENIZER} is believed, as in transformers 5"
         )
         notices.append(Notice(ABOUT, "has no effect", what, f"change the post_processor of {TOKENIZER}"))
+    if settings.config.get("clean_up_tokenization_spaces") and document["model"].get("type") != "BPE":
+        what = f"{CONFIG} says clean_up_tokenization_spaces = true; spaces before punctuation stay in decoded text"
+        notices.append(Notice(ABOUT, "has no effect", what))
     if settings.config.get("split_special_tokens"):
         what = f"{CONFIG} says split_special_tokens = true; special tokens in a text are one token all the same"
         notices.append(Notice(ABOUT, "has no effect", what))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,10 @@ SERVED = "served by Drupe only"
 AS_NUMBERS = (
     "drupe generate, chat and drupe.open() take the right tokens; in a script of onnxruntime-genai alone, encode with "
     'tokenizers.Tokenizer.from_file("OUT/tokenizer.json") and give the numbers to append_tokens()'
+)
+AS_TEXT = (
+    "drupe generate, chat and drupe.open() give the right texts; in a script of onnxruntime-genai alone, decode with "
+    'tokenizers.Tokenizer.from_file("OUT/tokenizer.json")'
 )
 LONGEST_SHOWN = 8
 """Pieces of an example that are shown."""
@@ -62,7 +67,8 @@ def _found(folder: Path, texts: Sequence[str], rows: int) -> tuple[Notice, ...]:
         with ReadingProcess(folder, texts) as runtime:
             answer = runtime.answer()
         if "error" in answer:
-            return (_not_read(answer["error"]), *_without_rows(reference.compared(None), rows))
+            error = answer["error"].replace(str(folder), "OUT").partition("\n")[0]
+            return (_not_read(error), *_without_rows(reference.compared(None), rows))
         comparison = reference.compared(Reading(**answer))
     return (*_differences(comparison), *_without_rows(comparison, rows))
 
@@ -76,9 +82,7 @@ def _not_compared(why: str, cure: str) -> Notice:
 
 
 def _not_read(error: str) -> Notice:
-    return Notice(
-        ABOUT, SERVED, f"onnxruntime-genai's own tokenizer cannot read this one: {error.splitlines()[0]}", AS_NUMBERS
-    )
+    return Notice(ABOUT, SERVED, f"onnxruntime-genai's own tokenizer cannot read this one: {error}", AS_NUMBERS)
 
 
 def _without_rows(comparison: Comparison, rows: int) -> tuple[Notice, ...]:
@@ -97,32 +101,18 @@ def _without_rows(comparison: Comparison, rows: int) -> tuple[Notice, ...]:
 
 
 def _differences(comparison: Comparison) -> tuple[Notice, ...]:
+    own, texts = "onnxruntime-genai's own tokenizer", comparison.texts
     notices = []
-    if comparison.encoded and comparison.first_encoded:
-        notices.append(_told("makes other tokens of", comparison.encoded, comparison.texts, comparison.first_encoded))
-    if comparison.begun:
-        notices.append(
-            Notice(
-                ABOUT, SERVED,
-                "with add_special_tokens onnxruntime-genai's own tokenizer puts other tokens around a text: "
-                + _both(comparison.begun),
-                AS_NUMBERS,
-            )
-        )  # fmt: skip
-    if comparison.decoded and comparison.first_decoded:
-        notices.append(
-            _told("gives back other texts for", comparison.decoded, comparison.texts, comparison.first_decoded)
-        )
+    if example := comparison.first_encoded:
+        what = f"{own} makes other tokens of {comparison.encoded} of {texts} texts, such as {_quoted(example.text)}"
+        notices.append(Notice(ABOUT, SERVED, f"{what}: {_both(example)}", AS_NUMBERS))
+    if example := comparison.begun:
+        what = f"with add_special_tokens {own} puts other tokens around a text"
+        notices.append(Notice(ABOUT, SERVED, f"{what}: {_both(example)}", AS_NUMBERS))
+    if example := comparison.first_decoded:
+        what = f"{own} gives back other texts for the tokens of {comparison.decoded} of {texts} texts"
+        notices.append(Notice(ABOUT, SERVED, f"{what}: {_both(example)}", AS_TEXT))
     return tuple(notices)
-
-
-def _told(does: str, count: int, texts: int, example: Difference) -> Notice:
-    return Notice(
-        ABOUT, SERVED,
-        f"onnxruntime-genai's own tokenizer {does} {count} of {texts} texts, such as {_quoted(example.text)}: "
-        + _both(example),
-        AS_NUMBERS,
-    )  # fmt: skip
 
 
 def _both(difference: Difference) -> str:
@@ -137,16 +127,14 @@ def _listed(pieces: Sequence[str] | str) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A text on one line, with all that does not show as an escape."""
-    shown = "".join(character if character.isprintable() and not _combines(character) else
-                    character.encode("unicode_escape").decode() for character in text)  # fmt: skip
-    return f"'{shown}'"
+    """A text on one line, with an escape for each character that does not show by itself."""
+    return f"'{''.join(map(_shown, text))}'"
 
 
-def _combines(character: str) -> bool:
-    import unicodedata
-
-    return unicodedata.combining(character) > 0
+def _shown(character: str) -> str:
+    if character.isprintable() and not unicodedata.combining(character):
+        return character
+    return character.encode("unicode_escape").decode()
 
 
 def form_notices(form: Form) -> tuple[Notice, ...]:
@@ -154,5 +142,5 @@ def form_notices(form: Form) -> tuple[Notice, ...]:
     if not form.changes:
         return ()
     file = MODULE if form.document is None else OWN
-    what = f"onnxruntime-genai reads {file}, so that it reads the tokenizer as meant: {', '.join(form.changes)}"
-    return (Notice(ABOUT, "rewritten", what),)
+    what = f"onnxruntime-genai would misread it, and gets a form of its own in {file}: {', '.join(form.changes)}"
+    return (Notice(ABOUT, "rewritten", what, form.cure),)

@@ -21,7 +21,8 @@ from typing import Any
 
 from drupe.api import ModelError
 from drupe_onnxruntime.genai.tokenizer_form.form import UNIGRAM_CLASSES, Form, form_for
-from drupe_tokenization import TokenizerDocument
+from drupe_onnxruntime.genai.tokenizer_form.rewritten import Use
+from drupe_tokenization import TokenizerDocument, chat_templates, render
 
 CONFIG = "tokenizer_config.json"
 VOCABULARY = "tokenizer.json"
@@ -35,6 +36,7 @@ BPE_CLASSES = frozenset(
         "PreTrainedTokenizer", "Qwen2Tokenizer", "WhisperTokenizer",
     }
 )  # fmt: skip
+CONVERSATION = tuple({"role": role, "content": "Hello"} for role in ("user", "assistant", "user"))
 NULL_MEANS_ABSENT = (
     "chat_template", "clean_up_tokenization_spaces", "model_max_length", "tiktoken_file", "tokenizer_class",
 )  # fmt: skip
@@ -73,7 +75,16 @@ def tokenizer_in(files: Mapping[str, Path | bytes]) -> TokenizerDocument:
 
 def own_form(files: Mapping[str, Path | bytes], document: TokenizerDocument) -> Form:
     """The files' tokenizer, which is `document`, as onnxruntime-genai reads it as meant."""
-    return form_for(document, _object(files, CONFIG) or {})
+    return form_for(document, Use(_object(files, CONFIG) or {}, _prompt(files)))
+
+
+def _prompt(files: Mapping[str, Path | bytes]) -> str:
+    """A prompt that the files' chat template makes; "" where it makes none."""
+    try:
+        templates = chat_templates(files)
+        return render(templates.text(tools=False), CONVERSATION, None, templates.tokens)
+    except ModelError:  # there is no template, or none that works: `templates` tells
+        return ""
 
 
 def _is_known(name: object) -> bool:

@@ -64,7 +64,7 @@ def _best(text: str, tokens: Mapping[str, str], wanted: Expected) -> tuple[str, 
 def _notices(first: Sequence[Difference], best: Sequence[Difference], wanted: Expected) -> list[Notice]:
     notices = []
     if len(best) < len(first):
-        notices.append(_rewritten(_count(first, wanted)))
+        notices.append(_rewritten(_count(first, wanted), len(best)))
     if best:
         notices.append(_different(_count(best, wanted), min(best, key=_length)))
     return notices
@@ -93,18 +93,18 @@ def _not_compared(reason: str, cure: str) -> Notice:
     )  # fmt: skip
 
 
-def _rewritten(count: str) -> Notice:
+def _rewritten(count: str, left: int) -> Notice:
     return Notice(
         ABOUT, "rewritten",
-        f"onnxruntime-genai's template engine renders {count} otherwise than jinja2; tokenizer_config.json has a form "
-        "of the template that it renders as meant, chat_template.jinja the original",
+        f"onnxruntime-genai's template engine renders {count} differently from jinja2, and {left or 'none'} of them "
+        "with the rewritten template in tokenizer_config.json; chat_template.jinja holds the original",
     )  # fmt: skip
 
 
 def _different(count: str, example: Difference) -> Notice:
     return Notice(
         ABOUT, "served by Drupe only",
-        f"onnxruntime-genai's template engine renders {count} otherwise than jinja2, for example "
+        f"onnxruntime-genai's template engine renders {count} differently from jinja2, for example "
         f"{example.conversation.name!r}: {_in_short(example)}",
         IN_A_SCRIPT,
     )  # fmt: skip

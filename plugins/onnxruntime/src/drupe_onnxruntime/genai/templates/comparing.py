@@ -42,7 +42,7 @@ def expected(template: str, tokens: Mapping[str, str], conversations: Sequence[C
     """What jinja2 makes of the conversations.
 
     A conversation for which the template is not made is left out, because no answer is the right one: one on which it
-    fails without refusing it, and one whose content it shows as Python code. Raises ModelError where no prompt is made.
+    fails without refusing it, and one whose content it shows as Python code. Raises ModelError where none is left.
     """
     pairs: list[tuple[Conversation, Rendered]] = []
     failure: ModelError | None = None
@@ -54,8 +54,8 @@ def expected(template: str, tokens: Mapping[str, str], conversations: Sequence[C
             continue
         if not _shows_code(conversation, result):
             pairs.append((conversation, result))
-    if all(result.text is None for _, result in pairs):
-        raise failure or ModelError("it refuses every sample conversation")
+    if failure and all(result.text is None for _, result in pairs):
+        raise failure
     return Expected([pair[0] for pair in pairs], [pair[1] for pair in pairs])
 
 

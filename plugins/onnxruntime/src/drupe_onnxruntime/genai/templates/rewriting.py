@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from jinja2 import nodes
 
 from drupe_onnxruntime.genai.templates.engine import KNOWN_TOKENS
-from drupe_onnxruntime.genai.templates.rules import parsed, rewritten, selection
+from drupe_onnxruntime.genai.templates.rules import parsed, rewritten
 from drupe_onnxruntime.genai.templates.scopes import UNDEFINED, Renaming
+from drupe_onnxruntime.genai.templates.selections import selection
 from drupe_onnxruntime.genai.templates.source import Unwritable, source
 from drupe_tokenization import environment
 
@@ -57,7 +58,7 @@ class _Rewriter:
         match node:
             case nodes.Output():
                 node.nodes = [
-                    part if isinstance(part, nodes.TemplateData) else self._expression(part) for part in node.nodes
+                    part if isinstance(part, nodes.TemplateData) else self._shown(part) for part in node.nodes
                 ]
             case nodes.If():
                 node.test = self._expression(node.test, truth=True)
@@ -82,6 +83,13 @@ class _Rewriter:
                 yield nodes.Output([self._expression(text)])
                 return
         yield node
+
+    def _shown(self, node: nodes.Expr) -> nodes.Expr:
+        """An expression whose text is shown: the engine shows nothing for none."""
+        made = self._expression(node)
+        if self._thorough and isinstance(node, nodes.Name | nodes.Getattr | nodes.Getitem):
+            return parsed("'None' if A is none else A", A=made)
+        return made
 
     def _for(self, node: nodes.For) -> None:
         """A loop over selected items tests each item itself."""

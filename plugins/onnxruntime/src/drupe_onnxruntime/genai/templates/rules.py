@@ -131,6 +131,8 @@ SURE: tuple[tuple[str, str], ...] = (
 THOROUGH: tuple[tuple[str, str], ...] = (
     ("A | upper", _letters_in_upper_case("A | default('') | string")),
     ("A.upper()", _letters_in_upper_case("A")),
+    ("A[0]", "A[:1] if A is string else A[0]"),
+    ("A[-1]", "A[-1:] if A is string else A[-1]"),
     ("A[N]", f"A[N] if A | length > N else {UNDEFINED}"),
     ("A[:N]", "A[:(N if A | length > N else A | length)]"),
     ("A[-N:]", "A[(-N if A | length > N else 0):]"),
@@ -313,14 +315,14 @@ def _indented(node: nodes.Expr, truth: bool) -> nodes.Expr:
     """`indent` with the arguments that the engine knows."""
     if not isinstance(node, nodes.Filter) or node.name != "indent":
         return node
-    named = _named(node, ("width", "first", "blank"))
+    named = named_arguments(node, ("width", "first", "blank"))
     made = copy(node)
     made.args = [named.pop("width", nodes.Const(4)), named.pop("first", nodes.Const(False))]
     made.kwargs = []
     return node if named else made
 
 
-def _named(node: nodes.Filter, names: Sequence[str]) -> dict[str, nodes.Expr]:
+def named_arguments(node: nodes.Filter, names: Sequence[str]) -> dict[str, nodes.Expr]:
     """The arguments of a filter by their names; names: those of its parameters in their order."""
     named = [(str(keyword.key), keyword.value) for keyword in node.kwargs]
     return dict([*named, *zip(names, node.args, strict=False)])
@@ -330,7 +332,7 @@ def _json(node: nodes.Expr, truth: bool) -> nodes.Expr:
     """`tojson` without the arguments that say what it does anyway."""
     if not isinstance(node, nodes.Filter) or node.name != "tojson":
         return node
-    named = _named(node, tuple(JSON_DEFAULTS))
+    named = named_arguments(node, tuple(JSON_DEFAULTS))
     made = copy(node)
     made.args = []
     given = {name: value for name, value in named.items() if value != _parsed(JSON_DEFAULTS.get(name, "none"))}
@@ -361,7 +363,7 @@ def _indented_json(node: nodes.Expr, truth: bool) -> nodes.Expr:
     """`tojson` with an indent: the engine breaks lines inside empty lists and mappings, at any depth."""
     if not isinstance(node, nodes.Filter) or node.name != "tojson":
         return node
-    indent = _named(node, ()).get("indent")
+    indent = named_arguments(node, ()).get("indent")
     if not isinstance(indent, nodes.Const) or not isinstance(width := indent.value, int):
         return node
     made: nodes.Expr = node
@@ -380,53 +382,3 @@ CHANGES: tuple[Callable[[nodes.Expr, bool], nodes.Expr], ...] = (
 )  # fmt: skip
 """What no pair of expressions can say."""
 THOROUGH_CHANGES: tuple[Callable[[nodes.Expr, bool], nodes.Expr], ...] = (_not_empty, _indented_json)
-
-
-def selection(node: nodes.Node, item: nodes.Expr) -> tuple[nodes.Expr, nodes.Expr | None, nodes.Expr] | None:
-    """A filter that keeps or changes items: over what, which condition an item meets, and what is made of it.
-
-    None for another node, and for a filter that the engine reads as jinja2 does.
-    """
-    if not isinstance(node, nodes.Filter) or node.node is None or node.name not in SELECTING:
-        return None
-    made = SELECTING[node.name](node, item)
-    return made and (node.node, *made)
-
-
-def _select(node: nodes.Filter, item: nodes.Expr) -> tuple[nodes.Expr | None, nodes.Expr] | None:
-    return _tested(item, node.args, reject=node.name == "reject"), item
-
-
-def _select_by_key(node: nodes.Filter, item: nodes.Expr) -> tuple[nodes.Expr | None, nodes.Expr] | None:
-    if not node.args or (key := text_of(node.args[0])) is None:
-        return None
-    return _tested(_by_key(item, key), node.args[1:], reject=node.name == "rejectattr"), item
-
-
-def _map(node: nodes.Filter, item: nodes.Expr) -> tuple[nodes.Expr | None, nodes.Expr] | None:
-    if node.args and (name := text_of(node.args[0])) is not None:
-        return None, nodes.Filter(item, name, node.args[1:], node.kwargs, None, None)
-    named = _named(node, ())
-    key = text_of(named["attribute"]) if set(named) == {"attribute"} else None
-    return (None, _by_key(item, key)) if key and "." in key else None
-
-
-SELECTING = {
-    "select": _select, "reject": _select, "selectattr": _select_by_key, "rejectattr": _select_by_key, "map": _map,
-}  # fmt: skip
-
-
-def _by_key(item: nodes.Expr, key: str) -> nodes.Expr:
-    for part in key.split("."):
-        item = nodes.Getitem(item, nodes.Const(part), "load")
-    return item
-
-
-def _tested(value: nodes.Expr, test: Sequence[nodes.Expr], reject: bool) -> nodes.Expr:
-    if test:
-        name = text_of(test[0]) or ""
-        value = nodes.Test(value, TESTS.get(name, name), list(test[1:]), [], None, None)
-    return nodes.Not(value) if reject else value
-
-
-TESTS = {"==": "eq", "!=": "ne", "<": "lt", ">": "gt", "<=": "le", ">=": "ge"}

@@ -10,10 +10,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from drupe.api import Notice
+from drupe.api import ModelError, Notice
 from drupe_onnxruntime.genai.templates.engine import KNOWN_TOKENS
-from drupe_tokenization import DEFAULT, FOR_TOOLS, TEMPLATE, chat_templates, file_of, object_in
+from drupe_tokenization import DEFAULT, FOR_TOOLS, TEMPLATE, ChatTemplates, chat_templates, file_of, object_in
 
 CONFIG = "tokenizer_config.json"
 
@@ -29,14 +30,32 @@ class Served:
 def served_templates(files: Mapping[str, Path | bytes]) -> Served:
     """What has to change in a package's files, so that both find the right template.
 
-    A template that works nowhere is no reason to refuse a model: that is a notice. Raises ModelError for a file that
-    cannot be read.
+    A template that works nowhere is no reason to refuse a model: that is a notice.
     """
-    templates = chat_templates(files)
-    served = Served(notices=list(templates.notices))
     before = object_in(files, CONFIG)
     config = {key: value for key, value in before.items() if key != "chat_template"}
-    config |= {name: templates.tokens[name] for name in KNOWN_TOKENS if _differs(name, config, templates.tokens)}
+    served = Served()
+    try:
+        templates = chat_templates(files)
+    except ModelError as error:
+        served.notices.append(_no_template(error))
+    else:
+        config |= {name: templates.tokens[name] for name in KNOWN_TOKENS if _differs(name, config, templates.tokens)}
+        served.notices += templates.notices
+        _serve(templates, files, before, config, served)
+    if config != before:
+        served.files[CONFIG] = (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
+    return served
+
+
+def _serve(
+    templates: ChatTemplates,
+    files: Mapping[str, Path | bytes],
+    before: Mapping[str, Any],
+    config: dict[str, Any],
+    served: Served,
+) -> None:
+    """Put the default template into the configuration where onnxruntime-genai needs it there, and all into files."""
     text = templates.texts.get(DEFAULT)
     if text is not None:
         from drupe_onnxruntime.genai.templates.choosing import choose
@@ -49,9 +68,6 @@ def served_templates(files: Mapping[str, Path | bytes]) -> Served:
         served.notices.append(_template_for_tools())
     if config.get("chat_template") != before.get("chat_template") or set(templates.texts) != {DEFAULT}:
         served.files |= _own_files(templates.texts, files)
-    if config != before:
-        served.files[CONFIG] = (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
-    return served
 
 
 def _is_file(text: str, files: Mapping[str, Path | bytes]) -> bool:
@@ -78,3 +94,7 @@ def _template_for_tools() -> Notice:
         "the model has a template of its own for conversations with tools; onnxruntime-genai takes the default one",
         f"in a script, give the text of {file_of(FOR_TOOLS)} as template_str where there are tools",
     )  # fmt: skip
+
+
+def _no_template(error: ModelError) -> Notice:
+    return Notice("chat template", "left out", error.what, error.cure or "")

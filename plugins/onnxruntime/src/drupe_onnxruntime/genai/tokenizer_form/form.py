@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from drupe_onnxruntime.genai.tokenizer_form.added_tokens import with_spaces_before
 from drupe_onnxruntime.genai.tokenizer_form.beginning import surrounding, with_beginning
 from drupe_onnxruntime.genai.tokenizer_form.merges import with_pairs
+from drupe_onnxruntime.genai.tokenizer_form.rewritten import Use
 from drupe_onnxruntime.genai.tokenizer_form.splits import with_known_splits
-from drupe_onnxruntime.genai.tokenizer_form.word_marks import with_spaces_in_tokens, with_word_marks
+from drupe_onnxruntime.genai.tokenizer_form.word_marks import with_word_marks
 from drupe_tokenization import TokenizerDocument
 
 OWN = "genai_tokenizer.json"
@@ -19,8 +21,8 @@ MODULE = "tokenizer_module.json"
 UNIGRAM_CLASSES = frozenset(
     {"ChatGLMTokenizer", "DebertaV2Tokenizer", "MarianTokenizer", "T5Tokenizer", "XLMRobertaTokenizer"}
 )
-REWRITES = (with_pairs, with_known_splits, with_spaces_in_tokens, with_beginning, with_word_marks)
-"""In this order: the last one takes normalizers and pre-tokenizers away that the others read."""
+REWRITES = (with_pairs, with_known_splits, with_beginning, with_word_marks, with_spaces_before)
+"""In this order: `with_word_marks` takes normalizers and pre-tokenizers away that those before it read."""
 
 
 @dataclass
@@ -28,12 +30,13 @@ class Form:
     """What the runtime reads instead of the checkpoint's files.
 
     document: its own tokenizer; None where it reads tokenizer.json. module: settings that go before those in
-    tokenizer_config.json. changes: what is different, in words.
+    tokenizer_config.json. changes: what is different, in words. cure: what a script has to do about what remains.
     """
 
     document: TokenizerDocument | None = None
     module: dict[str, Any] = field(default_factory=dict)
     changes: list[str] = field(default_factory=list)
+    cure: str = ""
 
     def files(self) -> dict[str, Path | bytes]:
         files: dict[str, Path | bytes] = {}
@@ -46,18 +49,20 @@ class Form:
         return files
 
 
-def form_for(document: TokenizerDocument, config: Mapping[str, Any]) -> Form:
-    """The form for a tokenizer. config: the object in tokenizer_config.json."""
+def form_for(document: TokenizerDocument, use: Use) -> Form:
+    """The form for a tokenizer."""
     if document.kind == "Unigram":
-        return _unigram(document, config)
+        return _unigram(document, use.config)
     if document.kind != "BPE":
         return Form(module={"tokenizer_class": document.kind})  # refused by its name, and not read as something else
     form = Form()
     changed = document
     for rewrite in REWRITES:
-        changed, change, module = rewrite(changed, config)
-        form.module.update(module)
-        form.changes += [change] if change else []
+        rewritten = rewrite(changed, use)
+        changed = rewritten.document
+        form.module.update(rewritten.module)
+        form.changes += [rewritten.change] if rewritten.change else []
+        form.cure = form.cure or rewritten.cure
     form.document = None if changed is document else changed
     return form
 

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from typing import Any
 
-from drupe_onnxruntime.genai.tokenizer_form.rewritten import Rewritten
+from drupe_onnxruntime.genai.tokenizer_form.rewritten import Rewritten, Use
 from drupe_tokenization import TokenizerDocument
 
 _RETURN = re.compile(rb"(?<!\\)(?:\\\\)*\\r")
 """A carriage return in a JSON string: an even number of backslashes before it stands for themselves."""
 
 
-def with_pairs(document: TokenizerDocument, config: Mapping[str, Any]) -> Rewritten:
+def with_pairs(document: TokenizerDocument, use: Use) -> Rewritten:
     """Merges as pairs, where texts would be misread."""
     merges = document.merges or b"[]"
     first = merges[1:200].lstrip()
     if not first.startswith(b'"') or not (_RETURN.search(merges) or first.startswith(b'"#')):
-        return document, "", {}
+        return Rewritten(document)
     written = json.dumps(pairs_of(document), ensure_ascii=False, separators=(",", ":")).encode()
     rewritten = TokenizerDocument(document.settings, document.vocabulary, written)
-    return rewritten, "the merges are pairs", {}
+    return Rewritten(rewritten, "the merges are pairs")
 
 
 def pairs_of(document: TokenizerDocument) -> list[list[str]]:

@@ -3,15 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from drupe_tokenization import TokenizerDocument
 
-Rewritten = tuple[TokenizerDocument, str, dict[str, Any]]
-"""What a rewriting gives: the document, the same one where nothing changes; what is different, in words; and settings
-that go before those in tokenizer_config.json."""
+
+@dataclass(frozen=True)
+class Use:
+    """How a tokenizer is used.
+
+    config: the object in tokenizer_config.json. prompt: one that the chat template makes; "" where there is none.
+    """
+
+    config: Mapping[str, Any]
+    prompt: str = ""
+
+    @property
+    def class_name(self) -> str:
+        """The class without "Tokenizer" and what follows, as the runtime cuts it."""
+        return str(self.config.get("tokenizer_class") or "").partition("Tokenizer")[0]
 
 
-def class_name(config: Mapping[str, Any]) -> str:
-    """The class without "Tokenizer" and what follows, as the runtime cuts it."""
-    return str(config.get("tokenizer_class") or "").partition("Tokenizer")[0]
+@dataclass(frozen=True)
+class Rewritten:
+    """What a rewriting gives.
+
+    document: the same one where nothing changes. change: what is different, in words. module: settings that go before
+    those in tokenizer_config.json. cure: what a script has to do about what remains.
+    """
+
+    document: TokenizerDocument
+    change: str = ""
+    module: Mapping[str, Any] = field(default_factory=dict)
+    cure: str = ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from drupe_onnxruntime.genai.tokenizer_form.rewritten import Rewritten, class_name
+from drupe_onnxruntime.genai.tokenizer_form.rewritten import Rewritten, Use
 from drupe_onnxruntime.genai.tokenizer_form.word_marks import has_word_marks
 from drupe_tokenization import TokenizerDocument
 
@@ -37,24 +37,24 @@ NEAREST: tuple[tuple[str, tuple[str, ...]], ...] = (
 """Other expressions, by how they begin, and the known ones that come nearest."""
 
 
-def with_known_splits(document: TokenizerDocument, config: Mapping[str, Any]) -> Rewritten:
+def with_known_splits(document: TokenizerDocument, use: Use) -> Rewritten:
     """The pre-tokenizers of a byte-level encoding as splits that the runtime knows."""
     steps = document.steps("pre_tokenizer")
     if has_word_marks(document) or not any(step.get("type") == "ByteLevel" for step in steps):
-        return document, "", {}
+        return Rewritten(document)
     top = document.settings["pre_tokenizer"]
     read = [_expression(step) for step in top.get("pretokenizers", [top]) if step.get("type") == "Split"]
-    default = "|".join(GPT2) if class_name(config) != "Llama" else ""
+    default = "|".join(GPT2) if use.class_name != "Llama" else ""
     meant = [expression for step in steps for expression in _splits(step)]
     if meant == (read or [default]) or not meant:
-        return document, "", {}
+        return Rewritten(document)
     splits = [
         {"type": "Split", "pattern": {"Regex": expression}, "behavior": "Isolated", "invert": False}
         for expression in meant
     ]
     last = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
     rewritten = document.changed(pre_tokenizer={"type": "Sequence", "pretokenizers": [*splits, last]})
-    return rewritten, "the pre-tokenizers are regular expressions that it knows", {}
+    return Rewritten(rewritten, "the pre-tokenizers are regular expressions that it knows")
 
 
 def _splits(step: Mapping[str, Any]) -> list[str]:

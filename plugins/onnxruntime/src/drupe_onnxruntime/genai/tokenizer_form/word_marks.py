@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from drupe_onnxruntime.genai.tokenizer_form.merges import pairs_of
-from drupe_onnxruntime.genai.tokenizer_form.rewritten import Rewritten
+from drupe_onnxruntime.genai.tokenizer_form.rewritten import Rewritten, Use
 from drupe_tokenization import TokenizerDocument
 
 MARK = "\u2581"
@@ -15,6 +14,16 @@ WORDS = (
     r"[^\r\n\p{L}\p{N}]?\p{L}+", r"\p{N}{1,3}", r" ?[^\s\p{L}\p{N}]+[\r\n]*", r"\s*[\r\n]+", r"\s+(?!\S)|\s+",
 )  # fmt: skip
 """Where byte-pair encodings with word marks are cut. Their pieces hardly ever cross these places."""
+
+_UNCUT = re.compile(r"[RSP]?L+|N{1,3}|S?P+R*|S*R+|S+")
+SPACE_FIRST = (
+    "in a script of onnxruntime-genai alone, put a space before a text that begins with neither a space nor a special "
+    "token"
+)
+WHOLE = "GemmaTokenizer"
+"""The class whose texts are not cut, although a word mark goes before them."""
+CROSSING = 0.05
+"""The share of merges across a cut from which on a text is better not cut."""
 
 
 def has_word_marks(document: TokenizerDocument) -> bool:
@@ -36,29 +45,69 @@ def _scheme(document: TokenizerDocument) -> str:
     return "never"
 
 
-def with_word_marks(document: TokenizerDocument, config: Mapping[str, Any]) -> Rewritten:
+def _scheme_for(document: TokenizerDocument, use: Use) -> str:
+    """The scheme that comes nearest. The runtime puts a mark before each stretch of text or before none.
+
+    With "first", none is right behind a special token; before a text that is no prompt, or where each special token has
+    a space behind it, a mark is.
+    """
+    scheme = _scheme(document)
+    return "never" if scheme == "first" and not _spaces_follow(document, use.prompt) else scheme
+
+
+def _spaces_follow(document: TokenizerDocument, prompt: str) -> bool:
+    """Whether a space, another special token, or nothing is behind each special token of a prompt."""
+    special = [re.escape(token["content"]) for token in document.added_tokens if token.get("special")]
+    if not special:
+        return True
+    pieces = re.split("|".join(sorted(special, key=len, reverse=True)), prompt)
+    return all(piece == "" or piece.startswith(" ") for piece in pieces[1:])
+
+
+def with_word_marks(document: TokenizerDocument, use: Use) -> Rewritten:
     """A tokenizer with word marks: where texts are cut, and whether a mark goes before them."""
     if not has_word_marks(document):
-        return document, "", {}
-    marked = _scheme(document) != "never"
-    if not marked and _is_read_whole(document) and _reads_marks(document, marked):
-        return document, "", {}
-    whole = _merges_cross_cuts(document)
-    cut_by_default = all(step.get("type") == "Metaspace" for step in document.steps("pre_tokenizer"))
-    if cut_by_default and not whole and _reads_marks(document, marked):
-        return document, "", {}
+        return Rewritten(document)
+    scheme = _scheme_for(document, use)
+    marked, whole = scheme != "never", _merges_cross_cuts(document)
+    rewritten, changes = document, []
+    if scheme in ("always", "first"):
+        rewritten = _with_spaces_behind(rewritten)
+        changes.append("the special tokens take the space behind them")
+    if not _is_read_as_meant(document, marked, whole):
+        rewritten = _with_marks(rewritten, marked, whole)
+        changes.append("the word marks are put where it puts them")
     module = {"tokenizer_class": WHOLE} if whole and marked else {}
+    cure = SPACE_FIRST if scheme != _scheme(document) else ""
+    return Rewritten(rewritten, ", ".join(changes), module, cure)
+
+
+def _with_spaces_behind(document: TokenizerDocument) -> TokenizerDocument:
+    """Special tokens once more with the space behind them, which becomes the word mark that is put there anyway."""
+    tokens = [token for token in document.added_tokens if token.get("special") and not token.get("rstrip")]
+    more = [{**token, "content": token["content"] + " "} for token in tokens]
+    return document.changed(added_tokens=[*document.added_tokens, *more])
+
+
+def _with_marks(document: TokenizerDocument, marked: bool, whole: bool) -> TokenizerDocument:
+    """The document with a word mark before each stretch of text or before none, whose texts are cut or left whole."""
     pattern = {"String": MARK * 9} if whole and not marked else {"Regex": "|".join(WORDS)}
     decoders = [
         {"type": "Replace", "pattern": {"String": MARK}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"},
         *([{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if marked else []),
     ]  # fmt: skip
-    rewritten = document.changed(
+    return document.changed(
         normalizer=None,
         pre_tokenizer={"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False},
         decoder={"type": "Sequence", "decoders": decoders},
     )
-    return rewritten, "the word marks are put where it puts them", module
+
+
+def _is_read_as_meant(document: TokenizerDocument, marked: bool, whole: bool) -> bool:
+    """Whether the runtime puts marks and cuts texts so without being told."""
+    cut_by_default = all(step.get("type") == "Metaspace" for step in document.steps("pre_tokenizer"))
+    fits = (cut_by_default and not whole) or (not marked and _is_read_whole(document))
+    return fits and _reads_marks(document, marked)
 
 
 def _is_read_whole(document: TokenizerDocument) -> bool:
@@ -73,13 +122,6 @@ def _reads_marks(document: TokenizerDocument, marked: bool) -> bool:
     steps = decoder.get("decoders", []) if isinstance(decoder, Mapping) else []
     seen = any((step.get("pattern") or {}).get("String") == MARK for step in steps)
     return seen and any(step.get("type") == "Strip" for step in steps) == marked
-
-
-_UNCUT = re.compile(r"[RSP]?L+|N{1,3}|S?P+R*|S*R+|S+")
-WHOLE = "GemmaTokenizer"
-"""The class whose texts are not cut, although a word mark goes before them."""
-CROSSING = 0.05
-"""The share of merges across a cut from which on a text is better not cut."""
 
 
 def _merges_cross_cuts(document: TokenizerDocument) -> bool:
@@ -98,18 +140,3 @@ def _letter(character: str) -> str:
     if character in "\r\n":
         return "R"
     return "S" if character == MARK or character.isspace() else "P"
-
-
-def with_spaces_in_tokens(document: TokenizerDocument, config: Mapping[str, Any]) -> Rewritten:
-    """Special tokens once more with the space beside them, where that space vanishes or is a word mark already."""
-    space_behind = has_word_marks(document) and _scheme(document) in ("always", "first")
-    more = []
-    for token in document.added_tokens:
-        if token.get("special") and space_behind and not token.get("rstrip"):
-            more.append({**token, "content": token["content"] + " "})
-        if token.get("special") and token.get("lstrip"):
-            more.append({**token, "content": " " + token["content"]})
-    if not more:
-        return document, "", {}
-    rewritten = document.changed(added_tokens=[*document.added_tokens, *more])
-    return rewritten, "the special tokens take a space beside them", {}
