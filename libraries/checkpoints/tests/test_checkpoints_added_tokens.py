@@ -185,22 +185,25 @@ def test_added_tokens_are_those_of_autotokenizer(tmp_path: Path, name: str) -> N
 
 @pytest.mark.parametrize("name", CLASSES)
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
-def test_the_steps_are_those_of_the_class_that_autotokenizer_takes(tmp_path: Path, model_type: str, name: str) -> None:
+def test_the_steps_of_tokenizer_json_are_believed_whatever_the_class(
+    tmp_path: Path, model_type: str, name: str
+) -> None:
     named = {"unk_token": "<|end|>", "pad_token": "<|pad|>", **({"tokenizer_class": name} if name else {})}
     config = {key: value for key, value in {**CONFIG, **named}.items() if name or key != "tokenizer_class"}
-    compare(make_folder(tmp_path / "m", config=config, model_type=model_type))
+    folder = make_folder(tmp_path / "m", config=config, model_type=model_type)
+    agree_with_the_file(folder)
 
 
 @pytest.mark.parametrize(
     "config", [{}, {"legacy": True}, {"legacy": False}, {"legacy": None}, {"add_prefix_space": False}]
 )
 @pytest.mark.parametrize("model_type", ["llama", "mistral"])
-def test_pieces_are_read_as_by_the_class_that_autotokenizer_takes(
+def test_a_class_that_would_read_pieces_in_another_way_is_named(
     tmp_path: Path, model_type: str, config: dict[str, Any]
 ) -> None:
     folder = make_folder(tmp_path / "m", by_pieces(), {"tokenizer_class": "LlamaTokenizer", **config}, model_type)
-    found = compare(folder)
-    about_class = [what for what in said(found, "rewritten") if "the class LlamaTokenizer has its own" in what]
+    found = agree_with_the_file(folder)
+    about_class = [what for what in said(found, "chosen") if "the class LlamaTokenizer has its own" in what]
     assert bool(about_class) == (model_type == "llama")
 
 
@@ -210,15 +213,24 @@ def test_a_file_that_is_as_its_class_has_it_is_not_rewritten(tmp_path: Path) -> 
     assert isinstance(found.content, Path) and found.notices == ()
 
 
-def test_the_way_out_of_a_class_works_or_is_not_given(tmp_path: Path) -> None:
+def test_saving_with_transformers_makes_the_file_that_the_class_means(tmp_path: Path) -> None:
+    """The way out that the notice gives."""
+    from transformers import AutoTokenizer
+
     config = {**CONFIG, "tokenizer_class": "Qwen2Tokenizer", "unk_token": "<|end|>", "pad_token": "<|pad|>"}
-    settled, free = (
-        next(n for n in compare(make_folder(tmp_path / kind, None, config, kind)).notices if "Qwen2Tokenizer" in n.what)
-        for kind in ("qwen2", "qwen3")
-    )
-    assert settled.cure == "" and '"tokenizer_class": "TokenizersBackend"' in free.cure
-    config["tokenizer_class"] = "TokenizersBackend"
-    assert isinstance(compare(make_folder(tmp_path / "qwen3", None, config, "qwen3")).content, Path)
+    folder = make_folder(tmp_path / "m", None, config, "qwen2")
+    assert said(resolved(folder), "chosen")
+    AutoTokenizer.from_pretrained(folder).save_pretrained(folder)
+    assert not said(compare(folder), "chosen")
+
+
+def agree_with_the_file(folder: Path) -> ResolvedTokenizer:
+    """Tokens are those of tokenizer.json, as `tokenizers` reads it."""
+    found, theirs = resolved(folder), Tokenizer.from_file(str(folder / "tokenizer.json"))
+    ours = opened(found)
+    for text in TEXTS:
+        assert ours.encode(text).ids == theirs.encode(text).ids, text
+    return found
 
 
 def test_notices_say_what_was_chosen_with_an_example(tmp_path: Path) -> None:

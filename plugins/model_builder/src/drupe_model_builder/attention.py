@@ -47,7 +47,8 @@ def choose_form(graph: GraphBuilder, recipe: DecoderRecipe) -> AttentionForm:
     if recipe.head_dim % HEAD_MULTIPLE and not _pads(graph):
         raise ModelError(
             f"a head dimension of {recipe.head_dim} is not supported: {OPERATOR} needs a multiple of {HEAD_MULTIPLE}, "
-            f"and the target has no Pad for {element_name(graph.dtype)} activations"
+            f"and the target has no Pad for {element_name(graph.dtype)} activations",
+            cure="convert for another provider, or another version of this one; drupe providers lists them",
         )
     raise ModelError(
         f"the target has no {OPERATOR} for {element_name(graph.dtype)} activations, the only attention that is built",

@@ -1,4 +1,4 @@
-"""What transformers 5 makes of a tokenizer.json by the tokenizer's class.
+"""What a tokenizer's class makes of vocabulary and merges in transformers 5.
 
 Some classes of transformers 5 take vocabulary and merges from tokenizer.json, and bring the other steps themselves.
 `class_of` tells the class that AutoTokenizer takes, and `rebuilt` the tokenizer.json that it amounts to.
@@ -55,11 +55,6 @@ def class_of(settings: Settings, document: Json) -> str:
         declared = AS_WRITTEN if own == AS_WRITTEN else own if wrongly else declared
     name = declared or own
     return AS_WRITTEN if name in GENERIC else name
-
-
-def is_settled(settings: Settings) -> bool:
-    """Whether the model type decides the class, whatever the files name."""
-    return settings.model_type in NAMED_WRONGLY and settings.model_type in REGISTERED
 
 
 def _is_byte_level(document: Json) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from drupe.api import Notice
 from drupe_checkpoints.tokenizer.added_tokens import ABOUT, gathered
-from drupe_checkpoints.tokenizer.classes import AS_WRITTEN, class_of, is_settled, rebuilt
+from drupe_checkpoints.tokenizer.classes import class_of, rebuilt
 from drupe_checkpoints.tokenizer.parts import Json, encoded
 from drupe_checkpoints.tokenizer.settings import CONFIG, TOKENIZER, Settings, read_object
 
@@ -34,7 +34,11 @@ def resolve(folder: Path, model: Mapping[str, Any]) -> ResolvedTokenizer:
 
 
 def _as_kept(folder: Path, settings: Settings) -> ResolvedTokenizer:
-    """A tokenizer.json, changed where the files beside it say more or the tokenizer's class changes it."""
+    """A tokenizer.json, with the tokens that only files beside it name.
+
+    Its steps are believed, whatever the tokenizer's class would do in transformers 5: they are what the model was
+    published with, and what every other reader of the file takes.
+    """
     from drupe_checkpoints.tokenizer.second import differing
 
     path = folder / TOKENIZER
@@ -45,10 +49,10 @@ def _as_kept(folder: Path, settings: Settings) -> ResolvedTokenizer:
         return ResolvedTokenizer(path)
     name = class_of(settings, document)
     made = rebuilt(name, document, settings)
-    notices = [
-        *differing(folder, settings, document, vocabulary),
-        *_without_effect(settings, made.document if made else document),
-    ]
+    notices = [*differing(folder, settings, document, vocabulary), *_without_effect(settings, document)]
+    if made and made.document != document:
+        notices.append(_against_the_class(name, made.document, document))
+        made = None
     held = _list(document.get("added_tokens"))
     outcome = gathered(
         vocabulary,
@@ -59,9 +63,7 @@ def _as_kept(folder: Path, settings: Settings) -> ResolvedTokenizer:
         plain=made.plain if made else False,
     )
     notices += outcome.notices
-    changed = dict(made.document) if made else dict(document)
-    if made and (changed != document):
-        notices.append(_by_class(settings, name, made.document, document))
+    changed = dict(document)
     if sorted(held, key=lambda each: str(each.get("id"))) != sorted(outcome.tokens, key=lambda each: str(each["id"])):
         changed["added_tokens"] = outcome.tokens
     if changed == document:
@@ -119,16 +121,16 @@ def _without_effect(settings: Settings, document: Json) -> list[Notice]:
     return notices
 
 
-def _by_class(settings: Settings, name: str, made: Json, document: Json) -> Notice:
-    """What is said where the tokenizer's class decides, not tokenizer.json."""
+def _against_the_class(name: str, made: Json, document: Json) -> Notice:
+    """What is said where the tokenizer's class would read tokenizer.json in another way."""
     parts = [part for part in ("normalizer", "pre_tokenizer", "decoder", "model", "post_processor")
              if made.get(part) != document.get(part)]  # fmt: skip
     what = (
-        f"the class {name} has its own {' and '.join(parts)} in transformers 5, and {TOKENIZER} has another; "
-        "the class is believed, as in transformers 5"
+        f"{TOKENIZER} is believed; the class {name} has its own {' and '.join(parts)} in transformers 5, which makes "
+        "other tokens of some texts"
     )
-    cure = f'write "tokenizer_class": "{AS_WRITTEN}" into {CONFIG} if {TOKENIZER} is right'
-    return Notice(ABOUT, "rewritten", what, "" if is_settled(settings) else cure)
+    cure = "save the tokenizer with transformers 5 (save_pretrained) and optimize again if the class is right"
+    return Notice(ABOUT, "chosen", what, cure)
 
 
 def _list(value: Any) -> list[Json]:

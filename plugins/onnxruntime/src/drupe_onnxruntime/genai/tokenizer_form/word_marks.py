@@ -22,6 +22,8 @@ SPACE_FIRST = (
 )
 WHOLE = "GemmaTokenizer"
 """The class whose texts are not cut, although a word mark goes before them."""
+SAMPLE = 50_000
+"""How many merges are looked at, out of any number."""
 CROSSING = 0.05
 """The share of merges across a cut from which on a text is better not cut."""
 
@@ -69,12 +71,16 @@ def with_word_marks(document: TokenizerDocument, use: Use) -> Rewritten:
     if not has_word_marks(document):
         return Rewritten(document)
     scheme = _scheme_for(document, use)
-    marked, whole = scheme != "never", _merges_cross_cuts(document)
+    marked = scheme != "never"
+    if not marked and _is_read_whole(document) and _reads_marks(document, marked):
+        return Rewritten(document)
+    whole = _merges_cross_cuts(document)
     rewritten, changes = document, []
     if scheme in ("always", "first"):
         rewritten = _with_spaces_behind(rewritten)
         changes.append("the special tokens take the space behind them")
-    if not _is_read_as_meant(document, marked, whole):
+    cut_by_default = all(step.get("type") == "Metaspace" for step in document.steps("pre_tokenizer"))
+    if whole or not cut_by_default or not _reads_marks(document, marked):
         rewritten = _with_marks(rewritten, marked, whole)
         changes.append("the word marks are put where it puts them")
     module = {"tokenizer_class": WHOLE} if whole and marked else {}
@@ -103,13 +109,6 @@ def _with_marks(document: TokenizerDocument, marked: bool, whole: bool) -> Token
     )
 
 
-def _is_read_as_meant(document: TokenizerDocument, marked: bool, whole: bool) -> bool:
-    """Whether the runtime puts marks and cuts texts so without being told."""
-    cut_by_default = all(step.get("type") == "Metaspace" for step in document.steps("pre_tokenizer"))
-    fits = (cut_by_default and not whole) or (not marked and _is_read_whole(document))
-    return fits and _reads_marks(document, marked)
-
-
 def _is_read_whole(document: TokenizerDocument) -> bool:
     """Whether the runtime reads a text without cutting it: it does where the only pre-tokenizer splits at a text."""
     step = document.settings.get("pre_tokenizer")
@@ -126,7 +125,8 @@ def _reads_marks(document: TokenizerDocument, marked: bool) -> bool:
 
 def _merges_cross_cuts(document: TokenizerDocument) -> bool:
     """Whether many merges make pieces that `WORDS` would cut, such as names with digits in them."""
-    pieces = ["".join(pair) for pair in pairs_of(document)]
+    pairs = pairs_of(document)
+    pieces = ["".join(pair) for pair in pairs[:: 1 + len(pairs) // SAMPLE]]
     crossing = sum(not _UNCUT.fullmatch("".join(map(_letter, piece))) for piece in pieces)
     return crossing > CROSSING * len(pieces)
 
