@@ -43,7 +43,8 @@ class TokenizerDocument:
 
     @property
     def added_tokens(self) -> list[dict[str, Any]]:
-        return [token for token in self.settings.get("added_tokens") or () if isinstance(token.get("content"), str)]
+        """The entries of the file that have a text."""
+        return [token for token in self.settings.get("added_tokens") or () if token.get("content")]
 
     def steps(self, key: str) -> list[dict[str, Any]]:
         """The normalizers, pre_tokenizers, decoders or processors in order, those inside sequences included."""

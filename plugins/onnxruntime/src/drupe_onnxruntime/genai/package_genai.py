@@ -29,6 +29,9 @@ class PackageGenaiConfig(PassConfig):
     threads: int | None = Field(
         None, ge=1, description="threads that the package asks for; by default those of the run, for this machine's CPU"
     )
+    compare_tokens: bool = Field(
+        True, description="compare the tokens of onnxruntime-genai's own tokenizer with those of tokenizers"
+    )
 
 
 class PackageGenai(Pass):
@@ -65,12 +68,11 @@ class PackageGenai(Pass):
         package.files.update(served.files)
         document = _document(package, description, config, context)
         package.files[CONFIG] = (json.dumps(document, indent=4) + "\n").encode("utf-8")
-        return model.noticed(
-            *generation_notices(_generation(package)),
-            *served.notices,
-            *form_notices(form),
-            *token_notices(package.files, tokenizer.added_tokens, description.vocab_size, context.scratch),
-        )
+        noticed = model.noticed(*generation_notices(_generation(package)), *served.notices, *form_notices(form))
+        if not config.compare_tokens:
+            return noticed
+        rows = description.vocab_size
+        return noticed.noticed(*token_notices(package.files, tokenizer.added_tokens, rows, context.scratch))
 
 
 def _document(
