@@ -67,7 +67,7 @@ def _support(reference: str, model: Model) -> tuple[dict[str, Any], Iterable[Not
         return {}, [Notice(**each) for each in kept]
     notices = model.notices
     try:
-        plan, source = plan_of(Request(reference, verify=False), registry())
+        plan, source = plan_of(Request(reference), registry())
         for first in plan.passes[:1]:
             registry().passes.make(first.name).refuse(source)
         if registry().kinds.make(source.kind).here(source):
