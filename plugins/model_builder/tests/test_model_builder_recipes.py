@@ -12,9 +12,9 @@ import pytest
 
 from drupe.api import ModelError
 from drupe_checkpoints import open_checkpoint
-from drupe_model_builder.architectures import ARCHITECTURES, recipe_for
+from drupe_model_builder.families import FAMILIES, composition_of
 from drupe_model_builder.recipe import DecoderRecipe
-from drupe_model_builder.rotary import RotaryCache
+from drupe_model_builder.rotary_tables import RotaryCache
 from drupe_onnx import Files, ir
 
 REQUIRED = {
@@ -29,10 +29,10 @@ LLAMA3 = {"factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "orig
 
 def recipe(folder: Path, **config: Any) -> DecoderRecipe:
     (folder / "config.json").write_text(json.dumps(config))
-    return recipe_for(open_checkpoint(folder))
+    return composition_of(open_checkpoint(folder))
 
 
-@pytest.mark.parametrize("model_type", ARCHITECTURES)
+@pytest.mark.parametrize("model_type", FAMILIES)
 def test_missing_keys_take_the_defaults_of_transformers(model_type: str, tmp_path: Path) -> None:
     from transformers import AutoConfig
 
@@ -48,7 +48,7 @@ def test_missing_keys_take_the_defaults_of_transformers(model_type: str, tmp_pat
     assert ours.windows == (windows.get(model_type),) * 4
 
 
-@pytest.mark.parametrize("model_type", ARCHITECTURES)
+@pytest.mark.parametrize("model_type", FAMILIES)
 @pytest.mark.parametrize("key", REQUIRED)
 def test_a_missing_key_is_named_with_its_file(model_type: str, key: str, tmp_path: Path) -> None:
     config = {name: value for name, value in REQUIRED.items() if name != key}

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from drupe.api import ONLY_PART, Context, Form, Model, Pass, PassConfig
 from drupe_checkpoints import Checkpoint, open_checkpoint
-from drupe_model_builder.architectures import recipe_for
-from drupe_model_builder.recipe import DecoderRecipe
+from drupe_model_builder.composition import Decoder
+from drupe_model_builder.families import composition_of
 
 if TYPE_CHECKING:
     from drupe_onnx import DecoderDescription
@@ -41,7 +41,7 @@ class BuildDecoder(Pass):
     def refuse(self, model: Model) -> None:
         """Checks config.json, headers and file names. numpy and the modules that build graphs are imported by `run`."""
         checkpoint: Checkpoint = model.payload or open_checkpoint(model.location)
-        recipe_for(checkpoint)
+        composition_of(checkpoint)
         checkpoint.refuse_incomplete()
 
     def run(self, model: Model, config: Any, context: Context) -> Model:
@@ -52,30 +52,30 @@ class BuildDecoder(Pass):
         from drupe_onnx import OnnxPackage, capabilities_of, describe_decoder, element_name
 
         checkpoint: Checkpoint = model.payload or open_checkpoint(model.location)
-        recipe = recipe_for(checkpoint)
+        decoder = composition_of(checkpoint)
         precision = choose(config.weights, config.activations, context.target)
         files = dict(checkpoint.package_files())  # checked before the weights, which may have to be downloaded
-        weights = weights_of(checkpoint, recipe)
+        weights = weights_of(checkpoint, decoder)
         graph = GraphBuilder(weights, precision, capabilities_of(context.target))
-        decoder = build(graph, recipe, all_logits=config.all_logits)
-        describe_decoder(decoder, description_of(checkpoint, recipe, element_name(graph.dtype)))
+        built = build(graph, decoder, all_logits=config.all_logits)
+        describe_decoder(built, description_of(checkpoint, decoder, element_name(graph.dtype)))
         facts = {"weights": "float", "logits": "all" if config.all_logits else "last", "packaged": "no"}
-        return model.but(kind="onnx", facts=facts, payload=OnnxPackage({ONLY_PART: decoder}, files))
+        return model.but(kind="onnx", facts=facts, payload=OnnxPackage({ONLY_PART: built}, files))
 
 
-def description_of(checkpoint: Checkpoint, recipe: DecoderRecipe, activations: str) -> DecoderDescription:
+def description_of(checkpoint: Checkpoint, decoder: Decoder, activations: str) -> DecoderDescription:
     """The description of the decoder for later passes and runtimes."""
     from drupe_onnx import DecoderDescription
 
     return DecoderDescription(
-        model_type=recipe.model_type,
-        hidden_size=recipe.hidden_size,
-        layers=recipe.layers,
-        heads=recipe.heads,
-        kv_heads=recipe.kv_heads,
-        head_dim=recipe.head_dim,
-        vocab_size=recipe.vocab_size,
-        context_length=recipe.context_length,
+        model_type=decoder.model_type,
+        hidden_size=decoder.hidden_size,
+        layers=len(decoder.states),
+        heads=decoder.attentions[0].heads,
+        kv_heads=decoder.states[0].heads,
+        head_dim=decoder.states[0].head_dim,
+        vocab_size=decoder.vocab_size,
+        context_length=decoder.context_length,
         activations=activations,
         kv_dtype=activations,
         bos=next(iter(checkpoint.tokens("bos_token_id")), None),

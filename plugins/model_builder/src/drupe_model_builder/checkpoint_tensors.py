@@ -1,4 +1,4 @@
-"""Checking that a checkpoint's tensors are those of its recipe, before any of them is used."""
+"""Checking that a checkpoint's tensors are those of its decoder, before any of them is used."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ from collections.abc import Iterable, Mapping
 
 from drupe.api import ModelError
 from drupe_checkpoints import Checkpoint
+from drupe_model_builder.composition import Decoder
 from drupe_model_builder.precision import READABLE
-from drupe_model_builder.recipe import DecoderRecipe
 from drupe_onnx import Expression, Files, element_name
 
 # Buffers that older versions of transformers saved although they follow from the configuration.
 DERIVED = re.compile(r".*\.(rotary_emb\.inv_freq|rotary_emb\.(cos|sin)_cached|self_attn\.(masked_)?bias)")
 SHOWN = 5
+HEAD = "lm_head.weight"
 
 
-def weights_of(checkpoint: Checkpoint, recipe: DecoderRecipe) -> Mapping[str, Expression]:
-    """The recipe's tensors by name. Raises ModelError for missing or extra ones, wrong shapes, and integers."""
+def weights_of(checkpoint: Checkpoint, decoder: Decoder) -> Mapping[str, Expression]:
+    """The decoder's tensors by name. Raises ModelError for missing or extra ones, wrong shapes, and integers."""
     held: dict[str, Expression] = dict(checkpoint.tensors())
-    _settle_tied_head(held, recipe)
-    wanted = recipe.tensors()
-    _refuse_missing(checkpoint, wanted, held, recipe)
+    _settle_tied_head(held, decoder)
+    wanted = decoder.tensors()
+    _refuse_missing(checkpoint, wanted, held, decoder)
     for name, shape in wanted.items():
         _refuse_misfit(checkpoint, name, shape, held[name])
     extra = [name for name in held if name not in wanted and not DERIVED.fullmatch(name)]
@@ -29,7 +30,7 @@ def weights_of(checkpoint: Checkpoint, recipe: DecoderRecipe) -> Mapping[str, Ex
         extra = [name for name in extra if not _adds_nothing(name, held[name])]
     if extra:
         raise ModelError(
-            f"the checkpoint holds {_count(extra)} that a {recipe.model_type} model with this config.json lacks: "
+            f"the checkpoint holds {_count(extra)} that a {decoder.model_type} model with this config.json lacks: "
             + _list(extra),
             where=checkpoint.folder,
             cure="check config.json: without these weights the model would compute something else",
@@ -45,21 +46,21 @@ def _adds_nothing(name: str, tensor: Expression) -> bool:
         return not tensor.value(files).any()
 
 
-def _settle_tied_head(held: dict[str, Expression], recipe: DecoderRecipe) -> None:
+def _settle_tied_head(held: dict[str, Expression], decoder: Decoder) -> None:
     """Use one tensor for embedding and head if config.json ties them, also where the files hold two."""
-    if recipe.tied and recipe.names.head in held:
-        head = held.pop(recipe.names.head)
-        held.setdefault(recipe.names.embedding, head)
+    if decoder.head.matrix is None and HEAD in held:
+        head = held.pop(HEAD)
+        held.setdefault(decoder.embedding.table, head)
 
 
 def _refuse_missing(
-    checkpoint: Checkpoint, wanted: Iterable[str], held: Mapping[str, Expression], recipe: DecoderRecipe
+    checkpoint: Checkpoint, wanted: Iterable[str], held: Mapping[str, Expression], decoder: Decoder
 ) -> None:
     missing = [name for name in wanted if name not in held]
     if not missing:
         return
     cure = "check config.json against the safetensors files; download the checkpoint again if one is incomplete"
-    if missing == [recipe.names.head]:
+    if missing == [decoder.head.matrix]:
         cure = 'set "tie_word_embeddings": true in config.json if the head shares the embedding\'s weights'
     elif len(missing) == len(list(wanted)):
         cure = f"save the causal language model itself: the files hold other names, such as {next(iter(held), 'none')}"

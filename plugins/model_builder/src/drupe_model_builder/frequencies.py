@@ -13,15 +13,15 @@ from collections.abc import Callable, Mapping, Sequence
 
 from drupe.api import ModelError
 from drupe_checkpoints import Configuration
-from drupe_model_builder.recipe import Rotary
+from drupe_model_builder.parts.rotary import Rotary
 
 WIDEST = 1 << 16  # elements of a head; known models have at most 512
 
 Floats = Sequence[float]
 
 
-def rotary(rope: Configuration, head_dim: int, context_length: int) -> Rotary:
-    """The rotary embedding with these rope parameters, which rotates every element of a head.
+def rotary(rope: Configuration, head_dim: int, context_length: int, *, interleaved: bool = False) -> Rotary:
+    """The rotary embedding with these rope parameters. `partial_rotary_factor` is the share of a head that it rotates.
 
     Frequencies are float32 numbers, as transformers computes them. Raises ModelError for a type that is not supported
     and for parameters that give no frequencies.
@@ -33,18 +33,15 @@ def rotary(rope: Configuration, head_dim: int, context_length: int) -> Rotary:
             where=rope.path,
             cure="correct rope_type if it is misspelt; otherwise the model needs a plugin that supports it",
         )
-    if rope.number("partial_rotary_factor") != 1.0:
-        raise ModelError(
-            "partial_rotary_factor is not supported for this architecture",
-            where=rope.path,
-            cure="choose a model that rotates whole heads",
+    width = int(head_dim * rope.number("partial_rotary_factor", above=0))
+    if width % 2 or not 0 < width <= min(head_dim, WIDEST):
+        raise rope.mistake(
+            f"{width} of the {head_dim} elements of a head cannot be rotated: it must be an even number up to {WIDEST}"
         )
-    if head_dim % 2 or head_dim > WIDEST:
-        raise rope.mistake(f"head_dim = {head_dim} cannot be rotated: it must be an even number up to {WIDEST}")
     try:
-        scaled, scaling = SCALINGS[kind](_frequencies(rope, head_dim), rope, context_length)
+        scaled, scaling = SCALINGS[kind](_frequencies(rope, width), rope, context_length)
         if all(0 < each < math.inf for each in scaled) and 0 < scaling < math.inf:
-            return Rotary(tuple(scaled), scaling)
+            return Rotary(tuple(scaled), scaling, interleaved)
     except (ArithmeticError, ValueError):  # a division by zero, or the logarithm of it
         pass
     raise rope.mistake(f"the rotary parameters give no usable frequencies: {dict(rope)}")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from drupe_model_builder.dimensions import BATCH, SEQUENCE, TOTAL
 from drupe_model_builder.graph import GraphBuilder
 from drupe_onnx import ir
 
-BATCH, SEQUENCE, PAST, TOTAL = "batch", "sequence", "past", "total"
 INT32, INT64 = ir.DataType.INT32, ir.DataType.INT64
 
 

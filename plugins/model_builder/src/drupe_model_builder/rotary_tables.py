@@ -8,6 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from drupe_model_builder.graph import GraphBuilder
+from drupe_model_builder.parts.rotary import Rotary
 from drupe_onnx import Expression, Files, ir
 
 
@@ -39,3 +41,22 @@ class RotaryCache(Expression):
 
     def working_bytes(self, rows: int) -> int:
         return 8 * rows * len(self.frequencies) + self.held_bytes(rows)
+
+
+class RotaryTables:
+    """The tables of every rotary embedding of one graph; equal embeddings share them."""
+
+    def __init__(self, graph: GraphBuilder, positions: int) -> None:
+        self._graph = graph
+        self._positions = positions
+        self._numbers: dict[Rotary, int] = {}
+
+    def of(self, rotary: Rotary) -> tuple[ir.Value, ir.Value]:
+        """The tables of cosines and sines: [positions, pairs]."""
+        number = self._numbers.setdefault(rotary, len(self._numbers))
+        prefix = f"rotary.{number}" if number else "rotary"
+        return self._table(rotary, f"{prefix}.cos_cache", "cos"), self._table(rotary, f"{prefix}.sin_cache", "sin")
+
+    def _table(self, rotary: Rotary, name: str, function: Literal["cos", "sin"]) -> ir.Value:
+        table = RotaryCache(function, self._positions, rotary.frequencies, rotary.scaling, self._graph.dtype)
+        return self._graph.initializer(name, table)

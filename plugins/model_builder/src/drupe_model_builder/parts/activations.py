@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from drupe_model_builder.graph import Dims, GraphBuilder
+    from drupe_model_builder.dimensions import Dims
+    from drupe_model_builder.graph import GraphBuilder
 
 
 def _silu(graph: GraphBuilder, x: ir.Value, name: str, shape: Dims) -> ir.Value:
@@ -28,6 +29,11 @@ def _relu(graph: GraphBuilder, x: ir.Value, name: str, shape: Dims) -> ir.Value:
     return graph.node("Relu", [x], f"{name}/Relu", shape)
 
 
+def _relu_squared(graph: GraphBuilder, x: ir.Value, name: str, shape: Dims) -> ir.Value:
+    positive = graph.node("Relu", [x], f"{name}/Relu", shape)
+    return graph.node("Mul", [positive, positive], f"{name}/Square", shape)
+
+
 ACTIVATIONS: Mapping[str, Callable[[GraphBuilder, ir.Value, str, Dims], ir.Value]] = {
     "silu": _silu,
     "swish": _silu,
@@ -35,4 +41,5 @@ ACTIVATIONS: Mapping[str, Callable[[GraphBuilder, ir.Value, str, Dims], ir.Value
     "gelu_new": _gelu_tanh,
     "gelu_pytorch_tanh": _gelu_tanh,
     "relu": _relu,
+    "relu2": _relu_squared,
 }
