@@ -10,11 +10,16 @@ from collections.abc import Callable, Mapping
 from drupe.api import ModelError, nearest
 from drupe_checkpoints import Checkpoint, Configuration
 from drupe_model_builder.composition import Decoder
+from drupe_model_builder.families.apertus import apertus
 from drupe_model_builder.families.arcee import arcee
+from drupe_model_builder.families.baichuan import baichuan
 from drupe_model_builder.families.bitnet import bitnet
+from drupe_model_builder.families.chatglm import chatglm
+from drupe_model_builder.families.codegen import codegen
 from drupe_model_builder.families.cohere import cohere, cohere2
 from drupe_model_builder.families.cwm import cwm
 from drupe_model_builder.families.ernie4_5 import ernie4_5
+from drupe_model_builder.families.exaone import exaone
 from drupe_model_builder.families.exaone4 import exaone4
 from drupe_model_builder.families.falcon import falcon
 from drupe_model_builder.families.gemma import gemma
@@ -29,9 +34,11 @@ from drupe_model_builder.families.granite_swa import granite_swa
 from drupe_model_builder.families.helium import helium
 from drupe_model_builder.families.hunyuan import hunyuan_v1_dense
 from drupe_model_builder.families.hyperclovax import hyperclovax
+from drupe_model_builder.families.internlm2 import internlm2
 from drupe_model_builder.families.internlm3 import internlm3
 from drupe_model_builder.families.jais2 import jais2
 from drupe_model_builder.families.llama import llama
+from drupe_model_builder.families.minicpm import minicpm
 from drupe_model_builder.families.ministral import ministral
 from drupe_model_builder.families.ministral3 import ministral3
 from drupe_model_builder.families.mistral import mistral
@@ -39,6 +46,7 @@ from drupe_model_builder.families.nanochat import nanochat
 from drupe_model_builder.families.nemotron import nemotron
 from drupe_model_builder.families.olmo import olmo
 from drupe_model_builder.families.olmo2 import olmo2, olmo3
+from drupe_model_builder.families.persimmon import persimmon
 from drupe_model_builder.families.phi import phi
 from drupe_model_builder.families.phi3 import phi3
 from drupe_model_builder.families.qwen2 import qwen2
@@ -50,12 +58,17 @@ from drupe_model_builder.families.starcoder2 import starcoder2
 from drupe_model_builder.families.vaultgemma import vaultgemma
 
 FAMILIES: Mapping[str, Callable[[Configuration], Decoder]] = {
+    "apertus": apertus,
     "arcee": arcee,
+    "baichuan": baichuan,
     "bitnet": bitnet,
+    "chatglm": chatglm,
+    "codegen": codegen,
     "cohere": cohere,
     "cohere2": cohere2,
     "cwm": cwm,
     "ernie4_5": ernie4_5,
+    "exaone": exaone,
     "exaone4": exaone4,
     "falcon": falcon,
     "gemma": gemma,
@@ -72,8 +85,11 @@ FAMILIES: Mapping[str, Callable[[Configuration], Decoder]] = {
     "helium": helium,
     "hunyuan_v1_dense": hunyuan_v1_dense,
     "hyperclovax": hyperclovax,
+    "internlm2": internlm2,
+    "internlm3": internlm3,
     "jais2": jais2,
     "llama": llama,
+    "minicpm": minicpm,
     "ministral": ministral,
     "ministral3": ministral3,
     "mistral": mistral,
@@ -82,6 +98,7 @@ FAMILIES: Mapping[str, Callable[[Configuration], Decoder]] = {
     "olmo": olmo,
     "olmo2": olmo2,
     "olmo3": olmo3,
+    "persimmon": persimmon,
     "phi": phi,
     "phi3": phi3,
     "qwen2": qwen2,
@@ -91,10 +108,9 @@ FAMILIES: Mapping[str, Callable[[Configuration], Decoder]] = {
     "stablelm": stablelm,
     "starcoder2": starcoder2,
     "vaultgemma": vaultgemma,
-    "internlm3": internlm3,
     "iquestcoder": llama,
 }
-GENERATES = ("ForCausalLM", "LMHeadModel")
+GENERATES = ("ForCausalLM", "LMHeadModel", "ChatGLMForConditionalGeneration", "ChatGLMModel")
 # Well-known decoders that no plugin builds yet, by the beginning of their `model_type`.
 WITHOUT_A_PLUGIN = ("deepseek", "falcon", "gemma", "glm", "gpt", "llama4", "mamba", "mixtral", "phi", "qwen2_moe",
                     "qwen3_moe", "qwen3_next", "starcoder")  # fmt: skip

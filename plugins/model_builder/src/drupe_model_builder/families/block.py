@@ -8,6 +8,7 @@ from typing import Any
 
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
+from drupe_model_builder.parts.activations import Xielu
 from drupe_model_builder.parts.attention import Attention
 from drupe_model_builder.parts.ends import Embedding, Head
 from drupe_model_builder.parts.linear import Linear
@@ -134,7 +135,8 @@ class Block:
         """Grouped-query attention.
 
         bias: of query, key and value. projections: these three, where they are not matrices of their own.
-        head_norm: whether each head's query and key have a norm. clip: a limit on query, key and value. differences: other fields of `Attention`.
+        head_norm: whether each head's query and key have a norm. clip: a limit on query, key and value.
+        differences: other fields of `Attention`.
         """
         sizes, names, at = self.sizes, self.names, self.names.attention
         query, key, value = projections or (
@@ -179,7 +181,7 @@ class Block:
         down = self.linear(f"{at}.{names.down}", sizes.hidden, wide, bias)
         return MLP(f"{self.name}.{at}", up, down, activation, gate=gate, **differences)
 
-    def plain_mlp(self, activation: str, *, bias: bool = False, **differences: Any) -> MLP:
+    def plain_mlp(self, activation: str | Xielu, *, bias: bool = False, **differences: Any) -> MLP:
         """down(activation(up(x)))."""
         sizes, names, at = self.sizes, self.names, self.names.mlp
         up = self.linear(f"{at}.{names.up}", sizes.intermediate, sizes.hidden, bias)

@@ -31,7 +31,7 @@ def exaone4(config: Configuration) -> Decoder:
 
 
 def _pattern(config: Configuration, layers: int, window: int | None) -> list[str]:
-    """The types of the layers by `sliding_window_pattern`: a number, or letters such as LLLG. The last layer is full."""
+    """The types of the layers by `sliding_window_pattern`, a number or letters such as LLLG. The last layer is full."""
     pattern = config.get("sliding_window_pattern", 4)
     if window is None or not pattern:
         return ["full_attention"] * layers

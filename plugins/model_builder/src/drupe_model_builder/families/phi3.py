@@ -9,6 +9,8 @@ from drupe_model_builder.families.reading import activation, rotary_of, sizes_of
 from drupe_model_builder.parts.rows import one_after_another
 from drupe_model_builder.parts.step import Layer
 
+IN_THE_GRAPH = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+
 
 def phi3(config: Configuration) -> Decoder:
     sizes = sizes_of(config, context_length=4096, epsilon=1e-5)

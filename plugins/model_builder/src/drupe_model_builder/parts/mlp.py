@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from drupe_model_builder.dimensions import dims
-from drupe_model_builder.parts.activations import ACTIVATIONS
+from drupe_model_builder.parts.activations import Xielu, activate
 from drupe_model_builder.parts.linear import Linear, linear
 from drupe_model_builder.parts.norm import Norm, norm
 
@@ -20,34 +20,34 @@ if TYPE_CHECKING:
 class MLP:
     """The feed-forward half of a block.
 
-    name: the prefix of its nodes. gate: None without a gate. activation: its name in ACTIVATIONS.
+    name: the prefix of its nodes. gate: None without a gate. activation: its name in ACTIVATIONS, or one with tensors.
     inner_norm: a norm before `down`, as BitNet has one.
     """
 
     name: str
     up: Linear
     down: Linear
-    activation: str
+    activation: str | Xielu
     gate: Linear | None = None
     inner_norm: Norm | None = None
 
     def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """The checkpoint's tensors, with their shapes."""
-        for part in (self.gate, self.up, self.down, self.inner_norm):
-            if part is not None:
+        for part in (self.gate, self.up, self.down, self.inner_norm, self.activation):
+            if part is not None and not isinstance(part, str):
                 yield from part.tensors()
 
 
 def mlp(graph: GraphBuilder, part: MLP, x: ir.Value) -> ir.Value:
     """x and the result are [batch, sequence, hidden]."""
 
-    activation, name = ACTIVATIONS[part.activation], f"{part.name}.activation"
+    activation, name = part.activation, f"{part.name}.activation"
     if part.gate is None:
         raised = linear(graph, part.up, x, "mlp.up")
-        inner = activation(graph, raised, name, dims(raised))
+        inner = activate(graph, activation, raised, name)
     else:
         opened = linear(graph, part.gate, x, "mlp.gate")
-        opened = activation(graph, opened, name, dims(opened))
+        opened = activate(graph, activation, opened, name)
         raised = linear(graph, part.up, x, "mlp.up")
         inner = graph.node("Mul", [opened, raised], f"{part.name}/Mul", dims(raised))
     if part.inner_norm is not None:
