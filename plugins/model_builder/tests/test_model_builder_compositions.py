@@ -13,7 +13,7 @@ import pytest
 from drupe.api import ModelError
 from drupe_checkpoints import open_checkpoint
 from drupe_model_builder.composition import Decoder
-from drupe_model_builder.families import composition_of
+from drupe_model_builder.finding import composition_of
 from drupe_model_builder.rotary_tables import RotaryCache
 from drupe_onnx import Files, ir
 

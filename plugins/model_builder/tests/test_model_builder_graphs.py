@@ -16,7 +16,7 @@ import pytest
 from drupe.api import Context, Model, ModelError, Target, UsageError
 from drupe_checkpoints import open_checkpoint
 from drupe_model_builder.build_decoder import BuildDecoder, BuildDecoderConfig
-from drupe_model_builder.families import composition_of
+from drupe_model_builder.finding import composition_of
 from drupe_model_builder.rotary_tables import RotaryCache
 from drupe_onnx import (
     Concat,

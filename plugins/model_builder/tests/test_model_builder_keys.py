@@ -13,9 +13,9 @@ import pytest
 from drupe.api import ModelError
 from drupe_checkpoints import Checkpoint
 from drupe_decoding import GENERATION_KEYS
-from drupe_model_builder.families import FAMILIES, composition_of, notices_of
-from drupe_model_builder.families.keys import LIMITED, NEUTRAL, READ_ELSEWHERE, ROPE_LIMITED, ROPE_NEUTRAL
-from drupe_model_builder.families.recorded import RecordedConfiguration
+from drupe_model_builder.configuration.keys import LIMITED, NEUTRAL, READ_ELSEWHERE, ROPE_LIMITED, ROPE_NEUTRAL
+from drupe_model_builder.configuration.recorded import RecordedConfiguration
+from drupe_model_builder.finding import composition_of, notices_of, own_family
 
 CONFIG: dict[str, Any] = {
     "vocab_size": 96, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -58,7 +58,7 @@ def test_every_setting_of_transformers_class_is_read_limited_or_neutral(name: st
     known |= {key for key in dir(type(config)) if _is_setting(type(config), key)}
     config.save_pretrained(tmp_path)
     recorded = RecordedConfiguration(tmp_path / "config.json", json.loads((tmp_path / "config.json").read_text()))
-    FAMILIES[case.family](recorded)
+    own_family(case.family)(recorded)
     accounted = recorded.keys_read | LIMITED.keys() | NEUTRAL | READ_ELSEWHERE | set(GENERATION_KEYS)
     renamed = set(getattr(config, "attribute_map", {}))
     assert known - accounted - renamed <= {"_post_init_done"}

@@ -9,7 +9,7 @@ from drupe.api import ONLY_PART, Context, Form, Model, Pass, PassConfig
 from drupe_checkpoints import Checkpoint, open_checkpoint
 from drupe_decoding import GENERATION_KEYS, GenerationRules
 from drupe_model_builder.composition import Decoder
-from drupe_model_builder.families import composition_of, notices_of
+from drupe_model_builder.finding import composition_of, notices_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,6 +51,11 @@ class BuildDecoder(Pass):
         checkpoint: Checkpoint = model.payload or open_checkpoint(model.location)
         composition_of(checkpoint)
         checkpoint.refuse_incomplete()
+
+    def describe(self, model: Model) -> dict[str, str]:
+        from drupe_model_builder.describing import in_words
+
+        return in_words(composition_of(model.payload or open_checkpoint(model.location)))
 
     def run(self, model: Model, config: Any, context: Context) -> Model:
         from drupe_model_builder.checkpoint_tensors import weights_of

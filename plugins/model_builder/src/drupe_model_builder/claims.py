@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from drupe.api import NATIVE, Claim, Model, Stage, Step
 from drupe_checkpoints import open_checkpoint
-from drupe_model_builder.families import composition_of
+from drupe_model_builder.finding import composition_of
 
 NAME = "builder"
 """The claim's name, by which a user can choose it."""

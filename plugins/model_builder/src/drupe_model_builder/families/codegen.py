@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
-from drupe_model_builder.families.block import Block, decoder
+from drupe_model_builder.configuration.block import Block, decoder
+from drupe_model_builder.configuration.reading import activation
 from drupe_model_builder.families.gptj import NAMES, NORMS, gptj_sizes, partly_rotated
-from drupe_model_builder.families.reading import activation
 from drupe_model_builder.parts.rows import by_head
 from drupe_model_builder.parts.step import Branch, Layer, side_by_side
 

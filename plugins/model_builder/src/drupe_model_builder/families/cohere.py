@@ -1,22 +1,17 @@
-"""Cohere (Command R) and Cohere 2: attention and MLP side by side after one LayerNorm, and neighbours are rotated.
-
-Cohere 2 has sliding windows; its full layers have no rotary embedding.
-"""
+"""Cohere (Command R): attention and MLP side by side after one LayerNorm, and neighbours are rotated."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
-from drupe_model_builder.families.block import Block, Sizes, decoder
-from drupe_model_builder.families.reading import (
+from drupe_model_builder.configuration.block import Block, Sizes, decoder
+from drupe_model_builder.configuration.reading import (
     activation,
-    every,
-    layer_types,
     rotary_of,
     sizes_of,
-    sliding_window,
 )
 from drupe_model_builder.parts.norm import Norm
 from drupe_model_builder.parts.rotary import Rotary
@@ -28,22 +23,13 @@ NORMS = {"kind": "layer"}
 def cohere(config: Configuration) -> Decoder:
     sizes = sizes_of(config, context_length=8192, epsilon=1e-5, epsilon_key="layer_norm_eps")
     rotary = rotary_of(config, sizes, interleaved=True, theta=500_000.0)
-    return _decoder(config, sizes, [rotary] * sizes.layers, [None] * sizes.layers)
+    return side_by_side_decoder(config, sizes, [rotary] * sizes.layers, [None] * sizes.layers)
 
 
-def cohere2(config: Configuration) -> Decoder:
-    sizes = sizes_of(config, context_length=8192, head_dim=None, epsilon=1e-5, epsilon_key="layer_norm_eps")
-    rotary, window = rotary_of(config, sizes, interleaved=True), sliding_window(config, 4096)
-    pattern = config.integer("sliding_window_pattern", 4)
-    slides = [kind == "sliding_attention" for kind in layer_types(config, every(pattern, sizes.layers))]
-    return _decoder(
-        config, sizes, [rotary if each else None for each in slides], [window if each else None for each in slides]
-    )
-
-
-def _decoder(
+def side_by_side_decoder(
     config: Configuration, sizes: Sizes, rotaries: Sequence[Rotary | None], windows: Sequence[int | None]
 ) -> Decoder:
+    """A decoder of the family, with the rotary embedding and the window of each layer."""
     silu, bias = activation(config), config.flag("attention_bias", False)
     normed = config.flag("use_qk_norm", False)
 
@@ -51,7 +37,7 @@ def _decoder(
         return Norm(f"{block.name}.self_attn.{name}", (heads, sizes.head_dim), sizes.epsilon, kind="layer")
 
     def layer(block: Block) -> Layer:
-        norms = {}
+        norms: dict[str, Any] = {}
         if normed:
             norms = {
                 "query_norm": head_norm(block, "q_norm", sizes.heads),

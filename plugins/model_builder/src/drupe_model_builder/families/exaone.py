@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
-from drupe_model_builder.families.block import Block, Names, Sizes, decoder
-from drupe_model_builder.families.reading import MOST_LAYERS, activation, rotary_of
+from drupe_model_builder.configuration.block import Block, Names, Sizes, decoder
+from drupe_model_builder.configuration.reading import MOST_LAYERS, activation, rotary_of
 from drupe_model_builder.parts.step import Layer, pre
 
 NAMES = Names(

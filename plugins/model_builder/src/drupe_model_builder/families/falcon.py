@@ -5,8 +5,8 @@ from __future__ import annotations
 from drupe.api import ModelError
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
-from drupe_model_builder.families.block import Block, Names, Sizes, decoder
-from drupe_model_builder.families.reading import activation, layer_count, rotary_of
+from drupe_model_builder.configuration.block import Block, Names, Sizes, decoder
+from drupe_model_builder.configuration.reading import activation, layer_count, rotary_of
 from drupe_model_builder.parts.rows import by_head, one_after_another
 from drupe_model_builder.parts.step import Branch, Layer, pre, side_by_side
 

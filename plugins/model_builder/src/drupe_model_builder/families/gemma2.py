@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
-from drupe_model_builder.families.block import Block, Sizes, decoder
-from drupe_model_builder.families.gemma import NORMS
-from drupe_model_builder.families.reading import (
+from drupe_model_builder.configuration.block import Block, Sizes, decoder
+from drupe_model_builder.configuration.reading import (
     activation,
     layer_types,
     rotary_of,
@@ -14,6 +13,7 @@ from drupe_model_builder.families.reading import (
     sliding_window,
     windows_of,
 )
+from drupe_model_builder.families.gemma import NORMS
 from drupe_model_builder.parts.attention import Attention
 from drupe_model_builder.parts.rotary import Rotary
 from drupe_model_builder.parts.step import Layer, both

@@ -1,4 +1,4 @@
-"""GPT-2 and GPT-BigCode (StarCoder 1): LayerNorms, learned positions, and one matrix for query, key and value."""
+"""GPT-2: LayerNorms, learned positions, one matrix for query, key and value, and matrices stored as [in, out]."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Any
 
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
-from drupe_model_builder.families.block import Block, Names, Sizes, decoder
-from drupe_model_builder.families.reading import MOST_LAYERS, activation
+from drupe_model_builder.configuration.block import Block, Names, Sizes, decoder
+from drupe_model_builder.configuration.reading import MOST_LAYERS, activation
 from drupe_model_builder.parts.linear import Linear
 from drupe_model_builder.parts.mlp import MLP
-from drupe_model_builder.parts.rows import Rows, by_head, one_after_another
+from drupe_model_builder.parts.rows import Rows, one_after_another
 from drupe_model_builder.parts.step import Layer, pre
 
 NAMES = Names(
@@ -26,36 +26,20 @@ IN_THE_GRAPH = ("attn.q_proj", "attn.k_proj", "attn.v_proj")
 
 
 def gpt2(config: Configuration) -> Decoder:
-    """Its matrices are stored [in, out]."""
-    sizes = _sizes(config, kv_heads=None)
+    sizes = gpt2_sizes(config, kv_heads=None)
     by_depth = config.flag("scale_attn_by_inverse_layer_idx", False)
     gelu = activation(config, key="activation_function", default="gelu_new")
 
     def layer(block: Block) -> Layer:
         rows = one_after_another([sizes.query, sizes.key, sizes.key])
         projections = block.split("attn.c_attn", sizes.hidden, rows, IN_THE_GRAPH, bias=True, transposed=True)
-        scale = _scale(config, sizes) / (block.number + 1 if by_depth else 1)
-        return _layer(block, projections, scale, gelu, transposed=True)
+        scale = gpt2_scale(config, sizes) / (block.number + 1 if by_depth else 1)
+        return gpt2_layer(block, projections, scale, gelu, transposed=True)
 
-    return _decoder(config, sizes, layer)
-
-
-def gpt_bigcode(config: Configuration) -> Decoder:
-    """One head of keys and values, unless `multi_query` is false."""
-    shared = config.flag("multi_query", True)
-    sizes = _sizes(config, kv_heads=1 if shared else None)
-    gelu = activation(config, key="activation_function", default="gelu_pytorch_tanh")
-    size = sizes.head_dim
-    rows = one_after_another([sizes.query, size, size]) if shared else by_head([size] * 3, sizes.heads)
-
-    def layer(block: Block) -> Layer:
-        projections = block.split("attn.c_attn", sizes.hidden, rows, IN_THE_GRAPH, bias=True)
-        return _layer(block, projections, _scale(config, sizes), gelu, transposed=False)
-
-    return _decoder(config, sizes, layer)
+    return gpt2_decoder(config, sizes, layer)
 
 
-def _sizes(config: Configuration, kv_heads: int | None) -> Sizes:
+def gpt2_sizes(config: Configuration, kv_heads: int | None) -> Sizes:
     hidden, heads = config.integer("n_embd", 768), config.integer("n_head", 12)
     return Sizes(
         vocab_size=config.integer("vocab_size", 50257),
@@ -70,11 +54,11 @@ def _sizes(config: Configuration, kv_heads: int | None) -> Sizes:
     )
 
 
-def _scale(config: Configuration, sizes: Sizes) -> float:
+def gpt2_scale(config: Configuration, sizes: Sizes) -> float:
     return sizes.head_dim**-0.5 if config.flag("scale_attn_weights", True) else 1.0
 
 
-def _layer(block: Block, projections: list[Linear], scale: float, gelu: str, *, transposed: bool) -> Layer:
+def gpt2_layer(block: Block, projections: list[Linear], scale: float, gelu: str, *, transposed: bool) -> Layer:
     sizes = block.sizes
     output, up, down = (
         whole(block, name, rows, columns, transposed)
@@ -97,7 +81,7 @@ def whole(block: Block, name: str, rows: int, columns: int, transposed: bool) ->
     return Linear(full, Rows(f"{full}.weight", shape, transposed=transposed), Rows(f"{full}.bias", (rows,)))
 
 
-def _decoder(config: Configuration, sizes: Sizes, layer: Any) -> Decoder:
+def gpt2_decoder(config: Configuration, sizes: Sizes, layer: Any) -> Decoder:
     return decoder(
         config,
         sizes,

@@ -9,9 +9,9 @@ from dataclasses import replace
 
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
-from drupe_model_builder.families.block import Block, Names, decoder
+from drupe_model_builder.configuration.block import Block, Names, decoder
+from drupe_model_builder.configuration.reading import activation, rotary_of, sizes_of
 from drupe_model_builder.families.gemma2 import softcap
-from drupe_model_builder.families.reading import activation, rotary_of, sizes_of
 from drupe_model_builder.parts.norm import Norm
 from drupe_model_builder.parts.step import Layer
 

@@ -1,21 +1,14 @@
-"""OLMo 2 and OLMo 3: norms on the results only, and over the whole of query and key.
-
-OLMo 3 has a sliding window on three of four layers, and scales the rotary embedding of the full layers only.
-"""
+"""OLMo 2: norms on the results only, and over the whole of query and key."""
 
 from __future__ import annotations
 
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
-from drupe_model_builder.families.block import Block, decoder
-from drupe_model_builder.families.reading import (
+from drupe_model_builder.configuration.block import Block, decoder
+from drupe_model_builder.configuration.reading import (
     activation,
-    every,
-    layer_types,
-    rotary_by_type,
     rotary_of,
     sizes_of,
-    sliding_window,
 )
 from drupe_model_builder.parts.rotary import Rotary
 from drupe_model_builder.parts.step import Layer, post
@@ -26,25 +19,12 @@ def olmo2(config: Configuration) -> Decoder:
     rotary, silu = rotary_of(config, sizes), activation(config)
 
     def layer(block: Block) -> Layer:
-        return _layer(config, block, rotary, silu, None)
+        return olmo2_layer(config, block, rotary, silu, None)
 
     return decoder(config, sizes, layer)
 
 
-def olmo3(config: Configuration) -> Decoder:
-    sizes = sizes_of(config, context_length=2048, epsilon=1e-5, extends=False)
-    silu = activation(config)
-    rotaries = rotary_by_type(config, sizes, sliding_theta=500_000.0, full_theta=500_000.0)
-    types, window = layer_types(config, every(4, sizes.layers)), sliding_window(config, 4096)
-
-    def layer(block: Block) -> Layer:
-        kind = types[block.number]
-        return _layer(config, block, rotaries[kind], silu, window if kind == "sliding_attention" else None)
-
-    return decoder(config, sizes, layer)
-
-
-def _layer(config: Configuration, block: Block, rotary: Rotary, silu: str, window: int | None) -> Layer:
+def olmo2_layer(config: Configuration, block: Block, rotary: Rotary, silu: str, window: int | None) -> Layer:
     bias, sizes = config.flag("attention_bias", False), block.sizes
     attention = block.attention(
         rotary,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
-from drupe_model_builder.families.block import Block, Names, decoder
-from drupe_model_builder.families.reading import activation, rotary_of, sizes_of
+from drupe_model_builder.configuration.block import Block, Names, decoder
+from drupe_model_builder.configuration.reading import activation, rotary_of, sizes_of
 from drupe_model_builder.parts.step import Branch, Layer, side_by_side
 
 NAMES = Names(output="dense", query_norm="q_layernorm", key_norm="k_layernorm", up="fc1", down="fc2",

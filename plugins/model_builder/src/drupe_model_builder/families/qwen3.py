@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
-from drupe_model_builder.families.block import Block, decoder
+from drupe_model_builder.configuration.block import Block, decoder
+from drupe_model_builder.configuration.reading import activation, rotary_of, sizes_of
 from drupe_model_builder.families.qwen2 import upper_windows
-from drupe_model_builder.families.reading import activation, rotary_of, sizes_of
 from drupe_model_builder.parts.step import Layer
 
 

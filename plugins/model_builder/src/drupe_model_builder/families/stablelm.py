@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
-from drupe_model_builder.families.block import Block, decoder
-from drupe_model_builder.families.reading import activation, rotary_of, sizes_of
+from drupe_model_builder.configuration.block import Block, decoder
+from drupe_model_builder.configuration.reading import activation, rotary_of, sizes_of
 from drupe_model_builder.parts.norm import Norm
 from drupe_model_builder.parts.step import Branch, Layer, side_by_side
 
@@ -22,7 +24,7 @@ def stablelm(config: Configuration) -> Decoder:
         return Norm(f"{block.name}.self_attn.{name}", shape, sizes.epsilon, kind="layer", pieces=True)
 
     def layer(block: Block) -> Layer:
-        norms = {}
+        norms: dict[str, Any] = {}
         if normed:
             norms = {
                 "query_norm": head_norm(block, "q_layernorm", sizes.heads),

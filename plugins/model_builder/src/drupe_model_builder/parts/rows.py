@@ -42,14 +42,16 @@ class Rows:
 
 def _chosen(source: Expression, ranges: Sequence[range]) -> Expression:
     """The rows of `source` in these ranges: a slice where they are one run, otherwise rows by number."""
-    from drupe_onnx import RowRange, Take
+    import numpy as np
+
+    from drupe_onnx import Array, RowRange, Take
 
     rows = [row for each in ranges for row in each]
     if not rows or rows == list(range(source.shape[0])):
         return source
     if rows == list(range(rows[0], rows[-1] + 1)):
         return RowRange(source, rows[0], rows[-1] + 1)
-    return Take(source, tuple(rows))
+    return Take(source, Array(np.array(rows, np.int64)))
 
 
 def by_head(parts: Sequence[int], groups: int) -> list[tuple[range, ...]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from drupe.api import ModelError
 from drupe_checkpoints import Configuration, context_of
 from drupe_checkpoints.configuration import DEFAULT_ROPE_THETA
-from drupe_model_builder.families.block import Sizes
+from drupe_model_builder.configuration.block import Sizes
 from drupe_model_builder.frequencies import rotary
 from drupe_model_builder.parts.activations import ACTIVATIONS
 from drupe_model_builder.parts.rotary import Rotary

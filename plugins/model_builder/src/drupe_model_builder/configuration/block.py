@@ -152,7 +152,7 @@ class Block:
             self.linear(f"{at}.{name}", rows, sizes.hidden, bias, clip=clip)
             for name, rows in ((names.query, sizes.query), (names.key, sizes.key), (names.value, sizes.key))
         )
-        norms = {}
+        norms: dict[str, Norm] = {}
         if head_norm:
             norms = {
                 "query_norm": self.norm(f"{at}.{names.query_norm}", sizes.head_dim),

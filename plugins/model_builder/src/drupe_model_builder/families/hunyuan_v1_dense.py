@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
-from drupe_model_builder.families.block import Block, Names, Sizes, decoder
-from drupe_model_builder.families.reading import activation, rotary_of, sizes_of
+from drupe_model_builder.configuration.block import Block, Names, Sizes, decoder
+from drupe_model_builder.configuration.reading import activation, rotary_of, sizes_of
 from drupe_model_builder.frequencies import rotary
 from drupe_model_builder.parts.rotary import Rotary
 from drupe_model_builder.parts.step import Layer

@@ -9,7 +9,7 @@ from drupe.api import ModelError, Notice
 from drupe_checkpoints import Checkpoint, Configuration
 from drupe_decoding import GENERATION_KEYS
 from drupe_model_builder.composition import Decoder
-from drupe_model_builder.families.keys import (
+from drupe_model_builder.configuration.keys import (
     LIMITED,
     NEUTRAL,
     OF_FAMILIES,
@@ -19,7 +19,7 @@ from drupe_model_builder.families.keys import (
     ROPE_USED,
     Limited,
 )
-from drupe_model_builder.families.recorded import RecordedConfiguration
+from drupe_model_builder.configuration.recorded import RecordedConfiguration
 
 SHOWN = 80
 """Characters of a value in a message."""

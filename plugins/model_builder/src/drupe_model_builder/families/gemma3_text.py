@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
-from drupe_model_builder.families.block import Block, decoder
-from drupe_model_builder.families.gemma import NORMS
-from drupe_model_builder.families.gemma2 import sandwich, softcap
-from drupe_model_builder.families.reading import (
+from drupe_model_builder.configuration.block import Block, decoder
+from drupe_model_builder.configuration.reading import (
     activation,
     every,
     layer_types,
@@ -15,6 +13,8 @@ from drupe_model_builder.families.reading import (
     sizes_of,
     sliding_window,
 )
+from drupe_model_builder.families.gemma import NORMS
+from drupe_model_builder.families.gemma2 import sandwich, softcap
 from drupe_model_builder.parts.step import Layer
 
 
