@@ -1,7 +1,8 @@
 """The families that are built: those of this plugin and those of others.
 
-This plugin has one file for each in the folder `families`, called by its `model_type`. It holds a function of its own name, from config.json to a composition of parts. Other distributions bring families
-by the hook `drupe_decoder_families`.
+This plugin has one file for each in the folder `families`, called by its `model_type`. It holds a function of that
+name, from config.json to a composition of parts. Other distributions bring families by the hook
+`drupe_decoder_families`.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ def composition_of(checkpoint: Checkpoint) -> Decoder:
 
 def notices_of(checkpoint: Checkpoint) -> Iterator[Notice]:
     """What a user should know of a checkpoint's config.json."""
-    return configuration_notices(checkpoint, family_of(checkpoint))
+    return configuration_notices(checkpoint, family_of(checkpoint), own_families())
 
 
 def _name(checkpoint: Checkpoint) -> str:

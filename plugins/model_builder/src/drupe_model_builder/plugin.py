@@ -1,4 +1,4 @@
-"""The entry module of drupe-model-builder: the pass `build-decoder`, its claim, and the hook for families of decoders."""
+"""The entry module of drupe-model-builder: the pass `build-decoder`, its claim, and the hook for families."""
 
 from __future__ import annotations
 

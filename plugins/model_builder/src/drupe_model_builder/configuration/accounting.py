@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from drupe.api import ModelError, Notice
 from drupe_checkpoints import Checkpoint, Configuration
@@ -50,8 +50,10 @@ def _unsupported(config: Configuration, key: str, value: object, limit: Limited)
     )
 
 
-def configuration_notices(checkpoint: Checkpoint, family: Callable[[Configuration], Decoder]) -> Iterator[Notice]:
-    """Notices on keys that nobody knows, on settings in the wrong file, and on a class of another family."""
+def configuration_notices(
+    checkpoint: Checkpoint, family: Callable[[Configuration], Decoder], families: Iterable[str]
+) -> Iterator[Notice]:
+    """Notices on keys that nobody knows, and on a class of another family. families: the names of all."""
     config = checkpoint.config
     recorded = RecordedConfiguration(config.path, config.entries)
     family(recorded)
@@ -69,12 +71,13 @@ def configuration_notices(checkpoint: Checkpoint, family: Callable[[Configuratio
             f"{_keys_named(unknown)} not known and taken to change nothing, as in transformers: {', '.join(unknown)}",
             "see in the model's description whether it computes something of its own",
         )
-    yield from _another_class(checkpoint)
+    yield from _another_class(checkpoint, families)
 
 
-def _another_class(checkpoint: Checkpoint) -> Iterator[Notice]:
+def _another_class(checkpoint: Checkpoint, families: Iterable[str]) -> Iterator[Notice]:
     model_type = checkpoint.model_type
-    others = [name for name in checkpoint.architectures if _architecture(name) != model_type.replace("_", "").lower()]
+    known = {name.replace("_", "") for name in families} - {model_type.replace("_", "")}
+    others = [name for name in checkpoint.architectures if _architecture(name) in known]
     if others:
         yield Notice(
             "config.json",
