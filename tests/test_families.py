@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import tiny
 
 import drupe
 
+ROOT = Path(__file__).resolve().parents[1]
 PROMPT = [3, 77, 130, 9, 9, 250, 41]
 NEW_TOKENS = 12
 
@@ -45,6 +47,15 @@ def test_every_matrix_of_a_family_is_quantized_and_the_package_runs(name: str, m
     graph = ir.load(tmp_path / "out" / "model.onnx").graph
     products = {node.op_type for node in graph if node.op_type in ("MatMul", "Gemm", "FusedMatMul", "MoE")}
     assert not products
+
+
+def test_the_table_of_families_in_the_docs_is_current() -> None:
+    """`python tools/families.py` writes it."""
+    spec = importlib.util.spec_from_file_location("families_tool", ROOT / "tools" / "families.py")
+    assert spec is not None and spec.loader is not None
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    assert tool.PAGE.read_text(encoding="utf-8") == tool.page()
 
 
 def _greedy_in_genai(package: Path) -> list[int]:
