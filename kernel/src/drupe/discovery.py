@@ -132,7 +132,7 @@ def _load(
             if manager.is_registered(module):
                 raise ValueError(f"its module {module.__name__} is the plugin '{manager.get_name(module)}' already")
             _refuse_unmarked(module)
-            if any(map(_is_specification, vars(module).values())):
+            with contextlib.suppress(ValueError):  # most plugins declare no hook
                 manager.add_hookspecs(module)
             manager.register(module, name=plugin.name)
     except KeyboardInterrupt:
@@ -147,15 +147,10 @@ def _load(
 def _refuse_unmarked(module: ModuleType) -> None:
     """Raise TypeError for a function that is named as a hook and not marked as one: nobody would ever call it."""
     for name, value in vars(module).items():
-        named = name.startswith(f"{PROJECT}_") and isinstance(value, FunctionType) and not _is_specification(value)
-        if named and not hasattr(value, f"{PROJECT}_impl"):
+        named = name.startswith(f"{PROJECT}_") and isinstance(value, FunctionType)
+        if named and not any(hasattr(value, f"{PROJECT}_{mark}") for mark in ("impl", "spec")):
             at = f"{value.__code__.co_filename}:{value.__code__.co_firstlineno}"
             raise TypeError(f"its function {name} is not marked with @hookimpl ({at})")
-
-
-def _is_specification(value: object) -> bool:
-    """Whether something in an entry module is a hook that the plugin declares for others to implement."""
-    return isinstance(value, FunctionType) and hasattr(value, f"{PROJECT}_spec")
 
 
 def _refuse_unknown_hooks(manager: pluggy.PluginManager, plugins: Iterable[Plugin]) -> None:

@@ -153,8 +153,7 @@ def _run_on(step: ReadyPass, model: Model, run: Run, function: Callable[..., Mod
         raise PluginError(f"{who} gave {made!r}, which is not a Model", cure=cure)
     if made.kind != ensures.kind:
         raise PluginError(f"{who} made a model of kind '{made.kind}', which it does not declare", cure=cure)
-    known = made.but(facts=ensures.stated, task=made.task or model.task, notices=model.notices)
-    return known.noticed(*made.notices)
+    return made.but(facts=ensures.stated, task=made.task or model.task, notices=model.notices).noticed(*made.notices)
 
 
 def keep_model(model: Model, folder: Path, context: Context) -> None:

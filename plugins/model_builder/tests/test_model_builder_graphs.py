@@ -15,9 +15,9 @@ import pytest
 
 from drupe.api import Context, Model, ModelError, Target, UsageError
 from drupe_checkpoints import open_checkpoint
-from drupe_model_builder.architectures import recipe_for
 from drupe_model_builder.build_decoder import BuildDecoder, BuildDecoderConfig
-from drupe_model_builder.rotary import RotaryCache
+from drupe_model_builder.finding import composition_of
+from drupe_model_builder.rotary_tables import RotaryCache
 from drupe_onnx import (
     Concat,
     Files,
@@ -57,7 +57,7 @@ def write_checkpoint(
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "tokenizer.json").write_text("{}")
-    shapes = {**recipe_for(open_checkpoint(folder)).tensors(), **(changed or {})}
+    shapes = {**composition_of(open_checkpoint(folder)).tensors(), **(changed or {})}
     header, offset = {}, 0
     for name, shape in shapes.items():
         if shape is not None:

@@ -4,35 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
+import decoder_families
 import pytest
 
 from drupe.api import ModelError
-from drupe_checkpoints import Checkpoint, Configuration
+from drupe_checkpoints import Checkpoint
 from drupe_decoding import GENERATION_KEYS
-from drupe_model_builder.architectures import ARCHITECTURES, configuration_notices, recipe_for
-from drupe_model_builder.architectures.keys import KEYS, ROPE
+from drupe_model_builder.configuration.keys import LIMITED, NEUTRAL, READ_ELSEWHERE, ROPE_LIMITED, ROPE_NEUTRAL
+from drupe_model_builder.configuration.recorded import RecordedConfiguration
+from drupe_model_builder.finding import composition_of, notices_of, own_family
 
 CONFIG: dict[str, Any] = {
     "vocab_size": 96, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
     "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 64, "rms_norm_eps": 1e-6,
 }  # fmt: skip
 CLASSES = {"granite": "Granite", "llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}
-READ_ELSEWHERE = {
-    "dtype",
-    "torch_dtype",
-    "quantization",
-    "architectures",
-    "bos_token_id",
-    "eos_token_id",
-    "pad_token_id",
-}
-"""Keys that are used, but not to make the recipe."""
-
 # For keys without effect: a value that is not the default and that transformers' classes accept.
 OTHER_VALUES: dict[str, Any] = {
     "chunk_size_feed_forward": 4, "id2label": {"0": "A", "1": "B", "2": "C"}, "label2id": {"A": 0, "B": 1, "C": 2},
@@ -53,26 +42,26 @@ def checkpoint_with(folder: Path, model_type: str, **changed: Any) -> Checkpoint
     return Checkpoint.open_folder(folder)
 
 
-def test_every_architecture_has_a_table() -> None:
-    assert KEYS.keys() == ARCHITECTURES.keys()
+def test_no_key_is_limited_and_neutral() -> None:
+    assert not LIMITED.keys() & NEUTRAL
+    assert not ROPE_LIMITED.keys() & ROPE_NEUTRAL
 
 
-@pytest.mark.parametrize("model_type", KEYS)
-def test_no_key_is_in_two_columns_of_a_table(model_type: str) -> None:
-    keys = KEYS[model_type]
-    assert not keys.used & keys.limited.keys()
-    assert not keys.used & keys.neutral
-    assert not keys.neutral & keys.limited.keys()
-
-
-@pytest.mark.parametrize("model_type", KEYS)
-def test_the_table_has_all_settings_of_transformers_class(model_type: str) -> None:
+@pytest.mark.parametrize("name", decoder_families.CASES)
+def test_every_setting_of_transformers_class_is_read_limited_or_neutral(name: str, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
-    config = transformers.AutoConfig.for_model(model_type)
+    case = decoder_families.CASES[name]
+    if case.told_as is not None:
+        pytest.skip("transformers has no class of this family")
+    config = transformers.AutoConfig.for_model(case.family, **{**case.sizes, **case.settings})
     known = {field.name for field in dataclasses.fields(config)} | vars(config).keys() | config.to_dict().keys()
-    known |= {name for name in dir(type(config)) if _is_setting(type(config), name)}
-    lacking = {name for name in known if name not in KEYS[model_type] and name not in GENERATION_KEYS}
-    assert lacking <= {"_post_init_done"}
+    known |= {key for key in dir(type(config)) if _is_setting(type(config), key)}
+    config.save_pretrained(tmp_path)
+    recorded = RecordedConfiguration(tmp_path / "config.json", json.loads((tmp_path / "config.json").read_text()))
+    own_family(case.family)(recorded)
+    accounted = recorded.keys_read | LIMITED.keys() | NEUTRAL | READ_ELSEWHERE | set(GENERATION_KEYS)
+    renamed = set(getattr(config, "attribute_map", {}))
+    assert known - accounted - renamed <= {"_post_init_done"}
 
 
 def _is_setting(kind: type, name: str) -> bool:
@@ -81,30 +70,20 @@ def _is_setting(kind: type, name: str) -> bool:
     return isinstance(found, property) and found.fset is not None
 
 
-@dataclasses.dataclass(frozen=True)
-class Recording(Configuration):
-    """A configuration that records the keys that are read."""
-
-    asked: set[str] = dataclasses.field(default_factory=set)
-
-    def __getitem__(self, key: str) -> Any:
-        self.asked.add(key)
-        return super().__getitem__(key)
-
-    def __iter__(self) -> Iterator[str]:
-        return super().__iter__()
-
-
-@pytest.mark.parametrize("model_type", KEYS)
-def test_the_used_keys_of_the_table_are_the_keys_that_are_read(model_type: str) -> None:
-    asked: set[str] = set()
-    for changed in ({}, {"use_sliding_window": True}):
-        config = Recording(Path("config.json"), config_of(model_type, **changed), asked)
-        ARCHITECTURES[model_type](config)
-    assert asked - {"model_type"} == KEYS[model_type].used - READ_ELSEWHERE - {"model_type", "quantization_config"}
+@pytest.mark.parametrize("name", decoder_families.CASES)
+def test_configurations_that_transformers_saves_give_no_notice(name: str, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    case = decoder_families.CASES[name]
+    if case.told_as is not None:
+        pytest.skip("transformers has no class of this family")
+    config = transformers.AutoConfig.for_model(case.family, **{**case.sizes, **case.settings})
+    config.save_pretrained(tmp_path)
+    checkpoint = Checkpoint.open_folder(tmp_path)
+    assert composition_of(checkpoint)
+    assert not list(notices_of(checkpoint))
 
 
-@pytest.mark.parametrize("model_type", KEYS)
+@pytest.mark.parametrize("model_type", CLASSES)
 def test_keys_without_effect_have_none_in_transformers(model_type: str) -> None:
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
     torch.manual_seed(7)
@@ -113,7 +92,7 @@ def test_keys_without_effect_have_none_in_transformers(model_type: str) -> None:
     prompt = torch.tensor([[5, 71, 33, 90, 12, 12, 48, 7]])
     expected = model.eval()(prompt).logits
     for key, value in OTHER_VALUES.items():
-        if key not in KEYS[model_type].neutral:
+        if key not in NEUTRAL:
             continue
         config = transformers.AutoConfig.for_model(model_type, **{**settings, key: value})
         other = transformers.AutoModelForCausalLM.from_config(config).eval()
@@ -161,7 +140,7 @@ def test_the_error_for_a_setting_that_is_not_supported_names_it(
     model_type: str, changed: dict[str, Any], says: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ModelError) as caught:
-        recipe_for(checkpoint_with(tmp_path, model_type, **changed))
+        composition_of(checkpoint_with(tmp_path, model_type, **changed))
     assert says in caught.value.what
     assert caught.value.cure
 
@@ -187,13 +166,13 @@ def test_a_setting_that_is_switched_off_is_not_refused(
     model_type: str, changed: dict[str, Any], tmp_path: Path
 ) -> None:
     checkpoint = checkpoint_with(tmp_path, model_type, **changed)
-    assert recipe_for(checkpoint)
-    assert not list(configuration_notices(checkpoint))
+    assert composition_of(checkpoint)
+    assert not list(notices_of(checkpoint))
 
 
 def test_unknown_keys_are_named_in_one_notice(tmp_path: Path) -> None:
     checkpoint = checkpoint_with(tmp_path, "llama", frobnication=3, gizmo="x", absent=None)
-    (notice,) = configuration_notices(checkpoint)
+    (notice,) = notices_of(checkpoint)
     assert notice.handling == "has no effect"
     assert notice.what.endswith("frobnication, gizmo")
 
@@ -224,22 +203,12 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("model_type", PUBLISHED)
 def test_published_configurations_give_no_notice(model_type: str, tmp_path: Path) -> None:
     checkpoint = checkpoint_with(tmp_path, model_type, **PUBLISHED[model_type])
-    assert recipe_for(checkpoint)
-    assert not list(configuration_notices(checkpoint))
-
-
-def test_configurations_saved_by_transformers_give_no_notice(kit: SimpleNamespace, tmp_path: Path) -> None:
-    for model_type in KEYS:
-        checkpoint = Checkpoint.open_folder(kit.make_checkpoint(tmp_path / model_type, model_type))
-        assert not list(configuration_notices(checkpoint))
+    assert composition_of(checkpoint)
+    assert not list(notices_of(checkpoint))
 
 
 def test_a_class_of_another_architecture_gives_a_notice(tmp_path: Path) -> None:
     checkpoint = checkpoint_with(tmp_path, "llama", architectures=["MistralForCausalLM"])
-    (notice,) = configuration_notices(checkpoint)
+    (notice,) = notices_of(checkpoint)
     assert notice.handling == "chosen"
     assert "MistralForCausalLM" in notice.what
-
-
-def test_rotary_keys_are_known_by_name() -> None:
-    assert {"factor", "rope_theta", "short_factor", "mscale", "truncate"} <= ROPE.used

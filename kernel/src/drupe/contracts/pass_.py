@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
@@ -74,6 +75,10 @@ class Pass(ABC):
         shows without the work. Behind a costly pass that does not have its own, no other is asked.
         """
         return model if self.costly else self.run(model, config, context)
+
+    def describe(self, model: Model) -> Mapping[str, Any]:
+        """What this pass knows of a model, by labels; `drupe inspect` shows it for a plan's first pass."""
+        return {}
 
     @abstractmethod
     def run(self, model: Model, config: Any, context: Context) -> Model:

@@ -136,19 +136,20 @@ class Configuration(Mapping[str, Any]):
             raise self._wrong(key, value, "an object")
         return Configuration(self.path, value)
 
-    def rope(self) -> Configuration:
+    def rope(self, partial: float = 1.0, theta: float = DEFAULT_ROPE_THETA) -> Configuration:
         """The rotary embedding's parameters as transformers 5 keeps them: `rope_type`, `rope_theta`, the type's own.
 
+        partial, theta: the share of a head that is rotated, and the base, where no key says it.
         transformers 4 wrote `rope_theta` and `rope_scaling` (with `type` in the oldest files) on the top level.
         """
         found = self.section("rope_scaling") or self.section("rope_parameters")
         parameters = self._one_for_all_layers(dict(found.entries)) if found else {}
-        theta = parameters.get("rope_theta")
-        parameters["rope_theta"] = self.number("rope_theta", DEFAULT_ROPE_THETA) if theta is None else theta
+        own = parameters.get("rope_theta")
+        parameters["rope_theta"] = self.number("rope_theta", theta) if own is None else own
         kind = parameters.get("rope_type") or parameters.pop("type", None) or "default"
         parameters["rope_type"] = ROPE_TYPES.get(kind, kind) if isinstance(kind, str) else kind
         if parameters.get("partial_rotary_factor") is None:
-            parameters["partial_rotary_factor"] = self.number("partial_rotary_factor", 1.0)
+            parameters["partial_rotary_factor"] = self.number("partial_rotary_factor", partial)
         original = self.get("original_max_position_embeddings")
         if original is not None:
             parameters["original_max_position_embeddings"] = original

@@ -8,6 +8,7 @@ BY_MODEL_TYPE: Mapping[str, str] = {
     "moonshine": "automatic-speech-recognition",
     "speech_to_text": "automatic-speech-recognition",
     "whisper": "automatic-speech-recognition",
+    "chatglm": "text-generation",
     "aria": "image-text-to-text",
     "florence2": "image-text-to-text",
     "gemma3": "image-text-to-text",

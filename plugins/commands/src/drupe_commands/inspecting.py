@@ -10,19 +10,32 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from drupe_commands.notices import print_notices
-from drupe_commands.showing import AsJson, print_facts, print_json
+from drupe_commands.showing import AsJson, print_facts, print_json, print_records
 
 if TYPE_CHECKING:
     from drupe.api import Model, Notice
 
+FAMILIES = "drupe_decoder_families"
+"""The hook in which plugins list the families of decoders that they build."""
+
 
 def inspect(
-    model: Annotated[str, typer.Argument(help="Checkpoint folder, .onnx file, package folder or hub id.")],
+    model: Annotated[
+        str | None, typer.Argument(help="Checkpoint folder, .onnx file, package folder or hub id.")
+    ] = None,
+    families: Annotated[
+        bool, typer.Option("--families", help="List the families of decoders that can be built, instead.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say what a model or a package is, and whether it is supported; reads no weight."""
-    from drupe.api import registry, resolve
+    """Say what a model or a package is, what it is composed of, and whether it is supported; reads no weight."""
+    from drupe.api import UsageError, registry, resolve
 
+    if families:
+        _list_families(as_json)
+        return
+    if model is None:
+        raise UsageError("no model is named", cure="drupe inspect MODEL, or drupe inspect --families")
     found = registry()
     resolved = resolve(model, {}, found)
     support, notices = _support(model, resolved)
@@ -39,6 +52,18 @@ def inspect(
         return
     print_facts(facts)
     print_notices(notices)
+
+
+def _list_families(as_json: bool) -> None:
+    """Every family of decoders that a plugin builds."""
+    from drupe.api import registry
+
+    listed = registry().offered("decoder family", FAMILIES)
+    records = [
+        {"family": entry.ref.name, "what it is": entry.ref.summary, "brought by": entry.plugin.distribution}
+        for entry in listed
+    ]
+    (print_json if as_json else print_records)(records)
 
 
 def _parts(model: Model) -> dict[str, Any]:
@@ -68,11 +93,19 @@ def _support(reference: str, model: Model) -> tuple[dict[str, Any], Iterable[Not
     notices = model.notices
     try:
         plan, source = plan_of(Request(reference), registry())
+        composed: Mapping[str, Any] = {}
         for first in plan.passes[:1]:
-            registry().passes.make(first.name).refuse(source)
+            runner = registry().passes.make(first.name)
+            runner.refuse(source)
+            composed = runner.describe(source)
         if registry().kinds.make(source.kind).here(source):
             notices = preview_of(plan, source).notices
     except DrupeError as error:
         return {"supported": False, "why not": error.what, "cure": error.cure}, notices
-    support = {"supported": True, "for": f"{plan.target.provider}, {plan.target.precision}", "passes": plan.chain}
+    support = {
+        **composed,
+        "supported": True,
+        "for": f"{plan.target.provider}, {plan.target.precision}",
+        "passes": plan.chain,
+    }
     return support, notices

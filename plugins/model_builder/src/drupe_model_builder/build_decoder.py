@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from drupe.api import ONLY_PART, Context, Form, Model, Pass, PassConfig
 from drupe_checkpoints import Checkpoint, open_checkpoint
 from drupe_decoding import GENERATION_KEYS, GenerationRules
-from drupe_model_builder.architectures import configuration_notices, recipe_for
-from drupe_model_builder.recipe import DecoderRecipe
+from drupe_model_builder.composition import Decoder
+from drupe_model_builder.finding import composition_of, notices_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from drupe_model_builder.parts.state import KeyValueState
     from drupe_onnx import DecoderDescription
 
 GENERATION = "generation_config.json"
@@ -47,29 +49,34 @@ class BuildDecoder(Pass):
     def refuse(self, model: Model) -> None:
         """Checks config.json, headers and file names. numpy and the modules that build graphs are imported by `run`."""
         checkpoint: Checkpoint = model.payload or open_checkpoint(model.location)
-        recipe_for(checkpoint)
+        composition_of(checkpoint)
         checkpoint.refuse_incomplete()
 
+    def describe(self, model: Model) -> dict[str, str]:
+        from drupe_model_builder.describing import in_words
+
+        return in_words(composition_of(model.payload or open_checkpoint(model.location)))
+
     def run(self, model: Model, config: Any, context: Context) -> Model:
-        from drupe_model_builder.attention import choose_form
         from drupe_model_builder.checkpoint_tensors import weights_of
-        from drupe_model_builder.decoder import build
+        from drupe_model_builder.decoder import DecoderGraph
         from drupe_model_builder.graph import GraphBuilder
         from drupe_model_builder.precision import choose
         from drupe_onnx import OnnxPackage, capabilities_of, describe_decoder, element_name
 
         checkpoint: Checkpoint = model.payload or open_checkpoint(model.location)
-        recipe = recipe_for(checkpoint)
+        decoder = composition_of(checkpoint)
         precision = choose(config.weights, config.activations, context.target)
         files = _files(checkpoint)  # checked before the weights, which may have to be downloaded
-        weights = weights_of(checkpoint, recipe)
+        weights = weights_of(checkpoint, decoder)
         graph = GraphBuilder(weights.tensors, precision, capabilities_of(context.target))
-        form = choose_form(graph, weights.recipe)
-        decoder = build(graph, weights.recipe, form, all_logits=config.all_logits)
-        describe_decoder(decoder, description_of(checkpoint, recipe, form.head_size, element_name(graph.dtype)))
+        building = DecoderGraph(graph, weights.decoder)
+        made = building.build(all_logits=config.all_logits)
+        described = description_of(checkpoint, weights.decoder, building.states, element_name(graph.dtype))
+        describe_decoder(made, described)
         facts = {"weights": "float", "logits": "all" if config.all_logits else "last", "packaged": "no"}
-        built = model.but(kind="onnx", facts=facts, payload=OnnxPackage({ONLY_PART: decoder}, files))
-        return built.noticed(*checkpoint.tokenizer.notices, *configuration_notices(checkpoint), *weights.notices)
+        built = model.but(kind="onnx", facts=facts, payload=OnnxPackage({ONLY_PART: made}, files))
+        return built.noticed(*checkpoint.tokenizer.notices, *notices_of(checkpoint), *weights.notices)
 
 
 def _files(checkpoint: Checkpoint) -> dict[str, Path | bytes]:
@@ -85,20 +92,20 @@ def _files(checkpoint: Checkpoint) -> dict[str, Path | bytes]:
 
 
 def description_of(
-    checkpoint: Checkpoint, recipe: DecoderRecipe, head_size: int, activations: str
+    checkpoint: Checkpoint, decoder: Decoder, states: Sequence[KeyValueState], activations: str
 ) -> DecoderDescription:
-    """The description of the decoder for later passes and runtimes. head_size: of the caches."""
+    """The description of the decoder for later passes and runtimes. states: as they are in the graph."""
     from drupe_onnx import DecoderDescription
 
     return DecoderDescription(
-        model_type=recipe.model_type,
-        hidden_size=recipe.hidden_size,
-        layers=recipe.layers,
-        heads=recipe.heads,
-        kv_heads=recipe.kv_heads,
-        head_dim=head_size,
-        vocab_size=recipe.vocab_size,
-        context_length=recipe.context_length,
+        model_type=decoder.model_type,
+        hidden_size=decoder.hidden_size,
+        layers=len(states),
+        heads=decoder.attentions[0].heads,
+        kv_heads=states[0].heads,
+        head_dim=states[0].head_dim,
+        vocab_size=decoder.vocab_size,
+        context_length=decoder.context_length,
         activations=activations,
         kv_dtype=activations,
         bos=next(iter(checkpoint.tokens("bos_token_id")), None),

@@ -1,4 +1,4 @@
-"""Checking that a checkpoint's tensors are those of its recipe, before any of them is used."""
+"""Checking that a checkpoint's tensors are those of its decoder, before any of them is used."""
 
 from __future__ import annotations
 
@@ -8,44 +8,49 @@ from dataclasses import dataclass
 
 from drupe.api import ModelError, Notice
 from drupe_checkpoints import Checkpoint
+from drupe_model_builder.composition import Decoder
 from drupe_model_builder.precision import READABLE
-from drupe_model_builder.recipe import DecoderRecipe
-from drupe_model_builder.tensor_names import by_recipe
+from drupe_model_builder.tensor_names import by_family
 from drupe_model_builder.tied_head import settled_head
 from drupe_onnx import Expression, Files, element_name
 
 # Buffers that older versions of transformers saved although they follow from the configuration.
-DERIVED = re.compile(r".*\.(rotary_emb\.inv_freq|rotary_emb\.(cos|sin)_cached|self_attn\.(masked_)?bias)")
+DERIVED = r".*\.(rotary_emb\.inv_freq|rotary_emb\.(cos|sin)_cached|self_attn\.(masked_)?bias)"
 SHOWN = 5
 
 
 @dataclass(frozen=True)
 class DecoderWeights:
-    """A checkpoint's tensors by the recipe's names, and the recipe that they fit. notices: on what was decided."""
+    """A checkpoint's tensors by the decoder's names, and the decoder that they fit. notices: on what was decided."""
 
     tensors: Mapping[str, Expression]
-    recipe: DecoderRecipe
+    decoder: Decoder
     notices: tuple[Notice, ...] = ()
 
 
-def weights_of(checkpoint: Checkpoint, recipe: DecoderRecipe) -> DecoderWeights:
-    """The recipe's tensors. Raises ModelError for missing or extra ones, wrong shapes, and integers."""
-    held, recipe, notices = settled_head(by_recipe(checkpoint, checkpoint.tensors(), recipe), recipe)
-    wanted = recipe.tensors()
-    _refuse_missing(checkpoint, wanted, held, recipe)
+def weights_of(checkpoint: Checkpoint, decoder: Decoder) -> DecoderWeights:
+    """The decoder's tensors. Raises ModelError for missing or extra ones, wrong shapes, and integers."""
+    held, decoder, notices = settled_head(by_family(checkpoint, checkpoint.tensors(), decoder), decoder)
+    wanted = decoder.tensors()
+    _refuse_missing(checkpoint, wanted, held, decoder)
     for name, shape in wanted.items():
         _refuse_misfit(checkpoint, name, shape, held[name])
-    extra = [name for name in held if name not in wanted and not DERIVED.fullmatch(name)]
+    extra = [name for name in held if name not in wanted and not _is_ignored(name, decoder)]
     if checkpoint.packing is not None:
         extra = [name for name in extra if not _adds_nothing(name, held[name])]
     if extra:
         raise ModelError(
-            f"the checkpoint holds {_count(extra)} that a {recipe.model_type} model with this config.json lacks: "
+            f"the checkpoint holds {_count(extra)} that a {decoder.model_type} model with this config.json lacks: "
             + _list(extra),
             where=checkpoint.folder,
             cure="check config.json: without these weights the model would compute something else",
         )
-    return DecoderWeights(held, recipe, notices)
+    return DecoderWeights(held, decoder, notices)
+
+
+def _is_ignored(name: str, decoder: Decoder) -> bool:
+    """Whether a tensor takes no part: it follows from the configuration, or the family leaves it out."""
+    return any(re.fullmatch(pattern, name) for pattern in (DERIVED, *decoder.ignored))
 
 
 def _adds_nothing(name: str, tensor: Expression) -> bool:
@@ -57,13 +62,13 @@ def _adds_nothing(name: str, tensor: Expression) -> bool:
 
 
 def _refuse_missing(
-    checkpoint: Checkpoint, wanted: Iterable[str], held: Mapping[str, Expression], recipe: DecoderRecipe
+    checkpoint: Checkpoint, wanted: Iterable[str], held: Mapping[str, Expression], decoder: Decoder
 ) -> None:
     missing = [name for name in wanted if name not in held]
     if not missing:
         return
     cure = "check config.json against the safetensors files; download the checkpoint again if one is incomplete"
-    if missing == [recipe.names.head]:
+    if missing == [decoder.head.matrix]:
         cure = 'set "tie_word_embeddings": true in config.json if the head shares the embedding\'s weights'
     elif len(missing) == len(list(wanted)):
         cure = f"save the causal language model itself: the files hold other names, such as {next(iter(held), 'none')}"

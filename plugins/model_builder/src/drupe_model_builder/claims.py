@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from drupe.api import NATIVE, Claim, Model, Stage, Step
 from drupe_checkpoints import open_checkpoint
-from drupe_model_builder.architectures import recipe_for
+from drupe_model_builder.finding import composition_of
 
 NAME = "builder"
 """The claim's name, by which a user can choose it."""
@@ -17,5 +17,5 @@ def claim(stage: Stage, model: Model) -> Claim | None:
     """
     if stage.name != "import" or model.kind != "hf":
         return None
-    recipe_for(model.payload or open_checkpoint(model.location))
+    composition_of(model.payload or open_checkpoint(model.location))
     return Claim(NAME, (Step("build-decoder", stage.numerics, {"all_logits": "all_logits"}),), rank=NATIVE)

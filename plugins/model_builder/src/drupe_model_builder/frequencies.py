@@ -10,18 +10,19 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from drupe.api import ModelError
 from drupe_checkpoints import Configuration
-from drupe_model_builder.recipe import DynamicNtk, LongRope, Rotary
+from drupe_model_builder.parts.rotary import DynamicNtk, LongRope, Rotary
 
 WIDEST = 1 << 16  # elements of a head; known models have at most 512
 
 Floats = Sequence[float]
 
 
-def rotary(rope: Configuration, head_dim: int, stated: int) -> Rotary:
-    """The rotary embedding with these rope parameters, which rotates every element of a head.
+def rotary(rope: Configuration, head_dim: int, stated: int, *, interleaved: bool = False) -> Rotary:
+    """The rotary embedding with these rope parameters. `partial_rotary_factor` is the share of a head that it rotates.
 
     stated: `max_position_embeddings`. Frequencies are float32 numbers, as transformers computes them. Raises ModelError
     for a type that is not supported and for parameters that give no frequencies.
@@ -33,18 +34,15 @@ def rotary(rope: Configuration, head_dim: int, stated: int) -> Rotary:
             where=rope.path,
             cure="correct rope_type if it is misspelt; otherwise the model needs a plugin that supports it",
         )
-    if rope.number("partial_rotary_factor") != 1.0:
-        raise ModelError(
-            "partial_rotary_factor is not supported for this architecture",
-            where=rope.path,
-            cure="choose a model that rotates whole heads",
+    width = int(head_dim * rope.number("partial_rotary_factor", above=0))
+    if width % 2 or not 0 < width <= min(head_dim, WIDEST):
+        raise rope.mistake(
+            f"head_dim = {head_dim}: {width} elements cannot be rotated; it must be an even number up to {WIDEST}"
         )
-    if head_dim % 2 or head_dim > WIDEST:
-        raise rope.mistake(f"head_dim = {head_dim} cannot be rotated: it must be an even number up to {WIDEST}")
     try:
-        found = SCALINGS[kind](_frequencies(rope, head_dim), rope, stated)
+        found = SCALINGS[kind](_frequencies(rope, width), rope, stated)
         if _usable(found):
-            return found
+            return replace(found, interleaved=interleaved)
     except (ArithmeticError, ValueError):  # a division by zero, or the logarithm of it
         pass
     raise rope.mistake(f"the rotary parameters give no usable frequencies: {dict(rope)}")

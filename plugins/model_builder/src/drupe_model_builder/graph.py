@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from drupe_model_builder.dimensions import Dims, dims
 from drupe_model_builder.precision import Precision
 from drupe_onnx import (
     BLOCK,
@@ -27,8 +28,6 @@ from drupe_onnx import Transpose as TransposeWeight
 
 OPSETS = {"": 21, MICROSOFT: 1}
 IR_VERSION = 10
-
-Dims = Sequence[int | str]
 
 
 class GraphBuilder:
@@ -172,8 +171,3 @@ class GraphBuilder:
             name=name,
         )
         return ir.Model(graph, ir_version=IR_VERSION, producer_name="drupe-model-builder")
-
-
-def dims(value: ir.Value) -> list[int | str]:
-    assert value.shape is not None
-    return [each if isinstance(each, int) else str(each.value) for each in value.shape]

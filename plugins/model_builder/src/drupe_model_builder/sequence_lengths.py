@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 
-from drupe_model_builder.graph import GraphBuilder, dims
+from drupe_model_builder.dimensions import BATCH, SEQUENCE, TOTAL, dims
+from drupe_model_builder.graph import GraphBuilder
 from drupe_onnx import PADDING, ir
 
-BATCH, SEQUENCE, PAST, TOTAL = "batch", "sequence", "past", "total"
 INT32, INT64 = ir.DataType.INT32, ir.DataType.INT64
 ALL = 2**62
 """The end of a slice that goes to the end of its axis."""
@@ -56,13 +56,18 @@ class Lengths:
         graph = self._graph
         return graph.node("Squeeze", [self.width, graph.integers([0])], "input_ids/WidthNumber", [], dtype=INT64)
 
+    @property
+    def given_positions(self) -> ir.Value:
+        """int64 [batch, sequence]: the input position_ids, which exists only if nodes outside attention need it."""
+        assert self._positions is not None
+        return self._positions
+
     @functools.cached_property
     def positions(self) -> ir.Value:
-        """int64 [batch, sequence]: the input position_ids, which exists only if the graph rotates outside attention."""
-        assert self._positions is not None
+        """int64 [batch, sequence]: the positions of the arranged tokens."""
         if not self._arranges:
-            return self._positions
-        inputs = [self._positions, self._order]
+            return self.given_positions
+        inputs = [self.given_positions, self._order]
         return self._graph.node(
             "GatherElements", inputs, "position_ids/Arranged", [BATCH, SEQUENCE], dtype=INT64, axis=1
         )

@@ -1,4 +1,4 @@
-"""The names of a checkpoint's tensors: which prefix the decoder has in them, and the names that its recipe uses."""
+"""The names of a checkpoint's tensors: which prefix the decoder has in them, and the names that its family uses."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NoReturn, TypeVar
 
 from drupe.api import ModelError
 from drupe_checkpoints import Checkpoint
-from drupe_model_builder.recipe import DecoderRecipe
+from drupe_model_builder.composition import Decoder
 
 WRAPPERS = ("_orig_mod.",)
 """Parts of names that torch.compile puts anywhere; they stand for no module."""
@@ -18,8 +18,8 @@ ADAPTER = re.compile(r"\.(lora_[A-Za-z_]+|base_layer|modules_to_save|original_mo
 Tensor = TypeVar("Tensor")
 
 
-def by_recipe(checkpoint: Checkpoint, held: Mapping[str, Tensor], recipe: DecoderRecipe) -> dict[str, Tensor]:
-    """The tensors by the names that the recipe uses, where the decoder's have another prefix.
+def by_family(checkpoint: Checkpoint, held: Mapping[str, Tensor], decoder: Decoder) -> dict[str, Tensor]:
+    """The tensors by the names that the family uses, where the decoder's have another prefix.
 
     Programs save a decoder as it lies in theirs: without "model.", inside a model for images ("language_model.model."),
     inside peft's or torch.compile's wrapper. The prefix is what stands before the names that every decoder has.
@@ -27,8 +27,8 @@ def by_recipe(checkpoint: Checkpoint, held: Mapping[str, Tensor], recipe: Decode
     """
     _refuse_adapter(checkpoint, held)
     plain = _without_wrappers(checkpoint, held)
-    prefix = _prefix(checkpoint, plain, recipe)
-    base, head = recipe.names.base, recipe.names.head.removesuffix("weight")
+    prefix = _prefix(checkpoint, plain, decoder)
+    base, head = decoder.base, decoder.head.matrix.removesuffix("weight")
     if prefix is None or prefix == base:
         return plain
     before_head = _head_prefix(checkpoint, plain, head, prefix)
@@ -41,11 +41,11 @@ def by_recipe(checkpoint: Checkpoint, held: Mapping[str, Tensor], recipe: Decode
     return {named(name): tensor for name, tensor in plain.items()}
 
 
-def _prefix(checkpoint: Checkpoint, held: Iterable[str], recipe: DecoderRecipe) -> str | None:
+def _prefix(checkpoint: Checkpoint, held: Iterable[str], decoder: Decoder) -> str | None:
     """What stands before the names of the decoder's own tensors; None where nothing fits, which is an error later."""
-    base = recipe.names.base
-    own = [name.removeprefix(base) for name in recipe.tensors() if name.startswith(base)]
-    mark = recipe.tensor(0, recipe.names.input_norm).removeprefix(base)
+    base = decoder.base
+    own = [name.removeprefix(base) for name in decoder.tensors() if name.startswith(base)]
+    mark = next(name for name, _ in decoder.layers[0].tensors()).removeprefix(base)
     names = set(held)
     found = [name.removesuffix(mark) for name in names if name == mark or name.endswith(f".{mark}")]
     lacking = {prefix: sum(prefix + name not in names for name in own) for prefix in found}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from drupe.api import Notice
-from drupe_model_builder.recipe import DecoderRecipe
+from drupe_model_builder.composition import Decoder
 from drupe_onnx import Expression, Files
 
 COMPARED = 8 << 20
@@ -14,28 +14,27 @@ COMPARED = 8 << 20
 
 
 def settled_head(
-    held: Mapping[str, Expression], recipe: DecoderRecipe
-) -> tuple[dict[str, Expression], DecoderRecipe, tuple[Notice, ...]]:
-    """The tensors and the recipe with the head decided, as in transformers 5, and a notice where that needs one.
+    held: Mapping[str, Expression], decoder: Decoder
+) -> tuple[dict[str, Expression], Decoder, tuple[Notice, ...]]:
+    """The tensors and the decoder with the head decided, as in transformers 5, and a notice where that needs one.
 
     A head that equals the embedding is tied; one that differs is kept, whatever config.json says. A checkpoint that
     holds only the head uses it as its embedding, too.
     """
-    names, tensors = recipe.names, dict(held)
-    if not recipe.tied or names.head not in held:
-        return tensors, recipe, ()
-    if names.embedding not in held or _equal(held[names.embedding], held[names.head]):
-        head = tensors.pop(names.head)
-        tensors.setdefault(names.embedding, head)
-        return tensors, recipe, ()
+    head, table, tensors = decoder.head.matrix, decoder.embedding.table, dict(held)
+    if not decoder.head.tied or head not in held:
+        return tensors, decoder, ()
+    if table not in held or _equal(held[table], held[head]):
+        tensors.setdefault(table, tensors.pop(head))
+        return tensors, decoder, ()
     notice = Notice(
         "weights",
         "chosen",
-        f"the head {names.head} is used as it is stored, as in transformers: it differs from {names.embedding}, "
+        f"the head {head} is used as it is stored, as in transformers: it differs from {table}, "
         "although config.json ties them",
         'set "tie_word_embeddings": false in config.json if the head is meant; otherwise remove the tensor',
     )
-    return tensors, replace(recipe, tied=False), (notice,)
+    return tensors, replace(decoder, head=replace(decoder.head, tied=False)), (notice,)
 
 
 def _equal(one: Expression, other: Expression) -> bool:

@@ -1,0 +1,61 @@
+"""Decoder: a decoder as it is composed of parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from drupe_model_builder.parts.attention import Attention
+from drupe_model_builder.parts.ends import Embedding, Head
+from drupe_model_builder.parts.norm import Norm
+from drupe_model_builder.parts.state import KeyValueState
+from drupe_model_builder.parts.step import Layer
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """A decoder: an embedding, layers, a final norm, and a head.
+
+    model_type: the name of its family. context_length: the most tokens that it reads. base: the prefix of all tensors
+    but the head's. ignored: patterns of names of tensors that the checkpoint may hold and that take no part (vision
+    towers, layers for several tokens at once).
+    """
+
+    model_type: str
+    context_length: int
+    embedding: Embedding
+    layers: tuple[Layer, ...]
+    final_norm: Norm
+    head: Head
+    base: str = "model."
+    ignored: tuple[str, ...] = ()
+
+    @property
+    def vocab_size(self) -> int:
+        return self.embedding.vocab_size
+
+    @property
+    def hidden_size(self) -> int:
+        return self.embedding.hidden_size
+
+    @property
+    def attentions(self) -> tuple[Attention, ...]:
+        """The attention of every layer that has one, in order."""
+        parts = (branch.part for layer in self.layers for step in layer.steps for branch in step.branches)
+        return tuple(part for part in parts if isinstance(part, Attention))
+
+    @property
+    def states(self) -> tuple[KeyValueState, ...]:
+        """What it carries from one call to the next."""
+        return tuple(part.state for part in self.attentions)
+
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        """Every tensor that the checkpoint must hold, with its shape. A tied head is the embedding's tensor."""
+        return dict(self._all_tensors())
+
+    def _all_tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        yield from self.embedding.tensors()
+        for layer in self.layers:
+            yield from layer.tensors()
+        yield from self.final_norm.tensors()
+        yield from self.head.tensors(self.vocab_size, self.hidden_size)

@@ -1,0 +1,108 @@
+"""A composition in words: what each layer is made of, and which layers are alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from drupe_model_builder.composition import Decoder
+from drupe_model_builder.parts.activations import Xielu
+from drupe_model_builder.parts.attention import Attention
+from drupe_model_builder.parts.mlp import MLP
+from drupe_model_builder.parts.norm import Norm
+from drupe_model_builder.parts.step import Branch, Layer, Part, Step
+
+MOST_NAMED = 6
+"""Numbers of layers that are named one by one."""
+
+
+def in_words(decoder: Decoder) -> dict[str, str]:
+    """By label ("layers 0 to 27"): the embedding, the layers in groups that are alike, and the head."""
+    embedding, head = decoder.embedding, decoder.head
+    ends = [f"{embedding.vocab_size:,} x {embedding.hidden_size:,}"]
+    ends += [f"times {embedding.factor:g}"] if embedding.factor != 1.0 else []
+    ends += ["learned positions"] if embedding.positions else []
+    ends += [_norm(embedding.norm)] if embedding.norm else []
+    found = {"embedding": ", ".join(ends)}
+    groups: dict[str, list[int]] = {}
+    for number, layer in enumerate(decoder.layers):
+        groups.setdefault(_layer(layer), []).append(number)
+    found |= {_numbers(numbers): text for text, numbers in groups.items()}
+    last = [_norm(decoder.final_norm), "the embedding's table" if head.tied else "a matrix of its own"]
+    last += ["bias"] if head.bias else []
+    last += [f"times {head.factor:g}"] if head.factor != 1.0 else []
+    last += [f"softcap {head.softcap:g}"] if head.softcap else []
+    return {**found, "head": ", ".join(last)}
+
+
+def _numbers(numbers: list[int]) -> str:
+    """Some layers by their numbers: "layer 3", "layers 0 to 27", or the first of many."""
+    if len(numbers) == 1:
+        return f"layer {numbers[0]}"
+    if numbers == list(range(numbers[0], numbers[-1] + 1)):
+        return f"layers {numbers[0]} to {numbers[-1]}"
+    shown = ", ".join(map(str, numbers[:MOST_NAMED]))
+    return f"layers {shown}" + (f", ... ({len(numbers)})" if len(numbers) > MOST_NAMED else "")
+
+
+def _layer(layer: Layer) -> str:
+    return "; ".join(map(_step, layer.steps))
+
+
+def _step(step: Step) -> str:
+    branches = " beside ".join(map(_branch, step.branches))
+    return f"{_norm(step.before)}, {branches}" if step.before else branches
+
+
+def _branch(branch: Branch) -> str:
+    words = [_norm(branch.before)] if branch.before else []
+    words.append(_part(branch.part))
+    words += [_norm(branch.after)] if branch.after else []
+    words += [f"times {branch.factor:g}"] if branch.factor != 1.0 else []
+    return ", ".join(words)
+
+
+def _part(part: Part) -> str:
+    if isinstance(part, Attention):
+        return f"attention ({', '.join(_attention(part))})"
+    if isinstance(part, MLP):
+        return f"MLP ({', '.join(_mlp(part))})"
+    return type(part).__name__
+
+
+def _attention(part: Attention) -> Iterator[str]:
+    yield f"{part.heads} heads of {part.head_dim}"
+    if part.kv_heads != part.heads:
+        yield f"{part.kv_heads} for keys and values"
+    if part.rotary is None:
+        yield "no rotation"
+    else:
+        whole = part.rotary.width == part.head_dim
+        yield (
+            ("neighbours rotated" if part.rotary.interleaved else "rotated")
+            if whole
+            else f"{part.rotary.width} rotated"
+        )
+    yield from _set(
+        (part.window is not None, f"window {part.window}"),
+        (part.query_norm is not None, "norms of query and key"),
+        (part.query.bias is not None, "biases"),
+        (bool(part.softcap), f"softcap {part.softcap:g}"),
+        (part.sinks is not None, "sinks"),
+        (part.query_scale is not None, "queries that grow with the position"),
+    )
+
+
+def _mlp(part: MLP) -> Iterator[str]:
+    yield f"{part.up.size:,} wide"
+    yield "xielu" if isinstance(part.activation, Xielu) else part.activation
+    yield from _set((part.gate is None, "without a gate"), (part.up.bias is not None, "biases"))
+
+
+def _set(*words: tuple[bool, str]) -> Iterable[str]:
+    return (word for holds, word in words if holds)
+
+
+def _norm(norm: Norm | None) -> str:
+    if norm is None:
+        return ""
+    return "RMS norm" if norm.kind == "rms" else "LayerNorm"

@@ -1,0 +1,28 @@
+"""Code World Model: Llama 3 with a sliding window on three of four layers."""
+
+from __future__ import annotations
+
+from drupe_checkpoints import Configuration
+from drupe_model_builder.composition import Decoder
+from drupe_model_builder.configuration.block import Block, decoder
+from drupe_model_builder.configuration.reading import (
+    activation,
+    layer_types,
+    rotary_of,
+    sizes_of,
+    sliding_window,
+    windows_of,
+)
+from drupe_model_builder.parts.step import Layer
+
+
+def cwm(config: Configuration) -> Decoder:
+    sizes = sizes_of(config, context_length=131072, kv_heads=8, head_dim=128, epsilon=1e-5)
+    rotary, silu = rotary_of(config, sizes), activation(config)
+    usual = ["sliding_attention" if layer % 4 else "full_attention" for layer in range(sizes.layers)]
+    windows = windows_of(layer_types(config, usual), sliding_window(config, 8192))
+
+    def layer(block: Block) -> Layer:
+        return block.pre_norm(block.attention(rotary, window=windows[block.number]), block.gated_mlp(silu))
+
+    return decoder(config, sizes, layer)

@@ -1,0 +1,53 @@
+"""Granite with sliding windows: Granite whose layers have windows, attention sinks, and rotary bases of their own."""
+
+from __future__ import annotations
+
+from drupe_checkpoints import Configuration
+from drupe_model_builder.composition import Decoder
+from drupe_model_builder.configuration.block import Block, decoder
+from drupe_model_builder.configuration.reading import (
+    activation,
+    layer_types,
+    sizes_of,
+    sliding_window,
+    windows_of,
+)
+from drupe_model_builder.frequencies import rotary
+from drupe_model_builder.parts.rotary import Rotary
+from drupe_model_builder.parts.step import Layer
+
+
+def granite_swa(config: Configuration) -> Decoder:
+    sizes = sizes_of(config, context_length=2048, epsilon=1e-5)
+    silu = activation(config)
+    bias, mlp_bias = config.flag("attention_bias", False), config.flag("mlp_bias", False)
+    scale, factor = config.number("attention_multiplier", 1.0), config.number("residual_multiplier", 1.0)
+    usual = ["sliding_attention" if layer % 4 else "full_attention" for layer in range(sizes.layers)]
+    windows = windows_of(layer_types(config, usual), sliding_window(config, 128))
+    thetas = config.get("layer_rope_theta") or [config.rope().number("rope_theta")] * sizes.layers
+    if not isinstance(thetas, list) or len(thetas) != sizes.layers:
+        raise config.mistake(f"layer_rope_theta wants a number for each of {sizes.layers} layers")
+
+    def turned(theta: float) -> Rotary | None:
+        rope = Configuration(config.path, {**config.rope(), "rope_theta": theta})
+        return rotary(rope, sizes.head_dim, sizes.context_length) if theta else None
+
+    def layer(block: Block) -> Layer:
+        attention = block.attention(
+            turned(thetas[block.number]),
+            bias=bias,
+            output_bias=bias,
+            scale=scale,
+            window=windows[block.number],
+            sinks=f"{block.name}.self_attn.sinks",
+        )
+        return block.pre_norm(attention, block.gated_mlp(silu, bias=mlp_bias), factor)
+
+    return decoder(
+        config,
+        sizes,
+        layer,
+        embedding={"factor": config.number("embedding_multiplier", 1.0)},
+        head={"factor": 1.0 / config.number("logits_scaling", 1.0, above=0)},
+        tied=config.flag("tie_word_embeddings", True),
+    )

@@ -1,0 +1,23 @@
+"""Jais 2: Llama with LayerNorms, biases, and an MLP without a gate whose activation is a squared ReLU."""
+
+from __future__ import annotations
+
+from drupe_checkpoints import Configuration
+from drupe_model_builder.composition import Decoder
+from drupe_model_builder.configuration.block import Block, decoder
+from drupe_model_builder.configuration.reading import activation, rotary_of, sizes_of
+from drupe_model_builder.parts.step import Layer
+
+NORMS = {"kind": "layer", "bias": True}
+
+
+def jais2(config: Configuration) -> Decoder:
+    sizes = sizes_of(config, context_length=8192, head_dim=128, epsilon=1e-5, epsilon_key="layer_norm_eps")
+    rotary, relu2 = rotary_of(config, sizes), activation(config, default="relu2")
+    bias, mlp_bias = config.flag("attention_bias", True), config.flag("mlp_bias", True)
+
+    def layer(block: Block) -> Layer:
+        attention = block.attention(rotary, bias=bias, output_bias=bias)
+        return block.pre_norm(attention, block.plain_mlp(relu2, bias=mlp_bias))
+
+    return decoder(config, sizes, layer, norms=NORMS)

@@ -1,0 +1,98 @@
+"""The families that are built: those of this plugin and those of others.
+
+This plugin has one file for each in the folder `families`, called by its `model_type`. It holds a function of that
+name, from config.json to a composition of parts. Other distributions bring families by the hook
+`drupe_decoder_families`.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from drupe.api import ModelError, Notice, nearest, registry
+from drupe_checkpoints import Checkpoint, Configuration
+from drupe_model_builder import families
+from drupe_model_builder.composition import Decoder
+from drupe_model_builder.configuration.accounting import accounted, configuration_notices
+
+if TYPE_CHECKING:
+    from drupe.api import Entry
+
+Family = Callable[[Configuration], Decoder]
+HOOK = "drupe_decoder_families"
+GENERATES = ("ForCausalLM", "LMHeadModel", "ChatGLMForConditionalGeneration", "ChatGLMModel")
+
+
+def own_families() -> list[str]:
+    """The `model_type` of every family that this plugin builds."""
+    return sorted(module.name for module in pkgutil.iter_modules(families.__path__))
+
+
+def summary_of(model_type: str) -> str:
+    """What one of this plugin's families is, in a line: the first of its file."""
+    path = Path(families.__path__[0]) / f"{model_type}.py"
+    with path.open(encoding="utf-8") as file:
+        return file.readline().strip().strip('"')
+
+
+def families_of_others() -> dict[str, Entry[Any]]:
+    """The families of other distributions, by `model_type`."""
+    own = set(own_families())
+    return {entry.ref.name: entry for entry in registry().offered("decoder family", HOOK) if entry.ref.name not in own}
+
+
+@functools.cache
+def own_family(model_type: str) -> Family:
+    """The function of one of this plugin's families."""
+    module = importlib.import_module(f"drupe_model_builder.families.{model_type}")
+    found: Family = getattr(module, model_type)
+    return found
+
+
+def family_of(checkpoint: Checkpoint) -> Family:
+    """The family that a checkpoint's `model_type` names. Raises ModelError where nobody builds it."""
+    model_type = checkpoint.model_type
+    if model_type in own_families():
+        return own_family(model_type)
+    others = families_of_others()
+    if model_type in others:
+        found: Any = others[model_type].resolve()
+        family: Family = found
+        return family
+    raise ModelError(
+        f"the architecture '{_name(checkpoint)}' is not supported; {_near(model_type, [*own_families(), *others])}",
+        where=checkpoint.config.path,
+        cure="drupe inspect --families lists what is; a plugin can bring the family (docs/families.md says how)",
+    )
+
+
+def composition_of(checkpoint: Checkpoint) -> Decoder:
+    """The composition of a checkpoint's decoder. Raises ModelError for an unsupported checkpoint."""
+    family = family_of(checkpoint)
+    if checkpoint.architectures and not any(name.endswith(GENERATES) for name in checkpoint.architectures):
+        raise ModelError(
+            f"{_name(checkpoint)} does not generate text; only ...ForCausalLM models are supported",
+            where=checkpoint.config.path,
+            cure="use the causal language model that the checkpoint was made from",
+        )
+    _ = checkpoint.packing  # raises ModelError for an unsupported quantization
+    return accounted(checkpoint.config, family)
+
+
+def notices_of(checkpoint: Checkpoint) -> Iterator[Notice]:
+    """What a user should know of a checkpoint's config.json."""
+    return configuration_notices(checkpoint, family_of(checkpoint), own_families())
+
+
+def _name(checkpoint: Checkpoint) -> str:
+    return ", ".join(checkpoint.architectures) or checkpoint.model_type
+
+
+def _near(model_type: str, known: list[str]) -> str:
+    close = nearest(model_type, known)
+    return f"similar and supported: {', '.join(close)}" if close else f"{len(known)} families are"

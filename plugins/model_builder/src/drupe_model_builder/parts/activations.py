@@ -1,0 +1,94 @@
+"""Activation functions of MLPs, by the names that config.json uses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from drupe_model_builder.dimensions import dims
+
+if TYPE_CHECKING:
+    from drupe_model_builder.graph import GraphBuilder
+    from drupe_onnx import ir
+
+
+@dataclass(frozen=True)
+class Xielu:
+    """xIELU, https://arxiv.org/abs/2411.13010: an activation with four scalars of its own. name: their prefix."""
+
+    name: str
+
+    def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """The checkpoint's tensors, with their shapes."""
+        yield f"{self.name}.alpha_p", (1,)
+        yield f"{self.name}.alpha_n", (1,)
+        yield f"{self.name}.beta", ()
+        yield f"{self.name}.eps", ()
+
+
+def activate(graph: GraphBuilder, activation: str | Xielu, x: ir.Value, name: str) -> ir.Value:
+    """The activation of x, of the same shape. name: the prefix of the nodes."""
+    if isinstance(activation, Xielu):
+        return _xielu(graph, activation, x, name)
+    return ACTIVATIONS[activation](graph, x, name)
+
+
+def _silu(graph: GraphBuilder, x: ir.Value, name: str) -> ir.Value:
+    gate = graph.node("Sigmoid", [x], f"{name}/Sigmoid", dims(x))
+    return graph.node("Mul", [x, gate], f"{name}/Mul", dims(x))
+
+
+def _gelu(graph: GraphBuilder, x: ir.Value, name: str) -> ir.Value:
+    return graph.node("Gelu", [x], f"{name}/Gelu", dims(x), approximate="none")
+
+
+def _gelu_tanh(graph: GraphBuilder, x: ir.Value, name: str) -> ir.Value:
+    return graph.node("Gelu", [x], f"{name}/Gelu", dims(x), approximate="tanh")
+
+
+def _relu(graph: GraphBuilder, x: ir.Value, name: str) -> ir.Value:
+    return graph.node("Relu", [x], f"{name}/Relu", dims(x))
+
+
+def _relu_squared(graph: GraphBuilder, x: ir.Value, name: str) -> ir.Value:
+    positive = _relu(graph, x, name)
+    return graph.node("Mul", [positive, positive], f"{name}/Square", dims(x))
+
+
+ACTIVATIONS: Mapping[str, Callable[[GraphBuilder, ir.Value, str], ir.Value]] = {
+    "silu": _silu,
+    "swish": _silu,
+    "gelu": _gelu,
+    "gelu_python": _gelu,
+    "gelu_fast": _gelu_tanh,
+    "gelu_new": _gelu_tanh,
+    "gelu_pytorch_tanh": _gelu_tanh,
+    "relu": _relu,
+    "relu2": _relu_squared,
+}
+
+
+def _xielu(graph: GraphBuilder, part: Xielu, x: ir.Value, name: str) -> ir.Value:
+    """a x^2 + beta x for positive x, b (exp(min(x, eps)) - 1 - x) + beta x for others.
+
+    a is softplus(alpha_p), and b is beta + softplus(alpha_n).
+    """
+    from drupe_onnx import ir
+
+    shape, one = dims(x), [1]
+    alpha_p, alpha_n, beta, eps = (graph.vector(tensor) for tensor, _ in part.tensors())
+    a = graph.node("Softplus", [alpha_p], f"{name}/A", one)
+    b = graph.node("Softplus", [alpha_n], f"{name}/Softplus", one)
+    b = graph.node("Add", [b, beta], f"{name}/B", one)
+    square = graph.node("Mul", [x, x], f"{name}/Square", shape)
+    positive = graph.node("Mul", [square, a], f"{name}/Positive", shape)
+    small = graph.node("Min", [x, eps], f"{name}/Min", shape)
+    grown = graph.node("Exp", [small], f"{name}/Exp", shape)
+    grown = graph.node("Sub", [grown, graph.number(1.0)], f"{name}/Expm1", shape)
+    bent = graph.node("Sub", [grown, x], f"{name}/Bent", shape)
+    negative = graph.node("Mul", [bent, b], f"{name}/Negative", shape)
+    above = graph.node("Greater", [x, graph.number(0.0)], f"{name}/Above", shape, dtype=ir.DataType.BOOL)
+    chosen = graph.node("Where", [above, positive, negative], f"{name}/Where", shape)
+    linear = graph.node("Mul", [x, beta], f"{name}/Linear", shape)
+    return graph.node("Add", [chosen, linear], f"{name}/Add", shape)

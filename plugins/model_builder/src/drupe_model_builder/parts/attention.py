@@ -1,0 +1,407 @@
+"""Attention: projections, norms of query and key, and rotary embedding around GroupQueryAttention."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from drupe.api import ModelError
+from drupe_model_builder.dimensions import BATCH, SEQUENCE, TOTAL, Dims, dims
+from drupe_model_builder.parts.ends import drop_all_but_last
+from drupe_model_builder.parts.heads import cut, pad
+from drupe_model_builder.parts.linear import Linear, can_be_fused, fused, linear
+from drupe_model_builder.parts.norm import Norm, gamma, norm
+from drupe_model_builder.parts.rotary import Rotary
+from drupe_model_builder.parts.state import KeyValueState
+
+if TYPE_CHECKING:
+    from drupe_model_builder.graph import GraphBuilder
+    from drupe_model_builder.shared import Shared
+    from drupe_onnx import ir
+
+OPERATOR = "GroupQueryAttention"
+# Multiples that the size of a head must be for GroupQueryAttention, on every provider, and the rotated part of one.
+HEAD_MULTIPLE, ROTATED_MULTIPLE = 8, 16
+
+
+@dataclass(frozen=True)
+class PositionScale:
+    """A factor on the query at position p: 1 + beta * ln(1 + floor(p / every)), as in Ministral 3."""
+
+    beta: float
+    every: int
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Grouped-query attention of one layer.
+
+    name: the prefix of its nodes. layer: its number, which its caches have. window: how many tokens it reads, including
+    the current one; None for all. scale: the factor on query times key. rotary: None without one.
+    query_norm, key_norm: RMS norms or LayerNorms of query and key. norm_span: over each "head", or over the "whole"
+    projection. norm_after_rotary: whether they come after the rotation. softcap: products of query and key become
+    softcap * tanh(product / softcap); 0 for none. sinks: a tensor with one logit a head, which takes part in the
+    softmax and adds nothing. output_norm: before `output`, as BitNet has one.
+    """
+
+    name: str
+    layer: int
+    query: Linear
+    key: Linear
+    value: Linear
+    output: Linear
+    heads: int
+    kv_heads: int
+    head_dim: int
+    scale: float
+    rotary: Rotary | None = None
+    window: int | None = None
+    query_norm: Norm | None = None
+    key_norm: Norm | None = None
+    norm_span: Literal["head", "whole"] = "head"
+    norm_after_rotary: bool = False
+    softcap: float = 0.0
+    sinks: str | None = None
+    output_norm: Norm | None = None
+    query_scale: PositionScale | None = None
+
+    @property
+    def state(self) -> KeyValueState:
+        """What it keeps of earlier tokens."""
+        return KeyValueState(self.layer, self.kv_heads, self.head_dim)
+
+    def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """The checkpoint's tensors, with their shapes."""
+        for part in (self.query, self.key, self.value, self.query_norm, self.key_norm, self.output, self.output_norm):
+            if part is not None:
+                yield from part.tensors()
+        if self.sinks is not None:
+            yield self.sinks, (self.heads,)
+
+
+@dataclass(frozen=True)
+class AttentionForm:
+    """What GroupQueryAttention computes itself on a target. Nodes before it compute the rest.
+
+    packed: takes query, key and value as one input. rotates: applies the rotary embedding. norms: applies q/k norms.
+    head_size: elements of a head in the operator and in the caches. Where it is more than the model's, zeros stand in
+    each head that change no product.
+    """
+
+    packed: bool
+    rotates: bool
+    norms: bool
+    head_size: int
+
+
+def choose_form(graph: GraphBuilder, part: Attention) -> AttentionForm:
+    """The form in which the operator computes most. Raises ModelError where the target supports no form."""
+    from drupe_onnx import MICROSOFT, element_name
+
+    for form in _forms(graph, part):
+        types = _input_types(graph, part, form)
+        attributes = _attributes(part, form)
+        if graph.serves(OPERATOR, *types, domain=MICROSOFT, outputs=[graph.dtype] * 3, **attributes):
+            return form
+    if part.head_dim % HEAD_MULTIPLE and not _pads(graph):
+        raise ModelError(
+            f"a head dimension of {part.head_dim} is not supported: {OPERATOR} needs a multiple of {HEAD_MULTIPLE}, "
+            f"and the target has no Pad for {element_name(graph.dtype)} activations",
+            cure="convert for another provider, or another version of this one; drupe providers lists them",
+        )
+    raise ModelError(
+        f"the target has no {OPERATOR} for {element_name(graph.dtype)} activations{_wanted(part)}",
+        cure="choose a precision with other activations, or another provider; drupe providers lists them",
+    )
+
+
+def needs_positions(part: Attention, form: AttentionForm) -> bool:
+    """Whether nodes outside the operator need the tokens' positions."""
+    return part.query_scale is not None or (part.rotary is not None and not form.rotates)
+
+
+def attention(
+    graph: GraphBuilder,
+    part: Attention,
+    form: AttentionForm,
+    x: ir.Value,
+    shared: Shared,
+    last_token: ir.Value | None,
+) -> ir.Value:
+    """The result for x [batch, sequence, hidden].
+
+    last_token: the place of the only token that is kept; None for all.
+    """
+    from drupe_onnx import MICROSOFT
+
+    shape: Dims = [BATCH, part.kv_heads, TOTAL, form.head_size]
+    kind = graph.dtype
+    out, key, value = graph.nodes(
+        OPERATOR,
+        _inputs(graph, part, form, _projected(graph, part, form, x, shared), shared),
+        f"{part.name}/{OPERATOR}",
+        [(kind, [BATCH, SEQUENCE, part.heads * form.head_size]), (kind, shape), (kind, shape)],
+        domain=MICROSOFT,
+        **_attributes(part, form),
+    )
+    shared.states.keep(part.layer, key, value)
+    out = cut(graph, out, f"{part.name}/Cut", part.heads, part.head_dim, form.head_size, halves=_in_halves(part, form))
+    if last_token is not None:
+        out = drop_all_but_last(graph, out, last_token, part.name)
+    if part.output_norm is not None:
+        out = norm(graph, part.output_norm, out)
+    return linear(graph, part.output, out, "attention.output")
+
+
+def _forms(graph: GraphBuilder, part: Attention) -> Iterator[AttentionForm]:
+    """The forms that give what the part says, the one in which the operator computes most first.
+
+    A head that fits the operator's multiples is not padded.
+    """
+    size = part.head_dim
+    plain = size if size % HEAD_MULTIPLE == 0 else _multiple(size, HEAD_MULTIPLE)
+    if plain != size and not _pads(graph):
+        return
+    normed = part.query_norm is not None or part.key_norm is not None
+    # A norm, a rotation or a factor before attention goes to query and key separately, so they cannot be packed then.
+    apart = normed or part.query_scale is not None or not can_be_fused([part.query, part.key, part.value])
+    if part.rotary is not None and not (part.norm_after_rotary and normed):
+        for rotated in _rotated_sizes(part, part.rotary, plain):
+            if normed and _norms_inside(part) and part.query_scale is None and rotated == size:
+                yield AttentionForm(True, True, True, rotated)
+            if not apart:
+                yield AttentionForm(True, True, False, rotated)
+            yield AttentionForm(False, True, False, rotated)
+    elif part.rotary is None and not apart:
+        yield AttentionForm(True, False, False, plain)
+    yield AttentionForm(False, False, False, plain)
+
+
+def _rotated_sizes(part: Attention, rotary: Rotary, plain: int) -> Iterator[int]:
+    """The sizes of a head with which the operator's own rotation fits: it rotates multiples of 16 elements."""
+    if part.head_dim % ROTATED_MULTIPLE == 0 and rotary.width % ROTATED_MULTIPLE == 0:
+        yield part.head_dim
+    elif plain != part.head_dim and rotary.width == part.head_dim:
+        yield _multiple(part.head_dim, ROTATED_MULTIPLE)
+
+
+def _pads(graph: GraphBuilder) -> bool:
+    from drupe_onnx import ir
+
+    return graph.serves("Pad", graph.dtype, ir.DataType.INT64, outputs=[graph.dtype])
+
+
+def _multiple(size: int, of: int) -> int:
+    """The smallest multiple that is not less than `size`."""
+    return -(-size // of) * of
+
+
+def _pairs(rotary: Rotary, part: Attention, form: AttentionForm) -> int:
+    """The width of the tables for the operator: it rotates the whole head where the model does."""
+    return (form.head_size if rotary.width == part.head_dim else rotary.width) // 2
+
+
+def _in_halves(part: Attention, form: AttentionForm) -> bool:
+    """Whether zeros stand behind both halves of a head, because halves are what the operator rotates."""
+    return form.rotates and part.rotary is not None and not part.rotary.interleaved
+
+
+def _padded(graph: GraphBuilder, part: Attention, form: AttentionForm, x: ir.Value, which: str, heads: int) -> ir.Value:
+    halves = _in_halves(part, form)
+    return pad(graph, x, f"{part.name}/Padded{which}", heads, part.head_dim, form.head_size, halves=halves)
+
+
+def _norms_inside(part: Attention) -> bool:
+    """Whether the operator's own norms fit: RMS norms of each head's query and key, with one epsilon."""
+    query, key = part.query_norm, part.key_norm
+    if query is None or key is None or part.norm_span != "head":
+        return False
+    return query.kind == key.kind == "rms" and query.epsilon == key.epsilon and len(query.shape) == 1
+
+
+def _wanted(part: Attention) -> str:
+    """What beyond plain attention the part needs, for an error."""
+    wants = [
+        word
+        for word, wanted in (("a window", part.window), ("a softcap", part.softcap), ("sinks", part.sinks))
+        if wanted
+    ]
+    return f" with {' and '.join(wants)}" if wants else ", the only attention that is built"
+
+
+def _input_types(graph: GraphBuilder, part: Attention, form: AttentionForm) -> list[ir.DataType | None]:
+    """The types of the inputs that `_inputs` gives, in its order."""
+    from drupe_onnx import ir
+
+    kind, lengths = graph.dtype, ir.DataType.INT32
+    apart = None if form.packed else kind
+    tables = kind if form.rotates else None
+    sinks = kind if part.sinks else None
+    norms = kind if form.norms else None
+    types = [
+        kind,
+        apart,
+        apart,
+        kind,
+        kind,
+        lengths,
+        lengths,
+        tables,
+        tables,
+        None,
+        None,
+        sinks,
+        None,
+        None,
+        norms,
+        norms,
+    ]
+    return _trimmed(types) if (sinks or norms) else types[:9]
+
+
+def _trimmed(values: list[Any]) -> list[Any]:
+    """The values without the empty ones at the end."""
+    while values[-1] is None:
+        values.pop()
+    return values
+
+
+def _attributes(part: Attention, form: AttentionForm) -> dict[str, Any]:
+    attributes: dict[str, Any] = {
+        "num_heads": part.heads,
+        "kv_num_heads": part.kv_heads,
+        "scale": part.scale,
+        "do_rotary": int(form.rotates),
+    }
+    if form.rotates and part.rotary is not None and part.rotary.interleaved:
+        attributes["rotary_interleaved"] = 1
+    if part.window is not None:
+        attributes["local_window_size"] = part.window
+    if part.softcap:
+        attributes["softcap"] = part.softcap
+    if form.norms and part.query_norm is not None:
+        attributes["qk_norm_epsilon"] = part.query_norm.epsilon
+    return attributes
+
+
+def _inputs(
+    graph: GraphBuilder,
+    part: Attention,
+    form: AttentionForm,
+    projected: Sequence[ir.Value | None],
+    shared: Shared,
+) -> list[ir.Value | None]:
+    lengths = shared.lengths
+    inputs: list[ir.Value | None] = [*projected, *shared.states.past(part.layer)]
+    inputs += [lengths.last_keys(), lengths.total_length()]
+    rotary = part.rotary if form.rotates else None
+    inputs += shared.tables.of(rotary, _pairs(rotary, part, form)) if rotary else (None, None)
+    inputs += [None, None, graph.vector(part.sinks) if part.sinks else None, None, None]
+    if form.norms:
+        assert part.query_norm is not None and part.key_norm is not None
+        inputs += [gamma(graph, part.query_norm), gamma(graph, part.key_norm)]
+    return _trimmed(inputs)
+
+
+def _projected(
+    graph: GraphBuilder, part: Attention, form: AttentionForm, x: ir.Value, shared: Shared
+) -> list[ir.Value | None]:
+    """Query, key and value as the operator takes them: one packed input and two empty ones, or three inputs."""
+    parts = [part.query, part.key, part.value]
+    if form.packed:
+        packed = fused(graph, parts, f"{part.name}.qkv_proj", x, "attention.qkv")
+        return [_padded(graph, part, form, packed, "", part.heads + 2 * part.kv_heads), None, None]
+    query, key, value = _apart(graph, part, x)
+    steps = [_normed, _rotated] if not part.norm_after_rotary else [_rotated, _normed]
+    for step in steps:
+        if step is _rotated and form.rotates:
+            continue
+        query, key = step(graph, part, query, key, shared)
+    query = _scaled_by_position(graph, part, query, shared)
+    return [
+        _padded(graph, part, form, query, "Query", part.heads),
+        _padded(graph, part, form, key, "Key", part.kv_heads),
+        _padded(graph, part, form, value, "Value", part.kv_heads),
+    ]
+
+
+def _apart(graph: GraphBuilder, part: Attention, x: ir.Value) -> Sequence[ir.Value]:
+    """Query, key and value as three values: of one product where that is the same."""
+    parts = [part.query, part.key, part.value]
+    if not can_be_fused(parts):
+        return [linear(graph, each, x, "attention.qkv") for each in parts]
+    packed = fused(graph, parts, f"{part.name}.qkv_proj", x, "attention.qkv")
+    sizes = [each.size for each in parts]
+    kinds: list[tuple[ir.DataType, Dims] | None] = [(graph.dtype, [BATCH, SEQUENCE, size]) for size in sizes]
+    return graph.nodes("Split", [packed, graph.integers(sizes)], f"{part.name}/Split", kinds, axis=-1)
+
+
+def _normed(
+    graph: GraphBuilder, part: Attention, query: ir.Value, key: ir.Value, shared: Shared
+) -> tuple[ir.Value, ir.Value]:
+    if part.query_norm is not None:
+        query = _norm_of_heads(graph, part, part.query_norm, query, part.heads)
+    if part.key_norm is not None:
+        key = _norm_of_heads(graph, part, part.key_norm, key, part.kv_heads)
+    return query, key
+
+
+def _norm_of_heads(graph: GraphBuilder, part: Attention, of: Norm, x: ir.Value, heads: int) -> ir.Value:
+    """The norm of [batch, sequence, heads * head_dim], over each head or over all of it."""
+    if part.norm_span == "whole":
+        return norm(graph, of, x)
+    size = part.head_dim
+    apart = graph.node(
+        "Reshape", [x, graph.integers([0, 0, heads, size])], f"{of.name}/Heads", [BATCH, SEQUENCE, heads, size]
+    )
+    return graph.node(
+        "Reshape",
+        [norm(graph, of, apart), graph.integers([0, 0, heads * size])],
+        f"{of.name}/Joined",
+        [BATCH, SEQUENCE, heads * size],
+    )
+
+
+def _rotated(
+    graph: GraphBuilder, part: Attention, query: ir.Value, key: ir.Value, shared: Shared
+) -> tuple[ir.Value, ir.Value]:
+    if part.rotary is None:
+        return query, key
+    return (
+        _rotation(graph, part, part.rotary, query, "Query", part.heads, shared),
+        _rotation(graph, part, part.rotary, key, "Key", part.kv_heads, shared),
+    )
+
+
+def _rotation(
+    graph: GraphBuilder, part: Attention, rotary: Rotary, x: ir.Value, which: str, heads: int, shared: Shared
+) -> ir.Value:
+    from drupe_onnx import MICROSOFT
+
+    partial = rotary.width != part.head_dim
+    attributes: dict[str, Any] = {"num_heads": heads, "rotary_embedding_dim": rotary.width} if partial else {}
+    if rotary.interleaved:
+        attributes["interleaved"] = 1
+    inputs = [x, shared.lengths.positions, *shared.tables.of(rotary, rotary.width // 2)]
+    return graph.node("RotaryEmbedding", inputs, f"{part.name}/Rotate{which}", dims(x), domain=MICROSOFT, **attributes)
+
+
+def _scaled_by_position(graph: GraphBuilder, part: Attention, query: ir.Value, shared: Shared) -> ir.Value:
+    """The query times its factor at each position."""
+    from drupe_onnx import ir
+
+    if part.query_scale is None:
+        return query
+    name, shape, wide = f"{part.name}/PositionScale", [BATCH, SEQUENCE], ir.DataType.FLOAT
+    at = graph.node("Cast", [shared.lengths.positions], f"{name}/Position", shape, dtype=wide, to=wide)
+    times = graph.node("Div", [at, graph.number(part.query_scale.every, wide)], f"{name}/Div", shape, dtype=wide)
+    whole = graph.node("Floor", [times], f"{name}/Floor", shape, dtype=wide)
+    more = graph.node("Add", [whole, graph.number(1.0, wide)], f"{name}/More", shape, dtype=wide)
+    log = graph.node("Log", [more], f"{name}/Log", shape, dtype=wide)
+    grown = graph.node("Mul", [log, graph.number(part.query_scale.beta, wide)], f"{name}/Beta", shape, dtype=wide)
+    factor = graph.node("Add", [grown, graph.number(1.0, wide)], f"{name}/Factor", shape, dtype=wide)
+    column = graph.node("Unsqueeze", [factor, graph.integers([-1])], f"{name}/Column", [*shape, 1], dtype=wide)
+    if graph.dtype != wide:
+        column = graph.node("Cast", [column], f"{name}/Narrow", [*shape, 1], to=graph.dtype)
+    return graph.node("Mul", [query, column], name, dims(query))

@@ -1,0 +1,73 @@
+"""Rows: which rows of a checkpoint's tensor a part uses. Fused, interleaved and transposed checkpoints end here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from drupe_onnx import Expression
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a tensor, in order, as a weight expression.
+
+    tensor: its name in the checkpoint. shape: its whole shape there. ranges: the rows that are used, one range after
+    the other; empty for all. transposed: the checkpoint holds [columns, rows], and `ranges` count columns.
+    """
+
+    tensor: str
+    shape: tuple[int, ...]
+    ranges: tuple[range, ...] = ()
+    transposed: bool = False
+
+    @property
+    def count(self) -> int:
+        """How many rows there are."""
+        return sum(map(len, self.ranges)) if self.ranges else self.shape[1 if self.transposed else 0]
+
+    def of(self, ranges: Iterable[range]) -> Rows:
+        """These ranges of a tensor of which all rows were used so far."""
+        return replace(self, ranges=tuple(ranges))
+
+    def expression(self, weights: Mapping[str, Expression]) -> Expression:
+        """The rows [rows, columns], or [rows] of a vector."""
+        from drupe_onnx import Transpose
+
+        source = weights[self.tensor]
+        return _chosen(Transpose(source) if self.transposed else source, self.ranges)
+
+
+def _chosen(source: Expression, ranges: Sequence[range]) -> Expression:
+    """The rows of `source` in these ranges: a slice where they are one run, otherwise rows by number."""
+    import numpy as np
+
+    from drupe_onnx import Array, RowRange, Take
+
+    rows = [row for each in ranges for row in each]
+    if not rows or rows == list(range(source.shape[0])):
+        return source
+    if rows == list(range(rows[0], rows[-1] + 1)):
+        return RowRange(source, rows[0], rows[-1] + 1)
+    return Take(source, Array(np.array(rows, np.int64)))
+
+
+def by_head(parts: Sequence[int], groups: int) -> list[tuple[range, ...]]:
+    """The rows of each part of a fused matrix that holds the parts group by group.
+
+    parts: how many rows each part has in one group. In GPT-NeoX a group is a head: query, key and value have head_dim
+    rows each. In Falcon and InternLM 2 a group shares a key: the parts have (queries a group, 1, 1) times head_dim.
+    """
+    stride = sum(parts)
+    starts = [sum(parts[:at]) for at in range(len(parts))]
+    return [
+        tuple(range(group * stride + start, group * stride + start + size) for group in range(groups))
+        for start, size in zip(starts, parts, strict=True)
+    ]
+
+
+def one_after_another(parts: Sequence[int]) -> list[tuple[range, ...]]:
+    """The rows of each part of a fused matrix that holds all of the first part, then all of the second, ..."""
+    return by_head(parts, 1)

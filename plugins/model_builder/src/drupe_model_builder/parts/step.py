@@ -1,0 +1,89 @@
+"""Step and Layer: where norms and residuals stand around attention and MLP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from drupe_model_builder.parts.attention import Attention
+from drupe_model_builder.parts.mlp import MLP
+from drupe_model_builder.parts.norm import Norm
+
+Part = Attention | MLP
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One way from a step's input to its result. before, after: norms of its own. factor: on its result."""
+
+    part: Part
+    before: Norm | None = None
+    after: Norm | None = None
+    factor: float = 1.0
+
+    def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """The checkpoint's tensors, with their shapes."""
+        for part in (self.before, self.part, self.after):
+            if part is not None:
+                yield from part.tensors()
+
+
+@dataclass(frozen=True)
+class Step:
+    """residual + the sum of the branches, each a function of the residual's norm.
+
+    before: the norm in front of all branches; None where the branches read the residual, or have norms of their own.
+    """
+
+    branches: tuple[Branch, ...]
+    before: Norm | None = None
+
+    def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """The checkpoint's tensors, with their shapes."""
+        if self.before is not None:
+            yield from self.before.tensors()
+        for branch in self.branches:
+            yield from branch.tensors()
+
+    @property
+    def attends(self) -> bool:
+        """Whether a branch reads the tokens before the current one."""
+        return any(isinstance(branch.part, Attention) for branch in self.branches)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A decoder's block. name: the prefix of its tensors and nodes, without the last dot."""
+
+    name: str
+    steps: tuple[Step, ...]
+
+    def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """The checkpoint's tensors, with their shapes."""
+        for step in self.steps:
+            yield from step.tensors()
+
+
+def step(part: Part, *, before: Norm | None = None, after: Norm | None = None, factor: float = 1.0) -> Step:
+    """One part, with a norm before it and one on its result where these are given. factor: on the result."""
+    return Step((Branch(part, after=after, factor=factor),), before=before)
+
+
+def pre(norm: Norm, part: Part, factor: float = 1.0) -> Step:
+    """A norm before the part, as in Llama."""
+    return Step((Branch(part, factor=factor),), before=norm)
+
+
+def post(part: Part, norm: Norm) -> Step:
+    """A norm on the result only, as in OLMo 2."""
+    return Step((Branch(part, after=norm),))
+
+
+def both(before: Norm, part: Part, after: Norm) -> Step:
+    """A norm before the part and one on its result, as in Gemma 2."""
+    return Step((Branch(part, after=after),), before=before)
+
+
+def side_by_side(norm: Norm | None, *branches: Branch) -> Step:
+    """Parts side by side, after one norm (Phi), or each after its own (GPT-NeoX)."""
+    return Step(branches, before=norm)

@@ -1,0 +1,18 @@
+"""Shared: what all layers of one graph have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from drupe_model_builder.parts.state import States
+from drupe_model_builder.rotary_tables import RotaryTables
+from drupe_model_builder.sequence_lengths import Lengths
+
+
+@dataclass(frozen=True)
+class Shared:
+    """lengths: of the rows of the batch. states: the caches. tables: of the rotary embeddings."""
+
+    lengths: Lengths
+    states: States
+    tables: RotaryTables
