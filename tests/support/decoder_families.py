@@ -45,6 +45,10 @@ MINISTRAL3 = {
     "rope_type": "yarn", "rope_theta": 1000.0, "factor": 8.0, "original_max_position_embeddings": 16, "beta_fast": 32.0,
     "beta_slow": 1.0, "mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.1,
 }  # fmt: skip
+LONGROPE = {
+    "rope_type": "longrope", "rope_theta": 1000.0, "short_factor": [1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7],
+    "long_factor": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0], "original_max_position_embeddings": 24,
+}  # fmt: skip
 TWO_TYPES = ["sliding_attention", "full_attention", "sliding_attention", "full_attention", "sliding_attention"]
 
 
@@ -202,6 +206,11 @@ CASES: Mapping[str, Case] = {
     ),
     "helium": Case("helium", "neighbours rotated", {"head_dim": 16}),
     "hunyuan_v1_dense": Case("hunyuan_v1_dense", "norms after the rotation", {"head_dim": 32}),
+    "hunyuan_v1_dense, alpha": Case(
+        "hunyuan_v1_dense", "a larger base",
+        {"head_dim": 32, "rope_parameters": {"rope_type": "dynamic", "rope_theta": 1000.0, "alpha": 50.0, "factor": 1.0,
+                                             "beta_fast": 32, "beta_slow": 1, "mscale": 1.0, "mscale_all_dim": 1.0}},
+    ),
     "hyperclovax": Case(
         "hyperclovax", "norms on results, factors",
         {"head_dim": 32, "residual_multiplier": 0.5, "embedding_multiplier": 2.0, "logits_scaling": 0.3},
@@ -236,6 +245,9 @@ CASES: Mapping[str, Case] = {
         "phi3", "half of a head rotated, tied",
         {"num_attention_heads": 2, "num_key_value_heads": 1, "tie_word_embeddings": True,
          "rope_parameters": {"rope_type": "default", "rope_theta": 1000.0, "partial_rotary_factor": 0.5}},
+    ),
+    "phi3, longrope": Case(
+        "phi3", "LongRoPE, beyond its border", {"original_max_position_embeddings": 24, "rope_parameters": LONGROPE}
     ),
     "qwen2": Case(
         "qwen2", "biases, windows on the upper layers",
