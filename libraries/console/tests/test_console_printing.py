@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from drupe.api import Event, Progress
-from drupe_console import LineProgress, Narrator, TerminalProgress, progress, size, table
+from drupe_console import LineProgress, Narrator, TerminalProgress, figure, progress, size, table
 
 
 @pytest.mark.parametrize(
@@ -16,6 +16,21 @@ from drupe_console import LineProgress, Narrator, TerminalProgress, progress, si
 )
 def test_sizes_are_short(count: float, text: str) -> None:
     assert size(count) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0010070361, "0.001007"),
+        (1, "1"),
+        (152.149, "152.1"),
+        (9999.4, "9,999"),
+        (14620.3, "14,620"),
+        (1e300 * 1e300, "inf"),
+    ],
+)
+def test_numbers_have_four_digits_and_no_exponent_where_they_are_large(value: float, text: str) -> None:
+    assert figure(value) == text
 
 
 def test_columns_are_aligned_and_not_wrapped_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -115,9 +115,9 @@ def test_the_reason_why_a_plugin_refuses_a_model_is_the_error_if_no_other_claims
 
 def test_the_error_for_an_unknown_pass_in_a_claim_names_the_plugin(acme, source):
     with installed(acme, claims(QUANTIZE, "Step('sgin'),", rank=1), ships=True):
-        with pytest.raises(UsageError, match="unknown pass 'sgin'") as error:
+        with pytest.raises(PluginError, match="rival places an unknown pass 'sgin'; did you mean sign") as error:
             drupe.plan(source)
-        assert "rival" in error.value.where
+        assert "makers of rival" in error.value.cure
 
 
 @pytest.mark.parametrize(

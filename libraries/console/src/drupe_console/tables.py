@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterable, Sequence
 
@@ -34,3 +35,8 @@ def size(count: float) -> str:
             return f"{count:.3g} {unit}" if unit != "B" else f"{count:.0f} B"
         count /= 1000
     return f"{count:.2f} GB"
+
+
+def figure(value: float) -> str:
+    """A measured number as a person reads it: four digits, or all of those before the point ("0.001007", "14,620")."""
+    return f"{value:,.4g}" if abs(value) < 9999.5 or not math.isfinite(value) else f"{value:,.0f}"

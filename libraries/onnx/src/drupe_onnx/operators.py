@@ -145,7 +145,9 @@ class Capabilities(_Closed):
         try:
             return TypeAdapter(cls).validate_json(path.read_bytes())
         except OSError as error:
-            raise PluginError(f"the operator table cannot be read: {error.strerror}", where=path) from error
+            what = f"the operator table cannot be read: {error.strerror}"
+            cure = "install the provider's plugin again; its makers: take the table into the wheel"
+            raise PluginError(what, where=path, cure=cure) from error
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             what = f"the operator table is wrong at {'.'.join(map(str, first['loc'])) or 'its top'}: {first['msg']}"

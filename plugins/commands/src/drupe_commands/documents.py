@@ -124,7 +124,7 @@ def located(file: str, model_at: str | None = None) -> Iterator[None]:
         yield
     except ModelError as error:
         if model_at:
-            error.where = ", ".join(filter(None, (error.where, f"named in {file}, at {model_at}")))
+            error.where = f"{error.where}, named in {file}, at {model_at}" if error.where else f"{file}, at {model_at}"
         raise
     except (UsageError, PlanError) as error:
         where = (error.where or "").replace("--set ", "at settings.")  # as the key is called in a file

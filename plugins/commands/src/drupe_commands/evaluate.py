@@ -80,7 +80,7 @@ def evaluate(
             metrics += error.metrics
             failure = error
     if against is not None and _is_another_source(package, against):
-        print(f"note: {package} was made of another model than {against}, its record says", file=sys.stderr)
+        print(f"note: the record of {package} says that it was made of another model than {against}", file=sys.stderr)
     _show(metrics, asked, as_json)
     if failure:  # what was measured is worth knowing beyond a limit as well
         raise failure
@@ -190,13 +190,13 @@ def _recorded_source(package: Path) -> dict[str, Any] | None:
 
 
 def _show(metrics: Iterable[Metric], asked: Iterable[tuple[Evaluator, dict[str, Any]]], as_json: bool) -> None:
-    from drupe_console import table
+    from drupe_console import figure, table
 
     if as_json:
         json.dump(_document(metrics, asked), sys.stdout, indent=1)
         print()
         return
-    rows = [(each.name.replace("_", " "), f"{each.value:,.4g}", each.unit, each.better) for each in metrics]
+    rows = [(each.name.replace("_", " "), figure(each.value), each.unit, each.better) for each in metrics]
     table(rows, ("metric", "value", "unit", "better"))
 
 

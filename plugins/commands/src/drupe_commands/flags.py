@@ -142,7 +142,16 @@ def declared_options(found: Registry) -> list[Option]:
 
 
 def refuse_wrong_values(options: Mapping[str, Any], declared: Mapping[str, Option]) -> None:
-    """Raise UsageError for a value that is none of its option's choices, before a model is looked for."""
+    """Raise UsageError for a value that is none of its option's choices, before a model is looked for.
+
+    A plugin can bring choices, so the error names the plugins that are not in use.
+    """
+    from drupe.api import UsageError, registry
+
     for name, value in options.items():
         if name in declared:
-            declared[name].refuse(value)
+            try:
+                declared[name].refuse(value)
+            except UsageError as error:
+                error.what += registry().why_missing(name)
+                raise

@@ -197,7 +197,8 @@ def _listed(entry: Entry[ExecutionProvider], found: Registry) -> dict[str, Any]:
         return {**line, "device": device.name if device else None, "what it is": entry.ref.summary}
     except DrupeError as error:
         where = f" ({error.where})" if error.where else ""
-        return {**line, "what it is": f"cannot be used: {error.what}{where}; {error.cure}"}
+        cure = f"; {error.cure}" if error.cure else ""
+        return {**line, "what it is": f"cannot be used: {error.what}{where}{cure}"}
 
 
 def _about_provider(provider: ExecutionProvider, entry: Entry[Any], found: Registry) -> dict[str, Any]:
@@ -207,7 +208,7 @@ def _about_provider(provider: ExecutionProvider, entry: Entry[Any], found: Regis
     return {
         "brought by": entry.plugin.title,
         "runtime name": provider.runtime_name,
-        "also called": list(entry.ref.also),
+        "also called": [name for name in entry.ref.also if name != provider.runtime_name],
         "kind of device": entry.ref.device or None,
         "device": target.device.name if target.device else None,
         "free memory": target.device.memory if target.device else None,

@@ -108,7 +108,8 @@ def chosen_provider(name: str | None, device: str | None) -> str:
         kinds.setdefault(entry.ref.device, []).append(entry.ref.name)
     if device.lower() not in kinds:
         raise UsageError(
-            f"no provider is for the device '{device}'", cure=f"--device {' or '.join(sorted(filter(None, kinds)))}"
+            f"no provider is for the device '{device}'{found.why_missing(device)}",
+            cure=f"--device {' or '.join(sorted(filter(None, kinds)))}",
         )
     candidates = kinds[device.lower()]
     if name is not None:

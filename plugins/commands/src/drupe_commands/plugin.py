@@ -4,7 +4,7 @@ from drupe.api import Ref, hookimpl
 
 _COMMANDS = (
     ("optimize", "optimize:Optimize", "Make a small, fast package of a model."),
-    ("auto-opt", "optimize:AutoOpt", "The same, with the flag names that users of Olive type."),
+    ("auto-opt", "optimize:AutoOpt", "optimize, with the flag names that users of Olive type."),
     ("run", "run:app", "Carry out a plan or a workflow file."),
     ("run-pass", "run_pass:RunPass", "Run one pass on a model."),
     ("evaluate", "evaluate:Evaluate", "Measure a package, alone or against another model."),

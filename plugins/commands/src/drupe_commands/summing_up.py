@@ -44,7 +44,7 @@ def show_outcome(outcome: Outcome, plan: Plan, as_json: bool) -> None:
         print(f"  {', '.join(asked)}: not measured; drupe evaluate OUT --against MODEL does it where it runs")
     print_notices(outcome.notices)
     if outcome.check.not_run is None and _generates(plan):
-        print(f'  drupe generate {shlex.quote(str(outcome.output))} "def parse("')
+        print(f'try it: drupe generate {shlex.quote(str(outcome.output))} "def parse("')
 
 
 def _short(text: str) -> str:
@@ -56,10 +56,11 @@ def _short(text: str) -> str:
 def _comparison(check: Check) -> str:
     """How the package compares with its source, or why that is not known."""
     from drupe.api import RECORD
+    from drupe_console import figure
 
     if check.not_compared:
         return f"not here: {check.not_compared}"
-    metrics = [f"{name.replace('_', ' ')} {value:.4g}" for name, value in check.metrics.items()]
+    metrics = [f"{name.replace('_', ' ')} {figure(value)}" for name, value in check.metrics.items()]
     more = f", and {len(metrics) - FEW} more in {RECORD}" if len(metrics) > FEW else ""
     return ", ".join(metrics[:FEW]) + more
 

@@ -39,12 +39,12 @@ class Draft:
         return " > ".join(each.name for each in self.passes)
 
     def find_pass(self, name: str, placed_by: str) -> Entry[Pass]:
-        """A pass by name. Raises a UsageError that names what placed the pass if no pass has this name."""
+        """A pass by name. Raises a PluginError that names the plugin that placed the pass if no pass has this name."""
         try:
             return self.found.passes.find(name)
         except UsageError as error:
-            error.where = f"a plan by {placed_by}"
-            raise
+            cure = f"install the plugin that brings the pass, or report it to the makers of {placed_by}"
+            raise PluginError(f"{placed_by} places an {error.what}", cure=cure) from None
 
     def refuse_misspelt(self, name: str, keys: Iterable[str], placed_by: str) -> None:
         """Raise a PluginError that names a plugin for a key that it gives to a pass which has no such key."""
@@ -52,4 +52,9 @@ class Draft:
         for key in keys:
             if key not in known:
                 what = f"{placed_by} gives the pass '{name}' an {unknown('key', key, known).what}"
-                raise PluginError(what, cure=f"report it to the makers of {placed_by}, or pip uninstall {placed_by}")
+                raise PluginError(what, cure=_reporting(placed_by))
+
+
+def _reporting(distribution: str) -> str:
+    """The cure for what the makers of a plugin have to mend."""
+    return f"report it to the makers of {distribution}, or pip uninstall {distribution}"

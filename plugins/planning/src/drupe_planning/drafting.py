@@ -62,6 +62,8 @@ def _fill(draft: Draft, recipe: Recipe) -> None:
             draft.reads.update(claim.reads)
             draft.because = claim.because or draft.because
             for step in claim.steps:
+                if plugin.shipped:  # it hands on what the recipe says
+                    draft.refuse_misspelt(step.name, step.config.keys() & stage.numerics.keys(), owner.distribution)
                 _add_of_plugin(draft, step, stage.name, plugin.distribution)
 
 

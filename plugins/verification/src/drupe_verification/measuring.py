@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -89,10 +89,16 @@ def measure(
             progress=progress or Progress(),
             open=lambda each: runtime_for(each, target, provider, found).open(each, target),
         )
-        measured = call(
-            owner, f"the evaluator '{evaluator.name}'", evaluator.evaluate, model, reference, config, context
-        )
-        return tuple(measured)
+        return call(owner, f"the evaluator '{evaluator.name}'", _metrics, evaluator, model, reference, config, context)
+
+
+def _metrics(evaluator: Evaluator, *measured: Any) -> tuple[Metric, ...]:
+    """What an evaluator gives. Raises TypeError where that is not a list of metrics."""
+    given = evaluator.evaluate(*measured)
+    metrics = tuple(given) if isinstance(given, Iterable) else (given,)
+    if strange := [each for each in metrics if not isinstance(each, Metric)]:
+        raise TypeError(f"it gave {strange[0]!r}, which is not a Metric")
+    return metrics
 
 
 @contextmanager
