@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from drupe.api import ModelError
 from drupe_checkpoints.configuration import Configuration
-from drupe_packed.packing import AWQ, BITS, GPTQ, GPTQ_V2, LINEAR, PACK_QUANTIZED, Packing, Rule
+from drupe_packed.packing import AWQ, BITS, GPTQ, GPTQ_V2, LINEAR, MXFP4, PACK_QUANTIZED, Packing, Rule
 
 KEY = "quantization_config"
 START_AGAIN = "use the checkpoint that it was quantized from, in float16, bfloat16 or float32"
@@ -68,6 +68,11 @@ def _compressed_tensors(section: Configuration) -> Packing:
     return Packing(PACK_QUANTIZED, tuple(_group(section, groups, name) for name in groups))
 
 
+def _mxfp4(section: Configuration) -> Packing:
+    """Only the tensors that are stored in blocks are packed, whatever `modules_to_not_convert` says."""
+    return Packing(MXFP4, (Rule(4, 32, symmetric=True),))
+
+
 def _group(section: Configuration, groups: Configuration, name: str) -> Rule:
     group = groups.section(name) or Configuration(groups.path, {})
     layout = group.text("format", section.text("format", ""))
@@ -123,4 +128,5 @@ METHODS: Mapping[str, Callable[[Configuration], Packing]] = {
     "awq": _awq,
     "compressed-tensors": _compressed_tensors,
     "gptq": _gptq,
+    "mxfp4": _mxfp4,
 }

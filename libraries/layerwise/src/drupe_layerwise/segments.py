@@ -44,10 +44,14 @@ def is_marked(graph: ir.Graph) -> bool:
 
 
 def hidden_states(segment: Segment) -> list[str]:
-    """The names of the float values that a segment makes for later segments; a block reads the sum of them."""
+    """The names of the float values that a segment makes for later segments; a block reads the sum of them.
+
+    Caches that later blocks read are none of them.
+    """
     parts = parts_of(segment.graph)
     kept = (value for value in parts.kept(segment.index) if parts.part(value) == segment.index)
-    return [whole(value).name or "" for value in kept if value.dtype is not None and value.dtype.is_floating_point()]
+    floats = (value for value in kept if value.dtype is not None and value.dtype.is_floating_point())
+    return [whole(value).name or "" for value in floats if not cache_name(value.name or "")]
 
 
 _DIVISION = "drupe.layerwise.division"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from drupe.api import ONLY_PART, Context, Form, Model, Pass, PassConfig
+from drupe.api import ONLY_PART, Context, Form, Model, Notice, Pass, PassConfig
 from drupe_checkpoints import Checkpoint, open_checkpoint
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.families import composition_of
@@ -12,6 +12,12 @@ from drupe_model_builder.families import composition_of
 if TYPE_CHECKING:
     from drupe_onnx import DecoderDescription
 
+RECURRENCE = Notice(
+    "states",
+    "rows of equal length",
+    "the layers' states take in every token, so a batch of unequal rows is refused, and a beam search is wrong",
+    "run texts one by one, or texts of one length together, and without beams, as drupe run does",
+)
 FloatType = Literal["float32", "float16", "bfloat16"]
 
 
@@ -60,20 +66,22 @@ class BuildDecoder(Pass):
         built = build(graph, decoder, all_logits=config.all_logits)
         describe_decoder(built, description_of(checkpoint, decoder, element_name(graph.dtype)))
         facts = {"weights": "float", "logits": "all" if config.all_logits else "last", "packaged": "no"}
-        return model.but(kind="onnx", facts=facts, payload=OnnxPackage({ONLY_PART: built}, files))
+        made = model.but(kind="onnx", facts=facts, payload=OnnxPackage({ONLY_PART: built}, files))
+        return made.noticed(RECURRENCE) if decoder.has_recurrence else made
 
 
 def description_of(checkpoint: Checkpoint, decoder: Decoder, activations: str) -> DecoderDescription:
     """The description of the decoder for later passes and runtimes."""
     from drupe_onnx import DecoderDescription
 
+    first = next(iter(decoder.attentions), None)
     return DecoderDescription(
         model_type=decoder.model_type,
         hidden_size=decoder.hidden_size,
-        layers=len(decoder.states),
-        heads=decoder.attentions[0].heads,
-        kv_heads=decoder.states[0].heads,
-        head_dim=decoder.states[0].head_dim,
+        layers=len(decoder.layers),
+        heads=first.heads if first else 1,
+        kv_heads=first.kv_heads if first else 1,
+        head_dim=first.head_dim if first else decoder.hidden_size,
         vocab_size=decoder.vocab_size,
         context_length=decoder.context_length,
         activations=activations,

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from drupe.api import ModelError
 from drupe_checkpoints import Checkpoint
 from drupe_model_builder.composition import Decoder
+from drupe_model_builder.merged_experts import take_apart
+from drupe_model_builder.other_names import settle
 from drupe_model_builder.precision import READABLE
 from drupe_onnx import Expression, Files, element_name
 
@@ -21,11 +23,14 @@ def weights_of(checkpoint: Checkpoint, decoder: Decoder) -> Mapping[str, Express
     """The decoder's tensors by name. Raises ModelError for missing or extra ones, wrong shapes, and integers."""
     held: dict[str, Expression] = dict(checkpoint.tensors())
     _settle_tied_head(held, decoder)
+    settle(held, decoder)
+    take_apart(checkpoint, held, decoder)
     wanted = decoder.tensors()
     _refuse_missing(checkpoint, wanted, held, decoder)
     for name, shape in wanted.items():
         _refuse_misfit(checkpoint, name, shape, held[name])
     extra = [name for name in held if name not in wanted and not DERIVED.fullmatch(name)]
+    extra = [name for name in extra if not any(re.fullmatch(pattern, name) for pattern in decoder.ignored)]
     if checkpoint.packing is not None:
         extra = [name for name in extra if not _adds_nothing(name, held[name])]
     if extra:

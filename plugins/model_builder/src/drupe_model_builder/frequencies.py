@@ -17,6 +17,8 @@ from drupe_model_builder.parts.rotary import Rotary
 
 WIDEST = 1 << 16  # elements of a head; known models have at most 512
 
+PROPORTIONAL = "proportional"
+
 Floats = Sequence[float]
 
 
@@ -27,9 +29,11 @@ def rotary(rope: Configuration, head_dim: int, context_length: int, *, interleav
     and for parameters that give no frequencies.
     """
     kind = rope.text("rope_type")
+    if kind == PROPORTIONAL:
+        return _proportional(rope, head_dim, interleaved)
     if kind not in SCALINGS:
         raise ModelError(
-            f"rotary embeddings of type '{kind}' are not supported; supported: {', '.join(SCALINGS)}",
+            f"rotary embeddings of type '{kind}' are not supported; supported: {', '.join((*SCALINGS, PROPORTIONAL))}",
             where=rope.path,
             cure="correct rope_type if it is misspelt; otherwise the model needs a plugin that supports it",
         )
@@ -45,6 +49,16 @@ def rotary(rope: Configuration, head_dim: int, context_length: int, *, interleav
     except (ArithmeticError, ValueError):  # a division by zero, or the logarithm of it
         pass
     raise rope.mistake(f"the rotary parameters give no usable frequencies: {dict(rope)}")
+
+
+def _proportional(rope: Configuration, head_dim: int, interleaved: bool) -> Rotary:
+    """The whole head takes part, but only the first pairs turn: `partial_rotary_factor` is their share."""
+    turning = int(rope.number("partial_rotary_factor", above=0) * head_dim // 2)
+    factor = _f32(rope.number("factor", 1.0, above=0))
+    if head_dim % 2 or not 0 < turning <= head_dim // 2:
+        raise rope.mistake(f"{turning} of the {head_dim // 2} pairs of a head's elements cannot turn")
+    frequencies = [_f32(each / factor) for each in _frequencies(rope, head_dim)[:turning]]
+    return Rotary((*frequencies, *[0.0] * (head_dim // 2 - turning)), interleaved=interleaved)
 
 
 def _f32(number: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from drupe_model_builder.dimensions import BATCH, SEQUENCE, TOTAL
+from drupe_model_builder.equal_lengths import refuse_unequal
 from drupe_model_builder.graph import GraphBuilder
 from drupe_onnx import ir
 
@@ -16,10 +17,12 @@ class Lengths:
     is still the number of the row's tokens, because attention writes each new token after the row's own last token.
     """
 
-    def __init__(self, graph: GraphBuilder, *, positions: bool) -> None:
+    def __init__(self, graph: GraphBuilder, *, positions: bool, equal: bool = False) -> None:
+        """equal: whether rows of unequal lengths are refused when the graph runs."""
         self._graph = graph
         self.ids = graph.input("input_ids", INT64, [BATCH, SEQUENCE])
         mask = graph.input("attention_mask", INT64, [BATCH, TOTAL])
+        mask = refuse_unequal(graph, mask) if equal else mask
         self._positions = graph.input("position_ids", INT64, [BATCH, SEQUENCE]) if positions else None
         name = "attention_mask"
         count = graph.node("ReduceSum", [mask, graph.integers([1])], f"{name}/Count", [BATCH], dtype=INT64, keepdims=0)

@@ -11,12 +11,14 @@ from drupe_model_builder.composition import Decoder
 from drupe_model_builder.parts.activations import Xielu
 from drupe_model_builder.parts.attention import Attention
 from drupe_model_builder.parts.ends import Embedding, Head
+from drupe_model_builder.parts.experts import Experts
+from drupe_model_builder.parts.layer_inputs import LayerInputs
 from drupe_model_builder.parts.linear import Linear
 from drupe_model_builder.parts.mlp import MLP
 from drupe_model_builder.parts.norm import Norm
 from drupe_model_builder.parts.rotary import Rotary
 from drupe_model_builder.parts.rows import Rows
-from drupe_model_builder.parts.step import Layer, Step, pre
+from drupe_model_builder.parts.step import Layer, Mixer, Step, pre
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class Block:
     def layer(self, *steps: Step) -> Layer:
         return Layer(self.name, steps)
 
-    def pre_norm(self, attention: Attention, mlp: MLP, factor: float = 1.0) -> Layer:
+    def pre_norm(self, attention: Mixer, mlp: MLP | Experts, factor: float = 1.0) -> Layer:
         """Llama's layer: attention and MLP, each after a norm. factor: on both results."""
         return self.layer(
             pre(self.norm("input_layernorm"), attention, factor),
@@ -199,7 +201,9 @@ def decoder(
     tied: bool | None = None,
     embedding: dict[str, Any] | None = None,
     head: dict[str, Any] | None = None,
+    layer_inputs: LayerInputs | None = None,
     ignored: Sequence[str] = (),
+    aliases: Sequence[tuple[str, str]] = (),
 ) -> Decoder:
     """A decoder of layers that `layer` composes, with the ends that most families have.
 
@@ -215,5 +219,7 @@ def decoder(
         layers=tuple(map(layer, blocks)),
         final_norm=Norm(names.final_norm, (sizes.hidden,), **{"epsilon": sizes.epsilon, **norms}),
         head=Head(None if is_tied else f"{names.head}.weight", **(head or {})),
+        layer_inputs=layer_inputs,
         ignored=tuple(ignored),
+        aliases=tuple(aliases),
     )

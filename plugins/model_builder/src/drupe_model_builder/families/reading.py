@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from drupe.api import ModelError
 from drupe_checkpoints import Configuration
 from drupe_checkpoints.configuration import DEFAULT_ROPE_THETA
@@ -123,6 +125,17 @@ def layer_types(config: Configuration, default: list[str]) -> tuple[str, ...]:
     if len(types) != layers or any(kind not in known for kind in types):
         raise config.mistake(f"layer_types wants, for each of {layers} layers, one of {' and '.join(known)}")
     return types
+
+
+def kinds_of_layers(
+    config: Configuration, known: Sequence[str], default: Sequence[str], key: str = "layer_types"
+) -> tuple[str, ...]:
+    """What each layer is, from a list of words. known: the family's words. default: where the key is missing."""
+    layers = layer_count(config)
+    kinds = config.texts(key) or tuple(default)
+    if len(kinds) != layers or any(kind not in known for kind in kinds):
+        raise config.mistake(f"{key} wants, for each of {layers} layers, one of {' and '.join(known)}")
+    return kinds
 
 
 def every(number: int, layers: int) -> list[str]:
