@@ -49,7 +49,21 @@ LONGROPE = {
     "rope_type": "longrope", "rope_theta": 1000.0, "short_factor": [1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7],
     "long_factor": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0], "original_max_position_embeddings": 24,
 }  # fmt: skip
+DELTA = {"linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 16,
+         "linear_value_head_dim": 24}  # fmt: skip
+GEMMA4 = {"head_dim": 16, "global_head_dim": 32, "sliding_window": WINDOW, "num_hidden_layers": 7,
+          "final_logit_softcapping": 3.0}  # fmt: skip
+MAMBA = {"mamba_n_heads": 8, "mamba_n_groups": 2, "mamba_d_state": 24, "mamba_d_conv": 4, "mamba_expand": 2}
+FALCON_H1_FACTORS = {
+    "ssm_multipliers": [0.5, 1.5, 0.7, 1.2, 0.8], "mlp_multipliers": [0.7, 1.4], "key_multiplier": 0.6,
+    "attention_in_multiplier": 1.3, "attention_out_multiplier": 0.8, "ssm_in_multiplier": 1.2,
+    "ssm_out_multiplier": 0.7, "embedding_multiplier": 3.0, "lm_head_multiplier": 0.5,
+}  # fmt: skip
 TWO_TYPES = ["sliding_attention", "full_attention", "sliding_attention", "full_attention", "sliding_attention"]
+
+EXPERTS = {"num_experts_per_tok": 3, "moe_intermediate_size": 48}
+ROUTERS = ("gate.weight", "router.weight", "router.layer.weight", "gate.wg.weight", "router.gate.weight")
+"""Ends of names of routers. Their weights are large, so that rounding does not change the choice of experts."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +71,7 @@ class Case:
     """One small model. family: its `model_type`. settings: what differs from SIZES, or from GPT_SIZES.
 
     shows: what is turned on, in a few words. told_as: makes of the saved model one of a family that transformers lacks.
+    rounded: changes the values of each parameter, by name, before the model is saved.
     """
 
     family: str
@@ -64,6 +79,7 @@ class Case:
     settings: Mapping[str, Any] = field(default_factory=dict)
     sizes: Mapping[str, Any] = field(default_factory=lambda: SIZES)
     told_as: Callable[[dict[str, Any], dict[str, Any]], tuple[dict[str, Any], dict[str, Any]]] | None = None
+    rounded: Callable[[str, Any], Any] = lambda name, values: values
 
 
 def _gpt(family: str, shows: str, **settings: Any) -> Case:
@@ -145,11 +161,130 @@ def _minicpm(config: dict[str, Any], tensors: dict[str, Any]) -> tuple[dict[str,
     return made, tensors
 
 
+GPT_OSS = {
+    **EXPERTS, "num_local_experts": 8, "head_dim": 32, "sliding_window": WINDOW, "swiglu_limit": 0.5,
+    "rope_parameters": {"rope_type": "yarn", "rope_theta": 1000.0, "factor": 8.0, "beta_fast": 32.0, "beta_slow": 1.0,
+                        "truncate": False, "original_max_position_embeddings": 16},
+}  # fmt: skip
+MXFP4 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+PACKED = ("experts.gate_up_proj", "experts.down_proj")
+
+
+def _mxfp4_values(name: str, values: Any) -> Any:
+    """The values of experts' matrices [experts, K, N] rounded to floats of 4 bits; each 32 of K share a factor."""
+    import torch
+
+    if not name.endswith(PACKED):
+        return values
+    grid = torch.tensor([*(-each for each in reversed(MXFP4[1:])), *MXFP4])
+    blocks = values.transpose(1, 2).reshape(values.shape[0], values.shape[2], -1, 32)
+    factors = 2.0 ** torch.ceil(torch.log2(blocks.abs().amax(-1, keepdim=True) / 6))
+    nearest = (blocks[..., None] / factors[..., None] - grid).abs().argmin(-1)
+    return (grid[nearest] * factors).reshape(values.shape[0], values.shape[2], -1).transpose(1, 2)
+
+
+def _gpt_oss_packed(config: dict[str, Any], tensors: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """gpt-oss as it is published: rows of 4-bit floats, two to a byte, and exponents."""
+    import torch
+
+    grid, found = torch.tensor(MXFP4), {}
+    for name, values in tensors.items():
+        if not name.endswith(PACKED):
+            found[name] = values
+            continue
+        blocks = values.transpose(1, 2).reshape(values.shape[0], values.shape[2], -1, 32)
+        exponents = torch.ceil(torch.log2(blocks.abs().amax(-1, keepdim=True) / 6))
+        levels = (blocks.abs()[..., None] / 2.0 ** exponents[..., None] - grid).abs().argmin(-1) + 8 * (blocks < 0)
+        found[f"{name}_blocks"] = (levels[..., ::2] + 16 * levels[..., 1::2]).to(torch.uint8)
+        found[f"{name}_scales"] = (exponents.squeeze(-1) + 127).to(torch.uint8)
+    return {**config, "quantization_config": {"quant_method": "mxfp4"}}, found
+
+
 CASES: Mapping[str, Case] = {
+    "afmoe": Case(
+        "afmoe", "experts, gated attention, windows, norms before and after",
+        {**EXPERTS, "num_experts": 8, "head_dim": 32, "sliding_window": WINDOW, "num_shared_experts": 1,
+         "route_scale": 1.5, "mup_enabled": True, "global_attn_every_n_layers": 2},
+    ),
+    "cohere2_moe": Case(
+        "cohere2_moe", "experts beside attention, sigmoids, shared ones, a dense layer",
+        {**EXPERTS, "num_experts": 8, "head_dim": 32, "sliding_window": WINDOW, "num_shared_experts": 2,
+         "expert_selection_fn": "sigmoid", "first_k_dense_replace": 1, "prefix_dense_intermediate_size": 48},
+    ),
+    "cohere2_moe, softmax": Case(
+        "cohere2_moe", "weights of the chosen logits, RMS norms",
+        {**EXPERTS, "num_experts": 8, "head_dim": 32, "sliding_window": WINDOW, "rms_norm_eps": 1e-5},
+    ),
+    "dots1": Case(
+        "dots1", "experts in groups, a dense layer, a shared one",
+        {**EXPERTS, "n_routed_experts": 8, "n_group": 4, "topk_group": 2, "n_shared_experts": 1, "norm_topk_prob": True,
+         "first_k_dense_replace": 1, "routed_scaling_factor": 1.5, "max_window_layers": 3, "sliding_window": WINDOW},
+    ),
+    "ernie4_5_moe": Case(
+        "ernie4_5_moe", "experts on some layers, chosen with a bias",
+        {"moe_num_experts": 8, "moe_k": 3, "moe_intermediate_size": 48, "moe_num_shared_experts": 1, "use_bias": True,
+         "moe_layer_start_index": 1, "moe_layer_end_index": 3},
+    ),
+    "exaone_moe": Case(
+        "exaone_moe", "experts, windows, layers without rotation",
+        {**EXPERTS, "num_experts": 8, "num_shared_experts": 1, "sliding_window": WINDOW, "sliding_window_pattern": 2,
+         "first_k_dense_replace": 1},
+    ),
+    "glm4_moe": Case(
+        "glm4_moe", "experts after a dense layer, half of a head rotated",
+        {**EXPERTS, "n_routed_experts": 8, "n_shared_experts": 1, "head_dim": 32, "use_qk_norm": True,
+         "attention_bias": True, "routed_scaling_factor": 1.5},
+    ),
+    "hunyuan_v1_moe": Case(
+        "hunyuan_v1_moe", "experts and a shared one, norms after the rotation",
+        {"num_experts": 8, "moe_topk": 3, "head_dim": 32},
+    ),
+    "hy_v3": Case(
+        "hy_v3", "experts after a dense layer", {**EXPERTS, "num_experts": 8, "num_shared_experts": 1, "head_dim": 32}
+    ),
+    "kolibri1": Case(
+        "kolibri1", "experts chosen by logits, norms before and after",
+        {**EXPERTS, "num_experts": 8, "head_dim": 32, "sliding_window": WINDOW, "shared_expert_intermediate_size": 32},
+    ),
+    "laguna": Case(
+        "laguna", "heads by layer, gates by head, capped routers",
+        {**EXPERTS, "num_experts": 8, "head_dim": 32, "sliding_window": WINDOW, "layer_types": TWO_TYPES,
+         "shared_expert_intermediate_size": 32, "num_attention_heads_per_layer": [4, 2, 4, 2, 6],
+         "moe_router_logit_softcapping": 2.0, "moe_routed_scaling_factor": 1.5},
+    ),
+    "laguna, gates by element": Case(
+        "laguna", "gates by element", {**EXPERTS, "num_experts": 8, "head_dim": 32, "gating": "per-element"}
+    ),
+    "mellum": Case(
+        "mellum", "experts, windows, two rotary bases",
+        {**EXPERTS, "num_experts": 8, "head_dim": 32, "sliding_window": WINDOW, "layer_types": TWO_TYPES,
+         "mlp_layer_types": ["dense", *["sparse"] * 4]},
+    ),
+    "minimax_m2": Case(
+        "minimax_m2", "experts chosen by sigmoids, half of a head rotated",
+        {**EXPERTS, "num_local_experts": 8, "head_dim": 32, "rotary_dim": 16},
+    ),
+    "phimoe": Case(
+        "phimoe", "two experts one after the other, LayerNorms, biases",
+        {"num_local_experts": 8, "num_experts_per_tok": 2, "attention_bias": True, "lm_head_bias": True,
+         "router_jitter_noise": 0.2},
+    ),
+    "solar_open": Case(
+        "solar_open", "experts and a shared one",
+        {**EXPERTS, "n_routed_experts": 8, "n_shared_experts": 1, "head_dim": 32, "norm_topk_prob": False},
+    ),
     "apertus": Case("apertus", "xIELU, norms of query and key"),
     "arcee": Case("arcee", "an MLP without a gate", {"head_dim": 32}),
     "baichuan": Case("llama", "one matrix for query, key and value", {"num_key_value_heads": 4}, told_as=_baichuan),
+    "bamba": Case(
+        "bamba", "Mamba-2, attention on two layers", {**MAMBA, "attn_layer_indices": [1, 4], "mamba_proj_bias": True}
+    ),
     "bitnet": Case("bitnet", "norms before the last products"),
+    "bloom": Case(
+        "bloom", "ALiBi, a norm of the embedding, fused by head",
+        {"vocab_size": tiny.VOCABULARY, "hidden_size": 96, "n_layer": 4, "n_head": 6, "bos_token_id": tiny.BOS,
+         "eos_token_id": tiny.END}, {},
+    ),
     "chatglm": Case("glm", "one matrix for query, key and value", {"head_dim": 32}, told_as=_chatglm),
     "codegen": _gpt("codegen", "fused in four groups, part of a head rotated", rotary_dim=8),
     "cohere": Case("cohere", "side by side, norms of each head's query and key", {"use_qk_norm": True}),
@@ -174,6 +309,21 @@ CASES: Mapping[str, Case] = {
         {"new_decoder_architecture": True, "num_kv_heads": 2, "num_ln_in_parallel_attn": 1},
     ),
     "falcon, in series": Case("falcon", "biases", {"multi_query": False, "parallel_attn": False, "bias": True}),
+    "falcon, alibi": Case(
+        "falcon", "ALiBi in bfloat16", {"alibi": True, "multi_query": False, "parallel_attn": False, "bias": True}
+    ),
+    "falcon_h1": Case(
+        "falcon_h1", "attention beside Mamba-2, factors",
+        {**MAMBA, "head_dim": 32, "mamba_d_ssm": 96, "mamba_n_heads": 6, "mamba_n_groups": 2, **FALCON_H1_FACTORS},
+    ),
+    "falcon_h1, norm before the gate": Case(
+        "falcon_h1", "a norm in Mamba-2, limits of the time step",
+        {**MAMBA, "mamba_d_ssm": 128, "mamba_rms_norm": True, "projectors_bias": True, "num_hidden_layers": 3},
+    ),
+    "falcon_h1, norm behind the gate": Case(
+        "falcon_h1", "a norm in Mamba-2 behind its gate",
+        {**MAMBA, "mamba_d_ssm": 128, "mamba_rms_norm": True, "mamba_norm_before_gate": False, "num_hidden_layers": 2},
+    ),
     "gemma": Case("gemma", "norms plus one, scaled embedding", {"head_dim": 32}),
     "gemma2": Case(
         "gemma2", "softcaps, windows, norms before and after",
@@ -183,6 +333,18 @@ CASES: Mapping[str, Case] = {
     "gemma3_text": Case(
         "gemma3_text", "two rotary bases, windows", {"head_dim": 32, "sliding_window": WINDOW, "num_hidden_layers": 7}
     ),
+    "gemma4_text": Case(
+        "gemma4_text", "heads by kind of layer, keys as values, a norm of the value, a factor on each layer",
+        {**GEMMA4, "hidden_size_per_layer_input": 0, "attention_k_eq_v": True, "num_global_key_value_heads": 1},
+    ),
+    "gemma4_text, small": Case(
+        "gemma4_text", "inputs of each layer, keys and values of earlier layers, a wider MLP",
+        {**GEMMA4, "hidden_size_per_layer_input": 16, "vocab_size_per_layer_input": tiny.VOCABULARY,
+         "num_kv_shared_layers": 3, "use_double_wide_mlp": True,
+         "layer_types": ["sliding_attention", "full_attention"] * 2 + ["sliding_attention", "sliding_attention",
+                                                                       "full_attention"]},
+    ),
+    "gemma4_unified_text": Case("gemma4_unified_text", "head sizes by kind of layer", GEMMA4),
     "glm": Case("glm", "neighbours of half a head rotated, fused gate and up", {"head_dim": 32}),
     "glm4": Case("glm4", "norms before and after", {"head_dim": 32}),
     "gpt2": _gpt("gpt2", "learned positions, transposed matrices"),
@@ -204,6 +366,22 @@ CASES: Mapping[str, Case] = {
         "granite_swa", "sinks, windows, a rotary base by layer",
         {"sliding_window": WINDOW, "layer_rope_theta": [0, 100.0, 100.0, 1000.0, 0], "attention_multiplier": 0.2},
     ),
+    "granitemoehybrid": Case(
+        "granitemoehybrid", "Mamba-2, attention without rotation, factors, no experts",
+        {**MAMBA, "shared_intermediate_size": 80, "num_local_experts": 0, "residual_multiplier": 0.4,
+         "layer_types": ["mamba", "mamba", "attention", "mamba", "mamba"], "attention_multiplier": 0.2,
+         "embedding_multiplier": 3.0, "logits_scaling": 2.0, "tie_word_embeddings": True},
+    ),
+    "granitemoehybrid, attention only": Case(
+        "granitemoehybrid", "no Mamba-2, rotation",
+        {"shared_intermediate_size": 80, "num_local_experts": 0, "position_embedding_type": "rope",
+         "layer_types": ["attention"] * 5, "attention_multiplier": 0.2},
+    ),
+    "granitemoehybrid, experts": Case(
+        "granitemoehybrid", "experts beside the MLP",
+        {**MAMBA, "shared_intermediate_size": 80, "num_local_experts": 4, "num_experts_per_tok": 2,
+         "intermediate_size": 48, "num_hidden_layers": 3, "layer_types": ["mamba", "attention", "mamba"]},
+    ),
     "helium": Case("helium", "neighbours rotated", {"head_dim": 16}),
     "hunyuan_v1_dense": Case("hunyuan_v1_dense", "norms after the rotation", {"head_dim": 32}),
     "hunyuan_v1_dense, alpha": Case(
@@ -219,7 +397,36 @@ CASES: Mapping[str, Case] = {
     "internlm3": Case("internlm3", "a head size of its own", {"head_dim": 32}),
     "iquestcoder": Case("iquestcoder", "a head size of its own", {"head_dim": 32}),
     "jais2": Case("jais2", "LayerNorms, squared ReLU", {"head_dim": 32}),
+    "lfm2": Case(
+        "lfm2", "short convolutions, attention on some layers",
+        {"layer_types": ["conv", "conv", "full_attention", "conv", "full_attention"], "block_multiple_of": 32},
+    ),
+    "lfm2, ends with a convolution": Case(
+        "lfm2", "a bias, an untied head",
+        {"full_attn_idxs": [1, 2], "conv_bias": True, "conv_L_cache": 4, "block_auto_adjust_ff_dim": False,
+         "tie_word_embeddings": False},
+    ),
+    "lfm2_moe": Case(
+        "lfm2_moe", "experts chosen by sigmoids and a bias",
+        {**EXPERTS, "num_experts": 8, "num_dense_layers": 1, "routed_scaling_factor": 1.5, "num_hidden_layers": 4,
+         "layer_types": ["conv", "full_attention", "conv", "conv"]},
+    ),
+    "lfm3": Case(
+        "lfm3", "short convolutions, windows, a gate for each head, part of the pairs rotated",
+        {"head_dim": 32, "sliding_window": WINDOW, "num_hidden_layers": 8},
+    ),
+    "lfm3, plain": Case(
+        "lfm3", "no gate, norms before only",
+        {"use_attention_gate": False, "use_sandwich_norm": False, "tie_word_embeddings": False, "head_dim": 16,
+         "layer_types": ["full_attention", "conv", "sliding_attention", "conv", "conv"], "conv_bias": True},
+    ),
     "llama": Case("llama", "biases, tied", {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}),
+    "mamba2": Case(
+        "mamba2", "no attention, no MLP",
+        {"vocab_size": tiny.VOCABULARY, "hidden_size": 64, "num_hidden_layers": 4, "num_heads": 8, "head_dim": 16,
+         "n_groups": 2, "state_size": 24, "bos_token_id": tiny.BOS, "eos_token_id": tiny.END, "pad_token_id": 2,
+         "time_step_limit": [0.0, 9.0], "use_bias": True}, {},
+    ),
     "minicpm": Case(
         "granite", "factors",
         {"embedding_multiplier": 3.0, "logits_scaling": 2.0, "residual_multiplier": 0.4, "attention_multiplier": 0.25},
@@ -230,11 +437,66 @@ CASES: Mapping[str, Case] = {
     ),
     "ministral3": Case("ministral3", "queries that grow, YaRN", {"head_dim": 32, "rope_parameters": MINISTRAL3}),
     "mistral": Case("mistral", "a window on all layers", {"sliding_window": WINDOW, "head_dim": 32}),
+    "mixtral": Case("mixtral", "experts", {**EXPERTS, "num_local_experts": 8, "head_dim": 32}),
+    "mpt": Case(
+        "mpt", "ALiBi, no biases, a limit on query, key and value",
+        {"vocab_size": tiny.VOCABULARY, "d_model": 96, "n_layers": 4, "n_heads": 6, "max_seq_len": 256,
+         "attn_config": {"clip_qkv": 0.3}, "bos_token_id": tiny.BOS, "eos_token_id": tiny.END}, {},
+    ),
+    "flex_olmo": Case("flex_olmo", "experts, norms on results", {**EXPERTS, "num_experts": 5}),
+    "gpt_oss": Case("gpt_oss", "experts with biases and limits, sinks, windows, YaRN", GPT_OSS),
+    "gpt_oss, packed": Case(
+        "gpt_oss", "experts of 4 bits (MXFP4)", GPT_OSS, told_as=_gpt_oss_packed, rounded=_mxfp4_values
+    ),
+    "granitemoe": Case(
+        "granitemoe", "merged experts, factors",
+        {**EXPERTS, "num_local_experts": 8, "embedding_multiplier": 3.0, "logits_scaling": 2.0,
+         "residual_multiplier": 0.4, "attention_multiplier": 0.2},
+    ),
+    "granitemoeshared": Case(
+        "granitemoeshared", "merged experts and a shared one, tied",
+        {**EXPERTS, "num_local_experts": 8, "shared_intermediate_size": 48, "residual_multiplier": 0.4,
+         "attention_multiplier": 0.2, "tie_word_embeddings": True},
+    ),
+    "olmoe": Case("olmoe", "experts, limited query, key and value", {**EXPERTS, "num_experts": 8, "clip_qkv": 0.5}),
     "nanochat": Case("nanochat", "norms without weights, rotates the other way"),
     "nemotron": Case("nemotron", "norms plus one, half of a head rotated", {"head_dim": 32, "attention_bias": True}),
+    "nemotron_h": Case(
+        "nemotron_h", "one sublayer a layer, attention without rotation",
+        {"head_dim": 32, "mamba_num_heads": 6, "mamba_head_dim": 16, "n_groups": 2, "ssm_state_size": 24,
+         "layers_block_type": ["mamba", "mlp", "attention", "mlp", "mamba", "mlp"], "time_step_min": 1e-9},
+    ),
+    "nemotron_h, experts": Case(
+        "nemotron_h", "experts without a gate, with a squared ReLU",
+        {**EXPERTS, "n_routed_experts": 8, "head_dim": 32, "mamba_num_heads": 4, "mamba_head_dim": 16, "n_groups": 1,
+         "ssm_state_size": 16, "layers_block_type": ["mamba", "moe", "attention", "moe"], "time_step_min": 1e-9,
+         "moe_shared_expert_intermediate_size": 64, "routed_scaling_factor": 1.5},
+    ),
+    "nemotron_h, smaller experts": Case(
+        "nemotron_h", "experts with a hidden size of their own",
+        {**EXPERTS, "n_routed_experts": 8, "head_dim": 32, "mamba_num_heads": 4, "mamba_head_dim": 16, "n_groups": 1,
+         "ssm_state_size": 16, "layers_block_type": ["mamba", "moe", "attention"], "time_step_min": 1e-9,
+         "moe_shared_expert_intermediate_size": 64, "moe_latent_size": 32, "norm_topk_prob": False},
+    ),
+    "nemotron_h, ends with Mamba-2": Case(
+        "nemotron_h", "biases",
+        {"mamba_num_heads": 4, "mamba_head_dim": 16, "n_groups": 1, "ssm_state_size": 16, "use_bias": True,
+         "mlp_bias": True, "layers_block_type": ["attention", "mlp", "mamba"], "time_step_min": 1e-9},
+    ),
     "olmo": Case("olmo", "norms without weights, limited query, key and value", {"clip_qkv": 0.3}),
     "olmo2": Case("olmo2", "norms on results, and over all of query and key"),
     "olmo3": Case("olmo3", "windows, two rotary embeddings", {"sliding_window": WINDOW}),
+    "olmo_hybrid": Case(
+        "olmo_hybrid", "linear attention whose rate is doubled, attention without rotation",
+        {"linear_key_head_dim": 16, "linear_value_head_dim": 24, "linear_num_key_heads": 2,
+         "linear_num_value_heads": 4, "rope_parameters": {"rope_type": "default", "rope_theta": None}},
+    ),
+    "olmo_hybrid, rotation": Case(
+        "olmo_hybrid", "linear attention with a plain rate, rotation",
+        {"linear_key_head_dim": 16, "linear_value_head_dim": 16, "linear_allow_neg_eigval": False,
+         "layer_types": ["linear_attention", "full_attention", "linear_attention", "full_attention",
+                         "linear_attention"]},
+    ),
     "persimmon": Case("persimmon", "fused by head, norms of query and key"),
     "phi": Case("phi", "side by side, biases, a head with a bias"),
     "phi, norms": Case(
@@ -254,6 +516,38 @@ CASES: Mapping[str, Case] = {
         {"use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": 2},
     ),
     "qwen3": Case("qwen3", "norms of query and key, tied", {"head_dim": 32, "tie_word_embeddings": True}),
+    "qwen2_moe": Case(
+        "qwen2_moe", "experts on some layers, a shared one, windows",
+        {**EXPERTS, "num_experts": 8, "shared_expert_intermediate_size": 32, "decoder_sparse_step": 2,
+         "use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": 4},
+    ),
+    "qwen3_moe": Case(
+        "qwen3_moe", "experts on most layers", {**EXPERTS, "num_experts": 8, "head_dim": 32, "mlp_only_layers": [1]}
+    ),
+    "qwen3_moe, normalised": Case(
+        "qwen3_moe", "weights of sum 1", {**EXPERTS, "num_experts": 8, "norm_topk_prob": True}
+    ),
+    "qwen3_5_text": Case(
+        "qwen3_5_text", "linear attention, gated attention, a quarter of a head rotated",
+        {"head_dim": 64, "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 16,
+         "linear_value_head_dim": 24, "linear_conv_kernel_dim": 4, "num_hidden_layers": 6},
+    ),
+    "qwen3_5_text, ends with linear attention": Case(
+        "qwen3_5_text", "biases, tied, a layer pattern of its own",
+        {"head_dim": 32, "linear_num_key_heads": 2, "linear_num_value_heads": 2, "linear_key_head_dim": 16,
+         "linear_value_head_dim": 16, "attention_bias": True, "tie_word_embeddings": True, "num_hidden_layers": 3,
+         "layer_types": ["linear_attention", "full_attention", "linear_attention"]},
+    ),
+    "qwen3_5_moe_text": Case(
+        "qwen3_5_moe_text", "linear attention, experts and a shared one",
+        {**EXPERTS, **DELTA, "head_dim": 32, "num_experts": 8, "shared_expert_intermediate_size": 48,
+         "num_hidden_layers": 4},
+    ),
+    "qwen3_next": Case(
+        "qwen3_next", "linear attention fused by key head, experts and a shared one",
+        {**EXPERTS, **DELTA, "head_dim": 32, "num_experts": 8, "shared_expert_intermediate_size": 48,
+         "num_hidden_layers": 5, "mlp_only_layers": [1]},
+    ),
     "seed_oss": Case("seed_oss", "biases", {"head_dim": 32, "attention_out_bias": True}),
     "smollm3": Case("smollm3", "layers without rotation"),
     "smollm3, windows": Case("smollm3", "windows", {"use_sliding_window": True, "sliding_window": WINDOW}),
@@ -271,6 +565,12 @@ CASES: Mapping[str, Case] = {
     ),
 }  # fmt: skip
 """By name. The name begins with the family's `model_type`."""
+
+
+_RECURRENT = ("bamba", "falcon_h1", "granitemoehybrid", "lfm2", "lfm3", "mamba2", "nemotron_h",
+              "olmo_hybrid", "qwen3_5", "qwen3_next")  # fmt: skip
+RECURRENT = tuple(name for name in CASES if name.startswith(_RECURRENT) and name != "granitemoehybrid, attention only")
+"""Cases with states that padding would get into: their graphs refuse rows of unequal lengths."""
 
 
 def model_type_of(name: str) -> str:
@@ -304,9 +604,15 @@ def _save(case: Case, folder: Path) -> None:
     settings = {**case.sizes, **case.settings}
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(case.family, **settings))
     with torch.no_grad():
-        for parameter in model.parameters():
+        for name, parameter in model.named_parameters():
             centre = 1.0 if parameter.ndim == 1 and float(parameter.float().mean()) == 1.0 else 0.0
-            parameter.copy_(centre + torch.randn(parameter.shape) * 0.15)
+            spread = 0.6 if name.endswith(ROUTERS) else 0.15
+            parameter.copy_(case.rounded(name, centre + torch.randn(parameter.shape) * spread))
+        for name, buffer in model.named_buffers():
+            if name.endswith(("correction_bias", "expert_bias")):
+                buffer.copy_(torch.randn(buffer.shape) * 0.15)
+            if name.endswith("layer_scalar"):
+                buffer.copy_(1.0 + torch.randn(buffer.shape) * 0.15)
     model.tie_weights()
     model.float().save_pretrained(folder)
     tiny.write_tokenizer(folder)

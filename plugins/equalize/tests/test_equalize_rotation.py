@@ -91,6 +91,16 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         "granite",
         {"embedding_multiplier": 3.0, "logits_scaling": 2.0, "residual_multiplier": 0.4, "tie_word_embeddings": True},
     ),
+    "experts-shared": (
+        "qwen2_moe",
+        {
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 48,
+            "shared_expert_intermediate_size": 32,
+        },
+    ),
+    "experts-biases": ("gpt_oss", {"num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 16}),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -83,7 +84,10 @@ class Stepper:
         self.lengths = np.zeros(rows, np.int64)
         self.mask = np.zeros((rows, 0), np.int64)
         self.past = {
-            name: np.zeros((rows, each.shape[1], 0, each.shape[3]), "f2" if "float16" in each.type else "f4")
+            name: np.zeros(
+                (rows, *(0 if size == "past" else size for size in each.shape[1:])),
+                "f2" if "float16" in each.type else "f4",
+            )
             for name, each in self.inputs.items()
             if name.startswith("past")
         }
@@ -117,15 +121,20 @@ class Reference:
         from transformers import AutoModelForCausalLM
 
         self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-        self.past = None
+        self.takes = inspect.signature(self.model.forward).parameters
+        self.cache = "past_key_values" if "past_key_values" in self.takes else "cache_params"  # without attention
+        self.past, self.length = None, 0
 
     def __call__(self, new: Sequence[int]) -> np.ndarray:
         """Logits [tokens, vocabulary]."""
         import torch
 
+        given = {self.cache: self.past}
+        if "position_ids" in self.takes:  # some models count from 0 in every call without them
+            given["position_ids"] = torch.arange(self.length, self.length + len(new))[None]
         with torch.no_grad():
-            out = self.model(torch.tensor([list(new)]), past_key_values=self.past, use_cache=True)
-        self.past = out.past_key_values
+            out = self.model(torch.tensor([list(new)]), use_cache=True, **given)
+        self.past, self.length = out[self.cache], self.length + len(new)
         return out.logits[0].numpy()
 
 

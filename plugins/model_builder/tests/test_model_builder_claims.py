@@ -46,7 +46,7 @@ def test_a_known_decoder_is_claimed_with_the_rank_native(tmp_path: Path) -> None
     [
         ({"model_type": "mamba", "architectures": ["MambaForCausalLM"]}, "'MambaForCausalLM' is not supported"),
         ({"architectures": ["LlamaForSequenceClassification"]}, "does not generate text"),
-        ({"rope_scaling": {"rope_type": "proportional", "factor": 2.0}}, "proportional"),
+        ({"rope_scaling": {"rope_type": "polar", "factor": 2.0}}, "polar"),
     ],
 )
 def test_the_error_for_a_checkpoint_that_cannot_be_built_names_the_reason(

@@ -145,7 +145,7 @@ def test_rotary_tables_agree_with_transformers_at_position_100_000(rope: dict[st
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
-        ({"rope_parameters": {"rope_type": "proportional", "factor": 2.0}}, "'proportional'"),
+        ({"rope_parameters": {"rope_type": "polar", "factor": 2.0}}, "'polar'"),
         ({"rope_parameters": {"rope_type": "axial"}}, "'axial'"),
         ({"rope_parameters": {"rope_type": "linear"}}, "'factor'"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),

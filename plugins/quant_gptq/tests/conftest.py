@@ -44,9 +44,9 @@ def kit(tmp_path: Path, cpu: Target, monkeypatch: pytest.MonkeyPatch) -> SimpleN
 
         return build(Path(MODEL))
 
-    def random(**settings: Any) -> Model:
+    def random(model_type: str = "llama", **settings: Any) -> Model:
         folder = tmp_path / f"checkpoint-{len(list(tmp_path.iterdir()))}"
-        return build(tiny.make_checkpoint(folder, "llama", **settings))
+        return build(tiny.make_checkpoint(folder, model_type, **settings))
 
     def written(model: Model) -> bytes:
         """The bytes of a package's graph and weights."""

@@ -309,3 +309,15 @@ def test_a_model_of_an_embedding_only_is_refused(kit: SimpleNamespace, text: str
     model = Model.single("onnx", Path("model"), {"weights": "float"}, OnnxPackage({"model": table_of_tokens()}))
     with pytest.raises(ModelError, match="quantized"):
         QuantizeGptq().refuse_whole(model, config(text), kit.context())
+
+
+def test_experts_get_the_levels_of_the_search_and_the_model_says_so(kit: SimpleNamespace, text: str) -> None:
+    settings = {"num_local_experts": 4, "num_experts_per_tok": 2, "intermediate_size": 64}
+    before = kit.random("mixtral", **settings)
+    model = QuantizeGptq().run(kit.random("mixtral", **settings), config(text), kit.context("gptq"))
+    assert [notice.handling for notice in model.notices] == ["quantized without calibration"]
+    operators = [node.op_type for node in graph(model)]
+    assert operators.count("QMoE") == 2
+    assert "MoE" not in operators
+    source, found = (kit.logits(each, [list(range(3, 60))]) for each in (before, model))
+    assert np.corrcoef(source.reshape(-1), found.reshape(-1))[0, 1] > 0.8

@@ -11,7 +11,7 @@ from drupe.api import ModelError, Notice
 from drupe_checkpoints.configuration import Configuration
 from drupe_checkpoints.dialects import COMPRESSED_TENSORS, GPTQ_OR_AWQ, are_floats, dialect_of
 from drupe_checkpoints.dialects import MLX as MLX_DIALECT
-from drupe_packed.packing import AWQ, BITS, GPTQ, GPTQ_V2, LINEAR, MLX, PACK_QUANTIZED, Packing, Rule
+from drupe_packed.packing import AWQ, BITS, GPTQ, GPTQ_V2, LINEAR, MLX, MXFP4, PACK_QUANTIZED, Packing, Rule
 
 KEY = "quantization_config"
 KEYS = (KEY, "quantization")
@@ -256,6 +256,11 @@ def _compressed_tensors(section: Configuration) -> Packing:
     return Packing(PACK_QUANTIZED, tuple(_group(section, groups, name) for name in groups))
 
 
+def _mxfp4(section: Configuration) -> Packing:
+    """Only the tensors that are stored in blocks are packed, whatever `modules_to_not_convert` says."""
+    return Packing(MXFP4, (Rule(4, 32, symmetric=True),))
+
+
 def _group(section: Configuration, groups: Configuration, name: str) -> Rule:
     group = groups.section(name) or Configuration(groups.path, {})
     layout = group.text("format", section.text("format", ""))
@@ -330,6 +335,7 @@ METHODS: Mapping[str, Callable[[Configuration], Packing]] = {
     "compressed-tensors": _compressed_tensors,
     "gptq": _gptq,
     "mlx": _mlx,
+    "mxfp4": _mxfp4,
 }
 LEAVE_OVER = frozenset({"auto-round", "awq", "bitsandbytes", "gptq", "mlx"})
 """Methods that quantize weights alone, so that weights in floating point show that they were not applied."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from drupe_packed.packing import WORD, Packing
+from drupe_packed.packing import Packing
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 NOT_THE_MODEL = ("adapter_", "consolidated")
@@ -90,7 +90,7 @@ def _weights(name: str, tensor: Mapping[str, Any], packing: Packing | None) -> C
     """How many weights a tensor holds, by their type."""
     stored, elements = NAMES[tensor["dtype"]], math.prod(tensor["shape"])
     if packing is not None and (rule := packing.packs(name, stored)):
-        return Counter({f"int{rule.bits}": elements * WORD // rule.bits})
+        return Counter({f"int{rule.bits}": elements * packing.word // rule.bits})
     return Counter() if packing is not None and packing.is_beside(name) else Counter({stored: elements})
 
 

@@ -18,6 +18,7 @@ from .graphs import port_of as port_of
 from .graphs import vocabulary_size as vocabulary_size
 from .logit_rules import LogitRules as LogitRules
 from .logit_rules import StopStrings as StopStrings
+from .ports import STATES as STATES
 from .ports import TOKENS as TOKENS
 from .ports import Cache as Cache
 from .ports import CacheName as CacheName
@@ -26,6 +27,7 @@ from .ports import DecoderPorts as DecoderPorts
 from .ports import Port as Port
 from .ports import cache_name as cache_name
 from .ports import empty_cache_shape as empty_cache_shape
+from .ports import is_state as is_state
 from .refusals import NoRoom as NoRoom
 from .refusals import not_finite as not_finite
 from .refusals import refuse_no_room as refuse_no_room

@@ -31,7 +31,7 @@ def input_array(port: Port, tokens: NDArray[np.int64], past: int = 0, sizes: Cac
 
 
 def empty_cache(port: Port, shape: tuple[int, ...]) -> NDArray[Any]:
-    """A cache of this shape, which has no tokens in it."""
+    """A cache of this shape, which has no tokens in it; a state of zeros."""
     return np.zeros(shape, numpy_type(port))
 
 

@@ -3,6 +3,8 @@
 Names differ between exporters. Tokens, mask, positions and logits have the names of Hugging Face's models. A key-value
 cache is known by the word past, present or cache, its layer's number, and the word key or value: past_key_values.3.key
 and present.3.key (optimum, onnxruntime-genai, Drupe), past_key_3 and present_key_3 (OpenVINO, onnxruntime), k_cache_3.
+Layers with a convolution or a recurrence have states of a fixed size instead: past_key_values.3.conv_state and
+past_key_values.3.recurrent_state (onnxruntime-genai, Drupe), past.3.conv and past.3.recurrent, past_ssm_3.
 """
 
 from __future__ import annotations
@@ -17,10 +19,14 @@ TOKENS, MASK, POSITIONS, LOGITS = "input_ids", "attention_mask", "position_ids",
 PLAIN = (TOKENS, MASK, POSITIONS)
 """The inputs of a decoder that are not caches."""
 KEY, VALUE = "key", "value"
+CONVOLUTION, RECURRENT = "conv_state", "recurrent_state"
+STATES = (CONVOLUTION, RECURRENT)
+"""The parts of a layer's cache whose size does not grow with the text: before the first token they are zeros."""
 _PART_OF = {"k": KEY, "key": KEY, "keys": KEY, "v": VALUE, "value": VALUE, "values": VALUE}
+_STATE_OF = {"conv": CONVOLUTION, "recurrent": RECURRENT, "ssm": RECURRENT}
 _MARKS = frozenset({"past", "present", "cache"})
 """One of these words is in the name of every cache."""
-_DIRECTION = _MARKS | {"in", "out", "new", "layer", "layers"}
+_DIRECTION = _MARKS | {"in", "out", "new", "layer", "layers", "state", "states"}
 """Words that do not distinguish the caches of a layer."""
 
 
@@ -44,7 +50,7 @@ class Port:
 
 @dataclass(frozen=True)
 class CacheName:
-    """The parsed name of a cache. part: "key" or "value". rest: other words, such as "cross" or "encoder"."""
+    """The parsed name of a cache. part: "key", "value", or one of STATES. rest: other words, such as "cross"."""
 
     layer: int
     part: str
@@ -52,14 +58,15 @@ class CacheName:
 
 
 def cache_name(name: str) -> CacheName | None:
-    """The parsed name of a key-value cache, past or present; None for any other name."""
+    """The parsed name of a key-value cache or a state, past or present; None for any other name."""
     words = re.findall(r"[a-z]+|\d+", name.lower())
     numbers = [word for word in words if word.isdigit()]
-    parts = [word for word in words if word in _PART_OF]
+    parts = [_STATE_OF[word] for word in words if word in _STATE_OF]
+    parts = parts or [_PART_OF[word] for word in words if word in _PART_OF]
     if not numbers or not parts or _MARKS.isdisjoint(words):
         return None
-    known = {*_DIRECTION, *_PART_OF, numbers[0]}
-    return CacheName(int(numbers[0]), _PART_OF[parts[-1]], tuple(word for word in words if word not in known))
+    known = {*_DIRECTION, *_PART_OF, *_STATE_OF, numbers[0]}
+    return CacheName(int(numbers[0]), parts[-1], tuple(word for word in words if word not in known))
 
 
 @dataclass(frozen=True)
@@ -70,11 +77,13 @@ class CacheSizes:
     head_size: int | None = None
 
 
-def empty_cache_shape(cache: Port, rows: int = 1, sizes: CacheSizes | None = None) -> tuple[int, int, int, int]:
+def empty_cache_shape(cache: Port, rows: int = 1, sizes: CacheSizes | None = None) -> tuple[int, ...]:
     """[rows, heads, 0, head size]: the shape of an empty cache. sizes: for sizes that the graph leaves open.
 
-    Raises ModelError where neither the graph nor `sizes` gives a size.
+    A state has the sizes of the graph: [rows, ...]. Raises ModelError where neither the graph nor `sizes` gives a size.
     """
+    if is_state(cache.name):
+        return rows, *_sizes_of_state(cache)
     sizes = sizes or CacheSizes()
     heads, head_size = cache.size(1) or sizes.heads, cache.size(3) or sizes.head_size
     if cache.shape is None or len(cache.shape) != 4 or heads is None or head_size is None:
@@ -82,9 +91,24 @@ def empty_cache_shape(cache: Port, rows: int = 1, sizes: CacheSizes | None = Non
     return rows, heads, 0, head_size
 
 
+def is_state(name: str) -> bool:
+    """Whether this is the name of a state, whose size does not grow."""
+    place = cache_name(name)
+    return place is not None and place.part in STATES
+
+
+def _sizes_of_state(state: Port) -> list[int]:
+    """The sizes of a state behind the rows."""
+    found = [state.size(axis) for axis in range(1, len(state.shape or ()))]
+    sizes = [size for size in found if size is not None]
+    if not sizes or len(sizes) < len(found):
+        raise ModelError(f"the shape {state.shape} of the state '{state.name}' does not fix its sizes")
+    return sizes
+
+
 @dataclass(frozen=True)
 class Cache:
-    """A key-value cache: what goes in as `past` comes out as the output `present`, with more tokens in it."""
+    """A key-value cache or a state: what goes in as `past` comes out as the output `present`, with the new tokens."""
 
     past: Port
     present: str

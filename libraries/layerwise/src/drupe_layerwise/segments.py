@@ -46,11 +46,11 @@ def is_marked(graph: ir.Graph) -> bool:
 def hidden_states(segment: Segment) -> list[str]:
     """The names of the float values that a segment makes for later segments; a block reads the sum of them.
 
-    Tables of positions are not among them.
+    Tables of positions, and caches that later blocks read, are not among them.
     """
     parts = parts_of(segment.graph)
     kept = (value for value in parts.kept(segment.index) if parts.part(value) == segment.index)
-    states = (value for value in kept if not _of_positions(value))
+    states = (value for value in kept if not _of_positions(value) and not cache_name(value.name or ""))
     return [whole(value).name or "" for value in states if value.dtype is not None and value.dtype.is_floating_point()]
 
 

@@ -19,6 +19,8 @@ from drupe_decoding import TOKENS
 from drupe_onnx import MICROSOFT, Access, Expression, Files, Transpose, constant_of, expression_of, ir, remove_unused
 
 FLOAT_PRODUCTS = frozenset({"MatMul", "FusedMatMul", "Gemm"})
+EXPERTS, EXPERT_PLACES = "MoE", (2, 4, 6)
+"""The operator that runs experts in floating point, and the places of its matrices."""
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
 _BAND = 4 << 20  # bytes of a matrix that a thread makes at a time
 
@@ -91,6 +93,17 @@ def _matrices(graph: ir.Graph) -> Iterator[tuple[ir.Value, Expression]]:
     for node in list(graph):
         if node.op_type in FLOAT_PRODUCTS and (taken := take_matrix_out(node, graph)) is not None:
             yield taken
+        if (node.domain, node.op_type) == (MICROSOFT, EXPERTS):
+            yield from _of_experts(node, graph)
+
+
+def _of_experts(node: ir.Node, graph: ir.Graph) -> Iterator[tuple[ir.Value, Expression]]:
+    """The matrices of all experts, [experts, N, K]."""
+    for place in EXPERT_PLACES:
+        value = node.inputs[place] if len(node.inputs) > place else None
+        matrices = constant_of(value)
+        if value is not None and matrices is not None and matrices.dtype in _FLOATS and len(matrices.shape) == 3:
+            yield _made_input(value, matrices, graph), matrices
 
 
 def _let_transpose(node: ir.Node, graph: ir.Graph) -> None:
@@ -128,13 +141,13 @@ def _look_ups(graph: ir.Graph) -> Iterator[LookUp]:
 
 
 def made(matrix: Expression, threads: int) -> NDArray[Any]:
-    """A matrix, made in bands by several threads."""
+    """A matrix, or one for each expert, made in bands by several threads."""
     if matrix.access == Access.WHOLE:
         with Files() as files:
             return matrix.value(files)
     whole: NDArray[Any] = np.empty(matrix.shape, matrix.dtype.numpy())
     by_rows = matrix.access == Access.ROWS
-    count, size = matrix.shape if by_rows else matrix.shape[::-1]
+    count, size = (matrix.shape[0], matrix.row_size) if by_rows else matrix.shape[::-1]
     step = max(1, _BAND // max(1, size * whole.itemsize))
 
     def make(start: int) -> None:

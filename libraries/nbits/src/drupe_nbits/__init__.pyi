@@ -1,5 +1,14 @@
 """The public names and their homes; each home is loaded when one of its names is first used."""
 
+from .experts import DOWN_BIAS as DOWN_BIAS
+from .experts import ExpertSite as ExpertSite
+from .experts import expert_bytes as expert_bytes
+from .experts import expert_refusal as expert_refusal
+from .experts import expert_schemes as expert_schemes
+from .experts import find_experts as find_experts
+from .experts import keep_experts as keep_experts
+from .experts import put_expert_rows as put_expert_rows
+from .experts import quantize_experts as quantize_experts
 from .expressions import QuantizeBlocks as QuantizeBlocks
 from .expressions import Weighted as Weighted
 from .float_precisions import float_precisions as float_precisions
@@ -14,7 +23,9 @@ from .schemes import assigned as assigned
 from .schemes import method_for as method_for
 from .sites import EMBEDDING as EMBEDDING
 from .sites import HEAD as HEAD
+from .sites import ROUTER as ROUTER
 from .sites import Site as Site
+from .sites import find_float_sites as find_float_sites
 from .sites import find_sites as find_sites
 from .sites import replace_rows as replace_rows
 from .sites import weigh as weigh

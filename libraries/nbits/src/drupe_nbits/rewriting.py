@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from drupe_blockquant import Scheme
+from drupe_nbits.experts import ExpertSite
 from drupe_nbits.expressions import PARTS, SCALES, UNITS, WEIGHT, QuantizeBlocks
 from drupe_nbits.minimums import MinimumNodes
 from drupe_nbits.schemes import SCHEME
@@ -161,7 +162,7 @@ class Rewriter:
         tape.node("Slice", [rows, *bounds], f"{name}/Slice", site.dtype, marks=_marks(site))
 
 
-def finish(model: ir.Model, kept: Sequence[Site]) -> None:
+def finish(model: ir.Model, kept: Sequence[Site | ExpertSite]) -> None:
     """Remove what no node uses any more, and list the matrices that stay in floating point in the model's metadata."""
     remove_unused(model)
     if kept:

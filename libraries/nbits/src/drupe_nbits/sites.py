@@ -10,7 +10,7 @@ from drupe_nbits.expressions import Weighted
 from drupe_nbits.schemes import assigned
 from drupe_onnx import MICROSOFT, ROLE, Array, Cast, Expression, LazyWeight, Transpose, as_type, expression_of, ir
 
-EMBEDDING, HEAD = "embedding", "head"
+EMBEDDING, HEAD, ROUTER, GATES = "embedding", "head", "router", "gates"
 FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 
@@ -74,12 +74,25 @@ class Site:
 
 
 def find_sites(graph: ir.Graph) -> list[Site]:
-    """Every site of a graph, in its order."""
-    return [site for node in graph for site in _site(node)]
+    """Every site of a graph, in its order, without those that stay in floating point.
+
+    Routers stay: they are small, and a rounded router sends tokens to other experts. The gates of linear attention
+    stay: they have a row or two for each head, and decide how long a state lasts.
+    """
+    return [site for node in graph if not _stays(node) for site in _site(node)]
+
+
+def find_float_sites(graph: ir.Graph) -> list[Site]:
+    """The sites that stay in floating point, whatever is asked for."""
+    return [site for node in graph if _stays(node) for site in _site(node)]
+
+
+def _stays(node: ir.Node) -> bool:
+    return node.metadata_props.get(ROLE) in (ROUTER, GATES)
 
 
 def _site(node: ir.Node) -> Iterator[Site]:
-    """The site of a node; None where the node uses no matrix of weights."""
+    """The site of a node, where it uses a matrix of weights."""
     match (node.domain, node.op_type):
         case ("", "MatMul"):
             yield from _product(node, transposed=True)

@@ -11,11 +11,13 @@ from .editing import remove_unused as remove_unused
 from .editing import shared_initializer as shared_initializer
 from .elements import element_name as element_name
 from .expressions.arranged import Concat as Concat
+from .expressions.arranged import Interleave as Interleave
 from .expressions.arranged import Permute as Permute
 from .expressions.arranged import Reshape as Reshape
 from .expressions.arranged import RowRange as RowRange
 from .expressions.arranged import Take as Take
 from .expressions.arranged import Transpose as Transpose
+from .expressions.arranged import member as member
 from .expressions.elementwise import Affine as Affine
 from .expressions.elementwise import Cast as Cast
 from .expressions.elementwise import as_type as as_type

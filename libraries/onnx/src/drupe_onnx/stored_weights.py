@@ -10,7 +10,8 @@ from drupe_onnx.distinct_weights import distinct_weights
 from drupe_onnx.elements import element_name
 from drupe_onnx.metadata import BLOCK, ROLE
 
-BLOCKWISE = ("MatMulNBits", "GatherBlockQuantized")
+BLOCKWISE = {"MatMulNBits": "bits", "GatherBlockQuantized": "bits", "QMoE": "expert_weight_bits"}
+"""Operators on weights that are quantized in blocks, and their attribute that holds the bits."""
 OTHERS = "norms, biases and the rest"
 
 
@@ -59,7 +60,7 @@ def _constant_nodes(graph: ir.Graph) -> set[ir.Node | None]:
 def _scheme(node: ir.Node, matrix: ir.Value) -> str:
     """Bits and block size, or the element type where the weight is not quantized."""
     if node.op_type in BLOCKWISE:
-        bits, size = (node.attributes[name].as_int() for name in ("bits", "block_size"))
+        bits, size = (node.attributes[name].as_int() for name in (BLOCKWISE[node.op_type], "block_size"))
         return f"{bits} bits, blocks of {size}"
     return element_name(matrix.dtype) if matrix.dtype is not None else ""
 

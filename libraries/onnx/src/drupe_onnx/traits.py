@@ -12,6 +12,7 @@ ACCURACY_LEVEL = "matmul_nbits_accuracy_level"
 FAST_BLOCKS = "matmul_nbits_block_sizes"
 DECODE_TIMES = "matmul_nbits_decode_times"
 WHOLE_BLOCKS = "matmul_nbits_whole_blocks"
+SEVERAL_BLOCKS = "qmoe_several_blocks"
 COMPUTED_ONCE = "computes_constants_once"
 CASTS_INSERTED = "casts_inserted"
 IN_MEMORY = "values_in_memory"
@@ -21,6 +22,7 @@ TRAITS: Mapping[str, str] = {
     FAST_BLOCKS: "the block sizes for which MatMulNBits is fast, a list",
     DECODE_TIMES: 'picoseconds that MatMulNBits takes for each weight and token, by "bits/block size"',
     WHOLE_BLOCKS: "true where MatMulNBits takes only rows that are whole blocks",
+    SEVERAL_BLOCKS: "true where QMoE takes zero points of 4 bits only for rows of several blocks",
     COMPUTED_ONCE: "true where nodes that read only constants run once, when a package is opened",
     CASTS_INSERTED: "element types that the runtime casts to another type by itself, each with that other type",
     IN_MEMORY: "true where values are in the processor's memory, so a graph's shapes may depend on values at no cost",

@@ -12,8 +12,9 @@ from drupe.api import ModelError
 from drupe_onnx import Array, Expression, Files, Source, element_name, ir
 from drupe_packed.int32_words import AWQ_OUTPUTS
 from drupe_packed.layouts import AwqMatrix, GptqMatrix, MlxMatrix, PackQuantizedMatrix
+from drupe_packed.mxfp4 import BLOCK_BYTES, Mxfp4Values
 from drupe_packed.packed_matrix import PackedMatrix
-from drupe_packed.packing import AWQ, GPTQ, GPTQ_V2, MARKS, MLX, PACK_QUANTIZED, WORD, Packing, Rule
+from drupe_packed.packing import AWQ, GPTQ, GPTQ_V2, MARKS, MLX, MXFP4, PACK_QUANTIZED, PARTS, WORD, Packing, Rule
 
 SCALES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT)
 _AGAIN = "download config.json and weights again, from one revision; or use the checkpoint that it was quantized from"
@@ -25,6 +26,8 @@ def matrices(tensors: Mapping[str, Expression], packing: Packing) -> dict[str, E
     Raises ModelError for parts that are missing, or that do not fit together or to config.json. The only values that
     are read are the orders of columns.
     """
+    if packing.layout == MXFP4:
+        return _floats_of_four_bits(tensors)
     suffix = f".{MARKS[packing.layout]}"
     found: dict[str, Expression] = {}
     modules = [name.removesuffix(suffix) for name in tensors if name.endswith(suffix)]
@@ -36,6 +39,22 @@ def matrices(tensors: Mapping[str, Expression], packing: Packing) -> dict[str, E
         parts = _Parts(module, tensors, taken)
         found[f"{module}.weight"] = _READERS[packing.layout](parts, rule)
     return {**{name: tensor for name, tensor in tensors.items() if name not in taken}, **found}
+
+
+def _floats_of_four_bits(tensors: Mapping[str, Expression]) -> dict[str, Expression]:
+    """`tensors`, with the values "X" instead of "X_blocks" and "X_scales"."""
+    blocks, scales = (f"_{part}" for part in PARTS[MXFP4])
+    found = dict(tensors)
+    for name in [name for name in tensors if name.endswith(blocks)]:
+        module = name.removesuffix(blocks)
+        levels, exponents = found.pop(name), found.pop(module + scales, None)
+        if exponents is None:
+            raise ModelError(f"the checkpoint lacks the tensor '{module}{scales}'", cure=_AGAIN)
+        fits = levels.shape == (*exponents.shape, BLOCK_BYTES) and len(levels.shape) > 2
+        if not fits or {levels.dtype, exponents.dtype} != {ir.DataType.UINT8}:
+            _refuse(levels, f"'{name}' is {_shown(levels)}, which does not fit scales of {_shown(exponents)}")
+        found[module] = Mxfp4Values(levels, exponents)
+    return found
 
 
 @dataclass(frozen=True)

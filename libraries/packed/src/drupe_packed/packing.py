@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-GPTQ, GPTQ_V2, AWQ, PACK_QUANTIZED, MLX = "gptq", "gptq_v2", "awq", "pack-quantized", "mlx"
+GPTQ, GPTQ_V2, AWQ, PACK_QUANTIZED, MLX, MXFP4 = "gptq", "gptq_v2", "awq", "pack-quantized", "mlx", "mxfp4"
 BITS = (2, 4, 8)
 LINEAR = "Linear"
 WORD = 32
-"""Bits of the integers that levels are packed into."""
+BYTE = 8
 _GPTQ_PARTS = ("qweight", "qzeros", "scales", "g_idx")
 PARTS = {
     GPTQ: _GPTQ_PARTS,
@@ -19,11 +19,12 @@ PARTS = {
         "weight_packed", "weight_scale", "weight_zero_point", "weight_shape", "weight_g_idx",
     ),
     MLX: ("weight", "scales", "biases"),
+    MXFP4: ("blocks", "scales"),
 }  # fmt: skip
 """The tensors of a packed module. The first holds the levels, in integers."""
 MARKS = {layout: parts[0] for layout, parts in PARTS.items()} | {MLX: "scales"}
 """The tensor that every packed module has and no other module."""
-LEVEL_TYPES = frozenset({"int32", "uint32"})
+LEVEL_TYPES = frozenset({"int32", "uint32", "uint8"})
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,16 @@ class Packing:
     layout: str
     rules: tuple[Rule, ...]
 
+    @property
+    def separator(self) -> str:
+        """What stands between the name of a packed tensor and that of its part."""
+        return "_" if self.layout == MXFP4 else "."
+
+    @property
+    def word(self) -> int:
+        """Bits of the integers that levels are packed into."""
+        return BYTE if self.layout == MXFP4 else WORD
+
     def rule(self, module: str) -> Rule | None:
         """The first rule that holds for a module, as in compressed-tensors; None for one in floating point."""
         found = next((rule for rule in self.rules if rule.holds_for(module)), None)
@@ -63,12 +74,12 @@ class Packing:
 
     def packs(self, tensor: str, element_type: str) -> Rule | None:
         """The rule for the levels in the tensor of this name and type; None for a tensor without levels."""
-        module, _, part = tensor.rpartition(".")
+        module, _, part = tensor.rpartition(self.separator)
         return self.rule(module) if part == PARTS[self.layout][0] and element_type in LEVEL_TYPES else None
 
     def is_beside(self, tensor: str) -> bool:
         """Whether the tensor of this name belongs to the levels of another one, as scales and zero points do."""
-        return tensor.rpartition(".")[2] in PARTS[self.layout][1:]
+        return tensor.rpartition(self.separator)[2] in PARTS[self.layout][1:]
 
     def __str__(self) -> str:
         return f"{self.layout}, {'; '.join(dict.fromkeys(str(rule) for rule in self.rules if not rule.unpacked))}"

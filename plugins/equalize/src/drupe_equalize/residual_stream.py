@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from drupe.api import ModelError
 from drupe_equalize.norms import RMS_NORMS, Norm, norm_at
-from drupe_nbits import Site, find_sites
+from drupe_nbits import ExpertSite, Site, find_experts, find_float_sites, find_sites
 from drupe_onnx import MICROSOFT, constant_of, ir
 
 PASSING = {"Cast", "Identity", "GatherND"}
@@ -22,13 +22,16 @@ class Stream:
 
     look_ups: embeddings. writers: products whose results are added up. biases: vectors [H] that are added, each as the
     node that adds it and the place of the input. readers: products that read hidden states, each with the norm before
-    it; None where there is no norm.
+    it; None where there is no norm. experts, expert_readers: nodes with experts whose results are added up, and those
+    that read hidden states.
     """
 
     look_ups: list[Site] = field(default_factory=list)
     writers: list[Site] = field(default_factory=list)
     biases: list[tuple[ir.Node, int]] = field(default_factory=list)
     readers: list[tuple[Site, Norm | None]] = field(default_factory=list)
+    experts: list[ExpertSite] = field(default_factory=list)
+    expert_readers: list[tuple[ExpertSite, Norm | None]] = field(default_factory=list)
 
     @property
     def size(self) -> int:
@@ -37,7 +40,8 @@ class Stream:
 
     @property
     def norms(self) -> list[Norm]:
-        return list({id(norm.node): norm for _, norm in self.readers if norm is not None}.values())
+        behind = [norm for _, norm in (*self.readers, *self.expert_readers)]
+        return list({id(norm.node): norm for norm in behind if norm is not None}.values())
 
 
 def find_stream(graph: ir.Graph) -> Stream:
@@ -46,7 +50,7 @@ def find_stream(graph: ir.Graph) -> Stream:
     Raises ModelError where the graph has none, or where hidden states reach a node that a rotation cannot pass through.
     """
     sites = find_sites(graph)
-    found = _Search(sites)
+    found = _Search([*sites, *find_float_sites(graph)], find_experts(graph))
     for site in sites:
         if site.is_look_up:
             found.take(site.result)
@@ -58,11 +62,12 @@ def find_stream(graph: ir.Graph) -> Stream:
 
 
 class _Search:
-    def __init__(self, sites: Sequence[Site]) -> None:
+    def __init__(self, sites: Sequence[Site], experts: Sequence[ExpertSite]) -> None:
         self.stream = Stream()
         self.waiting: list[ir.Value] = []
         self._made_by = {id(site.result): site for site in sites}
         self._site_of = {id(site.node): site for site in sites}
+        self._experts = {id(site.node): site for site in experts}
         self._seen: set[int] = set()
 
     def take(self, value: ir.Value) -> None:
@@ -88,7 +93,9 @@ class _Search:
         node = value.producer()
         if node is None:
             raise _refused(f"the hidden states '{value.name}' are an input of the graph, which would not be rotated")
-        if _is(node, MICROSOFT, "SkipSimplifiedLayerNormalization") and value is node.outputs[SKIP_SUM]:
+        if (experts := self._experts.get(id(node))) is not None:
+            self.stream.experts.append(experts)
+        elif _is(node, MICROSOFT, "SkipSimplifiedLayerNormalization") and value is node.outputs[SKIP_SUM]:
             self._skip(node)
         elif _passes(node, 0):
             self._take_input(node, 0)
@@ -105,6 +112,8 @@ class _Search:
         """Follow the nodes that read `value`."""
         if (site := self._site_of.get(id(node))) is not None and site.activations is value:
             self.stream.readers.append((site, None))
+        elif (experts := self._experts.get(id(node))) is not None and place == 0:
+            self.stream.expert_readers.append((experts, None))
         elif norm := norm_at(node):
             if _is(node, MICROSOFT, "SkipSimplifiedLayerNormalization"):
                 self._skip(node)
@@ -127,6 +136,8 @@ class _Search:
             site = self._site_of.get(id(use.node))
             if site is not None and site.activations is value:
                 self.stream.readers.append((site, norm))
+            elif (experts := self._experts.get(id(use.node))) is not None and use.idx == 0:
+                self.stream.expert_readers.append((experts, norm))
             elif _passes(use.node, use.idx):
                 self._normed(norm, use.node.outputs[0])
             else:
@@ -173,10 +184,14 @@ def _is(node: ir.Node, domain: str, operator: str) -> bool:
 
 
 def _scaled_place(node: ir.Node) -> int | None:
-    """The place of the input that a node multiplies with a constant number; None for other products."""
+    """The place of the input that a node multiplies with a constant number, or with one number for each token.
+
+    None for other products.
+    """
     for place, factor in ((0, 1), (1, 0)):
-        constant = constant_of(node.inputs[factor])
-        if constant is not None and constant.size == 1:
+        value = node.inputs[factor]
+        constant, shape = constant_of(value), None if value is None else value.shape
+        if (constant is not None and constant.size == 1) or (shape is not None and len(shape) and shape[-1] == 1):
             return place
     return None
 

@@ -12,9 +12,10 @@ from drupe_equalize.hadamard import random_signs
 from drupe_equalize.matrix_replacement import put_rows
 from drupe_equalize.norms import Norm, set_norm_weight
 from drupe_equalize.residual_stream import Stream, find_stream
-from drupe_nbits import Site, assign, block_sizes, find_sites, refusal
+from drupe_nbits import DOWN_BIAS, Site, assign, block_sizes, find_sites, put_expert_rows, refusal
 from drupe_onnx import (
     Array,
+    Concat,
     Expression,
     OnnxPackage,
     Reshape,
@@ -48,7 +49,7 @@ class RotateWeights(Pass):
 
     name = "rotate-weights"
     summary = "rotates the hidden states, so that no channel has outliers"
-    revision = 2
+    revision = 3
     Config = RotateWeightsConfig
     requires = Form("onnx", {"weights": "float"})
     ensures = Form("onnx")
@@ -74,6 +75,7 @@ def rotate_graph(graph: ir.Graph, seed: int, target: Target) -> None:
         folds = norm is not None and norm is not norm_apart
         rows.append((site, Rotated(scaled_columns(site.rows, norm.weight) if folds and norm else site.rows, signs)))
     put_rows(graph, [*rows, *((site, RotatedOutputs(site.rows, signs)) for site in stream.writers)])
+    _rotate_experts(graph, stream, signs)
     for (node, place), bias in zip(stream.biases, biases, strict=True):
         rotated = Reshape(Rotated(Reshape(bias, (1, stream.size)), signs), (stream.size,))
         value = node.inputs[place]
@@ -85,6 +87,19 @@ def rotate_graph(graph: ir.Graph, seed: int, target: Target) -> None:
     ones = Array(np.ones(stream.size, np.float32))
     for norm in stream.norms:
         set_norm_weight(graph, norm, ones, "ones")
+
+
+def _rotate_experts(graph: ir.Graph, stream: Stream, signs: Array) -> None:
+    """Rotate what experts read, with the weight of the norm before them, and what they write."""
+    for site, norm in stream.expert_readers:
+        put_expert_rows(site.up, Rotated(scaled_columns(site.up.rows, norm.weight) if norm else site.up.rows, signs))
+    for site in stream.experts:
+        put_expert_rows(site.down, Concat(tuple(RotatedOutputs(each, signs) for each in site.down.apart)))
+        biases = site.node.inputs[DOWN_BIAS] if len(site.node.inputs) > DOWN_BIAS else None
+        held = constant_of(biases)
+        if biases is not None and held is not None and biases.dtype is not None:
+            rotated = as_type(Rotated(held, signs), biases.dtype)
+            site.node.replace_input_with(DOWN_BIAS, shared_initializer(graph, f"{biases.name}_rotated", rotated))
 
 
 def _bias_of(stream: Stream, node: ir.Node, place: int) -> Expression:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from drupe.api import Context, Form, Model, Pass
-from drupe_mixed_precision.assignment import assign_schemes, parts_of
+from drupe_mixed_precision.assignment import assign_schemes, assign_to_experts, parts_of
 from drupe_mixed_precision.budgets import Allocation, choose_within_budget
 from drupe_mixed_precision.configuration import AllocateBitsConfig, refuse_budget
 from drupe_mixed_precision.scheme_choice import options
@@ -20,7 +20,7 @@ class AllocateBits(Pass):
 
     name = "allocate-bits"
     summary = "gives each matrix the bits and block size that lose the least quality within a budget of bytes"
-    revision = 7
+    revision = 8
     Config = AllocateBitsConfig
     requires = Form("onnx", {"weights": ("float", "mixed")})
     ensures = Form("onnx")
@@ -36,6 +36,7 @@ class AllocateBits(Pass):
             refuse_budget(config)
             return model
         capabilities = capabilities_of(context.target)
+        assign_to_experts(package, config.symmetric, capabilities)
         parts = parts_of(package)
         wanted = {"symmetric": config.symmetric, "calibrated": config.calibrated}
         candidates = [options(part, capabilities, **wanted) for part in parts]

@@ -9,8 +9,10 @@ from drupe_blockquant import Scheme
 from drupe_mixed_precision.groups import Group, groups_of
 from drupe_mixed_precision.losses import SENSITIVITY
 from drupe_mixed_precision.vocabulary import parts_of_vocabulary, split
-from drupe_nbits import Site, assign
-from drupe_onnx import OnnxPackage
+from drupe_nbits import Site, assign, expert_schemes, find_experts
+from drupe_onnx import Capabilities, OnnxPackage
+
+EXPERT_BITS = 4
 
 
 def parts_of(package: OnnxPackage) -> list[Group]:
@@ -33,6 +35,14 @@ def assign_schemes(parts: Sequence[Group], schemes: Sequence[Scheme | None]) -> 
             site.node.metadata_props.pop(SENSITIVITY, None)
     for chosen in by_matrix.values():
         _assign(chosen)
+
+
+def assign_to_experts(package: OnnxPackage, symmetric: bool, capabilities: Capabilities) -> None:
+    """Set the scheme of all experts: EXPERT_BITS, in blocks of the best size. No sensitivity is measured for them."""
+    for component in package.components.values():
+        for site in find_experts(component.graph):
+            if schemes := expert_schemes(site, EXPERT_BITS, symmetric, None, capabilities):
+                assign(site.node, schemes[0])
 
 
 def _assign(parts: Sequence[tuple[Group, Scheme]]) -> None:

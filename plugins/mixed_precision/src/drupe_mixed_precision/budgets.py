@@ -14,6 +14,7 @@ from drupe_mixed_precision.scheme_choice import Budget, Option, choose
 from drupe_mixed_precision.sizes import parse_size
 from drupe_mixed_precision.usual_size import already_quantized, usual_bytes, usual_package_bytes
 from drupe_mixed_precision.written_size import written_bytes
+from drupe_nbits import expert_bytes, find_experts
 from drupe_onnx import Capabilities, OnnxPackage, expression_of, initializers_of, weight_bytes
 from drupe_onnx.traits import ACCURACY_LEVEL
 
@@ -179,10 +180,16 @@ def _most_in_graph(given: Allocation, chosen: Sequence[Option]) -> int:
 
 
 def _bytes_of_others(given: Allocation) -> int:
-    """Bytes of the weights that will not be quantized, or are already."""
+    """Bytes of the weights that are not chosen for: those that stay as they are, and experts in their scheme."""
     matrices = {expression_of(site.weight) for part in given.parts for site in part.sites}
+    fixed = 0
+    for component in given.package.components.values():
+        for experts in find_experts(component.graph):
+            if (scheme := experts.scheme) is not None:
+                matrices |= {expression_of(each.weight) for each in (experts.up, experts.down)}
+                fixed += expert_bytes(experts, scheme)
     held = (value for component in given.package.components.values() for value in initializers_of(component))
-    return weight_bytes(value for value in held if expression_of(value) not in matrices)
+    return fixed + weight_bytes(value for value in held if expression_of(value) not in matrices)
 
 
 def _too_small(given: Allocation, flag: str) -> UsageError:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from drupe_blockquant import Scheme
 from drupe_mixed_precision.assignment import assign_schemes, parts_of
-from drupe_nbits import Rewriter, Site, find_sites, finish
+from drupe_nbits import ExpertSite, Rewriter, Site, find_experts, find_sites, finish, keep_experts, quantize_experts
 from drupe_onnx import Capabilities, OnnxPackage, ir
 from drupe_onnx.layout import Layout
 from drupe_onnx.writer import graph_and_weight_bytes
@@ -32,13 +32,19 @@ def written_bytes(
 def _quantize(component: ir.Model, capabilities: Capabilities) -> None:
     """Rewrite a graph as a pass that quantizes does."""
     rewriter = Rewriter(component.graph, capabilities)
-    kept: list[Site] = []
+    kept: list[Site | ExpertSite] = []
     for site in find_sites(component.graph):
         if site.scheme is None:
             rewriter.keep(site)
             kept.append(site)
         else:
             rewriter.rewrite(site, site.scheme)
+    for experts in find_experts(component.graph):
+        if experts.scheme is None:
+            keep_experts(component.graph, experts)
+            kept.append(experts)
+        else:
+            quantize_experts(component.graph, experts, experts.scheme, capabilities)
     finish(component, kept)
 
 

@@ -5,21 +5,25 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Literal
 
-from drupe.api import ONLY_PART, Context, Form, Model, Pass, PassConfig
+from drupe.api import ONLY_PART, Context, Form, Model, Notice, Pass, PassConfig
 from drupe_checkpoints import Checkpoint, open_checkpoint
 from drupe_decoding import GENERATION_KEYS, GenerationRules
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.finding import composition_of, notices_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
-    from drupe_model_builder.parts.state import KeyValueState
     from drupe_onnx import DecoderDescription
 
 GENERATION = "generation_config.json"
 
+RECURRENCE = Notice(
+    "states",
+    "rows of equal length",
+    "the layers' states take in every token, so a batch of unequal rows is refused, and a beam search is wrong",
+    "run texts one by one, or texts of one length together, and without beams, as drupe run does",
+)
 FloatType = Literal["float32", "float16", "bfloat16"]
 
 
@@ -72,11 +76,13 @@ class BuildDecoder(Pass):
         graph = GraphBuilder(weights.tensors, precision, capabilities_of(context.target))
         building = DecoderGraph(graph, weights.decoder)
         made = building.build(all_logits=config.all_logits)
-        described = description_of(checkpoint, weights.decoder, building.states, element_name(graph.dtype))
+        described = description_of(checkpoint, weights.decoder, building.head_size, element_name(graph.dtype))
         describe_decoder(made, described)
         facts = {"weights": "float", "logits": "all" if config.all_logits else "last", "packaged": "no"}
+        notices = [*checkpoint.tokenizer.notices, *notices_of(checkpoint), *weights.notices]
+        notices += [RECURRENCE] if decoder.has_recurrence else []
         built = model.but(kind="onnx", facts=facts, payload=OnnxPackage({ONLY_PART: made}, files))
-        return built.noticed(*checkpoint.tokenizer.notices, *notices_of(checkpoint), *weights.notices)
+        return built.noticed(*notices)
 
 
 def _files(checkpoint: Checkpoint) -> dict[str, Path | bytes]:
@@ -92,18 +98,22 @@ def _files(checkpoint: Checkpoint) -> dict[str, Path | bytes]:
 
 
 def description_of(
-    checkpoint: Checkpoint, decoder: Decoder, states: Sequence[KeyValueState], activations: str
+    checkpoint: Checkpoint, decoder: Decoder, head_size: int | None, activations: str
 ) -> DecoderDescription:
-    """The description of the decoder for later passes and runtimes. states: as they are in the graph."""
+    """The description of the decoder for later passes and runtimes.
+
+    head_size: of the first layer's caches in the graph; None for a decoder without attention.
+    """
     from drupe_onnx import DecoderDescription
 
+    first = next(iter(decoder.attentions), None)
     return DecoderDescription(
         model_type=decoder.model_type,
         hidden_size=decoder.hidden_size,
-        layers=len(states),
-        heads=decoder.attentions[0].heads,
-        kv_heads=states[0].heads,
-        head_dim=states[0].head_dim,
+        layers=len(decoder.layers),
+        heads=first.heads if first else 1,
+        kv_heads=first.kv_heads if first else 1,
+        head_dim=head_size or decoder.hidden_size,
         vocab_size=decoder.vocab_size,
         context_length=decoder.context_length,
         activations=activations,

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from drupe.api import ModelError, Notice
 from drupe_checkpoints import Checkpoint
 from drupe_model_builder.composition import Decoder
+from drupe_model_builder.merged_experts import take_apart
+from drupe_model_builder.other_names import settle
 from drupe_model_builder.precision import READABLE
 from drupe_model_builder.tensor_names import by_family
 from drupe_model_builder.tied_head import settled_head
@@ -30,7 +32,10 @@ class DecoderWeights:
 
 def weights_of(checkpoint: Checkpoint, decoder: Decoder) -> DecoderWeights:
     """The decoder's tensors. Raises ModelError for missing or extra ones, wrong shapes, and integers."""
-    held, decoder, notices = settled_head(by_family(checkpoint, checkpoint.tensors(), decoder), decoder)
+    named = by_family(checkpoint, checkpoint.tensors(), decoder)
+    settle(named, decoder)
+    take_apart(checkpoint, named, decoder)
+    held, decoder, notices = settled_head(named, decoder)
     wanted = decoder.tensors()
     _refuse_missing(checkpoint, wanted, held, decoder)
     for name, shape in wanted.items():

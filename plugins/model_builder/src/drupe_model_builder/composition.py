@@ -7,18 +7,21 @@ from dataclasses import dataclass
 
 from drupe_model_builder.parts.attention import Attention
 from drupe_model_builder.parts.ends import Embedding, Head
+from drupe_model_builder.parts.experts import Experts
+from drupe_model_builder.parts.layer_inputs import LayerInputs
 from drupe_model_builder.parts.norm import Norm
-from drupe_model_builder.parts.state import KeyValueState
-from drupe_model_builder.parts.step import Layer
+from drupe_model_builder.parts.state import KeyValueState, State
+from drupe_model_builder.parts.step import Layer, Mixer, Part
 
 
 @dataclass(frozen=True)
 class Decoder:
     """A decoder: an embedding, layers, a final norm, and a head.
 
-    model_type: the name of its family. context_length: the most tokens that it reads. base: the prefix of all tensors
-    but the head's. ignored: patterns of names of tensors that the checkpoint may hold and that take no part (vision
-    towers, layers for several tokens at once).
+    model_type: the name of its family. context_length: the most tokens that it reads. layer_inputs: where layers have
+    inputs of their own. base: the prefix of all tensors but the head's. ignored: patterns of names of tensors that the
+    checkpoint may hold and that take no part (vision towers, layers for several tokens at once).
+    aliases: patterns of other names that some checkpoints have for tensors, with what they are replaced by.
     """
 
     model_type: str
@@ -27,8 +30,10 @@ class Decoder:
     layers: tuple[Layer, ...]
     final_norm: Norm
     head: Head
+    layer_inputs: LayerInputs | None = None
     base: str = "model."
     ignored: tuple[str, ...] = ()
+    aliases: tuple[tuple[str, str], ...] = ()
 
     @property
     def vocab_size(self) -> int:
@@ -41,13 +46,28 @@ class Decoder:
     @property
     def attentions(self) -> tuple[Attention, ...]:
         """The attention of every layer that has one, in order."""
-        parts = (branch.part for layer in self.layers for step in layer.steps for branch in step.branches)
-        return tuple(part for part in parts if isinstance(part, Attention))
+        return tuple(part for part in self.parts if isinstance(part, Attention))
 
     @property
-    def states(self) -> tuple[KeyValueState, ...]:
+    def parts(self) -> tuple[Part, ...]:
+        """The parts of all layers, in order."""
+        return tuple(branch.part for layer in self.layers for step in layer.steps for branch in step.branches)
+
+    @property
+    def experts(self) -> tuple[Experts, ...]:
+        """The experts of every layer that has some, in order."""
+        parts = (branch.part for layer in self.layers for step in layer.steps for branch in step.branches)
+        return tuple(part for part in parts if isinstance(part, Experts))
+
+    @property
+    def states(self) -> tuple[State, ...]:
         """What it carries from one call to the next."""
-        return tuple(part.state for part in self.attentions)
+        return tuple(state for part in self.parts if isinstance(part, Mixer) for state in part.states)
+
+    @property
+    def has_recurrence(self) -> bool:
+        """Whether a state is a sum over all tokens before, or the last of them: no mask can leave padding out of it."""
+        return any(not isinstance(state, KeyValueState) for state in self.states)
 
     def tensors(self) -> dict[str, tuple[int, ...]]:
         """Every tensor that the checkpoint must hold, with its shape. A tied head is the embedding's tensor."""
@@ -55,6 +75,8 @@ class Decoder:
 
     def _all_tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         yield from self.embedding.tensors()
+        if self.layer_inputs is not None:
+            yield from self.layer_inputs.tensors()
         for layer in self.layers:
             yield from layer.tensors()
         yield from self.final_norm.tensors()

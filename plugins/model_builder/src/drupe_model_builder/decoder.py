@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
 
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.dimensions import dims
 from drupe_model_builder.graph import GraphBuilder
 from drupe_model_builder.parts.attention import Attention, AttentionForm, attention, choose_form, needs_positions
+from drupe_model_builder.parts.borrowed_attention import BorrowedAttention, borrowed_attention
+from drupe_model_builder.parts.distance import DistanceBiases
 from drupe_model_builder.parts.ends import drop_all_but_last, embed, logits, scaled
-from drupe_model_builder.parts.mlp import mlp
+from drupe_model_builder.parts.experts import experts
+from drupe_model_builder.parts.gated_delta import GatedDelta, gated_delta
+from drupe_model_builder.parts.layer_inputs import LayerInput, layer_input, layer_inputs
+from drupe_model_builder.parts.mamba2 import Mamba2, mamba2
+from drupe_model_builder.parts.mlp import MLP, mlp
 from drupe_model_builder.parts.norm import add_and_norm, norm
+from drupe_model_builder.parts.short_conv import ShortConv, short_conv
 from drupe_model_builder.parts.state import States
-from drupe_model_builder.parts.step import Branch, Step
+from drupe_model_builder.parts.step import Branch, Layer, Step
 from drupe_model_builder.rotary_tables import RotaryTables
 from drupe_model_builder.sequence_lengths import Lengths
 from drupe_model_builder.shared import Shared
@@ -20,7 +27,7 @@ from drupe_onnx import ir
 
 
 class DecoderGraph:
-    """One decoder's graph on its way. states: what it carries from call to call, as the target has it.
+    """One decoder's graph on its way.
 
     Raises ModelError where the target cannot run the decoder.
     """
@@ -32,13 +39,20 @@ class DecoderGraph:
         positions = decoder.embedding.positions is not None or any(
             needs_positions(part, form) for part, form in zip(decoder.attentions, self._forms, strict=True)
         )
-        self.states = tuple(
-            replace(part.state, head_dim=form.head_size)
-            for part, form in zip(decoder.attentions, self._forms, strict=True)
+        positions = positions or any(isinstance(part, BorrowedAttention) for part in decoder.parts)
+        sizes = {part.states[0]: form.head_size for part, form in zip(decoder.attentions, self._forms, strict=True)}
+        self.head_size = next(iter(sizes.values()), None)
+        """Elements of a head in the caches of the first layer that has some."""
+        lengths = Lengths(graph, positions=positions, equal=decoder.has_recurrence)
+        self._shared = Shared(
+            lengths,
+            States(graph, decoder.states, sizes),
+            RotaryTables(graph, decoder.context_length, lengths),
+            DistanceBiases(graph, lengths),
         )
-        lengths = Lengths(graph, positions=positions)
-        tables = RotaryTables(graph, decoder.context_length, lengths)
-        self._shared = Shared(lengths, States(graph, self.states), tables)
+        self._dropped: ir.Value | None = None
+        """The place of the only token that is left; None before the others are dropped."""
+        self._layer_inputs: Sequence[ir.Value] = ()
 
     def build(self, *, all_logits: bool) -> ir.Model:
         """The graph, with lazy weights.
@@ -49,28 +63,39 @@ class DecoderGraph:
         graph, decoder = self._graph, self._decoder
         lengths = self._shared.lengths
         places = lengths.given_positions if decoder.embedding.positions else None
-        x = lengths.arranged(embed(graph, decoder.embedding, lengths.ids, places), "padding/Arranged")
+        embedded = embed(graph, decoder.embedding, lengths.ids, places)
+        x = lengths.arranged(embedded, "padding/Arranged")
         residual: ir.Value | None = None
-        cut = None if all_logits else _last_attending(decoder)
+        if decoder.layer_inputs is not None:
+            given = layer_inputs(graph, decoder.layer_inputs, lengths.ids, embedded)
+            self._layer_inputs = [
+                lengths.arranged(each, f"padding/ArrangedInput{number}") for number, each in enumerate(given)
+            ]
+        cut = None if all_logits else _last_keeping(decoder)
         for number, layer in enumerate(decoder.layers):
+            last_token = lengths.last_tokens() if any(step is cut for step in layer.steps) else None
             with graph.block(number):
                 for half, step in enumerate(layer.steps):
-                    x, residual = self._step(f"{layer.name}.step{half}", step, x, residual, step is cut)
-        if all_logits and residual is not None:
-            residual = lengths.restored(residual, "padding/RestoredResidual")
+                    index = last_token if step is cut else None
+                    x, residual = self._step(f"{layer.name}.step{half}", step, x, residual, index)
+                if layer.factor is not None:
+                    x, residual = self._scaled(layer, layer.factor, x, residual), None
+        if all_logits:
             x = lengths.restored(x, "padding/Restored")
+            if residual is not None:
+                residual = lengths.restored(residual, "padding/RestoredResidual")
         x, _ = add_and_norm(graph, decoder.final_norm, x, residual)
         graph.output(logits(graph, decoder.head, decoder.embedding, x), "logits")
         self._shared.states.name_outputs()
         return graph.model("decoder")
 
     def _step(
-        self, name: str, step: Step, x: ir.Value, residual: ir.Value | None, cuts: bool
+        self, name: str, step: Step, x: ir.Value, residual: ir.Value | None, index: ir.Value | None
     ) -> tuple[ir.Value, ir.Value]:
         """The result of a step's branches, and the residual; the next norm adds them.
 
         x, residual: those of the step before; for the first step, the embedding and None.
-        cuts: only the last token of each row is kept.
+        index: the place of the only token of each row that is kept; None for all.
         """
         graph = self._graph
         if step.before is not None:
@@ -78,15 +103,21 @@ class DecoderGraph:
         else:
             residual = x if residual is None else graph.node("Add", [x, residual], f"{name}/Residual", dims(x))
             inner = residual
-        with graph.block(None):
-            index = self._shared.lengths.last_tokens() if cuts else None
         results = [self._branch(branch, inner, index) for branch in step.branches]
         if index is not None:
             residual = drop_all_but_last(graph, residual, index, f"{name}.residual")
+            self._dropped = index
         total = results[0]
         for number, other in enumerate(results[1:]):
             total = graph.node("Add", [total, other], f"{name}/Branches{number}", dims(total))
         return total, residual
+
+    def _scaled(self, layer: Layer, factor: str, x: ir.Value, residual: ir.Value | None) -> ir.Value:
+        """The result of a layer times its factor."""
+        graph = self._graph
+        if residual is not None:
+            x = graph.node("Add", [x, residual], f"{layer.name}/Residual", dims(x))
+        return graph.node("Mul", [x, graph.vector(factor)], f"{layer.name}/Factor", dims(x))
 
     def _branch(self, branch: Branch, x: ir.Value, index: ir.Value | None) -> ir.Value:
         """The result of one branch. index: the place of the only token that is kept; None for all."""
@@ -97,15 +128,30 @@ class DecoderGraph:
             form = self._forms[self._decoder.attentions.index(part)]
             x = attention(graph, part, form, x, self._shared, index)
             name = part.output.name
+        elif isinstance(part, ShortConv):
+            x, name = short_conv(graph, part, x, self._shared, index), part.output.name
+        elif isinstance(part, GatedDelta):
+            x, name = gated_delta(graph, part, x, self._shared, index), part.output.name
+        elif isinstance(part, Mamba2):
+            x, name = mamba2(graph, part, x, self._shared, index), part.output.name
+        elif isinstance(part, BorrowedAttention):
+            x, name = borrowed_attention(graph, part, x, self._shared, self._dropped), part.output.name
+        elif isinstance(part, LayerInput):
+            x, name = layer_input(graph, part, x, self._input_of(part)), part.name
         else:
             x = x if index is None else drop_all_but_last(graph, x, index, part.name)
-            x = mlp(graph, part, x)
+            x = mlp(graph, part, x) if isinstance(part, MLP) else experts(graph, part, x)
             name = part.name
         if branch.after is not None:
             x = norm(graph, branch.after, x)
         return scaled(graph, x, branch.factor, name)
 
+    def _input_of(self, part: LayerInput) -> ir.Value:
+        """The layer's input for the tokens that are left."""
+        given = self._layer_inputs[part.layer]
+        return given if self._dropped is None else drop_all_but_last(self._graph, given, self._dropped, part.name)
 
-def _last_attending(decoder: Decoder) -> Step:
-    """The last step that reads earlier tokens: behind it, each token is computed on its own."""
-    return [step for layer in decoder.layers for step in layer.steps if step.attends][-1]
+
+def _last_keeping(decoder: Decoder) -> Step:
+    """The last step that keeps something of every token: behind it, only the last token is needed."""
+    return [step for layer in decoder.layers for step in layer.steps if step.keeps][-1]

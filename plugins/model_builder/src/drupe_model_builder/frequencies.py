@@ -18,6 +18,8 @@ from drupe_model_builder.parts.rotary import DynamicNtk, LongRope, Rotary
 
 WIDEST = 1 << 16  # elements of a head; known models have at most 512
 
+PROPORTIONAL = "proportional"
+
 Floats = Sequence[float]
 
 
@@ -28,9 +30,11 @@ def rotary(rope: Configuration, head_dim: int, stated: int, *, interleaved: bool
     for a type that is not supported and for parameters that give no frequencies.
     """
     kind = rope.text("rope_type")
+    if kind == PROPORTIONAL:
+        return _proportional(rope, head_dim, interleaved)
     if kind not in SCALINGS:
         raise ModelError(
-            f"rotary embeddings of type '{kind}' are not supported; supported: {', '.join(SCALINGS)}",
+            f"rotary embeddings of type '{kind}' are not supported; supported: {', '.join((*SCALINGS, PROPORTIONAL))}",
             where=rope.path,
             cure="correct rope_type if it is misspelt; otherwise the model needs a plugin that supports it",
         )
@@ -53,6 +57,16 @@ def _usable(found: Rotary) -> bool:
     if isinstance(found.longer, LongRope):
         frequencies += found.longer.frequencies
     return all(0 < each < math.inf for each in frequencies) and 0 < found.scaling < math.inf
+
+
+def _proportional(rope: Configuration, head_dim: int, interleaved: bool) -> Rotary:
+    """The whole head takes part, but only the first pairs turn: `partial_rotary_factor` is their share."""
+    turning = int(rope.number("partial_rotary_factor", above=0) * head_dim // 2)
+    factor = _f32(rope.number("factor", 1.0, above=0))
+    if head_dim % 2 or not 0 < turning <= head_dim // 2:
+        raise rope.mistake(f"{turning} of the {head_dim // 2} pairs of a head's elements cannot turn")
+    frequencies = [_f32(each / factor) for each in _frequencies(rope, head_dim)[:turning]]
+    return Rotary((*frequencies, *[0.0] * (head_dim // 2 - turning)), interleaved=interleaved)
 
 
 def _f32(number: float) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 
 from drupe_model_builder.dimensions import BATCH, SEQUENCE, TOTAL, dims
+from drupe_model_builder.equal_lengths import refuse_unequal
 from drupe_model_builder.graph import GraphBuilder
 from drupe_onnx import PADDING, ir
 
@@ -22,10 +23,12 @@ class Lengths:
     writes each new token after the row's own last token.
     """
 
-    def __init__(self, graph: GraphBuilder, *, positions: bool) -> None:
+    def __init__(self, graph: GraphBuilder, *, positions: bool, equal: bool = False) -> None:
+        """equal: whether rows of unequal lengths are refused when the graph runs."""
         self._graph = graph
         self.ids = graph.input("input_ids", INT64, [BATCH, SEQUENCE])
-        self._mask = mask = graph.input("attention_mask", INT64, [BATCH, TOTAL])
+        mask = graph.input("attention_mask", INT64, [BATCH, TOTAL])
+        self._mask = mask = refuse_unequal(graph, mask) if equal else mask
         self._positions = graph.input("position_ids", INT64, [BATCH, SEQUENCE]) if positions else None
         name = "attention_mask"
         self.count = count = graph.node(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from drupe_model_builder.parts.distance import DistanceBiases
 from drupe_model_builder.parts.state import States
 from drupe_model_builder.rotary_tables import RotaryTables
 from drupe_model_builder.sequence_lengths import Lengths
@@ -11,8 +12,9 @@ from drupe_model_builder.sequence_lengths import Lengths
 
 @dataclass(frozen=True)
 class Shared:
-    """lengths: of the rows of the batch. states: the caches. tables: of the rotary embeddings."""
+    """lengths: of the rows of the batch. states: the caches. tables: of the rotary embeddings. biases: by distance."""
 
     lengths: Lengths
     states: States
     tables: RotaryTables
+    biases: DistanceBiases

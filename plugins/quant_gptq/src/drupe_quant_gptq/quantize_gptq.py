@@ -8,13 +8,23 @@ from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
-from drupe.api import Context, Form, Model, ModelError, UsageError
+from drupe.api import Context, Form, Model, ModelError, Notice, UsageError
 from drupe_blockquant import GptqFactor, gptq_factor
 from drupe_files import disk_errors, identity_of, key_of
 from drupe_layerwise import LayerByLayer, Segment
-from drupe_nbits import Rewriter, Site, find_sites, finish, float_precisions, is_quantized, refuse_overruled
+from drupe_nbits import (
+    Rewriter,
+    Site,
+    find_experts,
+    find_sites,
+    finish,
+    float_precisions,
+    is_quantized,
+    refuse_overruled,
+)
 from drupe_onnx import Expression, ExternalTensor, OnnxKind, OnnxPackage, capabilities_of, ir
 from drupe_quant_gptq.calibration import Rows, groups_of, refuse_non_finite
+from drupe_quant_gptq.experts import rewrite_experts
 from drupe_quant_gptq.finished_segments import Finished, Parts
 from drupe_quant_gptq.hessian import Hessian
 from drupe_quant_gptq.matrix_solver import Solver
@@ -29,13 +39,19 @@ SHARED_DAMPING = 0.3
 """Damping for a tied head. An error in a looked-up row counts the same in each column, which damping expresses. The
 value is the ratio of both errors in trained models (`drupe_mixed_precision.losses.BY_ROLE`)."""
 
+EXPERTS_WITHOUT_TEXT = Notice(
+    "weights",
+    "quantized without calibration",
+    "the experts get the levels of the error search: a text reaches most experts with too few tokens to calibrate them",
+)
+
 
 class QuantizeGptq(CalibratingPass):
     """Replaces float weights by weights that GPTQ has found, and quantizes the other matrices without data."""
 
     name = "quantize-gptq"
     summary = "quantizes weights by GPTQ, block by block, calibrated on a text"
-    revision = 5
+    revision = 6
     Config = QuantizeGptqConfig
     # Channel weights are refused: a Hessian contains all that they say, and more.
     requires = Form("onnx", {"weights": ("float", "mixed"), "channels": "not weighed"})
@@ -63,9 +79,10 @@ class QuantizeGptq(CalibratingPass):
         finished = Finished(self._key(model, config, context))
         context.scratch.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix="gptq-", dir=context.scratch))
+        noticed = _noticed(model)
         Quantizing(package.component, config, context).run(sequences, finished, folder)
         finished.clear()
-        return model
+        return noticed
 
     def preview(self, model: Model, config: QuantizeGptqConfig, context: Context) -> Model:
         """The model with the same schemes and bytes, without levels."""
@@ -73,12 +90,20 @@ class QuantizeGptq(CalibratingPass):
         tokens = sum(map(len, self.sequences(model, config, context)))
         quantizing = Quantizing(package.component, config, context)
         quantizing.refuse_few(tokens)
+        noticed = _noticed(model)
         quantizing.rewrite_unsolved()
-        return model
+        return noticed
 
     def _key(self, model: Model, config: QuantizeGptqConfig, context: Context) -> str:
         """A digest of everything that decides the result."""
         return key_of({"model": OnnxKind().fingerprint(model), **identity_of(self, config, context.target)})
+
+
+def _noticed(model: Model) -> Model:
+    """The model, with a notice if it has experts."""
+    package: OnnxPackage = model.payload
+    found = [site for component in package.components.values() for site in find_experts(component.graph)]
+    return model.noticed(EXPERTS_WITHOUT_TEXT) if found else model
 
 
 class Quantizing:
@@ -94,6 +119,8 @@ class Quantizing:
         self._choices = {each.site.node: each for each in choices(find_sites(model.graph), config, capabilities)}
         self._shared: dict[Expression, Sequence[ExternalTensor]] = {}
         """Solved parts of matrices that several sites share."""
+        # Before the calibration, so that it sees their errors, and no segment holds them in floating point.
+        self._float_experts = rewrite_experts(model.graph, config, capabilities)
 
     def run(self, sequences: Sequence[Sequence[int]], finished: Finished, folder: Path) -> None:
         """Quantize the graph in place. Raises DrupeError and Cancelled.
@@ -132,7 +159,8 @@ class Quantizing:
         self._finish()
 
     def _finish(self) -> None:
-        finish(self._model, [each.site for each in self._choices.values() if each.scheme is None])
+        kept = [each.site for each in self._choices.values() if each.scheme is None]
+        finish(self._model, [*kept, *self._float_experts])
 
     def _calibrate(self, sequences: Sequence[Sequence[int]], finished: Finished, folder: Path) -> None:
         """Quantize segment after segment, each for the outputs of the quantized segments before it."""

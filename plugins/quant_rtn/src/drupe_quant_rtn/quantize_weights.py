@@ -6,9 +6,19 @@ from collections.abc import Sequence
 
 from drupe.api import Context, Form, Model, ModelError, Pass, Target, UsageError
 from drupe_blockquant import Scheme
-from drupe_nbits import Rewriter, Site, find_sites, finish, float_precisions, is_quantized, refuse_overruled
+from drupe_nbits import (
+    ExpertSite,
+    Rewriter,
+    Site,
+    find_sites,
+    finish,
+    float_precisions,
+    is_quantized,
+    refuse_overruled,
+)
 from drupe_onnx import OnnxPackage, capabilities_of, ir
 from drupe_quant_rtn.configuration import QuantizeWeightsConfig
+from drupe_quant_rtn.experts import notices, rewrite_experts
 from drupe_quant_rtn.scheme_choice import reason, refuse_settings, scheme_for
 
 
@@ -17,7 +27,7 @@ class QuantizeWeights(Pass):
 
     name = "quantize-weights"
     summary = "quantizes weights in blocks to 2, 4 or 8 bits, without data"
-    revision = 3
+    revision = 4
     Config = QuantizeWeightsConfig
     requires = Form("onnx", {"weights": ("float", "mixed")})
     ensures = Form("onnx", {"weights": "quantized"})
@@ -47,8 +57,9 @@ class QuantizeWeights(Pass):
 
     def run(self, model: Model, config: QuantizeWeightsConfig, context: Context) -> Model:
         package: OnnxPackage = model.payload
+        noticed = model.noticed(*notices(package.component.graph, config))
         quantize_graph(package.component, config, context.target)
-        return model
+        return noticed
 
 
 def quantize_graph(model: ir.Model, config: QuantizeWeightsConfig, target: Target) -> None:
@@ -57,7 +68,7 @@ def quantize_graph(model: ir.Model, config: QuantizeWeightsConfig, target: Targe
     Raises UsageError for a product that the target would support with other settings.
     """
     rewriter = Rewriter(model.graph, capabilities_of(target), config.accuracy_level)
-    kept = []
+    kept: list[Site | ExpertSite] = []
     for site in find_sites(model.graph):
         if scheme := scheme_for(site, config, capabilities_of(target)):
             _refuse_useless_weights(site, scheme)
@@ -67,6 +78,7 @@ def quantize_graph(model: ir.Model, config: QuantizeWeightsConfig, target: Targe
                 refuse_settings(site, config, target)
             rewriter.keep(site)
             kept.append(site)
+    kept += rewrite_experts(model.graph, config, target)
     finish(model, kept)
 
 

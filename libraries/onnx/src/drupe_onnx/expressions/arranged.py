@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from drupe_onnx import ir, numeric
 from drupe_onnx.expressions.elementwise import Cast
 from drupe_onnx.expressions.expression import Access, Expression, Shape
-from drupe_onnx.expressions.sources import Array
+from drupe_onnx.expressions.sources import Array, Source
 from drupe_onnx.files import Files
 
 
@@ -68,6 +69,51 @@ class Concat(Expression):
 
     def working_bytes(self, rows: int) -> int:
         return self.held_bytes(rows) + max(part.working_bytes(rows) for part in self.parts)
+
+    def column_bytes(self, columns: int) -> int:
+        return self.held_bytes(self.shape[0]) * columns // self.shape[1] + max(
+            part.column_bytes(columns) for part in self.parts
+        )
+
+
+@dataclass(frozen=True)
+class Interleave(Expression):
+    """The rows of several parts of one type and shape in turn: the first row of each, then the second of each, ..."""
+
+    parts: tuple[Expression, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "parts", tuple(self.parts))
+        if len({(part.dtype, part.shape) for part in self.parts}) != 1 or not self.parts[0].shape:
+            raise ValueError(f"parts do not fit: {[(part.dtype.name, part.shape) for part in self.parts]}")
+
+    @property
+    def dtype(self) -> ir.DataType:
+        return self.parts[0].dtype
+
+    @property
+    def shape(self) -> Shape:
+        return (len(self.parts) * self.parts[0].shape[0], *self.parts[0].shape[1:])
+
+    def rows(self, start: int, stop: int, files: Files) -> NDArray[Any]:
+        count = len(self.parts)
+        first, last = start // count, -(-stop // count)
+        out = files.empty(((last - first) * count, *self.shape[1:]), self.dtype.numpy())
+        for place, part in enumerate(self.parts):
+            with files.passing():
+                out[place::count] = part.rows(first, last, files)
+        return out[start - first * count : stop - first * count]
+
+    def columns(self, first: int, last: int, files: Files) -> NDArray[Any]:
+        out = files.empty((self.shape[0], last - first), self.dtype.numpy())
+        for place, part in enumerate(self.parts):
+            with files.passing():
+                out[place :: len(self.parts)] = part.columns(first, last, files)
+        return out
+
+    def working_bytes(self, rows: int) -> int:
+        each = min(rows // len(self.parts) + 2, self.parts[0].shape[0])
+        return self.held_bytes(each * len(self.parts)) + max(part.working_bytes(each) for part in self.parts)
 
     def column_bytes(self, columns: int) -> int:
         return self.held_bytes(self.shape[0]) * columns // self.shape[1] + max(
@@ -271,3 +317,17 @@ class Take(Expression):
 
     def column_bytes(self, columns: int) -> int:
         return self.held_bytes(self.shape[0]) * columns // self.shape[1] + self.source.column_bytes(columns)
+
+
+def member(tensor: Expression, index: int) -> Expression:
+    """The part `index` along axis 0, without that axis: the matrix of one expert. Only its own bytes are read.
+
+    An expression may have a method of this name, which knows better how to make it.
+    """
+    if (own := getattr(tensor, "member", None)) is not None:
+        found: Expression = own(index)
+        return found
+    if isinstance(tensor, Source) and tensor.dtype.bitwidth >= 8:
+        skipped = index * tensor.row_size * tensor.dtype.itemsize
+        return dataclasses.replace(tensor, shape=tensor.shape[1:], offset=tensor.offset + int(skipped))  # type: ignore[type-var]
+    return Reshape(RowRange(tensor, index, index + 1), tensor.shape[1:])

@@ -10,6 +10,7 @@ from drupe_checkpoints import Checkpoint, Configuration
 from drupe_decoding import GENERATION_KEYS
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.keys import (
+    EXPERTS,
     LIMITED,
     NEUTRAL,
     OF_FAMILIES,
@@ -32,6 +33,8 @@ def accounted(config: Configuration, family: Callable[[Configuration], Decoder])
     for section, read, limits in _sections(recorded):
         for key, value in section.items():
             limit = limits.get(key)
+            if limit is not None and decoder.experts and limit.means == EXPERTS:
+                continue  # of the many names for numbers of experts, a family reads its own
             if limit is not None and key not in read and not limit.allows(value, config):
                 raise _unsupported(config, key, value, limit)
     return decoder

@@ -11,12 +11,14 @@ from drupe_model_builder.composition import Decoder
 from drupe_model_builder.parts.activations import Xielu
 from drupe_model_builder.parts.attention import Attention
 from drupe_model_builder.parts.ends import Embedding, Head
+from drupe_model_builder.parts.experts import Experts
+from drupe_model_builder.parts.layer_inputs import LayerInputs
 from drupe_model_builder.parts.linear import Linear
 from drupe_model_builder.parts.mlp import MLP
 from drupe_model_builder.parts.norm import Norm
 from drupe_model_builder.parts.rotary import Rotary
 from drupe_model_builder.parts.rows import Rows
-from drupe_model_builder.parts.step import Layer, Step, pre
+from drupe_model_builder.parts.step import Layer, Mixer, Step, pre
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,8 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Names:
-    """The names of a checkpoint's tensors: by default Llama's. layer has {} for its number.
+    """The names of a checkpoint's tensors: by default Llama's. layer has {} for its number."""
 
-    base: the prefix of all but the head's; other programs have other ones.
-    """
-
-    base: str = "model."
     embedding: str = "model.embed_tokens"
     layer: str = "model.layers.{}"
     attention: str = "self_attn"
@@ -89,7 +87,7 @@ class Block:
     def layer(self, *steps: Step) -> Layer:
         return Layer(self.name, steps)
 
-    def pre_norm(self, attention: Attention, mlp: MLP, factor: float = 1.0) -> Layer:
+    def pre_norm(self, attention: Mixer, mlp: MLP | Experts, factor: float = 1.0) -> Layer:
         """Llama's layer: attention and MLP, each after a norm. factor: on both results."""
         return self.layer(
             pre(self.norm("input_layernorm"), attention, factor),
@@ -208,7 +206,9 @@ def decoder(
     tied: bool | None = None,
     embedding: dict[str, Any] | None = None,
     head: dict[str, Any] | None = None,
+    layer_inputs: LayerInputs | None = None,
     ignored: Sequence[str] = (),
+    aliases: Sequence[tuple[str, str]] = (),
 ) -> Decoder:
     """A decoder of layers that `layer` composes, with the ends that most families have.
 
@@ -224,6 +224,8 @@ def decoder(
         layers=tuple(map(layer, blocks)),
         final_norm=Norm(names.final_norm, (sizes.hidden,), **{"epsilon": sizes.epsilon, **norms}),
         head=Head(f"{names.head}.weight", tied=is_tied, **(head or {})),
-        base=names.base,
+        base=f"{names.embedding.partition('.')[0]}.",
+        layer_inputs=layer_inputs,
         ignored=tuple(ignored),
+        aliases=tuple(aliases),
     )

@@ -63,6 +63,7 @@ def _as_hidden_act(value: Any, config: Configuration) -> bool:
     return value in (None, config.get("hidden_act", "silu"))
 
 
+EXPERTS = "asks for experts"
 NOT_A_GENERATOR = "use the causal language model that the checkpoint was made from"
 ONE_ATTENTION = "choose a model whose layers all compute alike"
 WINDOW = 'set "sliding_window": null if the model was trained without a window, or use a mistral or qwen2 configuration'
@@ -100,6 +101,14 @@ NEUTRAL = frozenset(
         "mlp_bias",
         # sizes of families that do not have them: they would be seen by the tensors as well
         "head_dim", "intermediate_size", "num_key_value_heads", "num_kv_heads", "multi_query_group_num",
+        # of families that say it in another way: they read another key
+        "chunk_size", "embedding_fraction", "expansion_ratio", "hidden_act", "layer_norm_eps", "learned_pos_emb",
+        "mamba_chunk_size", "mamba_expand", "moe_norm_min", "norm_topk_prob", "num_hidden_layers", "time_step_rank",
+        # training, noise and initial values; layers that predict several tokens at once
+        "emb_pdrop", "init_device", "input_jitter_noise", "linear_a_log_max", "linear_a_log_min",
+        "linear_dt_init_floor", "linear_dt_max", "linear_dt_min", "mtp_layer_types", "mtp_mlp_layer_types",
+        "num_logits_to_keep", "rescale_prenorm_residual", "router_jitter_noise", "slow_but_exact",
+        "expand", "residual_in_fp32", "time_step_floor", "time_step_max", "time_step_min", "enable_moe_fp32_combine", "_heterogeneity_spec",
         # rotary embeddings of families that have none; the others read these keys
         "rope_parameters", "rope_scaling", "rope_theta",
         # settings of other heads than that of a language model, and of precision while training
@@ -158,9 +167,9 @@ LIMITED: Mapping[str, Limited] = {
     "embedding_multiplier": Limited("scales the embedding", _is(None, 1.0)),
     "embedding_size": Limited("gives the embedding a size of its own", lambda value, config: value in (
         None, config.get("hidden_size"), config.get("vocab_size"))),
-    "expert_layer_period": Limited("asks for experts"),
+    "expert_layer_period": Limited(EXPERTS),
     "final_logit_softcapping": Limited("limits the logits"),
-    "first_k_dense_replace": Limited("asks for experts"),
+    "first_k_dense_replace": Limited(EXPERTS),
     "hidden_activation": Limited("names another activation function than hidden_act", _as_hidden_act),
     "activation_function": Limited("names another activation function than hidden_act", _as_hidden_act),
     "activation": Limited("names another activation function than hidden_act", _as_hidden_act),
@@ -174,20 +183,20 @@ LIMITED: Mapping[str, Limited] = {
     "logit_softcapping": Limited("limits the logits"),
     "lm_head_multiplier": Limited("scales the logits", _is(None, 1.0)),
     "key_multiplier": Limited("scales keys", _is(None, 1.0)),
-    "moe_intermediate_size": Limited("asks for experts"),
-    "moe_layer_freq": Limited("asks for experts"),
-    "n_routed_experts": Limited("asks for experts"),
-    "n_shared_experts": Limited("asks for experts"),
+    "moe_intermediate_size": Limited(EXPERTS),
+    "moe_layer_freq": Limited(EXPERTS),
+    "n_routed_experts": Limited(EXPERTS),
+    "n_shared_experts": Limited(EXPERTS),
     "no_rope_layers": Limited("leaves out the rotary embedding in some layers", _all(1, True)),
     "no_rope_layer_interval": Limited("leaves out the rotary embedding in some layers"),
     "nope_layer_interval": Limited("leaves out the rotary embedding in some layers"),
     "norm_after": Limited("puts norms behind attention and MLP"),
     "norm_type": Limited("asks for another norm", _is(None, "rms", "rmsnorm", "rms_norm", "RMSNorm")),
     "normalization_type": Limited("asks for another norm", _is(None, "rms", "rmsnorm", "rms_norm", "RMSNorm")),
-    "num_experts": Limited("asks for experts", _is(None, 0)),
-    "num_experts_per_tok": Limited("asks for experts"),
+    "num_experts": Limited(EXPERTS, _is(None, 0)),
+    "num_experts_per_tok": Limited(EXPERTS),
     "num_kv_shared_layers": Limited("lets layers share keys and values"),
-    "num_local_experts": Limited("asks for experts"),
+    "num_local_experts": Limited(EXPERTS),
     "num_loops": Limited("runs the layers several times", _is(None, 1)),
     "parallel_attn": Limited("computes attention and MLP side by side"),
     "parallel_residual": Limited("computes attention and MLP side by side"),
@@ -257,6 +266,7 @@ QK_NORM = {name: Limited("leaves out the norms of queries and keys", _is(None, T
            for name in ("qk_layernorm", "qk_norm", "use_qk_norm")}  # fmt: skip
 OF_FAMILIES: Mapping[str, Mapping[str, Limited]] = {
     "mistral": {"layer_types": Limited("gives layers different kinds of attention", _as_the_window, ONE_ATTENTION)},
+    "mpt": {"norm_type": Limited("asks for another norm", _is(None, "low_precision_layernorm"))},
     "qwen3": QK_NORM,
 }
 """By `model_type`: limits of a family's own, instead of those of all."""

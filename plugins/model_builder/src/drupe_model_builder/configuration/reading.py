@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from drupe.api import ModelError
 from drupe_checkpoints import Configuration, context_of
 from drupe_checkpoints.configuration import DEFAULT_ROPE_THETA
@@ -22,13 +24,11 @@ def sizes_of(
     epsilon: float = 1e-6,
     epsilon_key: str = "rms_norm_eps",
     grouped: bool = True,
-    extends: bool = True,
 ) -> Sizes:
     """The sizes, with the names that Llama has for them.
 
     context_length, kv_heads, head_dim, epsilon: the family's defaults for keys that config.json leaves out. A
     `num_key_value_heads` of null, and `head_dim` without a default, follow from the number of heads.
-    extends: whether rotary parameters extend the context, as in vLLM.
     grouped: whether the family knows `num_key_value_heads`; otherwise each head has its own keys and values.
     """
     heads = config.integer("num_attention_heads")
@@ -46,10 +46,16 @@ def sizes_of(
         kv_heads=groups,
         head_dim=config.integer("head_dim", head_dim or hidden // heads),
         layers=layer_count(config),
-        context_length=context_of(config, context_length) if extends else stated,
+        context_length=stated if _differs_by_type(config) else context_of(config, context_length),
         epsilon=config.number(epsilon_key, epsilon),
         stated_length=stated,
     )
+
+
+def _differs_by_type(config: Configuration) -> bool:
+    """Whether rotary parameters are nested by the type of layer: they extend no context then."""
+    found = config.section("rope_parameters") or {}
+    return any(isinstance(value, dict) for value in found.values())
 
 
 def layer_count(config: Configuration) -> int:
@@ -137,6 +143,17 @@ def layer_types(config: Configuration, default: list[str]) -> tuple[str, ...]:
     if len(types) != layers or any(kind not in known for kind in types):
         raise config.mistake(f"layer_types wants, for each of {layers} layers, one of {' and '.join(known)}")
     return types
+
+
+def kinds_of_layers(
+    config: Configuration, known: Sequence[str], default: Sequence[str], key: str = "layer_types"
+) -> tuple[str, ...]:
+    """What each layer is, from a list of words. known: the family's words. default: where the key is missing."""
+    layers = layer_count(config)
+    kinds = config.texts(key) or tuple(default)
+    if len(kinds) != layers or any(kind not in known for kind in kinds):
+        raise config.mistake(f"{key} wants, for each of {layers} layers, one of {' and '.join(known)}")
+    return kinds
 
 
 def every(number: int, layers: int) -> list[str]:

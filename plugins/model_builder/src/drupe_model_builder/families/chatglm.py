@@ -11,7 +11,6 @@ from drupe_model_builder.parts.rows import one_after_another
 from drupe_model_builder.parts.step import Layer
 
 NAMES = Names(
-    base="transformer.",
     embedding="transformer.embedding.word_embeddings",
     layer="transformer.encoder.layers.{}",
     attention="self_attention",

@@ -9,7 +9,6 @@ from drupe_model_builder.configuration.reading import MOST_LAYERS, activation, r
 from drupe_model_builder.parts.step import Layer, pre
 
 NAMES = Names(
-    base="transformer.",
     embedding="transformer.wte",
     layer="transformer.h.{}",
     attention="attn.attention",

@@ -1,17 +1,20 @@
-"""Falcon with rotary embeddings: attention and MLP side by side, keys and values shared by all heads or by groups."""
+"""Falcon: attention and MLP side by side, keys and values shared by all heads or by groups; the first had ALiBi."""
 
 from __future__ import annotations
 
-from drupe.api import ModelError
+import struct
+
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.block import Block, Names, Sizes, decoder
 from drupe_model_builder.configuration.reading import activation, layer_count, rotary_of
+from drupe_model_builder.families.bloom import distance_slopes
+from drupe_model_builder.parts.distance import Distance
+from drupe_model_builder.parts.rotary import Rotary
 from drupe_model_builder.parts.rows import by_head, one_after_another
 from drupe_model_builder.parts.step import Branch, Layer, pre, side_by_side
 
 NAMES = Names(
-    base="transformer.",
     embedding="transformer.word_embeddings",
     layer="transformer.h.{}",
     attention="self_attention",
@@ -25,15 +28,14 @@ IN_THE_GRAPH = ("self_attention.q_proj", "self_attention.k_proj", "self_attentio
 
 
 def falcon(config: Configuration) -> Decoder:
-    if config.flag("alibi", False):
-        raise ModelError(
-            "alibi = true: Falcon models whose attention has a bias by distance are not supported",
-            where=config.path,
-            cure="choose a Falcon model with rotary embeddings, such as Falcon 7B",
-        )
     grouped, bias = config.flag("new_decoder_architecture", False), config.flag("bias", False)
     sizes, gelu = _sizes(config, grouped), activation(config, key="activation", default="gelu")
-    rotary, size = rotary_of(config, sizes), sizes.head_dim
+    rotary: Rotary | None = rotary_of(config, sizes)
+    distance, size = None, sizes.head_dim
+    if config.flag("alibi", False):
+        # The bias is added before the products are scaled.
+        slopes = tuple(map(nearest_bfloat16, distance_slopes(sizes.heads)))
+        rotary, distance = None, Distance(slopes, rounded=True, factor=size**-0.5)
     parallel = config.flag("parallel_attn", True) or grouped
     norms = config.integer("num_ln_in_parallel_attn", 2 if grouped else 1)
     if grouped:
@@ -45,7 +47,7 @@ def falcon(config: Configuration) -> Decoder:
 
     def layer(block: Block) -> Layer:
         projections = block.split("self_attention.query_key_value", sizes.hidden, rows, IN_THE_GRAPH, bias=bias)
-        attention = block.attention(rotary, projections=projections, output_bias=bias)
+        attention = block.attention(rotary, projections=projections, output_bias=bias, distance=distance)
         mlp = block.plain_mlp(gelu, bias=bias)
         if not parallel:
             return block.layer(
@@ -73,3 +75,11 @@ def _sizes(config: Configuration, grouped: bool) -> Sizes:
         context_length=config.integer("max_position_embeddings", 2048),
         epsilon=config.number("layer_norm_epsilon", 1e-5),
     )
+
+
+def nearest_bfloat16(number: float) -> float:
+    """The number rounded to bfloat16: the upper half of a float32, to the nearest, to even where two are as near."""
+    bits = int.from_bytes(struct.pack(">f", number), "big")
+    bits += 0x7FFF + (bits >> 16 & 1)
+    rounded: float = struct.unpack(">f", (bits >> 16 << 16).to_bytes(4, "big"))[0]
+    return rounded

@@ -16,7 +16,7 @@ from drupe_model_builder.configuration.reading import (
 from drupe_model_builder.families.gemma import NORMS
 from drupe_model_builder.parts.attention import Attention
 from drupe_model_builder.parts.rotary import Rotary
-from drupe_model_builder.parts.step import Layer, both
+from drupe_model_builder.parts.step import Layer, Mixer, both
 
 
 def gemma2(config: Configuration) -> Decoder:
@@ -38,7 +38,7 @@ def gemma2(config: Configuration) -> Decoder:
     )
 
 
-def sandwich(block: Block, attention: Attention, gelu: str) -> Layer:
+def sandwich(block: Block, attention: Mixer, gelu: str) -> Layer:
     """Norms before and after each half."""
     return block.layer(
         both(block.norm("input_layernorm"), attention, block.norm("post_attention_layernorm")),

@@ -19,7 +19,7 @@ from drupe_model_builder.parts.step import Layer
 
 
 def gemma3_text(config: Configuration) -> Decoder:
-    sizes = sizes_of(config, context_length=131072, kv_heads=4, head_dim=256, extends=False)
+    sizes = sizes_of(config, context_length=131072, kv_heads=4, head_dim=256)
     gelu = activation(config, key="hidden_activation", default="gelu_pytorch_tanh")
     rotaries = rotary_by_type(
         config, sizes, sliding_theta=10_000.0, full_theta=1_000_000.0, local_key="rope_local_base_freq"

@@ -14,7 +14,6 @@ from drupe_model_builder.parts.rows import Rows, one_after_another
 from drupe_model_builder.parts.step import Layer, pre
 
 NAMES = Names(
-    base="transformer.",
     embedding="transformer.wte",
     layer="transformer.h.{}",
     attention="attn",

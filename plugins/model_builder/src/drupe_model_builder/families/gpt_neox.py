@@ -10,7 +10,6 @@ from drupe_model_builder.parts.rows import by_head
 from drupe_model_builder.parts.step import Branch, Layer, pre, side_by_side
 
 NAMES = Names(
-    base="gpt_neox.",
     embedding="gpt_neox.embed_in",
     layer="gpt_neox.layers.{}",
     attention="attention",

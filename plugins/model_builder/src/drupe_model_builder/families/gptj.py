@@ -11,7 +11,6 @@ from drupe_model_builder.parts.rotary import Rotary
 from drupe_model_builder.parts.step import Branch, Layer, side_by_side
 
 NAMES = Names(
-    base="transformer.",
     embedding="transformer.wte",
     layer="transformer.h.{}",
     attention="attn",

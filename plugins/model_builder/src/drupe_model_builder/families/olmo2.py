@@ -19,12 +19,15 @@ def olmo2(config: Configuration) -> Decoder:
     rotary, silu = rotary_of(config, sizes), activation(config)
 
     def layer(block: Block) -> Layer:
-        return olmo2_layer(config, block, rotary, silu, None)
+        return normed_attention(config, block, rotary, silu, None)
 
     return decoder(config, sizes, layer)
 
 
-def olmo2_layer(config: Configuration, block: Block, rotary: Rotary, silu: str, window: int | None) -> Layer:
+def normed_attention(
+    config: Configuration, block: Block, rotary: Rotary | None, silu: str, window: int | None
+) -> Layer:
+    """A layer of attention and MLP, with norms on their results."""
     bias, sizes = config.flag("attention_bias", False), block.sizes
     attention = block.attention(
         rotary,

@@ -13,18 +13,18 @@ from drupe_model_builder.configuration.reading import (
     sizes_of,
     sliding_window,
 )
-from drupe_model_builder.families.olmo2 import olmo2_layer
+from drupe_model_builder.families.olmo2 import normed_attention
 from drupe_model_builder.parts.step import Layer
 
 
 def olmo3(config: Configuration) -> Decoder:
-    sizes = sizes_of(config, context_length=2048, epsilon=1e-5, extends=False)
+    sizes = sizes_of(config, context_length=2048, epsilon=1e-5)
     silu = activation(config)
     rotaries = rotary_by_type(config, sizes, sliding_theta=500_000.0, full_theta=500_000.0)
     types, window = layer_types(config, every(4, sizes.layers)), sliding_window(config, 4096)
 
     def layer(block: Block) -> Layer:
         kind = types[block.number]
-        return olmo2_layer(config, block, rotaries[kind], silu, window if kind == "sliding_attention" else None)
+        return normed_attention(config, block, rotaries[kind], silu, window if kind == "sliding_attention" else None)
 
     return decoder(config, sizes, layer)

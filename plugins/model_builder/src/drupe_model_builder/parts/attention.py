@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from drupe.api import ModelError
 from drupe_model_builder.dimensions import BATCH, SEQUENCE, TOTAL, Dims, dims
+from drupe_model_builder.parts.distance import Distance
 from drupe_model_builder.parts.ends import drop_all_but_last
 from drupe_model_builder.parts.heads import cut, pad
 from drupe_model_builder.parts.linear import Linear, can_be_fused, fused, linear
 from drupe_model_builder.parts.norm import Norm, gamma, norm
 from drupe_model_builder.parts.rotary import Rotary
+from drupe_model_builder.parts.split import heads, joined
 from drupe_model_builder.parts.state import KeyValueState
 
 if TYPE_CHECKING:
@@ -42,7 +44,9 @@ class Attention:
     query_norm, key_norm: RMS norms or LayerNorms of query and key. norm_span: over each "head", or over the "whole"
     projection. norm_after_rotary: whether they come after the rotation. softcap: products of query and key become
     softcap * tanh(product / softcap); 0 for none. sinks: a tensor with one logit a head, which takes part in the
-    softmax and adds nothing. output_norm: before `output`, as BitNet has one.
+    softmax and adds nothing. output_norm: before `output`, as BitNet has one. value_norm: of each head's value. gate:
+    of the result before `output`, from the part's input: one value an element, or one a head; gate_activation: what
+    opens it. distance: a bias on products of query and key.
     """
 
     name: str
@@ -65,15 +69,20 @@ class Attention:
     sinks: str | None = None
     output_norm: Norm | None = None
     query_scale: PositionScale | None = None
+    value_norm: Norm | None = None
+    gate: Linear | None = None
+    gate_activation: Literal["Sigmoid", "Softplus"] = "Sigmoid"
+    distance: Distance | None = None
 
     @property
-    def state(self) -> KeyValueState:
+    def states(self) -> tuple[KeyValueState]:
         """What it keeps of earlier tokens."""
-        return KeyValueState(self.layer, self.kv_heads, self.head_dim)
+        return (KeyValueState(self.layer, self.kv_heads, self.head_dim),)
 
     def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """The checkpoint's tensors, with their shapes."""
-        for part in (self.query, self.key, self.value, self.query_norm, self.key_norm, self.output, self.output_norm):
+        norms = (self.query_norm, self.key_norm, self.value_norm, self.output_norm)
+        for part in (self.query, self.key, self.value, self.gate, self.output, *norms):
             if part is not None:
                 yield from part.tensors()
         if self.sinks is not None:
@@ -145,10 +154,12 @@ def attention(
         domain=MICROSOFT,
         **_attributes(part, form),
     )
-    shared.states.keep(part.layer, key, value)
+    shared.states.keep(part.states[0], key, value)
     out = cut(graph, out, f"{part.name}/Cut", part.heads, part.head_dim, form.head_size, halves=_in_halves(part, form))
     if last_token is not None:
         out = drop_all_but_last(graph, out, last_token, part.name)
+    if part.gate is not None:
+        out = _gated(graph, part, part.gate, out, x, last_token)
     if part.output_norm is not None:
         out = norm(graph, part.output_norm, out)
     return linear(graph, part.output, out, "attention.output")
@@ -165,10 +176,10 @@ def _forms(graph: GraphBuilder, part: Attention) -> Iterator[AttentionForm]:
         return
     normed = part.query_norm is not None or part.key_norm is not None
     # A norm, a rotation or a factor before attention goes to query and key separately, so they cannot be packed then.
-    apart = normed or part.query_scale is not None or not can_be_fused([part.query, part.key, part.value])
+    apart = normed or _alters(part) or not can_be_fused([part.query, part.key, part.value])
     if part.rotary is not None and not (part.norm_after_rotary and normed):
         for rotated in _rotated_sizes(part, part.rotary, plain):
-            if normed and _norms_inside(part) and part.query_scale is None and rotated == size:
+            if normed and _norms_inside(part) and not _alters(part) and rotated == size:
                 yield AttentionForm(True, True, True, rotated)
             if not apart:
                 yield AttentionForm(True, True, False, rotated)
@@ -212,6 +223,11 @@ def _padded(graph: GraphBuilder, part: Attention, form: AttentionForm, x: ir.Val
     return pad(graph, x, f"{part.name}/Padded{which}", heads, part.head_dim, form.head_size, halves=halves)
 
 
+def _alters(part: Attention) -> bool:
+    """Whether query or value are changed, apart from norms of query and key, before the operator reads them."""
+    return part.query_scale is not None or part.value_norm is not None
+
+
 def _norms_inside(part: Attention) -> bool:
     """Whether the operator's own norms fit: RMS norms of each head's query and key, with one epsilon."""
     query, key = part.query_norm, part.key_norm
@@ -224,7 +240,12 @@ def _wanted(part: Attention) -> str:
     """What beyond plain attention the part needs, for an error."""
     wants = [
         word
-        for word, wanted in (("a window", part.window), ("a softcap", part.softcap), ("sinks", part.sinks))
+        for word, wanted in (
+            ("a window", part.window),
+            ("a softcap", part.softcap),
+            ("sinks", part.sinks),
+            ("a bias by distance", part.distance),
+        )
         if wanted
     ]
     return f" with {' and '.join(wants)}" if wants else ", the only attention that is built"
@@ -239,6 +260,7 @@ def _input_types(graph: GraphBuilder, part: Attention, form: AttentionForm) -> l
     tables = kind if form.rotates else None
     sinks = kind if part.sinks else None
     norms = kind if form.norms else None
+    bias = kind if part.distance else None
     types = [
         kind,
         apart,
@@ -250,14 +272,14 @@ def _input_types(graph: GraphBuilder, part: Attention, form: AttentionForm) -> l
         tables,
         tables,
         None,
-        None,
+        bias,
         sinks,
         None,
         None,
         norms,
         norms,
     ]
-    return _trimmed(types) if (sinks or norms) else types[:9]
+    return _trimmed(types) if (sinks or norms or bias) else types[:9]
 
 
 def _trimmed(values: list[Any]) -> list[Any]:
@@ -293,11 +315,12 @@ def _inputs(
     shared: Shared,
 ) -> list[ir.Value | None]:
     lengths = shared.lengths
-    inputs: list[ir.Value | None] = [*projected, *shared.states.past(part.layer)]
+    inputs: list[ir.Value | None] = [*projected, *shared.states.past(part.states[0])]
     inputs += [lengths.last_keys(), lengths.total_length()]
     rotary = part.rotary if form.rotates else None
     inputs += shared.tables.of(rotary, _pairs(rotary, part, form)) if rotary else (None, None)
-    inputs += [None, None, graph.vector(part.sinks) if part.sinks else None, None, None]
+    inputs += [None, shared.biases.of(part.distance) if part.distance else None]
+    inputs += [graph.vector(part.sinks) if part.sinks else None, None, None]
     if form.norms:
         assert part.query_norm is not None and part.key_norm is not None
         inputs += [gamma(graph, part.query_norm), gamma(graph, part.key_norm)]
@@ -318,6 +341,8 @@ def _projected(
         if step is _rotated and form.rotates:
             continue
         query, key = step(graph, part, query, key, shared)
+    if part.value_norm is not None:
+        value = _norm_of_heads(graph, part, part.value_norm, value, part.kv_heads, "head")
     query = _scaled_by_position(graph, part, query, shared)
     return [
         _padded(graph, part, form, query, "Query", part.heads),
@@ -341,15 +366,17 @@ def _normed(
     graph: GraphBuilder, part: Attention, query: ir.Value, key: ir.Value, shared: Shared
 ) -> tuple[ir.Value, ir.Value]:
     if part.query_norm is not None:
-        query = _norm_of_heads(graph, part, part.query_norm, query, part.heads)
+        query = _norm_of_heads(graph, part, part.query_norm, query, part.heads, part.norm_span)
     if part.key_norm is not None:
-        key = _norm_of_heads(graph, part, part.key_norm, key, part.kv_heads)
+        key = _norm_of_heads(graph, part, part.key_norm, key, part.kv_heads, part.norm_span)
     return query, key
 
 
-def _norm_of_heads(graph: GraphBuilder, part: Attention, of: Norm, x: ir.Value, heads: int) -> ir.Value:
+def _norm_of_heads(
+    graph: GraphBuilder, part: Attention, of: Norm, x: ir.Value, heads: int, span: Literal["head", "whole"]
+) -> ir.Value:
     """The norm of [batch, sequence, heads * head_dim], over each head or over all of it."""
-    if part.norm_span == "whole":
+    if span == "whole":
         return norm(graph, of, x)
     size = part.head_dim
     apart = graph.node(
@@ -361,6 +388,22 @@ def _norm_of_heads(graph: GraphBuilder, part: Attention, of: Norm, x: ir.Value, 
         f"{of.name}/Joined",
         [BATCH, SEQUENCE, heads * size],
     )
+
+
+def _gated(
+    graph: GraphBuilder, part: Attention, gate: Linear, out: ir.Value, x: ir.Value, last_token: ir.Value | None
+) -> ir.Value:
+    """The result [batch, sequence, heads * head_dim] times the gate of the part's input x."""
+    name = f"{part.name}.gate"
+    if last_token is not None:
+        x = drop_all_but_last(graph, x, last_token, name)
+    opened = linear(graph, gate, x, "attention.gate")
+    opened = graph.node(part.gate_activation, [opened], f"{name}/{part.gate_activation}", dims(opened))
+    if gate.size != part.heads:
+        return graph.node("Mul", [out, opened], f"{name}/Mul", dims(out))
+    apart = heads(graph, out, part.heads, name)
+    column = graph.node("Unsqueeze", [opened, graph.integers([-1])], f"{name}/Column", [*dims(opened), 1])
+    return joined(graph, graph.node("Mul", [apart, column], f"{name}/Mul", dims(apart)), name)
 
 
 def _rotated(

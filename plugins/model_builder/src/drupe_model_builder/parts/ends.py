@@ -67,7 +67,7 @@ def embed(graph: GraphBuilder, part: Embedding, ids: ir.Value, positions: ir.Val
     """The first hidden states [batch, sequence, hidden]. ids, positions: [batch, sequence]."""
     shape: Dims = [BATCH, SEQUENCE, part.hidden_size]
     name = part.table.removesuffix(".weight")
-    x = _looked_up(graph, part.table, ids, shape, "embedding")
+    x = looked_up(graph, part.table, ids, shape, "embedding")
     x = scaled(graph, x, part.factor, name)
     if part.positions is not None:
         assert positions is not None
@@ -76,7 +76,7 @@ def embed(graph: GraphBuilder, part: Embedding, ids: ir.Value, positions: ir.Val
             positions = graph.node(
                 "Add", [positions, offset], f"{name}/Positions", [BATCH, SEQUENCE], dtype=positions.dtype
             )
-        learned = _looked_up(graph, part.positions, positions, shape, "positions")
+        learned = looked_up(graph, part.positions, positions, shape, "positions")
         x = graph.node("Add", [x, learned], f"{name}/AddPositions", shape)
     return x if part.norm is None else norm(graph, part.norm, x)
 
@@ -109,7 +109,8 @@ def scaled(graph: GraphBuilder, x: ir.Value, factor: float, name: str) -> ir.Val
     return x if factor == 1.0 else graph.node("Mul", [x, graph.number(factor)], f"{name}/Scale", dims(x))
 
 
-def _looked_up(graph: GraphBuilder, tensor: str, rows: ir.Value, shape: Dims, role: str) -> ir.Value:
+def looked_up(graph: GraphBuilder, tensor: str, rows: ir.Value, shape: Dims, role: str) -> ir.Value:
+    """Rows of a table of the checkpoint, in the activations' type."""
     table = graph.matrix(tensor)
     name = tensor.removesuffix(".weight")
     found = graph.node("Gather", [table, rows], f"{name}/Gather", shape, dtype=table.dtype, role=role, axis=0)

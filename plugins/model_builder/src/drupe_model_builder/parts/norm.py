@@ -21,7 +21,7 @@ class Norm:
     square; "layer" takes the mean off first. shape: of the weight in the checkpoint. weight, bias: whether it has them.
     offset: is added to the weight: 1 where a checkpoint stores the weight minus one, as Gemma's do.
     A shape of two dimensions [heads, head_dim] gives each head a weight of its own. pieces: whether each of these is a
-    tensor of its own, as StableLM's are.
+    tensor of its own, as StableLM's are. clip: values of the result are limited to this size.
     """
 
     name: str
@@ -32,6 +32,7 @@ class Norm:
     bias: bool = False
     offset: float = 0.0
     pieces: bool = False
+    clip: float | None = None
 
     def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """The checkpoint's tensors, with their shapes."""
@@ -48,6 +49,9 @@ def norm(graph: GraphBuilder, part: Norm, x: ir.Value) -> ir.Value:
     """The norm of x along its last axis."""
 
     shape = dims(x)
+    if part.clip is not None:
+        limits = [graph.number(-part.clip), graph.number(part.clip)]
+        return graph.node("Clip", [norm(graph, replace(part, clip=None), x), *limits], f"{part.name}/Clip", shape)
     if part.weight and len(part.shape) > 1:
         plain = norm(graph, replace(part, weight=False, shape=part.shape[-1:]), x)
         return graph.node("Mul", [plain, _weights_of_heads(graph, part)], f"{part.name}/Mul", shape)

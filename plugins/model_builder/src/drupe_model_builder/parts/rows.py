@@ -16,17 +16,20 @@ class Rows:
 
     tensor: its name in the checkpoint. shape: its whole shape there. ranges: the rows that are used, one range after
     the other; empty for all. transposed: the checkpoint holds [columns, rows], and `ranges` count columns.
+    index: the number of the matrix in a tensor that holds one for each expert, [experts, rows, columns].
     """
 
     tensor: str
     shape: tuple[int, ...]
     ranges: tuple[range, ...] = ()
     transposed: bool = False
+    index: int | None = None
 
     @property
     def count(self) -> int:
         """How many rows there are."""
-        return sum(map(len, self.ranges)) if self.ranges else self.shape[1 if self.transposed else 0]
+        own = self.shape if self.index is None else self.shape[1:]
+        return sum(map(len, self.ranges)) if self.ranges else own[1 if self.transposed else 0]
 
     def of(self, ranges: Iterable[range]) -> Rows:
         """These ranges of a tensor of which all rows were used so far."""
@@ -34,9 +37,10 @@ class Rows:
 
     def expression(self, weights: Mapping[str, Expression]) -> Expression:
         """The rows [rows, columns], or [rows] of a vector."""
-        from drupe_onnx import Transpose
+        from drupe_onnx import Transpose, member
 
         source = weights[self.tensor]
+        source = source if self.index is None else member(source, self.index)
         return _chosen(Transpose(source) if self.transposed else source, self.ranges)
 
 

@@ -1,8 +1,12 @@
-"""State: what a decoder carries from one call to the next. The graph's cache inputs and outputs follow from it."""
+"""State: what a decoder carries from one call to the next. The graph's cache inputs and outputs follow from it.
+
+The names are those that onnxruntime-genai looks for: past_key_values.3.key, past_key_values.3.conv_state, ...
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from drupe_model_builder.dimensions import BATCH, PAST, Dims
@@ -20,31 +24,80 @@ class KeyValueState:
     heads: int
     head_dim: int
 
+    def inputs(self, graph: GraphBuilder) -> Iterator[tuple[str, ir.DataType, Dims]]:
+        """Name, type and shape of each of the state's values."""
+        for part in ("key", "value"):
+            yield part, graph.dtype, [BATCH, self.heads, PAST, self.head_dim]
+
+
+@dataclass(frozen=True)
+class ConvolutionState:
+    """The inputs of a convolution before the next token: [batch, channels, length]. Zeros before the first token."""
+
+    layer: int
+    channels: int
+    length: int
+
+    def inputs(self, graph: GraphBuilder) -> Iterator[tuple[str, ir.DataType, Dims]]:
+        """Name, type and shape of the state's value."""
+        yield "conv_state", graph.dtype, [BATCH, self.channels, self.length]
+
+
+@dataclass(frozen=True)
+class RecurrentState:
+    """The matrix of each head of a recurrence: float32 [batch, heads, rows, columns]. Zeros before the first token."""
+
+    layer: int
+    heads: int
+    rows: int
+    columns: int
+
+    def inputs(self, graph: GraphBuilder) -> Iterator[tuple[str, ir.DataType, Dims]]:
+        """Name, type and shape of the state's value."""
+        from drupe_onnx import ir
+
+        yield "recurrent_state", ir.DataType.FLOAT, [BATCH, self.heads, self.rows, self.columns]
+
+
+State = KeyValueState | ConvolutionState | RecurrentState
+
 
 class States:
     """The states of one decoder as the graph's inputs, and as its outputs once they have the new tokens."""
 
-    def __init__(self, graph: GraphBuilder, states: tuple[KeyValueState, ...]) -> None:
+    def __init__(self, graph: GraphBuilder, states: tuple[State, ...], head_sizes: Mapping[KeyValueState, int]) -> None:
+        """head_sizes: elements of a head in the caches of attention, which may be padded."""
         self._graph = graph
-        self._past = {state.layer: self._inputs(state) for state in states}
-        self._present: dict[int, tuple[ir.Value, ir.Value]] = {}
+        self._head_sizes = head_sizes
+        self._past = {state: self._inputs(state) for state in states}
+        self._present: dict[State, tuple[ir.Value, ...]] = {}
 
-    def past(self, layer: int) -> tuple[ir.Value, ir.Value]:
-        """The keys and values before the new tokens."""
-        return self._past[layer]
+    def past(self, state: State) -> tuple[ir.Value, ...]:
+        """The state's values before the new tokens."""
+        return self._past[state]
 
-    def keep(self, layer: int, key: ir.Value, value: ir.Value) -> None:
-        """The keys and values with the new tokens."""
-        self._present[layer] = (key, value)
+    def keep(self, state: State, *values: ir.Value) -> None:
+        """The state's values with the new tokens."""
+        self._present[state] = values
+
+    def present(self, state: State) -> tuple[ir.Value, ...]:
+        """The state's values with the new tokens, which a layer before has kept."""
+        return self._present[state]
 
     def name_outputs(self) -> None:
         """Make all states with the new tokens outputs of the graph."""
-        for layer, (key, value) in self._present.items():
-            self._graph.output(key, f"present.{layer}.key")
-            self._graph.output(value, f"present.{layer}.value")
+        for state, values in self._present.items():
+            for value, (part, _, _) in zip(values, self._held(state).inputs(self._graph), strict=True):
+                self._graph.output(value, f"present.{state.layer}.{part}")
 
-    def _inputs(self, state: KeyValueState) -> tuple[ir.Value, ir.Value]:
-        shape: Dims = [BATCH, state.heads, PAST, state.head_dim]
-        names = (f"past_key_values.{state.layer}.{part}" for part in ("key", "value"))
-        key, value = (self._graph.input(name, self._graph.dtype, shape) for name in names)
-        return key, value
+    def _held(self, state: State) -> State:
+        """The state as the graph holds it."""
+        if isinstance(state, KeyValueState):
+            return replace(state, head_dim=self._head_sizes.get(state, state.head_dim))
+        return state
+
+    def _inputs(self, state: State) -> tuple[ir.Value, ...]:
+        wanted = self._held(state).inputs(self._graph)
+        return tuple(
+            self._graph.input(f"past_key_values.{state.layer}.{part}", dtype, shape) for part, dtype, shape in wanted
+        )

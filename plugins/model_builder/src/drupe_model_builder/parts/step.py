@@ -1,4 +1,4 @@
-"""Step and Layer: where norms and residuals stand around attention and MLP."""
+"""Step and Layer: where norms and residuals stand around mixers and MLP."""
 
 from __future__ import annotations
 
@@ -6,10 +6,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from drupe_model_builder.parts.attention import Attention
+from drupe_model_builder.parts.borrowed_attention import BorrowedAttention
+from drupe_model_builder.parts.experts import Experts
+from drupe_model_builder.parts.gated_delta import GatedDelta
+from drupe_model_builder.parts.layer_inputs import LayerInput
+from drupe_model_builder.parts.mamba2 import Mamba2
 from drupe_model_builder.parts.mlp import MLP
 from drupe_model_builder.parts.norm import Norm
+from drupe_model_builder.parts.short_conv import ShortConv
 
-Part = Attention | MLP
+Mixer = Attention | BorrowedAttention | ShortConv | GatedDelta | Mamba2
+"""A part that reads the tokens before the current one."""
+Part = Mixer | MLP | Experts | LayerInput
 
 
 @dataclass(frozen=True)
@@ -46,22 +54,28 @@ class Step:
             yield from branch.tensors()
 
     @property
-    def attends(self) -> bool:
-        """Whether a branch reads the tokens before the current one."""
-        return any(isinstance(branch.part, Attention) for branch in self.branches)
+    def keeps(self) -> bool:
+        """Whether a branch keeps something of every token for later ones."""
+        return any(isinstance(branch.part, Mixer) and branch.part.states for branch in self.branches)
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A decoder's block. name: the prefix of its tensors and nodes, without the last dot."""
+    """A decoder's block. name: the prefix of its tensors and nodes, without the last dot.
+
+    factor: a tensor [1] that the block's result is multiplied with, the residual included.
+    """
 
     name: str
     steps: tuple[Step, ...]
+    factor: str | None = None
 
     def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """The checkpoint's tensors, with their shapes."""
         for step in self.steps:
             yield from step.tensors()
+        if self.factor is not None:
+            yield self.factor, (1,)
 
 
 def step(part: Part, *, before: Norm | None = None, after: Norm | None = None, factor: float = 1.0) -> Step:

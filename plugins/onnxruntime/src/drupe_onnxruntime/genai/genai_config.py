@@ -19,13 +19,15 @@ if TYPE_CHECKING:
 GENERIC_TYPE = "decoder"
 TYPES = frozenset(
     {
-        "chatglm", "ernie4_5", "gemma", "gemma2", "gemma3_text", "gemma4_text", "gptoss", "granite", "hunyuandensev1",
-        "internlm2", "llama", "mistral", "nemotron", "olmo", "phi", "phi3", "phi3small", "phimoe", "qwen2", "qwen3",
-        "smollm3",
+        "chatglm", "ernie4_5", "gemma", "gemma2", "gemma3_text", "gemma4_text", "gptoss", "granite",
+        "hunyuandensev1", "internlm2", "lfm2", "lfm2_moe", "llama", "mistral", "nemotron", "olmo", "phi",
+        "phi3", "phi3small", "phimoe", "qwen2", "qwen3", "qwen3_5_moe_text", "qwen3_5_text", "smollm3",
     }
 )  # fmt: skip
 """Model types that onnxruntime-genai runs like "decoder": with tokens, mask, a cache for each layer, and logits."""
 
+PARTS = {"key": "key", "value": "value", "conv_state": "conv", "recurrent_state": "recurrent"}
+"""The parts of a layer's cache, with onnxruntime-genai's words for them."""
 DEFAULT_MAX_LENGTH = 4096
 SMALLEST_MAX_LENGTH = 256
 CACHE_SHARE = 4
@@ -36,12 +38,15 @@ CACHE_SHARE = 4
 class PortNames:
     """The names of a decoder graph's inputs and outputs; those of the caches have %d for the layer.
 
-    layers: how many layers have caches.
+    layers: how many layers there are at least, by the numbers of the caches. attending: the numbers of those with keys
+    and values. only_convolutions: whether the other layers' states are those of convolutions alone.
     """
 
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
     layers: int
+    attending: frozenset[int] = frozenset()
+    only_convolutions: bool = False
 
 
 def model_type(architecture: str) -> str:
@@ -52,11 +57,20 @@ def model_type(architecture: str) -> str:
 def port_names(decoder: DecoderPorts) -> PortNames:
     """The names for genai_config.json. Raises ModelError for caches whose names it cannot express."""
     inputs, outputs = {name: port.name for name, port in decoder.plain.items()}, {"logits": decoder.logits.name}
-    for part in ("key", "value"):
+    layers: dict[str, frozenset[int]] = {}
+    for part, called in PARTS.items():
         caches = [cache for cache in decoder.caches if cache.place.part == part]
-        inputs[f"past_{part}_names"] = _pattern((cache.past.name for cache in caches), part)
-        outputs[f"present_{part}_names"] = _pattern((cache.present for cache in caches), part)
-    return PortNames(inputs, outputs, len({cache.place.layer for cache in decoder.caches}))
+        layers[part] = frozenset(cache.place.layer for cache in caches)
+        if caches:
+            inputs[f"past_{called}_names"] = _pattern((cache.past.name for cache in caches), called)
+            outputs[f"present_{called}_names"] = _pattern((cache.present for cache in caches), called)
+    return PortNames(
+        inputs,
+        outputs,
+        1 + max(cache.place.layer for cache in decoder.caches),
+        layers["key"],
+        bool(layers["conv_state"]) and not layers["recurrent_state"],
+    )
 
 
 def _pattern(names: Iterable[str], part: str) -> str:
@@ -171,6 +185,12 @@ def document(
             "outputs": dict(names.outputs),
         },
     }
+    if names.only_convolutions:
+        # Without this list the states of the convolutions are not fed. With recurrent states beside them it must not
+        # be there: the states would be overwritten.
+        model["decoder"]["layer_types"] = [
+            "full_attention" if layer in names.attending else "conv" for layer in range(description.layers)
+        ]
     if description.bos is not None:
         model["bos_token_id"] = description.bos
     return {"model": model, "search": search(generation, description.vocab_size, length, shares_cache)}

@@ -84,7 +84,7 @@ def _document(
     graph = package.component.graph
     decoder = decoder_ports(graph)
     names = genai_config.port_names(decoder)
-    if names.layers != description.layers:
+    if names.layers > description.layers:
         raise ModelError(
             f"the graph has caches for {names.layers} layers, but its description names {description.layers} layers"
         )
@@ -121,9 +121,13 @@ def threads(config: PackageGenaiConfig, target: Target, context: Context) -> int
 
 def cache_bytes_per_token(graph: ir.Graph, decoder: DecoderPorts, description: DecoderDescription) -> int:
     """Bytes of keys and values for each token, in all layers, with the graph's element types."""
+    from drupe_decoding import is_state
+
     types = {value.name: value.dtype for value in graph.inputs}
-    bits = sum(32 if (dtype := types[cache.past.name]) is None else dtype.bitwidth for cache in decoder.caches)
-    return description.kv_heads * description.head_dim * bits // 8
+    growing = [cache.past for cache in decoder.caches if not is_state(cache.past.name)]
+    bits = (32 if (dtype := types[past.name]) is None else dtype.bitwidth for past in growing)
+    sizes = ((past.size(1) or description.kv_heads) * (past.size(3) or description.head_dim) for past in growing)
+    return sum(size * each for size, each in zip(sizes, bits, strict=True)) // 8
 
 
 def shares_cache(graph: ir.Graph, decoder: DecoderPorts) -> bool:
@@ -131,7 +135,9 @@ def shares_cache(graph: ir.Graph, decoder: DecoderPorts) -> bool:
 
     Other operators concatenate, and would overwrite their input while they read it.
     """
-    names = {cache.present for cache in decoder.caches}
+    from drupe_decoding import is_state
+
+    names = {cache.present for cache in decoder.caches if not is_state(cache.past.name)}
     producers = [value.producer() for value in graph.outputs if value.name in names]
     return all(node is not None and node.op_type == "GroupQueryAttention" for node in producers)
 

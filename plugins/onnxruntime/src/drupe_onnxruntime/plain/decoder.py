@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drupe.api import CheckFailed, ModelError
-from drupe_decoding import CacheSizes, DecoderFeed, DecoderPorts, Port
+from drupe_decoding import CacheSizes, DecoderFeed, DecoderPorts, Port, is_state
 
 ELEMENT_TYPES = {
     "float32": 1, "uint8": 2, "int8": 3, "int32": 6, "int64": 7, "bool": 9, "float16": 10,
@@ -75,7 +75,11 @@ class Decoder:
             raise ModelError(
                 f"onnxruntime cannot make an empty cache '{cache.name}' of element type {cache.element_type}"
             )
-        return self._values.ortvalue_from_shape_and_type(list(shape), ELEMENT_TYPES[cache.element_type])
+        element = ELEMENT_TYPES[cache.element_type]
+        if is_state(cache.name):  # it is read before it is written, so it must be zeros
+            width = np.float32 if cache.element_type == "float32" else np.uint16
+            return self._values.ortvalue_from_numpy_with_onnx_type(np.zeros(shape, width), element)
+        return self._values.ortvalue_from_shape_and_type(list(shape), element)
 
     def _value(self, given: Any) -> Any:
         return self._values.ortvalue_from_numpy(given) if isinstance(given, np.ndarray) else given

@@ -1,0 +1,74 @@
+"""LayerInputs: a second embedding with a row for each layer, which each layer mixes in (Gemma 4's small forms)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from drupe_model_builder.dimensions import BATCH, SEQUENCE, Dims, dims
+from drupe_model_builder.parts.activations import activate
+from drupe_model_builder.parts.ends import looked_up, scaled
+from drupe_model_builder.parts.linear import Linear, linear
+from drupe_model_builder.parts.norm import Norm, norm
+from drupe_model_builder.parts.split import heads, joined, split
+
+if TYPE_CHECKING:
+    from drupe_model_builder.graph import GraphBuilder
+    from drupe_onnx import ir
+
+
+@dataclass(frozen=True)
+class LayerInputs:
+    """The inputs of all layers: (table row * factor + norm(projection of the first hidden states)) / sqrt(2).
+
+    table: the tensor [vocab_size, layers * size]. norm: over each layer's part of the projection.
+    """
+
+    table: str
+    vocab_size: int
+    layers: int
+    size: int
+    factor: float
+    projection: Linear
+    norm: Norm
+
+    def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """The checkpoint's tensors, with their shapes."""
+        yield self.table, (self.vocab_size, self.layers * self.size)
+        yield from self.projection.tensors()
+        yield from self.norm.tensors()
+
+
+@dataclass(frozen=True)
+class LayerInput:
+    """output(activation(gate(x)) * the layer's input). name: the prefix of its nodes. layer: its number."""
+
+    name: str
+    layer: int
+    gate: Linear
+    output: Linear
+    activation: str
+
+    def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """The checkpoint's tensors, with their shapes."""
+        yield from self.gate.tensors()
+        yield from self.output.tensors()
+
+
+def layer_inputs(graph: GraphBuilder, part: LayerInputs, ids: ir.Value, x: ir.Value) -> Sequence[ir.Value]:
+    """The input of each layer: [batch, sequence, size]. ids: [batch, sequence]. x: the first hidden states."""
+    name, wide = part.table.removesuffix(".weight"), part.layers * part.size
+    shape: Dims = [BATCH, SEQUENCE, wide]
+    rows = scaled(graph, looked_up(graph, part.table, ids, shape, "layer_inputs.table"), part.factor, name)
+    made = heads(graph, linear(graph, part.projection, x, "layer_inputs.projection"), part.layers, part.norm.name)
+    made = joined(graph, norm(graph, part.norm, made), part.norm.name)
+    both = scaled(graph, graph.node("Add", [rows, made], f"{name}/Add", shape), 2**-0.5, f"{name}.sum")
+    return split(graph, both, [part.size] * part.layers, name)
+
+
+def layer_input(graph: GraphBuilder, part: LayerInput, x: ir.Value, given: ir.Value) -> ir.Value:
+    """x and the result are [batch, sequence, hidden]. given: the layer's input for the same tokens."""
+    opened = activate(graph, part.activation, linear(graph, part.gate, x, "layer_input.gate"), part.name)
+    opened = graph.node("Mul", [opened, given], f"{part.name}/Mul", dims(opened))
+    return linear(graph, part.output, opened, "layer_input.output")

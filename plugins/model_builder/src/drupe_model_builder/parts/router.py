@@ -1,0 +1,243 @@
+"""Router: how each token chooses its experts, and how much each of these counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from drupe_model_builder.dimensions import Dims, dims
+from drupe_model_builder.parts.linear import Linear
+
+if TYPE_CHECKING:
+    from drupe_model_builder.graph import GraphBuilder
+    from drupe_onnx import ir
+
+ROUTER = "router"
+"""The role of products that decide which experts are run."""
+NEVER = -10_000.0
+"""The logit of an expert that is not chosen."""
+SMALLEST = 1e-30
+"""The smallest weight whose logarithm is taken."""
+
+
+@dataclass(frozen=True)
+class Router:
+    """A product that gives a logit for each expert, and what is done with the logits.
+
+    score: what makes weights of logits; "sparsemixer" chooses two experts one after the other. choice_bias: a tensor
+    [..., experts] that is added for the choice only. chosen_by: what it is added to. groups: experts lie in so many
+    groups, and only those of the `kept_groups` best are chosen from. group_score: how many of a group's best experts
+    count for it. normalise: the weights of the chosen experts are divided by their sum. factor: on all weights.
+    softcap: logits become softcap * tanh(logits / softcap); 0 for none. jitter: "sparsemixer" weighs against experts
+    whose logits lie at most this share below the best.
+    """
+
+    linear: Linear
+    chosen: int
+    score: Literal["softmax", "sigmoid", "sparsemixer"] = "softmax"
+    choice_bias: str | None = None
+    choice_bias_shape: tuple[int, ...] = ()
+    chosen_by: Literal["score", "logit"] = "score"
+    groups: int = 1
+    kept_groups: int = 1
+    group_score: int = 2
+    normalise: bool = True
+    factor: float = 1.0
+    softcap: float = 0.0
+    jitter: float = 0.02
+
+    @property
+    def experts(self) -> int:
+        return self.linear.size
+
+    def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """The checkpoint's tensors, with their shapes."""
+        yield from self.linear.tensors()
+        if self.choice_bias is not None:
+            yield self.choice_bias, self.choice_bias_shape or (self.experts,)
+
+
+@dataclass(frozen=True)
+class Routing:
+    """What the operator of the experts is told, and what its result is multiplied with.
+
+    logits: [tokens, experts]. normalised: whether it applies softmax to the chosen logits, or to all before it chooses.
+    factor: a number, or a value for each token; None for 1.
+    """
+
+    logits: ir.Value
+    normalised: bool
+    factor: ir.Value | None
+
+
+def route(graph: GraphBuilder, part: Router, x: ir.Value) -> Routing:
+    """The routing of x [batch, sequence, hidden]. It is computed in float32: near ties decide which experts are run.
+
+    Operators choose by the largest logits, and weigh by softmax. Other weights are given as logarithms, with all other
+    experts far below: softmax of logarithms divides the weights by their sum, and `factor` multiplies it in again.
+    """
+    from drupe_onnx import ir
+
+    name, wide = part.linear.name, ir.DataType.FLOAT
+    logits = router_product(graph, part.linear, x)
+    shape = dims(logits)
+    steps = _Steps(graph, name, shape)
+    if logits.dtype != wide:
+        logits = steps("Cast", logits, to=wide)
+    if part.softcap:
+        bent = steps("Tanh", steps("Div", logits, steps.number(part.softcap)))
+        logits = steps("Mul", bent, steps.number(part.softcap))
+    constant = None if part.factor == 1.0 else graph.number(part.factor)
+    if part.score == "softmax" and part.choice_bias is None and part.groups == 1:
+        return Routing(_rows(graph, part, logits), part.normalise, constant)
+    if part.score == "sparsemixer":
+        weights, places = _sparsemixer(steps, part, logits)
+    else:
+        weights, places = _best(steps, part, logits)
+    safe = steps("Log", steps("Max", weights, steps.number(SMALLEST), shape=dims(weights)), shape=dims(weights))
+    below = steps("Expand", steps.number(NEVER), steps("Shape", logits, shape=[3], dtype=ir.DataType.INT64))
+    told = steps("ScatterElements", below, places, safe, axis=-1)
+    factor = constant if part.normalise else _sum_of_weights(graph, steps, part, weights)
+    return Routing(_rows(graph, part, told), True, factor)
+
+
+def router_product(graph: GraphBuilder, part: Linear, x: ir.Value) -> ir.Value:
+    """The product for x, with a matrix in the activations' type, which is never quantized: it is small."""
+    from drupe_onnx import Transpose, as_type
+
+    name, shape = part.name, [*dims(x)[:-1], part.size]
+    matrix = Transpose(as_type(part.rows.expression(graph.weights), graph.dtype))
+    weight = graph.initializer(f"{name}.weight", matrix)
+    out = graph.node("MatMul", [x, weight], f"{name}/MatMul", shape, role=ROUTER)
+    if part.bias is None:
+        return out
+    bias = graph.vector(f"{name}.bias", part.bias.expression(graph.weights))
+    return graph.node("Add", [out, bias], f"{name}/Add", shape)
+
+
+class _Steps:
+    """Nodes of float32 that are named after the router."""
+
+    def __init__(self, graph: GraphBuilder, name: str, shape: Dims) -> None:
+        self.graph, self._name, self._shape = graph, name, shape
+        self._count = 0
+
+    def number(self, value: float) -> ir.Value:
+        from drupe_onnx import ir
+
+        return self.graph.number(value, ir.DataType.FLOAT)
+
+    def __call__(
+        self,
+        operator: str,
+        *inputs: ir.Value,
+        shape: Dims | None = None,
+        dtype: ir.DataType | None = None,
+        **attributes: Any,
+    ) -> ir.Value:
+        """The output of a node, by default of the logits' shape."""
+        from drupe_onnx import ir
+
+        self._count += 1
+        name = f"{self._name}/{operator}{self._count}"
+        kind = dtype or ir.DataType.FLOAT
+        shape = self._shape if shape is None else shape
+        return self.graph.node(operator, inputs, name, shape, dtype=kind, **attributes)
+
+    def top(self, x: ir.Value, count: int) -> tuple[ir.Value, ir.Value]:
+        """The largest values along the last axis, and their places."""
+        from drupe_onnx import ir
+
+        self._count += 1
+        shape = [*dims(x)[:-1], count]
+        kinds: list[tuple[ir.DataType, Dims] | None] = [(ir.DataType.FLOAT, shape), (ir.DataType.INT64, shape)]
+        inputs = [x, self.graph.integers([count])]
+        values, places = self.graph.nodes("TopK", inputs, f"{self._name}/TopK{self._count}", kinds, axis=-1)
+        return values, places
+
+
+def _best(steps: _Steps, part: Router, logits: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """The weights of the chosen experts, and their numbers: both [batch, sequence, chosen]."""
+    from drupe_onnx import Reshape, as_type, ir
+
+    graph = steps.graph
+    score = steps("Sigmoid", logits) if part.score == "sigmoid" else steps("Softmax", logits, axis=-1)
+    choice = score if part.chosen_by == "score" else logits
+    if part.choice_bias is not None:
+        bias = as_type(Reshape(graph.weights[part.choice_bias], (part.experts,)), ir.DataType.FLOAT)
+        choice = steps("Add", choice, graph.initializer(part.choice_bias, bias))
+    if part.groups > 1:
+        choice = _within_groups(steps, part, choice)
+    _, places = steps.top(choice, part.chosen)
+    return steps("GatherElements", score, places, shape=dims(places), axis=-1), places
+
+
+def _within_groups(steps: _Steps, part: Router, choice: ir.Value) -> ir.Value:
+    """The choice with all experts outside the best groups at minus infinity."""
+    from drupe_onnx import ir
+
+    graph, before = steps.graph, dims(choice)[:-1]
+    apart = [*before, part.groups, part.experts // part.groups]
+    grouped = steps("Reshape", choice, graph.integers([0, 0, part.groups, -1]), shape=apart)
+    best, _ = steps.top(grouped, part.group_score)
+    totals = steps("ReduceSum", best, graph.integers([-1]), shape=[*before, part.groups], keepdims=0)
+    kept, places = steps.top(totals, part.kept_groups)
+    outside = steps(
+        "Expand",
+        steps.number(float("-inf")),
+        steps("Shape", totals, shape=[3], dtype=ir.DataType.INT64),
+        shape=[*before, part.groups],
+    )
+    zeros = steps("Mul", kept, steps.number(0.0), shape=dims(kept))
+    mask = steps("ScatterElements", outside, places, zeros, shape=[*before, part.groups], axis=-1)
+    column = steps("Unsqueeze", mask, graph.integers([-1]), shape=[*before, part.groups, 1])
+    chosen = steps("Add", grouped, column, shape=apart)
+    return steps("Reshape", chosen, graph.integers([0, 0, -1]))
+
+
+def _sparsemixer(steps: _Steps, part: Router, logits: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """The weights and numbers of two experts: the best one, and the best of the others.
+
+    Each weight is the softmax over the experts that lie close to the best at its turn.
+    """
+    from drupe_onnx import ir
+
+    size = steps("Abs", logits)
+    never = steps.number(float("-inf"))
+    left, weights, places = logits, [], []
+    for _ in range(2):
+        best, place = steps.top(left, 1)
+        distance = steps("Div", steps("Sub", best, logits), steps("Max", size, best))
+        far = steps("Greater", distance, steps.number(part.jitter), dtype=ir.DataType.BOOL)
+        share = steps("Softmax", steps("Where", far, never, left), axis=-1)
+        weights.append(steps("GatherElements", share, place, shape=dims(place), axis=-1))
+        places.append(place)
+        gone = steps("Add", best, never, shape=dims(best))
+        left = steps("ScatterElements", left, place, gone, axis=-1)
+    shape = [*dims(logits)[:-1], 2]
+    joined = steps("Concat", *weights, shape=shape, axis=-1)
+    return joined, steps("Concat", *places, shape=shape, dtype=ir.DataType.INT64, axis=-1)
+
+
+def _sum_of_weights(graph: GraphBuilder, steps: _Steps, part: Router, weights: ir.Value) -> ir.Value:
+    """The sum of each token's weights, times the router's factor: [batch, sequence, 1]."""
+    from drupe_onnx import ir
+
+    shape = [*dims(weights)[:-1], 1]
+    total = steps("ReduceSum", weights, graph.integers([-1]), shape=shape, keepdims=1)
+    if part.factor != 1.0:
+        total = steps("Mul", total, steps.number(part.factor), shape=shape)
+    if graph.dtype == ir.DataType.FLOAT:
+        return total
+    return steps("Cast", total, shape=shape, dtype=graph.dtype, to=graph.dtype)
+
+
+def _rows(graph: GraphBuilder, part: Router, logits: ir.Value) -> ir.Value:
+    """The logits as the operator takes them: [tokens, experts], in the activations' type."""
+    name = part.linear.name
+    shape: Dims = ["tokens", part.experts]
+    rows = graph.node(
+        "Reshape", [logits, graph.integers([-1, part.experts])], f"{name}/Rows", shape, dtype=logits.dtype
+    )
+    return rows if rows.dtype == graph.dtype else graph.node("Cast", [rows], f"{name}/Narrow", shape, to=graph.dtype)

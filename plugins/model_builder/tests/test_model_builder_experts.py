@@ -1,0 +1,76 @@
+"""Experts: checkpoints in both forms of transformers, and configurations and targets that cannot be built."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import decoder_families
+import numpy as np
+import pytest
+
+from drupe.api import DrupeError, ModelError, Target
+from drupe_checkpoints import open_checkpoint
+from drupe_model_builder.checkpoint_tensors import weights_of
+from drupe_model_builder.finding import composition_of
+from drupe_onnx import Files
+
+DIALECTS = ("ernie4_5_moe", "granitemoe", "hy_v3", "kolibri1", "laguna", "mixtral", "phimoe", "qwen3_moe")
+"""Families whose names differ in transformers' own form, each in another way."""
+
+
+@pytest.fixture(scope="module")
+def qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return decoder_families.make("qwen3_moe", tmp_path_factory.mktemp("qwen"))[0]
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+def test_merged_experts_are_the_same_tensors(name: str, tmp_path: Path) -> None:
+    """transformers 5 can save its own form, with one tensor for all experts."""
+    from transformers import AutoModelForCausalLM
+
+    single, _ = decoder_families.make(name, tmp_path)
+    merged = tmp_path / "merged"
+    AutoModelForCausalLM.from_pretrained(single).save_pretrained(merged, save_original_format=False)
+    assert any(tensor.endswith("experts.gate_up_proj") for tensor in open_checkpoint(merged).tensors())
+    found = []
+    for folder in (single, merged):
+        checkpoint = open_checkpoint(folder)
+        decoder = composition_of(checkpoint)
+        tensors = weights_of(checkpoint, decoder).tensors
+        with Files() as files:
+            found.append({each: np.array(tensors[each].value(files)) for each in decoder.tensors()})
+    for tensor, values in found[0].items():
+        np.testing.assert_array_equal(values, found[1][tensor], tensor)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"num_local_experts": 9}, "lacks"),
+        ({"num_local_experts": 7}, "mlp.gate.weight has the shape [8, 64]"),
+        ({"num_experts_per_tok": 9}, "num_experts_per_tok = 9 is more than num_local_experts = 8"),
+        ({"moe_intermediate_size": 32}, "gate_proj"),
+        ({"mlp_only_layers": [7]}, "mlp_only_layers"),
+        ({"hidden_act": "gelu"}, "experts with the activation function hidden_act = 'gelu'"),
+    ],
+)
+def test_a_configuration_that_does_not_fit_the_experts_is_refused(
+    change: dict[str, Any], said: str, qwen: Path, kit: SimpleNamespace, tmp_path: Path
+) -> None:
+    import shutil
+
+    folder = shutil.copytree(qwen, tmp_path / "changed")
+    kit.edit_config(folder, **change)
+    checkpoint = open_checkpoint(folder)
+    with pytest.raises(DrupeError) as caught:
+        weights_of(checkpoint, composition_of(checkpoint))
+    assert said in caught.value.what
+
+
+def test_a_target_without_an_operator_for_experts_is_refused(
+    qwen: Path, kit: SimpleNamespace, cpu: Target, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match="neither MoE nor QMoE"):
+        kit.build(qwen, cpu, tmp_path / "out")

@@ -1,0 +1,72 @@
+"""Configurations of hybrids that contradict themselves, or want what is not computed, are refused with the key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from drupe.api import ModelError
+from drupe_checkpoints import Configuration
+from drupe_model_builder.finding import own_family
+
+SIZES = {
+    "vocab_size": 96, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "mamba_n_heads": 8, "mamba_n_groups": 2, "num_local_experts": 0,
+}  # fmt: skip
+WRONG: list[tuple[str, dict[str, Any], str]] = [
+    ("lfm2", {"layer_types": ["conv", "full_attention"]}, "layer_types wants, for each of 3 layers"),
+    ("lfm2", {"layer_types": ["conv", "mamba", "conv"]}, "layer_types wants"),
+    ("lfm2", {"full_attn_idxs": 2}, "full_attn_idxs wants a list"),
+    ("lfm3", {"layer_types": ["conv"]}, "layer_types wants"),
+    ("qwen3_5_text", {"layer_types": ["full_attention"]}, "layer_types wants"),
+    ("qwen3_5_text", {"linear_num_key_heads": 3, "linear_num_value_heads": 4}, "not a multiple"),
+    ("olmo_hybrid", {"linear_num_key_heads": 3, "linear_num_value_heads": 4}, "not a multiple"),
+    ("granitemoehybrid", {"layer_types": ["mamba", "conv", "mamba"]}, "layer_types wants"),
+    ("granitemoehybrid", {"layers_block_type": ["mamba"]}, "layers_block_type wants"),
+    ("granitemoehybrid", {"mamba_n_groups": 3}, "8 heads of Mamba-2 cannot share 3 groups"),
+    ("granitemoehybrid", {"hidden_act": "gelu", "layer_types": ["mamba"] * 3}, "hidden_act = 'gelu'"),
+    ("bamba", {"attn_layer_indices": [7]}, "numbers of layers below 3"),
+    ("falcon_h1", {"ssm_multipliers": [1.0, 2.0]}, "ssm_multipliers wants 5 numbers"),
+    ("falcon_h1", {"attention_bias": True, "attention_in_multiplier": 2.0}, "multiplier = 2.0 beside biases"),
+    ("mamba2", {"time_step_limit": [1.0, 0.5]}, "time_step_limit wants two numbers"),
+    ("mamba2", {"time_step_limit": "all"}, "time_step_limit wants two numbers"),
+    ("nemotron_h", {"hybrid_override_pattern": "M-X"}, "wants for each layer one of"),
+    ("gemma4_text", {"hidden_size_per_layer_input": 0, "enable_moe_block": True}, "enable_moe_block = True"),
+    ("gemma4_text", {"num_kv_shared_layers": 2, "layer_types": ["full_attention", "sliding_attention",
+                                                               "full_attention"]}, "leaves no layer of the kind"),
+    ("gemma4_text", {"num_kv_shared_layers": 3}, "num_kv_shared_layers = 3"),
+    ("bloom", {"apply_residual_connection_post_layernorm": True}, "apply_residual_connection_post_layernorm = true"),
+    ("mpt", {"attn_config": {"alibi": False}}, "attn_config.alibi = false is not supported"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("family", "settings", "message"), WRONG)
+def test_a_wrong_value_is_refused_with_its_key(
+    family: str, settings: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    config = Configuration(tmp_path / "config.json", {**SIZES, "model_type": family, **settings})
+    with pytest.raises(ModelError, match=message) as caught:
+        own_family(family)(config)
+    assert caught.value.cure
+
+
+def test_older_words_for_kinds_of_layers_mean_the_same(tmp_path: Path) -> None:
+    def composed(**settings: Any) -> Any:
+        config = {**SIZES, "model_type": "nemotron_h", "head_dim": 16, "mamba_num_heads": 8, **settings}
+        return own_family("nemotron_h")(Configuration(tmp_path / "config.json", config)).layers
+
+    now = composed(layers_block_type=["linear_attention", "mlp", "full_attention"])
+    assert composed(layers_block_type=["mamba", "mlp", "attention"]) == now
+    assert composed(hybrid_override_pattern="M-*") == now
+
+
+def test_infinity_is_read_as_transformers_writes_it(tmp_path: Path) -> None:
+    def limits(value: Any) -> Any:
+        config = {**SIZES, "model_type": "mamba2", "time_step_limit": value}
+        return own_family("mamba2")(Configuration(tmp_path / "config.json", config)).parts[0].limits
+
+    for infinite in (float("inf"), {"__float__": "Infinity"}):
+        assert limits([0.0, infinite]) == (0.0, float("inf"))
+    assert limits([0.001, 0.5]) == (0.001, 0.5)
