@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from drupe.api import Target, UsageError
+from drupe.api import Notice, Target, UsageError
 from drupe_blockquant import Scheme
 from drupe_blockquant.scheme import BITS, BLOCK_SIZES
 from drupe_nbits import ExpertSite, expert_refusal, expert_schemes, find_experts, keep_experts, quantize_experts
-from drupe_onnx import capabilities_of, ir
+from drupe_onnx import Expression, capabilities_of, ir
+from drupe_packed.mxfp4 import Mxfp4Values
 from drupe_quant_rtn.configuration import QuantizeWeightsConfig
+
+ROUNDED_AGAIN = Notice(
+    "weights",
+    "quantized again",
+    "the checkpoint holds its experts as floats of 4 bits (MXFP4), and the operator takes integers",
+    "--precision int8 comes closer to their values",
+)
 
 
 def rewrite_experts(graph: ir.Graph, config: QuantizeWeightsConfig, target: Target) -> list[ExpertSite]:
@@ -29,6 +37,16 @@ def rewrite_experts(graph: ir.Graph, config: QuantizeWeightsConfig, target: Targ
             keep_experts(graph, site)
             kept.append(site)
     return kept
+
+
+def notices(graph: ir.Graph, config: QuantizeWeightsConfig) -> list[Notice]:
+    """A notice for experts that are stored as floats of 4 bits, and are rounded again: the operator takes integers."""
+    packed = any(_is_mxfp4(each.rows) for site in find_experts(graph) for each in (site.up, site.down))
+    return [ROUNDED_AGAIN] if packed and config.bits < 8 else []
+
+
+def _is_mxfp4(rows: Expression) -> bool:
+    return isinstance(rows, Mxfp4Values) or any(map(_is_mxfp4, rows.inputs))
 
 
 def _refuse_settings(site: ExpertSite, config: QuantizeWeightsConfig, target: Target) -> None:

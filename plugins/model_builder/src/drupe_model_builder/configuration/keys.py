@@ -108,7 +108,8 @@ NEUTRAL = frozenset(
         "emb_pdrop", "init_device", "input_jitter_noise", "linear_a_log_max", "linear_a_log_min",
         "linear_dt_init_floor", "linear_dt_max", "linear_dt_min", "mtp_layer_types", "mtp_mlp_layer_types",
         "num_logits_to_keep", "rescale_prenorm_residual", "router_jitter_noise", "slow_but_exact",
-        "expand", "residual_in_fp32", "time_step_floor", "time_step_max", "time_step_min", "enable_moe_fp32_combine", "_heterogeneity_spec",
+        "expand", "residual_in_fp32",
+        "time_step_floor", "time_step_max", "time_step_min", "enable_moe_fp32_combine", "_heterogeneity_spec",
         # rotary embeddings of families that have none; the others read these keys
         "rope_parameters", "rope_scaling", "rope_theta",
         # settings of other heads than that of a language model, and of precision while training

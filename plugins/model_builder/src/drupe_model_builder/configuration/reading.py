@@ -54,8 +54,8 @@ def sizes_of(
 
 def _differs_by_type(config: Configuration) -> bool:
     """Whether rotary parameters are nested by the type of layer: they extend no context then."""
-    found = config.section("rope_parameters") or {}
-    return any(isinstance(value, dict) for value in found.values())
+    found = config.section("rope_parameters")
+    return found is not None and any(isinstance(value, dict) for value in found.values())
 
 
 def layer_count(config: Configuration) -> int:
