@@ -10,8 +10,9 @@ import pytest
 from tiny import edit_config, make_checkpoint
 
 import drupe
-from drupe.api import Event, NotChecked, Recipe, Stage, hookimpl, listen, registry
+from drupe.api import Event, NotChecked, PluginCrash, PluginError, Recipe, Stage, hookimpl, listen, registry
 from drupe_ep_cpu.provider import Cpu
+from drupe_eval_quality.speed import Speed
 from drupe_verification.measuring import float_recipe
 
 CALM = {"quality": "fast", "tokens": 32}
@@ -35,6 +36,25 @@ def test_a_package_is_run_and_compared_with_its_source(checkpoint: Path, tmp_pat
     record = json.loads((tmp_path / "out" / "drupe.json").read_text())
     assert record["checked"] is True
     assert record["check"]["metrics"] == dict(check.metrics)
+
+
+@pytest.mark.parametrize("given", [None, [("length", 3)]])
+def test_an_evaluator_that_gives_no_metrics_is_named(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: object
+) -> None:
+    drupe.optimize(checkpoint, tmp_path / "out", quality="fast", verify=False)
+    monkeypatch.setattr(Speed, "evaluate", lambda *_: given)
+    with pytest.raises(PluginCrash, match=r"the evaluator 'speed' of drupe-eval-quality .* which is not a Metric"):
+        drupe.evaluate(tmp_path / "out", evaluator="speed")
+
+
+def test_a_misspelt_key_of_a_recipe_is_laid_to_the_plugin_that_brings_the_recipe(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages = (Stage("import"), Stage("quantize", {"bits": 4, "symetric": True}), Stage("package"))
+    monkeypatch.setattr(Cpu, "recipes", lambda self: [Recipe("misspelt", "int4", stages)])
+    with pytest.raises(PluginError, match="drupe-ep-cpu gives .* an unknown key 'symetric'; did you mean symmetric"):
+        drupe.plan(checkpoint, provider="cpu")
 
 
 def test_a_model_of_unknown_task_is_published_as_unchecked(purposeless: Path, tmp_path: Path) -> None:
