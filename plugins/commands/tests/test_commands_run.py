@@ -100,7 +100,7 @@ def test_the_error_for_a_missing_model_names_the_file_that_names_the_model(
     source.rename(tmp_path / "moved")
     for named in (file, plan):
         done = acme.run_here("run", named, "-o", tmp_path / "out")
-        assert done.returncode == 3 and f"named in {named}, at" in done.stderr, done.stderr
+        assert done.returncode == 3 and f"in: {named}, at" in done.stderr, done.stderr
 
 
 def test_a_plan_is_read_from_standard_input(acme: Site, plan: Path, tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_a_misspelt_key_of_a_recipe_is_laid_to_the_plugin_that_brings_the_recipe
 ) -> None:
     stages = (Stage("import"), Stage("quantize", {"bits": 4, "symetric": True}), Stage("package"))
     monkeypatch.setattr(Cpu, "recipes", lambda self: [Recipe("misspelt", "int4", stages)])
-    with pytest.raises(PluginError, match="drupe-ep-cpu gives .* an unknown key 'symetric'; did you mean symmetric"):
+    with pytest.raises(PluginError, match=r"drupe-ep-cpu gives .* an unknown key 'symetric'; did you mean symmetric"):
         drupe.plan(checkpoint, provider="cpu")
 
 

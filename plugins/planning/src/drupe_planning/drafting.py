@@ -62,8 +62,10 @@ def _fill(draft: Draft, recipe: Recipe) -> None:
             draft.reads.update(claim.reads)
             draft.because = claim.because or draft.because
             for step in claim.steps:
-                if plugin.shipped:  # it hands on what the recipe says
-                    draft.refuse_misspelt(step.name, step.config.keys() & stage.numerics.keys(), owner.distribution)
+                handed_on = step.config.keys() & stage.numerics.keys()
+                if plugin.shipped and handed_on:  # what ships with Drupe hands on what the recipe says
+                    draft.find_pass(step.name, plugin.distribution)
+                    draft.refuse_misspelt(step.name, handed_on, owner.distribution)
                 _add_of_plugin(draft, step, stage.name, plugin.distribution)
 
 
