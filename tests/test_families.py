@@ -61,6 +61,15 @@ def test_the_table_of_families_in_the_docs_is_current() -> None:
     assert tool.PAGE.read_text(encoding="utf-8") == tool.page()
 
 
+def test_the_page_of_configuration_keys_is_current() -> None:
+    """`python tools/configuration_keys.py` writes it."""
+    spec = importlib.util.spec_from_file_location("keys_tool", ROOT / "tools" / "configuration_keys.py")
+    assert spec is not None and spec.loader is not None
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    assert tool.PAGE.read_text(encoding="utf-8") == tool.page()
+
+
 def _greedy_in_genai(package: Path) -> list[int]:
     import onnxruntime_genai as og
 

@@ -128,6 +128,14 @@ def test_is_causal_has_an_effect_in_transformers() -> None:
         ("llama", {"hidden_activation": "gelu"}, "hidden_activation"),
         ("llama", {"sliding_window": 16}, "sliding_window"),
         ("llama", {"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
+        (
+            "llama",
+            {
+                "layer_types": ["full_attention", "sliding_attention"],
+                "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
+            },
+            "layer_types",
+        ),
         ("mistral", {"sliding_window": 16, "layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
         ("llama", {"per_layer_config": {"0": {"intermediate_size": 8}}}, "per_layer_config"),
         ("llama", {"transformers_weights": "other.safetensors"}, "names another file of weights"),

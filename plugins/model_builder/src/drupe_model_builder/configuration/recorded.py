@@ -8,6 +8,11 @@ from typing import Any
 from drupe_checkpoints import Configuration
 from drupe_checkpoints.configuration import DEFAULT_ROPE_THETA
 
+ROPE_KEYS = (
+    "original_max_position_embeddings", "partial_rotary_factor", "rope_parameters", "rope_scaling", "rope_theta",
+)  # fmt: skip
+"""The keys of config.json that the parameters of a rotary embedding come from."""
+
 
 @dataclass(frozen=True)
 class RecordedConfiguration(Configuration):
@@ -21,5 +26,7 @@ class RecordedConfiguration(Configuration):
         return super().__getitem__(key)
 
     def rope(self, partial: float = 1.0, theta: float = DEFAULT_ROPE_THETA) -> Configuration:
-        found = super().rope(partial, theta)
+        # Reading them looks at the types of layers, too, which does not mean that the family minds these.
+        found = Configuration(self.path, self.entries).rope(partial, theta)
+        self.keys_read.update(ROPE_KEYS)
         return RecordedConfiguration(found.path, found.entries, self.rope_keys_read)
