@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ import pytest
 from tiny import edit_config, make_checkpoint
 
 from drupe.api import CheckFailed, Context, Model, Target
-from drupe_verification.accounting import refuse_unread
+from drupe_checkpoints.stored_tensors import stored_tensors
+from drupe_verification.accounting import Span, joined, refuse_unread
 
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 
@@ -75,6 +78,28 @@ def test_weights_from_another_file_than_transformers_reads_fail(
     monkeypatch.setattr("drupe_onnx.safetensors.SINGLE", "other.safetensors")
     with pytest.raises(CheckFailed, match=r"other\.safetensors"):
         refuse_unread(*reference(checkpoint, cpu, tmp_path))
+
+
+def test_parts_of_a_tensor_that_are_read_one_by_one_count_together() -> None:
+    assert joined([(8, 12), (0, 4), (4, 8)]) == [(0, 12)]
+    assert joined([(0, 4), (2, 3), (5, 8)]) == [(0, 4), (5, 8)]
+
+
+@pytest.mark.parametrize(("left_out", "refused"), [((0, 0), False), ((8, 16), True), ((0, 4), True), ((60, 64), True)])
+def test_a_tensor_of_which_a_part_is_not_read_fails(
+    checkpoint: Path, cpu: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left_out: Span, refused: bool
+) -> None:
+    made = reference(checkpoint, cpu, tmp_path)
+    first = min(each.offset for each in (stored_tensors(checkpoint) or {}).values())
+    gap = (first + left_out[0], first + left_out[1])
+
+    def with_a_gap(spans: Iterable[Span]) -> list[Span]:
+        start, stop = joined(spans)[0]
+        return [(start, gap[0]), (gap[1], stop)] if gap[0] < gap[1] else [(start, stop)]
+
+    monkeypatch.setattr("drupe_verification.accounting.joined", with_a_gap)
+    with pytest.raises(CheckFailed, match="not part of the converted model") if refused else nullcontext():
+        refuse_unread(*made)
 
 
 def test_a_source_that_is_no_checkpoint_is_not_accounted_for(checkpoint: Path, cpu: Target, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from tiny import edit_config, make_checkpoint
 
 import drupe
-from drupe.api import Event, NotChecked, PluginCrash, PluginError, Recipe, Stage, hookimpl, listen, registry
+from drupe.api import Event, Metric, NotChecked, PluginCrash, PluginError, Recipe, Stage, hookimpl, listen, registry
 from drupe_ep_cpu.provider import Cpu
 from drupe_eval_quality.speed import Speed
 from drupe_verification.measuring import float_recipe
@@ -45,6 +45,16 @@ def test_an_evaluator_that_gives_no_metrics_is_named(
     drupe.optimize(checkpoint, tmp_path / "out", quality="fast", verify=False)
     monkeypatch.setattr(Speed, "evaluate", lambda *_: given)
     with pytest.raises(PluginCrash, match=r"the evaluator 'speed' of drupe-eval-quality .* which is not a Metric"):
+        drupe.evaluate(tmp_path / "out", evaluator="speed")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_evaluator_that_gives_a_number_that_is_not_finite_is_named(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    drupe.optimize(checkpoint, tmp_path / "out", quality="fast", verify=False)
+    monkeypatch.setattr(Speed, "evaluate", lambda *_: [Metric("length", value, "tokens", "lower")])
+    with pytest.raises(PluginCrash, match=rf"the evaluator 'speed' of drupe-eval-quality .* gave {value} for 'length'"):
         drupe.evaluate(tmp_path / "out", evaluator="speed")
 
 

@@ -26,11 +26,6 @@ class StoredTensor:
     offset: int
     nbytes: int
 
-    @property
-    def place(self) -> tuple[Path, int]:
-        """The file, with links followed, and the first byte."""
-        return self.path.resolve(), self.offset
-
     def equals(self, other: StoredTensor) -> bool:
         """Whether both hold the same bytes as the same numbers."""
         if (self.element, self.shape) != (other.element, other.shape):

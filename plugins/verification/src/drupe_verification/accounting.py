@@ -8,7 +8,9 @@ files are listed here once more, by a reader that shares no code with those pass
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from drupe_checkpoints.stored_tensors import StoredTensor
     from drupe_onnx import OnnxPackage
 
+Span = tuple[int, int]  # the first byte, and the byte after the last
 # Buffers that follow from the configuration: older versions of transformers saved them.
 DERIVED = re.compile(r".*\.(rotary_emb\.(inv_freq|cos_cached|sin_cached)|self_attn\.(masked_)?bias)")
 SHOWN = 3
@@ -36,34 +39,57 @@ def refuse_unread(source: Model, reference: Model) -> None:
 
     if source.kind != "hf" or not source.location.is_dir() or not isinstance(reference.payload, OnnxPackage):
         return
-    stored, read = stored_tensors(source.location), _places(reference.payload)
+    stored, read = stored_tensors(source.location), _read(reference.payload)
     if stored is None or not read:
         return
-    places = {tensor.place for tensor in stored.values()}
-    if foreign := sorted({path.name for path, _ in read - places}):
+    files = {tensor.path.resolve() for tensor in stored.values()}
+    if foreign := sorted({path.name for path in read.keys() - files}):
         raise CheckFailed(
             f"weights were read from {_listed(foreign)}, which is not what transformers loads from {source.location}",
             cure=REPORT,
         )
-    unread = [each for each in stored.values() if each.element in FLOATS and each.place not in read]
-    taken = [each for each in stored.values() if each.place in read]
+    taken = [each for each in stored.values() if _whole(each, read)]
+    known = {each.name for each in taken}
+    unread = [each for each in stored.values() if each.element in FLOATS and each.name not in known]
     if left := [each.name for each in unread if not _follows(each, taken)]:
         raise CheckFailed(f"the checkpoint's {_listed(left)} is not part of the converted model", cure=REPORT)
 
 
-def _places(reference: OnnxPackage) -> set[tuple[Path, int]]:
-    """Where the graph's weights lie in safetensors files."""
+def _read(reference: OnnxPackage) -> Mapping[Path, list[Span]]:
+    """The bytes of safetensors files that the graph's weights are read from: by file, joined where they touch.
+
+    One tensor may be read in parts, such as one expert at a time.
+    """
     from drupe_onnx import SafetensorsTensor, expression_of, initializers_of
     from drupe_onnx.expressions.origins import sources
 
-    return {
-        (source.path.resolve(), source.offset)
-        for component in reference.components.values()
-        for value in initializers_of(component)
-        if (expression := expression_of(value)) is not None
-        for source in sources(expression)
-        if isinstance(source, SafetensorsTensor)
-    }
+    found: defaultdict[Path, set[Span]] = defaultdict(set)
+    for component in reference.components.values():
+        for value in initializers_of(component):
+            if (expression := expression_of(value)) is None:
+                continue
+            for source in sources(expression):
+                if isinstance(source, SafetensorsTensor):
+                    found[source.path.resolve()].add((source.offset, source.offset + source.nbytes))
+    return {path: joined(spans) for path, spans in found.items()}
+
+
+def joined(spans: Iterable[Span]) -> list[Span]:
+    """The same bytes in as few spans as possible, in order."""
+    result: list[Span] = []
+    for start, stop in sorted(spans):
+        if result and start <= result[-1][1]:
+            result[-1] = (result[-1][0], max(stop, result[-1][1]))
+        else:
+            result.append((start, stop))
+    return result
+
+
+def _whole(tensor: StoredTensor, read: Mapping[Path, list[Span]]) -> bool:
+    """Whether each byte of a tensor is read."""
+    spans = read.get(tensor.path.resolve(), [])
+    at = bisect_right(spans, tensor.offset, key=lambda span: span[0]) - 1
+    return at >= 0 and tensor.offset + tensor.nbytes <= spans[at][1]
 
 
 def _follows(tensor: StoredTensor, taken: Iterable[StoredTensor]) -> bool:

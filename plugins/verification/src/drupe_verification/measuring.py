@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -93,11 +94,17 @@ def measure(
 
 
 def _metrics(evaluator: Evaluator, *measured: Any) -> tuple[Metric, ...]:
-    """What an evaluator gives. Raises TypeError where that is not a list of metrics."""
+    """What an evaluator gives.
+
+    Raises TypeError where that is not a list of metrics, and ValueError where a value is NaN or infinite: no limit
+    refuses a NaN, and JSON has no form for either.
+    """
     given = evaluator.evaluate(*measured)
     metrics = tuple(given) if isinstance(given, Iterable) else (given,)
     if strange := [each for each in metrics if not isinstance(each, Metric)]:
         raise TypeError(f"it gave {strange[0]!r}, which is not a Metric")
+    if unbounded := [each for each in metrics if not math.isfinite(each.value)]:
+        raise ValueError(f"it gave {unbounded[0].value} for '{unbounded[0].name}', which is not a finite number")
     return metrics
 
 
