@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny import tokenizer_text
 from tokenizers import Tokenizer
 
 from drupe.api import ModelError
@@ -175,6 +176,16 @@ def test_tekken_gives_the_tokens_of_its_ranks_behind_the_special_ones(tmp_path: 
     path.write_text(json.dumps({"config": config}))
     with pytest.raises(ModelError, match="not a tokenizer of Mistral"):
         from_tekken(path)
+
+
+def test_merges_are_not_left_out_at_random(tmp_path: Path) -> None:
+    document = json.loads(tokenizer_text())
+    document["model"]["dropout"] = 0.1
+    (tmp_path / "tokenizer.json").write_text(json.dumps(document), encoding="utf-8")
+    resolved = resolve(tmp_path, {"model_type": "llama"})
+    assert any("dropout 0.1" in notice.what for notice in resolved.notices)
+    assert isinstance(resolved.content, bytes)
+    assert json.loads(resolved.content)["model"]["dropout"] is None
 
 
 def test_nothing_heavy_is_imported_for_a_tokenizer(tmp_path: Path) -> None:

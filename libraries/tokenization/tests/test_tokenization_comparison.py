@@ -55,6 +55,12 @@ def test_texts_are_compared_where_the_tokens_agree_and_none_is_special(reference
     assert reference.compared(changed(other, "tokens", 1, [0])).decoded == 0
 
 
+def test_other_tokens_of_the_text_itself_are_no_other_beginning(reference: Reference) -> None:
+    *ahead, last = reference.reading.begun
+    assert ahead
+    assert reference.compared(replace(reference.reading, begun=[*ahead, last + 1])).begun is None
+
+
 def test_another_beginning_is_found(reference: Reference) -> None:
     begun = list(reference.reading.begun)
     found = reference.compared(replace(reference.reading, begun=begun[1:])).begun

@@ -40,10 +40,11 @@ def folder_notices(checkpoint: Checkpoint) -> tuple[Notice, ...]:
 def _two_sets_of_weights(checkpoint: Checkpoint) -> Iterator[Notice]:
     folder = checkpoint.folder
     if (folder / SINGLE).is_file() and (listed := shards_of(folder) - {SINGLE}):
+        many = f"{len(listed)} files" if len(listed) > 1 else "file"
         yield Notice(
             "weights",
             "chosen",
-            f"{SINGLE} is read, as in transformers, and not the {len(listed)} files that {INDEX} names",
+            f"{SINGLE} is read, as in transformers, and not the {many} that {INDEX} names",
             f"to convert the other weights, move {SINGLE} out of the folder; otherwise remove {INDEX}",
         )
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 
 CONTEXT = "a"
@@ -50,12 +51,16 @@ class Comparison:
 
 @dataclass
 class Reference:
-    """What `tokenizers` makes of texts. tokenizer: a tokenizers.Tokenizer. rows: how many rows the embedding has."""
+    """What `tokenizers` makes of texts.
+
+    tokenizer: a tokenizers.Tokenizer. rows: how many rows the embedding has. own: CONTEXT's tokens, without special ones.
+    """
 
     tokenizer: Any
     texts: Sequence[str]
     rows: int | None = None
     reading: Reading = field(init=False)
+    own: list[int] = field(init=False)
 
     def __post_init__(self) -> None:
         self.tokenizer.no_truncation()
@@ -64,7 +69,7 @@ class Reference:
         context, *tokens = [encoding.ids for encoding in encodings]
         begun = self.tokenizer.encode(CONTEXT, add_special_tokens=True).ids
         decoded = self.tokenizer.decode_batch([context + each for each in tokens], skip_special_tokens=True)
-        self.reading = Reading(tokens, begun, decoded)
+        self.reading, self.own = Reading(tokens, begun, decoded), context
 
     def beyond(self) -> tuple[list[str], int]:
         """The tokens that have no row in the embedding: the names of the first, and how many there are."""
@@ -88,11 +93,17 @@ class Reference:
             and special.isdisjoint(ours)
             and mine.removeprefix(" ") != its.removeprefix(" ")
         ]
-        alike = list(right.begun) == list(other.begun)
+        alike = self._around(right.begun, special) == self._around(other.begun, special)
         begun = None if alike else Difference(CONTEXT, *self._pieces(right.begun, other.begun))
         return Comparison(
             len(self.texts), len(encoded), len(decoded), _shortest(encoded), _shortest(decoded), begun, names, count
         )
+
+    def _around(self, begun: Sequence[int], special: Set[int]) -> tuple[list[int], list[int]]:
+        """The tokens that are put before CONTEXT and behind it, from CONTEXT with special tokens."""
+        added = special | set(self.reading.begun) - set(self.own)
+        ahead = list(takewhile(added.__contains__, begun))
+        return ahead, list(takewhile(added.__contains__, reversed(begun[len(ahead) :])))
 
     def _pieces(self, *lists: Sequence[int]) -> Iterable[list[str]]:
         for tokens in lists:

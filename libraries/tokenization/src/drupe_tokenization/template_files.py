@@ -48,7 +48,7 @@ class ChatTemplates:
             )
         names = ", ".join(sorted(self.texts))
         raise ModelError(
-            f"the model has several chat templates ({names}), and none of them is named {DEFAULT!r}",
+            f"the model has no chat template that is named {DEFAULT!r}, but only {names}",
             cure=f"write the one to use into the file {TEMPLATE}",
         )
 

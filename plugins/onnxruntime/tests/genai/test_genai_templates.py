@@ -94,6 +94,12 @@ def test_of_named_templates_the_default_one_is_served_and_the_others_get_files()
     assert not any("a/b" in name for name in made.files)
 
 
+@pytest.mark.parametrize("name", ["rag", "tool_use"])
+def test_templates_without_a_default_are_told_once_with_a_cure(name: str) -> None:
+    [notice] = served({"chat_template": [{"name": name, "template": "R"}]}).notices
+    assert name in notice.what and "chat_template.jinja" in notice.cure
+
+
 def test_a_template_for_tools_is_told_with_what_a_script_has_to_do() -> None:
     made = served({}, chat_template__jinja=ALIKE, additional_chat_templates___tool_use__jinja="T")
     (notice,) = made.notices

@@ -16,6 +16,7 @@ from drupe_onnxruntime.genai import tokenizer_files as adapting
 from drupe_onnxruntime.genai.runtime import OnnxRuntimeGenai
 from drupe_onnxruntime.genai.token_check import token_notices
 from drupe_onnxruntime.plain.runtime import OnnxRuntime
+from drupe_tokenization import Difference
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +43,13 @@ def test_a_difference_is_said_with_a_count_an_example_and_what_to_do(tmp_path: P
     assert (notice.about, notice.handling) == ("tokenizer", "served by Drupe only")
     assert "other tokens of 26 of 544 texts, such as 'A\\u030a': 'A' 'Ì' 'Ĭ' instead of 'Ãħ'" in notice.what
     assert "append_tokens()" in notice.cure
+
+
+def test_an_example_begins_at_the_first_difference() -> None:
+    same = list("abcdefghij")
+    assert token_check._both(Difference("", [*same, "x"], [*same, "y"])) == "'y' instead of 'x' behind 10 equal tokens"
+    assert token_check._both(Difference("", ["a", "x"], ["a"])) == "'a' instead of 'a' 'x'"
+    assert token_check._both(Difference("", "abc", "abd")) == "'abd' instead of 'abc'"
 
 
 def test_a_tokenizer_that_it_cannot_read_is_said_with_its_reason(tmp_path: Path) -> None:

@@ -66,6 +66,9 @@ def _as_kept(folder: Path, settings: Settings) -> ResolvedTokenizer:
     changed = dict(document)
     if sorted(held, key=lambda each: str(each.get("id"))) != sorted(outcome.tokens, key=lambda each: str(each["id"])):
         changed["added_tokens"] = outcome.tokens
+    if isinstance(model, dict) and model.get("dropout"):
+        changed["model"] = {**model, "dropout": None}
+        notices.append(_dropout(model["dropout"]))
     if changed == document:
         return ResolvedTokenizer(path, tuple(notices))
     return ResolvedTokenizer(encoded(changed), tuple(notices))
@@ -131,6 +134,11 @@ def _against_the_class(name: str, made: Json, document: Json) -> Notice:
     )
     cure = "save the tokenizer with transformers 5 (save_pretrained) and optimize again if the class is right"
     return Notice(ABOUT, "chosen", what, cure)
+
+
+def _dropout(share: float) -> Notice:
+    what = f"{TOKENIZER} leaves out merges at random (dropout {share:g}), as in training; the package's leaves out none"
+    return Notice(ABOUT, "rewritten", what)
 
 
 def _list(value: Any) -> list[Json]:

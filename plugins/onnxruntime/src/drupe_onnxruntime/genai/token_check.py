@@ -7,6 +7,7 @@ from `tokenizers` in any case; a script that uses onnxruntime-genai alone takes 
 from __future__ import annotations
 
 import hashlib
+import os
 import tempfile
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -116,7 +117,13 @@ def _differences(comparison: Comparison) -> tuple[Notice, ...]:
 
 
 def _both(difference: Difference) -> str:
-    return f"{_listed(difference.found)} instead of {_listed(difference.right)}"
+    """What differs, and from where on if it is a list: the pieces that are equal before it tell nothing."""
+    right, found = difference.right, difference.found
+    alike = 0 if isinstance(right, str) else len(os.path.commonprefix([list(right), list(found)]))
+    if max(len(right), len(found)) <= LONGEST_SHOWN:
+        alike = 0  # all is shown
+    behind = f" behind {alike} equal tokens" if alike > 1 else " behind an equal token" if alike else ""
+    return f"{_listed(found[alike:])} instead of {_listed(right[alike:])}{behind}"
 
 
 def _listed(pieces: Sequence[str] | str) -> str:

@@ -7,7 +7,7 @@ text. So the file holds the checkpoint's template, and the key one that onnxrunt
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,8 +64,10 @@ def _serve(
         served.notices += notices
         if chosen != text or "chat_template" in before or not _is_file(text, files):
             config["chat_template"] = chosen  # otherwise onnxruntime-genai reads the file
-    if FOR_TOOLS in templates.texts:
-        served.notices.append(_template_for_tools())
+        if FOR_TOOLS in templates.texts:
+            served.notices.append(_template_for_tools())
+    elif templates.texts:
+        served.notices.append(_no_default(templates.texts))
     if config.get("chat_template") != before.get("chat_template") or set(templates.texts) != {DEFAULT}:
         served.files |= _own_files(templates.texts, files)
 
@@ -93,6 +95,15 @@ def _template_for_tools() -> Notice:
         "chat template", "served by Drupe only",
         "the model has a template of its own for conversations with tools; onnxruntime-genai takes the default one",
         f"in a script, give the text of {file_of(FOR_TOOLS)} as template_str where there are tools",
+    )  # fmt: skip
+
+
+def _no_default(names: Iterable[str]) -> Notice:
+    return Notice(
+        "chat template", "left out",
+        f"none is named '{DEFAULT}' ({', '.join(sorted(names))}); chats would not know which one to use, as in "
+        "transformers",
+        f"write the one to use into the file {TEMPLATE} and optimize again",
     )  # fmt: skip
 
 
