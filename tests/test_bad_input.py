@@ -140,8 +140,8 @@ CASES: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     "config.json is a list": (lambda f: (f / "config.json").write_text("[]"), ("config.json",)),
     "config.json lacks a key": (lambda f: edit_config(f, "hidden_size"), ("hidden_size", "config.json")),
     "an unknown architecture": (
-        lambda f: edit_config(f, model_type="qwen2_moe", architectures=["Qwen2MoeForCausalLM"]),
-        ("Qwen2Moe", "qwen2"),
+        lambda f: edit_config(f, model_type="qwen2_audio", architectures=["Qwen2AudioForConditionalGeneration"]),
+        ("Qwen2Audio", "--families"),
     ),
     "a size that is no number": (lambda f: edit_config(f, hidden_size="wide"), ('hidden_size = "wide"', "config.json")),
     "fewer than no layers": (lambda f: edit_config(f, num_hidden_layers=-1), ("num_hidden_layers = -1",)),

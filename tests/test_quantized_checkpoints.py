@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -245,7 +246,7 @@ def test_a_block_size_that_differs_from_the_checkpoints_is_refused(
         ({"quant_method": "awq", "bits": 4, "group_size": 128, "version": "gemv"}, "layout 'gemv'"),
         ({"quant_method": "compressed-tensors"}, "no config_groups"),
         ({"quant_method": "compressed-tensors", "format": "float-quantized", "config_groups": {"a": {}}}, "'float-"),
-        ({"bits": 4}, "lacks the key 'quant_method'"),
+        ({"bits": 4}, "does not name the method"),
     ],
 )  # fmt: skip
 def test_the_error_for_an_unsupported_checkpoint_names_the_reason(
@@ -256,6 +257,16 @@ def test_the_error_for_an_unsupported_checkpoint_names_the_reason(
     with pytest.raises(ModelError, match=message):
         drupe.optimize(tmp_path / "in", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_floats_of_an_unknown_method_are_refused_with_a_cure_that_works(
+    checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(checkpoints["llama"], tmp_path / "in")
+    edit_config(tmp_path / "in", quantization_config={"quant_method": "foo"})
+    with pytest.raises(ModelError, match="its weights are in floating point") as caught:
+        drupe.optimize(tmp_path / "in", tmp_path / "out")
+    assert "remove the section" in str(caught.value.cure)
 
 
 def test_tensors_of_a_wrong_shape_are_refused(checkpoints: dict[str, Path], tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from drupe.api import ModelError, Notice
 from drupe_checkpoints.configuration import Configuration
-from drupe_checkpoints.dialects import COMPRESSED_TENSORS, GPTQ_OR_AWQ, are_floats, dialect_of
+from drupe_checkpoints.dialects import COMPRESSED_TENSORS, FLOATS, GPTQ_OR_AWQ, are_floats, dialect_of
 from drupe_checkpoints.dialects import MLX as MLX_DIALECT
 from drupe_packed.packing import AWQ, BITS, GPTQ, GPTQ_V2, LINEAR, MLX, MXFP4, PACK_QUANTIZED, Packing, Rule
 
@@ -57,9 +57,14 @@ def packing_of(config: Configuration, folder: Path, types: Types) -> Packing | N
         _refuse_bitsandbytes(section, types)
         return None
     if method not in METHODS:
-        raise _refused(
-            section, f"the checkpoint's quant_method '{method}' is not supported; supported: {', '.join(METHODS)}"
-        )
+        what = f"the checkpoint's quant_method '{method}' is not supported; supported: {', '.join(METHODS)}"
+        if types is not None and set(types.values()) <= FLOATS:
+            raise ModelError(
+                f"{what}; its weights are in floating point",
+                where=section.path,
+                cure="remove the section from config.json if the numbers are the model's own, as they were trained",
+            )
+        raise _refused(section, what)
     return METHODS[method](section)
 
 
@@ -101,6 +106,13 @@ def _method(section: Configuration, types: Types) -> str:
     found = dialect_of(types) if types is not None else None
     if guessed is None and "bits" in section and (found is None or found[0] == MLX_DIALECT):
         guessed = "mlx"
+    if guessed is None and section.get("quant_method") is None:
+        raise ModelError(
+            "the section that says how the weights are quantized does not name the method, and none of its keys gives "
+            "it away",
+            where=section.path,
+            cure=f'add "quant_method", such as "gptq" or "awq"; it is one of {", ".join(METHODS)}',
+        )
     stated = section.text("quant_method", guessed)
     return SYNONYMS.get(stated, stated)
 
@@ -129,7 +141,8 @@ def _unsaid(config: Configuration, dialect: str, example: str) -> ModelError:
     return ModelError(
         f"the weights are packed by {dialect} (the tensor {example}), but no file says how",
         where=config.path,
-        cure=f"download the file that says it: config.json with its {KEY}, or {', '.join(list(FILES)[:2])} beside it",
+        cure=f"download the file that says it: config.json with its {' or '.join(KEYS)}"
+        + ("" if dialect == MLX_DIALECT else f", or {' or '.join(list(FILES)[:2])} beside it"),
     )
 
 
@@ -296,7 +309,11 @@ def _refuse_pattern(target: str, path: Path) -> None:
     try:
         re.compile(target.removeprefix("re:"))
     except re.error as error:
-        raise ModelError(f"the target '{target}' in {KEY} is not a regular expression: {error}", where=path) from error
+        raise ModelError(
+            f"the target '{target}' in {KEY} is not a regular expression: {error}",
+            where=path,
+            cure="correct the pattern in the file; it is matched with the names of modules",
+        ) from error
 
 
 def _bits(section: Configuration, key: str) -> int:

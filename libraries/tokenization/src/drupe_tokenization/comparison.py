@@ -53,7 +53,8 @@ class Comparison:
 class Reference:
     """What `tokenizers` makes of texts.
 
-    tokenizer: a tokenizers.Tokenizer. rows: how many rows the embedding has. own: CONTEXT's tokens, without special ones.
+    tokenizer: a tokenizers.Tokenizer. rows: how many rows the embedding has. own: CONTEXT's tokens, without special
+    ones.
     """
 
     tokenizer: Any

@@ -7,10 +7,10 @@ from `tokenizers` in any case; a script that uses onnxruntime-genai alone takes 
 from __future__ import annotations
 
 import hashlib
-import os
 import tempfile
 import unicodedata
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -119,9 +119,9 @@ def _differences(comparison: Comparison) -> tuple[Notice, ...]:
 def _both(difference: Difference) -> str:
     """What differs, and from where on if it is a list: the pieces that are equal before it tell nothing."""
     right, found = difference.right, difference.found
-    alike = 0 if isinstance(right, str) else len(os.path.commonprefix([list(right), list(found)]))
-    if max(len(right), len(found)) <= LONGEST_SHOWN:
-        alike = 0  # all is shown
+    alike = 0
+    if not isinstance(right, str) and max(len(right), len(found)) > LONGEST_SHOWN:
+        alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(right, found, strict=False)))
     behind = f" behind {alike} equal tokens" if alike > 1 else " behind an equal token" if alike else ""
     return f"{_listed(found[alike:])} instead of {_listed(right[alike:])}{behind}"
 
