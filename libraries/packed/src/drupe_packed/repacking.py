@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from drupe_blockquant import Scheme
 from drupe_blockquant.layout import pack_zero_points
 from drupe_blockquant.scheme import BLOCK_SIZES
 from drupe_onnx import Concat, Expression, Files, OutputSpec, Producer, ir, name_of, numeric
+from drupe_onnx.expressions.arranged import pieces_of
 from drupe_packed.packed_matrix import PackedMatrix
 
 
@@ -94,21 +95,12 @@ class Repacked(Producer):
     def produce(self, start: int, stop: int, files: Files) -> tuple[NDArray[Any], ...]:
         out = [files.empty((stop - start, *spec.shape[1:]), spec.dtype.numpy()) for spec in self.outputs]
         done = 0
-        for part, first, last in self._pieces(start, stop):
+        for part, first, last in pieces_of(self.parts, start, stop):
             piece = slice(done, done + last - first)
             with files.passing():
                 self._fill([each[piece] for each in out], part, first, last, files)
             done += last - first
         return tuple(out)
-
-    def _pieces(self, start: int, stop: int) -> Iterator[tuple[PackedMatrix, int, int]]:
-        """The parts that hold rows of [start, stop), each with the range of its own rows."""
-        before = 0
-        for part in self.parts:
-            first, last = max(start - before, 0), min(stop - before, part.shape[0])
-            if first < last:
-                yield part, first, last
-            before += part.shape[0]
 
     def _fill(self, out: Sequence[NDArray[Any]], part: PackedMatrix, start: int, stop: int, files: Files) -> None:
         weight = out[0].reshape(stop - start, -1)

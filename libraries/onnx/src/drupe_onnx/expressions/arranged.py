@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +18,45 @@ from drupe_onnx.expressions.sources import Array, Source
 from drupe_onnx.files import Files
 
 
+class HasRows(Protocol):
+    """What has rows along axis 0."""
+
+    @property
+    def shape(self) -> Shape: ...
+
+
+Part = TypeVar("Part", bound=HasRows)
+
+
+def pieces_of(parts: Iterable[Part], start: int, stop: int) -> Iterator[tuple[Part, int, int]]:
+    """Of parts whose rows follow each other: those that hold rows of [start, stop), each with the range of its own."""
+    before = 0
+    for part in parts:
+        first, last = max(start - before, 0), min(stop - before, part.shape[0])
+        if first < last:
+            yield part, first, last
+        before += part.shape[0]
+
+
 @dataclass(frozen=True)
-class Concat(Expression):
-    """Parts of one type, concatenated along axis 0."""
+class Joined(Expression):
+    """The rows of several parts of one type, in an order that subclasses give."""
 
     parts: tuple[Expression, ...]
+
+    @property
+    def dtype(self) -> ir.DataType:
+        return self.parts[0].dtype
+
+    def column_bytes(self, columns: int) -> int:
+        return self.held_bytes(self.shape[0]) * columns // self.shape[1] + max(
+            part.column_bytes(columns) for part in self.parts
+        )
+
+
+@dataclass(frozen=True)
+class Concat(Joined):
+    """Parts of one type, concatenated along axis 0."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "parts", tuple(self.parts))
@@ -30,15 +64,11 @@ class Concat(Expression):
             raise ValueError(f"parts do not fit: {[(part.dtype.name, part.shape) for part in self.parts]}")
 
     @property
-    def dtype(self) -> ir.DataType:
-        return self.parts[0].dtype
-
-    @property
     def shape(self) -> Shape:
         return (sum(part.shape[0] for part in self.parts), *self.parts[0].shape[1:])
 
     def rows(self, start: int, stop: int, files: Files) -> NDArray[Any]:
-        pieces = list(self._pieces(start, stop))
+        pieces = list(pieces_of(self.parts, start, stop))
         if len(pieces) == 1:
             return pieces[0][0].rows(*pieces[0][1:], files)
         out = files.empty((stop - start, *self.shape[1:]), self.dtype.numpy())
@@ -48,15 +78,6 @@ class Concat(Expression):
                 out[done : done + last - first] = part.rows(first, last, files)
             done += last - first
         return out
-
-    def _pieces(self, start: int, stop: int) -> Iterator[tuple[Expression, int, int]]:
-        """The parts that hold rows of [start, stop), each with the range of its own rows."""
-        before = 0
-        for part in self.parts:
-            first, last = max(start - before, 0), min(stop - before, part.shape[0])
-            if first < last:
-                yield part, first, last
-            before += part.shape[0]
 
     def columns(self, first: int, last: int, files: Files) -> NDArray[Any]:
         out = files.empty((self.shape[0], last - first), self.dtype.numpy())
@@ -70,26 +91,15 @@ class Concat(Expression):
     def working_bytes(self, rows: int) -> int:
         return self.held_bytes(rows) + max(part.working_bytes(rows) for part in self.parts)
 
-    def column_bytes(self, columns: int) -> int:
-        return self.held_bytes(self.shape[0]) * columns // self.shape[1] + max(
-            part.column_bytes(columns) for part in self.parts
-        )
-
 
 @dataclass(frozen=True)
-class Interleave(Expression):
+class Interleave(Joined):
     """The rows of several parts of one type and shape in turn: the first row of each, then the second of each, ..."""
-
-    parts: tuple[Expression, ...]
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "parts", tuple(self.parts))
         if len({(part.dtype, part.shape) for part in self.parts}) != 1 or not self.parts[0].shape:
             raise ValueError(f"parts do not fit: {[(part.dtype.name, part.shape) for part in self.parts]}")
-
-    @property
-    def dtype(self) -> ir.DataType:
-        return self.parts[0].dtype
 
     @property
     def shape(self) -> Shape:
@@ -114,11 +124,6 @@ class Interleave(Expression):
     def working_bytes(self, rows: int) -> int:
         each = min(rows // len(self.parts) + 2, self.parts[0].shape[0])
         return self.held_bytes(each * len(self.parts)) + max(part.working_bytes(each) for part in self.parts)
-
-    def column_bytes(self, columns: int) -> int:
-        return self.held_bytes(self.shape[0]) * columns // self.shape[1] + max(
-            part.column_bytes(columns) for part in self.parts
-        )
 
 
 @dataclass(frozen=True)
