@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.block import Block, Sizes, decoder
@@ -27,13 +29,18 @@ def gemma2(config: Configuration) -> Decoder:
     def layer(block: Block) -> Layer:
         return sandwich(block, capped_attention(config, block, rotary, windows[block.number]), gelu)
 
+    return gemma_decoder(config, sizes, layer, capped=30.0)
+
+
+def gemma_decoder(config: Configuration, sizes: Sizes, layer: Callable[[Block], Layer], *, capped: float) -> Decoder:
+    """What these families have around their layers. capped: the softcap of logits where config.json says nothing."""
     return decoder(
         config,
         sizes,
         layer,
         norms=NORMS,
         embedding={"factor": sizes.hidden**0.5},
-        head={"softcap": softcap(config, "final_logit_softcapping", 30.0)},
+        head={"softcap": softcap(config, "final_logit_softcapping", capped)},
         tied=config.flag("tie_word_embeddings", True),
     )
 

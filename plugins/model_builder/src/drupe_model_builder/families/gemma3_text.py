@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
-from drupe_model_builder.configuration.block import Block, decoder
+from drupe_model_builder.configuration.block import Block
 from drupe_model_builder.configuration.reading import (
     activation,
     every,
@@ -13,8 +13,7 @@ from drupe_model_builder.configuration.reading import (
     sizes_of,
     sliding_window,
 )
-from drupe_model_builder.families.gemma import NORMS
-from drupe_model_builder.families.gemma2 import sandwich, softcap
+from drupe_model_builder.families.gemma2 import gemma_decoder, sandwich, softcap
 from drupe_model_builder.parts.step import Layer
 
 
@@ -42,12 +41,4 @@ def gemma3_text(config: Configuration) -> Decoder:
         )
         return sandwich(block, attention, gelu)
 
-    return decoder(
-        config,
-        sizes,
-        layer,
-        norms=NORMS,
-        embedding={"factor": sizes.hidden**0.5},
-        head={"softcap": softcap(config, "final_logit_softcapping", 0.0)},
-        tied=config.flag("tie_word_embeddings", True),
-    )
+    return gemma_decoder(config, sizes, layer, capped=0.0)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
-from drupe_model_builder.configuration.block import Block, decoder
+from drupe_model_builder.configuration.block import Block
 from drupe_model_builder.configuration.reading import activation, rotary_of, sizes_of
-from drupe_model_builder.families.gemma import NORMS
-from drupe_model_builder.families.gemma2 import capped_attention, every_other_window, softcap
+from drupe_model_builder.families.gemma2 import capped_attention, every_other_window, gemma_decoder
 from drupe_model_builder.parts.step import Layer, pre
 
 
@@ -23,12 +22,4 @@ def vaultgemma(config: Configuration) -> Decoder:
             pre(block.norm("pre_feedforward_layernorm"), block.gated_mlp(gelu)),
         )
 
-    return decoder(
-        config,
-        sizes,
-        layer,
-        norms=NORMS,
-        embedding={"factor": sizes.hidden**0.5},
-        head={"softcap": softcap(config, "final_logit_softcapping", 30.0)},
-        tied=config.flag("tie_word_embeddings", True),
-    )
+    return gemma_decoder(config, sizes, layer, capped=30.0)
