@@ -1,8 +1,10 @@
 """Write checkpoints with the shape of real models and random bf16 weights: for size, speed and memory, not for quality.
 
-    python3 dev.py bench checkpoints SHAPE [FOLDER] [--layers N]
+    python3 dev.py bench checkpoints SHAPE [FOLDER] [--layers N] [--sparse]
 
-Weights go to disk a few megabytes at a time. The tokenizer is a byte-level BPE, trained on the standard library.
+A shape is a `config.json` in `shapes/`; transformers says which tensors such a model is published with.
+Weights go to disk a few megabytes at a time; with `--sparse` they are zeros that take no space on the disk.
+The tokenizer is a byte-level BPE, trained on the standard library.
 """
 
 from __future__ import annotations
@@ -10,12 +12,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 import shutil
 import struct
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +27,7 @@ from measure import CACHE, note
 
 if TYPE_CHECKING:
     import numpy as np
+    from transformers import PretrainedConfig
 
 SHARD_BYTES = 4 << 30
 CHUNK_VALUES = 4 << 20
@@ -35,30 +39,8 @@ CHAT_TEMPLATE = (
 )
 
 
-@dataclass(frozen=True)
-class Shape:
-    """The sizes of a decoder, as in its `config.json`."""
-
-    model_type: str
-    hidden: int
-    layers: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    intermediate: int
-    vocabulary: int
-    tied: bool
-
-
-SHAPES = {
-    "smollm2-135m": Shape("llama", 576, 30, 9, 3, 64, 1536, 49152, True),
-    "qwen2.5-0.5b": Shape("qwen2", 896, 24, 14, 2, 64, 4864, 151936, True),
-    "qwen3-0.6b": Shape("qwen3", 1024, 28, 16, 8, 128, 3072, 151936, True),
-    "llama-3.2-1b": Shape("llama", 2048, 16, 32, 8, 64, 8192, 128256, True),
-    "qwen3-4b": Shape("qwen3", 2560, 36, 32, 8, 128, 9728, 151936, True),
-    "qwen3-8b": Shape("qwen3", 4096, 36, 32, 8, 128, 12288, 151936, False),
-}
-ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
+SHAPES = {path.stem: path for path in sorted((Path(__file__).parent / "shapes").glob("*.json"))}
+"""The names of the shapes, each with its `config.json`."""
 
 
 @dataclass(frozen=True)
@@ -87,84 +69,60 @@ def cached(name: str, layers: int | None = None) -> Path:
     return folder
 
 
-def write_checkpoint(shape: Shape, folder: Path) -> None:
+def configuration(name: str, layers: int | None = None) -> PretrainedConfig:
+    """A shape's configuration with transformers' defaults, with fewer layers where `layers` says so."""
+    from transformers import AutoConfig
+
+    content = json.loads(SHAPES[name].read_text("utf-8"))
+    if layers:
+        content["num_hidden_layers"] = layers
+    return AutoConfig.for_model(content.pop("model_type"), **content, bos_token_id=0, eos_token_id=0, dtype="bfloat16")
+
+
+def write_checkpoint(config: PretrainedConfig, folder: Path, sparse: bool = False) -> None:
     """Write a whole checkpoint, or nothing: the folder gets its name when it is complete."""
     unfinished = folder.with_name(folder.name + ".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    _write_json(unfinished / "config.json", config(shape))
+    config.save_pretrained(unfinished)
     _write_json(unfinished / "generation_config.json", {"bos_token_id": 0, "eos_token_id": 0})
     write_tokenizer(unfinished)
-    write_weights(shape, unfinished)
+    write_weights(tensors(config), unfinished, sparse)
     unfinished.rename(folder)
 
 
-def config(shape: Shape) -> dict[str, Any]:
-    """The checkpoint's `config.json`."""
-    return {
-        "architectures": [ARCHITECTURES[shape.model_type]],
-        "model_type": shape.model_type,
-        "hidden_size": shape.hidden,
-        "num_hidden_layers": shape.layers,
-        "num_attention_heads": shape.heads,
-        "num_key_value_heads": shape.kv_heads,
-        "head_dim": shape.head_dim,
-        "intermediate_size": shape.intermediate,
-        "vocab_size": shape.vocabulary,
-        "tie_word_embeddings": shape.tied,
-        "hidden_act": "silu",
-        "rms_norm_eps": 1e-6,
-        "rope_theta": 1000000.0,
-        "max_position_embeddings": 32768,
-        "bos_token_id": 0,
-        "eos_token_id": 0,
-        "torch_dtype": "bfloat16",
-        "attention_bias": False,
-        "mlp_bias": False,
-        "use_sliding_window": False,
-    }
+def tensors(config: PretrainedConfig) -> list[Tensor]:
+    """The tensors that a model of this configuration is published with, layer by layer."""
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.core_model_loading import revert_weight_conversion
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    named = {name: value for name, value in model.state_dict().items() if name not in model.all_tied_weights_keys}
+    published = revert_weight_conversion(model, named)
+    return [Tensor(name, tuple(published[name].shape)) for name in sorted(published, key=_numbers_as_numbers)]
 
 
-def tensors(shape: Shape) -> Iterator[Tensor]:
-    """The checkpoint's tensors in the order of the file."""
-    hidden, heads = shape.hidden, shape.heads * shape.head_dim
-    yield Tensor("model.embed_tokens.weight", (shape.vocabulary, hidden))
-    for layer in range(shape.layers):
-        block = f"model.layers.{layer}"
-        for name, rows in (
-            ("q", heads),
-            ("k", shape.kv_heads * shape.head_dim),
-            ("v", shape.kv_heads * shape.head_dim),
-        ):
-            yield Tensor(f"{block}.self_attn.{name}_proj.weight", (rows, hidden))
-            if shape.model_type == "qwen2":
-                yield Tensor(f"{block}.self_attn.{name}_proj.bias", (rows,))
-        yield Tensor(f"{block}.self_attn.o_proj.weight", (hidden, heads))
-        if shape.model_type == "qwen3":
-            yield Tensor(f"{block}.self_attn.q_norm.weight", (shape.head_dim,))
-            yield Tensor(f"{block}.self_attn.k_norm.weight", (shape.head_dim,))
-        yield Tensor(f"{block}.mlp.gate_proj.weight", (shape.intermediate, hidden))
-        yield Tensor(f"{block}.mlp.up_proj.weight", (shape.intermediate, hidden))
-        yield Tensor(f"{block}.mlp.down_proj.weight", (hidden, shape.intermediate))
-        yield Tensor(f"{block}.input_layernorm.weight", (hidden,))
-        yield Tensor(f"{block}.post_attention_layernorm.weight", (hidden,))
-    yield Tensor("model.norm.weight", (hidden,))
-    if not shape.tied:
-        yield Tensor("lm_head.weight", (shape.vocabulary, hidden))
+def _numbers_as_numbers(name: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"\.", name)]
 
 
-def write_weights(shape: Shape, folder: Path) -> None:
-    """Write the safetensors files, with an index when there are several."""
+def write_weights(every: Sequence[Tensor], folder: Path, sparse: bool) -> None:
+    """Write the safetensors files, with an index when there are several. `sparse`: zeros, as a hole in each file."""
     import numpy as np
 
     generator = np.random.default_rng(0)
-    shards = _shards(tensors(shape))
+    shards = _shards(every)
     names = {}
     for number, shard in enumerate(shards, 1):
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors" if len(shards) > 1 else "model.safetensors"
         names.update({tensor.name: file for tensor in shard})
         with (folder / file).open("wb") as stream:
             stream.write(_header(shard))
+            if sparse:
+                stream.truncate(stream.tell() + sum(tensor.nbytes for tensor in shard))
+                continue
             for tensor in shard:
                 for chunk in _values(tensor, generator):
                     stream.write(chunk.data)
@@ -174,7 +132,7 @@ def write_weights(shape: Shape, folder: Path) -> None:
         _write_json(folder / "model.safetensors.index.json", index)
 
 
-def _shards(every: Iterator[Tensor]) -> list[list[Tensor]]:
+def _shards(every: Sequence[Tensor]) -> list[list[Tensor]]:
     shards: list[list[Tensor]] = [[]]
     for tensor in every:
         if shards[-1] and sum(other.nbytes for other in shards[-1]) + tensor.nbytes > SHARD_BYTES:
@@ -245,20 +203,20 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 
 def main() -> None:
     """Make one checkpoint."""
-    from dataclasses import replace
-
     parser = argparse.ArgumentParser(prog="bench checkpoints", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("shape", choices=SHAPES)
     parser.add_argument("folder", type=Path, nargs="?", help="default: a folder in bench/.cache")
     parser.add_argument("--layers", type=int, help="fewer layers than the real model")
+    parser.add_argument("--sparse", action="store_true", help="zeros that take no space on the disk; needs FOLDER")
     arguments = parser.parse_args()
+    if arguments.folder is None and arguments.sparse:
+        parser.error("--sparse needs FOLDER")
     if arguments.folder is None:
         print(cached(arguments.shape, arguments.layers))
         return
     if arguments.folder.exists():
         parser.error(f"{arguments.folder} exists")
-    shape = SHAPES[arguments.shape]
-    write_checkpoint(replace(shape, layers=arguments.layers or shape.layers), arguments.folder)
+    write_checkpoint(configuration(arguments.shape, arguments.layers), arguments.folder, arguments.sparse)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from checkpoints import SHAPES
 from convert import with_drupe
 from decode import compare
 from drupe.api import DrupeError
@@ -257,7 +256,7 @@ def main() -> None:
         type=Path,
         metavar="DIR",
         default=CACHE / "checkpoints" / SHAPE,
-        help=f"of {SHAPE}'s shape ({SHAPES[SHAPE].layers} layers); left out where it is not there",
+        help=f"of {SHAPE}'s shape; left out where it is not there",
     )
     arguments = parser.parse_args()
     with readable_failures():
