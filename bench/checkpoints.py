@@ -21,7 +21,7 @@ import sysconfig
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from measure import CACHE, note
 
@@ -45,15 +45,16 @@ SHAPES = {path.stem: path for path in sorted((Path(__file__).parent / "shapes").
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor of a checkpoint. Norms are ones, other tensors are random."""
+    """A tensor of a checkpoint: norms are ones, other tensors are random. Bytes are codes and scales of MXFP4."""
 
     name: str
     shape: tuple[int, ...]
+    dtype: Literal["BF16", "U8"] = "BF16"
 
     @property
     def nbytes(self) -> int:
-        """Bytes in bf16."""
-        return 2 * math.prod(self.shape)
+        """Bytes in the file."""
+        return math.prod(self.shape) * (2 if self.dtype == "BF16" else 1)
 
 
 def cached(name: str, layers: int | None = None) -> Path:
@@ -101,7 +102,20 @@ def tensors(config: PretrainedConfig) -> list[Tensor]:
         model = AutoModelForCausalLM.from_config(config)
     named = {name: value for name, value in model.state_dict().items() if name not in model.all_tied_weights_keys}
     published = revert_weight_conversion(model, named)
-    return [Tensor(name, tuple(published[name].shape)) for name in sorted(published, key=_numbers_as_numbers)]
+    every = [Tensor(name, tuple(published[name].shape)) for name in sorted(published, key=_numbers_as_numbers)]
+    if getattr(config, "quantization_config", {}).get("quant_method") == "mxfp4":
+        return [stored for tensor in every for stored in _mxfp4(tensor)]
+    return every
+
+
+def _mxfp4(tensor: Tensor) -> Iterator[Tensor]:
+    """What gpt-oss is published with: experts as codes and scales of blocks of 32 inputs, two codes in a byte."""
+    if re.search(r"\.experts\.\w+_proj$", tensor.name):
+        experts, inputs, outputs = tensor.shape
+        yield Tensor(f"{tensor.name}_blocks", (experts, outputs, inputs // 32, 16), "U8")
+        yield Tensor(f"{tensor.name}_scales", (experts, outputs, inputs // 32), "U8")
+    else:
+        yield tensor
 
 
 def _numbers_as_numbers(name: str) -> list[tuple[int, str]]:
@@ -146,7 +160,7 @@ def _header(shard: list[Tensor]) -> bytes:
     offset = 0
     for tensor in shard:
         end = offset + tensor.nbytes
-        entries[tensor.name] = {"dtype": "BF16", "shape": list(tensor.shape), "data_offsets": [offset, end]}
+        entries[tensor.name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [offset, end]}
         offset = end
     text = json.dumps(entries).encode()
     text += b" " * (-len(text) % 8)
@@ -160,11 +174,16 @@ def _values(tensor: Tensor, generator: np.random.Generator) -> Iterator[np.ndarr
     left = math.prod(tensor.shape)
     while left:
         count = min(left, CHUNK_VALUES)
-        if "norm" in tensor.name:
-            values = np.ones(count, np.float32)
+        if tensor.dtype == "U8":
+            # As exponents, 112 to 119 are scales around a thousandth; as codes, any byte is valid.
+            low, high = (112, 120) if tensor.name.endswith("_scales") else (0, 256)
+            yield generator.integers(low, high, count, np.uint8)
         else:
-            values = generator.standard_normal(count, dtype=np.float32) * np.float32(0.02)
-        yield (values.view(np.uint32) >> 16).astype("<u2")
+            ones = "norm" in tensor.name
+            values = (
+                np.ones(count, np.float32) if ones else generator.standard_normal(count, np.float32) * np.float32(0.02)
+            )
+            yield (values.view(np.uint32) >> 16).astype("<u2")
         left -= count
 
 
