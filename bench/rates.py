@@ -26,8 +26,9 @@ def rates(package: Path, prompt: int, new: int, threads: int | None, repeats: in
     vocabulary = json.loads((package / "genai_config.json").read_text("utf-8"))["model"]["vocab_size"]
     chosen = random.Random(0)
     tokens = [chosen.randrange(vocabulary) for _ in range(prompt)]
-    once(og, model, tokens, new=2)  # the first run allocates
-    runs = [once(og, model, tokens, new) for _ in range(repeats)]
+    cache = window(package)
+    once(og, model, tokens, 2, cache)  # the first run allocates
+    runs = [once(og, model, tokens, new, cache) for _ in range(repeats)]
     return {"prefill": prompt / min(run[0] for run in runs), "decode": (new - 1) / min(run[1] for run in runs)}
 
 
@@ -40,10 +41,16 @@ def opened(og: Any, package: Path, threads: int | None) -> Any:
     return og.Model(settings)
 
 
-def once(og: Any, model: Any, tokens: list[int], new: int) -> tuple[float, float]:
-    """Seconds to the first new token, and seconds for the later ones."""
+def window(package: Path) -> int:
+    """The sliding window of its genai_config in tokens, or 0. The operator refuses a cache that is shorter."""
+    decoder = json.loads((package / "genai_config.json").read_text("utf-8"))["model"]["decoder"]
+    return int(decoder.get("sliding_window", {}).get("window_size", 0))
+
+
+def once(og: Any, model: Any, tokens: list[int], new: int, cache: int = 0) -> tuple[float, float]:
+    """Seconds to the first new token, and seconds for the later ones, with a cache for at least `cache` tokens."""
     parameters = og.GeneratorParams(model)
-    length = len(tokens) + new
+    length = max(len(tokens) + new, cache)
     parameters.set_search_options(do_sample=False, max_length=length, min_length=length)
     generator = og.Generator(model, parameters)
     start = time.perf_counter()
