@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedConfig,
@@ -16,6 +18,8 @@ from transformers import (
     Qwen2ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
 )
 
 from bpe import MAX_LENGTH
@@ -98,6 +102,48 @@ ARCHITECTURES = {
             "num_hidden_layers": 3,
             "num_attention_heads": 8,
             "num_key_value_heads": 2,
+            "tie_word_embeddings": True,
+        },
+    ),
+    # Scaled embeddings, norms with 1 added, four norms a layer, limited logits, every second layer with a window.
+    "gemma2": Architecture(
+        "bench-gemma2",
+        "It is here to measure quantization with: it has\nfour norms a layer with 1 added to their weights, limited "
+        "logits, and a sliding window in every second layer.",
+        Gemma2Config,
+        Gemma2ForCausalLM,
+        2048,
+        {
+            "hidden_size": 192,
+            "intermediate_size": 512,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 6,
+            "num_key_value_heads": 2,
+            "head_dim": 32,
+            "query_pre_attn_scalar": 32,
+            "sliding_window": 128,
+            "tie_word_embeddings": True,
+        },
+    ),
+    # Experts: most of the weights are in matrices that a token uses an eighth of.
+    "qwen3_moe": Architecture(
+        "bench-qwen3-moe",
+        "It is here to measure quantization with: most of\nits weights are in experts, and a token goes through two of "
+        "sixteen.",
+        Qwen3MoeConfig,
+        Qwen3MoeForCausalLM,
+        2048,
+        {
+            "hidden_size": 192,
+            "intermediate_size": 512,
+            "moe_intermediate_size": 128,
+            "num_experts": 16,
+            "num_experts_per_tok": 2,
+            "norm_topk_prob": True,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 6,
+            "num_key_value_heads": 2,
+            "head_dim": 32,
             "tie_word_embeddings": True,
         },
     ),

@@ -156,12 +156,14 @@ def train(model: PreTrainedModel, tokens: np.ndarray, options: argparse.Namespac
 def _loss(model: PreTrainedModel, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     hidden = model.model(input_ids=inputs, use_cache=False).last_hidden_state
     logits = model.lm_head(hidden)
+    if limit := getattr(model.config, "final_logit_softcapping", None):
+        logits = limit * torch.tanh(logits / limit)
     return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
 
 
 def _choose_attention(model: PreTrainedModel, length: int) -> None:
     """Plain matrix products for short sequences: there, the CPU's flash attention costs more than it saves."""
-    wanted = "eager" if length <= SHORT_LENGTH else "sdpa"
+    wanted = "eager" if length <= SHORT_LENGTH or not model._supports_sdpa else "sdpa"
     if model.config._attn_implementation != wanted:
         model.set_attn_implementation(wanted)
 
