@@ -458,7 +458,7 @@ def is_about(line: str) -> bool:
 
 
 def test_a_slow_plugin_is_named(world: World, peace: Peace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("drupe.registry.SLOW", 0.3)
+    monkeypatch.setattr("drupe.containment.SLOW", 0.3)
     world.admit(Villain(f"import time\ntime.sleep(0.4)\n{HEAD}", None))
     try:
         done = world.optimize("--volume", "loud")

@@ -16,7 +16,7 @@ from drupe.errors import DrupeError, PluginCrash
 from drupe.requirements import lacking
 
 SLOW = 1.0
-"""Seconds that a plugin may take to say what it brings before a user is told who keeps them waiting."""
+"""Seconds that a plugin may take for one thing that is asked of it before a user is told who keeps them waiting."""
 LONGEST = 300
 """Characters of a message or a value that are shown."""
 Parameters = ParamSpec("Parameters")
@@ -28,7 +28,8 @@ class Plugin:
     """An installed plugin. reason: why it is not in use, None when it is; cure: what would mend that.
 
     shipped: whether it is one of those that the distribution `drupe` itself requires. left_out: whether DRUPE_PLUGINS
-    is the reason. notes: what is wrong with it though it is in use. seconds: how long it took to say what it brings.
+    is the reason. notes: what is wrong with it though it is in use. seconds: how long it took to say what
+    it brings, to import that, and to look for devices.
     error: what took it out of use, where its code has raised. modules: the top-level modules that hold its code.
     """
 
@@ -124,13 +125,18 @@ class Overheard:
 
 
 @contextlib.contextmanager
-def timed(plugin: Plugin) -> Iterator[None]:
-    """Add what a block takes to the plugin's account."""
+def timed(plugin: Plugin, doing: str) -> Iterator[None]:
+    """Add what a block takes to the plugin's account; a third party's that keeps the user waiting is named.
+
+    doing: what the block does ("say what it brings").
+    """
     started = time.perf_counter()
     try:
         yield
     finally:
-        plugin.seconds += time.perf_counter() - started
+        plugin.seconds += (seconds := time.perf_counter() - started)
+        if seconds > SLOW and not plugin.shipped:
+            plugin.remark(f"took {seconds:.1f} s to {doing}")
 
 
 def one_line(value: object) -> str:

@@ -32,7 +32,7 @@ def discover(manager: pluggy.PluginManager) -> list[Plugin]:
     listed, candidates = _listed(), _candidates(default_plugins())
     for plugin, entry, requirements in candidates:
         if plugin.shipped or listed is None or canonical(plugin.distribution) in listed:
-            with timed(plugin):
+            with timed(plugin, "say what it brings"):
                 _load(manager, plugin, entry, requirements)
         else:
             plugin.reason, plugin.left_out = f"{ALLOW_LIST} leaves it out", True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from drupe.containment import call, one_line
+from drupe.containment import call, one_line, timed
 from drupe.contracts.provider import ExecutionProvider
 from drupe.contracts.runtime import Runtime, Session
 from drupe.errors import DrupeError, PlanError, PluginError, RuntimeMissing
@@ -34,7 +34,8 @@ def default_provider(found: Registry) -> ExecutionProvider:
 def target_of(provider: ExecutionProvider, found: Registry) -> Target:
     """The target that a provider is on this machine. Raises PluginCrash, which names the plugin, where it fails."""
     plugin = found.providers.find(provider.name).plugin
-    target = call(plugin, f"the provider '{provider.name}'", provider.target)
+    with timed(plugin, f"look for the devices of its provider '{provider.name}'"):
+        target = call(plugin, f"the provider '{provider.name}'", provider.target)
     if not isinstance(target, Target):
         raise PluginError(f"target() of the provider '{provider.name}' of {plugin.title} gave {one_line(target)}")
     return target

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import pluggy
 
 from drupe import hookspecs
-from drupe.containment import SLOW, Plugin, call, one_line, place, timed, warn
+from drupe.containment import Plugin, call, one_line, place, timed, warn
 from drupe.discovery import discover
 from drupe.errors import DrupeError, PluginCrash, PluginError, unknown
 from drupe.hookspecs import ALLOW_LIST, PROJECT, Ref
@@ -51,18 +51,18 @@ class Registry:
         self.facts: dict[str, Fact] = {}
         self.listeners: list[Listener] = []
         """Observers that are no plugins': see `listen`."""
-        self.kinds: Table[ModelKind] = Table("model kind", "drupe_model_kinds", "model_kind:ModelKind")
-        self.tasks: Table[Task] = Table("task", "drupe_tasks", "task:Task")
-        self.passes: Table[Pass] = Table("pass", "drupe_passes", "pass_:Pass")
+        self.kinds: Table[ModelKind] = Table("model kind", "drupe_model_kinds", "ModelKind")
+        self.tasks: Table[Task] = Table("task", "drupe_tasks", "Task", "drupe tasks")
+        self.passes: Table[Pass] = Table("pass", "drupe_passes", "Pass", "drupe passes")
         self.providers: Table[ExecutionProvider] = Table(
-            "provider", "drupe_execution_providers", "provider:ExecutionProvider"
+            "provider", "drupe_execution_providers", "ExecutionProvider", "drupe providers"
         )
-        self.runtimes: Table[Runtime] = Table("runtime", "drupe_runtimes", "runtime:Runtime")
-        self.evaluators: Table[Evaluator] = Table("evaluator", "drupe_evaluators", "evaluator:Evaluator")
-        self.planners: Table[Planner] = Table("planner", "drupe_planners", "main_job:Planner")
-        self.publishers: Table[Publisher] = Table("publisher", "drupe_publishers", "main_job:Publisher")
-        self.verifiers: Table[Verifier] = Table("verifier", "drupe_verifiers", "main_job:Verifier")
-        self.commands: Table[object] = Table("command", "drupe_commands")
+        self.runtimes: Table[Runtime] = Table("runtime", "drupe_runtimes", "Runtime", "drupe runtimes")
+        self.evaluators: Table[Evaluator] = Table("evaluator", "drupe_evaluators", "Evaluator", "drupe evaluators")
+        self.planners: Table[Planner] = Table("planner", "drupe_planners", "Planner")
+        self.publishers: Table[Publisher] = Table("publisher", "drupe_publishers", "Publisher")
+        self.verifiers: Table[Verifier] = Table("verifier", "drupe_verifiers", "Verifier")
+        self.commands: Table[object] = Table("command", "drupe_commands", listed_by="drupe --help")
         self.tables: list[Table[Any]] = [each for each in vars(self).values() if isinstance(each, Table)]
         for table in self.tables:
             table.missing = self.why_missing
@@ -243,10 +243,8 @@ def registry() -> Registry:
     for plugin in found.broken:
         _tell_of(plugin)
     for plugin in found.working:
-        with timed(plugin):
+        with timed(plugin, "say what it brings"):
             _read(plugin, found)
-        if plugin.seconds > SLOW:
-            plugin.remark(f"took {plugin.seconds:.1f} s to say what it brings")
     for name, declared in found.owners.items():
         for _, plugin in declared if name not in found.options else ():
             plugin.remark(f"adds choices to the option '{name}', which no plugin declares")

@@ -8,27 +8,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from drupe.containment import Plugin, call, one_line
+from drupe.containment import Plugin, call, one_line, timed
 from drupe.errors import DrupeError, PlanError, PluginError, unknown
 from drupe.hookspecs import Ref
 from drupe.values.typed import misfit
 
 T = TypeVar("T")
 Result = TypeVar("Result")
-LISTED_BY = {
-    "command": "drupe --help",
-    "evaluator": "drupe evaluators",
-    "pass": "drupe passes",
-    "provider": "drupe providers",
-    "runtime": "drupe runtimes",
-    "task": "drupe tasks",
-}
-"""The command that lists what plugins bring of a sort."""
 
 
 @dataclass(frozen=True)
 class Entry(Generic[T]):
-    """A Ref and the plugin that brought it. contract: the class that it has to extend, in drupe.contracts."""
+    """A Ref and the plugin that brought it. contract: the class of drupe.api that it extends."""
 
     ref: Ref
     plugin: Plugin
@@ -40,10 +31,15 @@ class Entry(Generic[T]):
         """What it is and whose, for a person."""
         return f"the {self.what} '{self.ref.name}' of {self.plugin.title}"
 
+    def right(self, name: str) -> tuple[bool, bool]:
+        """What right it has to a name: what ships with Drupe has most, then what is called so itself."""
+        return self.plugin.shipped, self.ref.name.casefold() == name.casefold()
+
     def resolve(self) -> type[T]:
         """Import what the Ref points at. Raises PluginError where that is not what the Ref says."""
         module, _, name = self.ref.target.partition(":")
-        found: type[T] = self._call("imported", lambda: getattr(importlib.import_module(module), name))
+        with timed(self.plugin, f"import its {self.what} '{self.ref.name}'"):
+            found: type[T] = self._call("imported", lambda: getattr(importlib.import_module(module), name))
         if self.contract:
             self._refuse_wrong(found)
         return found
@@ -64,10 +60,9 @@ class Entry(Generic[T]):
 
     def _refuse_wrong(self, found: Any) -> None:
         """Raise PluginError for what is not a class of the contract, or has another name than the Ref."""
-        module, _, name = self.contract.partition(":")
-        contract = getattr(importlib.import_module(f"drupe.contracts.{module}"), name)
+        contract = getattr(importlib.import_module("drupe.api"), self.contract)
         if not isinstance(found, type) or not issubclass(found, contract):
-            raise self.error(f"is not a class that extends drupe.api.{name}")
+            raise self.error(f"is not a class that extends drupe.api.{self.contract}")
         if wrong := misfit(found, contract):
             raise self.error(wrong)
         if found.name != self.ref.name:  # type: ignore[attr-defined]  # which every contract has
@@ -75,24 +70,34 @@ class Entry(Generic[T]):
 
 
 class Table(Generic[T]):
-    """The things of one sort that plugins bring, by name. hook: lists them. contract: see Entry."""
+    """The things of one sort that plugins bring, by name. hook: lists them. contract: see Entry.
 
-    def __init__(self, what: str, hook: str, contract: str = "") -> None:
-        self.what = what
+    listed_by: the command that lists them for a user.
+    """
+
+    def __init__(self, what: str, hook: str, contract: str = "", listed_by: str = "drupe plugins") -> None:
+        self.what, self.listed_by = what, listed_by
         self.hook = hook
         self.contract = contract
         self.entries: dict[str, list[Entry[T]]] = {}
         self.missing: Callable[[str], str] = lambda name: ""
 
     def add(self, ref: Ref, plugin: Plugin) -> None:
-        """Take in what a plugin brings. What ships with Drupe keeps its names, whoever else wants them."""
+        """Take in what a plugin brings. Of two things that want one name the user is told who does not have it."""
         plugin.modules.add(re.split("[.:]", ref.target)[0])
-        shipped = [each for each in self if each.plugin.shipped and not plugin.shipped]
-        taken = {name: each.plugin.distribution for each in shipped for name in each.ref.names}
-        for name in sorted(ref.names & taken.keys()):
-            plugin.remark(f"cannot have the name '{name}' for its {self.what}: {taken[name]} brings one of that name")
-        if ref.name.casefold() not in taken:
-            self.entries.setdefault(ref.name, []).append(Entry(ref, plugin, self.what, self.contract))
+        entry = Entry[T](ref, plugin, self.what, self.contract)
+        for name in sorted(ref.names):
+            for rival in self._called(name):
+                worse, better = sorted((entry, rival), key=lambda each: each.right(name))
+                why = "brings one of that name" if better.right(name) > worse.right(name) else "claims it as well"
+                what = f"the name '{name}' for its {self.what}"
+                worse.plugin.remark(f"cannot have {what}: {better.plugin.distribution} {why}")
+        if plugin.shipped or not any(each.plugin.shipped for each in self._called(ref.name)):
+            self.entries.setdefault(ref.name, []).append(entry)
+
+    def _called(self, name: str) -> list[Entry[T]]:
+        """What wants the name, those that have the best right to it last."""
+        return sorted((each for each in self if name.casefold() in each.ref.names), key=lambda each: each.right(name))
 
     def drop(self, plugin: Plugin) -> None:
         """Forget what a plugin has brought."""
@@ -110,19 +115,19 @@ class Table(Generic[T]):
     def find(self, name: str) -> Entry[T]:
         """What answers to `name`; UsageError where nothing does, PluginError where what two plugins bring does.
 
-        What is called so itself comes before what is also called so, and what ships with Drupe before all else.
+        Upper and lower case are the same. See `Entry.right` for which of several has the name.
         """
-        entries = self.entries.get(name) or [each for each in self if name.casefold() in each.ref.names]
-        entries = [each for each in entries if each.plugin.shipped] or entries
+        called = self._called(name)
+        entries = [each for each in called if each.right(name) == called[-1].right(name)]
         if not entries:
-            listing = LISTED_BY.get(self.what, "drupe plugins")
-            error = unknown(self.what, name, self.entries, cure=f"{listing} lists what is installed")
+            error = unknown(self.what, name, self.entries, cure=f"{self.listed_by} lists what is installed")
             error.what += self.missing(name)
             raise error
         if len(entries) > 1:
             owners = " and ".join(f"{entry.plugin.distribution} ({entry.ref.target})" for entry in entries)
             own = " or ".join(sorted({entry.ref.name for entry in entries}))
-            cure = f"name one by its own name: {own}" if " or " in own else "pip uninstall one of them"
+            away = " or ".join(dict.fromkeys(entry.plugin.removal for entry in entries))
+            cure = f"name one by its own name: {own}" if " or " in own else away
             raise PluginError(f"the {self.what} '{name}' is claimed by {owners}", cure=cure)
         return entries[0]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +52,44 @@ def test_a_pass_shows_the_options_that_set_its_keys(acme: Site) -> None:
     assert shown["takes"] == "text (signed = no)" and shown["gives"] == "text (signed = yes)"
 
 
+SLOW = """
+from drupe.api import Ref, hookimpl
+@hookimpl
+def drupe_execution_providers():
+    return [Ref("slow", "slow_provider:Slow", "takes its time", ("SlowExecutionProvider",), "npu")]
+"""
+PROVIDER = """
+import time
+time.sleep({importing})
+from acme import Paper
+class Slow(Paper):
+    name = "slow"
+    runtime_name = "SlowExecutionProvider"
+    def devices(self):
+        time.sleep({looking})
+        return []
+"""
+
+
+@pytest.mark.parametrize(
+    ("importing", "looking", "doing"),
+    [(0.3, 0, "import its provider 'slow'"), (0, 0.3, "look for the devices of its provider 'slow'")],
+)
+def test_a_provider_that_is_slow_is_named_and_asked_only_where_it_is_needed(
+    acme: Site, monkeypatch: pytest.MonkeyPatch, importing: float, looking: float, doing: str
+) -> None:
+    monkeypatch.setattr("drupe.containment.SLOW", 0.2)
+    code = PROVIDER.format(importing=importing, looking=looking)
+    acme.add("slow", {"slow": "slow"}, {"slow.py": SLOW, "slow_provider.py": code})
+    acme.ship("drupe-commands", "acme")
+    acme.allow("slow")
+    for needed in (("providers",), ("providers", "slow")):
+        (warning,) = acme.run_here(*needed).stderr.splitlines()
+        assert re.fullmatch(rf"warning: slow 1\.0 took 0\.\d s to {doing}", warning)
+    for other in (("passes", "sign"), ("passes",), ("providers", "paper"), ("evaluators", "length"), ("runtimes",)):
+        assert acme.run_here(*other).stderr == "", other
+
+
 def test_an_evaluator_shows_the_options_that_set_its_keys(acme: Site) -> None:
     shown = json.loads(acme.run_here("evaluators", "length", "--json").stdout)
     assert shown["configuration"][0]["set_by"] == "--longest" and shown["compares_for_the_tasks"] == ["echoing"]
@@ -60,6 +99,7 @@ def test_a_provider_shows_its_recipes_by_stage(acme: Site) -> None:
     shown = json.loads(acme.run_here("providers", "paper", "--json").stdout)
     stages = {record["precision"]: record["stages"] for record in shown["recipes"]}
     assert stages["int4"] == "import > fuse > quantize > package" and stages["loud"] == "shout > sign"
+    assert stages["plain"] == "sign (by=--author)"
 
 
 def test_inspect_says_whether_a_model_of_one_or_several_parts_is_supported(acme: Site, source: Path) -> None:

@@ -186,9 +186,41 @@ def drupe_passes():
 
 def test_two_third_parties_that_bring_one_name_are_told_of_each_other(faulty: Site) -> None:
     faulty.add("twin", {"twin": "twin"}, {"twin.py": TWIN})
-    notes = [line for line in faulty.run_here("plugins").stdout.splitlines() if "that is called polish as well" in line]
-    assert [note.partition(":")[0] for note in notes] == ["note on faulty", "note on twin"]
-    assert "twin 1.0 brings a pass" in notes[0] and "faulty 1.0 brings a pass" in notes[1]
+    listed = faulty.run_here("plugins")
+    told = "cannot have the name 'polish' for its pass: faulty claims it as well"
+    assert f"warning: twin 1.0 {told}" in listed.stderr.splitlines()
+    assert f"note on twin: {told}" in listed.stdout.splitlines()
+    (note,) = [line for line in listed.stdout.splitlines() if "that is called polish as well" in line]
+    assert note.startswith("note on faulty: ") and "twin 1.0 brings a pass" in note
+    assert "try: pip uninstall faulty or pip uninstall twin" in faulty.run_here("passes", "polish").stderr
+
+
+@pytest.mark.parametrize(
+    ("also", "told", "status"),
+    [
+        (("Window",), "cannot have the name 'window' for its provider: faulty claims it as well", 8),
+        (("glass",), "cannot have the name 'glass' for its provider: faulty brings one of that name", 0),
+        (("sheet",), "cannot have the name 'sheet' for its provider: acme brings one of that name", 0),
+    ],
+)
+def test_a_second_name_that_another_plugin_has_is_reported_and_the_own_names_work(
+    faulty: Site, also: tuple[str, ...], told: str, status: int
+) -> None:
+    plugin = faulty.folder / "faulty_plugin.py"
+    plugin.write_text(plugin.read_text().replace('("GlassExecutionProvider",)', '("GlassExecutionProvider", "window")'))
+    code = "from faulty import Glass\nclass Pane(Glass):\n    name = 'pane'\n"
+    listing = TWIN.replace("drupe_passes", "drupe_execution_providers").replace(
+        'Ref("polish", "faulty:Wax", "polishes as well")', f"Ref('pane', 'pane:Pane', 'a pane', also={also})"
+    )
+    faulty.add("pane", {"pane": "pane_plugin"}, {"pane_plugin.py": listing, "pane.py": code})
+    faulty.ship("drupe-commands", "acme")
+    faulty.allow("faulty", "pane")
+    shown = faulty.run_here("providers", also[0])
+    assert shown.returncode == status and f"warning: pane 1.0 {told}" in shown.stderr
+    if status:
+        assert "try: name one by its own name: glass or pane" in shown.stderr
+    for name in ("glass", "pane"):
+        assert faulty.run_here("providers", name).returncode == 0
 
 
 def test_the_state_of_a_plugin_tells_that_a_part_of_it_cannot_be_used(faulty: Site) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,7 +13,7 @@ from drupe_commands.showing import AsJson, print_facts, print_json, print_record
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from drupe.api import Entry, ExecutionProvider, Form, Recipe, Registry
+    from drupe.api import Entry, ExecutionProvider, Form, Pass, Plugin, Recipe, Registry, Stage, Step
 
 Name = Annotated[str | None, typer.Argument(help="Show this one in full.")]
 
@@ -36,7 +37,7 @@ def passes(name: Name = None, as_json: AsJson = False) -> None:
         "cached": runner.costly,
         **_added_choices(entry, found),
     }
-    setting = _options_of_pass(name, runner.Config, found)
+    setting = _options_of_pass(entry, runner.Config, found)
     _show_one(name, entry.ref.summary, facts, "configuration", _keys(runner.Config, setting), as_json)
 
 
@@ -171,20 +172,40 @@ def _keys(config: type[BaseModel], setting: dict[str, str]) -> list[dict[str, An
     ]
 
 
-def _options_of_pass(name: str, config: type[BaseModel], found: Registry) -> dict[str, str]:
-    """For keys of a pass, the flag that sets it: the option of the key's name, or what a provider's own step says."""
-    from drupe.api import Step, flag
+def _options_of_pass(entry: Entry[Pass], config: type[BaseModel], found: Registry) -> dict[str, str]:
+    """For keys of a pass, the flag that sets it: the option of the key's name, or what its plugin's provider says.
+
+    Other plugins' providers are not imported for it: the pass is theirs to use, and `drupe providers NAME` tells how.
+    """
+    from drupe.api import flag
 
     alike = {key: flag(key) for key in config.model_fields if key in found.options}
     stated = {
         key: flag(option)
-        for _, provider in found.sound_providers()
+        for provider in _providers_of(entry.plugin, found)
         for recipe in provider.recipes()
         for step in recipe.stages
-        if isinstance(step, Step) and step.name == name
-        for key, option in step.options.items()
+        if step.name == entry.ref.name
+        for key, option in _options_of_step(step).items()
     }
     return {**alike, **stated}
+
+
+def _providers_of(plugin: Plugin, found: Registry) -> Iterator[ExecutionProvider]:
+    """The providers that a plugin brings; `drupe plugins` tells of those that are broken."""
+    from drupe.api import PluginError, checked_provider
+
+    for entry in found.providers:
+        if entry.plugin is plugin:
+            with contextlib.suppress(PluginError):
+                yield checked_provider(entry, found)
+
+
+def _options_of_step(each: Stage | Step) -> Mapping[str, str]:
+    """For keys of a step, the option that sets it; a stage has none."""
+    from drupe.api import Step
+
+    return each.options if isinstance(each, Step) else {}
 
 
 def _listed(entry: Entry[ExecutionProvider], found: Registry) -> dict[str, Any]:
@@ -229,13 +250,14 @@ def _recipes(provider: ExecutionProvider, entry: Entry[Any]) -> list[dict[str, A
 
 
 def _stages(recipe: Recipe) -> str:
-    """The stages of a recipe, with what is asked of them; a step of the provider's own by its pass."""
-    from drupe.api import Stage
+    """The stages of a recipe, with what is asked of them; a step of its own by its pass, with the flags that set it."""
+    from drupe.api import Stage, flag
 
     words = []
     for each in recipe.stages:
         asked = each.numerics if isinstance(each, Stage) else each.config
-        inside = ", ".join(f"{key}={value}" for key, value in asked.items())
+        told = [*asked.items(), *((key, flag(option)) for key, option in _options_of_step(each).items())]
+        inside = ", ".join(f"{key}={value}" for key, value in told)
         words.append(f"{each.name} ({inside})" if inside else each.name)
     return " > ".join(words)
 

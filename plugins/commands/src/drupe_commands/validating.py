@@ -66,8 +66,8 @@ def problems_of(entry: Entry[Any], found: Registry) -> Iterator[str]:
         "task": _of_task,
         "command": _of_command,
     }
-    for rival in _rivals(entry, found):
-        both = " and ".join(sorted(entry.ref.names & rival.ref.names))
+    for rival, names in _later_rivals(entry, found):
+        both = " and ".join(names)
         yield f"{rival.plugin.title} brings a {entry.what} that is called {both} as well, so that nobody can name it so"
     check = checks.get(entry.what, _of_any)
     try:
@@ -76,10 +76,17 @@ def problems_of(entry: Entry[Any], found: Registry) -> Iterator[str]:
         yield error.what.removeprefix(f"{entry.title} ") + (f" ({error.where})" if error.where else "")
 
 
-def _rivals(entry: Entry[Any], found: Registry) -> list[Entry[Any]]:
-    """What other plugins bring of the same sort that answers to the same name."""
+def _later_rivals(entry: Entry[Any], found: Registry) -> Iterator[tuple[Entry[Any], list[str]]]:
+    """What plugins that come later bring of the same sort, with the names to which both have the same right.
+
+    The later plugin has a note on each name already, and where one has more right, it has the name.
+    """
     (table,) = (table for table in found.tables if table.what == entry.what)
-    return [each for each in table if each is not entry and entry.ref.names & each.ref.names]
+    for rival in table:
+        if found.plugins.index(rival.plugin) > found.plugins.index(entry.plugin):
+            common = sorted(entry.ref.names & rival.ref.names)
+            if names := [name for name in common if entry.right(name) == rival.right(name)]:
+                yield rival, names
 
 
 def _of_any(entry: Entry[Any], found: Registry) -> Iterator[str]:
