@@ -222,7 +222,7 @@ def test_the_error_for_a_hub_id_without_a_network_says_what_was_tried(tmp_path: 
         (("--provider", "cdua"), ("cdua", "cuda")),
         (("--provider", "dml", "--precision", "bf16"), ("bf16", "fp16")),
         (("--block-size", "48"), ("block_size = 48", "in: --block-size")),
-        (("--quality", "finest"), ("unknown value of --quality 'finest'", "best")),
+        (("--quality", "finest"), ("unknown value 'finest' of --quality", "best")),
         (("--precision", "fp32", "--head-bits", "8"), ("--head-bits",)),
         (("--trust_remote_code",), ("never",)),
     ],

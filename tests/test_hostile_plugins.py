@@ -301,7 +301,7 @@ THINGS = {
     "pass-without-requires": pass_("requires = ensures", "ensures", "pass 'tear'.* has no requires"),
     "pass-without-run": pass_("def run", "def ran", "pass 'tear'.*abstract"),
     "pass-of-a-strange-fact": pass_('"text")', '"text", {"sigend": "no"})', "unknown fact 'sigend'; did you mean"),
-    "pass-of-a-strange-value": pass_('"text")', '"text", {"signed": "nope"})', "unknown value of signed 'nope'"),
+    "pass-of-a-strange-value": pass_('"text")', '"text", {"signed": "nope"})', "unknown value 'nope' of signed"),
     "pass-of-a-kind-that-is-not-there": pass_('"text")', '"txt")', "no plugin brings the model kind 'txt'"),
     "pass-called-otherwise": pass_('"tear"', '"taer"', "calls itself 'taer'"),
     "task-without-a-check": brings(

@@ -47,9 +47,9 @@ def test_but_gives_a_changed_plan_and_leaves_the_first_as_it_is(plan):
 
 
 def test_an_invalid_change_of_a_plan_is_refused(plan):
-    with pytest.raises(UsageError, match=r"unknown pass of this plan 'sing'; did you mean sign\?"):
+    with pytest.raises(UsageError, match=r"unknown pass 'sing' of this plan; did you mean sign\?"):
         plan.configured("sing", by="you")
-    with pytest.raises(UsageError, match="unknown pass of this plan 'sing'"):
+    with pytest.raises(UsageError, match="unknown pass 'sing' of this plan"):
         plan.without("sing")
     with pytest.raises(ValueError, match="threads"):
         plan.but(threads=-1)
@@ -110,12 +110,12 @@ def test_a_plan_of_another_revision_of_a_pass_is_refused(plan, tmp_path):
     ("passes", "error", "message"),
     [
         ([{"name": "sgin"}], UsageError, "unknown pass 'sgin'; did you mean .*sign"),
-        ([{"name": "sign", "config": {"bye": "me"}}], UsageError, "unknown key 'bye'; did you mean by"),
+        ([{"name": "sign", "config": {"bye": "me"}}], UsageError, "unknown key 'bye' of the pass 'sign'; did you mean by"),
         ([{"name": "sign", "config": {"by": 3}}], UsageError, "by = 3"),
-        ([{"name": "shout", "config": {"by": "me"}}], UsageError, "unknown key 'by'; it has no keys"),
+        ([{"name": "shout", "config": {"by": "me"}}], UsageError, "unknown key 'by' of the pass 'shout'; it has no keys"),
         ([{"name": "sign"}, {"name": "sign"}], PlanError, "needs signed = no, but the model has signed = yes"),
         ([{"name": "write"}], PlanError, "takes a model of kind 'draft', not 'text'"),
-        ([{"name": "sign", "parts": ["high"]}], UsageError, "unknown part of the model 'high'"),
+        ([{"name": "sign", "parts": ["high"]}], UsageError, "unknown part 'high' of the model"),
     ],
 )
 def test_passes_that_do_not_fit_are_refused_before_the_work(plan, passes, error, message, tmp_path):

@@ -100,7 +100,7 @@ def configure(
     """
     for key in values:
         if key not in config.model_fields:
-            raise unknown("key", key, config.model_fields, where=f"configuration of the {owner}")
+            raise unknown(f"key of the {owner}", key, config.model_fields, where=(named or {}).get(key))
     try:
         return config(**values)
     except ValidationError as error:

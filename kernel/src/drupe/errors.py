@@ -129,7 +129,10 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
 
 
 def unknown(what: str, name: str, known: Iterable[str], *, where: object = None, cure: str | None = None) -> UsageError:
-    """The error for a name that nothing answers to: the nearest good ones, or all of them."""
+    """The error for a name that nothing answers to: the nearest good ones, or all of them.
+
+    what: what it would be the name of, with its owner where it has one ("key of the pass 'sign'").
+    """
     names = sorted(known)
     if close := nearest(name, names):
         hint = "did you mean " + " or ".join(close) + "?"
@@ -137,4 +140,5 @@ def unknown(what: str, name: str, known: Iterable[str], *, where: object = None,
         hint = "there are: " + ", ".join(names)
     else:
         hint = "it has no keys" if what.startswith("key") else f"no {what} is installed"
-    return UsageError(f"unknown {what} '{name}'; {hint}", where=where, cure=cure)
+    sort, of, owner = what.partition(" of ")
+    return UsageError(f"unknown {sort} '{name}'{of}{owner}; {hint}", where=where, cure=cure)

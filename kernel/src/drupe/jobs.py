@@ -44,8 +44,8 @@ def plan(reference: str | Path, **options: Any) -> Plan:
     """The plan that `optimize` would carry out; it can be changed (see its methods), saved as JSON, and run.
 
     options: provider, precision, threads, verify, require_check, evaluator, exporter, passes (names or
-    drupe.api.Step), settings (keys by the pass's name); and every option that installed plugins declare (quality,
-    block_size, evaluation_data, revision, ...), as `drupe optimize --help` lists them.
+    drupe.api.Step), settings (keys of a pass or of the evaluator, by its name); and every option that installed
+    plugins declare (quality, block_size, evaluation_data, revision, ...), as `drupe optimize --help` lists them.
     """
     return plan_of(request_of(reference, options), registry())[0]
 

@@ -26,9 +26,7 @@ def default_provider(found: Registry) -> ExecutionProvider:
                 return provider
         except DrupeError as error:
             found.disable(entry.plugin, error.what, error)
-    raise PlanError(
-        "no execution provider is installed whose device is in this machine", cure="drupe providers lists what there is"
-    )
+    raise PlanError("no installed provider has a device in this machine", cure="drupe providers lists what there is")
 
 
 def target_of(provider: ExecutionProvider, found: Registry) -> Target:

@@ -65,7 +65,7 @@ def test_evaluate_has_the_options_of_plugins_that_bring_evaluators(acme: Site, p
 
 
 def test_metrics_are_printed_before_a_limit_fails_the_command(acme: Site, package: Path) -> None:
-    for more in (("--at-most", "3"), ("--set", "most=3")):
+    for more in (("--at-most", "3"), ("--set", "most=3"), ("--set", "meter.most=3")):
         done = acme.run_here("evaluate", package, "--evaluator", "meter", *more)
         assert done.returncode == 7 and "it is longer than 3" in done.stderr
         assert done.stdout.splitlines()[1].split() == ["meters", "18", "characters", "lower"]
@@ -73,12 +73,38 @@ def test_metrics_are_printed_before_a_limit_fails_the_command(acme: Site, packag
     assert done.returncode == 7 and json.loads(done.stdout)["settings"]["most"] == 3
 
 
+def test_optimize_sets_keys_of_the_evaluator_as_of_passes(acme: Site, package: Path, source: Path) -> None:
+    asked = ("optimize", source, "-o", package.with_name("more"), "--provider", "paper", "--precision", "plain")
+    assert acme.run_here(*asked, "--set", "length.limit=3").returncode == 7
+    done = acme.run_here(*asked, "--set", "sign.by=me", "--set", "length.limit=300")
+    assert done.returncode == 0, done.stderr
+    record = json.loads((package.with_name("more") / "drupe.json").read_text())
+    assert record["plan"]["check"]["config"]["limit"] == 300
+    for more, words in (
+        (("--set", "length.limt=3"), "unknown key 'limt' of the evaluator 'length'; did you mean limit?"),
+        (("--set", "length.limit=3", "--no-verify"), "--set length.limit has no effect with --no-verify"),
+        (("--set", "meter.most=3"), "--set meter.most has no effect here: that evaluator does not measure"),
+        (("--set", "lenth.limit=3"), "unknown pass or evaluator 'lenth' of this plan; did you mean length?"),
+        (("--set", "sign.bye=me"), "unknown key 'bye' of the pass 'sign'; did you mean by?\n  in: --set sign.bye"),
+    ):
+        refused = acme.run_here(*asked, "--force", *more)
+        assert refused.returncode == 2 and words in refused.stderr, refused.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (("--at-most", "3"), "--at-most has no effect with the evaluator 'length'"),
         (("--evaluator", "meter", "--longest", "3"), "--longest has no effect with the evaluator 'meter'"),
-        (("--evaluator", "meter", "--set", "mots=3"), "did you mean most"),
+        (
+            ("--evaluator", "meter", "--set", "mots=3"),
+            "unknown key 'mots' of the evaluator 'meter'; did you mean most?",
+        ),
+        (("--evaluator", "meter", "--set", "meter.mots=3"), "in: --set meter.mots"),
+        (
+            ("--evaluator", "meter", "--set", "length.limit=3"),
+            "is for the evaluator 'length', and this command uses meter",
+        ),
         (("--set", "limit=many"), "limit = 'many'"),
         (("--set", "limit"), "--set takes KEY=VALUE"),
         (("--against", "/nowhere"), "/nowhere"),

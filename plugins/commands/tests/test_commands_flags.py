@@ -101,7 +101,7 @@ def test_long_options_can_be_typed_with_underscores_and_an_equals_sign(
         (("--auhtor", "me"), "unknown flag --auhtor; did you mean --author"),
         (("--silu_limt=3",), "unknown flag --silu_limt; did you mean --silu-limit"),
         (("--silu_limit", "much"), "'--silu-limit'"),
-        (("--colour", "bleu"), "unknown value of --colour 'bleu'; did you mean blue?"),
+        (("--colour", "bleu"), "unknown value 'bleu' of --colour; did you mean blue?"),
         (("--colour", "red", "--colour", "bleu"), "did you mean blue?"),
         (("--qqqqq",), "unknown flag --qqqqq\n"),
         (("--author",), "--author"),

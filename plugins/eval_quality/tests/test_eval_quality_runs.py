@@ -122,7 +122,7 @@ def test_max_kl_needs_a_reference(checkpoint: Path, package: Package) -> None:
         ("für alle".encode("latin-1"), {}, "not in UTF-8"),
         (None, {}, "cannot be read"),
         (b"text", {"tokens": 0}, "'quality' refuses tokens = 0"),
-        (b"text", {"tokns": 5}, "unknown key 'tokns'; did you mean tokens"),
+        (b"text", {"tokns": 5}, "unknown key 'tokns' of the evaluator 'quality'; did you mean tokens"),
         (b"text", {"evaluator": "qualty"}, "did you mean quality"),
     ],
 )

@@ -176,7 +176,7 @@ def test_the_error_for_an_undeclared_option_suggests_the_nearest(found, source):
 
 
 def test_the_error_for_a_value_that_is_not_a_choice_suggests_the_nearest(found, source):
-    with pytest.raises(UsageError, match="unknown value of --volume 'lound'; did you mean loud") as error:
+    with pytest.raises(UsageError, match="unknown value 'lound' of --volume; did you mean loud") as error:
         drupe.plan(source, volume="lound")
     assert error.value.cure == "--volume soft or loud"
 
@@ -199,9 +199,9 @@ def test_a_step_maps_an_option_to_a_key_of_its_pass(found, source):
 def test_settings_set_a_key_of_a_pass(found, source):
     plan = drupe.plan(source, precision="plain", settings={"sign": {"by": "me"}})
     assert plan.passes[0].config == {"by": "me"}
-    with pytest.raises(UsageError, match="unknown pass of this plan 'sing'; did you mean sign"):
+    with pytest.raises(UsageError, match="unknown pass or evaluator 'sing' of this plan; did you mean sign"):
         drupe.plan(source, precision="plain", settings={"sing": {"by": "me"}})
-    with pytest.raises(UsageError, match="unknown key 'bye'; did you mean by"):
+    with pytest.raises(UsageError, match="unknown key 'bye' of the pass 'sign'; did you mean by"):
         drupe.plan(source, precision="plain", settings={"sign": {"bye": "me"}})
 
 

@@ -168,7 +168,7 @@ def test_the_error_for_an_option_that_needs_another_names_it() -> None:
 @pytest.mark.parametrize("value", ["finest", "Best"])
 def test_a_value_that_is_not_a_choice_is_refused(value: str) -> None:
     quality = next(option for option in OPTIONS if option.name == "quality")
-    with pytest.raises(DrupeError, match="unknown value of --quality"):
+    with pytest.raises(DrupeError, match=r"unknown value .* of --quality"):
         quality.refuse(value)
 
 

@@ -83,7 +83,8 @@ class Request:
 
     reference: a folder, a file or a hub id. provider: empty for what the machine offers.
     options: values of options that plugins declare, by name; only those that the user gave.
-    passes: the passes to run, in this order, instead of a recipe. settings: keys of passes, by the pass's name.
+    passes: the passes to run, in this order, instead of a recipe. settings: keys of passes and of the
+    evaluator, by the name of either.
     claims: the name of the claim to take, by stage. evaluator: what compares the package with its source, instead of
     the task's own. threads: 0 stands for all that the process may use.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -52,7 +52,7 @@ def evaluate(
     ] = False,
     settings: Annotated[
         list[str] | None,
-        set_option("<key=value>", "Set a key of its configuration, which drupe evaluators NAME lists", MEASURING),
+        set_option("<[name.]key=value>", "Set a key of an evaluator, which drupe evaluators NAME lists", MEASURING),
     ] = None,
     provider: Provider = None,
     as_json: JsonResult = False,
@@ -68,7 +68,7 @@ def evaluate(
     found = registry()
     refuse_wrong_values(options, found.options)
     evaluators = list(_evaluators(package, evaluator, speed, found))
-    asked = _configurations(evaluators, options, settings_of(settings or ()))
+    asked = _configurations(evaluators, options, settings or ())
     metrics: list[Metric] = []
     failure: CheckFailed | None = None
     for each, values in asked:
@@ -120,30 +120,38 @@ def _evaluators(package: str, named: str | None, speed: bool, found: Registry) -
 
 
 def _configurations(
-    evaluators: Iterable[Evaluator], options: Mapping[str, Any], settings: Mapping[str, Any]
+    evaluators: Collection[Evaluator], options: Mapping[str, Any], settings: Iterable[str]
 ) -> list[tuple[Evaluator, dict[str, Any]]]:
     """What each evaluator is told. Raises UsageError for an option or a key that none of them reads."""
-    from drupe.api import flag, unknown
+    from drupe.api import flag
 
-    evaluators = list(evaluators)
     names = " or ".join(f"'{each.name}'" for each in evaluators)
     for name in options:
         if all(name not in _read(each).values() for each in evaluators):
             raise UsageError(f"{flag(name)} has no effect with the evaluator {names}", cure=f"leave {flag(name)} out")
-    keys = [key for each in evaluators for key in each.Config.model_fields]
-    for key in settings:
-        if key not in keys:
-            raise unknown(f"key of the evaluator {names}", key, keys, where=f"--set {key}=...")
+    set_by_key = _settings(evaluators, settings)
     return [
-        (
-            each,
-            {
-                **{key: options[name] for key, name in _read(each).items() if name in options},
-                **{key: value for key, value in settings.items() if key in each.Config.model_fields},
-            },
-        )
+        (each, {key: options[name] for key, name in _read(each).items() if name in options} | set_by_key[each.name])
         for each in evaluators
     ]
+
+
+def _settings(evaluators: Collection[Evaluator], texts: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """What `--set` says of each evaluator. A key without an evaluator's name is for those that have it."""
+    from drupe.api import unknown
+
+    keys = {each.name: each.Config.model_fields for each in evaluators}
+    told: dict[str, dict[str, Any]] = {name: {} for name in keys}
+    for setting in settings_of("evaluator", keys, texts):
+        asked = [setting.owner] if setting.owner else list(keys)
+        having = [name for name in asked if setting.key in keys[name]]
+        if not having:
+            owner = " or ".join(f"'{name}'" for name in asked)
+            known = [key for name in asked for key in keys[name]]
+            raise unknown(f"key of the evaluator {owner}", setting.key, known, where=setting.typed)
+        for name in having:
+            told[name][setting.key] = setting.value
+    return told
 
 
 def _read(evaluator: Evaluator) -> dict[str, str]:

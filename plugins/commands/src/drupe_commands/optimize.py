@@ -64,7 +64,7 @@ def optimize(
         ),
     ] = None,
     settings: Annotated[
-        list[str] | None, set_option("<pass.key=value>", "Set a key of a pass's configuration", PASSES)
+        list[str] | None, set_option("<name.key=value>", "Set a key of a pass, or of the evaluator", PASSES)
     ] = None,
     verify: Annotated[
         bool,

@@ -25,7 +25,7 @@ from drupe_commands.parameters import (
     Threads,
     set_option,
 )
-from drupe_commands.settings import settings_of_pass
+from drupe_commands.settings import settings_of
 
 
 def run_pass(
@@ -69,12 +69,13 @@ def run_pass(
     making = Making(context, output_path, force=force, only_plan=plan, as_json=as_json, log_level=log_level)
     making.refuse_no_output()
     refuse_wrong_values(options, registry().options)
+    config = {each.key: each.value for each in settings_of("pass", [name], settings or ())}
     request = Request(
         reference=model,
         provider=chosen_provider(provider, device),
         precision=precision,
         options=options,
-        passes=(Step(name, settings_of_pass(name, settings or ())),),
+        passes=(Step(name, config),),
         threads=threads,
         verify=require_check if verify is None else verify,
         require_check=require_check,

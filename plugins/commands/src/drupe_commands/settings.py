@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from drupe.api import UsageError
@@ -21,19 +22,37 @@ def settings_of_passes(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
     return settings
 
 
-def settings_of(texts: Iterable[str]) -> dict[str, Any]:
-    """What `--set key=value`, given several times, says."""
-    return dict(_divided(text, "KEY=VALUE", "--set seed=3") for text in texts)
+@dataclass(frozen=True)
+class Setting:
+    """A key and its value. owner: the name of what it is for; empty where the user named none."""
+
+    owner: str
+    key: str
+    value: Any
+
+    @property
+    def typed(self) -> str:
+        """How the user typed it, without the value."""
+        return f"--set {self.owner}.{self.key}" if self.owner else f"--set {self.key}"
 
 
-def settings_of_pass(name: str, texts: Iterable[str]) -> dict[str, Any]:
-    """What `--set key=value` says of the only pass that is run; `--set name.key=value` says the same."""
-    settings = {}
-    for place, value in settings_of(texts).items():
+def settings_of(what: str, names: Collection[str], texts: Iterable[str]) -> list[Setting]:
+    """What `--set key=value` and `--set name.key=value` say. what: the sort of things that are set up ("evaluator").
+
+    Raises UsageError for the name of anything but those that the command uses.
+    """
+    settings = []
+    for text in texts:
+        place, value = _divided(text, "KEY=VALUE", "--set seed=3")
         owner, _, key = place.rpartition(".")
-        if owner not in ("", name):
-            raise UsageError(f"--set {place} is for the pass '{owner}', and '{name}' is run alone", cure="leave it out")
-        settings[key] = value
+        setting = Setting(owner, key, value)
+        if owner not in ("", *names):
+            used = " and ".join(names)
+            raise UsageError(
+                f"{setting.typed} is for the {what} '{owner}', and this command uses {used}",
+                cure=f"leave it out, or set a key of {used}",
+            )
+        settings.append(setting)
     return settings
 
 

@@ -9,6 +9,8 @@ from drupe_planning.asked_of_plugins import unanswered
 from drupe_planning.claiming import CHOSEN_BY
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from drupe.api import Plan
     from drupe_planning.draft import Draft
 
@@ -33,11 +35,21 @@ def refuse_unread(draft: Draft, plan: Plan) -> None:
             why = f"with --precision {request.precision} on {draft.provider.name}"
         typed = option.typed(request.options[name])
         raise UsageError(f"{typed} has no effect {why}", cure=f"leave {typed} out")
-    for name in request.settings:
-        if all(name != each.name for each in plan.passes):
-            place = ".".join([name, *list(request.settings[name])[:1]])
-            raise unknown("pass of this plan", name, [each.name for each in plan.passes], where=f"--set {place}")
+    for name, keys in request.settings.items():
+        _refuse_unread_keys(name, keys, draft, plan)
     for stage, wanted in request.claims.items():
         if all(stage != getattr(each, "name", None) for each in (recipe.stages if recipe else ())):
             typed = f"{flag(CHOSEN_BY.get(stage, stage))} {wanted}"
             raise UsageError(f"{typed} has no effect here: the plan has no stage '{stage}'", cure=f"leave {typed} out")
+
+
+def _refuse_unread_keys(name: str, keys: Iterable[str], draft: Draft, plan: Plan) -> None:
+    """Raise UsageError for keys of what is neither a pass of the plan nor the evaluator of its check."""
+    used = [*(each.name for each in plan.passes), *filter(None, [plan.check.evaluator])]
+    if name in used:
+        return
+    typed = f"--set {'.'.join([name, *list(keys)[:1]])}"
+    if name in draft.found.evaluators:
+        why = "with --no-verify" if not draft.request.verify else "here: that evaluator does not measure the package"
+        raise UsageError(f"{typed} has no effect {why}", cure=f"leave {typed} out")
+    raise unknown("pass or evaluator of this plan", name, used, where=typed)

@@ -28,8 +28,10 @@ def plan_check(source: Model, request: Request) -> tuple[PlannedCheck, Collectio
     if not request.verify:
         return PlannedCheck(run=False), reads
     given = {key: request.options[name] for key, name in evaluator.options.items() if name in request.options}
+    own = request.settings.get(evaluator.name, {})
     named = {key: flag(name) for key, name in evaluator.options.items()}
-    config = configure(_owner(evaluator), evaluator.Config, {**evaluator.verifying, **given}, named)
+    named |= {key: f"--set {evaluator.name}.{key}" for key in own}
+    config = configure(_owner(evaluator), evaluator.Config, {**evaluator.verifying, **given, **own}, named)
     stated = config.model_dump(mode="json", round_trip=True, exclude_unset=True)
     return PlannedCheck(required=request.require_check, evaluator=evaluator.name, config=stated), reads
 
