@@ -19,8 +19,8 @@ import pytest
 from drupe.api import Model, ModelError, OutputError, UsageError
 from drupe_checkpoints import hub
 from drupe_checkpoints.kind import HfKind
+from drupe_huggingface.missing_paths import looks_like_a_path
 from drupe_huggingface.plugin import drupe_options, drupe_resolve_model
-from drupe_huggingface.resolve import looks_like_a_path
 
 CONFIG = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
 
@@ -68,8 +68,33 @@ def test_references_for_other_plugins_are_not_resolved(tmp_path: Path) -> None:
     assert resolve("s3://bucket/model") is None
 
 
+@pytest.mark.parametrize(
+    ("reference", "told"),
+    [
+        ("modle.onnx", "there is no file modle.onnx; did you mean model.onnx or model.gguf?"),
+        ("MODEL2.ONNX", "there is no file MODEL2.ONNX; did you mean model.onnx or model.gguf?"),
+        ("models/qwn.gguf", "there is no file models/qwn.gguf; did you mean models/qwen.gguf?"),
+        ("./modles/qwen.gguf", "there is no file modles/qwen.gguf; did you mean models/qwen.gguf?"),
+        ("./modles", "there is no folder modles; did you mean models?"),
+        ("acme/qwen.pth", "there is no file acme/qwen.pth"),
+        ("weights.safetensors", "there is no file weights.safetensors"),
+    ],
+)
+def test_a_missing_file_is_said_with_the_nearest_models_of_its_folder(
+    reference: str, told: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(hub, "find", lambda *_: pytest.fail("asked the hub"))
+    (tmp_path / "models").mkdir()
+    for name in ("model.onnx", "model.gguf", "weight.safetensors", "models/qwen.gguf"):
+        (tmp_path / name).touch()
+    with pytest.raises(ModelError) as caught:
+        resolve(reference)
+    assert caught.value.what == told and caught.value.cure
+
+
 @pytest.mark.parametrize("reference", ["/no/such/folder", "./nothing", "~/nothing", "a/b/c", "gone/", "C:\\models\\x"])
-def test_a_missing_path_is_not_looked_up_on_the_hub(
+def test_a_missing_folder_is_not_looked_up_on_the_hub(
     reference: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from drupe.api import Model, ModelError, UsageError
-from drupe_checkpoints.checkpoint import GGUF, POINT_AT_A_CHECKPOINT, Checkpoint, is_file, is_folder, no_checkpoint
+from drupe_checkpoints.checkpoint import GGUF, POINT_AT_A_CHECKPOINT, Checkpoint, is_file, is_folder
 from drupe_checkpoints.opening import open_checkpoint
 from drupe_checkpoints.tasks import task_of
+from drupe_huggingface.missing_paths import looks_like_a_path, no_path
 
 if TYPE_CHECKING:
     from drupe_checkpoints.hub import Snapshot
@@ -69,19 +69,9 @@ def _path(reference: str) -> Path:
 
 def _on_the_hub(reference: str, path: Path, options: Mapping[str, Any]) -> Snapshot:
     if looks_like_a_path(reference):
-        raise no_checkpoint(path)
+        raise no_path(path)
     if len(reference) > LONGEST or not HUB_ID.fullmatch(reference) or "--" in reference or ".." in reference:
         raise ModelError(f"'{reference}' is neither a folder nor a hub id", cure=POINT_AT_A_CHECKPOINT)
     from drupe_checkpoints.hub import find
 
     return find(reference, options)
-
-
-def looks_like_a_path(reference: str) -> bool:
-    """Whether a reference that does not exist on disk was probably meant as a path."""
-    if reference.startswith((".", "~", "/", "\\")) or Path(reference).is_absolute():
-        return True
-    separators = [separator for separator in (os.sep, os.altsep) if separator]
-    if reference.endswith(tuple(separators)) or "\\" in reference or reference.count("/") > 1:
-        return True
-    return any(separator in reference for separator in separators) and is_folder(Path(reference).parent)
