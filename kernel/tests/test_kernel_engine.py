@@ -243,6 +243,23 @@ def test_a_run_that_is_ended_keeps_the_old_output_and_the_next_run_cleans_up(acm
     assert leftovers(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    ("precision", "cure"), [("plain", ""), ("loud", "  try: run it again: it goes on after shout\n")]
+)
+def test_a_run_that_is_stopped_says_after_which_costly_pass_the_next_run_goes_on(
+    acme, source, tmp_path, precision, cure
+):
+    code = acme.folder / "acme.py"
+    whole = code.read_text()
+    head = "    def check(self, model, target):\n        "
+    code.write_text(whole.replace(f"{head}return", f"{head}raise KeyboardInterrupt\n        return"))
+    stopped = optimize(acme, source, tmp_path / "out", "--precision", precision)
+    assert stopped.returncode == 130 and stopped.stderr.endswith(f"error: stopped; nothing was published\n{cure}")
+    code.write_text(whole)
+    assert optimize(acme, source, tmp_path / "out", "--precision", precision).returncode == 0
+    assert acme.log.read_text() == "shout ran\n" if cure else not acme.log.exists()
+
+
 def test_ctrl_c_while_the_program_is_still_imported_is_one_line(site):
     (site.folder / "typer.py").write_text("raise KeyboardInterrupt")
     done = site.run("--help")

@@ -110,9 +110,17 @@ def test_a_plan_of_another_revision_of_a_pass_is_refused(plan, tmp_path):
     ("passes", "error", "message"),
     [
         ([{"name": "sgin"}], UsageError, "unknown pass 'sgin'; did you mean .*sign"),
-        ([{"name": "sign", "config": {"bye": "me"}}], UsageError, "unknown key 'bye' of the pass 'sign'; did you mean by"),
+        (
+            [{"name": "sign", "config": {"bye": "me"}}],
+            UsageError,
+            "unknown key 'bye' of the pass 'sign'; did you mean by",
+        ),
         ([{"name": "sign", "config": {"by": 3}}], UsageError, "by = 3"),
-        ([{"name": "shout", "config": {"by": "me"}}], UsageError, "unknown key 'by' of the pass 'shout'; it has no keys"),
+        (
+            [{"name": "shout", "config": {"by": "me"}}],
+            UsageError,
+            "unknown key 'by' of the pass 'shout'; it has no keys",
+        ),
         ([{"name": "sign"}, {"name": "sign"}], PlanError, "needs signed = no, but the model has signed = yes"),
         ([{"name": "write"}], PlanError, "takes a model of kind 'draft', not 'text'"),
         ([{"name": "sign", "parts": ["high"]}], UsageError, "unknown part 'high' of the model"),

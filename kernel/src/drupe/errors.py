@@ -100,12 +100,12 @@ class PluginCrash(PluginError):
 
 
 class Cancelled(DrupeError):
-    """The user stopped the run."""
+    """The user stopped the run. cure: how to go on, where something of the work is kept."""
 
     exit_status = 130
 
-    def __init__(self, what: str = "stopped") -> None:
-        super().__init__(what)
+    def __init__(self, what: str = "stopped", *, cure: str | None = None) -> None:
+        super().__init__(what, cure=cure)
 
 
 def error_from(document: Mapping[str, str | None]) -> DrupeError:

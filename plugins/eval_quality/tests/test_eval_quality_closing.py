@@ -43,8 +43,9 @@ def test_the_record_holds_the_comparison_with_the_source(checkpoint: Path, text:
 
 
 def test_a_package_above_max_kl_is_not_published(checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckFailed, match=r"KL divergence from the source is .* above the limit of 1e-09"):
+    with pytest.raises(CheckFailed, match=r"KL divergence from the source is .* above the limit of 1e-09") as raised:
         drupe.optimize(checkpoint, tmp_path / "out", precision="int8", max_kl=1e-9)
+    assert "how close shows when the package is made" in str(raised.value.cure)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-from drupe.api import Model, ModelError, Progress, UsageError
+from drupe.api import Cancelled, Model, ModelError, Progress, UsageError
 from drupe_blockquant import Scheme, gptq_factor, gptq_rows
 from drupe_layerwise import LayerByLayer
 from drupe_nbits import assign, find_sites
@@ -54,13 +54,14 @@ class Killed(Exception):
 class KilledAfter(Progress):
     """Progress that ends the run after a number of blocks."""
 
-    def __init__(self, blocks: int) -> None:
+    def __init__(self, blocks: int, error: type[BaseException] = Killed) -> None:
         self.left = blocks
+        self.error = error
 
     def advance(self, amount: int) -> None:
         self.left -= amount
         if amount and not self.left:
-            raise Killed
+            raise self.error
 
 
 class Told(Progress):
@@ -139,6 +140,26 @@ def test_resuming_a_killed_run_gives_the_same_bytes(
     assert all("layers.2" in name or "head" in name for name in solved)
     assert kit.written(resumed) == whole
     assert not any((tmp_path / "cache" / "work").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("blocks", "told"), [(2, "it goes on after the 2 of 3 blocks"), (1, "after the 1 of 3 blocks")]
+)
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, Cancelled])
+def test_stopping_says_after_how_many_blocks_another_run_goes_on(
+    kit: SimpleNamespace, text: str, blocks: int, told: str, stop: type[BaseException]
+) -> None:
+    def stopped(progress: Progress) -> Any:
+        with pytest.raises((KeyboardInterrupt, Cancelled)) as raised:
+            QuantizeGptq().run(kit.random(num_hidden_layers=3), config(text), kit.context("run", progress))
+        return getattr(raised.value, "cure", None)
+
+    class Refusing(Progress):
+        def start(self, label: str, total: int, unit: str = "bytes") -> None:
+            raise stop
+
+    assert not stopped(Refusing()), "nothing is quantized yet"
+    assert told in stopped(KilledAfter(blocks, stop))
 
 
 def test_a_hessian_and_its_factor_are_the_same_for_any_number_of_threads() -> None:

@@ -23,7 +23,7 @@ def refuse_divergence(metrics: Sequence[Metric], limit: float | None) -> None:
     if limit is not None and found > limit:
         raise CheckFailed(
             f"the KL divergence from the source is {found:.4g} nats a token, above the limit of {limit:g} (--max-kl)",
-            cure="make the package with more bytes (--target-size beside --max-kl), with --quality best or at a higher "
-            "--precision; or allow more with --max-kl",
+            cure="--quality best, a higher --precision or more bytes (--target-size beside --max-kl) come closer to "
+            "the source; how close shows when the package is made",
             metrics=metrics,
         )

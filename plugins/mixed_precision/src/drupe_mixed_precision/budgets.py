@@ -119,7 +119,9 @@ def _within_divergence(given: Allocation, limit: float) -> Sequence[Option]:
         raise UsageError(
             f"weights of at most 8 bits cost at least about {least:.2g} nats a token of KL divergence here",
             where=f"--max-kl {limit:g}",
-            cure=", or ".join(filter(None, (f"--max-kl {least / CAUTION:.2g} or more", given.instead))),
+            cure=" or ".join(
+                filter(None, (given.instead, f"about --max-kl {least / CAUTION:.2g}, which is an estimate"))
+            ),
         )
     return chosen
 

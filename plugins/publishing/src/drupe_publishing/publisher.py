@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from drupe.api import InProcess, Model, Outcome, Plan, Progress, Publisher, Runner, registry
-from drupe_files import FolderCache
+from drupe.api import Model, Outcome, Plan, Progress, Publisher, Runner, registry
 
 
 class LocalFolder(Publisher):
@@ -33,7 +32,6 @@ class LocalFolder(Publisher):
         from drupe_publishing.running import carry_out
 
         started = time.perf_counter() if started is None else started
-        runner = runner or InProcess(FolderCache())
         return carry_out(plan, source, output, force, progress or Progress(), runner, started)
 
     def source_of(self, plan: Plan) -> Model:

@@ -11,6 +11,8 @@ from pathlib import Path
 from drupe.api import (
     Cancelled,
     Check,
+    Event,
+    InProcess,
     Job,
     Model,
     NotChecked,
@@ -19,6 +21,7 @@ from drupe.api import (
     Plan,
     PlanError,
     Progress,
+    Registry,
     Run,
     Runner,
     new_id,
@@ -27,31 +30,58 @@ from drupe.api import (
     refuse_unmeasurable,
     registry,
 )
-from drupe_files import disk_errors, folder_bytes, scratch
+from drupe_files import FolderCache, disk_errors, folder_bytes, scratch
 from drupe_publishing.memory import peak_memory
 from drupe_publishing.output_folders import publish, refuse_overlap, staging
 from drupe_publishing.recording import record
 
 
 def carry_out(
-    plan: Plan, source: Model, output: Path, force: bool, progress: Progress, runner: Runner, started: float
+    plan: Plan,
+    source: Model,
+    output: Path,
+    force: bool,
+    progress: Progress,
+    runner: Runner | None,
+    started: float,
 ) -> Outcome:
     """Run a plan on its source and publish the result. Afterwards `output` is a package that runs, or is unchanged.
 
-    started: when the job was taken on, by `time.perf_counter`.
+    runner: None for this process, with the user's cache. started: when the job was taken on, by `time.perf_counter`.
     """
     found = registry()
     refuse_overlap(output, source.location)
     with scratch() as folder:
-        job = Job(plan, source, new_id(), folder, emit=Observers(found), progress=progress)
+        observers = Watching(found)
+        job = Job(plan, source, new_id(), folder, emit=observers, progress=progress)
         run = ready(job, found)
+        if runner is None:
+            runner = InProcess(FolderCache())
+            observers.costly = {step.planned.name for step in run.passes if step.runner.costly}
         refuse_unmeasurable(run)
         if any(step.runner.costly for step in run.passes):
             preview(run)  # raises the errors of later passes before the work of earlier ones
-        with _told_of_the_end(run, str(output), started):
+        with _told_of_the_end(run, str(output), started, observers):
             with run.told("run", plan.source.reference):
                 model = runner.run(job)
             return publish_model(_refuse_unfit(model, run), run, output, force, started)
+
+
+class Watching(Observers):
+    """The observers of a run, and which of its passes is the last whose result is kept for another run.
+
+    costly: the passes whose results are kept.
+    """
+
+    def __init__(self, found: Registry) -> None:
+        super().__init__(found)
+        self.costly: set[str] = set()
+        self.kept = ""
+
+    def __call__(self, event: Event) -> None:
+        if event.name in ("pass-finished", "pass-cached") and event.subject in self.costly:
+            self.kept = event.subject
+        super().__call__(event)
 
 
 def publish_model(model: Model, run: Run, output: Path, force: bool, started: float) -> Outcome:
@@ -81,8 +111,8 @@ def publish_model(model: Model, run: Run, output: Path, force: bool, started: fl
 
 
 @contextmanager
-def _told_of_the_end(run: Run, output: str, started: float) -> Iterator[None]:
-    """Tell observers how a run ends, and turn an interruption into a Cancelled error."""
+def _told_of_the_end(run: Run, output: str, started: float, observers: Watching) -> Iterator[None]:
+    """Tell observers how a run ends, and turn an interruption into a Cancelled error, which says what is kept."""
     try:
         yield
     except BaseException as error:
@@ -90,7 +120,10 @@ def _told_of_the_end(run: Run, output: str, started: float) -> Iterator[None]:
         if not isinstance(error, KeyboardInterrupt | Cancelled):
             raise
         run.job.cancelled.set()
-        raise Cancelled("stopped; nothing was published") from None
+        cure = error.cure if isinstance(error, Cancelled) else None
+        if observers.kept:
+            cure = cure or f"run it again: it goes on after {observers.kept}"
+        raise Cancelled("stopped; nothing was published", cure=cure) from None
     run.say("published", output, time.perf_counter() - started)
 
 

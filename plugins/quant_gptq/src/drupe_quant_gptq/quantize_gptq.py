@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
-from drupe.api import Context, Form, Model, ModelError, Notice, UsageError
+from drupe.api import Cancelled, Context, Form, Model, ModelError, Notice, UsageError
 from drupe_blockquant import GptqFactor, gptq_factor
 from drupe_files import disk_errors, identity_of, key_of
 from drupe_layerwise import LayerByLayer, Segment
@@ -166,9 +167,12 @@ class Quantizing:
         """Quantize segment after segment, each for the outputs of the quantized segments before it."""
         with LayerByLayer(self._model, sequences, self._context) as layers:
             blocks = [segment for segment in layers.segments if segment.block is not None]
-            kept = sum(finished.keeps(str(segment.index)) for segment in blocks)
+            kept = _count_kept(finished, blocks)
             resumed = f", {kept} of {len(blocks)} blocks were found in the cache" if kept else ""
-            with self._context.progress.task(f"GPTQ{resumed}", len(blocks), "blocks") as progress:
+            with (
+                _told_how_to_go_on(finished, blocks),
+                self._context.progress.task(f"GPTQ{resumed}", len(blocks), "blocks") as progress,
+            ):
                 for segment in layers.segments:
                     self._quantize(segment, layers, finished, folder)
                     if segment is not layers.segments[-1]:
@@ -264,6 +268,23 @@ class Quantizing:
         else:
             ready = self._shared.get(choice.site.rows) or parts.get(_key_of(choice))
             self._rewriter.rewrite(choice.site, choice.scheme, ready)
+
+
+def _count_kept(finished: Finished, blocks: Sequence[Segment]) -> int:
+    """How many blocks have been solved, now or in an earlier run."""
+    return sum(finished.keeps(str(segment.index)) for segment in blocks)
+
+
+@contextmanager
+def _told_how_to_go_on(finished: Finished, blocks: Sequence[Segment]) -> Iterator[None]:
+    """Say, where the user stops the block of code, that another run goes on after the blocks that are solved."""
+    try:
+        yield
+    except (KeyboardInterrupt, Cancelled):
+        if not (kept := _count_kept(finished, blocks)):
+            raise
+        cure = f"run it again: it goes on after the {kept} of {len(blocks)} blocks that are quantized already"
+        raise Cancelled(cure=cure) from None
 
 
 def _key_of(choice: Choice) -> str:
