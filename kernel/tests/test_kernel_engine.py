@@ -294,6 +294,38 @@ def test_an_output_folder_without_write_permission_is_an_error(acme, source, tmp
     assert done.returncode == 5 and "no permission" in done.stderr
 
 
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="there is no /proc here")
+@pytest.mark.parametrize("output", ["/proc/drupe", "/proc/drupe/below"])
+def test_an_output_where_the_system_allows_no_folder_is_refused_before_the_work(acme, source, output):
+    done = optimize(acme, source, output, "--precision", "loud")
+    assert done.returncode == 5 and "the system lets nobody make a folder in /proc" in done.stderr
+    assert f"in: {output}" in done.stderr and "try: choose another output" in done.stderr
+    assert not acme.log.exists()
+
+
+@pytest.mark.parametrize("force", [(), ("--force",)])
+def test_a_folder_that_drupe_did_not_make_is_refused_with_a_cure_that_works(acme, source, tmp_path, force):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    done = plain(acme, source, tmp_path / "mine", *force)
+    assert done.returncode == 5 and "choose another output, or remove the folder yourself" in done.stderr
+
+
+def test_a_cache_that_cannot_be_written_is_named_before_a_costly_pass(acme, source, tmp_path):
+    (tmp_path / "file").write_text("")
+    acme.environment["DRUPE_CACHE"] = str(tmp_path / "file" / "cache")
+    done = optimize(acme, source, tmp_path / "out", "--precision", "loud")
+    assert done.returncode == 5 and "try: name another folder for the cache: DRUPE_CACHE=<folder>" in done.stderr
+    assert "a part of the path is a file" in done.stderr and not acme.log.exists()
+
+
+def test_a_plan_that_cannot_be_saved_is_an_error_that_names_the_file(acme, source, tmp_path):
+    for path, words in ((tmp_path, "it is a folder"), (tmp_path / "no" / "plan.json", "does not exist")):
+        done = optimize(acme, source, tmp_path / "out", "--precision", "plain", "--save-plan", path)
+        assert done.returncode == 5 and words in done.stderr and str(path) in done.stderr
+        assert not (tmp_path / "out").exists()
+
+
 def test_an_output_below_a_file_is_refused(acme, source, tmp_path):
     done = plain(acme, source, source / "model.txt" / "out")
     assert done.returncode == 5 and "is a file" in done.stderr

@@ -25,6 +25,8 @@ PAPER = ("--provider", "paper")
         (("optimize", "model", "-o", "out", "--threads", "1000"), "threads = 1000"),
         (("optimize", "model", "-o", "out", "--passes="), "--passes is empty"),
         (("optimize", "model", "-o", "out", "--provider", ""), "--provider is empty"),
+        (("optimize", "model", "-o", ""), "-o is empty"),
+        (("optimize", "model", "--output_path="), "--output_path is empty"),
         (("optimize", "model", "-o", "out", "--passes", "sign,,dip"), "--passes 'sign,,dip' leaves a name out"),
         (("run-pass", "sign", "model", "-o", "out", "--set", "by"), "--set takes KEY=VALUE"),
         (("run-pass", "sign", "model", "-o", "out", "--set", "dip.ink=red"), "--set dip.ink is for the pass 'dip'"),

@@ -2,7 +2,7 @@
 
 from drupe_files.cache import cache_folder, key_of
 from drupe_files.digests import file_digest, leave_note, quick_digest
-from drupe_files.disk import disk_errors, folder_bytes
+from drupe_files.disk import disk_errors, folder_bytes, refuse_unwritable
 from drupe_files.pass_cache import FolderCache, identity_of
 from drupe_files.scratch_folders import held, is_held, scratch
 
@@ -18,5 +18,6 @@ __all__ = [
     "key_of",
     "leave_note",
     "quick_digest",
+    "refuse_unwritable",
     "scratch",
 ]

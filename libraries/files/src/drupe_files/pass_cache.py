@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from drupe_files.cache import cache_folder, key_of
+from drupe_files.disk import refuse_unwritable
 
 if TYPE_CHECKING:
     from drupe.api import Model, Pass, PassConfig, Run, Target
@@ -21,6 +22,12 @@ class FolderCache:
     def __init__(self, folder: Path | None = None) -> None:
         """folder: None for the user's own cache."""
         self.folder = folder or cache_folder() / "passes"
+
+    def prepare(self) -> None:
+        """Make the cache's folder. Raises OutputError, before any work, where nothing can be kept there."""
+        folder = self.folder.absolute()
+        refuse_unwritable(folder / "kept", "name another folder for the cache: DRUPE_CACHE=<folder>")
+        folder.mkdir(parents=True, exist_ok=True)
 
     def find(self, run: Run, at: int) -> Model | None:
         """What the passes up to `at` have made before, unless what it refers to has moved or changed since."""
@@ -37,8 +44,8 @@ class FolderCache:
         """Keep what the passes up to `at` have made; gives the model as it lies in the cache."""
         from drupe.api import keep_model, kept_model
 
+        self.prepare()
         key = _key(run, at)
-        self.folder.mkdir(parents=True, exist_ok=True)
         making = self.folder / f".{key[:16]}-{uuid.uuid4().hex}"
         making.mkdir()
         try:

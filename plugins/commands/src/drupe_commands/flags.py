@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -75,12 +76,15 @@ class FlagCommand(TyperCommand):
                     formatter.write_dl(sections[heading], col_max=FIRST_COLUMN)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Raises UsageError for an option with an empty text: it would be taken for one that is not given."""
-        rest: list[str] = super().parse_args(ctx, args)
-        for parameter in self.get_params(ctx):
-            if parameter.param_type_name == "option" and ctx.params.get(parameter.name) == "":
-                typed = max(parameter.opts, key=len)
+        """Raises UsageError for an option with an empty text, which would be taken for one that is not given.
+
+        As a path, an empty text is the working folder.
+        """
+        for before, each in itertools.pairwise(["", *args]):
+            typed = before if not each else each.removesuffix("=")
+            if typed.startswith("-") and "=" not in typed and typed != each:
                 raise UsageError(f"{typed} is empty", cure=f"leave {typed} out, or give it a value")
+        rest: list[str] = super().parse_args(ctx, args)
         return rest
 
 

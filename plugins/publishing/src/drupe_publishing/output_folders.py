@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from drupe.api import RECORD, OutputError
-from drupe_files import disk_errors, held, is_held
+from drupe_files import disk_errors, held, is_held, refuse_unwritable
 
 _AT_FDCWD, _SWAP = -100, 2
 """Flags of renameat2(2) and renamex_np(2): paths are relative to the working folder; the two names are exchanged."""
@@ -31,13 +31,7 @@ def prepare(output: Path, force: bool) -> None:
             raise OutputError(
                 "the output is a mounted disk, which cannot be renamed", where=output, cure="-o a folder in it"
             )
-        parent = next((folder for folder in output.parents if folder.exists()), None)
-        if parent is None:
-            raise OutputError("the output's disk does not exist", where=output, cure="choose another output")
-        if not parent.is_dir():
-            raise OutputError("a part of the path is a file", where=parent, cure="choose another output")
-        if not os.access(parent, os.W_OK):
-            raise OutputError("no permission to write there", where=parent, cure="choose another output folder")
+    refuse_unwritable(output, "choose another output", f".{output.name}{_STAGING}")
 
 
 def refuse_overlap(output: Path, source: Path) -> None:
@@ -52,15 +46,15 @@ def _refuse_to_replace(output: Path, force: bool) -> None:
         raise OutputError(f"the output exists and is {what}", where=output, cure="choose another output")
     if not any(output.iterdir()):
         return
+    if not (output / RECORD).is_file():
+        raise OutputError(
+            f"the output folder exists and was not made by drupe (it has no {RECORD}), so --force does not replace it",
+            where=output,
+            cure="choose another output, or remove the folder yourself",
+        )
     if not force:
         raise OutputError(
             "the output folder exists", where=output, cure="--force (force=True) replaces it, -o names another"
-        )
-    if not (output / RECORD).is_file():
-        raise OutputError(
-            f"the output folder was not made by drupe (it has no {RECORD}), so --force does not replace it",
-            where=output,
-            cure="choose another output, or remove the folder yourself",
         )
 
 

@@ -55,11 +55,13 @@ def carry_out(
         observers = Watching(found)
         job = Job(plan, source, new_id(), folder, emit=observers, progress=progress)
         run = ready(job, found)
+        costly = {step.planned.name for step in run.passes if step.runner.costly}
         if runner is None:
-            runner = InProcess(FolderCache())
-            observers.costly = {step.planned.name for step in run.passes if step.runner.costly}
+            runner, observers.costly = InProcess(cache := FolderCache()), costly
+            if costly:
+                cache.prepare()
         refuse_unmeasurable(run)
-        if any(step.runner.costly for step in run.passes):
+        if costly:
             preview(run)  # raises the errors of later passes before the work of earlier ones
         with _told_of_the_end(run, str(output), started, observers):
             with run.told("run", plan.source.reference):
