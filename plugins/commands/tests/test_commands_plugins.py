@@ -223,6 +223,37 @@ def test_a_second_name_that_another_plugin_has_is_reported_and_the_own_names_wor
         assert faulty.run_here("providers", name).returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("thing", "line", "told"),
+    [
+        (
+            "Polish",
+            "options = {'by': 'author'}",
+            "its attribute 'options' has no effect: Evaluator has it, and Pass does",
+        ),
+        ("Polish", "opitons = {'by': 'author'}", ""),
+        ("Polish", "libaries = ('numpy',)", "Pass has no attribute 'libaries'; did you mean 'libraries'?"),
+        ("Polish", "def desribe(self, model):\n        return {}", "no attribute 'desribe'; did you mean 'describe'?"),
+        ("Polish", "def runs(self):\n        return 0", ""),
+        (
+            "Tin",
+            "refrence_precision = 'fp32'",
+            "no attribute 'refrence_precision'; did you mean 'reference_precision'?",
+        ),
+        ("Shine", "offer: dict = {}", "Task has no attribute 'offer'; did you mean 'offers'?"),
+        ("Gloss", "verifing = {}", "Evaluator has no attribute 'verifing'; did you mean 'verifying'?"),
+    ],
+)
+def test_listing_plugins_reports_attributes_that_nothing_reads(acme: Site, thing: str, line: str, told: str) -> None:
+    code = FAULTY.replace("sigend", "signed").replace("txet", "text").replace("ehco", "echo")
+    head, found, rest = code.partition(f"class {thing}(")
+    named, _, body = rest.partition("\n")
+    faulty = f"{head}{found}{named}\n    {line}\n{body}"
+    acme.add("faulty", {"faulty": "faulty_plugin"}, {"faulty.py": faulty, "faulty_plugin.py": PLUGIN})
+    notes = [each for each in acme.run_here("plugins").stdout.splitlines() if f" '{thing.lower()}'" in each]
+    assert any(told in note for note in notes) if told else not any("attribute" in note for note in notes), notes
+
+
 def test_the_state_of_a_plugin_tells_that_a_part_of_it_cannot_be_used(faulty: Site) -> None:
     rows = {line.split()[0]: line for line in faulty.run_here("plugins").stdout.splitlines() if line.strip()}
     assert rows["faulty"].endswith("in use, with problems")

@@ -19,6 +19,7 @@ from drupe.api import (
     nearest,
     refuse_unknown_facts,
 )
+from drupe_commands.misspelt import misspelt_attributes
 
 if TYPE_CHECKING:
     from drupe.api import Entry, ExecutionProvider, Option, Pass, Plugin, Recipe, Registry, Target
@@ -71,7 +72,7 @@ def problems_of(entry: Entry[Any], found: Registry) -> Iterator[str]:
         yield f"{rival.plugin.title} brings a {entry.what} that is called {both} as well, so that nobody can name it so"
     check = checks.get(entry.what, _of_any)
     try:
-        yield from call(entry.plugin, entry.title, lambda: list(check(entry, found)))
+        yield from call(entry.plugin, entry.title, lambda: [*check(entry, found), *sorted(misspelt_attributes(entry))])
     except DrupeError as error:
         yield error.what.removeprefix(f"{entry.title} ") + (f" ({error.where})" if error.where else "")
 
