@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny import make_checkpoint
 
 from drupe_onnx import Capabilities, OperatorUse
 
@@ -109,3 +110,32 @@ def test_the_error_for_an_unknown_provider_suggests_the_nearest(site: Path) -> N
     done = write_table(site, "acmi")
     assert done.returncode == 2
     assert "unknown provider 'acmi'; did you mean acme" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("activations", "recipe", "told"),
+    [
+        (
+            ["float32"],
+            'activations="float16"',
+            "the recipe 'acme-int4' of the provider 'acme' of acme-npu 1.0 computes in float16",
+        ),
+        ([], "", "of acme-npu 1.0 lists nothing as activations"),
+        (["int8"], "", "of acme-npu 1.0 lists int8 as activations"),
+        (["float32"], "block_size=48", "acme-npu gives the pass 'quantize-weights' block_size = 48"),
+    ],
+)
+def test_a_recipe_that_its_own_table_or_a_pass_refuses_is_the_mistake_of_its_plugin(
+    site: Path, tmp_path: Path, activations: list[str], recipe: str, told: str
+) -> None:
+    code = site / "acme_npu_provider.py"
+    code.write_text(code.read_text().replace("quantized_stages(4)", f"quantized_stages(4, {recipe})"))
+    table = {"runtime_versions": ">=1", "activations": activations, "operators": {}}
+    (site / "operators.json").write_text(json.dumps(table))
+    checkpoint = make_checkpoint(tmp_path / "checkpoint")
+    command = [sys.executable, "-m", "drupe", "optimize", str(checkpoint), "-o", str(tmp_path / "out"), "--no-verify"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH")]))}
+    done = subprocess.run(
+        [*command, "--provider", "acme"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 8 and told in done.stderr, done.stderr

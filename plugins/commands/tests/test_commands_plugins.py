@@ -235,11 +235,7 @@ def test_a_second_name_that_another_plugin_has_is_reported_and_the_own_names_wor
         ("Polish", "libaries = ('numpy',)", "Pass has no attribute 'libaries'; did you mean 'libraries'?"),
         ("Polish", "def desribe(self, model):\n        return {}", "no attribute 'desribe'; did you mean 'describe'?"),
         ("Polish", "def runs(self):\n        return 0", ""),
-        (
-            "Tin",
-            "refrence_precision = 'fp32'",
-            "no attribute 'refrence_precision'; did you mean 'reference_precision'?",
-        ),
+        ("Tin", "def runtime_option(self):\n        return {}", "'runtime_option'; did you mean 'runtime_options'?"),
         ("Shine", "offer: dict = {}", "Task has no attribute 'offer'; did you mean 'offers'?"),
         ("Gloss", "verifing = {}", "Evaluator has no attribute 'verifing'; did you mean 'verifying'?"),
     ],

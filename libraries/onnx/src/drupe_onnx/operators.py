@@ -10,6 +10,9 @@ from typing import Any, ClassVar
 from drupe.api import PluginError, Target
 from drupe_onnx.traits import refuse_unknown
 
+ACTIVATIONS = ("float32", "float16", "bfloat16")
+"""The types that graphs can be built to compute in."""
+
 
 @dataclass(frozen=True)
 class OperatorUse:
@@ -98,7 +101,7 @@ class Capabilities(_Closed):
 
     runtime_versions: a version specifier, such as ">=1.20,<1.33".
     operators: by name, "Add" or "com.microsoft::MatMulNBits".
-    activations: supported element types of activations, the best first.
+    activations: supported element types of activations, the best first; graphs are built in one of ACTIVATIONS.
     traits: properties beyond operators ("matmul_nbits_accuracy_level": 4); `drupe_onnx.traits` lists them.
 
     Raises PluginError for a trait that does not exist.
@@ -163,7 +166,7 @@ class _Everything(Capabilities):
         return None
 
 
-EVERYTHING = _Everything("", {}, ("float32", "float16", "bfloat16"))
+EVERYTHING = _Everything("", {}, ACTIVATIONS)
 """For a provider without a table, which accepts by compiling: its compile pass decides what it runs."""
 
 

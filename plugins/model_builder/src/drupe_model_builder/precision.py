@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from drupe.api import ModelError, Target, UsageError
-from drupe_onnx import capabilities_of, ir
+from drupe.api import Target
+from drupe_onnx import ir
+from drupe_onnx.activation_types import refuse_unserved, served_activations
 
 FLOATS = {"float32": ir.DataType.FLOAT, "float16": ir.DataType.FLOAT16, "bfloat16": ir.DataType.BFLOAT16}
 READABLE = (*FLOATS.values(), ir.DataType.DOUBLE)
@@ -29,13 +30,7 @@ class Precision:
 
 
 def choose(weights: str | None, activations: str | None, target: Target) -> Precision:
-    """The precision for a target. Raises UsageError for activations that the target does not support."""
-    served = capabilities_of(target).activations
-    if not served:
-        raise ModelError(f"the provider '{target.provider}' supports no floating-point type")
-    if activations is not None and activations not in served:
-        raise UsageError(
-            f"the provider '{target.provider}' does not compute in {activations}",
-            cure=f"set activations to {' or '.join(served)}, in the provider's recipe or with --set",
-        )
-    return Precision(FLOATS[activations or served[0]], FLOATS[weights] if weights else None)
+    """The precision for a target. Raises an error for activations that the target does not support."""
+    chosen = activations or served_activations(target)[0]
+    refuse_unserved(chosen, target)
+    return Precision(FLOATS[chosen], FLOATS[weights] if weights else None)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from drupe.api import Context, Target, UsageError
+from drupe.api import Context, Target
 from drupe_layerwise.attention import OPERATOR, norms_apart
 from drupe_onnx import capabilities_of, element_name, ir
+from drupe_onnx.activation_types import refuse_unserved, served_activations
 from drupe_onnx.operator_check import operator_uses
 from drupe_onnx.traits import COMPUTED_ONCE
 from drupe_onnx_models.casting import FLOAT_TYPES, cast_graph, computed_in, store_matrices, store_scales
@@ -36,13 +37,9 @@ def fit(model: ir.Model, weights: str | None, activations: str | None, context: 
 
 def _activations(own: str, asked: str | None, target: Target) -> str:
     """The type to compute in: the one that was asked for, or the graph's own if the target supports it."""
-    served = capabilities_of(target).activations
-    wanted: str = asked or (own if own in served else next(iter(served), own))
-    if wanted not in served:
-        raise UsageError(
-            f"the provider '{target.provider}' does not compute in {wanted}",
-            cure=f"activations: {' or '.join(served)}",
-        )
+    served = served_activations(target)
+    wanted: str = asked or (own if own in served else served[0])
+    refuse_unserved(wanted, target)
     return wanted
 
 

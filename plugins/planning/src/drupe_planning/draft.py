@@ -52,9 +52,9 @@ class Draft:
         for key in keys:
             if key not in known:
                 what = f"{placed_by} gives the pass '{name}' an {unknown('key', key, known).what}"
-                raise PluginError(what, cure=_reporting(placed_by))
+                raise PluginError(what, cure=reporting(placed_by))
 
 
-def _reporting(distribution: str) -> str:
+def reporting(distribution: str) -> str:
     """The cure for what the makers of a plugin have to mend."""
     return f"report it to the makers of {distribution}, or pip uninstall {distribution}"

@@ -6,11 +6,13 @@ import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from drupe.api import DrupeError, PlannedPass, Step, UsageError, flag, follow, make_ready
+from drupe.api import DrupeError, PlannedPass, PluginError, Step, UsageError, flag, follow, make_ready
 from drupe_planning.claiming import claim_for
-from drupe_planning.draft import Draft
+from drupe_planning.draft import Draft, reporting
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from drupe.api import ExecutionProvider, Model, Recipe, Registry, Request, Target
 
 
@@ -63,24 +65,35 @@ def _fill(draft: Draft, recipe: Recipe) -> None:
             draft.because = claim.because or draft.because
             for step in claim.steps:
                 handed_on = step.config.keys() & stage.numerics.keys()
+                blamed: dict[str, str] = {}
                 if plugin.shipped and handed_on:  # what ships with Drupe hands on what the recipe says
                     draft.find_pass(step.name, plugin.distribution)
                     draft.refuse_misspelt(step.name, handed_on, owner.distribution)
-                _add_of_plugin(draft, step, stage.name, plugin.distribution)
+                    blamed = dict.fromkeys(handed_on, owner.distribution)
+                _add_of_plugin(draft, step, stage.name, plugin.distribution, blamed)
 
 
-def _add_of_plugin(draft: Draft, step: Step, stage: str, placed_by: str) -> None:
-    """Append a step of a plugin. Errors in what the plugin itself says name the plugin."""
+def _add_of_plugin(
+    draft: Draft, step: Step, stage: str, placed_by: str, blamed: Mapping[str, str] | None = None
+) -> None:
+    """Append a step of a plugin. Errors in what a plugin itself says name the plugin.
+
+    blamed: for a key, the distribution that states it, where that is not `placed_by`.
+    """
     draft.refuse_misspelt(step.name, (*step.config, *step.options), placed_by)
+    owners = dict.fromkeys(step.config, placed_by) | dict(blamed or {})
     try:
-        _add(draft, step, stage, placed_by)
+        _add(draft, step, stage, placed_by, {key: f"the plan of {owner}" for key, owner in owners.items()})
     except UsageError as error:
+        for owner in owners.values():
+            if error.where == f"the plan of {owner}":
+                raise PluginError(f"{owner} gives the pass '{step.name}' {error.what}", cure=reporting(owner)) from None
         error.where = error.where or f"a plan by {placed_by}"
         raise
 
 
-def _add(draft: Draft, step: Step, stage: str, placed_by: str) -> None:
-    """Append a step, with the user's options in its configuration."""
+def _add(draft: Draft, step: Step, stage: str, placed_by: str, stated: Mapping[str, str] | None = None) -> None:
+    """Append a step, with the user's options in its configuration. stated: for keys of the step, who states them."""
     options, own = draft.request.options, draft.request.settings.get(step.name, {})
     asked = {key: options[name] for key, name in step.options.items() if name in options}
     draft.reads.update(step.options.values())
@@ -92,10 +105,11 @@ def _add(draft: Draft, step: Step, stage: str, placed_by: str) -> None:
         placed_by=placed_by,
         brought_by=draft.find_pass(step.name, placed_by).plugin.title,
     )
-    typed = {key: flag(name) for key, name in step.options.items()} | {key: f"--set {step.name}.{key}" for key in own}
-    ready = make_ready(planned, draft.found, typed)
-    stated = ready.config.model_dump(mode="json", round_trip=True, exclude_unset=True)
-    planned = planned.model_copy(update={"config": stated, "revision": ready.runner.revision})
+    typed = {key: flag(name) for key, name in step.options.items() if key in asked}
+    typed |= {key: f"--set {step.name}.{key}" for key in own}
+    ready = make_ready(planned, draft.found, {**(stated or {}), **typed})
+    config = ready.config.model_dump(mode="json", round_trip=True, exclude_unset=True)
+    planned = planned.model_copy(update={"config": config, "revision": ready.runner.revision})
     draft.passes.append(planned)
     draft.steps.append(step)
     draft.model = follow(replace(ready, planned=planned), draft.model, draft.found, draft.chain)

@@ -134,8 +134,9 @@ def _refuse_unfit(model: Model, run: Run) -> Model:
     problems = run.found.kinds.make(model.kind).check(model, run.context.target)
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        provider = run.found.providers.find(run.context.target.provider)
         raise PlanError(
-            f"the model would not run on '{run.context.target.provider}': {problems[0]}{more}",
+            f"the model would not run on '{provider.ref.name}' of {provider.plugin.title}: {problems[0]}{more}",
             where=run.job.plan.chain,
             cure="choose another --precision or --provider",
         )

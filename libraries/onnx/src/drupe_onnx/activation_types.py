@@ -1,0 +1,60 @@
+"""The types of activations that a target serves, and whose mistake it is where it does not serve one."""
+
+from __future__ import annotations
+
+from drupe.api import Plugin, PluginError, Stage, Target, UsageError, registry
+from drupe_onnx.operators import ACTIVATIONS, capabilities_of
+
+
+def served_activations(target: Target) -> tuple[str, ...]:
+    """The types of ACTIVATIONS that the target's operator table lists, the best first. Raises PluginError for none."""
+    listed = capabilities_of(target).activations
+    if served := tuple(each for each in listed if each in ACTIVATIONS):
+        return served
+    plugin = _plugin_of(target)
+    raise PluginError(
+        f"the operator table of the provider '{target.provider}'{_of(plugin)} lists {', '.join(listed) or 'nothing'} as "
+        f"activations, and one of {', '.join(ACTIVATIONS)} is needed",
+        cure=plugin.mending() if plugin else None,
+    )
+
+
+def refuse_unserved(activations: str, target: Target) -> None:
+    """Raise an error for activations that the target's operator table does not list.
+
+    PluginError, which names the provider's plugin, where a recipe of the provider asks for them; else UsageError.
+    """
+    served = served_activations(target)
+    if activations in served:
+        return
+    plugin = _plugin_of(target)
+    for recipe in _recipes_with(activations, target) if plugin else ():
+        raise PluginError(
+            f"the recipe '{recipe}' of the provider '{target.provider}'{_of(plugin)} computes in {activations}, and its "
+            f"operator table lists {', '.join(served)}",
+            cure=plugin.mending() if plugin else None,
+        )
+    raise UsageError(
+        f"the provider '{target.provider}' does not compute in {activations}",
+        cure=f"set activations to {' or '.join(served)}",
+    )
+
+
+def _plugin_of(target: Target) -> Plugin | None:
+    """The plugin that brings the provider; None for a target that no plugin brings."""
+    providers = registry().providers
+    return providers.find(target.provider).plugin if target.provider in providers else None
+
+
+def _of(plugin: Plugin | None) -> str:
+    return f" of {plugin.title}" if plugin else ""
+
+
+def _recipes_with(activations: str, target: Target) -> list[str]:
+    """The provider's recipes that ask for these activations."""
+    return [
+        recipe.name
+        for recipe in registry().provider(target.provider).recipes()
+        for stage in recipe.stages
+        if isinstance(stage, Stage) and stage.numerics.get("activations") == activations
+    ]
