@@ -331,7 +331,8 @@ class Reader(Verifier):
         with scratch() as folder:
             reference = self._reference(job, folder, found) if job.source.kind != package.kind else job.source
             metrics = evaluator.evaluate(package, reference, evaluator.Config(**planned.config), None)
-        return Check(runtime.name, text=text, metrics={each.name: each.value for each in metrics})
+        values = {each.name: each.value for each in metrics}
+        return Check(runtime.name, text=text, metrics=values, units={each.name: each.unit for each in metrics})
 
     def _reference(self, job, folder, found):
         provider = found.provider("paper")

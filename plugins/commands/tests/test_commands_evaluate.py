@@ -105,6 +105,7 @@ def test_optimize_sets_keys_of_the_evaluator_as_of_passes(acme: Site, package: P
             ("--evaluator", "meter", "--set", "length.limit=3"),
             "is for the evaluator 'length', and this command uses meter",
         ),
+        (("--evaluator", "speed", "--against", "/nowhere"), "--against has no effect with the evaluator 'speed'"),
         (("--set", "limit=many"), "limit = 'many'"),
         (("--set", "limit"), "--set takes KEY=VALUE"),
         (("--against", "/nowhere"), "/nowhere"),

@@ -217,4 +217,19 @@ def test_the_summary_says_what_was_checked_compared_or_left_unchecked(acme: Site
     refused = acme.run_here(*asked, "-o", tmp_path / "other", "--require-check")
     assert refused.returncode == 9 and not (tmp_path / "other").exists()
     checked = acme.run_here("optimize", source, *PAPER, "--precision", "plain", "-o", tmp_path / "text")
-    assert "echo runs it" in checked.stdout and "compared with its source: length 18" in checked.stdout
+    assert "echo runs it" in checked.stdout and "compared with its source: length 18 characters" in checked.stdout
+
+
+def test_each_notice_is_a_note_wherever_it_is_printed(acme: Site, source: Path, tmp_path: Path) -> None:
+    code = acme.folder / "acme.py"
+    noticed = ".noticed(Notice('signature', 'added', 'it can be read', 'leave it out'))"
+    signed = 'return model.but(payload=f"{model.payload} -- {config.by}")'
+    assert signed in code.read_text()
+    code.write_text(
+        code.read_text().replace(signed, signed + noticed).replace("    Metric,\n", "    Metric,\n    Notice,\n")
+    )
+    asked = ("optimize", source, *PAPER, "--precision", "plain", "-o", tmp_path / "out")
+    for arguments in (asked, (*asked, "--plan"), ("inspect", tmp_path / "out")):
+        lines = acme.run_here(*arguments).stdout.splitlines()
+        at = lines.index("note: signature, added: it can be read")
+        assert lines[at + 1] == "  leave it out", arguments

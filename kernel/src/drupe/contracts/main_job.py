@@ -82,8 +82,8 @@ class Runner(ABC):
 class Check:
     """What came of trying a package. not_run: why it was not tried here, None where it was.
 
-    text: what it did, in the task's words. metrics: how the package compares with its source, on what `settings` say.
-    not_compared: why it was not.
+    text: what it did, in the task's words. metrics: how the package compares with its source, on what `settings` say;
+    units: those of the metrics that have one. not_compared: why it was not.
     """
 
     runtime: str = ""
@@ -91,6 +91,7 @@ class Check:
     text: str = ""
     seconds: float = 0.0
     metrics: Mapping[str, float] = field(default_factory=dict)
+    units: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     not_compared: str | None = None
 

@@ -13,8 +13,8 @@ def served_activations(target: Target) -> tuple[str, ...]:
         return served
     plugin = _plugin_of(target)
     raise PluginError(
-        f"the operator table of the provider '{target.provider}'{_of(plugin)} lists {', '.join(listed) or 'nothing'} as "
-        f"activations, and one of {', '.join(ACTIVATIONS)} is needed",
+        f"the operator table of the provider '{target.provider}'{_of(plugin)} lists {', '.join(listed) or 'nothing'} "
+        f"as activations, and one of {', '.join(ACTIVATIONS)} is needed",
         cure=plugin.mending() if plugin else None,
     )
 
@@ -30,8 +30,8 @@ def refuse_unserved(activations: str, target: Target) -> None:
     plugin = _plugin_of(target)
     for recipe in _recipes_with(activations, target) if plugin else ():
         raise PluginError(
-            f"the recipe '{recipe}' of the provider '{target.provider}'{_of(plugin)} computes in {activations}, and its "
-            f"operator table lists {', '.join(served)}",
+            f"the recipe '{recipe}' of the provider '{target.provider}'{_of(plugin)} computes in {activations}, "
+            f"and its operator table lists {', '.join(served)}",
             cure=plugin.mending() if plugin else None,
         )
     raise UsageError(

@@ -68,6 +68,11 @@ def evaluate(
     found = registry()
     refuse_wrong_values(options, found.options)
     evaluators = list(_evaluators(package, evaluator, speed, found))
+    if against is not None and [each.name for each in evaluators] == [SPEED]:
+        raise UsageError(
+            f"--against has no effect with the evaluator '{SPEED}', which measures one package",
+            cure=f"leave --against out; or leave --evaluator {SPEED} out and give --speed, which measures both",
+        )
     asked = _configurations(evaluators, options, settings or ())
     metrics: list[Metric] = []
     failure: CheckFailed | None = None

@@ -12,6 +12,6 @@ if TYPE_CHECKING:
 def print_notices(notices: Iterable[Notice]) -> None:
     """One notice a line: what it is about, what is done about it, and what it says; below it what the user can do."""
     for notice in notices:
-        print(f"{notice.about}, {notice.handling}: {notice.what}")
+        print(f"note: {notice.about}, {notice.handling}: {notice.what}")
         if notice.cure:
             print(f"  {notice.cure}")

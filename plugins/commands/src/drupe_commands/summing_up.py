@@ -60,7 +60,10 @@ def _comparison(check: Check) -> str:
 
     if check.not_compared:
         return f"not here: {check.not_compared}"
-    metrics = [f"{name.replace('_', ' ')} {figure(value)}" for name, value in check.metrics.items()]
+    metrics = [
+        f"{name.replace('_', ' ')} {figure(value)} {check.units.get(name, '')}".rstrip()
+        for name, value in check.metrics.items()
+    ]
     more = f", and {len(metrics) - FEW} more in {RECORD}" if len(metrics) > FEW else ""
     return ", ".join(metrics[:FEW]) + more
 

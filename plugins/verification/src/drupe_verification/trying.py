@@ -157,8 +157,11 @@ def _compare(orders: Mapping[str, Any], found: Registry) -> dict[str, Any]:
         )
     except (ModelError, PlanError, RuntimeMissing) as reason:
         return {"not_compared": reason.what}
-    settings = config.model_dump(mode="json")
-    return {"metrics": {metric.name: metric.value for metric in metrics}, "settings": settings}
+    return {
+        "metrics": {metric.name: metric.value for metric in metrics},
+        "units": {metric.name: metric.unit for metric in metrics if metric.unit},
+        "settings": config.model_dump(mode="json"),
+    }
 
 
 if __name__ == "__main__":
