@@ -14,6 +14,7 @@ from tiny import END, edit_config, make_checkpoint
 
 from drupe.api import ModelError
 from drupe_checkpoints import Checkpoint
+from drupe_checkpoints.folder_notices import folder_notices
 from drupe_checkpoints.stored_tensors import stored_tensors
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
@@ -134,7 +135,7 @@ CASES: Mapping[Callable[[Path], None], tuple[str, str, str]] = {
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
 def test_a_folder_that_says_two_things_is_said_to(case: Callable[[Path], None], folder: Path) -> None:
     case(folder)
-    (notice,) = Checkpoint.open_folder(folder).notices()
+    (notice,) = folder_notices(Checkpoint.open_folder(folder))
     about, handling, said = CASES[case]
     assert (notice.about, notice.handling) == (about, handling)
     assert said in notice.what
@@ -163,12 +164,12 @@ ORDINARY: Mapping[str, Callable[[Path], None]] = {
 @pytest.mark.parametrize("name", ORDINARY)
 def test_ordinary_folders_give_no_notice(name: str, folder: Path) -> None:
     ORDINARY[name](folder)
-    assert Checkpoint.open_folder(folder).notices() == ()
+    assert folder_notices(Checkpoint.open_folder(folder)) == ()
 
 
 @pytest.mark.parametrize("model_type", ["granite", "mistral", "qwen2", "qwen3"])
 def test_what_transformers_saves_gives_no_notice(model_type: str, tmp_path: Path) -> None:
-    assert Checkpoint.open_folder(make_checkpoint(tmp_path / "checkpoint", model_type)).notices() == ()
+    assert folder_notices(Checkpoint.open_folder(make_checkpoint(tmp_path / "checkpoint", model_type))) == ()
 
 
 @pytest.mark.parametrize("case", [two_sets_of_weights, shards_of_another_model, a_shard_that_the_index_leaves_out])
@@ -211,4 +212,4 @@ def test_an_end_that_only_config_json_names_counts_where_there_is_no_generation_
 )
 def test_a_broken_file_beside_is_no_reason_for_an_error_here(name: str, content: str, folder: Path) -> None:
     (folder / name).write_text(content)
-    Checkpoint.open_folder(folder).notices()
+    folder_notices(Checkpoint.open_folder(folder))

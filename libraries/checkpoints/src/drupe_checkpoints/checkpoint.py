@@ -12,7 +12,6 @@ from drupe.api import ModelError
 from drupe_checkpoints.configuration import Configuration
 
 if TYPE_CHECKING:
-    from drupe.api import Notice
     from drupe_checkpoints.hub import Snapshot
     from drupe_checkpoints.summary import Summary
     from drupe_checkpoints.tokenizer.resolving import ResolvedTokenizer
@@ -52,12 +51,6 @@ class Checkpoint:
     def has_generation_config(self) -> bool:
         """Whether the settings for generating text have a file of their own."""
         return self.generation.path != self.config.path
-
-    def notices(self) -> tuple[Notice, ...]:
-        """What the folder says twice, and what of it counts."""
-        from drupe_checkpoints.folder_notices import folder_notices
-
-        return folder_notices(self)
 
     @property
     def model_type(self) -> str:

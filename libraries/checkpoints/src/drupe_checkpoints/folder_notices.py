@@ -9,15 +9,13 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from drupe.api import ModelError, Notice
+from drupe_checkpoints.checkpoint import Checkpoint
 from drupe_checkpoints.dialects import are_floats
 from drupe_checkpoints.quantization import left_over_notices
 from drupe_checkpoints.summary import INDEX, SINGLE, shards_of
-
-if TYPE_CHECKING:
-    from drupe_checkpoints.checkpoint import Checkpoint
 
 ADAPTER, QUANTIZE, TOKENIZER_CONFIG = "adapter_config.json", "quantize_config.json", "tokenizer_config.json"
 SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")

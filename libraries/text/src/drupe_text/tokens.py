@@ -6,12 +6,10 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-import tokenizers
-
-from drupe.api import ModelError, UsageError
+from drupe.api import UsageError
 from drupe_text.text import Text
+from drupe_tokenization.tokenizer_file import FILE, no_tokenizer, read_tokenizer
 
-FILE = "tokenizer.json"
 CHARACTERS = 64
 """Characters that are tokenized first for each wanted token: more than a token usually has. If not enough, all are."""
 LARGEST_PIECE = 1 << 20
@@ -26,16 +24,7 @@ class TextTokenizer:
     """The tokenizer.json of a checkpoint or package: the file, or a folder that holds it."""
 
     def __init__(self, path: str | Path) -> None:
-        path = Path(path)
-        path = path / FILE if path.is_dir() else path
-        if not path.is_file():
-            raise ModelError("there is no tokenizer.json, so no text can be measured", where=path.parent)
-        try:
-            self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:  # tokenizers raises plain Exceptions
-            raise ModelError(f"tokenizer.json cannot be read: {error}", where=path) from error
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
+        self._tokenizer = read_tokenizer(Path(path), "be measured on a text")
 
     @classmethod
     def among(cls, files: Mapping[str, Path | bytes], scratch: Path) -> TextTokenizer:
@@ -45,7 +34,7 @@ class TextTokenizer:
         """
         held = files.get(FILE)
         if held is None:
-            raise ModelError("the model has no tokenizer.json, so it cannot be calibrated on a text")
+            raise no_tokenizer("be calibrated on a text")
         if isinstance(held, bytes):
             scratch.mkdir(parents=True, exist_ok=True)
             path = scratch / FILE

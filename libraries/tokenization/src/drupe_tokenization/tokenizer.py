@@ -5,32 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from drupe.api import ModelError, RuntimeMissing
+from drupe_tokenization.tokenizer_file import read_tokenizer
 
 
 class Tokenizer:
     """The tokenizer of a model's folder. Raises ModelError for a missing or broken tokenizer."""
 
     def __init__(self, folder: Path) -> None:
-        path = folder / "tokenizer.json"
-        if not path.is_file():
-            raise ModelError(
-                "the model has no tokenizer.json, so it cannot read or write text",
-                where=folder,
-                cure="copy tokenizer.json from the checkpoint that the model was made from",
-            )
-        try:
-            import tokenizers
-        except ImportError as error:
-            raise RuntimeMissing(
-                f"reading tokenizer.json needs tokenizers: {error}", cure="pip install tokenizers"
-            ) from error
-        try:
-            self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:  # tokenizers raises plain Exceptions
-            raise ModelError(f"tokenizer.json cannot be read: {error}", where=path) from error
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
+        self._tokenizer = read_tokenizer(folder, "read or write text")
 
     def encode(self, text: str) -> list[int]:
         """The text's tokens, with the beginning of sequence if the tokenizer puts one before a text.

@@ -16,7 +16,7 @@ from drupe_eval_quality.text_windows import Chunk, Window, alone, run_to_head, w
 from drupe_layerwise import LayerByLayer
 from drupe_onnx import OnnxKind, OnnxPackage
 from drupe_text import Reference, Text, TextTokenizer
-from drupe_text.tokens import FILE as TOKENIZER
+from drupe_tokenization.tokenizer_file import FILE as TOKENIZER
 
 FLOAT = 4  # bytes of a logit
 ENOUGH, FEWEST = 256, 32

@@ -38,15 +38,22 @@ def resolve(reference: str, options: Mapping[str, Any]) -> Model | None:
     if is_folder(path):
         if _is_for_graphs(path):
             return None
-        return _model(open_checkpoint(path), path)
+        return _model_of_folder(open_checkpoint(path), path)
     snapshot = _on_the_hub(reference, path, options)
-    return _model(open_checkpoint(snapshot.folder, snapshot), snapshot.folder, commit=snapshot.commit)
+    return _model_of_folder(open_checkpoint(snapshot.folder, snapshot), snapshot.folder, commit=snapshot.commit)
 
 
 def _model(checkpoint: Checkpoint, location: Path, **facts: str) -> Model:
     """The model of a checkpoint, with the task that its configuration names."""
     task = task_of(checkpoint.architectures, checkpoint.config.text("model_type", ""))
-    return Model.single("hf", location, facts, checkpoint, task).noticed(*checkpoint.notices())
+    return Model.single("hf", location, facts, checkpoint, task)
+
+
+def _model_of_folder(checkpoint: Checkpoint, folder: Path, **facts: str) -> Model:
+    """The same, with what is to be known of a folder whose files say something twice. A GGUF file says it once."""
+    from drupe_checkpoints.folder_notices import folder_notices
+
+    return _model(checkpoint, folder, **facts).noticed(*folder_notices(checkpoint))
 
 
 def _is_for_graphs(folder: Path) -> bool:

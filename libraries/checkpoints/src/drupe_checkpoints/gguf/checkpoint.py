@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from drupe.api import ModelError, Notice
+from drupe.api import ModelError
 from drupe_checkpoints.checkpoint import Checkpoint
 from drupe_checkpoints.configuration import Configuration
 from drupe_checkpoints.gguf.header import AGAIN, Header, TensorInfo, read_header
@@ -43,10 +43,6 @@ class GgufCheckpoint(Checkpoint):
     @property
     def packing(self) -> None:
         """None: each tensor of a GGUF file says itself how it is packed."""
-
-    def notices(self) -> tuple[Notice, ...]:
-        """None: a GGUF file says each thing once."""
-        return ()
 
     def package_files(self) -> Mapping[str, Path | bytes]:
         """The tokenizer's files, taken from beside the file or made from its metadata; and the licence."""
