@@ -117,8 +117,9 @@ class Site:
             os.environ.update(before)
 
     def _own_environment(self) -> dict[str, str]:
+        outside = os.environ.get("PYTHONPATH", "").split(os.pathsep)
         own = {
-            "PYTHONPATH": str(self.folder),
+            "PYTHONPATH": os.pathsep.join([str(self.folder), *filter(None, outside)]),
             "DRUPE_CACHE": str(self.folder / "cache"),
             "XDG_CACHE_HOME": str(self.folder / "xdg"),
             "ACME_LOG": str(self.log),
