@@ -13,6 +13,7 @@ from drupe_checkpoints.checkpoint import GGUF, Checkpoint
 from drupe_checkpoints.configuration import Configuration
 from drupe_checkpoints.context_length import context_of
 from drupe_checkpoints.opening import open_checkpoint
+from drupe_checkpoints.sentence_transformers import sentence_files
 from drupe_checkpoints.tokenizer.carried import CARRIED, CARRIED_PATTERNS
 from drupe_files import file_digest, quick_digest
 from drupe_onnx import unreadable
@@ -136,7 +137,8 @@ def _files(folder: Path) -> list[Path]:
         beside = (folder.parent / name for name in CARRIED)
         return [folder, *(path for path in beside if path.is_file())]
     found = (path for pattern in PARTS for path in folder.glob(pattern))
-    return sorted({path for path in found if path.is_file() and not path.name.startswith(".")})
+    held = {path for path in found if path.is_file() and not path.name.startswith(".")}
+    return sorted(held | set(sentence_files(folder).values()))
 
 
 def _name(path: Path, location: Path) -> str:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from drupe.api import Model, ModelError, UsageError
 from drupe_checkpoints.checkpoint import GGUF, POINT_AT_A_CHECKPOINT, Checkpoint, is_file, is_folder, no_checkpoint
 from drupe_checkpoints.opening import open_checkpoint
-from drupe_checkpoints.tasks import task_of
 
 if TYPE_CHECKING:
     from drupe_checkpoints.hub import Snapshot
@@ -44,9 +43,8 @@ def resolve(reference: str, options: Mapping[str, Any]) -> Model | None:
 
 
 def _model(checkpoint: Checkpoint, location: Path, **facts: str) -> Model:
-    """The model of a checkpoint, with the task that its configuration names."""
-    task = task_of(checkpoint.architectures, checkpoint.config.text("model_type", ""))
-    return Model.single("hf", location, facts, checkpoint, task).noticed(*checkpoint.notices())
+    """The model of a checkpoint, with its task."""
+    return Model.single("hf", location, facts, checkpoint, checkpoint.task).noticed(*checkpoint.notices())
 
 
 def _is_for_graphs(folder: Path) -> bool:

@@ -315,7 +315,7 @@ def _inputs(
     shared: Shared,
 ) -> list[ir.Value | None]:
     lengths = shared.lengths
-    inputs: list[ir.Value | None] = [*projected, *shared.states.past(part.states[0])]
+    inputs: list[ir.Value | None] = [*projected, *(shared.states.past(part.states[0]) or (None, None))]
     inputs += [lengths.last_keys(), lengths.total_length()]
     rotary = part.rotary if form.rotates else None
     inputs += shared.tables.of(rotary, _pairs(rotary, part, form)) if rotary else (None, None)
