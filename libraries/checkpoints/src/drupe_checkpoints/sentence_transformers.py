@@ -132,7 +132,9 @@ def _modes(config: Mapping[str, Any], name: str) -> Iterator[str]:
 
 def _unknown_mode(mode: str, known: list[str], name: str) -> ModelError:
     what = unknown("pooling mode", mode, known).what
-    return ModelError(f"{name} names an {what}", where=name, cure=f"the model's card says which it is; known: {', '.join(known)}")
+    return ModelError(
+        f"{name} names an {what}", where=name, cure=f"the model's card says which it is; known: {', '.join(known)}"
+    )
 
 
 def _max_length(files: Mapping[str, Path | bytes]) -> int | None:
@@ -148,7 +150,9 @@ def _max_length(files: Mapping[str, Path | bytes]) -> int | None:
                 )
             most = config.get("max_seq_length")
             if most is not None and (not isinstance(most, int) or isinstance(most, bool) or most < 1):
-                raise ModelError(f"{name} gives no number of tokens as max_seq_length: {most!r}", where=name, cure=AGAIN)
+                raise ModelError(
+                    f"{name} gives no number of tokens as max_seq_length: {most!r}", where=name, cure=AGAIN
+                )
             return most
     return None
 

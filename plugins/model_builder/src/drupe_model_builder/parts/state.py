@@ -112,7 +112,8 @@ class States:
     def _empty(self, state: State) -> tuple[ir.Value, ...]:
         if isinstance(state, KeyValueState):
             return ()
-        return tuple(self._zeros(f"no_past.{state.layer}.{part}", *each) for part, *each in state.inputs(self._graph))
+        wanted = state.inputs(self._graph)
+        return tuple(self._zeros(f"no_past.{state.layer}.{part}", dtype, shape) for part, dtype, shape in wanted)
 
     def _zeros(self, name: str, dtype: ir.DataType, shape: Dims) -> ir.Value:
         """Zeros for each row of the batch."""
