@@ -13,7 +13,7 @@ from pydantic import Field
 
 from drupe.api import CheckFailed, Context, Evaluator, EvaluatorConfig, Metric, Model, ModelError, UsageError
 from drupe_decoding import HIDDEN_STATES, MASK, TOKENS
-from drupe_embedding import EmbeddingDescription, description_of, pooled
+from drupe_embedding import SENTENCE_EMBEDDING, EmbeddingDescription, description_of, pooled
 from drupe_layerwise import LayerByLayer
 from drupe_onnx import OnnxKind, OnnxPackage
 from drupe_text import Reference, Text, TextTokenizer
@@ -78,34 +78,29 @@ class Embeddings(Evaluator):
         with ExitStack() as stack:
             progress = stack.enter_context(context.progress.task("measuring", len(sequences), "texts"))
             ours, theirs = [], []
-            hidden = zip(_of_package(model, sequences, context), _of(reference, sequences, context), strict=True)
-            for measured, expected in hidden:
+            given = _of_package(model, description, sequences, context)
+            for measured, expected in zip(given, _of(reference, description, sequences, context), strict=True):
                 context.stop_if_cancelled()
                 if measured.shape != expected.shape:
                     raise ModelError(
-                        f"the package gives hidden states of {measured.shape[-1]} values, but the reference of "
+                        f"the package gives vectors of {measured.shape[-1]} values, but the reference of "
                         f"{expected.shape[-1]}",
                         cure="compare the package with the model that it was made from",
                     )
-                ours.append(_vectors(measured, description))
-                theirs.append(_vectors(expected, description))
+                ours.append(measured)
+                theirs.append(expected)
                 progress.advance(1)
         metrics = list(_metrics(np.concatenate(ours), np.concatenate(theirs), texts=bool(description.modes)))
         _refuse_distance(metrics, config.min_cosine)
         return metrics
 
 
-def _vectors(hidden: NDArray[Any], description: EmbeddingDescription) -> Vectors:
-    """A text's embedding [1, dimension]; the hidden states of its tokens where nothing pools them."""
-    if not description.modes:
-        return hidden.astype(np.float32)
-    return pooled(hidden, description.modes, normalized=description.normalized)[None]
-
-
-def _of(reference: Model, sequences: Sequence[Sequence[int]], context: Context) -> Iterator[NDArray[Any]]:
-    """The reference's hidden states [tokens, hidden] of each text."""
+def _of(
+    reference: Model, description: EmbeddingDescription, sequences: Sequence[Sequence[int]], context: Context
+) -> Iterator[Vectors]:
+    """The reference's vectors of each text, pooled as the package pools."""
     if not isinstance(reference.payload, OnnxPackage):
-        yield from _of_package(reference, sequences, context)
+        yield from _of_package(reference, description, sequences, context)
         return
     with LayerByLayer(reference.payload.component, sequences, context) as layers:
         *before, _ = layers.segments
@@ -114,15 +109,22 @@ def _of(reference: Model, sequences: Sequence[Sequence[int]], context: Context) 
                 layers.advance(segment)
                 progress.advance(1)
         for _, chunks in itertools.groupby(layers.logits(), lambda each: each.sequence):
-            yield np.concatenate([each.rows for each in chunks])
+            hidden = np.concatenate([each.rows for each in chunks])
+            if description.modes:
+                hidden = pooled(hidden, description.modes, normalized=description.normalized)[None]
+            yield hidden
 
 
-def _of_package(model: Model, sequences: Sequence[Sequence[int]], context: Context) -> Iterator[NDArray[Any]]:
-    """A package's hidden states [tokens, hidden] of each text."""
+def _of_package(
+    model: Model, description: EmbeddingDescription, sequences: Sequence[Sequence[int]], context: Context
+) -> Iterator[Vectors]:
+    """A package's embedding [1, dimension] of each text; the hidden states of its tokens where nothing pools them."""
+    output = SENTENCE_EMBEDDING if description.modes else HIDDEN_STATES
     with context.open(model) as session:
         for sequence in sequences:
             tokens = np.array([sequence], np.int64)
-            yield session.run({TOKENS: tokens, MASK: np.ones_like(tokens)}, [HIDDEN_STATES])[HIDDEN_STATES][0]
+            found = session.run({TOKENS: tokens, MASK: np.ones_like(tokens)}, [output])[output]
+            yield found.reshape(-1, found.shape[-1])
 
 
 def _sequences(tokenizer: TextTokenizer, config: EmbeddingsConfig) -> list[list[int]]:
