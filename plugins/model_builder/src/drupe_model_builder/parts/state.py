@@ -85,9 +85,14 @@ class States:
         self._past = {state: self._inputs(state) for state in states} if carried else {}
         self._present: dict[State, tuple[ir.Value, ...]] = {}
 
+    @property
+    def carried(self) -> bool:
+        """Whether the states come from the call before and go to the next one."""
+        return bool(self._past)
+
     def past(self, state: State) -> tuple[ir.Value, ...]:
-        """The state's values before the new tokens; none for caches without a past."""
-        return self._past[state] if state in self._past else self._empty(state)
+        """The state's values before the new tokens: caches without tokens, and states of zeros, if none are carried."""
+        return self._past[state] if self.carried else self._empty(state)
 
     def keep(self, state: State, *values: ir.Value) -> None:
         """The state's values with the new tokens."""
@@ -110,16 +115,15 @@ class States:
         return state
 
     def _empty(self, state: State) -> tuple[ir.Value, ...]:
-        if isinstance(state, KeyValueState):
-            return ()
-        wanted = state.inputs(self._graph)
+        wanted = self._held(state).inputs(self._graph)
         return tuple(self._zeros(f"no_past.{state.layer}.{part}", dtype, shape) for part, dtype, shape in wanted)
 
     def _zeros(self, name: str, dtype: ir.DataType, shape: Dims) -> ir.Value:
-        """Zeros for each row of the batch."""
+        """Zeros for each row of the batch, of a past without tokens."""
         from drupe_onnx import ir
 
         graph, whole = self._graph, ir.DataType.INT64
+        shape = [0 if each == PAST else each for each in shape]
         sizes = graph.integers([each for each in shape[1:] if isinstance(each, int)])
         wanted = graph.node("Concat", [self._rows, sizes], f"{name}/Sizes", [len(shape)], dtype=whole, axis=0)
         return graph.node("Expand", [graph.number(0.0, dtype), wanted], name, shape, dtype=dtype)
