@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 from drupe.api import ModelError, Notice
 from drupe_checkpoints.dialects import are_floats
 from drupe_checkpoints.quantization import left_over_notices
+from drupe_checkpoints.sentence_transformers import MODULES, pools
 from drupe_checkpoints.summary import INDEX, SINGLE, shards_of
+from drupe_checkpoints.tasks import FEATURE_EXTRACTION, task_of
 
 if TYPE_CHECKING:
     from drupe_checkpoints.checkpoint import Checkpoint
@@ -202,6 +204,20 @@ def _code_beside(checkpoint: Checkpoint) -> Iterator[Notice]:
 
 
 FLOATS = frozenset({"float64", "float32", "float16", "bfloat16"})
+
+
+def _embeddings_of_a_decoder(checkpoint: Checkpoint) -> Iterator[Notice]:
+    named = task_of(checkpoint.architectures, checkpoint.config.text("model_type", ""))
+    if pools(checkpoint.folder) and named != FEATURE_EXTRACTION:
+        yield Notice(
+            "folder",
+            "chosen",
+            f"{MODULES} pools the hidden states of tokens, so this is a model of embeddings, although config.json names "
+            f"{', '.join(checkpoint.architectures) or 'no class'}; a head takes no part in it",
+            f"to convert it as the class that config.json names, move {MODULES} out of the folder",
+        )
+
+
 RULES: tuple[Callable[[Checkpoint], Iterator[Notice]], ...] = (
     _two_sets_of_weights,
     _shards_left_over,
@@ -214,6 +230,7 @@ RULES: tuple[Callable[[Checkpoint], Iterator[Notice]], ...] = (
     _two_rotary_sections,
     _two_values_for_rotary_embedding,
     _code_beside,
+    _embeddings_of_a_decoder,
 )
 
 

@@ -18,7 +18,7 @@ from drupe_onnx import unreadable
 
 MODULES, PROMPTS = "modules.json", "config_sentence_transformers.json"
 TEXTS = "sentence_*_config.json"
-"""The pattern of the file with the settings of the Transformer module: sentence_bert_config.json in nearly all cases."""
+"""The pattern of the file with the settings of the Transformer module: mostly sentence_bert_config.json."""
 TRANSFORMER, POOLING, NORMALIZE = "Transformer", "Pooling", "Normalize"
 MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 """How hidden states are pooled, by sentence-transformers' names and in the order in which it joins several."""
@@ -75,83 +75,82 @@ def sentence_modules(files: Mapping[str, Path | bytes]) -> SentenceModules:
         return found
     (first, _), *others = listed
     if first != TRANSFORMER:
-        raise _not_built(first, "the first module is a Transformer in every model that is")
+        raise _not_built(first, "the first module is a Transformer in every model that is", files)
     for kind, config in others:
         if kind == POOLING and not found.modes:
             found = _pooled(found, files, config)
         elif kind == NORMALIZE and found.modes and not found.normalized:
             found = replace(found, normalized=True)
         else:
-            raise _not_built(kind, "after the Transformer only a Pooling and a Normalize are")
+            raise _not_built(kind, "after the Transformer only a Pooling and a Normalize are", files)
     return found
 
 
-def _not_built(kind: str, why: str) -> ModelError:
+def _not_built(kind: str, why: str, files: Mapping[str, Path | bytes]) -> ModelError:
     return ModelError(
         f"{MODULES} lists a module '{kind}', which is not built: {why}",
-        where=MODULES,
-        cure=f"take the module out of {MODULES} if its embeddings are good without it",
+        where=_place(files[MODULES], MODULES),
+        cure="use a model of embeddings without this module",
     )
 
 
 def _pooled(found: SentenceModules, files: Mapping[str, Path | bytes], name: str) -> SentenceModules:
     """The modules with what the config.json of a Pooling says."""
     if name not in files:
-        raise ModelError(f"{MODULES} lists a Pooling, but there is no {name}", where=MODULES, cure=AGAIN)
-    config = _read(files[name], name)
-    modes = tuple(_modes(config, name))
+        what = f"{MODULES} lists a Pooling, but there is no {name}"
+        raise ModelError(what, where=_place(files[MODULES], MODULES), cure=AGAIN)
+    config, place = _read(files[name], name), _place(files[name], name)
+    modes = tuple(_modes(config, name, place))
     width = config.get("embedding_dimension", config.get("word_embedding_dimension"))
     if width is not None and (not isinstance(width, int) or isinstance(width, bool) or width < 1):
-        raise ModelError(f"{name} gives no number of values of a hidden state: {width!r}", where=name, cure=AGAIN)
+        raise ModelError(f"{name} gives no number of values of a hidden state: {width!r}", where=place, cure=AGAIN)
     spared = config.get("include_prompt") is False and any(found.prompts.values())
     if spared and set(modes) != {"lasttoken"}:
         raise ModelError(
             f"{name} says include_prompt = false: the tokens of a prompt take no part in the embedding, and a graph "
             "with the inputs input_ids and attention_mask cannot know them",
-            where=name,
+            where=place,
             cure=f'set "include_prompt": true, or take the prompts out of {PROMPTS}',
         )
     return replace(found, modes=modes, width=width, pooling_file=name)
 
 
-def _modes(config: Mapping[str, Any], name: str) -> Iterator[str]:
+def _modes(config: Mapping[str, Any], name: str, place: Path | str) -> Iterator[str]:
     """The modes that a Pooling's config.json turns on."""
     said = config.get("pooling_mode")
     if said is None:
         unheard = [key for key in config if key.startswith("pooling_mode_") and key not in FLAGS and config[key]]
         if unheard:
-            raise _unknown_mode(unheard[0], list(FLAGS), name)
+            raise _unknown_mode(unheard[0], list(FLAGS), name, place)
         flagged = [mode for key, mode in FLAGS.items() if config.get(key)]
         yield from flagged or ["mean"]
         return
     for mode in [said] if isinstance(said, str) else said if isinstance(said, list) and said else [repr(said)]:
         if mode not in MODES:
-            raise _unknown_mode(str(mode), list(MODES), name)
+            raise _unknown_mode(str(mode), list(MODES), name, place)
         yield mode
 
 
-def _unknown_mode(mode: str, known: list[str], name: str) -> ModelError:
-    what = unknown("pooling mode", mode, known).what
-    return ModelError(
-        f"{name} names an {what}", where=name, cure=f"the model's card says which it is; known: {', '.join(known)}"
-    )
+def _unknown_mode(mode: str, known: list[str], name: str, place: Path | str) -> ModelError:
+    what = f"{name} names an {unknown('pooling mode', mode, known).what}"
+    return ModelError(what, where=place, cure=f"correct it to what the model's card says: {', '.join(known)}")
 
 
 def _max_length(files: Mapping[str, Path | bytes]) -> int | None:
     """The most tokens of a text, as the Transformer module's settings say it."""
     for name in sorted(files):
         if PurePosixPath(name).match(TEXTS):
-            config = _read(files[name], name)
+            config, place = _read(files[name], name), _place(files[name], name)
             if config.get("do_lower_case"):
                 raise ModelError(
                     f"{name} says do_lower_case = true, which no tokenizer.json says",
-                    where=name,
+                    where=place,
                     cure='set "do_lower_case": false, and give the package texts in lower case',
                 )
             most = config.get("max_seq_length")
             if most is not None and (not isinstance(most, int) or isinstance(most, bool) or most < 1):
                 raise ModelError(
-                    f"{name} gives no number of tokens as max_seq_length: {most!r}", where=name, cure=AGAIN
+                    f"{name} gives no number of tokens as max_seq_length: {most!r}", where=place, cure=AGAIN
                 )
             return most
     return None
@@ -160,14 +159,14 @@ def _max_length(files: Mapping[str, Path | bytes]) -> int | None:
 def _prompts(files: Mapping[str, Path | bytes]) -> dict[str, Any]:
     if PROMPTS not in files:
         return {}
-    config = _read(files[PROMPTS], PROMPTS)
+    config, place = _read(files[PROMPTS], PROMPTS), _place(files[PROMPTS], PROMPTS)
     prompts, default = config.get("prompts") or {}, config.get("default_prompt_name")
     if not isinstance(prompts, dict) or not all(isinstance(text, str | None) for text in prompts.values()):
-        raise ModelError(f"{PROMPTS} gives no texts as prompts: {prompts!r}", where=PROMPTS, cure=AGAIN)
+        raise ModelError(f"{PROMPTS} gives no texts as prompts: {prompts!r}", where=place, cure=AGAIN)
     if default is not None and default not in prompts:
         raise ModelError(
             f"{PROMPTS} names the default prompt {default!r}, but its prompts are {', '.join(prompts) or 'none'}",
-            where=PROMPTS,
+            where=place,
             cure='correct "default_prompt_name", or set it to null',
         )
     return {"prompts": {name: text or "" for name, text in prompts.items()}, "default_prompt": default}
@@ -175,14 +174,14 @@ def _prompts(files: Mapping[str, Path | bytes]) -> dict[str, Any]:
 
 def _listed(content: Path | bytes) -> list[tuple[str, str]]:
     """Each module: the last word of its class, and the name of its config.json."""
-    entries = _parsed(content, MODULES)
+    entries, where = _parsed(content, MODULES), _place(content, MODULES)
     if not isinstance(entries, list) or not all(isinstance(each, dict) for each in entries):
-        raise ModelError(f"{MODULES} is not a list of modules", where=MODULES, cure=AGAIN)
+        raise ModelError(f"{MODULES} is not a list of modules", where=where, cure=AGAIN)
     found = []
     for each in entries:
         place = PurePosixPath(str(each.get("path") or ""))
         if place.is_absolute() or ".." in place.parts:
-            raise ModelError(f"{MODULES} names a path outside the folder: {place}", where=MODULES, cure=AGAIN)
+            raise ModelError(f"{MODULES} names a path outside the folder: {place}", where=where, cure=AGAIN)
         found.append((str(each.get("type")).rpartition(".")[2], (place / "config.json").as_posix()))
     return found
 
@@ -190,7 +189,7 @@ def _listed(content: Path | bytes) -> list[tuple[str, str]]:
 def _read(content: Path | bytes, name: str) -> dict[str, Any]:
     value = _parsed(content, name)
     if not isinstance(value, dict):
-        raise ModelError(f"{name} is not a JSON object", where=name, cure=AGAIN)
+        raise ModelError(f"{name} is not a JSON object", where=_place(content, name), cure=AGAIN)
     return value
 
 
@@ -199,6 +198,11 @@ def _parsed(content: Path | bytes, name: str) -> Any:
         text = content if isinstance(content, bytes) else content.read_bytes()
         return json.loads(text)
     except OSError as error:
-        raise unreadable(Path(name), error) from error
+        raise unreadable(Path(_place(content, name)), error) from error
     except ValueError as error:
-        raise ModelError(f"{name} is not JSON: {error}", where=name, cure=AGAIN) from error
+        raise ModelError(f"{name} is not JSON: {error}", where=_place(content, name), cure=AGAIN) from error
+
+
+def _place(content: Path | bytes, name: str) -> Path | str:
+    """Where to look for a file that is wrong: its path, or its name where only the content is known."""
+    return content if isinstance(content, Path) else name

@@ -1,4 +1,4 @@
-"""drupe-embedding: sessions that give embeddings of texts, and how hidden states become one. Importing loads no numpy."""
+"""drupe-embedding: sessions that give embeddings of texts, and how these are pooled. Importing loads no numpy."""
 
 import lazy_loader
 

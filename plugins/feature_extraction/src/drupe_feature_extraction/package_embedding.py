@@ -52,7 +52,7 @@ class PackageEmbedding(Pass):
         if any(value.name == SENTENCE_EMBEDDING for value in graph.outputs):
             return model
         modules = sentence_modules(package.files)
-        _refuse_misfit(modules, hidden_size(graph))
+        _refuse_misfit(modules, hidden_size(graph), package.files)
         modes, notices = _chosen(config, modules, package.files)
         if modes:
             add_pooling(package.component, modes, normalized=modules.normalized)
@@ -66,13 +66,14 @@ class PackageEmbedding(Pass):
         return model.noticed(*notices)
 
 
-def _refuse_misfit(modules: SentenceModules, width: int) -> None:
+def _refuse_misfit(modules: SentenceModules, width: int, files: Mapping[str, Path | bytes]) -> None:
     """Raise ModelError where the folder's pooling is for hidden states of another size."""
     if modules.width is not None and modules.width != width:
+        said = files[modules.pooling_file]
         raise ModelError(
             f"{modules.pooling_file} is for hidden states of {modules.width} values, but those of the model have "
             f"{width}",
-            where=modules.pooling_file,
+            where=said if isinstance(said, Path) else modules.pooling_file,
             cure="check that the files of sentence-transformers belong to this model",
         )
 

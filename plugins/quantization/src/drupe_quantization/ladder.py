@@ -57,8 +57,8 @@ def _offer(steps: Iterator[Step], model: Model) -> Claim:
 class Asked:
     """What the user asked for, as far as it decides which passes are used.
 
-    prepare: the values of --prepare. budgets: the options that limit bytes or divergence. budget: whether there is a limit of bytes or of divergence; limited: whether the
-    limit is one of divergence. method: how levels are found.
+    prepare: the values of --prepare. budgets: the options that limit bytes or divergence. budget: whether there is a
+    limit of bytes or of divergence; limited: whether the limit is one of divergence. method: how levels are found.
     """
 
     quality: str

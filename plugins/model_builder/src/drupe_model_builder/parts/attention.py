@@ -327,9 +327,7 @@ def _inputs(
     return _trimmed(inputs)
 
 
-def _past(
-    graph: GraphBuilder, part: Attention, form: AttentionForm, shared: Shared
-) -> Sequence[ir.Value | None]:
+def _past(graph: GraphBuilder, part: Attention, form: AttentionForm, shared: Shared) -> Sequence[ir.Value | None]:
     """The caches of the tokens before; none where no past is carried, if the target's operator does without."""
     from drupe_onnx import MICROSOFT
 
