@@ -212,7 +212,7 @@ def _embeddings_of_a_decoder(checkpoint: Checkpoint) -> Iterator[Notice]:
         yield Notice(
             "folder",
             "chosen",
-            f"{MODULES} pools the hidden states of tokens, so this is a model of embeddings, although config.json names "
+            f"{MODULES} pools the hidden states of tokens, so this is a model of embeddings, though config.json names "
             f"{', '.join(checkpoint.architectures) or 'no class'}; a head takes no part in it",
             f"to convert it as the class that config.json names, move {MODULES} out of the folder",
         )
