@@ -83,7 +83,7 @@ def composition_of(checkpoint: Checkpoint) -> Decoder:
     served = GENERATES if has_head else (*GENERATES, WITHOUT_HEAD)
     if checkpoint.architectures and not any(name.endswith(served) for name in checkpoint.architectures):
         raise ModelError(
-            f"{_name(checkpoint)} neither generates text nor gives embeddings; only ...ForCausalLM and ...Model are "
+            f"{_name(checkpoint)} does not generate text or give embeddings; only ...ForCausalLM and ...Model are "
             "supported",
             where=checkpoint.config.path,
             cure="use the causal language model that the checkpoint was made from",
