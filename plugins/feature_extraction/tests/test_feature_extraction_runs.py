@@ -184,7 +184,10 @@ def test_without_pooling_files_the_tokenizer_decides_and_a_notice_says_so(kit: S
         (lambda folder, kit: kit.write_modules(folder, POOLING, ("Transformer", "Pooling", "Dense")), "'Dense'"),
         (lambda folder, kit: [path.unlink() for path in folder.glob("tokenizer*")], "no tokenizer.json"),
         (lambda folder, kit: tiny.edit_config(folder, is_causal=False), "lets each token read later ones"),
-        (lambda folder, kit: tiny.edit_config(folder, architectures=["Qwen3ForSequenceClassification"]), "does not generate text or give"),
+        (
+            lambda folder, kit: tiny.edit_config(folder, architectures=["Qwen3ForSequenceClassification"]),
+            "give embeddings",
+        ),
     ],
     ids=["width", "mode", "dense", "tokenizer", "direction", "class"],
 )

@@ -36,7 +36,8 @@ SHOWN = 3
 
 def folder_notices(checkpoint: Checkpoint) -> tuple[Notice, ...]:
     """The notices on a checkpoint's folder. Reads headers and small files; downloads nothing."""
-    return tuple(notice for rule in RULES for notice in rule(checkpoint))
+    rules = [rule for rule in RULES if rule not in OF_ANSWERS or checkpoint.task != FEATURE_EXTRACTION]
+    return tuple(notice for rule in rules for notice in rule(checkpoint))
 
 
 def _two_sets_of_weights(checkpoint: Checkpoint) -> Iterator[Notice]:
@@ -232,6 +233,8 @@ RULES: tuple[Callable[[Checkpoint], Iterator[Notice]], ...] = (
     _code_beside,
     _embeddings_of_a_decoder,
 )
+OF_ANSWERS = (_two_end_tokens, _end_of_the_tokenizer)
+"""The rules that count only for models that generate text."""
 
 
 def _object(path: Path) -> Mapping[str, Any]:
