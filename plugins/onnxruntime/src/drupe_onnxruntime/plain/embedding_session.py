@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from drupe_embedding import DESCRIPTION_KEY, EmbeddingDescription, EmbeddingSession, description_from, embed_texts
+from drupe_embedding import DESCRIPTION_KEY, EmbeddingDescription, EmbeddingSession, description_from
 from drupe_onnxruntime.plain.graphs import Graphs
 from drupe_onnxruntime.plain.session import OrtSession
 
@@ -29,6 +29,8 @@ class OrtEmbeddingSession(OrtSession, EmbeddingSession):
         self._description = EmbeddingDescription() if text is None else description_from(text)
 
     def embed(self, texts: Sequence[str], prompt: str | None = None) -> NDArray[Any]:
+        from drupe_embedding import embed_texts
+
         return embed_texts(self.run, self._tokenizer, self._description, texts, prompt)
 
     @functools.cached_property
