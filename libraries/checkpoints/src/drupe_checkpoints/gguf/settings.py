@@ -95,8 +95,8 @@ def configuration(
             )
     if own.get("pooling_type", 0) in POOLS:
         raise ModelError(
-            f"the file sets pooling_type = {own['pooling_type']}, so it gives embeddings or scores, and these are built "
-            "from a checkpoint's folder only",
+            f"the file sets pooling_type = {own['pooling_type']}, so it gives embeddings or scores; these are built from "
+            "a checkpoint's folder only",
             where=metadata.path,
             cure=FROM_THE_SOURCE,
         )
