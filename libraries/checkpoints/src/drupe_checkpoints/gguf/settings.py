@@ -95,7 +95,7 @@ def configuration(
             )
     if own.get("pooling_type", 0) in POOLS:
         raise ModelError(
-            f"the file sets pooling_type = {own['pooling_type']}, so it gives embeddings or scores; these are built from "
+            f"the file sets pooling_type = {own['pooling_type']}, so it gives embeddings or scores; they are made from "
             "a checkpoint's folder only",
             where=metadata.path,
             cure=FROM_THE_SOURCE,
