@@ -202,6 +202,7 @@ def _tensor(name: str, **changed: Any) -> Callable[[GgufFile], None]:
         (_set("llama.expert_count", 8), "sets expert_count = 8"),
         (_set("llama.rope.scaling.type", "longrope"), "rotary scaling 'longrope'"),
         (_set("llama.rope.dimension_count", 8), "rotates 8 of"),
+        (_set("llama.pooling_type", 3), "gives embeddings or scores"),
         (_set("llama.attention.head_count", 3), "num_attention_heads = 3"),
         (_set("llama.block_count", 3), "lacks .* tensors"),
         (_set("general.alignment", 7), "alignment is 7"),

@@ -15,13 +15,20 @@ from tiny import make_checkpoint
 README = Path(__file__).parents[1].joinpath("README.md").read_text("utf-8")
 BLOCKS = [block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "hookimpl" not in block]
 
+MODULES = '[{"path": "", "type": "models.Transformer"}, {"path": "1_Pooling", "type": "models.Pooling"}]'
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which the README's names exist: DIR_OR_HUB_ID, and OUT, made by the first block."""
+    """A folder in which the README's names exist: DIR_OR_HUB_ID, OUT, made by the first block, and EMBEDDER."""
     folder = tmp_path_factory.mktemp("readme")
     make_checkpoint(folder / "DIR_OR_HUB_ID", "qwen2", tie_word_embeddings=True)
     _run(BLOCKS[0], folder)
+    optimize = f"drupe.optimize({str(folder / 'DIR_OR_HUB_ID')!r}, output='EMBEDDER', precision='fp32')"
+    (folder / "DIR_OR_HUB_ID" / "modules.json").write_text(MODULES)
+    (folder / "DIR_OR_HUB_ID" / "1_Pooling").mkdir()
+    (folder / "DIR_OR_HUB_ID" / "1_Pooling" / "config.json").write_text('{"pooling_mode": "mean"}')
+    _run(f"import drupe; {optimize}", folder)
     return folder
 
 

@@ -95,6 +95,21 @@ def test_running_layer_by_layer_gives_the_logits_of_the_whole_graph(
         np.testing.assert_allclose(found[number], whole, atol=1e-5 * np.abs(whole).max())
 
 
+@pytest.mark.parametrize("name", ["bloom", "gemma3_text", "lfm2", "gpt2"])
+def test_what_a_block_hands_on_is_its_hidden_state(
+    name: str, checkpoints: Any, processor: Target, tmp_path: Path
+) -> None:
+    """Biases by distance, tables and caches that later blocks read are no part of it."""
+    from drupe_layerwise import hidden_states
+    from drupe_layerwise.segments import segments_of
+
+    graph = built(checkpoints(name), processor, tmp_path).payload.component.graph
+    width = {value.name: value.shape[-1] for node in graph for value in node.outputs if value.shape}
+    (hidden,) = {width[each] for each in hidden_states(segments_of(graph)[0])}
+    for segment in segments_of(graph)[1:-1]:
+        assert {width[each] for each in hidden_states(segment)} == {hidden}
+
+
 def test_a_model_with_states_says_which_batches_it_refuses(checkpoints: Any, processor: Target, tmp_path: Path) -> None:
     (notice,) = built(checkpoints("lfm2"), processor, tmp_path).notices
     assert "a batch of unequal rows is refused" in notice.what

@@ -4,3 +4,6 @@ from .checkpoint import Checkpoint as Checkpoint
 from .configuration import Configuration as Configuration
 from .context_length import context_of as context_of
 from .opening import open_checkpoint as open_checkpoint
+from .sentence_transformers import SentenceModules as SentenceModules
+from .sentence_transformers import sentence_modules as sentence_modules
+from .tasks import FEATURE_EXTRACTION as FEATURE_EXTRACTION

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from drupe.api import ModelError
 from drupe_checkpoints.configuration import Configuration
+from drupe_checkpoints.sentence_transformers import pools
+from drupe_checkpoints.tasks import FEATURE_EXTRACTION, task_of
 
 if TYPE_CHECKING:
     from drupe_checkpoints.hub import Snapshot
@@ -56,6 +58,15 @@ class Checkpoint:
     def model_type(self) -> str:
         """transformers' name for the kind of configuration ("qwen2")."""
         return self.config.text("model_type")
+
+    @property
+    def task(self) -> str | None:
+        """What the model is for: embeddings where sentence-transformers' files say how tokens are pooled, otherwise
+        what the class in config.json is for. None where the class is not known.
+        """
+        if pools(self.folder):
+            return FEATURE_EXTRACTION
+        return task_of(self.architectures, self.config.text("model_type", ""))
 
     @property
     def architectures(self) -> tuple[str, ...]:
@@ -107,10 +118,11 @@ class Checkpoint:
 
     def package_files(self) -> Mapping[str, Path | bytes]:
         """The files to put beside a graph, by name. There is always a tokenizer.json. Raises ModelError."""
+        from drupe_checkpoints.sentence_transformers import sentence_files
         from drupe_checkpoints.tokenizer.carried import carried
         from drupe_checkpoints.tokenizer.settings import TOKENIZER
 
-        return carried(self.folder) | {TOKENIZER: self.tokenizer.content}
+        return {**carried(self.folder), **sentence_files(self.folder), TOKENIZER: self.tokenizer.content}
 
     @functools.cached_property
     def tokenizer(self) -> ResolvedTokenizer:

@@ -15,7 +15,9 @@ from drupe.api import ModelError, Notice
 from drupe_checkpoints.checkpoint import Checkpoint
 from drupe_checkpoints.dialects import are_floats
 from drupe_checkpoints.quantization import left_over_notices
+from drupe_checkpoints.sentence_transformers import MODULES, pools
 from drupe_checkpoints.summary import INDEX, SINGLE, shards_of
+from drupe_checkpoints.tasks import FEATURE_EXTRACTION, task_of
 
 ADAPTER, QUANTIZE, TOKENIZER_CONFIG = "adapter_config.json", "quantize_config.json", "tokenizer_config.json"
 SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
@@ -32,7 +34,8 @@ SHOWN = 3
 
 def folder_notices(checkpoint: Checkpoint) -> tuple[Notice, ...]:
     """The notices on a checkpoint's folder. Reads headers and small files; downloads nothing."""
-    return tuple(notice for rule in RULES for notice in rule(checkpoint))
+    rules = [rule for rule in RULES if rule not in OF_ANSWERS or checkpoint.task != FEATURE_EXTRACTION]
+    return tuple(notice for rule in rules for notice in rule(checkpoint))
 
 
 def _two_sets_of_weights(checkpoint: Checkpoint) -> Iterator[Notice]:
@@ -200,6 +203,20 @@ def _code_beside(checkpoint: Checkpoint) -> Iterator[Notice]:
 
 
 FLOATS = frozenset({"float64", "float32", "float16", "bfloat16"})
+
+
+def _embeddings_of_a_decoder(checkpoint: Checkpoint) -> Iterator[Notice]:
+    named = task_of(checkpoint.architectures, checkpoint.config.text("model_type", ""))
+    if pools(checkpoint.folder) and named != FEATURE_EXTRACTION:
+        yield Notice(
+            "folder",
+            "chosen",
+            f"{MODULES} pools the hidden states of tokens, so this is a model of embeddings, though config.json names "
+            f"{', '.join(checkpoint.architectures) or 'no class'}; a head takes no part in it",
+            f"to convert it as the class that config.json names, move {MODULES} out of the folder",
+        )
+
+
 RULES: tuple[Callable[[Checkpoint], Iterator[Notice]], ...] = (
     _two_sets_of_weights,
     _shards_left_over,
@@ -212,7 +229,10 @@ RULES: tuple[Callable[[Checkpoint], Iterator[Notice]], ...] = (
     _two_rotary_sections,
     _two_values_for_rotary_embedding,
     _code_beside,
+    _embeddings_of_a_decoder,
 )
+OF_ANSWERS = (_two_end_tokens, _end_of_the_tokenizer)
+"""The rules that count only for models that generate text."""
 
 
 def _object(path: Path) -> Mapping[str, Any]:

@@ -13,6 +13,7 @@ from drupe_checkpoints.checkpoint import GGUF, Checkpoint
 from drupe_checkpoints.configuration import Configuration
 from drupe_checkpoints.context_length import context_of
 from drupe_checkpoints.opening import open_checkpoint
+from drupe_checkpoints.sentence_transformers import sentence_files, sentence_modules
 from drupe_checkpoints.tokenizer.carried import CARRIED, CARRIED_PATTERNS
 from drupe_files import file_digest, quick_digest
 from drupe_onnx import unreadable
@@ -64,6 +65,7 @@ class HfKind(ModelKind):
             "vocabulary": config.get("vocab_size"),
             "context length": _context_length(config),
             "tied embeddings": config.get("tie_word_embeddings"),
+            **_pooling(checkpoint),
             **_weights(checkpoint),
         }
         return {label: value for label, value in facts.items() if value is not None}
@@ -106,6 +108,16 @@ def _complete(model: Model) -> None:
         model.payload.fetch_weights()
 
 
+def _pooling(checkpoint: Checkpoint) -> Mapping[str, Any]:
+    """How tokens are pooled, and the prompts. Empty for files that cannot be read: a conversion reports the reason."""
+    try:
+        modules = sentence_modules(sentence_files(checkpoint.folder))
+    except ModelError:
+        return {}
+    how = [*modules.modes, *(["normalized"] if modules.normalized else [])]
+    return {"pooling": ", ".join(how) or None, "prompts": ", ".join(modules.prompts) or None}
+
+
 def _weights(checkpoint: Checkpoint) -> Mapping[str, Any]:
     """Parameters, bytes and element types. Empty for weights that cannot be read: a conversion reports the reason.
 
@@ -136,7 +148,8 @@ def _files(folder: Path) -> list[Path]:
         beside = (folder.parent / name for name in CARRIED)
         return [folder, *(path for path in beside if path.is_file())]
     found = (path for pattern in PARTS for path in folder.glob(pattern))
-    return sorted({path for path in found if path.is_file() and not path.name.startswith(".")})
+    held = {path for path in found if path.is_file() and not path.name.startswith(".")}
+    return sorted(held | set(sentence_files(folder).values()))
 
 
 def _name(path: Path, location: Path) -> str:

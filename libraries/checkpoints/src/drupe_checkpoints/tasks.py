@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+FEATURE_EXTRACTION = "feature-extraction"
 BY_MODEL_TYPE: Mapping[str, str] = {
     "moonshine": "automatic-speech-recognition",
     "speech_to_text": "automatic-speech-recognition",
@@ -43,7 +44,8 @@ BY_ENDING: Mapping[str, str] = {
     "ForAudioClassification": "audio-classification",
     "ForCTC": "automatic-speech-recognition",
     "ForSpeechSeq2Seq": "automatic-speech-recognition",
-    "Model": "feature-extraction",
+    "ChatGLMModel": "text-generation",
+    "Model": FEATURE_EXTRACTION,
 }
 """Tasks by the ending of the class's name; where two endings match, the longer one counts."""
 

@@ -18,6 +18,9 @@ from .graphs import port_of as port_of
 from .graphs import vocabulary_size as vocabulary_size
 from .logit_rules import LogitRules as LogitRules
 from .logit_rules import StopStrings as StopStrings
+from .ports import HIDDEN_STATES as HIDDEN_STATES
+from .ports import LOGITS as LOGITS
+from .ports import MASK as MASK
 from .ports import STATES as STATES
 from .ports import TOKENS as TOKENS
 from .ports import Cache as Cache

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from drupe.api import ModelError
 
 TOKENS, MASK, POSITIONS, LOGITS = "input_ids", "attention_mask", "position_ids", "logits"
+HIDDEN_STATES = "last_hidden_state"
+"""The output of a decoder without a head, and of encoders."""
 PLAIN = (TOKENS, MASK, POSITIONS)
 """The inputs of a decoder that are not caches."""
 KEY, VALUE = "key", "value"

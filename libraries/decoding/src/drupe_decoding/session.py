@@ -52,7 +52,7 @@ def text_session(session: Session) -> TextSession:
     """The session, if it writes text. Raises RuntimeMissing for a session that only runs graphs."""
     if not isinstance(session, TextSession):
         raise RuntimeMissing(
-            "the model does not generate text: its runtime only runs its graphs, on arrays",
+            "the model does not generate text",
             cure="open a model of the task text-generation; drupe inspect MODEL shows the task",
         )
     return session

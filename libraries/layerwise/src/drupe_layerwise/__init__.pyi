@@ -5,4 +5,5 @@ from .distribution import Distribution as Distribution
 from .layer_by_layer import LayerByLayer as LayerByLayer
 from .layer_by_layer import Logits as Logits
 from .segments import Segment as Segment
+from .segments import has_head as has_head
 from .segments import hidden_states as hidden_states

@@ -19,7 +19,7 @@ from drupe_layerwise.activation_files import Values
 from drupe_layerwise.batches import Batch, Feeds, batches_of
 from drupe_layerwise.block_finding import mark_blocks
 from drupe_layerwise.head import FLOAT, SlicedHead, hidden_rows, sliced_head
-from drupe_layerwise.segments import Segment, is_marked, node_reads, parts_of, result_of, segments_of, whole
+from drupe_layerwise.segments import Segment, has_head, is_marked, node_reads, parts_of, result_of, segments_of, whole
 from drupe_layerwise.subgraph import Opened, cut_out, distinct, opened, opened_part
 from drupe_onnx import DecoderDescription, decoder_of, ir
 
@@ -120,6 +120,7 @@ class LayerByLayer:
     def logits(self, positions: int | None = None) -> Iterator[Logits]:
         """The logits of every token of every sequence, `positions` of them at a time, sequence after sequence.
 
+        A graph without a head gives its last hidden states in their place: rows [positions, hidden].
         Segments that have not been left yet are advanced through. Without `positions`, as many positions are computed
         at a time as fit into `context.memory_budget`. The iterator holds the head open until it is used up or closed.
         If the head's matrix does not fit into the budget, one range of the vocabulary is held at a time.
@@ -127,11 +128,15 @@ class LayerByLayer:
         last = self.segments[-1]
         self._reach(last)
         result = result_of(self._model.graph)
-        hidden = hidden_rows(result)
+        hidden = hidden_rows(result) if has_head(self._model.graph) else whole(result)
         if (hidden.name or "") not in self._values:
             for batch, results in self._run(last, [hidden]):
                 self._values.put(hidden.name or "", batch.index, results[hidden.name or ""])
         positions = positions or max(1, self._context.memory_budget // (LOGIT * _vocabulary(self._model, result)))
+        if hidden is whole(result):
+            for each in self._hidden_rows(hidden, positions):
+                yield Logits(each.sequence, each.start, each.rows.astype(np.float32, copy=False))
+            return
         yield from self._head(hidden, whole(result), positions)
 
     def close(self) -> None:

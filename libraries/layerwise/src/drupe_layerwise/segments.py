@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from drupe.api import ModelError
-from drupe_decoding import cache_name
+from drupe_decoding import HIDDEN_STATES, LOGITS, cache_name
 from drupe_onnx import BLOCK, LAST_TOKEN, POSITIONS, ROLE, ir
 
 CONSTANT = -1
@@ -214,13 +214,19 @@ def whole(value: ir.Value) -> ir.Value:
 
 
 def result_of(graph: ir.Graph) -> ir.Value:
-    """The main output of the graph: the logits, or the only output that is not a cache."""
+    """The main output of the graph: logits, hidden states, or the only output that is not a cache."""
     outputs: Mapping[str, ir.Value] = {value.name or "": value for value in _results(graph)}
-    if "logits" in outputs:
-        return outputs["logits"]
+    for name in (LOGITS, HIDDEN_STATES):
+        if name in outputs:
+            return outputs[name]
     if len(outputs) != 1:
         raise ModelError(f"the graph has no output 'logits', but several others: {', '.join(outputs)}")
     return next(iter(outputs.values()))
+
+
+def has_head(graph: ir.Graph) -> bool:
+    """Whether the graph's main output are logits, not hidden states."""
+    return result_of(graph).name != HIDDEN_STATES
 
 
 def _results(graph: ir.Graph) -> list[ir.Value]:

@@ -49,6 +49,13 @@ class TextTokenizer:
         whole = self._tokenizer.encode("a", add_special_tokens=True).ids
         return whole[: whole.index(plain[0])] if plain and plain[0] in whole else []
 
+    @property
+    def end(self) -> list[int]:
+        """The tokens that the tokenizer puts behind every text; none for most decoders."""
+        plain = self._tokenizer.encode("a", add_special_tokens=False).ids
+        whole = self._tokenizer.encode("a", add_special_tokens=True).ids
+        return whole[whole.index(plain[-1]) + 1 :] if plain and plain[-1] in whole else []
+
     def sequences(
         self, text: Text, count: int, length: int, seed: int | None = None, *, least: int | None = None
     ) -> list[list[int]]:

@@ -25,6 +25,19 @@ class Tokenizer:
         special: list[int] = self._tokenizer.encode(text, add_special_tokens=True).ids
         return with_beginning(plain, special)
 
+    def encode_whole(self, text: str, most: int | None = None) -> list[int]:
+        """The text's tokens, with those that the tokenizer puts before and behind a text.
+
+        most: a longer text is cut at its end, as in transformers; the tokens around it stay.
+        """
+        if most is not None:
+            self._tokenizer.enable_truncation(most)
+        try:
+            tokens: list[int] = self._tokenizer.encode(text.encode("utf-8", "replace").decode("utf-8")).ids
+        finally:
+            self._tokenizer.no_truncation()
+        return tokens
+
     def decode(self, tokens: Sequence[int]) -> str:
         text: str = self._tokenizer.decode(list(tokens), skip_special_tokens=True)
         return text

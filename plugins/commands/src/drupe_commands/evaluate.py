@@ -60,8 +60,9 @@ def evaluate(
 ) -> None:
     """Measure a package: alone, or against what it was made of.
 
-    Of text generation: perplexity, and with --against also KL divergence and top-1 agreement. A checkpoint to compare
-    with is run at float32, one layer at a time.
+    Of text generation: perplexity, and with --against also KL divergence and top-1 agreement. Of embeddings, always
+    with --against: cosine similarity, and agreement on nearest texts. A checkpoint to compare with is run at float32,
+    one layer at a time.
     """
     from drupe.api import CheckFailed, registry
 

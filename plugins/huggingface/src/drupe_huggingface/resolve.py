@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from drupe.api import Model, ModelError, UsageError
 from drupe_checkpoints.checkpoint import GGUF, POINT_AT_A_CHECKPOINT, Checkpoint, is_file, is_folder
 from drupe_checkpoints.opening import open_checkpoint
-from drupe_checkpoints.tasks import task_of
 from drupe_huggingface.missing_paths import looks_like_a_path, no_path
 
 if TYPE_CHECKING:
@@ -44,9 +43,8 @@ def resolve(reference: str, options: Mapping[str, Any]) -> Model | None:
 
 
 def _model(checkpoint: Checkpoint, location: Path, **facts: str) -> Model:
-    """The model of a checkpoint, with the task that its configuration names."""
-    task = task_of(checkpoint.architectures, checkpoint.config.text("model_type", ""))
-    return Model.single("hf", location, facts, checkpoint, task)
+    """The model of a checkpoint, with its task."""
+    return Model.single("hf", location, facts, checkpoint, checkpoint.task)
 
 
 def _model_of_folder(checkpoint: Checkpoint, folder: Path, **facts: str) -> Model:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from drupe.api import Context
 from drupe_files import disk_errors
-from drupe_layerwise import Distribution, LayerByLayer, Logits, Segment, hidden_states
+from drupe_layerwise import Distribution, LayerByLayer, Logits, Segment, has_head, hidden_states
 from drupe_mixed_precision.groups import Group
 from drupe_mixed_precision.losses import COARSEST
 from drupe_mixed_precision.rounded import rounded
@@ -95,15 +95,28 @@ class Recorded:
 def divergence(
     expected: Recorded, model: ir.Model, groups: Sequence[Group], sequences: Tokens, context: Context
 ) -> float:
-    """KL(model || model with these groups rounded), the mean over all tokens, in nats. expected: the model's logits."""
+    """KL(model || model with these groups rounded), the mean over all tokens, in nats. expected: the model's logits.
+
+    Of a model without a head: the square of the hidden states' relative change.
+    """
+    of_row = _row_divergence if has_head(model.graph) else _row_change
     total, tokens = 0.0, 0
     with LayerByLayer(model, sequences, context) as changed, rounded(groups, COARSEST):
         for before, after in zip(expected.chunks(), changed.logits(POSITIONS), strict=True):
-            for row, other in zip(before, after.rows, strict=True):
-                likely = Distribution.of(row, "the source")
-                total += likely.divergence(Distribution.of(other, "the rounded model"))
+            total += sum(map(of_row, before, after.rows))
             tokens += len(before)
     return max(0.0, total / tokens)
+
+
+def _row_divergence(before: Rows, after: Rows) -> float:
+    """KL(before || after) of one token's logits, in nats."""
+    return Distribution.of(before, "the source").divergence(Distribution.of(after, "the rounded model"))
+
+
+def _row_change(before: Rows, after: Rows) -> float:
+    """The square of one hidden state's relative change."""
+    own = float(np.square(before, dtype=np.float64).sum())
+    return float(np.square(after - before, dtype=np.float64).sum()) / max(own, float(np.finfo(np.float32).tiny))
 
 
 def _shares(runner: LayerByLayer, segment: Segment, members: Sequence[Group]) -> list[float]:

@@ -78,7 +78,8 @@ class BuildDecoder(Pass):
         made = building.build(all_logits=config.all_logits)
         described = description_of(checkpoint, weights.decoder, building.head_size, element_name(graph.dtype))
         describe_decoder(made, described)
-        facts = {"weights": "float", "logits": "all" if config.all_logits else "last", "packaged": "no"}
+        drops = decoder.head is not None and not config.all_logits
+        facts = {"weights": "float", "logits": "last" if drops else "all", "packaged": "no"}
         notices = [*checkpoint.tokenizer.notices, *notices_of(checkpoint), *weights.notices]
         notices += [RECURRENCE] if decoder.has_recurrence else []
         built = model.but(kind="onnx", facts=facts, payload=OnnxPackage({ONLY_PART: made}, files))

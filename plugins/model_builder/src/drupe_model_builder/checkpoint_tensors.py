@@ -73,10 +73,10 @@ def _refuse_missing(
     if not missing:
         return
     cure = "check config.json against the safetensors files; download the checkpoint again if one is incomplete"
-    if missing == [decoder.head.matrix]:
+    if decoder.head is not None and missing == [decoder.head.matrix]:
         cure = 'set "tie_word_embeddings": true in config.json if the head shares the embedding\'s weights'
     elif len(missing) == len(list(wanted)):
-        cure = f"save the causal language model itself: the files hold other names, such as {next(iter(held), 'none')}"
+        cure = f"save the model itself: the files hold other names, such as {next(iter(held), 'none')}"
     raise ModelError(
         f"the checkpoint lacks {_count(missing)} that config.json requires: {_list(missing)}",
         where=checkpoint.folder,

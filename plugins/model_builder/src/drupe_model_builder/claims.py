@@ -17,5 +17,6 @@ def claim(stage: Stage, model: Model) -> Claim | None:
     """
     if stage.name != "import" or model.kind != "hf":
         return None
-    composition_of(model.payload or open_checkpoint(model.location))
-    return Claim(NAME, (Step("build-decoder", stage.numerics, {"all_logits": "all_logits"}),), rank=NATIVE)
+    decoder = composition_of(model.payload or open_checkpoint(model.location))
+    options = {"all_logits": "all_logits"} if decoder.head else {}
+    return Claim(NAME, (Step("build-decoder", stage.numerics, options),), rank=NATIVE)

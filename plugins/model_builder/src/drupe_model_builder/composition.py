@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from drupe_model_builder.parts.attention import Attention
 from drupe_model_builder.parts.ends import Embedding, Head
@@ -16,7 +17,7 @@ from drupe_model_builder.parts.step import Layer, Mixer, Part
 
 @dataclass(frozen=True)
 class Decoder:
-    """A decoder: an embedding, layers, a final norm, and a head.
+    """A decoder: an embedding, layers, a final norm, and a head; without a head it gives the hidden states.
 
     model_type: the name of its family. context_length: the most tokens that it reads. layer_inputs: where layers have
     inputs of their own. base: the prefix of all tensors but the head's. ignored: patterns of names of tensors that the
@@ -29,11 +30,18 @@ class Decoder:
     embedding: Embedding
     layers: tuple[Layer, ...]
     final_norm: Norm
-    head: Head
+    head: Head | None
     layer_inputs: LayerInputs | None = None
     base: str = "model."
     ignored: tuple[str, ...] = ()
     aliases: tuple[tuple[str, str], ...] = ()
+
+    def without_head(self) -> Decoder:
+        """The decoder that gives the last hidden states. The checkpoint may hold a head, which takes no part."""
+        if self.head is None:
+            return self
+        unread = [re.escape(name) for name in (self.head.matrix, self.head.bias) if name is not None]
+        return replace(self, head=None, ignored=(*self.ignored, *unread))
 
     @property
     def vocab_size(self) -> int:
@@ -80,4 +88,5 @@ class Decoder:
         for layer in self.layers:
             yield from layer.tensors()
         yield from self.final_norm.tensors()
-        yield from self.head.tensors(self.vocab_size, self.hidden_size)
+        if self.head is not None:
+            yield from self.head.tensors(self.vocab_size, self.hidden_size)

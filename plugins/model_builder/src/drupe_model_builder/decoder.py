@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from drupe_decoding import HIDDEN_STATES, LOGITS
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.dimensions import dims
 from drupe_model_builder.graph import GraphBuilder
 from drupe_model_builder.parts.attention import Attention, AttentionForm, attention, choose_form, needs_positions
 from drupe_model_builder.parts.borrowed_attention import BorrowedAttention, borrowed_attention
 from drupe_model_builder.parts.distance import DistanceBiases
-from drupe_model_builder.parts.ends import drop_all_but_last, embed, logits, scaled
+from drupe_model_builder.parts.ends import drop_all_but_last, embed, logits, scaled, widened
 from drupe_model_builder.parts.experts import experts
 from drupe_model_builder.parts.gated_delta import GatedDelta, gated_delta
 from drupe_model_builder.parts.layer_inputs import LayerInput, layer_input, layer_inputs
@@ -43,10 +44,11 @@ class DecoderGraph:
         sizes = {part.states[0]: form.head_size for part, form in zip(decoder.attentions, self._forms, strict=True)}
         self.head_size = next(iter(sizes.values()), None)
         """Elements of a head in the caches of the first layer that has some."""
-        lengths = Lengths(graph, positions=positions, equal=decoder.has_recurrence)
+        carried = decoder.head is not None
+        lengths = Lengths(graph, positions=positions, equal=decoder.has_recurrence, past=carried)
         self._shared = Shared(
             lengths,
-            States(graph, decoder.states, sizes),
+            States(graph, decoder.states, sizes, lengths.ids, carried=carried),
             RotaryTables(graph, decoder.context_length, lengths),
             DistanceBiases(graph, lengths),
         )
@@ -58,7 +60,7 @@ class DecoderGraph:
         """The graph, with lazy weights.
 
         Without `all_logits` only the last token of each row is kept after the last attention, which still reads all
-        tokens.
+        tokens. Without a head the graph gives the hidden states of every token, and neither takes nor gives caches.
         """
         graph, decoder = self._graph, self._decoder
         lengths = self._shared.lengths
@@ -71,7 +73,8 @@ class DecoderGraph:
             self._layer_inputs = [
                 lengths.arranged(each, f"padding/ArrangedInput{number}") for number, each in enumerate(given)
             ]
-        cut = None if all_logits else _last_keeping(decoder)
+        every_token = all_logits or decoder.head is None
+        cut = None if every_token else _last_keeping(decoder)
         for number, layer in enumerate(decoder.layers):
             last_token = lengths.last_tokens() if any(step is cut for step in layer.steps) else None
             with graph.block(number):
@@ -80,13 +83,16 @@ class DecoderGraph:
                     x, residual = self._step(f"{layer.name}.step{half}", step, x, residual, index)
                 if layer.factor is not None:
                     x, residual = self._scaled(layer, layer.factor, x, residual), None
-        if all_logits:
+        if every_token:
             x = lengths.restored(x, "padding/Restored")
             if residual is not None:
                 residual = lengths.restored(residual, "padding/RestoredResidual")
         x, _ = add_and_norm(graph, decoder.final_norm, x, residual)
-        graph.output(logits(graph, decoder.head, decoder.embedding, x), "logits")
-        self._shared.states.name_outputs()
+        if decoder.head is None:
+            graph.output(widened(graph, x, "last_hidden_state"), HIDDEN_STATES)
+        else:
+            graph.output(logits(graph, decoder.head, decoder.embedding, x), LOGITS)
+            self._shared.states.name_outputs()
         return graph.model("decoder")
 
     def _step(

@@ -27,6 +27,8 @@ def in_words(decoder: Decoder) -> dict[str, str]:
     for number, layer in enumerate(decoder.layers):
         groups.setdefault(_layer(layer), []).append(number)
     found |= {_numbers(numbers): text for text, numbers in groups.items()}
+    if head is None:
+        return {**found, "head": f"{_norm(decoder.final_norm)}, none: the hidden states are the result"}
     last = [_norm(decoder.final_norm), "the embedding's table" if head.tied else "a matrix of its own"]
     last += ["bias"] if head.bias else []
     last += [f"times {head.factor:g}"] if head.factor != 1.0 else []

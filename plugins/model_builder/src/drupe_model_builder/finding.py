@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from drupe.api import ModelError, Notice, nearest, registry
-from drupe_checkpoints import Checkpoint, Configuration
+from drupe_checkpoints import FEATURE_EXTRACTION, Checkpoint, Configuration
 from drupe_model_builder import families
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.accounting import accounted, configuration_notices
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 Family = Callable[[Configuration], Decoder]
 HOOK = "drupe_decoder_families"
+WITHOUT_HEAD = "Model"
+"""The end of the name of a class without a head, such as Qwen3Model."""
 GENERATES = ("ForCausalLM", "LMHeadModel", "ChatGLMForConditionalGeneration", "ChatGLMModel")
 
 
@@ -72,16 +74,23 @@ def family_of(checkpoint: Checkpoint) -> Family:
 
 
 def composition_of(checkpoint: Checkpoint) -> Decoder:
-    """The composition of a checkpoint's decoder. Raises ModelError for an unsupported checkpoint."""
+    """The composition of a checkpoint's decoder: without a head where its task is feature-extraction.
+
+    Raises ModelError for an unsupported checkpoint.
+    """
     family = family_of(checkpoint)
-    if checkpoint.architectures and not any(name.endswith(GENERATES) for name in checkpoint.architectures):
+    has_head = checkpoint.task != FEATURE_EXTRACTION
+    served = GENERATES if has_head else (*GENERATES, WITHOUT_HEAD)
+    if checkpoint.architectures and not any(name.endswith(served) for name in checkpoint.architectures):
         raise ModelError(
-            f"{_name(checkpoint)} does not generate text; only ...ForCausalLM models are supported",
+            f"{_name(checkpoint)} does not generate text or give embeddings; only ...ForCausalLM and ...Model are "
+            "supported",
             where=checkpoint.config.path,
             cure="use the causal language model that the checkpoint was made from",
         )
     _ = checkpoint.packing  # raises ModelError for an unsupported quantization
-    return accounted(checkpoint.config, family)
+    decoder = accounted(checkpoint.config, family)
+    return decoder if has_head else decoder.without_head()
 
 
 def notices_of(checkpoint: Checkpoint) -> Iterator[Notice]:

@@ -23,13 +23,15 @@ class Lengths:
     writes each new token after the row's own last token.
     """
 
-    def __init__(self, graph: GraphBuilder, *, positions: bool, equal: bool = False) -> None:
-        """equal: whether rows of unequal lengths are refused when the graph runs."""
+    def __init__(self, graph: GraphBuilder, *, positions: bool, equal: bool = False, past: bool = True) -> None:
+        """equal: whether rows of unequal lengths are refused when the graph runs. past: whether there are caches;
+        without them the positions follow from the mask.
+        """
         self._graph = graph
         self.ids = graph.input("input_ids", INT64, [BATCH, SEQUENCE])
-        mask = graph.input("attention_mask", INT64, [BATCH, TOTAL])
+        mask = graph.input("attention_mask", INT64, [BATCH, TOTAL if past else SEQUENCE])
         self._mask = mask = refuse_unequal(graph, mask) if equal else mask
-        self._positions = graph.input("position_ids", INT64, [BATCH, SEQUENCE]) if positions else None
+        self._positions = graph.input("position_ids", INT64, [BATCH, SEQUENCE]) if positions and past else None
         name = "attention_mask"
         self.count = count = graph.node(
             "ReduceSum", [mask, graph.integers([1])], f"{name}/Count", [BATCH], dtype=INT64, keepdims=0
@@ -61,9 +63,17 @@ class Lengths:
 
     @property
     def given_positions(self) -> ir.Value:
-        """int64 [batch, sequence]: the input position_ids, which exists only if nodes outside attention need it."""
-        assert self._positions is not None
-        return self._positions
+        """int64 [batch, sequence]: the input position_ids, or without a past the positions that the mask gives."""
+        return self._positions if self._positions is not None else self._counted
+
+    @functools.cached_property
+    def _counted(self) -> ir.Value:
+        """int64 [batch, sequence]: how many tokens stand before each token of its row; 0 for padding before them."""
+        graph, name = self._graph, "attention_mask"
+        inputs = [self._mask, graph.integers(1)]
+        until = graph.node("CumSum", inputs, f"{name}/Until", [BATCH, SEQUENCE], dtype=INT64)
+        before = graph.node("Sub", [until, graph.integers(1)], f"{name}/Before", [BATCH, SEQUENCE], dtype=INT64)
+        return graph.node("Max", [before, graph.integers(0)], f"{name}/Positions", [BATCH, SEQUENCE], dtype=INT64)
 
     @functools.cached_property
     def positions(self) -> ir.Value:

@@ -28,10 +28,10 @@ def by_family(checkpoint: Checkpoint, held: Mapping[str, Tensor], decoder: Decod
     _refuse_adapter(checkpoint, held)
     plain = _without_wrappers(checkpoint, held)
     prefix = _prefix(checkpoint, plain, decoder)
-    base, head = decoder.base, decoder.head.matrix.removesuffix("weight")
+    base, head = decoder.base, decoder.head.matrix.removesuffix("weight") if decoder.head else ""
     if prefix is None or prefix == base:
         return plain
-    before_head = _head_prefix(checkpoint, plain, head, prefix)
+    before_head = _head_prefix(checkpoint, plain, head, prefix) if head else None
 
     def named(name: str) -> str:
         if before_head is not None and name.startswith(before_head + head):

@@ -21,8 +21,8 @@ def settled_head(
     A head that equals the embedding is tied; one that differs is kept, whatever config.json says. A checkpoint that
     holds only the head uses it as its embedding, too.
     """
-    head, table, tensors = decoder.head.matrix, decoder.embedding.table, dict(held)
-    if not decoder.head.tied or head not in held:
+    table, tensors = decoder.embedding.table, dict(held)
+    if decoder.head is None or not decoder.head.tied or (head := decoder.head.matrix) not in held:
         return tensors, decoder, ()
     if table not in held or _equal(held[table], held[head]):
         tensors.setdefault(table, tensors.pop(head))

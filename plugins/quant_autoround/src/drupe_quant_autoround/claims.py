@@ -6,6 +6,7 @@ from drupe.api import Claim, Model, Request, Stage, Step, UsageError
 
 QUALITY = "autoround"
 """The value of the option `quality`, and the name by which a user can choose the claims."""
+EMBEDDINGS = "feature-extraction"
 BITS = 4
 _DECIDED_BY = ("quality",)
 _TEXT = {key: key for key in (f"calibration_{name}" for name in ("data", "sequences", "length", "seed"))}
@@ -22,6 +23,12 @@ def claim(stage: Stage, model: Model, request: Request) -> Claim | None:
         return None
     numerics = {key: value for key, value in stage.numerics.items() if key != "bits"}
     bits = stage.numerics.get("bits")
+    if model.task == EMBEDDINGS:
+        raise UsageError(
+            f"--quality {QUALITY} rounds only models that generate text, and this one gives embeddings",
+            where=model.location,
+            cure="another --quality, such as best",
+        )
     if stage.name == "checkpoint" and model.kind == "hf" and bits == BITS:
         rounding = Step("round-by-gradient", numerics, {**_TEXT, **_BLOCKS})
         return Claim(QUALITY, (rounding,), reads=_DECIDED_BY)

@@ -10,6 +10,7 @@ from drupe.api import Claim, Model, Request, Stage, Step, UsageError, several
 
 NAME = "ladder"
 """The claims' name, by which a user can choose them."""
+EMBEDDINGS = "feature-extraction"
 DEFAULT = "balanced"
 METHODS = {"fast": "rtn", "balanced": "search", "best": "search"}
 """The method for levels of less than 8 bits, by quality. At `best` it is for the levels that GPTQ does not find."""
@@ -18,7 +19,8 @@ _SCHEME = {key: key for key in ("block_size", "symmetric", "head_bits")}
 """Configuration keys that decide on a scheme, and the options that set them."""
 _BLOCKS = {key: _SCHEME[key] for key in ("block_size", "symmetric")}
 _FIXED = {key: _SCHEME[key] for key in ("block_size", "head_bits")}
-_BUDGET = {key: key for key in ("target_size", "bits_per_weight", "max_kl")}
+_BYTES = {key: key for key in ("target_size", "bits_per_weight")}
+_BUDGET = {**_BYTES, "max_kl": "max_kl"}
 _CALIBRATE = {key: key for key in (f"calibration_{name}" for name in ("data", "sequences", "length", "seed"))}
 _WHICH_TEXT = {key: _CALIBRATE[key] for key in ("calibration_data", "calibration_seed")}
 """The options that set the amount of text are only for passes that calibrate weights. Other passes need little text."""
@@ -28,7 +30,7 @@ _DECIDED_BY = ("quality", "prepare")
 
 def claim(stage: Stage, model: Model, request: Request) -> Claim | None:
     """The ladder's claim for a stage; None for other models and stages, and for a quality that it does not know."""
-    asked = Asked.of(request.options)
+    asked = Asked.of(request.options, model)
     if model.kind != "onnx" or asked.quality not in METHODS:
         return None
     numerics = {key: value for key, value in stage.numerics.items() if key != "bits"}
@@ -55,24 +57,28 @@ def _offer(steps: Iterator[Step], model: Model) -> Claim:
 class Asked:
     """What the user asked for, as far as it decides which passes are used.
 
-    prepare: the values of --prepare. budget: whether there is a limit of bytes or of divergence; limited: whether the
-    limit is one of divergence. method: how levels are found.
+    prepare: the values of --prepare. budgets: the options that limit bytes or divergence. budget: whether there is a
+    limit of bytes or of divergence; limited: whether the limit is one of divergence. method: how levels are found.
     """
 
     quality: str
     prepare: frozenset[str]
+    budgets: Mapping[str, str]
     budget: bool
     limited: bool
     method: str
 
     @classmethod
-    def of(cls, options: Mapping[str, Any]) -> Asked:
+    def of(cls, options: Mapping[str, Any], model: Model) -> Asked:
+        """Embeddings have no KL divergence, so no limit of it."""
         quality = options.get("quality", DEFAULT)
+        budgets = _BYTES if model.task == EMBEDDINGS else _BUDGET
         return cls(
             quality=quality,
             prepare=frozenset(several(options.get("prepare", ()))),
-            budget=any(option in options for option in _BUDGET.values()),
-            limited="max_kl" in options,
+            budgets=budgets,
+            budget=any(option in options for option in budgets.values()),
+            limited="max_kl" in budgets and "max_kl" in options,
             method=options.get("method", METHODS.get(quality, "")),
         )
 
@@ -105,7 +111,7 @@ def _to_four_bits(asked: Asked, numerics: Mapping[str, Any]) -> Iterator[Step]:
         yield Step("measure-sensitivity", fixed, {**_WHICH_TEXT, **_FIXED})
     if asked.quality != "fast" or asked.budget:
         calibrated = {"calibrated": True} if asked.calibrates else {}
-        yield Step("allocate-bits", {**numerics, **calibrated}, {**_BUDGET, **_SCHEME})
+        yield Step("allocate-bits", {**numerics, **calibrated}, {**asked.budgets, **_SCHEME})
     if "scale" in asked.prepare:
         yield Step("scale-channels", {**numerics, **rounding}, {**_CALIBRATE, **_BLOCKS, **found_by})
     if "weigh" in asked.prepare:

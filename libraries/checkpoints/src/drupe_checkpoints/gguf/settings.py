@@ -32,6 +32,8 @@ TOKENS = {"bos_token_id": "bos_token_id", "eos_token_id": "eos_token_id", "paddi
 # Settings that change what the model computes and that are not supported; the values 0 and 1 change nothing.
 FOREIGN = ("expert_count", "logit_scale", "residual_scale", "embedding_scale", "attention.scale",
            "attn_logit_softcapping", "final_logit_softcapping", "attention.sliding_window")  # fmt: skip
+POOLS = (1, 2, 3, 4)
+"""Values of pooling_type in files of models that do not generate text: mean, first token, last token, rank."""
 
 GLOBAL = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 BLOCK = {
@@ -91,6 +93,13 @@ def configuration(
             raise ModelError(
                 f"the file sets {key} = {own[key]}, which is not supported", where=metadata.path, cure=FROM_THE_SOURCE
             )
+    if own.get("pooling_type", 0) in POOLS:
+        raise ModelError(
+            f"the file sets pooling_type = {own['pooling_type']}, so it gives embeddings or scores; they are made from "
+            "a checkpoint's folder only",
+            where=metadata.path,
+            cure=FROM_THE_SOURCE,
+        )
     found: dict[str, Any] = {"model_type": model_type, "architectures": [model_class]}
     found |= {name: own[key] for key, name in KEYS.items() if key in own}
     found |= {

@@ -65,6 +65,7 @@ def _as_hidden_act(value: Any, config: Configuration) -> bool:
 
 EXPERTS = "asks for experts"
 NOT_A_GENERATOR = "use the causal language model that the checkpoint was made from"
+ONE_DIRECTION = "use a model whose tokens read earlier ones only: attention in both directions is not built"
 ONE_ATTENTION = "choose a model whose layers all compute alike"
 WINDOW = 'set "sliding_window": null if the model was trained without a window, or use a mistral or qwen2 configuration'
 
@@ -135,7 +136,7 @@ NEUTRAL = frozenset(
 
 LIMITED: Mapping[str, Limited] = {
     # Honoured by transformers for every decoder
-    "is_causal": Limited("lets each token read later ones", _is(True), NOT_A_GENERATOR),
+    "is_causal": Limited("lets each token read later ones", _is(True), ONE_DIRECTION),
     "is_encoder_decoder": Limited("asks for an encoder", cure=NOT_A_GENERATOR),
     "per_layer_config": Limited("gives single layers settings of their own", cure=ONE_ATTENTION),
     "attention_chunk_size": Limited("cuts attention into chunks", cure=ONE_ATTENTION),

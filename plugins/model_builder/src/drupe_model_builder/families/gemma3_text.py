@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from drupe.api import ModelError
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.block import Block
@@ -18,6 +19,13 @@ from drupe_model_builder.parts.step import Layer
 
 
 def gemma3_text(config: Configuration) -> Decoder:
+    if config.flag("use_bidirectional_attention", False):
+        raise ModelError(
+            "use_bidirectional_attention = true lets each token read later ones, as in EmbeddingGemma: attention in "
+            "both directions is not built",
+            where=config.path,
+            cure="use a model whose tokens read earlier ones only",
+        )
     sizes = sizes_of(config, context_length=131072, kv_heads=4, head_dim=256)
     gelu = activation(config, key="hidden_activation", default="gelu_pytorch_tanh")
     rotaries = rotary_by_type(

@@ -315,7 +315,7 @@ def _inputs(
     shared: Shared,
 ) -> list[ir.Value | None]:
     lengths = shared.lengths
-    inputs: list[ir.Value | None] = [*projected, *shared.states.past(part.states[0])]
+    inputs: list[ir.Value | None] = [*projected, *_past(graph, part, form, shared)]
     inputs += [lengths.last_keys(), lengths.total_length()]
     rotary = part.rotary if form.rotates else None
     inputs += shared.tables.of(rotary, _pairs(rotary, part, form)) if rotary else (None, None)
@@ -325,6 +325,19 @@ def _inputs(
         assert part.query_norm is not None and part.key_norm is not None
         inputs += [gamma(graph, part.query_norm), gamma(graph, part.key_norm)]
     return _trimmed(inputs)
+
+
+def _past(graph: GraphBuilder, part: Attention, form: AttentionForm, shared: Shared) -> Sequence[ir.Value | None]:
+    """The caches of the tokens before; none where no past is carried, if the target's operator does without."""
+    from drupe_onnx import MICROSOFT
+
+    if not shared.states.carried:
+        types = _input_types(graph, part, form)
+        types[3:5] = [None, None]
+        outputs, attributes = [graph.dtype] * 3, _attributes(part, form)
+        if graph.serves(OPERATOR, *types, domain=MICROSOFT, outputs=outputs, **attributes):
+            return (None, None)
+    return shared.states.past(part.states[0])
 
 
 def _projected(

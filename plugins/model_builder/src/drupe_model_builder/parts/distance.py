@@ -36,13 +36,14 @@ class DistanceBiases:
     def of(self, part: Distance) -> ir.Value:
         """The bias [1, heads, sequence, total] in the activations' type."""
         if part not in self._made:
-            self._made[part] = self._bias(part, f"distance.{len(self._made)}")
+            with self._graph.block(None):  # no block's own: later ones read it, too
+                self._made[part] = self._bias(part, f"distance.{len(self._made)}")
         return self._made[part]
 
     def _bias(self, part: Distance, name: str) -> ir.Value:
         import numpy as np
 
-        from drupe_onnx import Array, ir
+        from drupe_onnx import POSITIONS, Array, ir
 
         graph, wide, int32, int64 = self._graph, ir.DataType.FLOAT, ir.DataType.INT32, ir.DataType.INT64
         heads = len(part.slopes)
@@ -65,7 +66,7 @@ class DistanceBiases:
         length = graph.node("Shape", [self._lengths.ids], f"{name}/Length", [1], dtype=int64, start=1, end=2)
         one = graph.integers([1])
         wanted = graph.node("Concat", [one, one, length, one], f"{name}/Shape", [4], dtype=int64, axis=0)
-        return graph.node("Expand", [bias, wanted], f"{name}/Expand", shape)
+        return graph.node("Expand", [bias, wanted], f"{name}/Expand", shape, role=POSITIONS)
 
     def _rounded(self, value: ir.Value, name: str) -> ir.Value:
         """float32 values rounded to bfloat16."""

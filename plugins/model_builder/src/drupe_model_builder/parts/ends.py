@@ -83,15 +83,11 @@ def embed(graph: GraphBuilder, part: Embedding, ids: ir.Value, positions: ir.Val
 
 def logits(graph: GraphBuilder, part: Head, embedding: Embedding, x: ir.Value) -> ir.Value:
     """float32 [batch, sequence, vocabulary] of the normed hidden states x."""
-    from drupe_onnx import ir
-
     shape = [*dims(x)[:-1], embedding.vocab_size]
     out = _project(graph, part, embedding, x, shape)
     if part.bias is not None:
         out = graph.node("Add", [out, graph.vector(part.bias)], "lm_head/Add", shape)
-    out = scaled(graph, out, part.factor, "lm_head")
-    if out.dtype != ir.DataType.FLOAT:
-        out = graph.node("Cast", [out], "lm_head/Cast", shape, dtype=ir.DataType.FLOAT, to=ir.DataType.FLOAT)
+    out = widened(graph, scaled(graph, out, part.factor, "lm_head"), "lm_head")
     return _capped(graph, out, part.softcap, shape) if part.softcap else out
 
 
@@ -107,6 +103,14 @@ def drop_all_but_last(graph: GraphBuilder, x: ir.Value, index: ir.Value, name: s
 def scaled(graph: GraphBuilder, x: ir.Value, factor: float, name: str) -> ir.Value:
     """x times a factor; x itself where the factor is 1."""
     return x if factor == 1.0 else graph.node("Mul", [x, graph.number(factor)], f"{name}/Scale", dims(x))
+
+
+def widened(graph: GraphBuilder, x: ir.Value, name: str) -> ir.Value:
+    """x in float32."""
+    from drupe_onnx import ir
+
+    wide = ir.DataType.FLOAT
+    return x if x.dtype == wide else graph.node("Cast", [x], f"{name}/Cast", dims(x), dtype=wide, to=wide)
 
 
 def looked_up(graph: GraphBuilder, tensor: str, rows: ir.Value, shape: Dims, role: str) -> ir.Value:

@@ -5,6 +5,7 @@ The names are those that onnxruntime-genai looks for: past_key_values.3.key, pas
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -63,18 +64,35 @@ State = KeyValueState | ConvolutionState | RecurrentState
 
 
 class States:
-    """The states of one decoder as the graph's inputs, and as its outputs once they have the new tokens."""
+    """The states of one decoder as the graph's inputs, and as its outputs once they have the new tokens.
 
-    def __init__(self, graph: GraphBuilder, states: tuple[State, ...], head_sizes: Mapping[KeyValueState, int]) -> None:
-        """head_sizes: elements of a head in the caches of attention, which may be padded."""
+    Where they are not carried from call to call, each call begins without a past: no caches, and states of zeros.
+    """
+
+    def __init__(
+        self,
+        graph: GraphBuilder,
+        states: tuple[State, ...],
+        head_sizes: Mapping[KeyValueState, int],
+        ids: ir.Value,
+        *,
+        carried: bool,
+    ) -> None:
+        """head_sizes: elements of a head in the caches of attention, which may be padded. ids: the graph's tokens."""
         self._graph = graph
         self._head_sizes = head_sizes
-        self._past = {state: self._inputs(state) for state in states}
+        self._ids = ids
+        self._past = {state: self._inputs(state) for state in states} if carried else {}
         self._present: dict[State, tuple[ir.Value, ...]] = {}
 
+    @property
+    def carried(self) -> bool:
+        """Whether the states come from the call before and go to the next one."""
+        return bool(self._past)
+
     def past(self, state: State) -> tuple[ir.Value, ...]:
-        """The state's values before the new tokens."""
-        return self._past[state]
+        """The state's values before the new tokens: caches without tokens, and states of zeros, if none are carried."""
+        return self._past[state] if self.carried else self._empty(state)
 
     def keep(self, state: State, *values: ir.Value) -> None:
         """The state's values with the new tokens."""
@@ -95,6 +113,27 @@ class States:
         if isinstance(state, KeyValueState):
             return replace(state, head_dim=self._head_sizes.get(state, state.head_dim))
         return state
+
+    def _empty(self, state: State) -> tuple[ir.Value, ...]:
+        wanted = self._held(state).inputs(self._graph)
+        return tuple(self._zeros(f"no_past.{state.layer}.{part}", dtype, shape) for part, dtype, shape in wanted)
+
+    def _zeros(self, name: str, dtype: ir.DataType, shape: Dims) -> ir.Value:
+        """Zeros for each row of the batch, of a past without tokens."""
+        from drupe_onnx import ir
+
+        graph, whole = self._graph, ir.DataType.INT64
+        shape = [0 if each == PAST else each for each in shape]
+        sizes = graph.integers([each for each in shape[1:] if isinstance(each, int)])
+        wanted = graph.node("Concat", [self._rows, sizes], f"{name}/Sizes", [len(shape)], dtype=whole, axis=0)
+        return graph.node("Expand", [graph.number(0.0, dtype), wanted], name, shape, dtype=dtype)
+
+    @functools.cached_property
+    def _rows(self) -> ir.Value:
+        """int64 [1]: how many rows the batch has."""
+        from drupe_onnx import ir
+
+        return self._graph.node("Shape", [self._ids], "input_ids/Rows", [1], dtype=ir.DataType.INT64, start=0, end=1)
 
     def _inputs(self, state: State) -> tuple[ir.Value, ...]:
         wanted = self._held(state).inputs(self._graph)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from drupe.api import CheckFailed, Model, ModelError, Runtime, RuntimeMissing, Target, usable_threads
+from drupe_onnxruntime.plain.embedding_session import OrtEmbeddingSession
 from drupe_onnxruntime.plain.graphs import Graphs, files_of, no_graph
 from drupe_onnxruntime.plain.model_settings import read_settings
 from drupe_onnxruntime.plain.session import OrtSession
@@ -24,11 +25,12 @@ from drupe_onnxruntime.wheels import (
     version_of,
 )
 
-TEXT = "text-generation"
+TEXT, EMBEDDING = "text-generation", "feature-extraction"
 
 
 class OnnxRuntime(Runtime):
-    """Opens any ONNX model on the target's provider. The session of a decoder generates text."""
+    """Opens any ONNX model on the target's provider. The session of a decoder generates text, that of a model of the
+    task feature-extraction gives embeddings."""
 
     name = "onnxruntime"
     distributions = ONNXRUNTIME
@@ -56,6 +58,8 @@ class OnnxRuntime(Runtime):
         files = files_of(model)
         settings = read_settings(next(iter(files.values())).parent)
         graphs = Graphs(files, functools.partial(_inference_session, module, target, settings.threads))
+        if model.task == EMBEDDING and len(files) == 1:
+            return OrtEmbeddingSession(graphs)
         return OrtTextSession(module, graphs, settings, max_length) if _writes(model, graphs) else OrtSession(graphs)
 
 

@@ -1,0 +1,1 @@
+"""The task feature-extraction for Drupe: packages that give embeddings of texts."""

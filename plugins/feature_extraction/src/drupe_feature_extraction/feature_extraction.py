@@ -1,0 +1,75 @@
+"""The task `feature-extraction`: models that give embeddings of texts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from drupe.api import CheckFailed, Model, ModelError, Session, Target, Task
+
+if TYPE_CHECKING:
+    from drupe_onnx import OnnxPackage
+
+TEXTS = ("The quick brown fox", "Embeddings of texts that mean the same are alike.")
+SAMPLE_TOKENS = 8
+VOCABULARY = 100
+"""Tokens that sample inputs are drawn from where the graph does not say how many there are."""
+
+
+class FeatureExtraction(Task):
+    """Models of one part with the inputs input_ids and attention_mask, and the output last_hidden_state.
+
+    Where it is known how tokens are pooled, the output sentence_embedding holds one embedding for each text.
+    """
+
+    name = "feature-extraction"
+    summary = "gives embeddings of texts"
+    evaluator = "embeddings"
+    offers: ClassVar[Mapping[str, str]] = {"embed": "gives the embedding of each text"}
+
+    def samples(self, model: Model, target: Target, seed: int = 0) -> Mapping[str, Mapping[str, Any]]:
+        """Random tokens [1, 8] with their mask, for models of the kind `onnx`."""
+        return {next(iter(model.parts)): _random_tokens(package_of(model), seed)}
+
+    def check(self, session: Session, model: Model) -> str:
+        """Embed two texts; says what came of it. Raises CheckFailed where a value is not finite."""
+        import numpy
+
+        from drupe_decoding import HIDDEN_STATES
+        from drupe_embedding import description_of, embedding_session
+
+        description = description_of(package_of(model).component)
+        if description is not None and description.modes:
+            given = embedding_session(session).embed(TEXTS)
+            told = f"gives embeddings of {given.shape[-1]} values"
+        else:
+            given = session.run(_random_tokens(package_of(model)), [HIDDEN_STATES])[HIDDEN_STATES]
+            told = f"gives hidden states of {given.shape[-1]} values"
+        if not numpy.isfinite(given).all():
+            raise CheckFailed(
+                "the package computes NaN or Inf",
+                cure="check whether the source gives finite numbers: very large weights overflow",
+            )
+        return told
+
+
+def _random_tokens(package: OnnxPackage, seed: int = 0) -> dict[str, Any]:
+    import numpy
+
+    from drupe_decoding import MASK, TOKENS
+
+    vocabulary = package.decoder.vocab_size if package.decoder else VOCABULARY
+    tokens = numpy.random.default_rng(seed).integers(0, vocabulary, (1, SAMPLE_TOKENS))
+    return {TOKENS: tokens, MASK: numpy.ones_like(tokens)}
+
+
+def package_of(model: Model) -> OnnxPackage:
+    """The graph of a model. Raises ModelError for a model of another kind than `onnx`."""
+    from drupe_onnx import OnnxKind
+
+    if model.kind != OnnxKind.name:
+        raise ModelError(
+            f"sample inputs can be made for models of kind '{OnnxKind.name}', not '{model.kind}'", where=model.location
+        )
+    package: OnnxPackage = OnnxKind().load(model).payload
+    return package

@@ -1,0 +1,230 @@
+"""Embedding models on the command line: optimizing, measuring, embedding, repeating, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+
+import drupe
+from drupe.api import CheckFailed, ModelError, UsageError
+
+pytest.importorskip("onnxruntime")
+POOLING = {"word_embedding_dimension": 64, "pooling_mode_lasttoken": True}
+
+
+@pytest.fixture(scope="module")
+def source(kit: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder: Path = kit.make_embedder(tmp_path_factory.mktemp("runs") / "source", "qwen3", POOLING, head_dim=32)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def package(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("package") / "out"
+    drupe.optimize(str(source), out, quality="fast")
+    return out
+
+
+def program(*arguments: object, given: str = "") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "drupe", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, input=given, check=False)
+
+
+def test_the_package_keeps_what_the_folder_says_and_its_record_has_the_task(source: Path, package: Path) -> None:
+    record = json.loads((package / "drupe.json").read_text())
+    assert record["task"] == "feature-extraction"
+    assert [each["name"] for each in record["plan"]["passes"]][-1] == "package-embedding"
+    for name in ("modules.json", "1_Pooling/config.json", "config_sentence_transformers.json"):
+        assert (package / name).read_bytes() == (source / name).read_bytes()
+    assert not (package / "genai_config.json").exists()
+
+
+def test_an_int4_package_gives_what_its_dequantized_weights_give(package: Path, kit: SimpleNamespace) -> None:
+    with drupe.open(package) as session:
+        got = session.embed(kit.TEXTS)
+    assert kit.difference(got, accurate(package)(kit.TEXTS)) < 0.03  # activations are rounded to int8
+
+
+def accurate(package: Path) -> Any:
+    """Embeddings of the package with products of its dequantized weights in float32."""
+    import onnx
+    import onnxruntime as ort
+
+    from drupe_tokenization import Tokenizer
+
+    model = onnx.load(package / "model.onnx")
+    levels = [each for node in model.graph.node for each in node.attribute if each.name == "accuracy_level"]
+    assert len(levels) > 8
+    for level in levels:
+        level.i = 1  # float32: weights are dequantized, and activations are not rounded
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    tokenizer = Tokenizer(package)
+
+    def embed(texts: list[str]) -> Any:
+        rows = [np.array([tokenizer.encode_whole(text)], np.int64) for text in texts]
+        feeds = [{"input_ids": row, "attention_mask": np.ones_like(row)} for row in rows]
+        return np.concatenate([session.run(["sentence_embedding"], feed)[0] for feed in feeds])
+
+    return embed
+
+
+def test_embed_prints_a_list_of_numbers_for_each_text(package: Path, tmp_path: Path, kit: SimpleNamespace) -> None:
+    done = program("embed", package, *kit.TEXTS)
+    found = np.array(json.loads(done.stdout))
+    assert found.shape == (len(kit.TEXTS), 64)
+    assert np.linalg.norm(found, axis=1) == pytest.approx(1, abs=1e-5)
+    (tmp_path / "texts").write_text("\n".join(kit.TEXTS))
+    assert np.array(json.loads(program("embed", package, "--file", tmp_path / "texts").stdout)) == pytest.approx(found)
+    assert np.array(json.loads(program("embed", package, "-", given="\n".join(kit.TEXTS)).stdout)) == pytest.approx(
+        found
+    )
+    asked = np.array(json.loads(program("embed", package, "x", "--prompt", "query").stdout))
+    plain = np.array(json.loads(program("embed", package, kit.PROMPTS["query"] + "x").stdout))
+    assert asked == pytest.approx(plain)
+
+
+def test_embed_says_what_is_wrong(package: Path, tmp_path: Path) -> None:
+    for arguments, says in [
+        ((package,), "no text is given"),
+        ((package, "x", "--prompt", "qurey"), "did you mean query?"),
+        ((package, "--file", tmp_path / "none"), "cannot be read"),
+        ((tmp_path / "none", "x"), "there is no package"),
+    ]:
+        done = program("embed", *arguments)
+        assert says in done.stderr and "Traceback" not in done.stderr
+        assert done.returncode == (
+            2 if says in ("no text is given", "did you mean query?", "cannot be read") else done.returncode
+        )
+
+
+def test_a_plan_is_shown_and_repeated_to_the_byte(source: Path, package: Path, tmp_path: Path) -> None:
+    shown = program("optimize", source, "-o", tmp_path / "x", "--plan")
+    assert "package-embedding" in shown.stdout and not (tmp_path / "x").exists()
+    drupe.run(drupe.plan(str(source), quality="fast"), tmp_path / "again")
+    for name in ("model.onnx", "model.onnx.data"):
+        assert (tmp_path / "again" / name).read_bytes() == (package / name).read_bytes()
+    assert program("run", package / "drupe.json", "-o", tmp_path / "third").returncode == 0
+
+
+def test_inspect_shows_the_task_and_the_pooling(source: Path) -> None:
+    told = program("inspect", source).stdout
+    for line in ("task                 feature-extraction", "pooling              lasttoken, normalized",
+                 "prompts              query, document", "supported            yes"):  # fmt: skip
+        assert line in told
+
+
+def test_evaluate_measures_against_the_source_and_another_package(source: Path, package: Path, tmp_path: Path) -> None:
+    found = {each.name: each for each in drupe.evaluate(package, str(source))}
+    assert 0.8 < found["smallest_cosine"].value <= found["cosine_similarity"].value < 0.9999
+    assert 0 < found["relative_error"].value < 0.6
+    assert 0 < found["top1_agreement"].value <= 1
+    itself = {each.name: each.value for each in drupe.evaluate(package, str(package))}
+    assert itself["cosine_similarity"] == pytest.approx(1) and itself["top1_agreement"] == 1
+    with pytest.raises(UsageError, match="against those of another model"):
+        drupe.evaluate(package)
+    with pytest.raises(CheckFailed, match="below the limit"):
+        drupe.optimize(str(source), tmp_path / "out", quality="fast", min_cosine=0.99999)
+    assert not (tmp_path / "out").exists()
+
+
+def test_best_quality_is_closer_than_fast(source: Path, package: Path, tmp_path: Path) -> None:
+    drupe.optimize(str(source), tmp_path / "best", quality="best", calibration_sequences=8, calibration_length=64)
+    fast, best = (
+        {each.name: each.value for each in drupe.evaluate(each, str(source))} for each in (package, tmp_path / "best")
+    )
+    assert best["relative_error"] < 0.6 * fast["relative_error"]
+
+
+def test_a_head_in_the_files_takes_no_part(kit: SimpleNamespace, tmp_path: Path) -> None:
+    """As transformers' AutoModel leaves it out, too. The check accounts for every other tensor."""
+    folder = tiny.make_checkpoint(tmp_path / "with-head", "qwen3", head_dim=32, tie_word_embeddings=False)
+    kit.write_modules(folder, POOLING)
+    outcome = drupe.optimize(str(folder), tmp_path / "out", precision="fp32")
+    assert outcome.check.metrics["cosine_similarity"] == pytest.approx(1)
+    record = json.loads((tmp_path / "out" / "drupe.json").read_text())
+    assert any("a head takes no part" in notice["what"] for notice in record["notices"])
+
+
+def test_without_pooling_files_the_tokenizer_decides_and_a_notice_says_so(kit: SimpleNamespace, tmp_path: Path) -> None:
+    folder = kit.make_embedder(tmp_path / "bare", "qwen3")
+    drupe.optimize(str(folder), tmp_path / "last", precision="fp32")
+    want = kit.expected(folder, kit.TEXTS, lambda hidden, mask: hidden[range(4), mask.sum(1) - 1], normalized=False)
+    with drupe.open(tmp_path / "last") as session:
+        assert kit.difference(session.embed(kit.TEXTS), want.pooled) < 1e-4
+    drupe.optimize(str(folder), tmp_path / "mean", precision="fp32", pooling="mean")
+    with drupe.open(tmp_path / "mean") as session:
+        assert kit.difference(session.embed(kit.TEXTS), want.pooled) > 0.1
+
+    plain = kit.make_embedder(tmp_path / "plain", "llama", appends=False)
+    outcome = drupe.optimize(str(plain), tmp_path / "none", precision="fp32")
+    assert "hidden states of 64 values" in outcome.check.text
+    with drupe.open(tmp_path / "none") as session, pytest.raises(ModelError, match="how they are pooled is not known"):
+        session.embed(["x"])
+    for name, says in (("last", "puts <|end|> behind each text"), ("none", "no sentence_embedding")):
+        record = json.loads((tmp_path / name / "drupe.json").read_text())
+        assert any(says in notice["what"] for notice in record["notices"])
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (
+            lambda folder, kit: kit.write_modules(folder, {**POOLING, "word_embedding_dimension": 32}),
+            "states of 32 values",
+        ),
+        (lambda folder, kit: kit.write_modules(folder, {"pooling_mode": "lastoken"}), "unknown pooling mode"),
+        (lambda folder, kit: kit.write_modules(folder, POOLING, ("Transformer", "Pooling", "Dense")), "'Dense'"),
+        (lambda folder, kit: [path.unlink() for path in folder.glob("tokenizer*")], "no tokenizer.json"),
+        (lambda folder, kit: tiny.edit_config(folder, is_causal=False), "lets each token read later ones"),
+        (
+            lambda folder, kit: tiny.edit_config(folder, architectures=["Qwen3ForSequenceClassification"]),
+            "give embeddings",
+        ),
+    ],
+    ids=["width", "mode", "dense", "tokenizer", "direction", "class"],
+)
+def test_what_is_wrong_is_one_error_before_anything_is_written(
+    change: Any, says: str, kit: SimpleNamespace, source: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    folder = tmp_path / "changed"
+    shutil.copytree(source, folder)
+    change(folder, kit)
+    with pytest.raises(ModelError, match=says) as raised:
+        drupe.optimize(str(folder), tmp_path / "out", quality="fast")
+    assert raised.value.cure and str(folder) in str(raised.value.where)
+    assert not (tmp_path / "out").exists()
+
+
+def test_attention_in_both_directions_is_refused_by_name(kit: SimpleNamespace, tmp_path: Path) -> None:
+    settings = {"head_dim": 16, "use_bidirectional_attention": True}
+    folder = kit.make_embedder(tmp_path / "gemma", "gemma3_text", {"pooling_mode": "mean"}, **settings)
+    with pytest.raises(ModelError, match="EmbeddingGemma: attention in both directions is not built"):
+        drupe.optimize(str(folder), tmp_path / "out")
+
+
+@pytest.mark.parametrize(("option", "value"), [("max_kl", 0.1), ("all_logits", True)])
+def test_options_of_logits_have_no_effect(option: str, value: Any, source: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="has no effect"):
+        drupe.optimize(str(source), tmp_path / "out", **{option: value})
+
+
+def test_targets_whose_attention_wants_a_past_get_an_empty_one(source: Path, tmp_path: Path) -> None:
+    from drupe_onnx import OnnxKind
+
+    for provider, has_past in (("dml", True), ("cuda", False)):
+        out = tmp_path / provider
+        drupe.optimize(str(source), out, provider=provider, precision="fp16", verify=False)
+        graph = OnnxKind().load(drupe.api.resolve(str(out), {}, drupe.api.registry())).payload.component.graph
+        attention = next(node for node in graph if node.op_type == "GroupQueryAttention")
+        assert (attention.inputs[3] is not None) == has_past
+        assert [value.name for value in graph.inputs] == ["input_ids", "attention_mask"]
