@@ -17,7 +17,7 @@ from drupe_embedding import SENTENCE_EMBEDDING, EmbeddingDescription, descriptio
 from drupe_layerwise import LayerByLayer
 from drupe_onnx import OnnxKind, OnnxPackage
 from drupe_text import Reference, Text, TextTokenizer
-from drupe_text.tokens import FILE as TOKENIZER
+from drupe_tokenization.tokenizer_file import FILE as TOKENIZER
 
 if TYPE_CHECKING:
     from pathlib import Path
