@@ -10,6 +10,7 @@ import pytest
 
 from drupe.api import ModelError
 from drupe_checkpoints import open_checkpoint, sentence_modules
+from drupe_checkpoints.folder_notices import folder_notices
 from drupe_checkpoints.sentence_transformers import sentence_files
 
 POOLING = {"word_embedding_dimension": 64, "pooling_mode_lasttoken": True}
@@ -104,4 +105,4 @@ def test_a_folder_that_pools_is_a_model_of_embeddings_whatever_its_class(tmp_pat
     checkpoint = open_checkpoint(tmp_path)
     assert checkpoint.task == "feature-extraction"
     assert set(sentence_files(tmp_path)) == {"modules.json", "1_Pooling/config.json"}
-    assert any("a model of embeddings" in notice.what for notice in checkpoint.notices())
+    assert any("a model of embeddings" in notice.what for notice in folder_notices(checkpoint))
