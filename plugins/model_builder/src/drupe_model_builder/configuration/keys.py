@@ -63,6 +63,13 @@ def _as_hidden_act(value: Any, config: Configuration) -> bool:
     return value in (None, config.get("hidden_act", "silu"))
 
 
+def _as_gemmas_hidden_act(value: Any, config: Configuration) -> bool:
+    """Gemma's `hidden_act` is the tanh form of GELU by default, and where it says gelu."""
+    tanh = "gelu_pytorch_tanh"
+    stated = config.get("hidden_act", tanh)
+    return value in (None, tanh if stated == "gelu" else stated)
+
+
 EXPERTS = "asks for experts"
 NOT_A_GENERATOR = "use the causal language model that the checkpoint was made from"
 ONE_DIRECTION = "use a model whose tokens read earlier ones only: attention in both directions is not built"
@@ -267,6 +274,7 @@ ROPE_NEUTRAL = frozenset({"finetuned", "mrope_section", "rope_scaling"})
 QK_NORM = {name: Limited("leaves out the norms of queries and keys", _is(None, True))
            for name in ("qk_layernorm", "qk_norm", "use_qk_norm")}  # fmt: skip
 OF_FAMILIES: Mapping[str, Mapping[str, Limited]] = {
+    "gemma": {"hidden_activation": Limited("names another activation function than hidden_act", _as_gemmas_hidden_act)},
     "mistral": {"layer_types": Limited("gives layers different kinds of attention", _as_the_window, ONE_ATTENTION)},
     "mpt": {"norm_type": Limited("asks for another norm", _is(None, "low_precision_layernorm"))},
     "qwen3": QK_NORM,
