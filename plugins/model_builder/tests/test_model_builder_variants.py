@@ -38,6 +38,10 @@ EQUAL: list[tuple[str, tuple[str, ...], dict[str, Any]]] = [
     ("exaone4", ("layer_types",), {}),
     ("exaone4", ("layer_types",), {"sliding_window_pattern": 5}),
     ("cohere2_moe", ("layer_types",), {}),
+    ("cwm", ("rope_parameters",), {"rope_theta": 5000.0}),
+    ("apertus", ("rope_parameters",), {}),
+    ("ministral3", ("rope_parameters",), {}),
+    ("solar_open", ("rope_parameters",), {}),
     ("llama", (), {"rope_scaling": {"rope_type": "yarn", "factor": 0.5, "original_max_position_embeddings": 16}}),
 ]  # fmt: skip
 REFUSED: list[tuple[str, tuple[str, ...], dict[str, Any], str]] = [
@@ -48,6 +52,8 @@ REFUSED: list[tuple[str, tuple[str, ...], dict[str, Any], str]] = [
     ("olmo3", ("rope_parameters",), {"rope_theta": 123.0}, "transformers 4 gives this base to all layers"),
     ("phi3, longrope", ("original_max_position_embeddings",),
      {"rope_scaling": {"rope_type": "longrope", "original_max_position_embeddings": 12, **PAIRS}}, "top level"),
+    ("hunyuan_v1_dense, alpha", ("rope_scaling",),
+     {"rope_parameters": {"rope_type": "default", "rope_theta": 1000.0, "alpha": 50.0}}, "alpha = 50.0"),
     ("dots1", (), {"num_experts_per_tok": 5}, "a token cannot run 5"),
 ]  # fmt: skip
 

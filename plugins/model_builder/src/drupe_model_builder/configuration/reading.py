@@ -75,6 +75,13 @@ def rotary_of(
     return rotary(rope, sizes.head_dim, sizes.stated_length or sizes.context_length, interleaved=interleaved)
 
 
+def with_rotary(config: Configuration, usual: Mapping[str, object]) -> Configuration:
+    """The configuration with the family's own rotary parameters, where config.json has none. A base alone is none."""
+    if config.get("rope_parameters") or config.get("rope_scaling"):
+        return config
+    return config.with_values({"rope_parameters": dict(usual)})
+
+
 def _refuse_partial(rope: Configuration) -> None:
     if rope.number("partial_rotary_factor") != 1.0:
         raise ModelError(
@@ -96,8 +103,7 @@ def rotary_by_type(
     nested = config.section("rope_parameters") or Configuration(config.path, {})
     if nested and not set(TYPES) & set(nested):
         raise config.mistake(f"rope_parameters wants an object for each of {' and '.join(TYPES)}")
-    scaling = config.section("rope_scaling") or {}
-    full = {**(nested.section("full_attention") or {}), **scaling}
+    full = {**(nested.section("full_attention") or {}), **(config.section("rope_scaling") or {})}
     sliding = dict(nested.section("sliding_attention") or {})
     if full.get("rope_theta") is None:
         full["rope_theta"] = config.number("rope_theta", full_theta)

@@ -26,7 +26,7 @@ EXPERTS = ExpertNames("mixer", gate=None, merged_at="mixer")
 
 def nemotron_h(config: Configuration) -> Decoder:
     kinds = _kinds(config)
-    told = Configuration(config.path, {**config, "num_hidden_layers": len(kinds)})
+    told = config.with_values({"num_hidden_layers": len(kinds)})
     sizes = sizes_of(
         told, context_length=4096, kv_heads=8, head_dim=128, epsilon=1e-5, epsilon_key="layer_norm_epsilon"
     )

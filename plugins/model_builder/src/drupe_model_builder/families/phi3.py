@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from drupe.api import ModelError
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
@@ -46,4 +44,4 @@ def _with_trained_length(config: Configuration) -> Configuration:
             where=config.path,
             cure=f'write "{key}" on the top level of {config.path.name}',
         )
-    return replace(config, entries={**config.entries, key: TRAINED_LENGTH})
+    return config.with_defaults({key: TRAINED_LENGTH})
