@@ -42,6 +42,12 @@ EQUAL: list[tuple[str, tuple[str, ...], dict[str, Any]]] = [
     ("apertus", ("rope_parameters",), {}),
     ("ministral3", ("rope_parameters",), {}),
     ("solar_open", ("rope_parameters",), {}),
+    ("iquestcoder", ("rms_norm_eps",), {}),
+    ("nemotron_h", (), {"time_step_min": 0.3}),
+    ("olmo_hybrid", ("rope_parameters",), {}),
+    ("olmo_hybrid", ("rope_parameters",), {"rope_theta": None}),
+    ("smollm3, windows", (), {"use_sliding_window": False}),
+    ("smollm3", (), {"sliding_window": 5}),
     ("llama", (), {"rope_scaling": {"rope_type": "yarn", "factor": 0.5, "original_max_position_embeddings": 16}}),
 ]  # fmt: skip
 REFUSED: list[tuple[str, tuple[str, ...], dict[str, Any], str]] = [
