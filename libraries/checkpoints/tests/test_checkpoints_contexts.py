@@ -31,6 +31,7 @@ def config(**entries: Any) -> Configuration:
         (40960, YARN, 131072),  # as Qwen3's have it
         (131072, {**YARN, "factor": None}, 131072),
         (4096, {"rope_type": "yarn", "factor": 2.5}, 10240),
+        (131072, {**YARN, "factor": 2.0}, 131072),
         (4096, {"type": "linear", "factor": 4.0}, 16384),
         (4096, {"type": "dynamic", "factor": 2.0}, 8192),
         (131072, {"type": "longrope", "original_max_position_embeddings": 4096}, 131072),
@@ -48,3 +49,10 @@ def test_a_scaling_that_stretches_positions_extends_the_context(stated: float, r
 def test_a_context_is_a_whole_number(stated: Any) -> None:
     with pytest.raises(ModelError, match="max_position_embeddings"):
         context_of(config(max_position_embeddings=stated))
+
+
+def test_a_context_that_counts_the_stretched_positions_is_not_extended() -> None:
+    linear = {"rope_type": "linear", "factor": 8.0}
+    assert context_of(config(model_type="gemma3_text", max_position_embeddings=131072, rope_scaling=linear)) == 131072
+    by_type = {"full_attention": linear, "sliding_attention": {"rope_type": "default"}}
+    assert context_of(config(max_position_embeddings=4096, rope_parameters=by_type)) == 4096

@@ -13,7 +13,14 @@ import pytest
 from drupe.api import ModelError
 from drupe_checkpoints import Checkpoint
 from drupe_decoding import GENERATION_KEYS
-from drupe_model_builder.configuration.keys import LIMITED, NEUTRAL, READ_ELSEWHERE, ROPE_LIMITED, ROPE_NEUTRAL
+from drupe_model_builder.configuration.keys import (
+    LIMITED,
+    NEUTRAL,
+    OF_FAMILIES,
+    READ_ELSEWHERE,
+    ROPE_LIMITED,
+    ROPE_NEUTRAL,
+)
 from drupe_model_builder.configuration.recorded import RecordedConfiguration
 from drupe_model_builder.finding import composition_of, notices_of, own_family
 
@@ -59,9 +66,25 @@ def test_every_setting_of_transformers_class_is_read_limited_or_neutral(name: st
     config.save_pretrained(tmp_path)
     recorded = RecordedConfiguration(tmp_path / "config.json", json.loads((tmp_path / "config.json").read_text()))
     own_family(case.family)(recorded)
-    accounted = recorded.keys_read | LIMITED.keys() | NEUTRAL | READ_ELSEWHERE | set(GENERATION_KEYS)
+    own = OF_FAMILIES.get(recorded.entries["model_type"], {})
+    accounted = recorded.keys_read | LIMITED.keys() | own.keys() | NEUTRAL | READ_ELSEWHERE | set(GENERATION_KEYS)
     renamed = set(getattr(config, "attribute_map", {}))
     assert known - accounted - renamed <= {"_post_init_done"}
+
+
+@pytest.mark.parametrize("name", decoder_families.CASES)
+def test_every_family_counts_only_the_keys_that_it_reads_itself(name: str, tmp_path: Path) -> None:
+    """A family that copies the whole configuration would seem to read every key."""
+    transformers = pytest.importorskip("transformers")
+    case = decoder_families.CASES[name]
+    if case.told_as is not None:
+        pytest.skip("transformers has no class of this family")
+    config = transformers.AutoConfig.for_model(case.family, **{**case.sizes, **case.settings})
+    config.save_pretrained(tmp_path)
+    entries = json.loads((tmp_path / "config.json").read_text())
+    recorded = RecordedConfiguration(tmp_path / "config.json", {**entries, "is_causal": False, "a_key": 1})
+    own_family(case.family)(recorded)
+    assert not {"is_causal", "a_key"} & recorded.keys_read
 
 
 def _is_setting(kind: type, name: str) -> bool:

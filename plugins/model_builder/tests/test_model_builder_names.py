@@ -57,6 +57,17 @@ def test_a_decoder_is_found_behind_any_prefix(
     assert built(folder, kit, cpu, tmp_path / "out") == expected
 
 
+@pytest.mark.parametrize("plain", [True, False], ids=["most without the prefix", "most with it"])
+def test_single_tensors_may_be_saved_with_or_without_the_prefix(
+    plain: bool, folder: Path, expected: bytes, kit: SimpleNamespace, cpu: Target, tmp_path: Path
+) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    other = {name for name in tensors if (".layers.2." in name) != plain}
+    mixed = {name.removeprefix("model.") if name in other else name: tensor for name, tensor in tensors.items()}
+    save_file(mixed, folder / "model.safetensors", {"format": "pt"})
+    assert built(folder, kit, cpu, tmp_path / "out") == expected
+
+
 def test_wrappers_are_taken_out_of_names_wherever_they_stand(
     folder: Path, expected: bytes, kit: SimpleNamespace, cpu: Target, tmp_path: Path
 ) -> None:

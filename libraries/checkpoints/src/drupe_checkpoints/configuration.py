@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from drupe.api import ModelError
 from drupe_onnx import unreadable
@@ -58,6 +58,14 @@ class Configuration(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self.entries)
+
+    def with_defaults(self, defaults: Mapping[str, Any]) -> Self:
+        """The configuration with values for keys that it leaves out."""
+        return replace(self, entries={**defaults, **self.entries})
+
+    def with_values(self, values: Mapping[str, Any]) -> Self:
+        """The configuration with other values for some keys."""
+        return replace(self, entries={**self.entries, **values})
 
     def require(self, key: str) -> Any:
         """The value of `key`. Raises a ModelError that names file and key where the key is missing."""

@@ -14,9 +14,17 @@ def context_of(config: Configuration, default: int | None = None) -> int:
     `max_position_embeddings` as it was. Raises ModelError for numbers that are not whole or positive.
     """
     stated = config.integer("max_position_embeddings", default)
+    if config.get("model_type") in STATED_ONLY or _differs_by_type(config):
+        return stated
     rope = config.rope()
     extended = EXTENDED.get(rope.text("rope_type"), _unchanged)
     return max(1, extended(rope, stated))
+
+
+def _differs_by_type(config: Configuration) -> bool:
+    """Whether rotary parameters are nested by the type of layer: they extend no context then."""
+    found = config.section("rope_parameters")
+    return found is not None and any(isinstance(value, dict) for value in found.values())
 
 
 def _unchanged(rope: Configuration, stated: int) -> int:
@@ -30,7 +38,7 @@ def _stretched(rope: Configuration, stated: int) -> int:
 def _yarn(rope: Configuration, stated: int) -> int:
     """Without a factor, transformers takes the quotient of both lengths, so the context is the stated one."""
     trained = rope.integer("original_max_position_embeddings", stated)
-    return int(trained * rope.number("factor", stated / trained, above=0))
+    return max(stated, int(trained * rope.number("factor", stated / trained, above=0)))
 
 
 def _longrope(rope: Configuration, stated: int) -> int:
@@ -45,3 +53,6 @@ EXTENDED: Mapping[str, Callable[[Configuration, int], int]] = {
     "yarn": _yarn,
 }
 """By type: the context, from the rotary parameters and the stated length."""
+
+STATED_ONLY = frozenset({"gemma3_text"})
+"""Families whose `max_position_embeddings` counts the stretched positions already."""

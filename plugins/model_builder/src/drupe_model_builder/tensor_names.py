@@ -30,7 +30,7 @@ def by_family(checkpoint: Checkpoint, held: Mapping[str, Tensor], decoder: Decod
     prefix = _prefix(checkpoint, plain, decoder)
     base, head = decoder.base, decoder.head.matrix.removesuffix("weight") if decoder.head else ""
     if prefix is None or prefix == base:
-        return plain
+        return _completed(plain, decoder)
     before_head = _head_prefix(checkpoint, plain, head, prefix) if head else None
 
     def named(name: str) -> str:
@@ -38,7 +38,19 @@ def by_family(checkpoint: Checkpoint, held: Mapping[str, Tensor], decoder: Decod
             return name.removeprefix(before_head)
         return base + name.removeprefix(prefix) if name.startswith(prefix) else name
 
-    return {named(name): tensor for name, tensor in plain.items()}
+    return _completed({named(name): tensor for name, tensor in plain.items()}, decoder)
+
+
+def _completed(held: Mapping[str, Tensor], decoder: Decoder) -> dict[str, Tensor]:
+    """The tensors, of which single ones may have been saved with or without the decoder's own prefix."""
+    wanted, base = decoder.tensors(), decoder.base
+    found = dict(held)
+    for name in [name for name in held if name not in wanted]:
+        for other in (base + name, name.removeprefix(base)):
+            if other in wanted and other not in found:
+                found[other] = found.pop(name)
+                break
+    return found
 
 
 def _prefix(checkpoint: Checkpoint, held: Iterable[str], decoder: Decoder) -> str | None:

@@ -117,6 +117,13 @@ def test_a_model_without_an_end_token_gets_one_that_it_does_not_generate(changes
     assert genai_config.stop_tokens(description(eos=(), **changes), {})[0] == [end]
 
 
+def test_a_model_without_an_end_token_gives_a_notice_and_one_with_an_end_none() -> None:
+    (notice,) = genai_config.end_notices(description(eos=()), {})
+    assert "an answer ends with token 1" in notice.what
+    assert not list(genai_config.end_notices(description(eos=()), {"eos_token_id": 7}))
+    assert not list(genai_config.end_notices(description(), {}))
+
+
 def test_sampling_settings_come_from_the_checkpoint_or_transformers_defaults() -> None:
     asked = genai_config.search({"do_sample": True, "temperature": 0.7, "top_k": 20, "top_p": 0.8}, 100, 64, True)
     assert (asked["do_sample"], asked["temperature"], asked["top_k"], asked["top_p"]) == (True, 0.7, 20, 0.8)

@@ -74,7 +74,7 @@ def expert_sizes(
 ) -> ExpertSizes:
     """The sizes by their keys. defaults: the family's, for keys that config.json leaves out; None for no defaults."""
     usual: tuple[int | None, ...] = defaults or (None, None, None)
-    count, chosen = (next((key for key in keys if key in config), keys[0]) for keys in (COUNT_KEYS, CHOSEN_KEYS))
+    count, chosen = _spelling(config, COUNT_KEYS), _spelling(config, CHOSEN_KEYS)
     found = ExpertSizes(
         config.integer(count, usual[0], most=MOST_EXPERTS),
         config.integer(chosen, usual[1], most=MOST_EXPERTS),
@@ -83,6 +83,11 @@ def expert_sizes(
     if found.chosen > found.count:
         raise config.mistake(f"{chosen} = {found.chosen} is more than {count} = {found.count}")
     return found
+
+
+def _spelling(config: Configuration, keys: tuple[str, ...]) -> str:
+    """The first of some keys that config.json has; the first of all where it has none."""
+    return next((key for key in keys if key in config), keys[0])
 
 
 def refuse_other_activations(config: Configuration, key: str = "hidden_act") -> None:
@@ -217,6 +222,12 @@ def sigmoid_router(
     groups, kept = config.integer("n_group", 1), config.integer("topk_group", 1)
     if kept > groups:
         raise config.mistake(f"topk_group = {kept} is more than n_group = {groups}")
+    count, chosen = config.get(_spelling(config, COUNT_KEYS)), config.get(_spelling(config, CHOSEN_KEYS))
+    if count and chosen and groups > 1 and chosen > kept * (count // groups):
+        raise config.mistake(
+            f"topk_group = {kept} of n_group = {groups} keeps {kept * (count // groups)} of {count} experts: a token "
+            f"cannot run {chosen}"
+        )
     return {
         "score": "sigmoid",
         "choice_bias": choice_bias,

@@ -63,6 +63,13 @@ def _as_hidden_act(value: Any, config: Configuration) -> bool:
     return value in (None, config.get("hidden_act", "silu"))
 
 
+def _as_gemmas_hidden_act(value: Any, config: Configuration) -> bool:
+    """Gemma's `hidden_act` is the tanh form of GELU by default, and where it says gelu."""
+    tanh = "gelu_pytorch_tanh"
+    stated = config.get("hidden_act", tanh)
+    return value in (None, tanh if stated == "gelu" else stated)
+
+
 EXPERTS = "asks for experts"
 NOT_A_GENERATOR = "use the causal language model that the checkpoint was made from"
 ONE_DIRECTION = "use a model whose tokens read earlier ones only: attention in both directions is not built"
@@ -109,7 +116,8 @@ NEUTRAL = frozenset(
         "emb_pdrop", "init_device", "input_jitter_noise", "linear_a_log_max", "linear_a_log_min",
         "linear_dt_init_floor", "linear_dt_max", "linear_dt_min", "mtp_layer_types", "mtp_mlp_layer_types",
         "num_logits_to_keep", "rescale_prenorm_residual", "router_jitter_noise", "slow_but_exact",
-        "expand", "residual_in_fp32",
+        "expand", "residual_in_fp32", "mamba_ssm_cache_dtype", "moe_shared_expert_overlap", "mtp_layers_block_type",
+        "use_mamba_kernels", "vocab_size_per_layer_input",
         "time_step_floor", "time_step_max", "time_step_min", "enable_moe_fp32_combine", "_heterogeneity_spec",
         # rotary embeddings of families that have none; the others read these keys
         "rope_parameters", "rope_scaling", "rope_theta",
@@ -266,7 +274,42 @@ ROPE_NEUTRAL = frozenset({"finetuned", "mrope_section", "rope_scaling"})
 
 QK_NORM = {name: Limited("leaves out the norms of queries and keys", _is(None, True))
            for name in ("qk_layernorm", "qk_norm", "use_qk_norm")}  # fmt: skip
+ABSENT = Limited("sets a part that the model is without", lambda value, config: True)
+"""For a hybrid: a key that its family reads where a layer has the part."""
 OF_FAMILIES: Mapping[str, Mapping[str, Limited]] = {
+    "gemma": {"hidden_activation": Limited("names another activation function than hidden_act", _as_gemmas_hidden_act)},
+    "gemma4_text": {"top_k_experts": ABSENT},
+    "granitemoehybrid": dict.fromkeys(
+        (
+            "mamba_conv_bias",
+            "mamba_d_conv",
+            "mamba_d_head",
+            "mamba_d_state",
+            "mamba_n_groups",
+            "mamba_n_heads",
+            "mamba_proj_bias",
+            "num_experts_per_tok",
+            "time_step_limit",
+        ),
+        ABSENT,
+    ),
+    "lfm2": dict.fromkeys(("block_ffn_dim_multiplier", "block_multiple_of"), ABSENT),
+    "nemotron_h": dict.fromkeys(
+        (
+            "mamba_proj_bias",
+            "moe_intermediate_size",
+            "moe_latent_size",
+            "moe_shared_expert_intermediate_size",
+            "n_group",
+            "n_routed_experts",
+            "n_shared_experts",
+            "num_experts_per_tok",
+            "routed_scaling_factor",
+            "time_step_limit",
+            "topk_group",
+        ),
+        ABSENT,
+    ),
     "mistral": {"layer_types": Limited("gives layers different kinds of attention", _as_the_window, ONE_ATTENTION)},
     "mpt": {"norm_type": Limited("asks for another norm", _is(None, "low_precision_layernorm"))},
     "qwen3": QK_NORM,

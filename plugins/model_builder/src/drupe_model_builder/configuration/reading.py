@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from drupe.api import ModelError
 from drupe_checkpoints import Configuration, context_of
 from drupe_checkpoints.configuration import DEFAULT_ROPE_THETA
 from drupe_model_builder.configuration.block import Sizes
-from drupe_model_builder.frequencies import rotary
+from drupe_model_builder.frequencies import PROPORTIONAL, rotary
 from drupe_model_builder.parts.activations import ACTIVATIONS
 from drupe_model_builder.parts.rotary import Rotary
 
 MOST_LAYERS = 10_000
+TYPES = ("full_attention", "sliding_attention")
 
 
 def sizes_of(
@@ -46,16 +47,10 @@ def sizes_of(
         kv_heads=groups,
         head_dim=config.integer("head_dim", head_dim or hidden // heads),
         layers=layer_count(config),
-        context_length=stated if _differs_by_type(config) else context_of(config, context_length),
+        context_length=context_of(config, context_length),
         epsilon=config.number(epsilon_key, epsilon),
         stated_length=stated,
     )
-
-
-def _differs_by_type(config: Configuration) -> bool:
-    """Whether rotary parameters are nested by the type of layer: they extend no context then."""
-    found = config.section("rope_parameters")
-    return found is not None and any(isinstance(value, dict) for value in found.values())
 
 
 def layer_count(config: Configuration) -> int:
@@ -75,13 +70,25 @@ def rotary_of(
     partial: the default for the rotated share of a head; None for a family that rotates whole heads only.
     """
     rope = config.rope(1.0 if partial is None else partial, theta)
-    if partial is None and rope.number("partial_rotary_factor") != 1.0:
+    if partial is None:
+        _refuse_partial(rope)
+    return rotary(rope, sizes.head_dim, sizes.stated_length or sizes.context_length, interleaved=interleaved)
+
+
+def with_rotary(config: Configuration, usual: Mapping[str, object]) -> Configuration:
+    """The configuration with the family's own rotary parameters, where config.json has none. A base alone is none."""
+    if config.get("rope_parameters") or config.get("rope_scaling"):
+        return config
+    return config.with_values({"rope_parameters": dict(usual)})
+
+
+def _refuse_partial(rope: Configuration) -> None:
+    if rope.number("partial_rotary_factor") != 1.0:
         raise ModelError(
             "partial_rotary_factor is not supported for this architecture",
             where=rope.path,
             cure="choose a model that rotates whole heads",
         )
-    return rotary(rope, sizes.head_dim, sizes.stated_length or sizes.context_length, interleaved=interleaved)
 
 
 def rotary_by_type(
@@ -90,21 +97,38 @@ def rotary_by_type(
     """The rotary embedding of each type of layer: "sliding_attention" and "full_attention".
 
     transformers 5 nests the parameters by type. transformers 4 has one set, which is that of the full layers; the
-    sliding ones are not scaled, and have the base of the key `local_key`, or that of the full ones without one.
+    sliding ones are not scaled, and have the base of the key `local_key`, or their default without one.
+    Raises ModelError for parameters that are not nested, and for a base that the sliding layers may or may not have.
     """
     nested = config.section("rope_parameters") or Configuration(config.path, {})
-    found: dict[str, Rotary] = {}
-    for kind, theta in (("sliding_attention", sliding_theta), ("full_attention", full_theta)):
-        own = nested.section(kind)
-        if own is not None:
-            rope = Configuration(config.path, {"rope_parameters": dict(own)}).rope(theta=theta)
-        elif kind == "full_attention":
-            rope = config.rope(theta=theta)
-        else:
-            base = config.number(local_key, theta) if local_key else config.rope(theta=theta).number("rope_theta")
-            rope = Configuration(config.path, {"rope_theta": base}).rope()
-        found[kind] = rotary(rope, sizes.head_dim, sizes.stated_length or sizes.context_length)
-    return found
+    if nested and not set(TYPES) & set(nested):
+        raise config.mistake(f"rope_parameters wants an object for each of {' and '.join(TYPES)}")
+    full = {**(nested.section("full_attention") or {}), **(config.section("rope_scaling") or {})}
+    sliding = dict(nested.section("sliding_attention") or {})
+    if full.get("rope_theta") is None:
+        full["rope_theta"] = config.number("rope_theta", full_theta)
+    if sliding.get("rope_theta") is None:
+        sliding["rope_theta"] = config.number(local_key, sliding_theta) if local_key else sliding_theta
+        if not local_key and config.number("rope_theta", sliding_theta) != sliding_theta:
+            raise ModelError(
+                f"rope_theta = {config['rope_theta']}: transformers 4 gives this base to all layers, transformers 5 to "
+                f"the full ones only, and {sliding_theta:g} to the sliding ones",
+                where=config.path,
+                cure='write rope_parameters with both types: {"full_attention": {"rope_type": "default", '
+                '"rope_theta": ...}, "sliding_attention": {...}}',
+            )
+    stated = sizes.stated_length or sizes.context_length
+    found = {"full_attention": full, "sliding_attention": sliding}
+    return {kind: _whole_heads(config, each, sizes.head_dim, stated) for kind, each in found.items()}
+
+
+def _whole_heads(config: Configuration, parameters: Mapping[str, object], head_dim: int, stated: int) -> Rotary:
+    """The rotary embedding with these parameters, which rotates a part of each head in one type only."""
+    share = config.get("partial_rotary_factor")
+    rope = Configuration(config.path, {"partial_rotary_factor": share, "rope_parameters": dict(parameters)}).rope()
+    if rope.get("rope_type") != PROPORTIONAL:
+        _refuse_partial(rope)
+    return rotary(rope, head_dim, stated)
 
 
 def flags_of_layers(config: Configuration, key: str, default: list[bool]) -> tuple[bool, ...]:
@@ -139,9 +163,8 @@ def layer_types(config: Configuration, default: list[str]) -> tuple[str, ...]:
     """Whether each layer slides, by `layer_types`: "full_attention" or "sliding_attention"."""
     layers = layer_count(config)
     types = config.texts("layer_types") or tuple(default)
-    known = ("full_attention", "sliding_attention")
-    if len(types) != layers or any(kind not in known for kind in types):
-        raise config.mistake(f"layer_types wants, for each of {layers} layers, one of {' and '.join(known)}")
+    if len(types) != layers or any(kind not in TYPES for kind in types):
+        raise config.mistake(f"layer_types wants, for each of {layers} layers, one of {' and '.join(TYPES)}")
     return types
 
 

@@ -35,7 +35,7 @@ def cohere2_moe(config: Configuration) -> Decoder:
     rotary, silu, window = rotary_of(config, sizes, interleaved=True), activation(config), sliding_window(config, 4096)
     bias, sparse = config.flag("attention_bias", False), after_first(config)
     prefix = config.integer("prefix_dense_sliding_window_pattern", 1)
-    types = layer_types(config, _usual_types(config, sparse.count(False), prefix, sizes.layers))
+    types = layer_types(config, _usual_types(config, prefix, sizes.layers))
     dense_width = config.get("prefix_dense_intermediate_size") and config.integer("prefix_dense_intermediate_size")
     many = expert_sizes(config, (8, 2, 22528), width="intermediate_size")
     more = config.integer("num_shared_experts") if config.get("num_shared_experts") else 0
@@ -71,9 +71,10 @@ def cohere2_moe(config: Configuration) -> Decoder:
     )
 
 
-def _usual_types(config: Configuration, dense: int, prefix: int, layers: int) -> list[str]:
-    """The types of layers: the dense ones at the beginning have a pattern of their own."""
+def _usual_types(config: Configuration, prefix: int, layers: int) -> list[str]:
+    """The types of layers: the first `first_k_dense_replace` layers have a pattern of their own."""
     pattern = config.integer("sliding_window_pattern", 4)
+    dense = min(config.integer("first_k_dense_replace"), layers) if config.get("first_k_dense_replace") else 0
     return [*every(prefix, dense), *every(pattern, layers - dense)]
 
 

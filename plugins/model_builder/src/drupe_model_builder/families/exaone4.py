@@ -8,7 +8,14 @@ from __future__ import annotations
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.block import Block, decoder
-from drupe_model_builder.configuration.reading import activation, layer_types, rotary_of, sizes_of, sliding_window
+from drupe_model_builder.configuration.reading import (
+    activation,
+    every,
+    layer_types,
+    rotary_of,
+    sizes_of,
+    sliding_window,
+)
 from drupe_model_builder.parts.step import Layer, post
 
 
@@ -31,15 +38,14 @@ def exaone4(config: Configuration) -> Decoder:
 
 
 def _pattern(config: Configuration, layers: int, window: int | None) -> list[str]:
-    """The types of the layers by `sliding_window_pattern`, a number or letters such as LLLG. The last layer is full."""
+    """The types of the layers by `sliding_window_pattern`: a number, or letters such as LLLG.
+
+    With letters, the last layer is full.
+    """
     pattern = config.get("sliding_window_pattern", 4)
     if window is None or not pattern:
         return ["full_attention"] * layers
-    if isinstance(pattern, str):
-        slides = [pattern[layer % len(pattern)] == "L" for layer in range(layers)]
-    else:
-        number = config.integer("sliding_window_pattern", 4)
-        slides = [(layer + 1) % number != 0 for layer in range(layers)]
-    return [
-        "sliding_attention" if each and layer < layers - 1 else "full_attention" for layer, each in enumerate(slides)
-    ]
+    if not isinstance(pattern, str):
+        return every(config.integer("sliding_window_pattern", 4), layers)
+    slides = [pattern[layer % len(pattern)] == "L" and layer < layers - 1 for layer in range(layers)]
+    return ["sliding_attention" if each else "full_attention" for each in slides]

@@ -9,15 +9,14 @@ from drupe_model_builder.configuration.reading import activation, rotary_of, siz
 from drupe_model_builder.parts.step import Layer
 
 NORMS = {"offset": 1.0}
+TANH = "gelu_pytorch_tanh"
 
 
 def gemma(config: Configuration) -> Decoder:
     sizes = sizes_of(config, context_length=8192, kv_heads=16, head_dim=256)
     rotary, bias = rotary_of(config, sizes), config.flag("attention_bias", False)
-    gelu = activation(
-        config, key="hidden_activation" if "hidden_activation" in config else "hidden_act", default="gelu_pytorch_tanh"
-    )
-    gelu = "gelu_pytorch_tanh" if gelu == "gelu" else gelu  # the first files say gelu and mean its tanh form
+    gelu = activation(config, default=TANH)
+    gelu = TANH if gelu == "gelu" else gelu  # the first files say gelu and mean its tanh form
 
     def layer(block: Block) -> Layer:
         return block.pre_norm(block.attention(rotary, bias=bias, output_bias=bias), block.gated_mlp(gelu))

@@ -14,7 +14,7 @@ from drupe_model_builder.configuration.reading import (
     sizes_of,
     sliding_window,
 )
-from drupe_model_builder.families.gemma2 import gemma_decoder, sandwich, softcap
+from drupe_model_builder.families.gemma2 import gemma_decoder, sandwich
 from drupe_model_builder.parts.step import Layer
 
 
@@ -34,7 +34,7 @@ def gemma3_text(config: Configuration) -> Decoder:
     pattern = config.integer("sliding_window_pattern", config.integer("_sliding_window_pattern", 6))
     types, window = layer_types(config, every(pattern, sizes.layers)), sliding_window(config, 4096)
     scale = config.number("query_pre_attn_scalar", 256, above=0) ** -0.5
-    bias, capped = config.flag("attention_bias", False), softcap(config, "attn_logit_softcapping", 0.0)
+    bias = config.flag("attention_bias", False)
 
     def layer(block: Block) -> Layer:
         kind = types[block.number]
@@ -44,7 +44,6 @@ def gemma3_text(config: Configuration) -> Decoder:
             output_bias=bias,
             head_norm=True,
             scale=scale,
-            softcap=capped,
             window=window if kind == "sliding_attention" else None,
         )
         return sandwich(block, attention, gelu)

@@ -20,6 +20,7 @@ from drupe_model_builder.configuration.reading import (
     rotary_by_type,
     sizes_of,
     sliding_window,
+    with_rotary,
 )
 from drupe_model_builder.families.gemma2 import sandwich, softcap
 from drupe_model_builder.parts.attention import Attention
@@ -45,7 +46,7 @@ UNSUPPORTED = {
 
 
 def gemma4_text(config: Configuration) -> Decoder:
-    return _decoder(Configuration(config.path, {"hidden_size_per_layer_input": 256, **config}), 512)
+    return _decoder(config.with_defaults({"hidden_size_per_layer_input": 256}), 512)
 
 
 def gemma4_unified_text(config: Configuration) -> Decoder:
@@ -59,8 +60,7 @@ def _decoder(config: Configuration, window: int) -> Decoder:
     gelu = activation(config, key="hidden_activation", default="gelu_pytorch_tanh")
     kinds = layer_types(config, [*every(6, sizes.layers)[:-1], FULL])
     own = {number: _sizes_of_layer(config, sizes, number, kind) for number, kind in enumerate(kinds)}
-    rope = {"rope_parameters": USUAL_ROTARY} if config.get("rope_parameters") is None else {}
-    told = Configuration(config.path, {**config, **rope})
+    told = with_rotary(config, USUAL_ROTARY)
     slides, shares = sliding_window(config, window), config.flag("attention_k_eq_v", False)
     sources, bias = _sources(config, kinds), config.flag("attention_bias", False)
     size = config.get("hidden_size_per_layer_input") or 0

@@ -6,6 +6,7 @@ GLM rotates half of each head, and may have norms of query and key.
 from __future__ import annotations
 
 from drupe_checkpoints import Configuration
+from drupe_checkpoints.configuration import DEFAULT_ROPE_THETA
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.block import Block, Sizes, decoder
 from drupe_model_builder.configuration.experts import (
@@ -28,16 +29,25 @@ def glm4_moe(config: Configuration) -> Decoder:
 
 
 def solar_open(config: Configuration) -> Decoder:
-    told = Configuration(config.path, {"intermediate_size": config.integer("moe_intermediate_size", 1280), **config})
+    told = config.with_defaults({"intermediate_size": config.integer("moe_intermediate_size", 1280)})
     sizes = sizes_of(told, context_length=131072, kv_heads=8, head_dim=128, epsilon=1e-5)
-    return _decoder(told, sizes, 1.0, False, (True,) * sizes.layers, 1280)
+    return _decoder(told, sizes, 1.0, False, (True,) * sizes.layers, 1280, theta=1_000_000.0)
 
 
 def _decoder(
-    config: Configuration, sizes: Sizes, partial: float, normed: bool, sparse: tuple[bool, ...], width: int
+    config: Configuration,
+    sizes: Sizes,
+    partial: float,
+    normed: bool,
+    sparse: tuple[bool, ...],
+    width: int,
+    theta: float = DEFAULT_ROPE_THETA,
 ) -> Decoder:
-    """partial: the rotated share of a head. normed: whether query and key have norms. width: the default of experts."""
-    rotary, silu = rotary_of(config, sizes, partial=partial), activation(config)
+    """partial: the rotated share of a head. normed: whether query and key have norms.
+
+    width, theta: the defaults of experts' width and of the rotary base.
+    """
+    rotary, silu = rotary_of(config, sizes, partial=partial, theta=theta), activation(config)
     bias = config.flag("attention_bias", False)
     many, router = expert_sizes(config, (128, 8, width)), sigmoid_router(config, CHOICE_BIAS, normalise=True)
     shared_width = many.width * config.integer("n_shared_experts", 1)

@@ -18,6 +18,7 @@ from drupe_model_builder.configuration.reading import (
     sizes_of,
     sliding_window,
     windows_of,
+    with_rotary,
 )
 from drupe_model_builder.parts.step import Layer
 
@@ -33,7 +34,18 @@ NAMES = MergedNames(
 )
 
 
+USUAL_ROTARY = {
+    "rope_type": "yarn",
+    "factor": 32.0,
+    "beta_fast": 32.0,
+    "beta_slow": 1.0,
+    "truncate": False,
+    "original_max_position_embeddings": 4096,
+}
+
+
 def gpt_oss(config: Configuration) -> Decoder:
+    config = with_rotary(config, USUAL_ROTARY)
     sizes = sizes_of(config, context_length=131072, kv_heads=8, head_dim=64, epsilon=1e-5)
     rotary, bias = rotary_of(config, sizes, theta=150_000.0), config.flag("attention_bias", True)
     windows = windows_of(layer_types(config, every(2, sizes.layers)), sliding_window(config, 128))

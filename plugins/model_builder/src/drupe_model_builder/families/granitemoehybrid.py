@@ -20,7 +20,7 @@ WORDS = {"mamba": "linear_attention", "attention": "full_attention"}
 
 
 def granitemoehybrid(config: Configuration) -> Decoder:
-    wide = Configuration(config.path, {**config, "intermediate_size": config.integer("shared_intermediate_size", 1024)})
+    wide = config.with_values({"intermediate_size": config.integer("shared_intermediate_size", 1024)})
     sizes = sizes_of(wide, context_length=2048)
     kinds = attention_or_mamba(config, ["linear_attention"] * sizes.layers)
     turns = config.get("position_embedding_type") == "rope"

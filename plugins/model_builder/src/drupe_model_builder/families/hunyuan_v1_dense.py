@@ -28,8 +28,7 @@ def hunyuan_v1_dense(config: Configuration) -> Decoder:
 def _rotary(config: Configuration, sizes: Sizes) -> Rotary:
     """The rotary embedding. The type `dynamic` with an `alpha` stands for a base that is larger once and for all."""
     rope = config.rope()
-    alpha = rope.get("alpha")
-    if not alpha:
+    if rope.text("rope_type") != "dynamic" or not rope.get("alpha"):
         return rotary_of(config, sizes)
     size = sizes.head_dim
     theta = rope.number("rope_theta") * rope.number("alpha", above=0) ** (size / (size - 2))

@@ -1,5 +1,11 @@
-"""IQuest-Coder: Llama under another name."""
+"""IQuest-Coder: Llama with another default of the norms' epsilon."""
 
-from drupe_model_builder.families.llama import llama as iquestcoder
+from __future__ import annotations
 
-__all__ = ["iquestcoder"]
+from drupe_checkpoints import Configuration
+from drupe_model_builder.composition import Decoder
+from drupe_model_builder.families.llama import llama
+
+
+def iquestcoder(config: Configuration) -> Decoder:
+    return llama(config.with_defaults({"rms_norm_eps": 1e-5}))

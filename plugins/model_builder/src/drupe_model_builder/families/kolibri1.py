@@ -26,7 +26,7 @@ from drupe_model_builder.parts.step import Layer, both
 
 def kolibri1(config: Configuration) -> Decoder:
     width = config.integer("shared_expert_intermediate_size", 512)
-    told = Configuration(config.path, {"intermediate_size": width, **config})
+    told = config.with_defaults({"intermediate_size": width})
     sizes = sizes_of(told, context_length=262144, kv_heads=4, head_dim=128)
     rotary, silu, window = rotary_of(config, sizes), activation(config), sliding_window(config, 513)
     types, many = layer_types(config, every(5, sizes.layers)), expert_sizes(config, (384, 6, 512))

@@ -21,7 +21,7 @@ CONVOLUTION, ATTENTION = "conv", "full_attention"
 
 
 def lfm2(config: Configuration) -> Decoder:
-    wide = Configuration(config.path, {**config, "intermediate_size": _intermediate(config)})
+    wide = config.with_values({"intermediate_size": _intermediate(config)})
     sizes = sizes_of(wide, context_length=128_000, kv_heads=8, epsilon=1e-5, epsilon_key="norm_eps")
     kinds, rotary = layer_kinds(config, sizes), rotary_of(config, sizes, theta=THETA)
 

@@ -5,7 +5,13 @@ from __future__ import annotations
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.block import Block, Names, Sizes, decoder
-from drupe_model_builder.configuration.reading import kinds_of_layers, rotary_by_type, sizes_of, sliding_window
+from drupe_model_builder.configuration.reading import (
+    kinds_of_layers,
+    rotary_by_type,
+    sizes_of,
+    sliding_window,
+    with_rotary,
+)
 from drupe_model_builder.families.lfm2 import CONVOLUTION, is_tied, short_convolution
 from drupe_model_builder.parts.step import Layer, Mixer, step
 
@@ -20,10 +26,8 @@ ALIASES = ((r"\.self_attn\.g_proj\.", ".self_attn.gate_proj."),)
 
 def lfm3(config: Configuration) -> Decoder:
     sizes = sizes_of(config, context_length=128_000, kv_heads=4, head_dim=128, epsilon=1e-5, epsilon_key="norm_eps")
-    rope = {"rope_parameters": USUAL_ROTARY} if config.get("rope_parameters") is None else {}
-    rotaries = rotary_by_type(
-        Configuration(config.path, {**config, **rope}), sizes, sliding_theta=10_000.0, full_theta=1_000_000.0
-    )
+    config = with_rotary(config, USUAL_ROTARY)
+    rotaries = rotary_by_type(config, sizes, sliding_theta=10_000.0, full_theta=1_000_000.0)
     kinds, window = kinds_of_layers(config, (CONVOLUTION, SLIDING, FULL), _usual(sizes)), sliding_window(config, 256)
     gated, sandwiched = config.flag("use_attention_gate", True), config.flag("use_sandwich_norm", True)
     bias = config.flag("attention_bias", False)

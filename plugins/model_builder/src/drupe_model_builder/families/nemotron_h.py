@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from drupe.api import ModelError
@@ -26,7 +27,7 @@ EXPERTS = ExpertNames("mixer", gate=None, merged_at="mixer")
 
 def nemotron_h(config: Configuration) -> Decoder:
     kinds = _kinds(config)
-    told = Configuration(config.path, {**config, "num_hidden_layers": len(kinds)})
+    told = config.with_values({"num_hidden_layers": len(kinds)})
     sizes = sizes_of(
         told, context_length=4096, kv_heads=8, head_dim=128, epsilon=1e-5, epsilon_key="layer_norm_epsilon"
     )
@@ -83,7 +84,7 @@ def _kinds(config: Configuration) -> tuple[str, ...]:
 
 
 def _mamba(config: Configuration) -> MambaSizes:
-    """The time step has no limits: `time_step_min` and `time_step_limit` are settings of the training."""
+    """Of the limits of the time step, transformers takes `time_step_min` only, and not `time_step_limit`."""
     refuse_activation(config, "mamba_hidden_act")
     return MambaSizes(
         heads=config.integer("mamba_num_heads", 128),
@@ -93,4 +94,5 @@ def _mamba(config: Configuration) -> MambaSizes:
         kernel=config.integer("conv_kernel", config.integer("mamba_d_conv", 4)),
         bias=config.flag("use_bias", False),
         convolution_bias=config.flag("use_conv_bias", config.flag("mamba_conv_bias", True)),
+        limits=(config.number("time_step_min", 0.001), math.inf),
     )

@@ -89,6 +89,8 @@ def _usual(sizes: Sizes) -> list[str]:
 
 
 def _rotates(config: Configuration) -> bool:
-    """Whether attention rotates: the published models have no base for it."""
-    rope = config.section("rope_parameters") or config.section("rope_scaling")
-    return config.get("rope_theta") is not None or (rope is not None and rope.get("rope_theta") is not None)
+    """Whether attention rotates: the published models have null for its base. A missing base is the usual one."""
+    rope = config.section("rope_scaling") or config.section("rope_parameters")
+    if rope is not None and "rope_theta" in rope:
+        return rope["rope_theta"] is not None
+    return "rope_theta" not in config or config["rope_theta"] is not None

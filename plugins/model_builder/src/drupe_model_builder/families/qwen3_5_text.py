@@ -49,7 +49,7 @@ def qwen3_5_text(config: Configuration) -> Decoder:
 
 def qwen3_5_moe_text(config: Configuration) -> Decoder:
     """With experts on every layer, whose weights have the sum 1."""
-    told = Configuration(config.path, {"intermediate_size": config.integer("moe_intermediate_size", 512), **config})
+    told = config.with_defaults({"intermediate_size": config.integer("moe_intermediate_size", 512)})
     sizes = sizes_of(told, context_length=32_768, kv_heads=2, head_dim=256)
     rotary, many = rotary_of(config, sizes, partial=PARTIAL), expert_sizes(config, (256, 8, 512))
     kinds = layer_kinds(config, sizes)

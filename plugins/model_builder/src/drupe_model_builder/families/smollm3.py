@@ -23,9 +23,10 @@ def smollm3(config: Configuration) -> Decoder:
     bias, mlp_bias = config.flag("attention_bias", False), config.flag("mlp_bias", False)
     every = config.integer("no_rope_layer_interval", 4)
     rotates = flags_of_layers(config, "no_rope_layers", [bool((at + 1) % every) for at in range(sizes.layers)])
-    slides = config.flag("use_sliding_window", False) and config.get("sliding_window") is not None
+    window = sliding_window(config, 4096) if "sliding_window" in config else None
+    slides = config.flag("use_sliding_window", False) and window is not None
     usual = ["sliding_attention" if slides and not each else "full_attention" for each in rotates]
-    windows = windows_of(layer_types(config, usual), sliding_window(config, 4096) if slides else None)
+    windows = windows_of(layer_types(config, usual), window)  # layer_types counts without use_sliding_window
 
     def layer(block: Block) -> Layer:
         own = rotary if rotates[block.number] else None

@@ -6,11 +6,11 @@ The keys are those of onnxruntime-genai 0.18 (src/config.cpp); it refuses keys t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from drupe.api import ModelError, UsageError
+from drupe.api import ModelError, Notice, UsageError
 
 if TYPE_CHECKING:
     from drupe_decoding import DecoderPorts
@@ -115,14 +115,33 @@ def stop_tokens(description: DecoderDescription, generation: Mapping[str, Any]) 
     a token that it does write.
     """
 
-    def valid(tokens: Any) -> list[int]:
-        listed = tokens if isinstance(tokens, (list, tuple)) else [tokens]
-        return [token for token in listed if isinstance(token, int) and 0 <= token < description.vocab_size]
-
-    ends = valid(generation.get("eos_token_id")) or valid(description.eos)
-    padding = valid(generation.get("pad_token_id")) or valid(description.pad)
-    ends = ends or valid(description.bos) or [description.vocab_size - 1]
+    ends = _stated_ends(description, generation)
+    padding = _valid(generation.get("pad_token_id"), description) or _valid(description.pad, description)
+    ends = ends or _valid(description.bos, description) or [description.vocab_size - 1]
     return ends, (padding or ends)[0]
+
+
+def end_notices(description: DecoderDescription, generation: Mapping[str, Any]) -> Iterator[Notice]:
+    """A notice on a model that names no end token."""
+    if not _stated_ends(description, generation):
+        chosen = stop_tokens(description, generation)[0][0]
+        yield Notice(
+            "genai_config.json",
+            "chosen",
+            f"an answer ends with token {chosen}: the checkpoint names no end token, and onnxruntime-genai needs one; "
+            "transformers goes on up to the largest length",
+            "name eos_token_id in generation_config.json, and optimize again",
+        )
+
+
+def _stated_ends(description: DecoderDescription, generation: Mapping[str, Any]) -> list[int]:
+    return _valid(generation.get("eos_token_id"), description) or _valid(description.eos, description)
+
+
+def _valid(tokens: Any, description: DecoderDescription) -> list[int]:
+    """The tokens of one, or of a list, that the vocabulary has."""
+    listed = tokens if isinstance(tokens, (list, tuple)) else [tokens]
+    return [token for token in listed if isinstance(token, int) and 0 <= token < description.vocab_size]
 
 
 def search(generation: Mapping[str, Any], vocab_size: int, length: int, shares_cache: bool) -> dict[str, Any]:

@@ -68,7 +68,13 @@ class PackageGenai(Pass):
         package.files.update(served.files)
         document = _document(package, description, config, context)
         package.files[CONFIG] = (json.dumps(document, indent=4) + "\n").encode("utf-8")
-        noticed = model.noticed(*generation_notices(_generation(package)), *served.notices, *form_notices(form))
+        generation = _generation(package)
+        noticed = model.noticed(
+            *generation_notices(generation),
+            *genai_config.end_notices(description, generation),
+            *served.notices,
+            *form_notices(form),
+        )
         if not config.compare_tokens:
             return noticed
         rows = description.vocab_size
