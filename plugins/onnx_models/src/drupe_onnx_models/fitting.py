@@ -6,13 +6,12 @@ from drupe.api import Context, Target
 from drupe_layerwise.attention import OPERATOR, norms_apart
 from drupe_onnx import capabilities_of, element_name, ir
 from drupe_onnx.activation_types import refuse_unserved, served_activations
+from drupe_onnx.attention_caches import keep_whole_caches
 from drupe_onnx.operator_check import operator_uses
 from drupe_onnx.traits import COMPUTED_ONCE
 from drupe_onnx_models.casting import FLOAT_TYPES, cast_graph, computed_in, store_matrices, store_scales
 from drupe_onnx_models.inferring import complete_types
 from drupe_onnx_models.tying import find_twins, share_tied
-
-SLIDING = "sliding_window_cache"
 
 
 def fit(model: ir.Model, weights: str | None, activations: str | None, context: Context) -> None:
@@ -29,7 +28,7 @@ def fit(model: ir.Model, weights: str | None, activations: str | None, context: 
             if capabilities_of(target).traits.get(COMPUTED_ONCE):
                 store_scales(model)
     _take_norms_apart(model, target)
-    _keep_whole_caches(model.graph)
+    keep_whole_caches(model.graph)
     find_twins(model.graph, context)
     share_tied(model.graph, context)
     store_matrices(model, FLOAT_TYPES[weights] if weights else None)
@@ -49,13 +48,3 @@ def _take_norms_apart(model: ir.Model, target: Target) -> None:
     if any(not capabilities_of(target).serves(use) for use in uses):
         norms_apart(model.graph)
         complete_types(model)
-
-
-def _keep_whole_caches(graph: ir.Graph) -> None:
-    """Let attention with a sliding window keep all tokens in its cache, as the package's configuration says.
-
-    The result is the same, because tokens outside the window are masked.
-    """
-    for node in graph:
-        if node.op_type == OPERATOR and SLIDING in node.attributes:
-            del node.attributes[SLIDING]

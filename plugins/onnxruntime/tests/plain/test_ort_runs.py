@@ -53,6 +53,26 @@ def test_greedy_text_equals_that_of_transformers(checkpoint: Path, graph: Model,
     assert got == expected.rstrip("\ufffd") != ""
 
 
+def test_short_caches_of_sliding_windows_are_opened_as_whole_ones(graph: Model, tmp_path: Path, cpu: Target) -> None:
+    onnx = pytest.importorskip("onnx")
+    folder = copy_of(graph, tmp_path)
+    changed = onnx.load(folder / "model.onnx", load_external_data=False)
+    for node in changed.graph.node:
+        if node.op_type == "GroupQueryAttention":
+            [node.attribute.remove(each) for each in list(node.attribute) if each.name == "local_window_size"]
+            node.attribute.append(onnx.helper.make_attribute("local_window_size", 8))
+    onnx.save(changed, folder / "model.onnx")
+    texts = []
+    for _ in range(2):
+        with opened(Model("onnx", folder), cpu) as session:
+            texts.append(session.generate("def parse(self, text):", Generation(max_new_tokens=24)))
+        for node in changed.graph.node:
+            if node.op_type == "GroupQueryAttention":
+                node.attribute.append(onnx.helper.make_attribute("sliding_window_cache", 1))
+        onnx.save(changed, folder / "model.onnx")
+    assert texts[0] == texts[1] != ""
+
+
 def test_text_equals_that_of_onnxruntime_genai(
     kit: SimpleNamespace, graph: Model, checkpoint: Path, tmp_path: Path, cpu: Target
 ) -> None:

@@ -12,6 +12,7 @@ from drupe_onnxruntime.plain.graphs import Graphs, files_of, no_graph
 from drupe_onnxruntime.plain.model_settings import read_settings
 from drupe_onnxruntime.plain.session import OrtSession
 from drupe_onnxruntime.plain.text_session import OrtTextSession
+from drupe_onnxruntime.plain.whole_caches import EXTERNAL_DATA, graph_with_whole_caches
 from drupe_onnxruntime.provider_options import onnxruntime_provider_options
 from drupe_onnxruntime.refusals import MAKE_AGAIN, no_device, refuse_elsewhere
 from drupe_onnxruntime.wheels import (
@@ -81,8 +82,11 @@ def _inference_session(module: Any, target: Target, threads: int | None, path: P
     if target.device is not None and target.device.kind == "cpu":
         options.intra_op_num_threads = threads or usable_threads()
     providers = [(target.runtime_name, onnxruntime_provider_options(target))]
+    graph = graph_with_whole_caches(path)
+    if graph is not None:
+        options.add_session_config_entry(EXTERNAL_DATA, str(path.parent))
     try:
-        session = module.InferenceSession(str(path), options, providers=providers)
+        session = module.InferenceSession(graph or str(path), options, providers=providers)
     except Exception as error:  # onnxruntime's exceptions have no class of their own but Exception
         raise CheckFailed(f"onnxruntime cannot open the model: {error}", where=path, cure=MAKE_AGAIN) from error
     if session.get_providers()[0] != target.runtime_name:
