@@ -58,6 +58,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "pieces across words": {"split_by_whitespace": False, "split_by_unicode_script": False},
     "symbols of the user": {**PLAIN, "user_defined_symbols": SYMBOLS, "byte_fallback": True},
     "symbols, normalized": {"user_defined_symbols": ["<sym>", "[INST]"]},
+    "normalized, all spaces": {"remove_extra_whitespaces": False},
     "control symbols": {"control_symbols": ["<c1>", "<c2>"]},
 }
 WITH_SYMBOLS = ["a <sym> b", "<sym>", "<sym>x", "x<sym>", " <sym> [INST]", "[INST]<sym>  \n", "the end <sym>the end"]
@@ -121,11 +122,28 @@ def test_tokens_and_texts_are_those_of_sentencepiece(
     assert differing(path, texts, Reading(each_part=each_part)) == []
 
 
-def test_a_model_of_characters_and_one_with_spaces_behind_words_are_converted(train: Callable[..., Path]) -> None:
+def test_a_model_of_characters_is_converted(train: Callable[..., Path]) -> None:
     assert differing(train("char", **FORMS["as Llama's"]), TEXTS) == []
-    behind = spm.SentencePieceProcessor(model_file=str(path := train("bpe", **PLAIN, treat_whitespace_as_suffix=True)))
-    ours = opened(converted(read_pieces(path), Reading(), ""))
-    assert [text for text in TEXTS if ours.encode(text).ids != behind.encode(text)] == []
+
+
+CONTROLS = [
+    form.format(chr(code))
+    for code in (*range(0x20), *range(0x7F, 0xA1), 0xAD, 0x180E, 0x200B, 0x2028, 0x2029, 0x3000, 0xFEFF, 0xE0001)
+    for form in ("{}", "a{}", "{}a", "a{}b", " {}", "{} ", "a {}", "{} b", "a{}\n")
+]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+def test_a_model_with_spaces_behind_words_is_converted(train: Callable[..., Path], kind: str, form: str) -> None:
+    path = train(kind, **FORMS[form], treat_whitespace_as_suffix=True)
+    texts = [*TEXTS, *CONTROLS, *WITH_SYMBOLS] if "symbols" in form else [*TEXTS, *CONTROLS]
+    assert differing(path, texts) == []
+
+
+@pytest.mark.parametrize("form", ["as Llama's", "as sentencepiece has it", "normalized, all spaces"])
+def test_control_characters_are_read_as_sentencepiece_reads_them(train: Callable[..., Path], form: str) -> None:
+    assert differing(train("bpe", **FORMS[form]), CONTROLS) == []
 
 
 @pytest.mark.parametrize("kind", ["bpe", "unigram"])

@@ -41,6 +41,8 @@ from drupe_checkpoints.tokenizer.sentencepiece_file import (
 
 UNKNOWN_PENALTY = 10.0
 """How much less an unknown character scores than the worst piece, in sentencepiece and in `tokenizers`."""
+NOTHING = "\U000e0002"
+"""Stands for a text of which nothing is left."""
 LITERAL_BYTE = r"<(?=0x[0-9A-F]{2}>)"
 """The beginning of a text that looks like the piece of a byte."""
 
@@ -198,17 +200,52 @@ def _unigram(pieces: Pieces) -> tuple[Json, list[Json]]:
 
 def _normalizers(pieces: Pieces, *, prefix: bool, each_part: bool) -> list[Json]:
     """The steps that a text goes through first. An opening space for the whole text only is put there later."""
+    if prefix and pieces.suffix:
+        return _normalizers_with_suffix(pieces)
     steps = charsmap.normalizers(pieces.charsmap, pieces.rules)
-    mark = MARK if pieces.escapes else " "
+    opening: list[Json] = [{"type": "Prepend", "prepend": _mark(pieces)}] if prefix and each_part else []
     if pieces.fewer_spaces:
-        ending = f"[ {MARK}]+\\z" if pieces.escapes else " +\\z"
-        steps += [replace_pattern(" {2,}", " "), replace_pattern(ending, "")]
+        steps += [replace_pattern(" {2,}", " "), replace_pattern(_ending(pieces), "")]
         if each_part or not prefix:
             steps.append(replace_pattern(r"\A ", ""))
-    if prefix and each_part:
-        steps.append(replace_pattern(r"(?<=[\s\S])\z", mark) if pieces.suffix else {"type": "Prepend", "prepend": mark})
+        steps += opening
+    else:
+        steps = [*opening, *steps]  # sentencepiece puts it also before a text of which nothing is left
     later = pieces.fewer_spaces and prefix and not each_part
-    return [*steps, replace_text(" ", MARK)] if pieces.escapes and not later else steps
+    steps += [replace_text(" ", MARK)] if pieces.escapes and not later else []
+    if prefix and not each_part and not pieces.fewer_spaces and (gone := charsmap.removed(pieces.charsmap)):
+        # The space of the whole text comes where a text is left; here it is the only one.
+        steps = [replace_pattern(rf"\A[{_escaped(gone)}]+\z", NOTHING), *steps, replace_text(NOTHING, " ")]
+    return steps
+
+
+def _normalizers_with_suffix(pieces: Pieces) -> list[Json]:
+    """The steps where a space is put behind a text.
+
+    sentencepiece puts it behind each text that is more than spaces, also where nothing is left of the text.
+    """
+    steps = (
+        [replace_pattern(rf"\A[{_escaped(charsmap.spaces(pieces.charsmap))}]+\z", "")] if pieces.fewer_spaces else []
+    )
+    steps.append(replace_pattern(r"(?<=[\s\S])\z", _mark(pieces)))
+    steps += charsmap.normalizers(pieces.charsmap, pieces.rules)
+    if pieces.fewer_spaces:
+        steps += [
+            replace_pattern(" {2,}", " "),
+            replace_pattern(_ending(pieces), _mark(pieces)),
+            replace_pattern(r"\A (?!\z)", ""),
+        ]
+    return [*steps, replace_text(" ", MARK)] if pieces.escapes else steps
+
+
+def _mark(pieces: Pieces) -> str:
+    """What stands for a space."""
+    return MARK if pieces.escapes else " "
+
+
+def _ending(pieces: Pieces) -> str:
+    """A regular expression for spaces at the end of a text."""
+    return f"[ {MARK}]+\\z" if pieces.escapes else " +\\z"
 
 
 def _decoder(pieces: Pieces, *, prefix: bool) -> Json | None:
@@ -217,6 +254,6 @@ def _decoder(pieces: Pieces, *, prefix: bool) -> Json | None:
     steps.append({"type": "Fuse"})
     if pieces.fewer_spaces:
         steps.append(replace_pattern(r"\A +", ""))
-    elif prefix and not pieces.suffix:
+    elif prefix:  # sentencepiece drops a space before a text, also where it puts one behind it
         steps.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
     return sequence("decoders", steps)
