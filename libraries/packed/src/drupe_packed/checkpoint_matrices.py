@@ -127,7 +127,11 @@ def _mlx(parts: _Parts, rule: Rule) -> PackedMatrix:
     words = parts.matrix("weight", (ir.DataType.UINT32,))
     scales, biases = parts.matrix("scales", SCALES), parts.matrix("biases", SCALES)
     n, width = words.shape
-    k = width * WORD // rule.bits
+    k, rest = divmod(width * WORD, rule.bits)
+    if rest:
+        _refuse(
+            words, f"'{parts.module}.weight' has {width} words in a row, which do not hold levels of {rule.bits} bits"
+        )
     group_size, groups = _groups(rule, k)
     parts.expect("scales", scales, (n, groups))
     parts.expect("biases", biases, (n, groups))
