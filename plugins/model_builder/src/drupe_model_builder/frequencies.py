@@ -34,7 +34,8 @@ def rotary(rope: Configuration, head_dim: int, stated: int, *, interleaved: bool
         return _proportional(rope, head_dim, interleaved)
     if kind not in SCALINGS:
         raise ModelError(
-            f"rotary embeddings of type '{kind}' are not supported; supported: {', '.join((*SCALINGS, PROPORTIONAL))}",
+            f"rotary embeddings of type '{kind}' (rope_type in {rope.path.name}) are not supported; supported: "
+            + ", ".join((*SCALINGS, PROPORTIONAL)),
             where=rope.path,
             cure="correct rope_type if it is misspelt; otherwise the model needs a plugin that supports it",
         )

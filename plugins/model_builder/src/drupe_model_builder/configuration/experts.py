@@ -95,7 +95,8 @@ def refuse_other_activations(config: Configuration, key: str = "hidden_act") -> 
     name = config.text(key, "silu")
     if name not in ("silu", "swish"):
         raise ModelError(
-            f"experts with the activation function {key} = '{name}' are not supported; supported: silu",
+            f"experts with the activation function {key} = '{name}' in {config.path.name} are not supported; "
+            "supported: silu",
             where=config.path,
             cure=f"correct {key} if it is misspelt; otherwise choose another model",
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 
 from drupe.api import ModelError
@@ -53,6 +54,16 @@ def sizes_of(
     )
 
 
+def not_built(config: Configuration, key: str, value: object, means: str, cure: str) -> ModelError:
+    """The error for a key of config.json that asks for what is not built for a family. means: what it asks for."""
+    return ModelError(
+        f"{key} = {json.dumps(value)} in {config.path.name} {means}, which is not supported for "
+        f"{config.get('model_type')} models",
+        where=config.path,
+        cure=cure,
+    )
+
+
 def layer_count(config: Configuration) -> int:
     return config.integer("num_hidden_layers", most=MOST_LAYERS)
 
@@ -71,7 +82,7 @@ def rotary_of(
     """
     rope = config.rope(1.0 if partial is None else partial, theta)
     if partial is None:
-        _refuse_partial(rope)
+        _refuse_partial(config, rope)
     return rotary(rope, sizes.head_dim, sizes.stated_length or sizes.context_length, interleaved=interleaved)
 
 
@@ -82,12 +93,16 @@ def with_rotary(config: Configuration, usual: Mapping[str, object]) -> Configura
     return config.with_values({"rope_parameters": dict(usual)})
 
 
-def _refuse_partial(rope: Configuration) -> None:
-    if rope.number("partial_rotary_factor") != 1.0:
-        raise ModelError(
-            "partial_rotary_factor is not supported for this architecture",
-            where=rope.path,
-            cure="choose a model that rotates whole heads",
+def _refuse_partial(config: Configuration, rope: Configuration) -> None:
+    share = rope.number("partial_rotary_factor")
+    if share != 1.0:
+        raise not_built(
+            config,
+            "partial_rotary_factor",
+            share,
+            "rotates a part of each head",
+            "remove the key if the model was trained with whole heads rotated; otherwise it needs a plugin that builds "
+            "it",
         )
 
 
@@ -127,7 +142,7 @@ def _whole_heads(config: Configuration, parameters: Mapping[str, object], head_d
     share = config.get("partial_rotary_factor")
     rope = Configuration(config.path, {"partial_rotary_factor": share, "rope_parameters": dict(parameters)}).rope()
     if rope.get("rope_type") != PROPORTIONAL:
-        _refuse_partial(rope)
+        _refuse_partial(config, rope)
     return rotary(rope, head_dim, stated)
 
 
@@ -145,7 +160,8 @@ def activation(config: Configuration, key: str = "hidden_act", default: str = "s
     name = config.text(key, default)
     if name not in ACTIVATIONS:
         raise ModelError(
-            f"the activation function {key} = '{name}' is not supported; supported: {', '.join(ACTIVATIONS)}",
+            f"the activation function {key} = '{name}' in {config.path.name} is not supported; supported: "
+            + ", ".join(ACTIVATIONS),
             where=config.path,
             cure=f"correct {key} if it is misspelt; otherwise the model needs a plugin that supports it",
         )

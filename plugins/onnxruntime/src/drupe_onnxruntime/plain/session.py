@@ -22,7 +22,11 @@ class OrtSession(Session):
     def run(
         self, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None, part: str = ONLY_PART
     ) -> Mapping[str, Any]:
-        """Run one part once. outputs: the names to give, None for all. Raises UsageError for wrong names."""
+        """Run one part once. outputs: the names to give, None for all.
+
+        Raises UsageError for wrong names, and for several rows with several new tokens after a past where the graph
+        does not take them.
+        """
         graph = self.graphs[part]
         takes = [value.name for value in graph.get_inputs()]
         gives = [value.name for value in graph.get_outputs()]
@@ -38,7 +42,27 @@ class OrtSession(Session):
         try:
             return dict(zip(wanted, graph.run(wanted, dict(inputs)), strict=True))
         except Exception as error:  # onnxruntime's exceptions have no class of their own but Exception
+            _refuse_rows_with_a_past(inputs, error)
             raise CheckFailed(f"onnxruntime cannot run the model: {error}") from error
 
     def close(self) -> None:
         self.graphs.close()
+
+
+def _refuse_rows_with_a_past(inputs: Mapping[str, Any], error: Exception) -> None:
+    """Raise UsageError where a decoder was given several rows with several new tokens after a past.
+
+    GroupQueryAttention takes one new token of each row then. Graphs with other operators run, so what the inputs hold
+    is looked at only after an error.
+    """
+    from drupe_decoding import TOKENS, cache_name, is_state
+
+    rows, length, *_ = (*getattr(inputs.get(TOKENS), "shape", ()), 0, 0)
+    caches = (value for name, value in inputs.items() if cache_name(name) and not is_state(name))
+    past = max((shape[2] for value in caches if len(shape := getattr(value, "shape", ())) == 4), default=0)
+    if rows > 1 and length > 1 and past > 0:
+        raise UsageError(
+            f"{rows} rows have {length} new tokens each after a past of {past} tokens; the model's attention takes one "
+            "new token of each row after a past",
+            cure="run the new tokens one by one, with the caches of the step before; or each row by itself",
+        ) from error
