@@ -249,7 +249,7 @@ def test_weights_that_are_no_model_of_transformers_are_not_read_as_one(name: str
     assert caught.value.cure
 
 
-@pytest.mark.parametrize(("name", "says"), [("adapter_model.safetensors", "an adapter"), ("a.gguf", "a GGUF file")])
+@pytest.mark.parametrize(("name", "says"), [("adapter_model.safetensors", "an adapter"), ("a.gguf", "1 GGUF file")])
 def test_a_folder_without_a_configuration_is_named_for_what_it_holds(name: str, says: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"x")
     with pytest.raises(ModelError, match=says) as caught:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from drupe.api import ModelError
+from drupe.api import ModelError, counted
 from drupe_checkpoints.configuration import Configuration
 from drupe_checkpoints.sentence_transformers import pools
 from drupe_checkpoints.tasks import FEATURE_EXTRACTION, task_of
@@ -195,7 +195,7 @@ def no_checkpoint(folder: Path) -> ModelError:
         )
     if files := sorted(name for name in names if name.endswith(GGUF)):
         return ModelError(
-            f"the folder holds no config.json, but {'a GGUF file' if len(files) == 1 else f'{len(files)} GGUF files'}",
+            f"the folder holds no config.json, but {counted(len(files), 'GGUF file')}",
             where=folder,
             cure=f"name the file itself: {folder / files[0]}",
         )

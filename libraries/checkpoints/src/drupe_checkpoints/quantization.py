@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from drupe.api import ModelError, Notice
+from drupe.api import ModelError, Notice, counted
 from drupe_checkpoints.configuration import Configuration
 from drupe_checkpoints.dialects import COMPRESSED_TENSORS, FLOATS, GPTQ_OR_AWQ, are_floats, dialect_of
 from drupe_checkpoints.dialects import MLX as MLX_DIALECT
@@ -195,7 +195,7 @@ def _awq(section: Configuration) -> Packing:
         raise _refused(section, f"the checkpoint's AWQ layout '{version}' is not supported; supported: gemm")
     bits = _bits(section, "bits" if "bits" in section else "w_bit")
     if bits != 4:
-        raise _refused(section, f"AWQ with {bits} bits is not supported; supported: 4 bits")
+        raise _refused(section, f"AWQ with {counted(bits, 'bit')} is not supported; supported: 4 bits")
     group_size = _group_size(section, "group_size" if "group_size" in section else "q_group_size")
     return Packing(AWQ, (Rule(bits, group_size, symmetric=False),))
 
@@ -320,7 +320,9 @@ def _refuse_pattern(target: str, path: Path) -> None:
 def _bits(section: Configuration, key: str, known: tuple[int, ...] = BITS) -> int:
     bits = section.integer(key)
     if bits not in known:
-        raise _refused(section, f"weights of {bits} bits are not supported; supported: {', '.join(map(str, known))}")
+        raise _refused(
+            section, f"weights of {counted(bits, 'bit')} are not supported; supported: {', '.join(map(str, known))}"
+        )
     return bits
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from drupe.api import Notice
+from drupe.api import Notice, counted
 from drupe_checkpoints.summary import INDEX, NOT_THE_MODEL, SINGLE, shards_of
 
 if TYPE_CHECKING:
@@ -61,12 +61,11 @@ def _index_beside(folder: Path) -> Iterator[Notice]:
     listed = shards_of(folder) - {SINGLE}
     if not listed:
         return
-    many = f"{len(listed)} files" if len(listed) > 1 else "file"
     missing = sorted(name for name in listed if not (folder / name).is_file())
     yield Notice(
         "weights",
         "chosen",
-        f"{SINGLE} is read, as in transformers, and not the {many} that {INDEX} names"
+        f"{SINGLE} is read, as in transformers, and not {counted(len(listed), 'file')} that {INDEX} names"
         + (f", of which {_listed(missing)} {_is(missing)} missing" if missing else ""),
         f"to convert the other weights, {'download what is missing and ' if missing else ''}move {SINGLE} out of the "
         f"folder; otherwise remove {INDEX}",

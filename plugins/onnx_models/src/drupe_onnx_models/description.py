@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from drupe.api import ModelError
+from drupe.api import ModelError, counted
 from drupe_decoding import TAKEN_FROM, DecoderPorts, cache_sizes
 from drupe_decoding.ports import POSITIONS
 from drupe_nbits import EMBEDDING
@@ -187,7 +187,7 @@ def _refuse_other_model(fixed: Mapping[str, int], said: Mapping[str, int]) -> No
     ours, theirs = fixed["layers"], said.get("layers")
     if theirs not in (None, ours):
         raise ModelError(
-            f"the graph has caches for {ours} layers, but the configuration beside it says {theirs}",
+            f"the graph has caches for {counted(ours, 'layer')}, but the configuration beside it says {theirs}",
             cure=f"put the {CONFIG} or {GENAI} of this model beside the graph",
         )
 

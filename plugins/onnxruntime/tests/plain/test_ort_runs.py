@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -129,9 +130,7 @@ def test_the_error_for_a_wrong_name_suggests_the_right_one(
         session.run(given, outputs)
 
 
-def test_several_rows_with_several_tokens_after_a_past_are_refused_and_the_cure_works(
-    graph: Model, cpu: Target
-) -> None:
+def test_several_rows_with_several_tokens_after_a_past_are_refused_with_a_cure(graph: Model, cpu: Target) -> None:
     rows, new = np.array([[5, 6], [7, 8]]), np.array([[9, 10], [11, 12]])
 
     def given(tokens: np.ndarray[Any, Any], length: int, past: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from drupe.api import ModelError
+from drupe.api import ModelError, counted
 from drupe_checkpoints import Configuration, context_of
 from drupe_checkpoints.configuration import DEFAULT_ROPE_THETA
 from drupe_model_builder.configuration.block import Sizes
@@ -151,7 +151,7 @@ def flags_of_layers(config: Configuration, key: str, default: list[bool]) -> tup
     value, layers = config.get(key), layer_count(config)
     flags = default if value is None else value
     if not isinstance(flags, list) or len(flags) != layers or any(each not in (0, 1) for each in flags):
-        raise config.mistake(f"{key} wants, for each of {layers} layers, 0 or 1")
+        raise config.mistake(f"{key} wants, for each of {counted(layers, 'layer')}, 0 or 1")
     return tuple(map(bool, flags))
 
 
@@ -180,7 +180,7 @@ def layer_types(config: Configuration, default: list[str]) -> tuple[str, ...]:
     layers = layer_count(config)
     types = config.texts("layer_types") or tuple(default)
     if len(types) != layers or any(kind not in TYPES for kind in types):
-        raise config.mistake(f"layer_types wants, for each of {layers} layers, one of {' and '.join(TYPES)}")
+        raise config.mistake(f"layer_types wants, for each of {counted(layers, 'layer')}, one of {' and '.join(TYPES)}")
     return types
 
 
@@ -191,7 +191,7 @@ def kinds_of_layers(
     layers = layer_count(config)
     kinds = config.texts(key) or tuple(default)
     if len(kinds) != layers or any(kind not in known for kind in kinds):
-        raise config.mistake(f"{key} wants, for each of {layers} layers, one of {' and '.join(known)}")
+        raise config.mistake(f"{key} wants, for each of {counted(layers, 'layer')}, one of {' and '.join(known)}")
     return kinds
 
 

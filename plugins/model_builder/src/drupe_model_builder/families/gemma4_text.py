@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from drupe.api import counted
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.block import Block, Sizes, decoder
@@ -182,7 +183,7 @@ def _sizes_of_layer(config: Configuration, sizes: Sizes, number: int, kind: str)
     else:
         return sizes
     if sizes.heads % groups:
-        raise config.mistake(f"{sizes.heads} heads cannot share {groups} keys and values in layer {number}")
+        raise config.mistake(f"{counted(sizes.heads, 'head')} cannot share {groups} keys and values in layer {number}")
     return replace(sizes, head_dim=head_dim, kv_heads=groups)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from drupe.api import counted
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.block import Block, Names, Sizes, decoder
@@ -93,7 +94,7 @@ def mixer_of(
 ) -> Mamba2:
     """The mixer of a layer. name: within the layer. factors: on z, x, B, C and the time step."""
     if sizes.heads % sizes.groups:
-        raise config.mistake(f"{sizes.heads} heads of Mamba-2 cannot share {sizes.groups} groups")
+        raise config.mistake(f"{counted(sizes.heads, 'head')} of Mamba-2 cannot share {counted(sizes.groups, 'group')}")
     hidden, full = block.sizes.hidden, f"{block.name}.{name}"
     groups = sizes.groups * sizes.state_size
     rows = one_after_another([sizes.width, sizes.width, groups, groups, sizes.heads])

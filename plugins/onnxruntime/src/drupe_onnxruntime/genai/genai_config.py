@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from drupe.api import ModelError, Notice, UsageError
+from drupe.api import ModelError, Notice, UsageError, counted
 from drupe_decoding import sampling, token_ids
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def max_length(
     if asked is not None:
         if asked > context_length:
             raise UsageError(
-                f"max_length {asked} is more than the model's context of {context_length} tokens",
+                f"max_length {asked} is more than the model's context of {counted(context_length, 'token')}",
                 cure=f"give a max_length of at most {context_length}",
             )
         return asked

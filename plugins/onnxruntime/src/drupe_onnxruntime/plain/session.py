@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from drupe.api import ONLY_PART, CheckFailed, Session, UsageError, unknown
+from drupe.api import ONLY_PART, CheckFailed, Session, UsageError, counted, unknown
 from drupe_onnxruntime.plain.graphs import Graphs
 
 
@@ -57,12 +57,14 @@ def _refuse_rows_with_a_past(inputs: Mapping[str, Any], error: Exception) -> Non
     """
     from drupe_decoding import TOKENS, cache_name, is_state
 
-    rows, length, *_ = (*getattr(inputs.get(TOKENS), "shape", ()), 0, 0)
-    caches = (value for name, value in inputs.items() if cache_name(name) and not is_state(name))
-    past = max((shape[2] for value in caches if len(shape := getattr(value, "shape", ())) == 4), default=0)
+    shapes = {name: tuple(getattr(value, "shape", ())) for name, value in inputs.items()}
+    rows, length, *_ = (*shapes.get(TOKENS, ()), 0, 0)
+    caches = [shape for name, shape in shapes.items() if cache_name(name) and not is_state(name) and len(shape) == 4]
+    past = max((shape[2] for shape in caches), default=0)
     if rows > 1 and length > 1 and past > 0:
         raise UsageError(
-            f"{rows} rows have {length} new tokens each after a past of {past} tokens; the model's attention takes one "
+            f"{rows} rows have {length} new tokens each after a past of {counted(past, 'token')}; the model's "
+            "attention takes one "
             "new token of each row after a past",
             cure="run the new tokens one by one, with the caches of the step before; or each row by itself",
         ) from error
