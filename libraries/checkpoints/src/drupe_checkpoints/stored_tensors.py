@@ -62,7 +62,10 @@ def stored_tensors(location: Path) -> Mapping[str, StoredTensor] | None:
 
 
 def _stored_in_folder(folder: Path) -> Mapping[str, StoredTensor] | None:
-    """A file model.safetensors counts before an index. All tensors of a shard count, whether the index lists them or not."""
+    """A file model.safetensors counts before an index.
+
+    All tensors of a shard count, whether the index lists them or not.
+    """
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if single.is_file():
         files = [single]
