@@ -24,7 +24,8 @@ Span = tuple[int, int]  # the first byte, and the byte after the last
 # Buffers that follow from the configuration: older versions of transformers saved them. rope_freqs.weight is a setting
 # that GGUF files keep as a tensor.
 DERIVED = re.compile(
-    r".*\.(rotary_emb\.(inv_freq|cos_cached|sin_cached)|self_attn\.(masked_)?bias)|rope_freqs\.weight"
+    r".*\.(rotary_emb\.(inv_freq|cos_cached|sin_cached)|self_attn\.(masked_)?bias)"
+    r"|rope_freqs\.weight"
 )
 HEADS = re.compile(r"(.*\.)?(lm_head|embed_out|output_layer|output)\.(weight|bias)")
 """Heads of decoders. A model of embeddings has none, and transformers reads none for it either."""
