@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 Span = tuple[int, int]  # the first byte, and the byte after the last
 # Buffers that follow from the configuration: older versions of transformers saved them. rope_freqs.weight is a setting
 # that GGUF files keep as a tensor.
-DERIVED = re.compile(
+ROTARY = r"rotary_emb\.(inv_freq|cos_cached|sin_cached)"
+DERIVED = re.compile(rf".*\.({ROTARY}|self_attn\.(masked_)?bias)|rope_freqs\.weight")
     r".*\.(rotary_emb\.(inv_freq|cos_cached|sin_cached)|self_attn\.(masked_)?bias)"
     r"|rope_freqs\.weight"
 )
