@@ -25,9 +25,6 @@ Span = tuple[int, int]  # the first byte, and the byte after the last
 # that GGUF files keep as a tensor.
 ROTARY = r"rotary_emb\.(inv_freq|cos_cached|sin_cached)"
 DERIVED = re.compile(rf".*\.({ROTARY}|self_attn\.(masked_)?bias)|rope_freqs\.weight")
-    r".*\.(rotary_emb\.(inv_freq|cos_cached|sin_cached)|self_attn\.(masked_)?bias)"
-    r"|rope_freqs\.weight"
-)
 HEADS = re.compile(r"(.*\.)?(lm_head|embed_out|output_layer|output)\.(weight|bias)")
 """Heads of decoders. A model of embeddings has none, and transformers reads none for it either."""
 EMBEDDINGS = "feature-extraction"
@@ -38,9 +35,9 @@ REPORT = "please report this with the model's config.json and the names of its f
 def refuse_unread(source: Model, reference: Model) -> None:
     """Raise CheckFailed where `reference`, a graph that was not written, does not read what `source` stores.
 
-    Only for checkpoints in safetensors and GGUF files that the graph reads lazily. A tensor need not be read if its numbers
-    follow from others: it equals a tensor that is read (a tied head), is a bias of zeros, or is a buffer of the rotary
-    embedding.
+    Only for checkpoints in safetensors and GGUF files that the graph reads lazily. A tensor need not be read if its
+    numbers follow from others: it equals a tensor that is read (a tied head), is a bias of zeros, or is a buffer of the
+    rotary embedding.
     """
     from drupe_checkpoints.stored_tensors import FLOATS, stored_tensors
     from drupe_onnx import OnnxPackage
