@@ -50,6 +50,7 @@ from .errors import PluginCrash as PluginCrash
 from .errors import PluginError as PluginError
 from .errors import RuntimeMissing as RuntimeMissing
 from .errors import UsageError as UsageError
+from .errors import counted as counted
 from .errors import error_from as error_from
 from .errors import nearest as nearest
 from .errors import unknown as unknown

@@ -120,6 +120,11 @@ def _kinds(kind: type[DrupeError]) -> list[type[DrupeError]]:
     return [kind, *(each for narrower in kind.__subclasses__() for each in _kinds(narrower))]
 
 
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """A number with its noun: "1 merge", "2 merges". plural: where it is not the noun with an s."""
+    return f"{number} {noun if number == 1 else plural or f'{noun}s'}"
+
+
 def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
     """The names in `known` that look most like `name`, best first."""
     import difflib
@@ -134,11 +139,9 @@ def unknown(what: str, name: str, known: Iterable[str], *, where: object = None,
     what: what it would be the name of, with its owner where it has one ("key of the pass 'sign'").
     """
     names = sorted(known)
-    if close := nearest(name, names):
-        hint = "did you mean " + " or ".join(close) + "?"
-    elif names:
-        hint = "there are: " + ", ".join(names)
-    else:
-        hint = "it has no keys" if what.startswith("key") else f"no {what} is installed"
+    hint = "it has no keys" if what.startswith("key") else f"no {what} is installed"
+    if names:
+        close = nearest(name, names)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"there are: {', '.join(names)}"
     sort, of, owner = what.partition(" of ")
     return UsageError(f"unknown {sort} '{name}'{of}{owner}; {hint}", where=where, cure=cure)

@@ -272,7 +272,7 @@ def test_a_second_tokenizer_is_named_if_it_says_something_else(tmp_path: Path) -
     )
     beside(folder, "vocab.json", json.dumps(vocab))
     (notice,) = beside(folder, "merges.txt", merges.replace("t h\n", ""))
-    assert "merges.txt has 5 merges, which are not the 6 of tokenizer.json" in notice.what
+    assert "merges.txt has 5 merges, and tokenizer.json 6 others" in notice.what
     beside(folder, "merges.txt", merges)
     (notice,) = beside(folder, "tokenizer.model", b"nonsense")
     assert "tokenizer.model cannot be read" in notice.what and "remove tokenizer.model" in notice.cure

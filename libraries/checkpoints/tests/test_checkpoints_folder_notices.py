@@ -64,6 +64,43 @@ def adapter(folder: Path) -> None:
     shutil.copy(folder / SINGLE, folder / "adapter_model.safetensors")
 
 
+def an_adapter_without_its_configuration(folder: Path) -> None:
+    shutil.copy(folder / SINGLE, folder / "adapter_model.safetensors")
+
+
+def an_index_that_is_not_json(folder: Path) -> None:
+    (folder / INDEX).write_text("{")
+
+
+def an_index_without_a_map(folder: Path) -> None:
+    write(folder, INDEX, {"metadata": {}})
+
+
+def an_index_with_numbers_for_files(folder: Path) -> None:
+    write(folder, INDEX, {"weight_map": {"lm_head.weight": 3}})
+
+
+def an_index_of_missing_shards(folder: Path) -> None:
+    shard(folder).unlink()
+
+
+def a_pickle(folder: Path) -> None:
+    (folder / "pytorch_model.bin").write_bytes(b"x")
+
+
+def the_makers_own_weights(folder: Path) -> None:
+    (folder / "consolidated.safetensors").write_bytes(b"x")
+    (folder / "consolidated.00.pth").write_bytes(b"x")
+
+
+def a_gguf_file(folder: Path) -> None:
+    (folder / "model-Q4_K_M.gguf").write_bytes(b"GGUF")
+
+
+def one_file_of_another_name(folder: Path) -> None:
+    (folder / SINGLE).rename(folder / "weights.safetensors")
+
+
 def two_quantizations(folder: Path) -> None:
     scheme = {"bits": 4, "group_size": 32, "sym": True, "desc_act": False}
     edit_config(folder, quantization_config={"quant_method": "gptq", **scheme})
@@ -120,6 +157,15 @@ CASES: Mapping[Callable[[Path], None], tuple[str, str, str]] = {
     shards_of_another_model: ("weights", "left out", "model-00001-of-00001.safetensors is not read"),
     a_shard_that_the_index_leaves_out: ("weights", "left out", "model-00002-of-00003.safetensors is not read"),
     adapter: ("adapter", "left out", "an adapter (LORA)"),
+    an_adapter_without_its_configuration: ("adapter", "left out", "adapter_model.safetensors is an adapter's weights"),
+    an_index_that_is_not_json: ("weights", "chosen", "the index is broken: it is not JSON"),
+    an_index_without_a_map: ("weights", "chosen", "it lacks weight_map"),
+    an_index_with_numbers_for_files: ("weights", "chosen", "does not name a file for each tensor"),
+    an_index_of_missing_shards: ("weights", "chosen", "model-00001-of-00001.safetensors is missing"),
+    a_pickle: ("weights", "left out", "pytorch_model.bin is not read"),
+    the_makers_own_weights: ("weights", "left out", "consolidated.00.pth, consolidated.safetensors are not read"),
+    a_gguf_file: ("weights", "left out", "model-Q4_K_M.gguf is not read"),
+    one_file_of_another_name: ("weights", "chosen", "weights.safetensors is read"),
     two_quantizations: ("config.json", "chosen", "bits is 4 and 8"),
     a_quantization_left_over: ("config.json", "has no effect", "bitsandbytes quantized the weights"),
     an_end_that_generation_does_not_know: ("generation_config.json", "chosen", "does not end with token 7"),
@@ -142,13 +188,14 @@ def test_a_folder_that_says_two_things_is_said_to(case: Callable[[Path], None], 
     assert "transformers" in notice.what + notice.cure
 
 
-ORDINARY: Mapping[str, Callable[[Path], None]] = {
+ORDINARY: Mapping[str, Callable[[Path], object]] = {
     "as saved": lambda folder: None,
     "ends that config.json does not name": lambda folder: write(
         folder, "generation_config.json", {"eos_token_id": [END, 5]}
     ),
-    "weights of other programs beside": lambda folder: (folder / "consolidated.safetensors").write_bytes(b"x"),
-    "pickles beside": lambda folder: (folder / "pytorch_model.bin").write_bytes(b"x"),
+    "what a training run keeps": lambda folder: [
+        (folder / name).write_bytes(b"x") for name in ("training_args.bin", "optimizer.pt", "rng_state_0.pth")
+    ],
     "an index of the one file": lambda folder: write(folder, INDEX, {"weight_map": {"lm_head.weight": SINGLE}}),
     "a type that holds the stored one": lambda folder: edit_config(folder, "dtype", torch_dtype="float32"),
     "one theta, written twice": lambda folder: edit_config(
@@ -199,6 +246,14 @@ def test_weights_that_are_no_model_of_transformers_are_not_read_as_one(name: str
     (folder / SINGLE).rename(folder / name)
     with pytest.raises(ModelError, match=says) as caught:
         Checkpoint.open_folder(folder).tensors()
+    assert caught.value.cure
+
+
+@pytest.mark.parametrize(("name", "says"), [("adapter_model.safetensors", "an adapter"), ("a.gguf", "1 GGUF file")])
+def test_a_folder_without_a_configuration_is_named_for_what_it_holds(name: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(ModelError, match=says) as caught:
+        Checkpoint.open_folder(tmp_path)
     assert caught.value.cure
 
 

@@ -25,6 +25,7 @@ from drupe_checkpoints.tokenizer.sentencepiece_file import (
     UNIGRAM,
     UNKNOWN,
     UNUSED,
+    WORD,
     Pieces,
     read_pieces,
 )
@@ -58,6 +59,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "pieces across words": {"split_by_whitespace": False, "split_by_unicode_script": False},
     "symbols of the user": {**PLAIN, "user_defined_symbols": SYMBOLS, "byte_fallback": True},
     "symbols, normalized": {"user_defined_symbols": ["<sym>", "[INST]"]},
+    "normalized, all spaces": {"remove_extra_whitespaces": False},
     "control symbols": {"control_symbols": ["<c1>", "<c2>"]},
 }
 WITH_SYMBOLS = ["a <sym> b", "<sym>", "<sym>x", "x<sym>", " <sym> [INST]", "[INST]<sym>  \n", "the end <sym>the end"]
@@ -93,8 +95,10 @@ def opened(document: dict[str, Any]) -> Tokenizer:
 AS_ONE = Reading()
 
 
-def differing(path: Path, texts: list[str], reading: Reading = AS_ONE) -> list[tuple[str, list[str], list[str]]]:
-    """The texts that get other tokens, or whose tokens are decoded to another text.
+def differing(
+    path: Path, texts: list[str], reading: Reading = AS_ONE, *, decoded: bool = True
+) -> list[tuple[str, list[str], list[str]]]:
+    """The texts that get other tokens, or, if `decoded`, whose tokens are decoded to another text.
 
     Where the same pieces in another order have the same score, sentencepiece decides by how it rounds sums.
     """
@@ -105,7 +109,7 @@ def differing(path: Path, texts: list[str], reading: Reading = AS_ONE) -> list[t
         expected, ids = theirs.encode(text), ours.encode(text, add_special_tokens=False).ids
         unknown = theirs.unk_id() in expected  # sentencepiece writes " ⁇ " for it
         tied = ids != expected and sorted(ids) == sorted(expected) and pieces.algorithm == UNIGRAM
-        if (ids != expected and not tied) or (not unknown and ours.decode(ids) != theirs.decode(expected)):
+        if (ids != expected and not tied) or (decoded and not unknown and ours.decode(ids) != theirs.decode(expected)):
             wrong.append((text, theirs.id_to_piece(expected), theirs.id_to_piece(ids)))
     return wrong
 
@@ -121,11 +125,28 @@ def test_tokens_and_texts_are_those_of_sentencepiece(
     assert differing(path, texts, Reading(each_part=each_part)) == []
 
 
-def test_a_model_of_characters_and_one_with_spaces_behind_words_are_converted(train: Callable[..., Path]) -> None:
+def test_a_model_of_characters_is_converted(train: Callable[..., Path]) -> None:
     assert differing(train("char", **FORMS["as Llama's"]), TEXTS) == []
-    behind = spm.SentencePieceProcessor(model_file=str(path := train("bpe", **PLAIN, treat_whitespace_as_suffix=True)))
-    ours = opened(converted(read_pieces(path), Reading(), ""))
-    assert [text for text in TEXTS if ours.encode(text).ids != behind.encode(text)] == []
+
+
+CONTROLS = [
+    form.format(chr(code))
+    for code in (*range(0x20), *range(0x7F, 0xA1), 0xAD, 0x180E, 0x200B, 0x2028, 0x2029, 0x3000, 0xFEFF, 0xE0001)
+    for form in ("{}", "a{}", "{}a", "a{}b", " {}", "{} ", "a {}", "{} b", "a{}\n")
+]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+def test_a_model_with_spaces_behind_words_is_converted(train: Callable[..., Path], kind: str, form: str) -> None:
+    path = train(kind, **FORMS[form], treat_whitespace_as_suffix=True)
+    texts = [*TEXTS, *CONTROLS, *WITH_SYMBOLS] if "symbols" in form else [*TEXTS, *CONTROLS]
+    assert differing(path, texts) == []
+
+
+@pytest.mark.parametrize("form", ["as Llama's", "as sentencepiece has it", "normalized, all spaces"])
+def test_control_characters_are_read_as_sentencepiece_reads_them(train: Callable[..., Path], form: str) -> None:
+    assert differing(train("bpe", **FORMS[form]), CONTROLS) == []
 
 
 @pytest.mark.parametrize("kind", ["bpe", "unigram"])
@@ -188,13 +209,15 @@ def small(texts: str, scores: list[float] | None = None, **changed: Any) -> Piec
         (small("ab bc a b c", [0, 0, -1, -2, -3]), "one score that compete, such as 'ab' and 'bc'"),
         (small("ab a c"), "'ab', and no piece for one of its characters"),
         (replace(small("ab a b"), kinds=[UNKNOWN, UNUSED, NORMAL, NORMAL]), "'ab', which is split again"),
-        (small("a b", algorithm=3), "splits text into whole words"),
+        (small("a b", algorithm=WORD), "splits text into whole words"),
     ],
 )
 def test_what_tokenizer_json_cannot_say_is_refused(pieces: Pieces, reason: str) -> None:
     with pytest.raises(ModelError, match=reason) as caught:
         converted(pieces, Reading(), "the way out")
-    assert caught.value.cure == "the way out"
+    words = "put a tokenizer.json that was made for this model"
+    assert caught.value.cure is not None
+    assert caught.value.cure.startswith(words if pieces.algorithm == WORD else "the way out")
 
 
 def test_rules_of_normalization_for_several_characters_are_refused(tmp_path: Path, train: Callable[..., Path]) -> None:
@@ -207,10 +230,27 @@ def test_rules_of_normalization_for_several_characters_are_refused(tmp_path: Pat
     assert differing(train("bpe", normalization_rule_tsv=str(rules), vocab_size=350), TEXTS) == []
 
 
-def test_a_symbol_that_normalization_would_change_is_refused(train: Callable[..., Path]) -> None:
-    path = train("bpe", normalization_rule_name="nfkc_cf", user_defined_symbols=["<SYM>"])
-    with pytest.raises(ModelError, match="keeps '<SYM>' as its user wrote it"):
-        converted(read_pieces(path), Reading(), "")
+@pytest.mark.parametrize("suffix", [False, True], ids=["spaces before", "spaces behind"])
+@pytest.mark.parametrize("form", ["as Llama's", "as sentencepiece has it", "without case", "normalized, all spaces"])
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+def test_symbols_of_the_user_are_found_as_they_are_written(
+    train: Callable[..., Path], kind: str, form: str, suffix: bool
+) -> None:
+    symbols = ["<SYM>", "▁▁", "▁the", "ﬁ", "a▁b"]
+    path = train(kind, **FORMS[form], user_defined_symbols=symbols, treat_whitespace_as_suffix=suffix)
+    texts = [
+        "<SYM> <sym>",
+        "x<SYM>",
+        "▁▁",
+        "a ▁▁ b",
+        "a▁▁▁b▁▁",
+        "▁the the▁the",
+        " ▁the",
+        "the the  the",
+        "ﬁn",
+        "A▁B a▁b",
+    ]
+    assert differing(path, [*TEXTS, *texts], decoded=False) == []
 
 
 @pytest.mark.parametrize("cut", [1, 2, 5000, -1])

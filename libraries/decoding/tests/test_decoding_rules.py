@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from drupe.api import ModelError
-from drupe_decoding import GENERATION_KEYS, GenerationRules, LogitRules, StopStrings, generation_notices
+from drupe_decoding import GENERATION_KEYS, GenerationRules, LogitRules, StopStrings, generation_notices, sampling
 from drupe_decoding.generation_keys import IGNORED, IGNORED_IN_SAMPLING, NEUTRAL, RULES, SAMPLING, TOKENS
 
 VOCABULARY, END = 40, 3
@@ -107,3 +107,54 @@ def test_settings_of_sampling_are_noticed_only_where_tokens_are_drawn() -> None:
     assert not list(generation_notices({"min_p": 0.1}))
     (notice,) = generation_notices({"min_p": 0.1, "do_sample": True})
     assert notice.what.startswith("min_p = 0.1")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"repetition_penalty": 0}, {"repetition_penalty": "1.2"}, {"repetition_penalty": -1.0}, {"min_length": "3"},
+        {"min_new_tokens": 2.5}, {"no_repeat_ngram_size": [2]}, {"eos_token_id": "</s>"}, {"eos_token_id": [2, "</s>"]},
+        {"eos_token_id": {"id": 2}}, {"suppress_tokens": [True]}, {"forced_eos_token_id": "2"},
+    ],
+)  # fmt: skip
+def test_a_value_that_generate_does_not_take_is_refused_with_key_value_and_file(settings: dict[str, Any]) -> None:
+    (key,) = settings
+    with pytest.raises(ModelError) as caught:
+        list(generation_notices(settings))
+    assert caught.value.what.startswith(f"{key} = ") and "generation_config.json" in caught.value.what
+    with pytest.raises(ModelError, match=r"in config\.json"):
+        list(generation_notices({**settings, "_taken_from": "config.json"}))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"temperature": "hot"}, {"temperature": -0.5}, {"top_p": 7}, {"top_p": "0.9"}, {"top_k": -1}, {"top_k": 2.5},
+        {"do_sample": "yes"}, {"eos_token_id": 40}, {"eos_token_id": [3, 99, -1]}, {"pad_token_id": -1},
+        {"bos_token_id": 40}, {"suppress_tokens": [3, 400]}, {"bad_words_ids": [[5, 77]]}, {"min_length": -3},
+        {"sequence_bias": [[[40], 1.0]]}, {"temperature": 0, "do_sample": True}, {"num_beams": "four"},
+    ],
+)  # fmt: skip
+def test_a_value_without_effect_is_said_by_name(settings: dict[str, Any]) -> None:
+    told = [each for each in generation_notices(settings, VOCABULARY) if each.handling == "has no effect"]
+    assert len(told) == 1 and any(f"{key} = " in told[0].what for key in settings)
+    assert told[0].about == "generation_config.json"
+
+
+def test_possible_values_need_no_word() -> None:
+    settings = {
+        "do_sample": True, "temperature": 0.7, "top_k": 0, "top_p": 0.9, "eos_token_id": [3, 39.0], "pad_token_id": 0,
+        "bos_token_id": None, "repetition_penalty": 2, "min_length": 0, "max_length": 20, "transformers_version": "5.0",
+    }  # fmt: skip
+    assert not list(generation_notices(settings, VOCABULARY))
+
+
+def test_unknown_keys_are_said_with_the_name_that_may_be_meant() -> None:
+    (notice,) = generation_notices({"foo_bar": 1, "temprature": 0.5, "hidden": None})
+    assert "foo_bar, temprature" in notice.what and "hidden" not in notice.what
+    assert "temperature (for temprature)" in notice.cure
+
+
+def test_scripts_sample_with_defaults_for_impossible_values() -> None:
+    assert sampling({"do_sample": "yes", "temperature": "hot", "top_k": -1, "top_p": 7}) == sampling({})
+    assert sampling({"do_sample": True, "temperature": 0}) == sampling({})

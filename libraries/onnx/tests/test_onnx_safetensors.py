@@ -123,7 +123,7 @@ def test_shards_are_opened_by_their_index(sharded):
 def test_the_error_for_a_missing_shard_names_it(sharded):
     folder, _ = sharded
     (folder / "two.safetensors").unlink()
-    with pytest.raises(ModelError, match=r"1 of 2 shards are missing, first 'two.safetensors'"):
+    with pytest.raises(ModelError, match=r"1 of 2 shards is missing, first 'two.safetensors'"):
         open_checkpoint(folder)
 
 

@@ -194,6 +194,19 @@ def test_a_template_that_is_no_text_is_an_error(folder: Path, entry: object) -> 
         apply_chat_template(template(folder, entry), HELLO)
 
 
+@pytest.mark.parametrize("text", ["", " \n\t"])
+@pytest.mark.parametrize("place", ["chat_template.jinja", "tokenizer_config.json"])
+def test_an_empty_template_is_said_with_its_place_and_refused(tmp_path: Path, place: str, text: str) -> None:
+    held = text if place.endswith(".jinja") else json.dumps({"chat_template": text})
+    (tmp_path / place).write_text(held)
+    templates = templates_in_folder(tmp_path)
+    (notice,) = templates.notices
+    assert notice.what.startswith(f"the chat template in {place} is empty") and "transformers" in notice.what
+    with pytest.raises(ModelError, match="is empty") as caught:
+        apply_chat_template(tmp_path, [Message("user", "hi")])
+    assert "drupe generate" in (caught.value.cure or "")
+
+
 def test_no_template_is_said_so(folder: Path) -> None:
     with pytest.raises(ModelError, match="no chat template"):
         apply_chat_template(folder, HELLO)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +27,48 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("granitemoehybrid", {"layer_types": ["mamba", "conv", "mamba"]}, "layer_types wants"),
     ("granitemoehybrid", {"layers_block_type": ["mamba"]}, "layers_block_type wants"),
     ("granitemoehybrid", {"mamba_n_groups": 3}, "8 heads of Mamba-2 cannot share 3 groups"),
-    ("granitemoehybrid", {"hidden_act": "gelu", "layer_types": ["mamba"] * 3}, "hidden_act = 'gelu'"),
+    ("granitemoehybrid", {"hidden_act": "gelu", "layer_types": ["mamba"] * 3}, 'hidden_act = "gelu"'),
     ("bamba", {"attn_layer_indices": [7]}, "numbers of layers below 3"),
     ("falcon_h1", {"ssm_multipliers": [1.0, 2.0]}, "ssm_multipliers wants 5 numbers"),
-    ("falcon_h1", {"attention_bias": True, "attention_in_multiplier": 2.0}, "multiplier = 2.0 beside biases"),
+    ("falcon_h1", {"attention_bias": True, "attention_in_multiplier": 2.0}, "multiplier = 2.0 in config"),
     ("mamba2", {"time_step_limit": [1.0, 0.5]}, "time_step_limit wants two numbers"),
     ("mamba2", {"time_step_limit": "all"}, "time_step_limit wants two numbers"),
     ("nemotron_h", {"hybrid_override_pattern": "M-X"}, "wants for each layer one of"),
-    ("gemma4_text", {"hidden_size_per_layer_input": 0, "enable_moe_block": True}, "enable_moe_block = True"),
+    ("gemma4_text", {"hidden_size_per_layer_input": 0, "enable_moe_block": True}, "enable_moe_block = true"),
     ("gemma4_text", {"num_kv_shared_layers": 2, "layer_types": ["full_attention", "sliding_attention",
                                                                "full_attention"]}, "leaves no layer of the kind"),
     ("gemma4_text", {"num_kv_shared_layers": 3}, "num_kv_shared_layers = 3"),
     ("bloom", {"apply_residual_connection_post_layernorm": True}, "apply_residual_connection_post_layernorm = true"),
-    ("mpt", {"attn_config": {"alibi": False}}, "attn_config.alibi = false is not supported"),
+    ("mpt", {"attn_config": {"alibi": False}}, "attn_config.alibi = false in config.json changes"),
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("family", "settings", "key"),
+    [
+        ("llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor = 0.5"),
+        ("qwen2", {"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.25}}, "_factor = 0.25"),
+        ("mpt", {"attn_config": {"qk_ln": True}}, "attn_config.qk_ln = true"),
+        (
+            "chatglm",
+            {"rmsnorm": False, "padded_vocab_size": 64, "ffn_hidden_size": 64, "num_layers": 2, "seq_length": 64},
+            "rmsnorm = false",
+        ),
+        (
+            "bloom",
+            {"apply_residual_connection_post_layernorm": True},
+            "apply_residual_connection_post_layernorm = true",
+        ),
+        ("falcon_h1", {"attention_bias": True, "attention_in_multiplier": 2.0}, "attention_in_multiplier = 2.0"),
+    ],
+)
+def test_a_setting_that_is_not_built_is_refused_with_key_value_file_and_model(
+    family: str, settings: dict[str, Any], key: str, tmp_path: Path
+) -> None:
+    config = Configuration(tmp_path / "config.json", {**SIZES, "model_type": family, **settings})
+    with pytest.raises(ModelError, match=re.escape(f"{key} in config.json ")) as caught:
+        own_family(family)(config)
+    assert f"not supported for {family} models" in caught.value.what and caught.value.cure
 
 
 @pytest.mark.parametrize(("family", "settings", "message"), WRONG)

@@ -169,3 +169,24 @@ def test_ordinary_settings_give_no_notice(source: Path, cpu: Target, tmp_path: P
         "transformers_version": "5.0.0", "num_beams": 1, "bad_words_ids": None, "typical_p": 1.0,
     }  # fmt: skip
     assert with_settings(source, cpu, tmp_path, settings).notices == ()
+
+
+def test_settings_in_config_json_are_told_with_that_file(source: Path, cpu: Target, tmp_path: Path) -> None:
+    package = with_settings(source, cpu, tmp_path, None, num_beams=4, do_sample=True, temperature="hot")
+    told = [(notice.about, notice.what.split(":")[0]) for notice in package.notices]
+    assert told == [("config.json", "num_beams = 4"), ("config.json", 'temperature = "hot"')]
+    assert json.loads((package.location / "genai_config.json").read_text())["search"]["do_sample"] is True
+
+
+def test_settings_in_config_json_beside_generation_config_json_are_told(
+    source: Path, cpu: Target, tmp_path: Path
+) -> None:
+    package = with_settings(source, cpu, tmp_path, {"eos_token_id": END}, suppress_tokens=[5], temperature=1.0)
+    (notice,) = package.notices
+    assert (notice.about, notice.handling) == ("config.json", "has no effect")
+    assert notice.what == "suppress_tokens = [5]: generation_config.json counts, as in transformers"
+
+
+def test_a_token_beyond_the_vocabulary_is_told_and_ends_nothing(source: Path, cpu: Target, tmp_path: Path) -> None:
+    (notice,) = with_settings(source, cpu, tmp_path, {"eos_token_id": [END, 99_999]}).notices
+    assert notice.what.startswith("eos_token_id = 99999: the model's tokens are 0 to ")

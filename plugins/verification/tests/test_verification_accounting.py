@@ -105,3 +105,26 @@ def test_a_tensor_of_which_a_part_is_not_read_fails(
 def test_a_source_that_is_no_checkpoint_is_not_accounted_for(checkpoint: Path, cpu: Target, tmp_path: Path) -> None:
     source, made = reference(checkpoint, cpu, tmp_path)
     refuse_unread(source.but(kind="onnx"), made.but(payload=None))
+
+
+@pytest.mark.parametrize("kind", ["F16", "Q4_0", "Q4_1", "Q8_0"])
+def test_each_tensor_of_a_gguf_file_has_to_be_read(
+    kind: str, cpu: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gguf_files import gguf_of
+
+    from drupe_checkpoints.gguf.checkpoint import GgufCheckpoint
+
+    sizes = {"hidden_size": 128, "intermediate_size": 192, "tie_word_embeddings": False}
+    path = gguf_of(make_checkpoint(tmp_path / "source", **sizes), kind).write(tmp_path / "model.gguf")
+    assert stored_tensors(path)
+    refuse_unread(*reference(path, cpu, tmp_path))
+    whole = GgufCheckpoint.tensors
+
+    def with_one_for_another(checkpoint: GgufCheckpoint) -> dict[str, Any]:
+        found = dict(whole(checkpoint))
+        return found | {"model.layers.1.mlp.up_proj.weight": found["model.layers.0.mlp.up_proj.weight"]}
+
+    monkeypatch.setattr(GgufCheckpoint, "tensors", with_one_for_another)
+    with pytest.raises(CheckFailed, match=r"blk\.1\.ffn_up\.weight is not part of the converted model"):
+        refuse_unread(*reference(path, cpu, tmp_path))

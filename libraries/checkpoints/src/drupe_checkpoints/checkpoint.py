@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from drupe.api import ModelError
+from drupe.api import ModelError, counted
 from drupe_checkpoints.configuration import Configuration
 from drupe_checkpoints.sentence_transformers import pools
 from drupe_checkpoints.tasks import FEATURE_EXTRACTION, task_of
@@ -187,10 +187,16 @@ def no_checkpoint(folder: Path) -> ModelError:
         return ModelError(f"the folder {folder} cannot be read: {error.strerror}", cure=POINT_AT_A_CHECKPOINT)
     if not names:
         return ModelError(f"the folder {folder} is empty", cure=POINT_AT_A_CHECKPOINT)
-    if "adapter_config.json" in names:
+    if names & {"adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"}:
         return ModelError(
             "the folder holds an adapter, not a model",
             where=folder,
             cure="merge it into its base model first: peft's merge_and_unload(), then save_pretrained()",
+        )
+    if files := sorted(name for name in names if name.endswith(GGUF)):
+        return ModelError(
+            f"the folder holds no config.json, but {counted(len(files), 'GGUF file')}",
+            where=folder,
+            cure=f"name the file itself: {folder / files[0]}",
         )
     return ModelError("there is no config.json", where=folder, cure=POINT_AT_A_CHECKPOINT)

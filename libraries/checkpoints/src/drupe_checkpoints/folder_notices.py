@@ -16,11 +16,10 @@ from drupe_checkpoints.checkpoint import Checkpoint
 from drupe_checkpoints.dialects import are_floats
 from drupe_checkpoints.quantization import left_over_notices
 from drupe_checkpoints.sentence_transformers import MODULES, pools
-from drupe_checkpoints.summary import INDEX, SINGLE, shards_of
 from drupe_checkpoints.tasks import FEATURE_EXTRACTION, task_of
+from drupe_checkpoints.weight_files import ADAPTER_CONFIG, weight_file_notices
 
-ADAPTER, QUANTIZE, TOKENIZER_CONFIG = "adapter_config.json", "quantize_config.json", "tokenizer_config.json"
-SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
+QUANTIZE, TOKENIZER_CONFIG = "quantize_config.json", "tokenizer_config.json"
 PACKED_AS = ("bits", "group_size", "sym", "desc_act")
 """The keys of a quantization that say how matrices are packed."""
 WIDER: Mapping[str, frozenset[str]] = {
@@ -38,37 +37,8 @@ def folder_notices(checkpoint: Checkpoint) -> tuple[Notice, ...]:
     return tuple(notice for rule in rules for notice in rule(checkpoint))
 
 
-def _two_sets_of_weights(checkpoint: Checkpoint) -> Iterator[Notice]:
-    folder = checkpoint.folder
-    if (folder / SINGLE).is_file() and (listed := shards_of(folder) - {SINGLE}):
-        many = f"{len(listed)} files" if len(listed) > 1 else "file"
-        yield Notice(
-            "weights",
-            "chosen",
-            f"{SINGLE} is read, as in transformers, and not the {many} that {INDEX} names",
-            f"to convert the other weights, move {SINGLE} out of the folder; otherwise remove {INDEX}",
-        )
-
-
-def _shards_left_over(checkpoint: Checkpoint) -> Iterator[Notice]:
-    folder = checkpoint.folder
-    single, listed = (folder / SINGLE).is_file(), shards_of(folder)
-    if not single and not listed:
-        return
-    over = sorted(path.name for path in folder.glob("model-*.safetensors") if SHARD.fullmatch(path.name))
-    over = [name for name in over if name not in listed]
-    if over:
-        counted = SINGLE if single else INDEX
-        yield Notice(
-            "weights",
-            "left out",
-            f"{_listed(over)} {'is' if len(over) == 1 else 'are'} not read, as in transformers: {counted} decides",
-            "remove the files if they are left over from another model",
-        )
-
-
 def _adapter(checkpoint: Checkpoint) -> Iterator[Notice]:
-    path = checkpoint.folder / ADAPTER
+    path = checkpoint.folder / ADAPTER_CONFIG
     if path.is_file():
         kind = _object(path).get("peft_type")
         yield Notice(
@@ -218,8 +188,7 @@ def _embeddings_of_a_decoder(checkpoint: Checkpoint) -> Iterator[Notice]:
 
 
 RULES: tuple[Callable[[Checkpoint], Iterator[Notice]], ...] = (
-    _two_sets_of_weights,
-    _shards_left_over,
+    weight_file_notices,
     _adapter,
     _two_quantizations,
     _quantization_left_over,

@@ -7,11 +7,11 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from drupe.api import ModelError, Notice
+from drupe.api import ModelError, Notice, counted
 from drupe_checkpoints.configuration import Configuration
 from drupe_checkpoints.dialects import COMPRESSED_TENSORS, FLOATS, GPTQ_OR_AWQ, are_floats, dialect_of
 from drupe_checkpoints.dialects import MLX as MLX_DIALECT
-from drupe_packed.packing import AWQ, BITS, GPTQ, GPTQ_V2, LINEAR, MLX, MXFP4, PACK_QUANTIZED, Packing, Rule
+from drupe_packed.packing import AWQ, BITS, GPTQ, GPTQ_V2, LINEAR, MLX, MLX_BITS, MXFP4, PACK_QUANTIZED, Packing, Rule
 
 KEY = "quantization_config"
 KEYS = (KEY, "quantization")
@@ -195,7 +195,7 @@ def _awq(section: Configuration) -> Packing:
         raise _refused(section, f"the checkpoint's AWQ layout '{version}' is not supported; supported: gemm")
     bits = _bits(section, "bits" if "bits" in section else "w_bit")
     if bits != 4:
-        raise _refused(section, f"AWQ with {bits} bits is not supported; supported: 4 bits")
+        raise _refused(section, f"AWQ with {counted(bits, 'bit')} is not supported; supported: 4 bits")
     group_size = _group_size(section, "group_size" if "group_size" in section else "q_group_size")
     return Packing(AWQ, (Rule(bits, group_size, symmetric=False),))
 
@@ -256,7 +256,8 @@ def _mlx_scheme(section: Configuration, targets: tuple[str, ...]) -> Rule:
     mode = section.text("mode", "affine")
     if mode != "affine":
         raise _refused(section, f"MLX's quantization '{mode}' is not supported; supported: affine")
-    return Rule(_bits(section, "bits"), _group_size(section, "group_size"), symmetric=True, targets=targets)
+    bits = _bits(section, "bits", MLX_BITS)
+    return Rule(bits, _group_size(section, "group_size"), symmetric=True, targets=targets)
 
 
 def _compressed_tensors(section: Configuration) -> Packing:
@@ -316,10 +317,12 @@ def _refuse_pattern(target: str, path: Path) -> None:
         ) from error
 
 
-def _bits(section: Configuration, key: str) -> int:
+def _bits(section: Configuration, key: str, known: tuple[int, ...] = BITS) -> int:
     bits = section.integer(key)
-    if bits not in BITS:
-        raise _refused(section, f"weights of {bits} bits are not supported; supported: {', '.join(map(str, BITS))}")
+    if bits not in known:
+        raise _refused(
+            section, f"weights of {counted(bits, 'bit')} are not supported; supported: {', '.join(map(str, known))}"
+        )
     return bits
 
 

@@ -10,8 +10,13 @@ from .generation import Stopwatch as Stopwatch
 from .generation import Timing as Timing
 from .generation import Turn as Turn
 from .generation_keys import GENERATION_KEYS as GENERATION_KEYS
+from .generation_keys import TAKEN_FROM as TAKEN_FROM
+from .generation_notices import asks_for_something as asks_for_something
+from .generation_notices import generation_notices as generation_notices
+from .generation_notices import overruled_settings as overruled_settings
+from .generation_notices import sampling as sampling
 from .generation_rules import GenerationRules as GenerationRules
-from .generation_rules import generation_notices as generation_notices
+from .generation_rules import token_ids as token_ids
 from .graphs import cache_sizes as cache_sizes
 from .graphs import decoder_ports as decoder_ports
 from .graphs import port_of as port_of

@@ -20,6 +20,9 @@ RULES = SEARCH | {
 }  # fmt: skip
 """Rules for choosing tokens that drupe's own sessions keep to: see `GenerationRules`."""
 
+TAKEN_FROM = "_taken_from"
+"""Names the file in which the settings stand, in a generation_config.json that drupe made."""
+
 NEUTRAL = frozenset(
     {
         # how long an answer may be is asked with each answer
@@ -36,7 +39,7 @@ NEUTRAL = frozenset(
         "output_logits", "output_scores", "prefill_chunk_size", "remove_invalid_values", "renormalize_logits",
         "return_dict_in_generate", "use_cache",
         # notes
-        "_commit_hash", "_from_model_config", "chat_format", "transformers_version",
+        TAKEN_FROM, "_commit_hash", "_from_model_config", "chat_format", "transformers_version",
     }
 )  # fmt: skip
 

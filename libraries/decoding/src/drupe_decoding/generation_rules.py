@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from drupe.api import ModelError, Notice
-from drupe_decoding.generation_keys import IGNORED, IGNORED_IN_SAMPLING, SEARCH
+from drupe.api import ModelError
+from drupe_decoding.generation_keys import SEARCH, TAKEN_FROM
 
 FILE = "generation_config.json"
+SHOWN = 80
+"""Characters of a value in a message."""
 
 
 @dataclass(frozen=True)
@@ -44,17 +47,17 @@ class GenerationRules:
     def read(cls, settings: Mapping[str, Any], ends: Sequence[int] | None = None) -> GenerationRules:
         """The rules in the content of generation_config.json. ends: end tokens instead of those of the file.
 
-        A number that is out of range counts as missing. Raises ModelError for a list of another form than generate()
-        takes.
+        A negative token, length or size asks for nothing, as in generate(). Raises ModelError for a value that
+        generate() does not take.
         """
         ends = _ids(settings, "eos_token_id") if ends is None else tuple(ends)
         words = _sequences(settings, "bad_words_ids")
         rules = cls(
             ends,
-            repetition_penalty=_number(settings, "repetition_penalty", 1.0, 1e-6),
-            no_repeat_ngram_size=int(_number(settings, "no_repeat_ngram_size", 0, 0)),
-            min_length=int(_number(settings, "min_length", 0, 0)),
-            min_new_tokens=int(_number(settings, "min_new_tokens", 0, 0)),
+            repetition_penalty=_penalty(settings, "repetition_penalty"),
+            no_repeat_ngram_size=_count(settings, "no_repeat_ngram_size"),
+            min_length=_count(settings, "min_length"),
+            min_new_tokens=_count(settings, "min_new_tokens"),
             suppressed=_ids(settings, "suppress_tokens"),
             suppressed_at_first=_ids(settings, "begin_suppress_tokens"),
             biases=(
@@ -91,40 +94,51 @@ ASKED: Mapping[str, Callable[[GenerationRules, Mapping[str, Any]], bool]] = {
 """For each key whether it asks for something."""
 
 
-def generation_notices(settings: Mapping[str, Any]) -> Iterator[Notice]:
-    """Notices on the settings that scripts, or all runtimes, do not keep to."""
-    if beyond := sorted(GenerationRules.read(settings).beyond_search):
-        yield Notice(
-            FILE,
-            "served by Drupe only",
-            f"{', '.join(beyond)}: drupe generate, drupe chat and drupe.open() keep to "
-            f"{'it' if len(beyond) == 1 else 'them'}; a plain onnxruntime-genai script does not",
-            "in a script of your own, change the logits before each token: get_logits() and set_logits() of "
-            "onnxruntime-genai's Generator",
-        )
-    rules = {**IGNORED, **(IGNORED_IN_SAMPLING if settings.get("do_sample") is True else {})}
-    ignored = sorted(key for key, asks_nothing in rules.items() if not asks_nothing(settings.get(key)))
-    if ignored:
-        yield Notice(
-            FILE,
-            "has no effect",
-            f"{', '.join(f'{key} = {settings[key]}' for key in ignored)}: answers are made without "
-            f"{'it' if len(ignored) == 1 else 'them'}",
-        )
+def home_of(settings: Mapping[str, Any]) -> str:
+    """The name of the file in which the settings stand."""
+    return str(settings.get(TAKEN_FROM, FILE))
 
 
-def _number(settings: Mapping[str, Any], key: str, default: float, least: float) -> float:
+def token_ids(value: Any) -> list[int] | None:
+    """The ids in a token id or a list of them, also written as 2.0; empty for null; None for another form."""
+    listed = [] if value is None else value if isinstance(value, list) else [value]
+    ids = [int(each) if isinstance(each, float) and each.is_integer() else each for each in listed]
+    return ids if all(map(_is_id, ids)) else None
+
+
+def shown(value: Any) -> str:
+    """A value of the file, cut where it is long."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+
+
+def _penalty(settings: Mapping[str, Any], key: str) -> float:
     value = settings.get(key)
-    valid = isinstance(value, int | float) and not isinstance(value, bool) and least <= value < float("inf")
-    return value if valid else default  # type: ignore[return-value]
+    if value is None:
+        return 1.0
+    if not is_number(value) or not 0 < value < float("inf"):
+        raise _wrong(settings, key, "a number above 0")
+    return float(value)
+
+
+def _count(settings: Mapping[str, Any], key: str) -> int:
+    value = settings.get(key)
+    if value is None:
+        return 0
+    if not is_number(value) or not float(value).is_integer():
+        raise _wrong(settings, key, "a whole number")
+    return max(int(value), 0)
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _ids(settings: Mapping[str, Any], key: str) -> tuple[int, ...]:
-    value = settings.get(key)
-    listed = [] if value is None else value if isinstance(value, list) else [value]
-    if not all(_is_id(each) for each in listed):
-        raise _wrong(key, "a token id or a list of them")
-    return tuple(each for each in listed if each >= 0)
+    ids = token_ids(settings.get(key))
+    if ids is None:
+        raise _wrong(settings, key, "a token id or a list of them")
+    return tuple(each for each in ids if each >= 0)
 
 
 def _is_id(value: Any) -> bool:
@@ -136,7 +150,7 @@ def _sequences(settings: Mapping[str, Any], key: str) -> tuple[tuple[int, ...], 
     if value is None:
         return ()
     if not isinstance(value, list) or not all(_is_sequence(each) for each in value):
-        raise _wrong(key, "a list of lists of token ids")
+        raise _wrong(settings, key, "a list of lists of token ids")
     return tuple(tuple(each) for each in value)
 
 
@@ -149,10 +163,9 @@ def _biases(settings: Mapping[str, Any], key: str) -> tuple[tuple[tuple[int, ...
     if value is None:
         return ()
     if not isinstance(value, list) or not all(
-        isinstance(each, list) and len(each) == 2 and _is_sequence(each[0]) and isinstance(each[1], int | float)
-        for each in value
+        isinstance(each, list) and len(each) == 2 and _is_sequence(each[0]) and is_number(each[1]) for each in value
     ):
-        raise _wrong(key, "a list of pairs: a list of token ids, and a number")
+        raise _wrong(settings, key, "a list of pairs: a list of token ids, and a number")
     return tuple((tuple(tokens), float(bias)) for tokens, bias in value)
 
 
@@ -160,8 +173,8 @@ def _decay(settings: Mapping[str, Any], key: str) -> tuple[int, float] | None:
     value = settings.get(key)
     if value is None:
         return None
-    if not isinstance(value, list) or len(value) != 2 or not all(isinstance(each, int | float) for each in value):
-        raise _wrong(key, "a list of two numbers")
+    if not isinstance(value, list) or len(value) != 2 or not all(map(is_number, value)):
+        raise _wrong(settings, key, "a list of two numbers")
     return int(value[0]), float(value[1])
 
 
@@ -169,9 +182,14 @@ def _texts(settings: Mapping[str, Any], key: str) -> tuple[str, ...]:
     value = settings.get(key)
     listed = [] if value is None else value if isinstance(value, list) else [value]
     if not all(isinstance(each, str) and each for each in listed):
-        raise _wrong(key, "a text or a list of texts")
+        raise _wrong(settings, key, "a text or a list of texts")
     return tuple(listed)
 
 
-def _wrong(key: str, wanted: str) -> ModelError:
-    return ModelError(f"{key} in {FILE} must be {wanted}", where=FILE, cure=f"correct {FILE}, or remove the key")
+def _wrong(settings: Mapping[str, Any], key: str, wanted: str) -> ModelError:
+    file = home_of(settings)
+    return ModelError(
+        f"{key} = {shown(settings[key])} in {file}: it must be {wanted}",
+        where=file,
+        cure=f"correct {file}, or remove the key",
+    )

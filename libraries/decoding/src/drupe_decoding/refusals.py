@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from drupe.api import CheckFailed, UsageError
+from drupe.api import CheckFailed, UsageError, counted
 
 if TYPE_CHECKING:
     from drupe_decoding.session import TextSession
@@ -21,7 +21,8 @@ def refuse_no_room(tokens: Sequence[int], session: TextSession) -> None:
         raise UsageError("the prompt is empty", cure="give a text to continue")
     if session.max_length is not None and len(tokens) >= session.max_length:
         raise NoRoom(
-            f"the prompt takes {len(tokens)} tokens, but there is room for {session.max_length}, prompt and answer "
+            f"the prompt takes {counted(len(tokens), 'token')}, but there is room for {session.max_length}, "
+            "prompt and answer "
             "together",
             cure=f"shorten the prompt{_more_room(session)}",
         )
@@ -37,7 +38,7 @@ def refuse_without_row(tokens: Sequence[int], rows: int | None, name: Callable[[
     token = max(tokens)
     raise UsageError(
         f"the prompt has the token {name(token)} ({token}), which the tokenizer knows, but the model does not: its "
-        f"embedding has {rows} rows",
+        f"embedding has {counted(rows, 'row')}",
         cure="leave it out of the prompt, or resize the checkpoint's embedding before converting it",
     )
 
@@ -53,6 +54,6 @@ def _more_room(session: TextSession) -> str:
 def not_finite(tokens: int) -> CheckFailed:
     """The error of logits that are not finite, after so many tokens."""
     return CheckFailed(
-        f"the model's logits are not finite after {tokens} tokens",
+        f"the model's logits are not finite after {counted(tokens, 'token')}",
         cure="check whether the source model computes finite numbers: very large weights overflow",
     )

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from drupe.api import Context, ModelError, UsageError
+from drupe.api import Context, ModelError, UsageError, counted
 from drupe_files import disk_errors
 from drupe_layerwise.activation_files import Values
 from drupe_layerwise.batches import Batch, Feeds, batches_of
@@ -261,7 +261,7 @@ def _refuse_long(sequences: Sequence[Sequence[int]], description: DecoderDescrip
     longest, context = max(map(len, sequences), default=0), description.context_length if description else None
     if context and longest > context:
         raise UsageError(
-            f"sequences of {longest} tokens do not fit into the model's context of {context}",
+            f"sequences of {counted(longest, 'token')} do not fit into the model's context of {context}",
             cure=f"--calibration-length {context}, or --length {context} to evaluate",
         )
 

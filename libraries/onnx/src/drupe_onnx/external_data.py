@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from drupe.api import ModelError
+from drupe.api import ModelError, counted
 from drupe_onnx.outline import AGAIN, Outline, Weight
 
 
@@ -21,7 +21,9 @@ def data_file(graph: Path, name: str, location: str, offset: int, nbytes: int, l
         raise ModelError(f"the data file '{location}' of '{graph.name}' is missing", where=data, cure=AGAIN) from error
     if length not in (None, 0, nbytes):
         raise ModelError(
-            f"the tensor '{name}' needs {nbytes} bytes, but the graph gives it {length}", where=graph, cure=AGAIN
+            f"the tensor '{name}' needs {counted(nbytes, 'byte')}, but the graph gives it {length}",
+            where=graph,
+            cure=AGAIN,
         )
     if offset < 0 or offset + nbytes > size:
         raise ModelError(

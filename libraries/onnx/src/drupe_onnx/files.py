@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from drupe.api import ModelError
+from drupe.api import ModelError, counted
 
 _ALIGNMENT = 64  # a cache line, which is also the best alignment for vector instructions
 _CURE = "download the file again: it is cut short, or was changed after it was opened"
@@ -51,7 +51,7 @@ class Files:
                 count = self._read_some(path, offset + done, view[done:])
                 if not count:
                     raise ModelError(
-                        f"'{path.name}' ends at byte {offset + done}, {len(view) - done} bytes too early",
+                        f"'{path.name}' ends at byte {offset + done}, {counted(len(view) - done, 'byte')} too early",
                         where=path,
                         cure=_CURE,
                     )

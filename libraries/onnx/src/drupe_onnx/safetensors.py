@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from drupe.api import ModelError
+from drupe.api import ModelError, counted
 from drupe_onnx import ir
 from drupe_onnx.expressions.sources import SafetensorsTensor
 from drupe_onnx.unreadable import unreadable
@@ -114,7 +114,7 @@ def _read_json_header(path: Path) -> tuple[dict[str, Any], int, int]:
                 raise _bad(path, "the file is empty")
             if file_size < 8 or length > min(file_size - 8, _LONGEST_HEADER):
                 _refuse_in_place_of_weights(path, start)
-                raise _bad(path, f"its header would take {length} bytes, but the file has only {file_size}")
+                raise _bad(path, f"its header would take {counted(length, 'byte')}, but the file has only {file_size}")
             file.seek(8)
             text = file.read(length)
     except OSError as error:
@@ -168,7 +168,10 @@ def _tensor(path: Path, name: str, entry: Any, data_start: int) -> SafetensorsTe
     start, end = offsets
     needed = math.prod(shape) * dtype.bitwidth // 8
     if end - start != needed:
-        raise _bad(path, f"the tensor '{name}' ({entry['dtype']}, {shape}) needs {needed} bytes and has {end - start}")
+        raise _bad(
+            path,
+            f"the tensor '{name}' ({entry['dtype']}, {shape}) needs {counted(needed, 'byte')} and has {end - start}",
+        )
     return SafetensorsTensor(path=path, name=name, dtype=dtype, shape=tuple(shape), offset=data_start + start)
 
 
@@ -182,7 +185,7 @@ def _check_layout(path: Path, tensors: Iterable[SafetensorsTensor], data_start: 
     for tensor in tensors:
         if tensor.offset + tensor.nbytes > file_size:
             missing = tensor.offset + tensor.nbytes - file_size
-            raise _bad(path, f"the tensor '{tensor.name}' ends {missing} bytes after the end of the file")
+            raise _bad(path, f"the tensor '{tensor.name}' ends {counted(missing, 'byte')} after the end of the file")
         if tensor.offset < end:
             raise _bad(path, f"the tensor '{tensor.name}' overlaps with '{before}'")
         if tensor.offset > end:
@@ -210,7 +213,8 @@ def _open_shards(folder: Path) -> dict[str, SafetensorsTensor]:
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise ModelError(
-            f"{len(missing)} of {len(names)} shards are missing, first '{missing[0]}'",
+            f"{len(missing)} of {counted(len(names), 'shard')} {'is' if len(missing) == 1 else 'are'} missing, "
+            f"first '{missing[0]}'",
             where=folder,
             cure="download the missing files into the folder",
         )

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from drupe.api import ModelError
+from drupe.api import ModelError, counted
 from drupe_onnx import Array, Expression, Files, Source, element_name, ir
 from drupe_packed.int32_words import AWQ_OUTPUTS
 from drupe_packed.layouts import AwqMatrix, GptqMatrix, MlxMatrix, PackQuantizedMatrix
@@ -127,7 +127,13 @@ def _mlx(parts: _Parts, rule: Rule) -> PackedMatrix:
     words = parts.matrix("weight", (ir.DataType.UINT32,))
     scales, biases = parts.matrix("scales", SCALES), parts.matrix("biases", SCALES)
     n, width = words.shape
-    k = width * WORD // rule.bits
+    k, rest = divmod(width * WORD, rule.bits)
+    if rest:
+        _refuse(
+            words,
+            f"'{parts.module}.weight' has {counted(width, 'word')} in a row, which do not hold levels of "
+            f"{rule.bits} bits",
+        )
     group_size, groups = _groups(rule, k)
     parts.expect("scales", scales, (n, groups))
     parts.expect("biases", biases, (n, groups))

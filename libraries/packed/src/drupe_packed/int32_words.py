@@ -21,6 +21,26 @@ def unpacked(words: NDArray[Any], bits: int) -> UInt8:
     return unpack_levels(np.ascontiguousarray(words).view(np.uint8), bits)
 
 
+def across_bytes(packed: UInt8, bits: int) -> UInt8:
+    """The levels of bytes [rows, b] where a level may lie in two bytes, first level in the lowest bits: [rows, levels].
+
+    b * 8 must be a multiple of `bits`. Eight levels always fill whole bytes.
+    """
+    rows, width = packed.shape
+    levels = width * 8 // bits
+    padded = np.zeros((rows, -(-levels // 8) * bits), np.uint8)
+    padded[:, :width] = packed
+    grouped = padded.reshape(rows, -1, bits)
+    found = np.empty((rows, grouped.shape[1], 8), np.uint8)
+    for place in range(8):
+        byte, shift = divmod(place * bits, 8)
+        level = grouped[:, :, byte] >> shift
+        if shift + bits > 8:
+            level |= grouped[:, :, byte + 1] << (8 - shift)
+        found[:, :, place] = level & ((1 << bits) - 1)
+    return found.reshape(rows, -1)[:, :levels]
+
+
 def awq_unpacked(words: NDArray[np.int32]) -> UInt8:
     """The 4-bit levels of AWQ's words [rows, w]: [rows, w * 8], in the order of the outputs."""
     levels = unpacked(words, 4).reshape(len(words), -1, AWQ_OUTPUTS)

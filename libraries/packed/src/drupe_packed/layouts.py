@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from drupe_blockquant.layout import pack_levels
 from drupe_onnx import Array, Expression, Files, Transpose, ir
 from drupe_onnx.numeric import transposed
-from drupe_packed.int32_words import AWQ_OUTPUTS, awq_pairs, awq_unpacked, unpacked
+from drupe_packed.int32_words import AWQ_OUTPUTS, across_bytes, awq_pairs, awq_unpacked, unpacked
 from drupe_packed.packed_matrix import PackedMatrix, UInt8
-from drupe_packed.packing import WORD
+from drupe_packed.packing import BITS, WORD
 
 
 @dataclass(frozen=True)
@@ -157,22 +157,27 @@ class PackQuantizedMatrix(PackedMatrix):
 class MlxMatrix(PackedMatrix):
     """MLX: `words` uint32 [N, K * bits / 32], levels along K; level * scale + bias, with both [N, groups].
 
-    The biases are multiples of the scales only by chance, so they are minimums rather than zero points.
+    The biases are multiples of the scales only by chance, so they are minimums rather than zero points. stored_bits: of
+    a level in the words, also 3, 5 or 6: a level may lie in two words then, and is given in 4 or 8 bits.
     """
 
     words: Expression
     row_scales: Expression
     biases: Expression
-    bits: int
+    stored_bits: int
     group_size: int
 
     symmetric = True
     order = None
 
     @property
+    def bits(self) -> int:
+        return next(bits for bits in BITS if bits >= self.stored_bits)
+
+    @property
     def shape(self) -> tuple[int, ...]:
         n, width = self.words.shape
-        return (n, width * WORD // self.bits)
+        return (n, width * WORD // self.stored_bits)
 
     @property
     def scale_dtype(self) -> ir.DataType:
@@ -183,10 +188,16 @@ class MlxMatrix(PackedMatrix):
         return self.biases
 
     def packed(self, start: int, stop: int, files: Files) -> UInt8:
-        return np.ascontiguousarray(self.words.rows(start, stop, files)).view(np.uint8)
+        words = np.ascontiguousarray(self.words.rows(start, stop, files)).view(np.uint8)
+        if self.bits == self.stored_bits:
+            return words
+        return pack_levels(across_bytes(words, self.stored_bits), self.bits)
 
     def scales(self, start: int, stop: int, files: Files) -> NDArray[Any]:
         return self.row_scales.rows(start, stop, files)
 
     def stored_zero_points(self, start: int, stop: int, files: Files) -> UInt8 | None:
         return None
+
+    def packed_bytes(self, rows: int) -> int:
+        return super().packed_bytes(rows) + (rows * self.shape[1] * 3 if self.bits != self.stored_bits else 0)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 GPTQ, GPTQ_V2, AWQ, PACK_QUANTIZED, MLX, MXFP4 = "gptq", "gptq_v2", "awq", "pack-quantized", "mlx", "mxfp4"
 BITS = (2, 4, 8)
+MLX_BITS = (2, 3, 4, 5, 6, 8)
 LINEAR = "Linear"
 WORD = 32
 BYTE = 8

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from drupe.api import UsageError
+from drupe.api import UsageError, counted
 from drupe_text.text import Text
 from drupe_tokenization.tokenizer_file import FILE, no_tokenizer, read_tokenizer
 
@@ -138,7 +138,7 @@ def _refuse_short(
     needed = wanted if least is None else least
     if len(found) < needed:
         raise UsageError(
-            f"the text has {len(found)} tokens, but {needed} are needed" + (f": {reason}" if reason else ""),
+            f"the text has {counted(len(found), 'token')}, but {needed} are needed" + (f": {reason}" if reason else ""),
             where=text.name,
             cure=" or ".join(filter(None, [f"a longer text ({text.option} FILE)", fewer])),
         )

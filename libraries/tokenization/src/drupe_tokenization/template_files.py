@@ -40,6 +40,12 @@ class ChatTemplates:
         """The template for a conversation with or without tools. Raises ModelError where there is none."""
         name = FOR_TOOLS if tools and FOR_TOOLS in self.texts else DEFAULT
         if name in self.texts:
+            if not self.texts[name].strip():
+                raise ModelError(
+                    f"the chat template in {self.places[name]} is empty: every conversation would be an empty prompt",
+                    cure="drupe generate continues texts; for conversations, write a template into "
+                    f"{file_of(name) or TEMPLATE}",
+                )
             return self.texts[name]
         if not self.texts:
             raise ModelError(
@@ -78,7 +84,8 @@ def chat_templates(files: Mapping[str, Path | bytes]) -> ChatTemplates:
     for place, others in places[1:]:
         if DEFAULT not in texts and DEFAULT in others:
             texts, where = {**texts, DEFAULT: others[DEFAULT]}, {**where, DEFAULT: place}
-    notices = [
+    notices = [_empty(name, where[name]) for name in texts if not texts[name].strip()]
+    notices += [
         _difference(where[DEFAULT], place)
         for place, others in places
         if DEFAULT in others and DEFAULT in texts and place != where[DEFAULT] and not _same(texts, others)
@@ -156,6 +163,16 @@ def _difference(chosen: str, other: str) -> Notice:
         "chat template", "chosen",
         f"{chosen} and {other} hold different chat templates; that of {chosen} is used, as in transformers 5",
         f"if the other is the right one, write it into {TEMPLATE}",
+    )  # fmt: skip
+
+
+def _empty(name: str, place: str) -> Notice:
+    called = "" if name == DEFAULT else f" named {name!r}"
+    return Notice(
+        "chat template", "has no effect",
+        f"the chat template{called} in {place} is empty: transformers makes an empty prompt of every conversation, and "
+        "drupe chat refuses it",
+        f"`drupe generate` continues texts; for conversations, write a template into {file_of(name) or TEMPLATE}",
     )  # fmt: skip
 
 

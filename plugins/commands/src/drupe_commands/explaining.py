@@ -15,12 +15,15 @@ if TYPE_CHECKING:
 
 def say_if_cut_short(session: TextSession, generation: Generation) -> None:
     """Say on standard error that the text ended for want of room, not because it was finished."""
+    from drupe.api import counted
+
     timing, room = session.timing, session.max_length
     if timing is None or room is None or timing.new_tokens >= generation.max_new_tokens:
         return
     if timing.prompt_tokens + timing.new_tokens >= room:
         more = "the model's context has no more" if room == session.context_length else "--max-length makes more"
-        print(f"cut short: there is room for {room} tokens, prompt and answer together; {more}", file=sys.stderr)
+        room_said = counted(room, "token")
+        print(f"cut short: there is room for {room_said}, prompt and answer together; {more}", file=sys.stderr)
 
 
 @contextmanager

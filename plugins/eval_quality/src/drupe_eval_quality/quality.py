@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field, computed_field
 
-from drupe.api import Context, Evaluator, EvaluatorConfig, Metric, Model, ModelError
+from drupe.api import Context, Evaluator, EvaluatorConfig, Metric, Model, ModelError, counted
 from drupe_eval_quality.decoder import Decoder, home
 from drupe_eval_quality.divergence_limit import refuse_divergence, refuse_without_reference
 from drupe_eval_quality.position_sums import PositionSums
@@ -154,7 +154,7 @@ def _vocabulary(model: Model) -> int | None:
 def _refuse_other_vocabulary(ours: int | None, theirs: int | None) -> None:
     if ours and theirs and ours != theirs:
         raise ModelError(
-            f"the package has a vocabulary of {ours} tokens, but the reference has {theirs}",
+            f"the package has a vocabulary of {counted(ours, 'token')}, but the reference has {theirs}",
             cure="compare the package with the model that it was made from",
         )
 

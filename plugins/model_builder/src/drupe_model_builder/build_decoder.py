@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from drupe.api import ONLY_PART, Context, Form, Model, Notice, Pass, PassConfig
 from drupe_checkpoints import Checkpoint, open_checkpoint
-from drupe_decoding import GENERATION_KEYS, GenerationRules
+from drupe_decoding import GENERATION_KEYS, TAKEN_FROM, asks_for_something
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.finding import composition_of, notices_of
 
@@ -92,8 +92,11 @@ def _files(checkpoint: Checkpoint) -> dict[str, Path | bytes]:
     transformers, too, takes those settings from config.json where there is no generation_config.json.
     """
     files = dict(checkpoint.package_files())
-    if not checkpoint.has_generation_config and GenerationRules.read(checkpoint.config).asked:
-        settings = {key: value for key, value in checkpoint.config.items() if key in GENERATION_KEYS}
+    if checkpoint.has_generation_config:
+        return files
+    settings = {key: value for key, value in checkpoint.config.items() if key in GENERATION_KEYS}
+    settings[TAKEN_FROM] = checkpoint.config.path.name
+    if asks_for_something(settings):
         files[GENERATION] = (json.dumps(settings, indent=2) + "\n").encode()
     return files
 

@@ -12,7 +12,7 @@ from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from drupe.api import ModelError
+from drupe.api import ModelError, counted
 from drupe_checkpoints import Configuration
 from drupe_model_builder.parts.rotary import DynamicNtk, LongRope, Rotary
 
@@ -34,7 +34,8 @@ def rotary(rope: Configuration, head_dim: int, stated: int, *, interleaved: bool
         return _proportional(rope, head_dim, interleaved)
     if kind not in SCALINGS:
         raise ModelError(
-            f"rotary embeddings of type '{kind}' are not supported; supported: {', '.join((*SCALINGS, PROPORTIONAL))}",
+            f"rotary embeddings of type '{kind}' (rope_type in {rope.path.name}) are not supported; supported: "
+            + ", ".join((*SCALINGS, PROPORTIONAL)),
             where=rope.path,
             cure="correct rope_type if it is misspelt; otherwise the model needs a plugin that supports it",
         )
@@ -168,7 +169,9 @@ def _longrope(frequencies: Floats, rope: Configuration, stated: int) -> Rotary:
     def divided(key: str) -> tuple[float, ...]:
         divisors = rope.numbers(key)
         if len(divisors) != len(frequencies):
-            raise rope.mistake(f"{key} has {len(divisors)} numbers instead of {len(frequencies)}, one for each pair")
+            raise rope.mistake(
+                f"{key} has {counted(len(divisors), 'number')} instead of {len(frequencies)}, one for each pair"
+            )
         powers = _powers(rope, 2 * len(frequencies))
         return tuple(_f32(1 / _f32(_f32(divisor) * power)) for divisor, power in zip(divisors, powers, strict=True))
 

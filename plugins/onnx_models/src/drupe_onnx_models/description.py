@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from drupe.api import ModelError
-from drupe_decoding import DecoderPorts, cache_sizes
+from drupe.api import ModelError, counted
+from drupe_decoding import TAKEN_FROM, DecoderPorts, cache_sizes
 from drupe_decoding.ports import POSITIONS
 from drupe_nbits import EMBEDDING
 from drupe_onnx import ROLE, DecoderDescription, element_name, expression_of, ir
@@ -89,7 +89,7 @@ def generation_config(files: Files) -> bytes | None:
     search = read_object(files.get(GENAI), GENAI).get("search")
     kept = {name: search[name] for name in SEARCH if isinstance(search, dict) and name in search}
     kept |= {name: genai[name] for name in TOKENS if name in genai}
-    return (json.dumps(kept, indent=2) + "\n").encode() if kept else None
+    return (json.dumps({**kept, TAKEN_FROM: GENAI}, indent=2) + "\n").encode() if kept else None
 
 
 def cache_type(graph: ir.Graph, ports: DecoderPorts) -> str:
@@ -187,7 +187,7 @@ def _refuse_other_model(fixed: Mapping[str, int], said: Mapping[str, int]) -> No
     ours, theirs = fixed["layers"], said.get("layers")
     if theirs not in (None, ours):
         raise ModelError(
-            f"the graph has caches for {ours} layers, but the configuration beside it says {theirs}",
+            f"the graph has caches for {counted(ours, 'layer')}, but the configuration beside it says {theirs}",
             cure=f"put the {CONFIG} or {GENAI} of this model beside the graph",
         )
 

@@ -138,6 +138,12 @@ def test_a_template_that_makes_no_prompt_is_told(template: str, reason: str) -> 
     assert reason in notice.what
 
 
+@pytest.mark.parametrize(("template", "said"), [("", "is empty"), ("\n ", "is empty"), ("{# none #}", "empty prompt")])
+def test_a_template_that_makes_empty_prompts_is_told_once(template: str, said: str) -> None:
+    (notice,) = served_templates({"tokenizer_config.json": json.dumps({"chat_template": template}).encode()}).notices
+    assert notice.handling == "has no effect" and said in notice.what and notice.cure
+
+
 def test_a_template_that_is_no_text_is_left_out_and_told() -> None:
     made = served_templates({"tokenizer_config.json": b'{"chat_template": 3, "bos_token": "<s>"}'})
     assert config_of(made) == {"bos_token": "<s>"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -147,6 +148,27 @@ def test_the_error_for_a_wrong_name_suggests_the_right_one(
     given = {name: value for name, value in {**feeds([5]), **change}.items() if value is not None}
     with opened(graph, cpu) as session, pytest.raises(UsageError, match=message):
         session.run(given, outputs)
+
+
+def test_several_rows_with_several_tokens_after_a_past_are_refused_with_a_cure(graph: Model, cpu: Target) -> None:
+    rows, new = np.array([[5, 6], [7, 8]]), np.array([[9, 10], [11, 12]])
+
+    def given(tokens: np.ndarray[Any, Any], length: int, past: Mapping[str, Any]) -> dict[str, Any]:
+        plain = feeds([5])
+        caches = {name: past.get(name.replace("past_key_values", "present")) for name in plain if "past" in name}
+        empty = {name: np.repeat(plain[name], 2, axis=0) for name in caches}
+        mask = np.ones((2, length), np.int64)
+        return {"input_ids": tokens, "attention_mask": mask, **(caches if past else empty)}
+
+    with opened(graph, cpu) as session:
+        first = session.run(given(rows, 2, {}))
+        with pytest.raises(UsageError, match="2 rows have 2 new tokens each after a past of 2 tokens") as caught:
+            session.run(given(new, 4, first))
+        assert "one by one" in (caught.value.cure or "")
+        third = session.run(given(new[:, :1], 3, first))
+        fourth = session.run(given(new[:, 1:], 4, third))
+        whole = session.run(given(np.concatenate([rows, new], axis=1), 4, {}))
+        np.testing.assert_allclose(fourth["logits"][:, -1], whole["logits"][:, -1], atol=1e-4)
 
 
 def test_a_run_that_fails_is_one_error_and_the_runtime_prints_nothing(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
-from drupe.api import Cancelled, Context, Form, Model, ModelError, Notice, UsageError
+from drupe.api import Cancelled, Context, Form, Model, ModelError, Notice, UsageError, counted
 from drupe_blockquant import GptqFactor, gptq_factor
 from drupe_files import disk_errors, identity_of, key_of
 from drupe_layerwise import LayerByLayer, Segment
@@ -148,7 +148,8 @@ class Quantizing:
         if tokens < wanted:
             sequences = -(-wanted // self._config.calibration_length)
             raise UsageError(
-                f"{tokens} tokens are too few to calibrate matrices of {columns} columns: {wanted} are needed",
+                f"{counted(tokens, 'token')} {'is' if tokens == 1 else 'are'} too few to calibrate matrices of "
+                f"{columns} columns: {wanted} are needed",
                 where=f"calibration_sequences = {self._config.calibration_sequences}",
                 cure=f"--calibration-sequences {sequences}",
             )

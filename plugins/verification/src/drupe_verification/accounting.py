@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from drupe_onnx import OnnxPackage
 
 Span = tuple[int, int]  # the first byte, and the byte after the last
-# Buffers that follow from the configuration: older versions of transformers saved them.
-DERIVED = re.compile(r".*\.(rotary_emb\.(inv_freq|cos_cached|sin_cached)|self_attn\.(masked_)?bias)")
+# Buffers that follow from the configuration: older versions of transformers saved them. rope_freqs.weight is a setting
+# that GGUF files keep as a tensor.
+ROTARY = r"rotary_emb\.(inv_freq|cos_cached|sin_cached)"
+DERIVED = re.compile(rf".*\.({ROTARY}|self_attn\.(masked_)?bias)|rope_freqs\.weight")
 HEADS = re.compile(r"(.*\.)?(lm_head|embed_out|output_layer|output)\.(weight|bias)")
 """Heads of decoders. A model of embeddings has none, and transformers reads none for it either."""
 EMBEDDINGS = "feature-extraction"
@@ -33,14 +35,14 @@ REPORT = "please report this with the model's config.json and the names of its f
 def refuse_unread(source: Model, reference: Model) -> None:
     """Raise CheckFailed where `reference`, a graph that was not written, does not read what `source` stores.
 
-    Only for checkpoints in safetensors files that the graph reads lazily. A tensor need not be read if its numbers
-    follow from others: it equals a tensor that is read (a tied head), is a bias of zeros, or is a buffer of the rotary
-    embedding.
+    Only for checkpoints in safetensors and GGUF files that the graph reads lazily. A tensor need not be read if its
+    numbers follow from others: it equals a tensor that is read (a tied head), is a bias of zeros, or is a buffer of the
+    rotary embedding.
     """
     from drupe_checkpoints.stored_tensors import FLOATS, stored_tensors
     from drupe_onnx import OnnxPackage
 
-    if source.kind != "hf" or not source.location.is_dir() or not isinstance(reference.payload, OnnxPackage):
+    if source.kind != "hf" or not isinstance(reference.payload, OnnxPackage):
         return
     stored, read = stored_tensors(source.location), _read(reference.payload)
     if stored is None or not read:
@@ -53,7 +55,8 @@ def refuse_unread(source: Model, reference: Model) -> None:
         )
     taken = [each for each in stored.values() if _whole(each, read)]
     known = {each.name for each in taken}
-    unread = [each for each in stored.values() if each.element in FLOATS and each.name not in known]
+    packed = source.location.is_file()  # each tensor of a GGUF file holds weights, whatever its type
+    unread = [each for each in stored.values() if (packed or each.element in FLOATS) and each.name not in known]
     if source.task == EMBEDDINGS:
         unread = [each for each in unread if not HEADS.fullmatch(each.name)]
     if left := [each.name for each in unread if not _follows(each, taken)]:

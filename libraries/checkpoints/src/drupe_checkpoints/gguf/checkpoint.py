@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from drupe.api import ModelError
+from drupe.api import ModelError, counted
 from drupe_checkpoints.checkpoint import Checkpoint
 from drupe_checkpoints.configuration import Configuration
 from drupe_checkpoints.gguf.header import AGAIN, Header, TensorInfo, read_header
@@ -104,7 +104,9 @@ class GgufCheckpoint(Checkpoint):
         heads = self.config.integer("num_attention_heads" if projection == "q_proj" else "num_key_value_heads")
         if tensor.shape[0] % (2 * heads):
             raise ModelError(
-                f"the tensor '{name}' has {tensor.shape[0]} rows for {heads} heads", where=self.path, cure=AGAIN
+                f"the tensor '{name}' has {counted(tensor.shape[0], 'row')} for {counted(heads, 'head')}",
+                where=self.path,
+                cure=AGAIN,
             )
         return unpermuted(tensor, heads)
 

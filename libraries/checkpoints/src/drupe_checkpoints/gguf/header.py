@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from drupe.api import ModelError
+from drupe.api import ModelError, counted
 from drupe_packed.ggml_types import READ, TYPES, GgmlType
 
 MAGIC = b"GGUF"
@@ -119,7 +119,9 @@ class _Reader:
                 raise self._bad(f"the tensor '{info.name}' overlaps with '{before}'")
             end, before = here.offset + here.nbytes, info.name
             if end > len(self.content):
-                raise self._bad(f"the tensor '{info.name}' ends {end - len(self.content)} bytes after the file's end")
+                raise self._bad(
+                    f"the tensor '{info.name}' ends {counted(end - len(self.content), 'byte')} after the file's end"
+                )
             placed[info.name] = here
         return placed
 
@@ -155,7 +157,9 @@ class _Reader:
         """The number of values that follow, of at least `least` bytes each. The file must have room for them."""
         count: int = self._number("Q")
         if count * least > len(self.content) - self.position:
-            raise self._bad(f"at byte {self.position} it announces {count} values, and the file is too short for them")
+            raise self._bad(
+                f"at byte {self.position} it announces {counted(count, 'value')}, and the file is too short for them"
+            )
         return count
 
     def _number(self, form: str) -> Any:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from drupe.api import Notice
+from drupe.api import Notice, counted
 from drupe_checkpoints.tokenizer.parts import Json, added_token
 from drupe_checkpoints.tokenizer.settings import ADDED_TOKENS, CONFIG, Settings, content_of, is_id
 
@@ -254,4 +254,4 @@ def _put_in(added: Added, own: Mapping[str, Token], source: str) -> list[Notice]
 
 
 def _tokens(count: int) -> str:
-    return "one token" if count == 1 else f"{count} tokens"
+    return counted(count, "token")

@@ -4,7 +4,7 @@ The library `tokenizers` reads the rules as well (its normalizer Precompiled), b
 character is replaced. Rules for several characters compose accents and Korean syllables in nearly all files: the
 normalizer NFC does that. Rules for other sequences, which somebody has written by hand, cannot be said.
 
-Two things are kept from happening by a character that is put between two others and is taken away at the end: NFC
+Two things are kept from happening by a separator that is put between two characters and is taken away at the end: NFC
 would sort accents, and Precompiled would drop those behind a character that it replaces.
 """
 
@@ -24,8 +24,8 @@ LONGEST = 64  # bytes of what a rule replaces; sentencepiece's own have up to 16
 LEAF, WIDE, LABEL, VALUE = 1 << 8, 1 << 9, 0xFF, (1 << 31) - 1
 
 
-SEPARATOR = "\U000e0001"
-"""No text has it: Unicode has withdrawn it."""
+SEPARATOR = "\U000e0001\U000e0000"
+"""No text has it: Unicode has withdrawn the first of the two characters, and has not given out the second."""
 JOINED = r"(?<=[\s\S])(?=[\p{M}\u200C\u200D])|(?<=\r)(?=\n)"
 """Where a character begins that is shown together with the one before it. At the start, `tokenizers` would crash."""
 ACCENTS = "".join(map(chr, range(0x300, 0x370)))
@@ -85,6 +85,17 @@ def lost_rules(charsmap: bytes, name: str) -> list[tuple[str, str]]:
 def single_rules(charsmap: bytes) -> dict[str, str]:
     """The rules for single characters. Raises ValueError, struct.error."""
     return {text: by for text, by in _rules(charsmap, longest=4).items() if len(text) == 1}
+
+
+def removed(charsmap: bytes) -> str:
+    """The characters that the rules leave out. Raises ValueError, struct.error."""
+    return "".join(sorted(text for text, by in single_rules(charsmap).items() if not by)) if charsmap else ""
+
+
+def spaces(charsmap: bytes) -> str:
+    """The characters that the rules turn into a space, and the space. Raises ValueError, struct.error."""
+    found = [text for text, by in single_rules(charsmap).items() if by == " "] if charsmap else []
+    return "".join(sorted({" ", *found}))
 
 
 @functools.lru_cache(maxsize=2)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from drupe.api import ModelError
+from drupe.api import ModelError, counted
 from drupe_checkpoints.tokenizer.merges import merges_by_score
 from drupe_checkpoints.tokenizer.parts import (
     LLAMA3_WORDS,
@@ -56,7 +56,8 @@ def from_tiktoken(path: Path, settings: Settings, cure: str) -> Json:
         special = special or {QWEN_RANKS + place: text for place, text in enumerate(QWEN_SPECIAL)}
     else:
         raise ModelError(
-            f"{path.name} has {len(ranks)} tokens of tiktoken, and does not say how text is split; that is known for "
+            f"{path.name} has {counted(len(ranks), 'token')} of tiktoken, and does not say how text is split; "
+            "that is known for "
             f"Llama 3, which has {LLAMA3_RANKS}, and for Qwen, which has {QWEN_RANKS}",
             where=path,
             cure=cure,

@@ -36,11 +36,22 @@ from drupe_checkpoints.tokenizer.sentencepiece_file import (
     UNIGRAM,
     UNUSED,
     USER_DEFINED,
+    WORD,
     Pieces,
 )
 
+WORDS_CURE = (
+    "put a tokenizer.json that was made for this model into its folder; transformers makes none that gives the right "
+    "tokens out of a model of whole words"
+)
 UNKNOWN_PENALTY = 10.0
 """How much less an unknown character scores than the worst piece, in sentencepiece and in `tokenizers`."""
+KEPT, PRIVATE = "\U000e0003", 0xF0000
+"""Two characters stand for a symbol while a text is normalized: one that is not given out, and one for private use."""
+SYMBOL_BONUS = 0.1
+"""What each byte of a symbol behind the first scores."""
+NOTHING = "\U000e0002"
+"""Stands for a text of which nothing is left."""
 LITERAL_BYTE = r"<(?=0x[0-9A-F]{2}>)"
 """The beginning of a text that looks like the piece of a byte."""
 
@@ -64,6 +75,7 @@ def converted(pieces: Pieces, reading: Reading, cure: str) -> Json:
     merges = merges_by_score(scores) if pieces.algorithm == BPE else []
     refusal = _refusal(pieces) or _refusal_of_merges(pieces, merges, scores)
     if refusal:
+        cure = WORDS_CURE if pieces.algorithm == WORD else cure
         raise ModelError(f"{refusal}, which tokenizer.json cannot say", where=pieces.path, cure=cure)
     prefix = pieces.dummy_prefix and reading.prefix
     each_part = reading.each_part or pieces.suffix or not pieces.escapes
@@ -101,9 +113,6 @@ def _refusal(pieces: Pieces) -> str:
         raise ModelError(f"the rules of normalization in {name} are damaged", where=pieces.path, cure=AGAIN) from error
     if lost:
         return f"{name} normalizes texts of several characters, such as {lost[0][0]!r} to {lost[0][1]!r}"
-    changed = _normalized_symbol(pieces)
-    if changed:
-        return f"{name} keeps {changed!r} as its user wrote it, and would normalize it elsewhere"
     return ""
 
 
@@ -130,13 +139,18 @@ def _halves(piece: str, pieces: dict[str, float] | set[str]) -> bool:
     return any(piece[:cut] in pieces and piece[cut:] in pieces for cut in range(1, len(piece)))
 
 
-def _normalized_symbol(pieces: Pieces) -> str | None:
-    """A symbol of the user that normalization would change. sentencepiece does not normalize symbols."""
+def _kept_symbols(pieces: Pieces) -> dict[str, str]:
+    """The symbols of the user that normalization would change, and what stands for each meanwhile; the longest first.
+
+    sentencepiece finds symbols before it normalizes a text, and does not normalize them.
+    """
     if not pieces.charsmap:
-        return None
+        return {}
     single = charsmap.single_rules(pieces.charsmap)
     symbols = (pieces.texts[each] for each in pieces.of_kind(USER_DEFINED))
-    return next((each for each in symbols if any(single.get(one, one) != one for one in each)), None)
+    changed = sorted({each for each in symbols if any(single.get(one, one) != one for one in each)})
+    changed.sort(key=len, reverse=True)
+    return {text: KEPT + chr(PRIVATE + place) for place, text in enumerate(changed)}
 
 
 def _scores(pieces: Pieces, *kinds: int) -> dict[str, float]:
@@ -172,16 +186,17 @@ def _escaped(text: str) -> str:
 def _unigram(pieces: Pieces) -> tuple[Json, list[Json]]:
     """The model that finds the pieces whose scores sum up to most. All kinds of pieces are in one list there.
 
-    Pieces of bytes and unused ones must not be found in a text: they score so low that other pieces always win.
+    Pieces of bytes and unused ones must not be found in a text: they score so low that other pieces always win. A
+    symbol of the user scores as in sentencepiece 0.2.
     """
     normal = _scores(pieces, NORMAL).values()
-    best, worst = max(normal, default=0.0), min(normal, default=0.0)
+    worst = min(normal, default=0.0)
     longest = max(len(text) for text in pieces.texts)
     never = longest * (worst - UNKNOWN_PENALTY) - UNKNOWN_PENALTY
 
     def score(text: str, own: float, kind: int) -> float:
         if kind == USER_DEFINED:
-            return len(text.encode()) * best - 0.1
+            return SYMBOL_BONUS * (len(text.encode()) - 1)
         if kind == NORMAL:
             return own
         return never if kind in (BYTE, UNUSED) else worst
@@ -198,17 +213,60 @@ def _unigram(pieces: Pieces) -> tuple[Json, list[Json]]:
 
 def _normalizers(pieces: Pieces, *, prefix: bool, each_part: bool) -> list[Json]:
     """The steps that a text goes through first. An opening space for the whole text only is put there later."""
-    steps = charsmap.normalizers(pieces.charsmap, pieces.rules)
-    mark = MARK if pieces.escapes else " "
+    if prefix and pieces.suffix:
+        return _normalizers_with_suffix(pieces)
+    steps, restored = _keeping(pieces)
+    steps += charsmap.normalizers(pieces.charsmap, pieces.rules)
+    opening: list[Json] = [{"type": "Prepend", "prepend": _mark(pieces)}] if prefix and each_part else []
     if pieces.fewer_spaces:
-        ending = f"[ {MARK}]+\\z" if pieces.escapes else " +\\z"
-        steps += [replace_pattern(" {2,}", " "), replace_pattern(ending, "")]
+        steps += [replace_pattern(" {2,}", " "), *restored, replace_pattern(_ending(pieces), "")]
         if each_part or not prefix:
             steps.append(replace_pattern(r"\A ", ""))
-    if prefix and each_part:
-        steps.append(replace_pattern(r"(?<=[\s\S])\z", mark) if pieces.suffix else {"type": "Prepend", "prepend": mark})
+        steps += opening
+    else:
+        steps = [*opening, *steps, *restored]  # sentencepiece puts it also before a text of which nothing is left
     later = pieces.fewer_spaces and prefix and not each_part
-    return [*steps, replace_text(" ", MARK)] if pieces.escapes and not later else steps
+    steps += [replace_text(" ", MARK)] if pieces.escapes and not later else []
+    if prefix and not each_part and not pieces.fewer_spaces and (gone := charsmap.removed(pieces.charsmap)):
+        # The space of the whole text comes where a text is left; here it is the only one.
+        steps = [replace_pattern(rf"\A[{_escaped(gone)}]+\z", NOTHING), *steps, replace_text(NOTHING, " ")]
+    return steps
+
+
+def _normalizers_with_suffix(pieces: Pieces) -> list[Json]:
+    """The steps where a space is put behind a text.
+
+    sentencepiece puts it behind each text that is more than spaces, also where nothing is left of the text.
+    """
+    steps, restored = _keeping(pieces)
+    if pieces.fewer_spaces:
+        steps.append(replace_pattern(rf"\A[{_escaped(charsmap.spaces(pieces.charsmap))}]+\z", ""))
+    steps.append(replace_pattern(r"(?<=[\s\S])\z", _mark(pieces)))
+    steps += charsmap.normalizers(pieces.charsmap, pieces.rules)
+    steps += [replace_pattern(" {2,}", " ")] if pieces.fewer_spaces else []
+    steps += restored
+    if pieces.fewer_spaces:
+        steps += [replace_pattern(_ending(pieces), _mark(pieces)), replace_pattern(r"\A (?!\z)", "")]
+    return [*steps, replace_text(" ", MARK)] if pieces.escapes else steps
+
+
+def _keeping(pieces: Pieces) -> tuple[list[Json], list[Json]]:
+    """The steps that put aside the symbols which normalization would change, and those that bring them back."""
+    kept = _kept_symbols(pieces)
+    return (
+        [replace_text(text, standing) for text, standing in kept.items()],
+        [replace_text(standing, text) for text, standing in kept.items()],
+    )
+
+
+def _mark(pieces: Pieces) -> str:
+    """What stands for a space."""
+    return MARK if pieces.escapes else " "
+
+
+def _ending(pieces: Pieces) -> str:
+    """A regular expression for spaces at the end of a text."""
+    return f"[ {MARK}]+\\z" if pieces.escapes else " +\\z"
 
 
 def _decoder(pieces: Pieces, *, prefix: bool) -> Json | None:
@@ -217,6 +275,6 @@ def _decoder(pieces: Pieces, *, prefix: bool) -> Json | None:
     steps.append({"type": "Fuse"})
     if pieces.fewer_spaces:
         steps.append(replace_pattern(r"\A +", ""))
-    elif prefix and not pieces.suffix:
+    elif prefix:  # sentencepiece drops a space before a text, also where it puts one behind it
         steps.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
     return sequence("decoders", steps)

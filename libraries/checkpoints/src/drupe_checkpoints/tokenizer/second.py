@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from drupe.api import ModelError, Notice
+from drupe.api import ModelError, Notice, counted
 from drupe_checkpoints.tokenizer.added_tokens import ABOUT
 from drupe_checkpoints.tokenizer.families import FAMILIES, OTHER_IDS
 from drupe_checkpoints.tokenizer.from_ranks import ids_of
@@ -62,7 +62,8 @@ def _tokens(other: Mapping[str, int], known: Mapping[str, int]) -> str:
     text = strange[0]
     here = f"the id {known[text]}" if text in known else "no such token"
     return (
-        f"says something else than tokenizer.json of {len(strange)} of its {len(other)} tokens, such as {text!r} "
+        f"says something else than tokenizer.json of {len(strange)} of its {counted(len(other), 'token')}, such "
+        f"as {text!r} "
         f"(id {other[text]}; tokenizer.json has {here})"
     )
 
@@ -70,4 +71,4 @@ def _tokens(other: Mapping[str, int], known: Mapping[str, int]) -> str:
 def _merges(folder: Path, document: Json) -> str:
     held = [" ".join(each) if isinstance(each, list) else each for each in document["model"].get("merges") or ()]
     other = merge_lines(folder / MERGES)
-    return "" if held == other else f"has {len(other)} merges, which are not the {len(held)} of tokenizer.json"
+    return "" if held == other else f"has {counted(len(other), 'merge')}, and tokenizer.json {len(held)} others"

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from drupe.api import ModelError
+from drupe.api import ModelError, counted
 from drupe_onnx import unreadable
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
@@ -88,7 +88,7 @@ def _refuse_unsound(found: Pieces) -> None:
     """Raise the ModelError for what sentencepiece itself does not load."""
     problem = ""
     if found.kinds.count(UNKNOWN) != 1:
-        problem = f"it has {found.kinds.count(UNKNOWN)} pieces for the unknown; it must have one"
+        problem = f"it has {counted(found.kinds.count(UNKNOWN), 'piece')} for the unknown; it must have one"
     elif len(set(found.texts)) != len(found.texts):
         seen: set[str] = set()
         twice = next(text for text in found.texts if text in seen or seen.add(text))  # type: ignore[func-returns-value]

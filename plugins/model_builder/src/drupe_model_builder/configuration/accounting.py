@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from drupe.api import ModelError, Notice
 from drupe_checkpoints import Checkpoint, Configuration
-from drupe_decoding import GENERATION_KEYS
+from drupe_decoding import GENERATION_KEYS, overruled_settings
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.keys import (
     EXPERTS,
@@ -75,6 +75,21 @@ def configuration_notices(
             "see in the model's description whether it computes something of its own",
         )
     yield from _another_class(checkpoint, families)
+    yield from _overruled_settings(checkpoint)
+
+
+def _overruled_settings(checkpoint: Checkpoint) -> Iterator[Notice]:
+    """Settings for generating text that stand in config.json beside a generation_config.json."""
+    if not checkpoint.has_generation_config:
+        return
+    if keys := overruled_settings(checkpoint.config, checkpoint.generation):
+        yield Notice(
+            checkpoint.config.path.name,
+            "has no effect",
+            f"{', '.join(f'{key} = {_shown(checkpoint.config[key])}' for key in keys)}: "
+            f"{checkpoint.generation.path.name} counts, as in transformers",
+            f"write the keys into {checkpoint.generation.path.name} if answers should keep to them",
+        )
 
 
 def _another_class(checkpoint: Checkpoint, families: Iterable[str]) -> Iterator[Notice]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from drupe.api import ModelError
+from drupe.api import ModelError, counted
 from drupe_checkpoints import Configuration
 from drupe_model_builder.configuration.block import Block
 from drupe_model_builder.configuration.reading import layer_count
@@ -95,7 +95,8 @@ def refuse_other_activations(config: Configuration, key: str = "hidden_act") -> 
     name = config.text(key, "silu")
     if name not in ("silu", "swish"):
         raise ModelError(
-            f"experts with the activation function {key} = '{name}' are not supported; supported: silu",
+            f"experts with the activation function {key} = '{name}' in {config.path.name} are not supported; "
+            "supported: silu",
             where=config.path,
             cure=f"correct {key} if it is misspelt; otherwise choose another model",
         )
@@ -201,7 +202,7 @@ def after_first(config: Configuration, key: str = "first_k_dense_replace", defau
     layers = layer_count(config)
     if types := config.texts("mlp_layer_types"):
         if len(types) != layers or any(kind not in ("dense", "sparse") for kind in types):
-            raise config.mistake(f"mlp_layer_types wants, for each of {layers} layers, dense or sparse")
+            raise config.mistake(f"mlp_layer_types wants, for each of {counted(layers, 'layer')}, dense or sparse")
         return tuple(kind == "sparse" for kind in types)
     first = 0 if config.get(key) == 0 else config.integer(key, default) if default or key in config else 0
     return tuple(number >= first for number in range(layers))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 
-from drupe.api import ModelError
+from drupe.api import ModelError, counted
 from drupe_checkpoints import Configuration, context_of
 from drupe_checkpoints.configuration import DEFAULT_ROPE_THETA
 from drupe_model_builder.configuration.block import Sizes
@@ -53,6 +54,16 @@ def sizes_of(
     )
 
 
+def not_built(config: Configuration, key: str, value: object, means: str, cure: str) -> ModelError:
+    """The error for a key of config.json that asks for what is not built for a family. means: what it asks for."""
+    return ModelError(
+        f"{key} = {json.dumps(value)} in {config.path.name} {means}, which is not supported for "
+        f"{config.get('model_type')} models",
+        where=config.path,
+        cure=cure,
+    )
+
+
 def layer_count(config: Configuration) -> int:
     return config.integer("num_hidden_layers", most=MOST_LAYERS)
 
@@ -71,7 +82,7 @@ def rotary_of(
     """
     rope = config.rope(1.0 if partial is None else partial, theta)
     if partial is None:
-        _refuse_partial(rope)
+        _refuse_partial(config, rope)
     return rotary(rope, sizes.head_dim, sizes.stated_length or sizes.context_length, interleaved=interleaved)
 
 
@@ -82,12 +93,16 @@ def with_rotary(config: Configuration, usual: Mapping[str, object]) -> Configura
     return config.with_values({"rope_parameters": dict(usual)})
 
 
-def _refuse_partial(rope: Configuration) -> None:
-    if rope.number("partial_rotary_factor") != 1.0:
-        raise ModelError(
-            "partial_rotary_factor is not supported for this architecture",
-            where=rope.path,
-            cure="choose a model that rotates whole heads",
+def _refuse_partial(config: Configuration, rope: Configuration) -> None:
+    share = rope.number("partial_rotary_factor")
+    if share != 1.0:
+        raise not_built(
+            config,
+            "partial_rotary_factor",
+            share,
+            "rotates a part of each head",
+            "remove the key if the model was trained with whole heads rotated; otherwise it needs a plugin that builds "
+            "it",
         )
 
 
@@ -127,7 +142,7 @@ def _whole_heads(config: Configuration, parameters: Mapping[str, object], head_d
     share = config.get("partial_rotary_factor")
     rope = Configuration(config.path, {"partial_rotary_factor": share, "rope_parameters": dict(parameters)}).rope()
     if rope.get("rope_type") != PROPORTIONAL:
-        _refuse_partial(rope)
+        _refuse_partial(config, rope)
     return rotary(rope, head_dim, stated)
 
 
@@ -136,7 +151,7 @@ def flags_of_layers(config: Configuration, key: str, default: list[bool]) -> tup
     value, layers = config.get(key), layer_count(config)
     flags = default if value is None else value
     if not isinstance(flags, list) or len(flags) != layers or any(each not in (0, 1) for each in flags):
-        raise config.mistake(f"{key} wants, for each of {layers} layers, 0 or 1")
+        raise config.mistake(f"{key} wants, for each of {counted(layers, 'layer')}, 0 or 1")
     return tuple(map(bool, flags))
 
 
@@ -145,7 +160,8 @@ def activation(config: Configuration, key: str = "hidden_act", default: str = "s
     name = config.text(key, default)
     if name not in ACTIVATIONS:
         raise ModelError(
-            f"the activation function {key} = '{name}' is not supported; supported: {', '.join(ACTIVATIONS)}",
+            f"the activation function {key} = '{name}' in {config.path.name} is not supported; supported: "
+            + ", ".join(ACTIVATIONS),
             where=config.path,
             cure=f"correct {key} if it is misspelt; otherwise the model needs a plugin that supports it",
         )
@@ -164,7 +180,7 @@ def layer_types(config: Configuration, default: list[str]) -> tuple[str, ...]:
     layers = layer_count(config)
     types = config.texts("layer_types") or tuple(default)
     if len(types) != layers or any(kind not in TYPES for kind in types):
-        raise config.mistake(f"layer_types wants, for each of {layers} layers, one of {' and '.join(TYPES)}")
+        raise config.mistake(f"layer_types wants, for each of {counted(layers, 'layer')}, one of {' and '.join(TYPES)}")
     return types
 
 
@@ -175,7 +191,7 @@ def kinds_of_layers(
     layers = layer_count(config)
     kinds = config.texts(key) or tuple(default)
     if len(kinds) != layers or any(kind not in known for kind in kinds):
-        raise config.mistake(f"{key} wants, for each of {layers} layers, one of {' and '.join(known)}")
+        raise config.mistake(f"{key} wants, for each of {counted(layers, 'layer')}, one of {' and '.join(known)}")
     return kinds
 
 

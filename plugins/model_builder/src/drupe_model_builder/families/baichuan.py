@@ -32,4 +32,8 @@ def baichuan(config: Configuration) -> Decoder:
 
 
 def _unsupported(config: Configuration, what: str) -> ModelError:
-    return ModelError(f"{what} is not supported", where=config.path, cure="choose Baichuan 7B, or another model")
+    return ModelError(
+        f"{what} is not supported; {config.path.name} describes it",
+        where=config.path,
+        cure="choose Baichuan 7B, or another model",
+    )

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 
-from drupe.api import ModelError
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.block import Block, Names, Sizes, decoder
-from drupe_model_builder.configuration.reading import MOST_LAYERS
+from drupe_model_builder.configuration.reading import MOST_LAYERS, not_built
 from drupe_model_builder.parts.distance import Distance
 from drupe_model_builder.parts.norm import Norm
 from drupe_model_builder.parts.rows import by_head
@@ -22,10 +21,12 @@ IN_THE_GRAPH = ("self_attention.q_proj", "self_attention.k_proj", "self_attentio
 
 def bloom(config: Configuration) -> Decoder:
     if config.flag("apply_residual_connection_post_layernorm", False):
-        raise ModelError(
-            "apply_residual_connection_post_layernorm = true is not supported: residuals that are normed",
-            where=config.path,
-            cure="choose a checkpoint without it; those of BLOOM and BLOOMZ have none",
+        raise not_built(
+            config,
+            "apply_residual_connection_post_layernorm",
+            True,
+            "adds the normed input of each part",
+            "choose a checkpoint without it; those of BLOOM and BLOOMZ have none",
         )
     sizes = _sizes(config)
     distance = Distance(distance_slopes(sizes.heads))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.block import Block, Names, Sizes, decoder
-from drupe_model_builder.configuration.reading import MOST_LAYERS
+from drupe_model_builder.configuration.reading import MOST_LAYERS, not_built
 from drupe_model_builder.frequencies import rotary
 from drupe_model_builder.parts.rows import one_after_another
 from drupe_model_builder.parts.step import Layer
@@ -30,7 +30,13 @@ def chatglm(config: Configuration) -> Decoder:
     bias, all_biases = config.flag("add_qkv_bias", False), config.flag("add_bias_linear", False)
     for key, only in (("rmsnorm", True), ("apply_residual_connection_post_layernorm", False), ("original_rope", True)):
         if config.flag(key, only) is not only:
-            raise config.mistake(f"{key} = {str(not only).lower()} is not supported for ChatGLM")
+            raise not_built(
+                config,
+                key,
+                not only,
+                "changes what the layers compute",
+                f"choose a checkpoint with {key} = {str(only).lower()}, such as ChatGLM3 or GLM-4",
+            )
     rows = one_after_another([sizes.query, sizes.key, sizes.key])
 
     def layer(block: Block) -> Layer:

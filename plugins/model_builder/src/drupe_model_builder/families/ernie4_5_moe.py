@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from drupe.api import counted
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.block import Block, decoder
@@ -51,6 +52,8 @@ def _sparse_layers(config: Configuration, layers: int) -> tuple[bool, ...]:
     """Which layers have experts: every `moe_layer_interval`-th one from the first to the last index."""
     first, last = config.get("moe_layer_start_index", 1), config.get("moe_layer_end_index", -1)
     if not isinstance(first, int) or not isinstance(last, int) or not -1 <= last < layers:
-        raise config.mistake(f"moe_layer_start_index and moe_layer_end_index want numbers of {layers} layers")
+        raise config.mistake(
+            f"moe_layer_start_index and moe_layer_end_index want numbers of {counted(layers, 'layer')}"
+        )
     every, end = config.integer("moe_layer_interval", 1), layers - 1 if last == -1 else last
     return tuple((at + 1) % every == 0 and first <= at <= end for at in range(layers))

@@ -7,7 +7,7 @@ from dataclasses import replace
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.block import Block, Names, decoder
-from drupe_model_builder.configuration.reading import activation, rotary_of, sizes_of
+from drupe_model_builder.configuration.reading import activation, not_built, rotary_of, sizes_of
 from drupe_model_builder.families.mamba2 import INPUTS, hybrid_sizes, mixer_of
 from drupe_model_builder.parts.step import Branch, Layer, pre, side_by_side
 
@@ -80,4 +80,10 @@ def _factors(config: Configuration, key: str, count: int) -> list[float]:
 def _refuse_biases(config: Configuration, bias: bool, factor: float, key: str) -> None:
     """A factor on the input is computed on the result, which is the same only without a bias."""
     if bias and factor != 1.0:
-        raise config.mistake(f"{key} = {factor} beside biases is not supported")
+        raise not_built(
+            config,
+            key,
+            factor,
+            "scales an input beside biases",
+            f"set {key} to 1.0 if the model was trained without it; otherwise choose a checkpoint without biases",
+        )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from drupe.api import ModelError
+from drupe.api import counted
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.block import Block, Sizes, decoder
@@ -17,6 +17,7 @@ from drupe_model_builder.configuration.reading import (
     activation,
     every,
     layer_types,
+    not_built,
     rotary_by_type,
     sizes_of,
     sliding_window,
@@ -39,8 +40,8 @@ USUAL_ROTARY = {
     FULL: {"rope_type": "proportional", "rope_theta": 1_000_000.0, "partial_rotary_factor": 0.25},
 }
 UNSUPPORTED = {
-    "enable_moe_block": "experts with a tanh GELU",
-    "use_bidirectional_attention": "attention in both directions",
+    "enable_moe_block": "asks for experts with a tanh GELU",
+    "use_bidirectional_attention": "asks for attention in both directions",
 }
 """Keys that must be missing, null, false or 0, and what they turn on."""
 
@@ -182,7 +183,7 @@ def _sizes_of_layer(config: Configuration, sizes: Sizes, number: int, kind: str)
     else:
         return sizes
     if sizes.heads % groups:
-        raise config.mistake(f"{sizes.heads} heads cannot share {groups} keys and values in layer {number}")
+        raise config.mistake(f"{counted(sizes.heads, 'head')} cannot share {groups} keys and values in layer {number}")
     return replace(sizes, head_dim=head_dim, kv_heads=groups)
 
 
@@ -190,8 +191,4 @@ def _refuse_unsupported(config: Configuration) -> None:
     for key, what in UNSUPPORTED.items():
         value = config.get(key)
         if value and value != "vision":  # images see one another in both directions, text does not
-            raise ModelError(
-                f"{key} = {value} is not supported: {what}",
-                where=config.path,
-                cure="choose a Gemma 4 without it: E2B, E4B, the 12B or the 31B",
-            )
+            raise not_built(config, key, value, what, "choose a Gemma 4 without it: E2B, E4B, the 12B or the 31B")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from drupe.api import counted
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.block import Block, decoder
@@ -45,5 +46,5 @@ def _of_layers(config: Configuration, key: str, layers: int, default: int = 1) -
     if not isinstance(value, list):
         return [config.integer(key, default)] * layers
     if len(value) < layers or not all(isinstance(each, int) and each > 0 for each in value):
-        raise config.mistake(f"{key} wants a number for each of {layers} layers")
+        raise config.mistake(f"{key} wants a number for each of {counted(layers, 'layer')}")
     return value[:layers]

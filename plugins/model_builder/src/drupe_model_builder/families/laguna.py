@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from drupe.api import ModelError
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.block import Block, Sizes, decoder
@@ -17,7 +16,7 @@ from drupe_model_builder.configuration.experts import (
     refuse_other_activations,
     shared_mlp,
 )
-from drupe_model_builder.configuration.reading import activation, layer_types, sizes_of, sliding_window
+from drupe_model_builder.configuration.reading import activation, layer_types, not_built, sizes_of, sliding_window
 from drupe_model_builder.frequencies import rotary
 from drupe_model_builder.parts.rotary import Rotary
 from drupe_model_builder.parts.step import Layer
@@ -37,10 +36,12 @@ def laguna(config: Configuration) -> Decoder:
     many, sparse = expert_sizes(config, (256, 8, 512)), after_first(config, default=1)
     width, heads = config.integer("shared_expert_intermediate_size", 512), _heads(config, sizes)
     if config.flag("moe_apply_router_weight_on_input", False):
-        raise ModelError(
-            "weights of experts on their input (moe_apply_router_weight_on_input) are not supported",
-            where=config.path,
-            cure="choose another model: no operator of onnxruntime computes it",
+        raise not_built(
+            config,
+            "moe_apply_router_weight_on_input",
+            True,
+            "weighs the input of experts",
+            "choose another model: no operator of onnxruntime computes it",
         )
     router: dict[str, Any] = {
         "score": "sigmoid",

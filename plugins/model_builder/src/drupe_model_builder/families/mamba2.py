@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from drupe.api import ModelError
+from drupe.api import counted
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.block import Block, Names, Sizes, decoder
-from drupe_model_builder.configuration.reading import layer_count
+from drupe_model_builder.configuration.reading import layer_count, not_built
 from drupe_model_builder.parts.convolution import Convolution
 from drupe_model_builder.parts.mamba2 import Mamba2
 from drupe_model_builder.parts.rows import one_after_another
@@ -94,7 +94,7 @@ def mixer_of(
 ) -> Mamba2:
     """The mixer of a layer. name: within the layer. factors: on z, x, B, C and the time step."""
     if sizes.heads % sizes.groups:
-        raise config.mistake(f"{sizes.heads} heads of Mamba-2 cannot share {sizes.groups} groups")
+        raise config.mistake(f"{counted(sizes.heads, 'head')} of Mamba-2 cannot share {counted(sizes.groups, 'group')}")
     hidden, full = block.sizes.hidden, f"{block.name}.{name}"
     groups = sizes.groups * sizes.state_size
     rows = one_after_another([sizes.width, sizes.width, groups, groups, sizes.heads])
@@ -151,10 +151,12 @@ def refuse_activation(config: Configuration, key: str = "hidden_act") -> None:
     """Raise ModelError for another activation of the convolution than silu."""
     name = config.text(key, "silu")
     if name not in ("silu", "swish"):
-        raise ModelError(
-            f"{key} = '{name}' is not supported: the convolution of Mamba-2 is computed with silu",
-            where=config.path,
-            cure=f"correct {key} if it is misspelt; otherwise the model needs a plugin that supports it",
+        raise not_built(
+            config,
+            key,
+            name,
+            "names another activation of the convolution than silu",
+            f"correct {key} if it is misspelt; otherwise the model needs a plugin that supports it",
         )
 
 

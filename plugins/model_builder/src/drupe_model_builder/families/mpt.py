@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 
-from drupe.api import ModelError
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.block import Block, Names, Sizes, decoder
-from drupe_model_builder.configuration.reading import MOST_LAYERS
+from drupe_model_builder.configuration.reading import MOST_LAYERS, not_built
 from drupe_model_builder.parts.distance import Distance
 from drupe_model_builder.parts.rows import one_after_another
 from drupe_model_builder.parts.step import Layer, pre
@@ -25,10 +24,12 @@ def mpt(config: Configuration) -> Decoder:
     settings = config.section("attn_config") or Configuration(config.path, {})
     for key, only in LEFT_OUT.items():
         if settings.flag(key, only) != only:
-            raise ModelError(
-                f"attn_config.{key} = {str(not only).lower()} is not supported",
-                where=config.path,
-                cure=f"choose a checkpoint with {key} = {str(only).lower()}, such as MPT-7B",
+            raise not_built(
+                config,
+                f"attn_config.{key}",
+                not only,
+                "changes what attention computes",
+                f"choose a checkpoint with {key} = {str(only).lower()}, such as MPT-7B",
             )
     sizes = _sizes(config)
     distance = Distance(_slopes(sizes.heads, settings.integer("alibi_bias_max", 8)))

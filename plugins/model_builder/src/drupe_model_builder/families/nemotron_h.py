@@ -51,7 +51,8 @@ def _experts(config: Configuration, block: Block, relu2: str, bias: bool) -> Exp
     """Experts and an MLP that every token runs. With `moe_latent_size`, the experts have a hidden size of their own."""
     if relu2 != "relu2":
         raise ModelError(
-            f"experts with the activation function mlp_hidden_act = '{relu2}' are not supported; supported: relu2",
+            f"experts with the activation function mlp_hidden_act = '{relu2}' in {config.path.name} are not supported; "
+            "supported: relu2",
             where=config.path,
             cure="correct mlp_hidden_act if it is misspelt; otherwise choose another model",
         )

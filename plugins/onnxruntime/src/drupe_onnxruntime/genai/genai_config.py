@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from drupe.api import ModelError, Notice, UsageError
+from drupe.api import ModelError, Notice, UsageError, counted
+from drupe_decoding import sampling, token_ids
 
 if TYPE_CHECKING:
     from drupe_decoding import DecoderPorts
@@ -96,7 +97,7 @@ def max_length(
     if asked is not None:
         if asked > context_length:
             raise UsageError(
-                f"max_length {asked} is more than the model's context of {context_length} tokens",
+                f"max_length {asked} is more than the model's context of {counted(context_length, 'token')}",
                 cure=f"give a max_length of at most {context_length}",
             )
         return asked
@@ -140,8 +141,8 @@ def _stated_ends(description: DecoderDescription, generation: Mapping[str, Any])
 
 def _valid(tokens: Any, description: DecoderDescription) -> list[int]:
     """The tokens of one, or of a list, that the vocabulary has."""
-    listed = tokens if isinstance(tokens, (list, tuple)) else [tokens]
-    return [token for token in listed if isinstance(token, int) and 0 <= token < description.vocab_size]
+    listed = token_ids(list(tokens) if isinstance(tokens, tuple) else tokens) or []
+    return [token for token in listed if 0 <= token < description.vocab_size]
 
 
 def search(generation: Mapping[str, Any], vocab_size: int, length: int, shares_cache: bool) -> dict[str, Any]:
@@ -152,9 +153,9 @@ def search(generation: Mapping[str, Any], vocab_size: int, length: int, shares_c
         valid = isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
         return value if valid else default  # type: ignore[return-value]
 
-    temperature = number("temperature", 1.0, 0.0, float("inf"))
+    drawn = sampling(generation)
     return {
-        "do_sample": bool(generation.get("do_sample", False)) and temperature > 0,
+        "do_sample": drawn["do_sample"],
         "early_stopping": True,
         "length_penalty": number("length_penalty", 1.0, float("-inf"), float("inf")),
         "max_length": length,
@@ -164,9 +165,9 @@ def search(generation: Mapping[str, Any], vocab_size: int, length: int, shares_c
         "num_return_sequences": 1,
         "past_present_share_buffer": shares_cache,
         "repetition_penalty": number("repetition_penalty", 1.0, 1e-6, float("inf")),
-        "temperature": temperature if temperature > 0 else 1.0,
-        "top_k": min(int(number("top_k", 50, 0, float("inf"))), vocab_size),
-        "top_p": number("top_p", 1.0, 0.0, 1.0),
+        "temperature": drawn["temperature"],
+        "top_k": min(drawn["top_k"], vocab_size),
+        "top_p": drawn["top_p"],
     }
 
 

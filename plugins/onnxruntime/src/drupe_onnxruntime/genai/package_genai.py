@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from drupe.api import Context, Form, Model, ModelError, Pass, PassConfig, Target
+from drupe.api import Context, Form, Model, ModelError, Pass, PassConfig, Target, counted
 from drupe_onnxruntime.genai import genai_config, tokenizer_files
 from drupe_onnxruntime.genai.token_check import form_notices, token_notices
 from drupe_onnxruntime.provider_options import genai_provider_options
@@ -70,7 +70,7 @@ class PackageGenai(Pass):
         package.files[CONFIG] = (json.dumps(document, indent=4) + "\n").encode("utf-8")
         generation = _generation(package)
         noticed = model.noticed(
-            *generation_notices(generation),
+            *generation_notices(generation, description.vocab_size),
             *genai_config.end_notices(description, generation),
             *served.notices,
             *form_notices(form),
@@ -92,7 +92,7 @@ def _document(
     names = genai_config.port_names(decoder)
     if names.layers > description.layers:
         raise ModelError(
-            f"the graph has caches for {names.layers} layers, but its description names {description.layers} layers"
+            f"the graph has caches for {counted(names.layers, 'layer')}, but its description names {description.layers}"
         )
     return genai_config.document(
         description,

@@ -14,7 +14,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from drupe.api import Notice
+from drupe.api import Notice, counted
 from drupe_onnxruntime.genai.reading_process import ReadingProcess
 from drupe_onnxruntime.genai.tokenizer_files import CONFIG, VOCABULARY, read
 from drupe_onnxruntime.genai.tokenizer_form.form import MODULE, OWN, Form
@@ -91,7 +91,7 @@ def _without_rows(comparison: Comparison, rows: int) -> tuple[Notice, ...]:
         return ()
     count, named = comparison.beyond_count, ", ".join(comparison.beyond)
     listed = f"{named}, ..." if count > len(comparison.beyond) else named
-    many = f"{count} tokens of the tokenizer have" if count > 1 else "1 token of the tokenizer has"
+    many = f"{counted(count, 'token')} of the tokenizer {'has' if count == 1 else 'have'}"
     return (
         Notice(
             ABOUT, "no row", f"{many} no row in the model's embedding, which has {rows}: {listed}",
@@ -105,7 +105,10 @@ def _differences(comparison: Comparison) -> tuple[Notice, ...]:
     own, texts = "onnxruntime-genai's own tokenizer", comparison.texts
     notices = []
     if example := comparison.first_encoded:
-        what = f"{own} makes other tokens of {comparison.encoded} of {texts} texts, such as {_quoted(example.text)}"
+        what = (
+            f"{own} makes other tokens of {comparison.encoded} of {counted(texts, 'text')}, such as "
+            f"{_quoted(example.text)}"
+        )
         notices.append(Notice(ABOUT, SERVED, f"{what}: {_both(example)}", AS_NUMBERS))
     if example := comparison.begun:
         what = f"with add_special_tokens {own} puts other tokens around a text"

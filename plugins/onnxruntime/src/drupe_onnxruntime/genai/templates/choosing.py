@@ -39,6 +39,8 @@ def _chosen(
         wanted = expected(text, tokens, [each for each in conversations() if tools or not each.tools])
     except ModelError as error:
         return text, [_useless(error)]
+    if not any((result.text or "").strip() for result in wanted.results):
+        return text, [_makes_nothing()]
     if problem:
         return text, [_not_compared(*problem)]
     try:
@@ -81,6 +83,13 @@ def _length(difference: Difference) -> int:
 def _useless(error: ModelError) -> Notice:
     return Notice(
         ABOUT, "has no effect", f"no prompt can be made with it: {error.what}",
+        "`drupe generate` continues texts; for conversations, write a template that works into chat_template.jinja",
+    )  # fmt: skip
+
+
+def _makes_nothing() -> Notice:
+    return Notice(
+        ABOUT, "has no effect", "it makes an empty prompt of every sample conversation, in transformers too",
         "`drupe generate` continues texts; for conversations, write a template that works into chat_template.jinja",
     )  # fmt: skip
 

@@ -57,7 +57,10 @@ def _serve(
 ) -> None:
     """Put the default template into the configuration where onnxruntime-genai needs it there, and all into files."""
     text = templates.texts.get(DEFAULT)
-    if text is not None:
+    if text is not None and not text.strip():
+        if "chat_template" in before:
+            config["chat_template"] = before["chat_template"]  # it is empty: nothing to compare, and a notice says it
+    elif text is not None:
         from drupe_onnxruntime.genai.templates.choosing import choose
 
         chosen, notices = choose(text, templates.tokens, tools=FOR_TOOLS not in templates.texts)
