@@ -61,6 +61,14 @@ FALCON_H1_FACTORS = {
 }  # fmt: skip
 TWO_TYPES = ["sliding_attention", "full_attention", "sliding_attention", "full_attention", "sliding_attention"]
 
+LATENTS = {
+    "q_lora_rank": 40, "kv_lora_rank": 32, "qk_nope_head_dim": 24, "qk_rope_head_dim": 16, "v_head_dim": 20,
+    "num_key_value_heads": 4,
+}  # fmt: skip
+MLA_YARN = {
+    "rope_type": "yarn", "rope_theta": 1000.0, "factor": 8.0, "original_max_position_embeddings": 16, "beta_fast": 32.0,
+    "beta_slow": 1.0, "mscale": 0.7, "mscale_all_dim": 0.9,
+}  # fmt: skip
 EXPERTS = {"num_experts_per_tok": 3, "moe_intermediate_size": 48}
 ROUTERS = ("gate.weight", "router.weight", "router.layer.weight", "gate.wg.weight", "router.gate.weight")
 """Ends of names of routers. Their weights are large, so that rounding does not change the choice of experts."""
@@ -292,6 +300,27 @@ CASES: Mapping[str, Case] = {
     "cwm": Case(
         "cwm", "windows, Llama 3's rotation", {"head_dim": 32, "sliding_window": WINDOW, "rope_parameters": LLAMA3}
     ),
+    "deepseek_v2": Case(
+        "deepseek_v2", "latent attention without a query's latent, YaRN with factors, experts chosen greedily",
+        {**LATENTS, **EXPERTS, "q_lora_rank": None, "n_routed_experts": 8, "first_k_dense_replace": 1,
+         "routed_scaling_factor": 1.5, "rope_parameters": MLA_YARN, "num_hidden_layers": 3},
+    ),
+    "deepseek_v2, groups": Case(
+        "deepseek_v2", "experts from the best groups, biases",
+        {**LATENTS, **EXPERTS, "n_routed_experts": 8, "topk_method": "group_limited_greedy", "n_group": 4,
+         "topk_group": 2, "routed_scaling_factor": 2.0, "attention_bias": True, "num_hidden_layers": 3},
+    ),
+    "deepseek_v3": Case(
+        "deepseek_v3", "latent attention, YaRN with factors, experts from groups chosen by sigmoids and a bias",
+        {**LATENTS, **EXPERTS, "n_routed_experts": 8, "n_group": 4, "topk_group": 2, "first_k_dense_replace": 1,
+         "rope_parameters": MLA_YARN, "num_hidden_layers": 3},
+    ),
+    "deepseek_v3, halves": Case(
+        "deepseek_v3", "halves rotated, values wider than keys, weights that do not sum to one, biases",
+        {**LATENTS, **EXPERTS, "q_lora_rank": None, "n_routed_experts": 8, "n_group": 1, "topk_group": 1,
+         "first_k_dense_replace": 1, "rope_interleave": False, "norm_topk_prob": False, "n_shared_experts": 2,
+         "v_head_dim": 48, "attention_bias": True, "qk_rope_head_dim": 12, "num_hidden_layers": 3},
+    ),
     "ernie4_5": Case("ernie4_5", "neighbours rotated, biases", {"head_dim": 32, "use_bias": True}),
     "exaone": Case("llama", "names of its own", {"head_dim": 32}, told_as=_exaone),
     "exaone4": Case(
@@ -346,6 +375,10 @@ CASES: Mapping[str, Case] = {
     ),
     "gemma4_unified_text": Case("gemma4_unified_text", "head sizes by kind of layer", GEMMA4),
     "glm": Case("glm", "neighbours of half a head rotated, fused gate and up", {"head_dim": 32}),
+    "glm4_moe_lite": Case(
+        "glm4_moe_lite", "latent attention, experts chosen by sigmoids, a shared one",
+        {**LATENTS, **EXPERTS, "n_routed_experts": 8, "v_head_dim": 40, "num_hidden_layers": 3},
+    ),
     "glm4": Case("glm4", "norms before and after", {"head_dim": 32}),
     "gpt2": _gpt("gpt2", "learned positions, transposed matrices"),
     "gpt2, by depth": _gpt("gpt2", "scale by depth", scale_attn_by_inverse_layer_idx=True),
@@ -397,6 +430,12 @@ CASES: Mapping[str, Case] = {
     "internlm3": Case("internlm3", "a head size of its own", {"head_dim": 32}),
     "iquestcoder": Case("iquestcoder", "a head size of its own", {"head_dim": 32}),
     "jais2": Case("jais2", "LayerNorms, squared ReLU", {"head_dim": 32}),
+    "kimi_k2": Case(
+        "deepseek_v3", "latent attention, experts chosen by sigmoids and a bias",
+        {**LATENTS, **EXPERTS, "n_routed_experts": 8, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1,
+         "num_hidden_layers": 3},
+        told_as=lambda config, tensors: (_config(config, "kimi_k2", "DeepseekV3ForCausalLM", {}), tensors),
+    ),
     "lfm2": Case(
         "lfm2", "short convolutions, attention on some layers",
         {"layer_types": ["conv", "conv", "full_attention", "conv", "full_attention"], "block_multiple_of": 32},
@@ -432,11 +471,26 @@ CASES: Mapping[str, Case] = {
         {"embedding_multiplier": 3.0, "logits_scaling": 2.0, "residual_multiplier": 0.4, "attention_multiplier": 0.25},
         told_as=_minicpm,
     ),
+    "minicpm3": Case(
+        "minicpm3", "latent attention, halves rotated, LongRoPE, factors",
+        {**LATENTS, "scale_emb": 3.0, "scale_depth": 0.9, "dim_model_base": 32, "rope_parameters": LONGROPE,
+         "original_max_position_embeddings": 24, "num_hidden_layers": 3},
+    ),
+    "minicpm3, plain": Case(
+        "minicpm3", "no factors, no query's latent, an untied head",
+        {**LATENTS, "q_lora_rank": None, "scale_depth": None, "dim_model_base": None, "v_head_dim": None,
+         "tie_word_embeddings": False, "num_hidden_layers": 2},
+    ),
     "ministral": Case(
         "ministral", "windows by layer", {"head_dim": 32, "sliding_window": WINDOW, "layer_types": TWO_TYPES}
     ),
     "ministral3": Case("ministral3", "queries that grow, YaRN", {"head_dim": 32, "rope_parameters": MINISTRAL3}),
     "mistral": Case("mistral", "a window on all layers", {"sliding_window": WINDOW, "head_dim": 32}),
+    "mistral4": Case(
+        "mistral4", "latent attention with queries that grow, YaRN, experts, a dense layer",
+        {**LATENTS, **EXPERTS, "n_routed_experts": 8, "first_k_dense_replace": 1, "num_hidden_layers": 3,
+         "pad_token_id": 2, "rope_parameters": {**MINISTRAL3, "partial_rotary_factor": 0.4}},
+    ),
     "mixtral": Case("mixtral", "experts", {**EXPERTS, "num_local_experts": 8, "head_dim": 32}),
     "mpt": Case(
         "mpt", "ALiBi, no biases, a limit on query, key and value",
@@ -563,6 +617,7 @@ CASES: Mapping[str, Case] = {
         "vaultgemma", "softcaps without norms on results",
         {"head_dim": 32, "sliding_window": WINDOW, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0},
     ),
+    "youtu": Case("youtu", "latent attention, tied", {**LATENTS, "num_hidden_layers": 3}),
 }  # fmt: skip
 """By name. The name begins with the family's `model_type`."""
 
@@ -601,6 +656,7 @@ def _save(case: Case, folder: Path) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(7)
+    _make_known()
     settings = {**case.sizes, **case.settings}
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(case.family, **settings))
     with torch.no_grad():
@@ -616,6 +672,14 @@ def _save(case: Case, folder: Path) -> None:
     model.tie_weights()
     model.float().save_pretrained(folder)
     tiny.write_tokenizer(folder)
+
+
+def _make_known() -> None:
+    """Make transformers' automatic class find the classes that it has for text parts of other models only."""
+    from transformers import AutoModelForCausalLM
+    from transformers.models.mistral4 import Mistral4Config, Mistral4ForCausalLM
+
+    AutoModelForCausalLM.register(Mistral4Config, Mistral4ForCausalLM, exist_ok=True)
 
 
 def _config(config: dict[str, Any], model_type: str, architecture: str, keys: Mapping[str, str]) -> dict[str, Any]:

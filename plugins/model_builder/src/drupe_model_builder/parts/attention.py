@@ -356,7 +356,7 @@ def _projected(
         query, key = step(graph, part, query, key, shared)
     if part.value_norm is not None:
         value = _norm_of_heads(graph, part, part.value_norm, value, part.kv_heads, "head")
-    query = _scaled_by_position(graph, part, query, shared)
+    query = scaled_by_position(graph, part.name, part.query_scale, query, shared)
     return [
         _padded(graph, part, form, query, "Query", part.heads),
         _padded(graph, part, form, key, "Key", part.kv_heads),
@@ -443,19 +443,21 @@ def _rotation(
     return graph.node("RotaryEmbedding", inputs, f"{part.name}/Rotate{which}", dims(x), domain=MICROSOFT, **attributes)
 
 
-def _scaled_by_position(graph: GraphBuilder, part: Attention, query: ir.Value, shared: Shared) -> ir.Value:
-    """The query times its factor at each position."""
+def scaled_by_position(
+    graph: GraphBuilder, prefix: str, scale: PositionScale | None, query: ir.Value, shared: Shared
+) -> ir.Value:
+    """The query times its factor at each position. prefix: of the nodes' names."""
     from drupe_onnx import ir
 
-    if part.query_scale is None:
+    if scale is None:
         return query
-    name, shape, wide = f"{part.name}/PositionScale", [BATCH, SEQUENCE], ir.DataType.FLOAT
+    name, shape, wide = f"{prefix}/PositionScale", [BATCH, SEQUENCE], ir.DataType.FLOAT
     at = graph.node("Cast", [shared.lengths.positions], f"{name}/Position", shape, dtype=wide, to=wide)
-    times = graph.node("Div", [at, graph.number(part.query_scale.every, wide)], f"{name}/Div", shape, dtype=wide)
+    times = graph.node("Div", [at, graph.number(scale.every, wide)], f"{name}/Div", shape, dtype=wide)
     whole = graph.node("Floor", [times], f"{name}/Floor", shape, dtype=wide)
     more = graph.node("Add", [whole, graph.number(1.0, wide)], f"{name}/More", shape, dtype=wide)
     log = graph.node("Log", [more], f"{name}/Log", shape, dtype=wide)
-    grown = graph.node("Mul", [log, graph.number(part.query_scale.beta, wide)], f"{name}/Beta", shape, dtype=wide)
+    grown = graph.node("Mul", [log, graph.number(scale.beta, wide)], f"{name}/Beta", shape, dtype=wide)
     factor = graph.node("Add", [grown, graph.number(1.0, wide)], f"{name}/Factor", shape, dtype=wide)
     column = graph.node("Unsqueeze", [factor, graph.integers([-1])], f"{name}/Column", [*shape, 1], dtype=wide)
     if graph.dtype != wide:
