@@ -57,6 +57,11 @@ def sizes_with_latents(config: Configuration, usual: LatentSizes, **defaults: An
         config.integer("qk_rope_head_dim", usual.rotated),
         config.integer("v_head_dim", usual.value),
     )  # fmt: skip
+    if config.integer("qk_head_dim", latent.key) != latent.key:
+        raise config.mistake(
+            f"qk_head_dim = {config['qk_head_dim']} is not qk_nope_head_dim = {latent.plain} and qk_rope_head_dim = "
+            f"{latent.rotated} together"
+        )
     return replace(sizes, head_dim=latent.rotated), latent
 
 

@@ -38,5 +38,9 @@ def _router(config: Configuration) -> dict[str, Any]:
             where=config.path,
             cure="set it to false, as in the published models, to get what transformers computes",
         )
-    groups = groups_of(config, score=1) if method == IN_GROUPS else {}
-    return {**groups, "normalise": False, "factor": config.number("routed_scaling_factor", 1.0)}
+    groups = groups_of(config, score=1)  # without an effect on greedy choices
+    return {
+        **(groups if method == IN_GROUPS else {}),
+        "normalise": False,
+        "factor": config.number("routed_scaling_factor", 1.0),
+    }

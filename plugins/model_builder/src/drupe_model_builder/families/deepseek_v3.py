@@ -76,10 +76,13 @@ def latent_decoder(
         before, after = block.norm("post_attention_layernorm"), block.norm(normed)
         return block.layer(pre(block.norm("input_layernorm"), mixer), both(before, experts, after))
 
-    return decoder(config, sizes, layer, ignored=(further_layers(config, sizes),))
+    return decoder(config, sizes, layer, ignored=further_layers(config, sizes))
 
 
-def further_layers(config: Configuration, sizes: Sizes) -> str:
-    """The names of tensors of layers behind the last one."""
-    count = 1 if config.get("num_nextn_predict_layers") is None else config.integer("num_nextn_predict_layers")
-    return rf"model\.layers\.({'|'.join(str(sizes.layers + each) for each in range(count))})\..*"
+def further_layers(config: Configuration, sizes: Sizes) -> tuple[str, ...]:
+    """The pattern of the names of tensors of layers behind the last one; empty where there are none."""
+    if config.get("num_nextn_predict_layers") == 0:
+        return ()
+    count = config.integer("num_nextn_predict_layers", 1)
+    numbers = "|".join(str(sizes.layers + each) for each in range(count))
+    return (rf"model\.layers\.({numbers})\..*",)
