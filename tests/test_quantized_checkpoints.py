@@ -231,7 +231,8 @@ def test_a_block_size_that_differs_from_the_checkpoints_is_refused(
     ("config", "message"),
     [
         ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "weights that bitsandbytes packed"),
-        ({"quant_method": "fp8"}, "quant_method 'fp8'"),
+        ({"quant_method": "fp8", "expert_dtype": "fp4"}, "expert_dtype = 'fp4'"),
+        ({"quant_method": "fp8", "weight_block_size": [128]}, r"weight_block_size = \[128\]"),
         ({"quant_method": "exl2", "bits": 4.5}, "quant_method 'exl2'"),
         ({"quant_method": "gptq", "bits": 3, "group_size": 128}, "weights of 3 bits"),
         ({"quant_method": "gptq", "bits": 4, "group_size": 128, "checkpoint_format": "marlin"}, "format 'marlin'"),

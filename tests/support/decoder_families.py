@@ -208,6 +208,58 @@ def _gpt_oss_packed(config: dict[str, Any], tensors: dict[str, Any]) -> tuple[di
     return {**config, "quantization_config": {"quant_method": "mxfp4"}}, found
 
 
+FP8_BLOCK = (16, 24)
+
+
+def _fp8_scales(rows: int, columns: int) -> Any:
+    """A power of two for each block."""
+    import torch
+
+    high, wide = -(-rows // FP8_BLOCK[0]), -(-columns // FP8_BLOCK[1])
+    return 2.0 ** ((torch.arange(high)[:, None] + 2 * torch.arange(wide)) % 5 - 9.0)
+
+
+def _fp8_levels(values: Any) -> Any:
+    """The values [.., rows, columns] by their scales, and these for each value."""
+    import torch
+
+    rows, columns = values.shape[-2:]
+    factors = _fp8_scales(rows, columns)
+    for axis, size in enumerate(FP8_BLOCK):
+        factors = factors.repeat_interleave(size, axis)
+    factors = factors[:rows, :columns]
+    return (values / factors).clamp(-440, 440).to(torch.float8_e4m3fn), factors
+
+
+def _is_fp8(name: str, values: Any) -> bool:
+    apart = ("embed_tokens.weight", "lm_head.weight", "mlp.gate.weight")
+    return values.ndim > 1 and not name.endswith(apart)
+
+
+def _fp8_values(name: str, values: Any) -> Any:
+    """The values of matrices rounded to floats of 8 bits."""
+    if not _is_fp8(name, values):
+        return values
+    if name.endswith("gate_up_proj"):  # two matrices, each with blocks of its own
+        import torch
+
+        return torch.cat([_fp8_values("", half) for half in values.chunk(2, -2)], -2)
+    levels, factors = _fp8_levels(values)
+    return levels.float() * factors
+
+
+def _deepseek_v3_fp8(config: dict[str, Any], tensors: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """DeepSeek V3 as it is published: floats of 8 bits, with a scale for each block."""
+    found = {}
+    for name, values in tensors.items():
+        found[name] = values
+        if _is_fp8(name, values):
+            found[name] = _fp8_levels(values)[0]
+            found[f"{name}_scale_inv"] = _fp8_scales(*values.shape)
+    said = {"quant_method": "fp8", "fmt": "e4m3", "activation_scheme": "dynamic", "weight_block_size": [*FP8_BLOCK]}
+    return {**config, "quantization_config": said}, found
+
+
 CASES: Mapping[str, Case] = {
     "afmoe": Case(
         "afmoe", "experts, gated attention, windows, norms before and after",
@@ -320,6 +372,12 @@ CASES: Mapping[str, Case] = {
         {**LATENTS, **EXPERTS, "q_lora_rank": None, "n_routed_experts": 8, "n_group": 1, "topk_group": 1,
          "first_k_dense_replace": 1, "rope_interleave": False, "norm_topk_prob": False, "n_shared_experts": 2,
          "v_head_dim": 48, "attention_bias": True, "qk_rope_head_dim": 12, "num_hidden_layers": 3},
+    ),
+    "deepseek_v3, FP8": Case(
+        "deepseek_v3", "floats of 8 bits with a scale for each block",
+        {**LATENTS, **EXPERTS, "n_routed_experts": 4, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1,
+         "num_hidden_layers": 2},
+        told_as=_deepseek_v3_fp8, rounded=_fp8_values,
     ),
     "ernie4_5": Case("ernie4_5", "neighbours rotated, biases", {"head_dim": 32, "use_bias": True}),
     "exaone": Case("llama", "names of its own", {"head_dim": 32}, told_as=_exaone),

@@ -9,9 +9,22 @@ from pathlib import Path
 
 from drupe.api import ModelError, Notice, counted
 from drupe_checkpoints.configuration import Configuration
-from drupe_checkpoints.dialects import COMPRESSED_TENSORS, FLOATS, GPTQ_OR_AWQ, are_floats, dialect_of
+from drupe_checkpoints.dialects import COMPRESSED_TENSORS, FLOATS, FP8_IN_BLOCKS, GPTQ_OR_AWQ, are_floats, dialect_of
 from drupe_checkpoints.dialects import MLX as MLX_DIALECT
-from drupe_packed.packing import AWQ, BITS, GPTQ, GPTQ_V2, LINEAR, MLX, MLX_BITS, MXFP4, PACK_QUANTIZED, Packing, Rule
+from drupe_packed.packing import (
+    AWQ,
+    BITS,
+    FP8,
+    GPTQ,
+    GPTQ_V2,
+    LINEAR,
+    MLX,
+    MLX_BITS,
+    MXFP4,
+    PACK_QUANTIZED,
+    Packing,
+    Rule,
+)
 
 KEY = "quantization_config"
 KEYS = (KEY, "quantization")
@@ -142,7 +155,7 @@ def _unsaid(config: Configuration, dialect: str, example: str) -> ModelError:
         f"the weights are packed by {dialect} (the tensor {example}), but no file says how",
         where=config.path,
         cure=f"download the file that says it: config.json with its {' or '.join(KEYS)}"
-        + ("" if dialect == MLX_DIALECT else f", or {' or '.join(list(FILES)[:2])} beside it"),
+        + ("" if dialect in (MLX_DIALECT, FP8_IN_BLOCKS) else f", or {' or '.join(list(FILES)[:2])} beside it"),
     )
 
 
@@ -275,6 +288,21 @@ def _mxfp4(section: Configuration) -> Packing:
     return Packing(MXFP4, (Rule(4, 32, symmetric=True),))
 
 
+def _fp8(section: Configuration) -> Packing:
+    """Floats of 8 bits with a scale for each block, or for each matrix. How activations are rounded has no effect."""
+    if (experts := section.text("expert_dtype", "fp8")) != "fp8":
+        raise _refused(section, f"experts of the type expert_dtype = '{experts}' are not supported; supported: fp8")
+    block = section.get("weight_block_size", [128, 128])
+    if block is None:
+        return Packing(FP8, (Rule(8, None, symmetric=True),))
+    sizes = block if isinstance(block, list | tuple) else []
+    if len(sizes) != 2 or any(isinstance(each, bool) or not isinstance(each, int) or each < 1 for each in sizes):
+        raise section.mistake(
+            f"weight_block_size = {block} is not the rows and the columns of a block, such as [128, 128]"
+        )
+    return Packing(FP8, (Rule(8, sizes[1], symmetric=True),), (sizes[0], sizes[1]))
+
+
 def _group(section: Configuration, groups: Configuration, name: str) -> Rule:
     group = groups.section(name) or Configuration(groups.path, {})
     layout = group.text("format", section.text("format", ""))
@@ -335,7 +363,7 @@ def _refused(section: Configuration, what: str) -> ModelError:
     return ModelError(what, where=section.path, cure=START_AGAIN)
 
 
-READ = frozenset({COMPRESSED_TENSORS, GPTQ_OR_AWQ, MLX_DIALECT})
+READ = frozenset({COMPRESSED_TENSORS, FP8_IN_BLOCKS, GPTQ_OR_AWQ, MLX_DIALECT})
 """The dialects that are read where a file says how."""
 SYNONYMS: Mapping[str, str] = {"intel/auto-round": "auto-round", "gptqmodel": "gptq", "auto-gptq": "gptq"}
 AUTO_ROUND: Mapping[str, str] = {"auto_gptq": GPTQ, "auto_awq": AWQ}
@@ -353,9 +381,10 @@ METHODS: Mapping[str, Callable[[Configuration], Packing]] = {
     "auto-round": _auto_round,
     "awq": _awq,
     "compressed-tensors": _compressed_tensors,
+    "fp8": _fp8,
     "gptq": _gptq,
     "mlx": _mlx,
     "mxfp4": _mxfp4,
 }
-LEAVE_OVER = frozenset({"auto-round", "awq", "bitsandbytes", "gptq", "mlx"})
+LEAVE_OVER = frozenset({"auto-round", "awq", "bitsandbytes", "fp8", "gptq", "mlx"})
 """Methods that quantize weights alone, so that weights in floating point show that they were not applied."""

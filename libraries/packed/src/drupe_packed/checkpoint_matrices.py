@@ -10,13 +10,29 @@ import numpy as np
 
 from drupe.api import ModelError, counted
 from drupe_onnx import Array, Expression, Files, Source, element_name, ir
+from drupe_packed.fp8 import Fp8Values
 from drupe_packed.int32_words import AWQ_OUTPUTS
 from drupe_packed.layouts import AwqMatrix, GptqMatrix, MlxMatrix, PackQuantizedMatrix
 from drupe_packed.mxfp4 import BLOCK_BYTES, Mxfp4Values
 from drupe_packed.packed_matrix import PackedMatrix
-from drupe_packed.packing import AWQ, GPTQ, GPTQ_V2, MARKS, MLX, MXFP4, PACK_QUANTIZED, PARTS, WORD, Packing, Rule
+from drupe_packed.packing import (
+    AWQ,
+    FP8,
+    GPTQ,
+    GPTQ_V2,
+    MARKS,
+    MLX,
+    MXFP4,
+    PACK_QUANTIZED,
+    PARTS,
+    SCALE_OF_FP8,
+    WORD,
+    Packing,
+    Rule,
+)
 
 SCALES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT)
+EIGHT_BITS = (ir.DataType.FLOAT8E4M3FN, ir.DataType.FLOAT8E5M2)
 _AGAIN = "download config.json and weights again, from one revision; or use the checkpoint that it was quantized from"
 
 
@@ -28,6 +44,8 @@ def matrices(tensors: Mapping[str, Expression], packing: Packing) -> dict[str, E
     """
     if packing.layout == MXFP4:
         return _floats_of_four_bits(tensors)
+    if packing.layout == FP8:
+        return _floats_of_eight_bits(tensors, packing)
     suffix = f".{MARKS[packing.layout]}"
     found: dict[str, Expression] = {}
     modules = [name.removesuffix(suffix) for name in tensors if name.endswith(suffix)]
@@ -54,6 +72,28 @@ def _floats_of_four_bits(tensors: Mapping[str, Expression]) -> dict[str, Express
         if not fits or {levels.dtype, exponents.dtype} != {ir.DataType.UINT8}:
             _refuse(levels, f"'{name}' is {_shown(levels)}, which does not fit scales of {_shown(exponents)}")
         found[module] = Mxfp4Values(levels, exponents)
+    return found
+
+
+def _floats_of_eight_bits(tensors: Mapping[str, Expression], packing: Packing) -> dict[str, Expression]:
+    """`tensors`, with the values "X" instead of "X" in 8 bits and "X_scale_inv". Scales of activations are left out."""
+    aside = tuple(f".{part}" for part in PARTS[FP8][2:])
+    found = {name: tensor for name, tensor in tensors.items() if not name.endswith((SCALE_OF_FP8, *aside))}
+    for name, levels in found.items():
+        scales = tensors.get(name + SCALE_OF_FP8)
+        if levels.dtype not in EIGHT_BITS:
+            if scales is not None:
+                _refuse(levels, f"'{name}' is {_shown(levels)}, although it has scales ('{name}{SCALE_OF_FP8}')")
+            continue
+        if scales is None:
+            raise ModelError(f"the checkpoint lacks the tensor '{name}{SCALE_OF_FP8}'", cure=_AGAIN)
+        if scales.dtype not in (*SCALES, ir.DataType.UINT8, ir.DataType.FLOAT8E8M0) or len(levels.shape) < 2:
+            _refuse(scales, f"'{name}{SCALE_OF_FP8}' is {_shown(scales)}, which are no scales of {_shown(levels)}")
+        try:
+            found[name] = Fp8Values(levels, scales, packing.block)
+        except ValueError:
+            blocks = f"blocks of {list(packing.block)}" if packing.block else "one scale for each matrix"
+            _refuse(levels, f"'{name}' is {_shown(levels)}, which does not fit scales of {_shown(scales)} in {blocks}")
     return found
 
 

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 GPTQ, GPTQ_V2, AWQ, PACK_QUANTIZED, MLX, MXFP4 = "gptq", "gptq_v2", "awq", "pack-quantized", "mlx", "mxfp4"
+FP8 = "fp8"
 BITS = (2, 4, 8)
 MLX_BITS = (2, 3, 4, 5, 6, 8)
 LINEAR = "Linear"
@@ -21,7 +22,10 @@ PARTS = {
     ),
     MLX: ("weight", "scales", "biases"),
     MXFP4: ("blocks", "scales"),
+    FP8: ("weight", "weight_scale_inv", "activation_scale", "input_scale"),
 }  # fmt: skip
+SCALE_OF_FP8 = "_scale_inv"
+"""The end of the name of scales, behind the tensor's name."""
 """The tensors of a packed module. The first holds the levels, in integers."""
 MARKS = {layout: parts[0] for layout, parts in PARTS.items()} | {MLX: "scales"}
 """The tensor that every packed module has and no other module."""
@@ -53,10 +57,14 @@ class Rule:
 
 @dataclass(frozen=True)
 class Packing:
-    """The layout of a checkpoint's packed matrices, and the rules that say which scheme each has."""
+    """The layout of a checkpoint's packed matrices, and the rules that say which scheme each has.
+
+    block: rows and columns of a matrix that share a scale, in FP8; None where all of them do.
+    """
 
     layout: str
     rules: tuple[Rule, ...]
+    block: tuple[int, int] | None = None
 
     @property
     def separator(self) -> str:
@@ -80,9 +88,14 @@ class Packing:
 
     def is_beside(self, tensor: str) -> bool:
         """Whether the tensor of this name belongs to the levels of another one, as scales and zero points do."""
-        return tensor.rpartition(self.separator)[2] in PARTS[self.layout][1:]
+        beside = tensor.rpartition(self.separator)[2] in PARTS[self.layout][1:]
+        return beside or (self.layout == FP8 and tensor.endswith(SCALE_OF_FP8))
 
     def __str__(self) -> str:
+        if self.layout == FP8:
+            return (
+                f"{self.layout}, {f'blocks of {self.block[0]} x {self.block[1]}' if self.block else 'whole matrices'}"
+            )
         return f"{self.layout}, {'; '.join(dict.fromkeys(str(rule) for rule in self.rules if not rule.unpacked))}"
 
 
