@@ -494,6 +494,12 @@ CASES: Mapping[str, Case] = {
          "num_hidden_layers": 3},
         told_as=lambda config, tensors: (_config(config, "kimi_k2", "DeepseekV3ForCausalLM", {}), tensors),
     ),
+    "kimi_linear": Case(
+        "kimi_linear", "linear attention with a decay by channel, latent attention without rotation, experts",
+        {**LATENTS, **EXPERTS, "num_experts_per_token": 3, "num_experts": 8, "q_lora_rank": None,
+         "linear_num_heads": 3, "linear_head_dim": 32, "num_hidden_layers": 4, "pad_token_id": 2,
+         "layer_types": ["linear_attention", "full_attention", "linear_attention", "linear_attention"]},
+    ),
     "lfm2": Case(
         "lfm2", "short convolutions, attention on some layers",
         {"layer_types": ["conv", "conv", "full_attention", "conv", "full_attention"], "block_multiple_of": 32},
@@ -680,7 +686,7 @@ CASES: Mapping[str, Case] = {
 """By name. The name begins with the family's `model_type`."""
 
 
-_RECURRENT = ("bamba", "falcon_h1", "granitemoehybrid", "lfm2", "lfm3", "mamba2", "nemotron_h",
+_RECURRENT = ("bamba", "falcon_h1", "granitemoehybrid", "kimi_linear", "lfm2", "lfm3", "mamba2", "nemotron_h",
               "olmo_hybrid", "qwen3_5", "qwen3_next")  # fmt: skip
 RECURRENT = tuple(name for name in CASES if name.startswith(_RECURRENT) and name != "granitemoehybrid, attention only")
 """Cases with states that padding would get into: their graphs refuse rows of unequal lengths."""
