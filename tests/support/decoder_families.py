@@ -266,6 +266,10 @@ CASES: Mapping[str, Case] = {
         {**EXPERTS, "num_experts": 8, "head_dim": 32, "sliding_window": WINDOW, "num_shared_experts": 1,
          "route_scale": 1.5, "mup_enabled": True, "global_attn_every_n_layers": 2},
     ),
+    "axk1": Case(
+        "axk1", "latent attention, experts from groups, a norm on their result",
+        {**LATENTS, **EXPERTS, "n_routed_experts": 8, "n_group": 4, "topk_group": 2, "num_hidden_layers": 3},
+    ),
     "cohere2_moe": Case(
         "cohere2_moe", "experts beside attention, sigmoids, shared ones, a dense layer",
         {**EXPERTS, "num_experts": 8, "head_dim": 32, "sliding_window": WINDOW, "num_shared_experts": 2,

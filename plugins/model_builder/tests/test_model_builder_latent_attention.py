@@ -104,6 +104,22 @@ def test_layers_that_predict_further_tokens_are_left_out(deepseek: Path, tmp_pat
     assert weights_of(checkpoint, composition_of(checkpoint))
 
 
+def test_biases_of_the_choice_that_a_published_model_lacks_are_zeros(tmp_path: Path) -> None:
+    """A.X K1 has none, and a norm in its dense layer that nothing uses."""
+    from safetensors.torch import load_file, save_file
+
+    from drupe_onnx import Files
+
+    folder, _ = decoder_families.make("axk1", tmp_path)
+    bias = "model.layers.1.mlp.gate.e_score_correction_bias"
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.layers.0.post_mlp_layernorm.weight"] = tensors["model.norm.weight"].clone()
+    save_file({name: each for name, each in tensors.items() if name != bias}, folder / "model.safetensors")
+    checkpoint = open_checkpoint(folder)
+    with Files() as files:
+        assert not weights_of(checkpoint, composition_of(checkpoint)).tensors[bias].value(files).any()
+
+
 def test_a_target_whose_attention_rotates_nothing_gives_the_same(
     deepseek: Path, kit: SimpleNamespace, cpu: Target, tmp_path: Path
 ) -> None:

@@ -5,6 +5,7 @@ Layers behind the last one, which predict further tokens, are left out.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from drupe_checkpoints import Configuration
@@ -55,11 +56,15 @@ def latent_decoder(
     *,
     shared_experts: int = 1,
     normed: str = "",
+    ignored: tuple[str, ...] = (),
+    aliases: tuple[tuple[str, str], ...] = (),
+    zeros: tuple[str, ...] = (),
     **attention: Any,
 ) -> Decoder:
     """Latent attention in all layers, experts in the `sparse` ones. shared_experts: the default of `n_shared_experts`.
 
-    normed: a norm on the experts' result, by its name in the layer. attention: other fields of `LatentAttention`.
+    normed: a norm on the experts' result, by its name in the layer. ignored, aliases, zeros: fields of `Decoder`.
+    attention: other fields of `LatentAttention`.
     """
     scale, silu, bias = latent_scale(config, latent), activation(config), config.flag("attention_bias", False)
     width = shared_width(config, many, shared_experts)
@@ -76,7 +81,8 @@ def latent_decoder(
         before, after = block.norm("post_attention_layernorm"), block.norm(normed)
         return block.layer(pre(block.norm("input_layernorm"), mixer), both(before, experts, after))
 
-    return decoder(config, sizes, layer, ignored=further_layers(config, sizes))
+    made = decoder(config, sizes, layer, ignored=(*further_layers(config, sizes), *ignored), aliases=aliases)
+    return replace(made, zeros=zeros)
 
 
 def further_layers(config: Configuration, sizes: Sizes) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from drupe_model_builder.configuration.latent import (
     refuse_other_words,
     sizes_with_latents,
 )
-from drupe_model_builder.configuration.reading import activation, kinds_of_layers
+from drupe_model_builder.configuration.reading import activation, kinds_of_layers, without_effect
 from drupe_model_builder.families.deepseek_v3 import CHOICE_BIAS
 from drupe_model_builder.families.qwen3_5_text import ATTENTION, LINEAR
 from drupe_model_builder.parts.convolution import Convolution
@@ -58,6 +58,7 @@ def kimi_linear(config: Configuration) -> Decoder:
     kinds, delta, sparse = _kinds(told, sizes), _delta_sizes(told), after_first(told, default=1)
     width, bias = shared_width(told, many, 1), told.flag("attention_bias", False)
     refuse_other_activations(told)
+    without_effect(told, "use_grouped_topk")
     refuse_other_words(told, "moe_router_activation_func", "sigmoid")
     if not told.flag("mla_use_nope", True):
         raise ModelError(
