@@ -407,6 +407,12 @@ CASES: Mapping[str, Case] = {
         "falcon_h1", "attention beside Mamba-2, factors",
         {**MAMBA, "head_dim": 32, "mamba_d_ssm": 96, "mamba_n_heads": 6, "mamba_n_groups": 2, **FALCON_H1_FACTORS},
     ),
+    "falcon_mamba": Case(
+        "falcon_mamba", "a decay for each element, norms inside the mixer, an untied head",
+        {"vocab_size": tiny.VOCABULARY, "hidden_size": 64, "num_hidden_layers": 3, "conv_kernel": 3,
+         "mixer_rms_eps": 1e-4, "use_conv_bias": False, "tie_word_embeddings": False, "bos_token_id": tiny.BOS,
+         "eos_token_id": tiny.END, "pad_token_id": 2}, {},
+    ),
     "falcon_h1, norm before the gate": Case(
         "falcon_h1", "a norm in Mamba-2, limits of the time step",
         {**MAMBA, "mamba_d_ssm": 128, "mamba_rms_norm": True, "projectors_bias": True, "num_hidden_layers": 3},
@@ -528,6 +534,12 @@ CASES: Mapping[str, Case] = {
          "layer_types": ["full_attention", "conv", "sliding_attention", "conv", "conv"], "conv_bias": True},
     ),
     "llama": Case("llama", "biases, tied", {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}),
+    "mamba": Case(
+        "mamba", "a decay for each element, biases",
+        {"vocab_size": tiny.VOCABULARY, "hidden_size": 64, "num_hidden_layers": 4, "state_size": 24,
+         "time_step_rank": 10, "bos_token_id": tiny.BOS, "eos_token_id": tiny.END, "pad_token_id": 2,
+         "use_bias": True}, {},
+    ),
     "mamba2": Case(
         "mamba2", "no attention, no MLP",
         {"vocab_size": tiny.VOCABULARY, "hidden_size": 64, "num_hidden_layers": 4, "num_heads": 8, "head_dim": 16,
@@ -690,8 +702,8 @@ CASES: Mapping[str, Case] = {
 """By name. The name begins with the family's `model_type`."""
 
 
-_RECURRENT = ("bamba", "falcon_h1", "granitemoehybrid", "kimi_linear", "lfm2", "lfm3", "mamba2", "nemotron_h",
-              "olmo_hybrid", "qwen3_5", "qwen3_next")  # fmt: skip
+_RECURRENT = ("bamba", "falcon_h1", "falcon_mamba", "granitemoehybrid", "kimi_linear", "lfm2", "lfm3", "mamba",
+              "nemotron_h", "olmo_hybrid", "qwen3_5", "qwen3_next")  # fmt: skip
 RECURRENT = tuple(name for name in CASES if name.startswith(_RECURRENT) and name != "granitemoehybrid, attention only")
 """Cases with states that padding would get into: their graphs refuse rows of unequal lengths."""
 

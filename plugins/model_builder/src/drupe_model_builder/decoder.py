@@ -16,6 +16,7 @@ from drupe_model_builder.parts.experts import experts
 from drupe_model_builder.parts.gated_delta import GatedDelta, gated_delta
 from drupe_model_builder.parts.latent_attention import LatentAttention, latent_attention, wants_positions
 from drupe_model_builder.parts.layer_inputs import LayerInput, layer_input, layer_inputs
+from drupe_model_builder.parts.mamba1 import Mamba1, mamba1
 from drupe_model_builder.parts.mamba2 import Mamba2, mamba2
 from drupe_model_builder.parts.mlp import MLP, mlp
 from drupe_model_builder.parts.norm import add_and_norm, norm
@@ -145,6 +146,8 @@ class DecoderGraph:
             x, name = short_conv(graph, part, x, self._shared, index), part.output.name
         elif isinstance(part, GatedDelta):
             x, name = gated_delta(graph, part, x, self._shared, index), part.output.name
+        elif isinstance(part, Mamba1):
+            x, name = mamba1(graph, part, x, self._shared, index), part.output.name
         elif isinstance(part, Mamba2):
             x, name = mamba2(graph, part, x, self._shared, index), part.output.name
         elif isinstance(part, BorrowedAttention):
