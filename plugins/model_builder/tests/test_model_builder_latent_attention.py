@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from drupe.api import ModelError, Target
-from drupe_checkpoints import Configuration, open_checkpoint
+from drupe_checkpoints import Checkpoint, Configuration, open_checkpoint
 from drupe_model_builder.checkpoint_tensors import weights_of
-from drupe_model_builder.finding import composition_of, own_family
+from drupe_model_builder.finding import composition_of, own_families, own_family
+from drupe_model_builder.refused import REFUSED
 
 SIZES: dict[str, Any] = {
     "vocab_size": 96, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -74,6 +75,16 @@ def test_a_wrong_value_is_refused_in_one_message_with_its_key(
         own_family(family)(config)
     assert said in caught.value.what
     assert caught.value.cure
+
+
+def test_a_family_that_is_known_and_not_built_is_refused_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "deepseek_v32", "architectures": ["DeepseekV32ForCausalLM"]}')
+    with pytest.raises(ModelError, match="DeepseekV32ForCausalLM' is not supported: a small attention of its own"):
+        composition_of(Checkpoint.open_folder(tmp_path))
+
+
+def test_no_family_is_built_and_refused() -> None:
+    assert not REFUSED.keys() & set(own_families())
 
 
 @pytest.mark.parametrize("key", ["q_lora_rank", "n_shared_experts"])

@@ -63,8 +63,11 @@ class Mamba1:
 
     def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """The checkpoint's tensors, with their shapes."""
-        for part in (*self.inputs, self.convolution, self.selection, *self.norms, self.step, self.output):
-            yield from part.tensors()
+        for product in (*self.inputs, self.selection, self.step, self.output):
+            yield from product.tensors()
+        yield from self.convolution.tensors()
+        for each in self.norms:
+            yield from each.tensors()
         yield self.a_log, (self.channels, self.state_size)
         yield self.skip, (self.channels,)
 
