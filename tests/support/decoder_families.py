@@ -498,6 +498,16 @@ CASES: Mapping[str, Case] = {
     "internlm3": Case("internlm3", "a head size of its own", {"head_dim": 32}),
     "iquestcoder": Case("iquestcoder", "a head size of its own", {"head_dim": 32}),
     "jais2": Case("jais2", "LayerNorms, squared ReLU", {"head_dim": 32}),
+    "jamba": Case(
+        "jamba", "a decay for each element, attention without rotation, experts on some layers",
+        {"num_hidden_layers": 5, "attn_layer_period": 3, "attn_layer_offset": 1, "num_experts": 4,
+         "num_experts_per_tok": 2, "mamba_d_state": 24, "mamba_dt_rank": 12, "mamba_proj_bias": True,
+         "pad_token_id": 2},
+    ),
+    "jamba, no experts": Case(
+        "jamba", "an MLP on all layers", {"num_hidden_layers": 3, "attn_layer_period": 2, "attn_layer_offset": 0,
+                                          "num_experts": 1, "tie_word_embeddings": True, "pad_token_id": 2},
+    ),
     "kimi_k2": Case(
         "deepseek_v3", "latent attention, experts chosen by sigmoids and a bias",
         {**LATENTS, **EXPERTS, "n_routed_experts": 8, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1,
@@ -702,7 +712,7 @@ CASES: Mapping[str, Case] = {
 """By name. The name begins with the family's `model_type`."""
 
 
-_RECURRENT = ("bamba", "falcon_h1", "falcon_mamba", "granitemoehybrid", "kimi_linear", "lfm2", "lfm3", "mamba",
+_RECURRENT = ("bamba", "falcon_h1", "falcon_mamba", "granitemoehybrid", "jamba", "kimi_linear", "lfm2", "lfm3", "mamba",
               "nemotron_h", "olmo_hybrid", "qwen3_5", "qwen3_next")  # fmt: skip
 RECURRENT = tuple(name for name in CASES if name.startswith(_RECURRENT) and name != "granitemoehybrid, attention only")
 """Cases with states that padding would get into: their graphs refuse rows of unequal lengths."""

@@ -113,7 +113,7 @@ class Stepper:
         return padding + row if self.side == "left" else row + padding
 
 
-FORGETFUL = frozenset({"falcon_mamba", "mamba"})
+FORGETFUL = frozenset({"falcon_mamba", "jamba", "mamba"})
 """Families whose state transformers 5.23 forgets in a later call with several tokens."""
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.block import Block, decoder
@@ -15,10 +17,29 @@ from drupe_model_builder.parts.step import Layer, pre
 
 WITHOUT_EFFECT = (
     "intermediate_size", "time_step_floor", "time_step_init_scheme", "time_step_max", "time_step_min",
-    "time_step_scale", "use_associative_scan", "use_falcon_mambapy", "use_mambapy",
+    "time_step_scale", "use_associative_scan", "use_falcon_mambapy", "use_mamba_kernels", "use_mambapy",
 )  # fmt: skip
 """Settings of the training, and of how transformers computes the same. The width follows from `expand`."""
 ALIASES = ((r"^backbone\.embedding\.", "backbone.embeddings."),)
+NORMED = ("dt", "b", "c")
+"""What has norms inside the mixer of some families: the time step's latent, B and C."""
+
+
+@dataclass(frozen=True)
+class StateSpaces:
+    """The sizes of a Mamba mixer. rank: of the time step's latent. bias: of the products with the hidden state."""
+
+    width: int
+    rank: int
+    state_size: int
+    kernel: int
+    bias: bool
+    convolution_bias: bool
+
+    @property
+    def normed(self) -> tuple[int, int, int]:
+        """How many elements what may be normed has."""
+        return self.rank, self.state_size, self.state_size
 
 
 def mamba(config: Configuration) -> Decoder:
@@ -28,45 +49,61 @@ def mamba(config: Configuration) -> Decoder:
 def state_spaces(config: Configuration, norm_epsilon: float | None) -> Decoder:
     """norm_epsilon: of norms without weights inside the mixer; None without these."""
     sizes = state_space_sizes(config)
-    width = int(config.number("expand", 2, above=0) * sizes.hidden)
-    automatic = config.get("time_step_rank", "auto") in ("auto", None)
-    rank = -(-sizes.hidden // 16) if automatic else config.integer("time_step_rank")
-    size, kernel = config.integer("state_size", 16), config.integer("conv_kernel", 4)
-    bias, mixed_bias = config.flag("use_bias", False), config.flag("use_conv_bias", True)
+    spaces = StateSpaces(
+        width=int(config.number("expand", 2, above=0) * sizes.hidden),
+        rank=rank_of(config, "time_step_rank"),
+        state_size=config.integer("state_size", 16),
+        kernel=config.integer("conv_kernel", 4),
+        bias=config.flag("use_bias", False),
+        convolution_bias=config.flag("use_conv_bias", True),
+    )
     refuse_activation(config)
     without_effect(config, *WITHOUT_EFFECT)
 
-    def mixer(block: Block) -> Mamba1:
-        name, hidden = f"{block.name}.mixer", sizes.hidden
-        called = ["mixer.in_proj.x", "mixer.in_proj.gate"]
-        x, gate = block.split("mixer.in_proj", hidden, one_after_another([width] * 2), called, bias=bias)
-        pieces = ((f"{name}.conv1d", width),)
-        return Mamba1(
-            name,
-            block.number,
-            (x, gate),
-            Convolution(f"{name}.conv1d", block.number, kernel, pieces, bias=mixed_bias, activation="silu"),
-            block.linear("mixer.x_proj", rank + 2 * size, width),
-            block.linear("mixer.dt_proj", width, rank, bias=True),
-            f"{name}.A_log",
-            f"{name}.D",
-            block.linear("mixer.out_proj", hidden, width, bias),
-            size,
-            _norms(name, (rank, size, size), norm_epsilon),
+    def norms(block: Block) -> tuple[Norm, ...]:
+        if norm_epsilon is None:
+            return ()
+        named = zip(NORMED, spaces.normed, strict=True)
+        return tuple(
+            Norm(f"{block.name}.mixer.{each}_layernorm", (size,), norm_epsilon, weight=False) for each, size in named
         )
 
     def layer(block: Block) -> Layer:
-        return block.layer(pre(block.norm("norm"), mixer(block)))
+        return block.layer(pre(block.norm("norm"), mixer_of(block, "mixer", spaces, norms(block))))
 
     tied = config.flag("tie_word_embeddings", True)
     return decoder(config, sizes, layer, names=NAMES, tied=tied, aliases=ALIASES)
 
 
-def _norms(name: str, widths: tuple[int, ...], epsilon: float | None) -> tuple[Norm, ...]:
-    """Norms of the time step's latent, of B and of C."""
-    if epsilon is None:
-        return ()
-    return tuple(
-        Norm(f"{name}.{each}_layernorm", (width,), epsilon, weight=False)
-        for each, width in zip(("dt", "b", "c"), widths, strict=True)
+def rank_of(config: Configuration, key: str) -> int:
+    """How many elements the time step's latent has; by default one for 16 of the hidden state."""
+    automatic = config.get(key, "auto") in ("auto", None)
+    return -(-config.integer("hidden_size") // 16) if automatic else config.integer(key)
+
+
+def mixer_of(block: Block, at: str, spaces: StateSpaces, norms: tuple[Norm, ...]) -> Mamba1:
+    """The mixer of a layer. at: its name within the layer."""
+    name, hidden, width = f"{block.name}.{at}", block.sizes.hidden, spaces.width
+    called = [f"{at}.in_proj.x", f"{at}.in_proj.gate"]
+    x, gate = block.split(f"{at}.in_proj", hidden, one_after_another([width] * 2), called, bias=spaces.bias)
+    mixed = Convolution(
+        f"{name}.conv1d",
+        block.number,
+        spaces.kernel,
+        ((f"{name}.conv1d", width),),
+        bias=spaces.convolution_bias,
+        activation="silu",
+    )
+    return Mamba1(
+        name,
+        block.number,
+        (x, gate),
+        mixed,
+        block.linear(f"{at}.x_proj", spaces.rank + 2 * spaces.state_size, width),
+        block.linear(f"{at}.dt_proj", width, spaces.rank, bias=True),
+        f"{name}.A_log",
+        f"{name}.D",
+        block.linear(f"{at}.out_proj", hidden, width, spaces.bias),
+        spaces.state_size,
+        norms,
     )
