@@ -34,7 +34,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("falcon_h1", {"attention_bias": True, "attention_in_multiplier": 2.0}, "multiplier = 2.0 in config"),
     ("falcon_h1", {"attention_bias": True, "attention_in_multiplier": 2.0}, "multiplier = 2.0 beside biases"),
     ("jamba", {"attn_layer_offset": 9}, "attn_layer_offset = 9 is not a whole number from 0 to attn_layer_period - 1"),
-    ("jamba", {"expert_layer_offset": "1"}, "expert_layer_offset = 1 is not"),
+    ("jamba", {"num_experts": 4, "expert_layer_offset": "1"}, "expert_layer_offset = 1 is not"),
     ("jamba", {"mamba_dt_rank": 0}, "mamba_dt_rank = 0"),
     ("jamba", {"num_experts": 4, "num_experts_per_tok": 5}, "num_experts_per_tok = 5 is more than num_experts = 4"),
     ("kimi_linear", {**KIMI, "layer_types": ["full_attention"]}, "layer_types wants, for each of 3 layers"),
