@@ -6,6 +6,7 @@ transformers are made of a family that computes the same: its tensors get their 
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -587,6 +588,11 @@ CASES: Mapping[str, Case] = {
         {"vocab_size": tiny.VOCABULARY, "d_model": 96, "n_layers": 4, "n_heads": 6, "max_seq_len": 256,
          "attn_config": {"clip_qkv": 0.3}, "bos_token_id": tiny.BOS, "eos_token_id": tiny.END}, {},
     ),
+    "muse_glimmer_text": Case(
+        "muse_glimmer_text", "norms before and after, gated attention, windows, full layers without rotation",
+        {"head_dim": 32, "sliding_window": WINDOW, "final_logit_softcapping": 2.0, "output_multiplier": 0.4,
+         "post_norm_eps": 1e-3, "qk_scale_factor": 1.7},
+    ),
     "flex_olmo": Case("flex_olmo", "experts, norms on results", {**EXPERTS, "num_experts": 5}),
     "gpt_oss": Case("gpt_oss", "experts with biases and limits, sinks, windows, YaRN", GPT_OSS),
     "gpt_oss, packed": Case(
@@ -770,6 +776,41 @@ def _make_known() -> None:
     from transformers.models.mistral4 import Mistral4Config, Mistral4ForCausalLM
 
     AutoModelForCausalLM.register(Mistral4Config, Mistral4ForCausalLM, exist_ok=True)
+    AutoModelForCausalLM.register(*_muse_glimmer(), exist_ok=True)
+
+
+@functools.cache
+def _muse_glimmer() -> tuple[Any, Any]:
+    """The configuration of Muse Glimmer's text model, and a class with its head: transformers has one of the whole."""
+    import torch
+    from transformers import GenerationMixin
+    from transformers.modeling_outputs import CausalLMOutputWithPast
+    from transformers.models.muse_glimmer import modeling_muse_glimmer as muse
+
+    class MuseGlimmerTextForCausalLM(muse.MuseGlimmerPreTrainedModel, GenerationMixin):
+        config_class = muse.MuseGlimmerTextConfig
+
+        def __init__(self, config: Any) -> None:
+            super().__init__(config)
+            self.model = muse.MuseGlimmerTextModel(config)
+            self.lm_head = torch.nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+            self.post_init()
+
+        def forward(
+            self, input_ids: Any, attention_mask: Any = None, position_ids: Any = None, past_key_values: Any = None,
+            use_cache: bool = True, **ignored: Any,
+        ) -> Any:  # fmt: skip
+            out = self.model(
+                input_ids, attention_mask=attention_mask, position_ids=position_ids, past_key_values=past_key_values,
+                use_cache=use_cache,
+            )  # fmt: skip
+            limit = self.config.final_logit_softcapping
+            logits = self.lm_head(out.last_hidden_state) * self.config.output_multiplier
+            return CausalLMOutputWithPast(
+                logits=limit * torch.tanh(logits / limit), past_key_values=out.past_key_values
+            )
+
+    return muse.MuseGlimmerTextConfig, MuseGlimmerTextForCausalLM
 
 
 def _config(config: dict[str, Any], model_type: str, architecture: str, keys: Mapping[str, str]) -> dict[str, Any]:
