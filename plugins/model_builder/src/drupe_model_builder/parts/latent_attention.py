@@ -2,11 +2,11 @@
 
 Each head's key is a part made from the latent, and a rotated part that all heads share. Caches hold the expanded keys
 and values, and GroupQueryAttention reads them. The other way, a cache of the latents with the matrix that expands them
-moved to the query and the result, needs 5 to 40 times less memory, but is slower on processors: onnxruntime 1.32's kernel takes two to three times as
-long for the one key head of 576 elements that 16 heads share as for 16 of 192, in prompts of 512 and 2048 tokens, and
-for a token behind 1024 to 4096 others, also where the caches of all layers do not fit into the processor's. It also
-takes a product for each head, which no operator computes with quantized weights. onnxruntime-genai wants keys and
-values of one shape, so zeros stand behind the shorter ones.
+moved to the query and the result, needs 5 to 40 times less memory, but is slower on processors: onnxruntime 1.32's
+kernel takes two to three times as long for one key head of 576 elements that 16 heads share as for 16 of 192, in
+prompts of 512 and 2048 tokens, and for a token behind 1024 to 4096 others, also where the caches of all layers do not
+fit into the processor's. It also takes a product for each head, which no operator computes with quantized weights.
+onnxruntime-genai wants keys and values of one shape, so zeros stand behind the shorter ones.
 """
 
 from __future__ import annotations
