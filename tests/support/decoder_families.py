@@ -344,6 +344,17 @@ CASES: Mapping[str, Case] = {
     "bamba": Case(
         "bamba", "Mamba-2, attention on two layers", {**MAMBA, "attn_layer_indices": [1, 4], "mamba_proj_bias": True}
     ),
+    "bailing_hybrid": Case(
+        "bailing_hybrid", "linear attention with a bounded decay by channel, gated latent attention, experts",
+        {**LATENTS, **EXPERTS, "head_dim": 16, "num_experts": 8, "num_experts_per_token": 3, "n_group": 4,
+         "topk_group": 2, "layer_group_size": 2, "first_k_dense_replace": 1, "num_hidden_layers": 3,
+         "pad_token_id": 2},
+    ),
+    "bailing_hybrid, no bound": Case(
+        "bailing_hybrid", "a decay without a bound, an MLP on all layers",
+        {**LATENTS, "head_dim": 16, "kda_safe_gate": False, "first_k_dense_replace": 3, "num_hidden_layers": 3,
+         "pad_token_id": 2, "layer_types": ["full_attention", "linear_attention", "linear_attention"]},
+    ),
     "bitnet": Case("bitnet", "norms before the last products"),
     "bloom": Case(
         "bloom", "ALiBi, a norm of the embedding, fused by head",
@@ -718,8 +729,8 @@ CASES: Mapping[str, Case] = {
 """By name. The name begins with the family's `model_type`."""
 
 
-_RECURRENT = ("bamba", "falcon_h1", "falcon_mamba", "granitemoehybrid", "jamba", "kimi_linear", "lfm2", "lfm3", "mamba",
-              "nemotron_h", "olmo_hybrid", "qwen3_5", "qwen3_next")  # fmt: skip
+_RECURRENT = ("bailing_hybrid", "bamba", "falcon_h1", "falcon_mamba", "granitemoehybrid", "jamba", "kimi_linear",
+              "lfm2", "lfm3", "mamba", "nemotron_h", "olmo_hybrid", "qwen3_5", "qwen3_next")  # fmt: skip
 RECURRENT = tuple(name for name in CASES if name.startswith(_RECURRENT) and name != "granitemoehybrid, attention only")
 """Cases with states that padding would get into: their graphs refuse rows of unequal lengths."""
 

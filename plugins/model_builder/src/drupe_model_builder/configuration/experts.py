@@ -8,7 +8,7 @@ from typing import Any
 from drupe.api import ModelError, counted
 from drupe_checkpoints import Configuration
 from drupe_model_builder.configuration.block import Block
-from drupe_model_builder.configuration.reading import layer_count
+from drupe_model_builder.configuration.reading import layer_count, without_effect
 from drupe_model_builder.parts.experts import Experts, Matrices
 from drupe_model_builder.parts.mlp import MLP
 from drupe_model_builder.parts.router import Router
@@ -211,6 +211,7 @@ def after_first(config: Configuration, key: str = "first_k_dense_replace", defau
     """
     layers = layer_count(config)
     if types := config.texts("mlp_layer_types"):
+        without_effect(config, key, "moe_layer_freq")
         if len(types) != layers or any(kind not in ("dense", "sparse") for kind in types):
             raise config.mistake(f"mlp_layer_types wants, for each of {counted(layers, 'layer')}, dense or sparse")
         return tuple(kind == "sparse" for kind in types)

@@ -109,7 +109,7 @@ def latent_attention_of(
         block.linear(f"{at}.kv_a_proj_with_mqa", latent.rank + latent.rotated, hidden, bias),
         _norm(block, f"{at}.kv_a_layernorm", latent.rank),
         block.linear(f"{at}.kv_b_proj", heads * (latent.plain + latent.value), latent.rank),
-        block.linear(f"{at}.o_proj", hidden, heads * latent.value, bias),
+        block.linear(f"{at}.{block.names.output}", hidden, heads * latent.value, bias),
         heads,
         latent.rotated,
         latent.plain,

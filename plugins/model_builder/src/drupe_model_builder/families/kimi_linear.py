@@ -29,6 +29,7 @@ from drupe_model_builder.families.deepseek_v3 import CHOICE_BIAS
 from drupe_model_builder.families.qwen3_5_text import ATTENTION, LINEAR
 from drupe_model_builder.parts.convolution import Convolution
 from drupe_model_builder.parts.gated_delta import GatedDelta
+from drupe_model_builder.parts.linear import Linear
 from drupe_model_builder.parts.step import Layer
 
 SPELLINGS = {
@@ -80,8 +81,27 @@ def kimi_linear(config: Configuration) -> Decoder:
 
 
 def _linear_attention(block: Block, heads: int, size: int, kernel: int) -> GatedDelta:
-    """Kimi's delta attention. The gate and the decay are made from small latents."""
-    hidden, name, width = block.sizes.hidden, f"{block.name}.self_attn", heads * size
+    """The gate and the decay are made from small latents."""
+    hidden, at, width = block.sizes.hidden, block.names.attention, heads * size
+    return delta_attention(
+        block,
+        heads,
+        size,
+        kernel,
+        gate=block.linear(f"{at}.g_b_proj", width, size),
+        decay=block.linear(f"{at}.f_b_proj", width, size),
+        gate_latent=block.linear(f"{at}.g_a_proj", size, hidden),
+        decay_latent=block.linear(f"{at}.f_a_proj", size, hidden),
+        a_log_shape=(1, 1, heads, 1),
+    )
+
+
+def delta_attention(
+    block: Block, heads: int, size: int, kernel: int, *, gate: Linear, decay: Linear, **differences: Any
+) -> GatedDelta:
+    """Kimi's delta attention. differences: other fields of `GatedDelta`."""
+    hidden, at, width = block.sizes.hidden, block.names.attention, heads * size
+    name = f"{block.name}.{at}"
     mixed = Convolution(
         f"{name}.conv1d",
         block.number,
@@ -92,23 +112,21 @@ def _linear_attention(block: Block, heads: int, size: int, kernel: int) -> Gated
     return GatedDelta(
         name,
         block.number,
-        tuple(block.linear(f"self_attn.{each}_proj", width, hidden) for each in "qkv"),
+        tuple(block.linear(f"{at}.{each}_proj", width, hidden) for each in "qkv"),
         mixed,
-        block.linear("self_attn.g_b_proj", width, size),
-        block.linear("self_attn.b_proj", heads, hidden),
-        block.linear("self_attn.f_b_proj", width, size),
+        gate,
+        block.linear(f"{at}.b_proj", heads, hidden),
+        decay,
         f"{name}.A_log",
         f"{name}.dt_bias",
-        block.norm("self_attn.o_norm", size),
-        block.linear("self_attn.o_proj", hidden, width),
+        block.norm(f"{at}.o_norm", size),
+        block.linear(f"{at}.{block.names.output}", hidden, width),
         key_heads=heads,
         value_heads=heads,
         key_size=size,
         value_size=size,
         gate_activation="sigmoid",
-        gate_latent=block.linear("self_attn.g_a_proj", size, hidden),
-        decay_latent=block.linear("self_attn.f_a_proj", size, hidden),
-        a_log_shape=(1, 1, heads, 1),
+        **differences,
     )
 
 

@@ -159,7 +159,7 @@ def attention(
     if last_token is not None:
         out = drop_all_but_last(graph, out, last_token, part.name)
     if part.gate is not None:
-        out = _gated(graph, part, part.gate, out, x, last_token)
+        out = gated(graph, part.name, part.gate, part.heads, out, x, last_token, part.gate_activation)
     if part.output_norm is not None:
         out = norm(graph, part.output_norm, out)
     return linear(graph, part.output, out, "attention.output")
@@ -403,18 +403,28 @@ def _norm_of_heads(
     )
 
 
-def _gated(
-    graph: GraphBuilder, part: Attention, gate: Linear, out: ir.Value, x: ir.Value, last_token: ir.Value | None
+def gated(
+    graph: GraphBuilder,
+    prefix: str,
+    gate: Linear,
+    count: int,
+    out: ir.Value,
+    x: ir.Value,
+    last_token: ir.Value | None,
+    activation: str = "Sigmoid",
 ) -> ir.Value:
-    """The result [batch, sequence, heads * head_dim] times the gate of the part's input x."""
-    name = f"{part.name}.gate"
+    """The result [batch, sequence, heads * size] of `count` heads times the gate of the part's input x.
+
+    prefix: of the nodes' names. The gate has one value a head, or one an element.
+    """
+    name = f"{prefix}.gate"
     if last_token is not None:
         x = drop_all_but_last(graph, x, last_token, name)
     opened = linear(graph, gate, x, "attention.gate")
-    opened = graph.node(part.gate_activation, [opened], f"{name}/{part.gate_activation}", dims(opened))
-    if gate.size != part.heads:
+    opened = graph.node(activation, [opened], f"{name}/{activation}", dims(opened))
+    if gate.size != count:
         return graph.node("Mul", [out, opened], f"{name}/Mul", dims(out))
-    apart = heads(graph, out, part.heads, name)
+    apart = heads(graph, out, count, name)
     column = graph.node("Unsqueeze", [opened, graph.integers([-1])], f"{name}/Column", [*dims(opened), 1])
     return joined(graph, graph.node("Mul", [apart, column], f"{name}/Mul", dims(apart)), name)
 

@@ -38,11 +38,11 @@ class GatedDelta:
 
     name: the prefix of its nodes. projections: give query, key and value, one after the other. gate: of the output.
     rate: one value a head. decay: one a head, or one for each of its key's elements (Kimi's delta attention).
-    gate_latent, decay_latent: products before those of the gate and of the decay. a_log, decay_bias: tensors with
-    one value a head, or as many as `decay` has; a head's matrix decays by exp(-exp(a_log) * softplus(decay +
-    decay_bias)). a_log_shape: where it is another than [value_heads]. rate_factor: on the rate's sigmoid; 2 lets a
-    value be turned round. norm: of each head's output, before the gate. gate_activation: what opens it. query and key
-    heads are shared by value_heads / key_heads.
+    gate_latent, decay_latent: products before those of the gate and of the decay. a_log, decay_bias: tensors with one
+    value a head, or as many as `decay` has; a head's matrix decays by exp(-exp(a_log) * softplus(decay + decay_bias)),
+    or with a `decay_bound` by exp(decay_bound * sigmoid(exp(a_log) * (decay + decay_bias))). a_log_shape: where it is
+    another than [value_heads]. rate_factor: on the rate's sigmoid; 2 lets a value be turned round. norm: of each head's
+    output, before the gate. gate_activation: what opens it. query and key heads are shared by value_heads / key_heads.
     """
 
     name: str
@@ -65,6 +65,7 @@ class GatedDelta:
     gate_latent: Linear | None = None
     decay_latent: Linear | None = None
     a_log_shape: tuple[int, ...] = ()
+    decay_bound: float | None = None
 
     @property
     def states(self) -> tuple[ConvolutionState, RecurrentState]:
@@ -147,6 +148,8 @@ def _recurrence(graph: GraphBuilder, part: GatedDelta, inner: list[ir.Value], x:
     if part.decay.size != part.value_heads:
         decay = heads(graph, decay, part.value_heads, f"{name}/Decay")
     attributes: dict[str, Any] = {"gate_activation": "softplus", "beta_activation": "sigmoid"}
+    if part.decay_bound is not None:
+        attributes |= {"gate_activation": "sigmoid", "gate_lower_bound": part.decay_bound}
     if part.rate_factor != 1.0:
         rate = graph.node("Sigmoid", [rate], f"{name}/Rate", dims(rate))
         rate = graph.node("Mul", [rate, graph.number(part.rate_factor)], f"{name}/RateFactor", dims(rate))

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from drupe_model_builder.dimensions import BATCH, SEQUENCE, TOTAL, Dims, dims
-from drupe_model_builder.parts.attention import OPERATOR, ROTATED_MULTIPLE, PositionScale, scaled_by_position
+from drupe_model_builder.parts.attention import OPERATOR, ROTATED_MULTIPLE, PositionScale, gated, scaled_by_position
 from drupe_model_builder.parts.ends import drop_all_but_last
 from drupe_model_builder.parts.heads import cut, pad
 from drupe_model_builder.parts.linear import Linear, can_be_fused, fused, linear
@@ -42,7 +42,8 @@ class LatentAttention:
     query_norm: the product that makes this latent, and its norm; None where the query is made from the input.
     latent: the rows of keys' and values' latent, then those of the shared part of all keys. latent_norm: of the latent.
     expansion: from the latent to each head's key (`plain` rows) and value. scale: the factor on query times key.
-    rotary: None without one. query_scale: a factor on the query that depends on the position.
+    rotary: None without one. query_scale: a factor on the query that depends on the position. gate: of each head's
+    result, from the part's input: its sigmoid.
     """
 
     name: str
@@ -61,6 +62,7 @@ class LatentAttention:
     query_latent: Linear | None = None
     query_norm: Norm | None = None
     query_scale: PositionScale | None = None
+    gate: Linear | None = None
 
     @property
     def kv_heads(self) -> int:
@@ -85,7 +87,7 @@ class LatentAttention:
     def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """The checkpoint's tensors, with their shapes."""
         query = (self.query_latent, self.query_norm, self.query)
-        for part in (*query, self.latent, self.latent_norm, self.expansion, self.output):
+        for part in (*query, self.latent, self.latent_norm, self.expansion, self.gate, self.output):
             if part is not None:
                 yield from part.tensors()
 
@@ -137,6 +139,8 @@ def latent_attention(
     out = cut(graph, out, f"{part.name}/Cut", part.heads, part.value, size, halves=False)
     if last_token is not None:
         out = drop_all_but_last(graph, out, last_token, part.name)
+    if part.gate is not None:
+        out = gated(graph, part.name, part.gate, part.heads, out, x, last_token)
     return linear(graph, part.output, out, "attention.output")
 
 
