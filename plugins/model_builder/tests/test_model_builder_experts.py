@@ -17,16 +17,9 @@ from drupe_model_builder.finding import composition_of
 from drupe_onnx import Files
 
 DIALECTS = (
-    "deepseek_v3",
-    "ernie4_5_moe",
-    "granitemoe",
-    "hy_v3",
-    "kolibri1",
-    "laguna",
-    "mixtral",
-    "phimoe",
-    "qwen3_moe",
-)
+    "axk1", "bailing_hybrid", "deepseek_v3", "ernie4_5_moe", "granitemoe", "hy_v3", "jamba", "kimi_linear", "kolibri1",
+    "laguna", "mixtral", "phimoe", "qwen3_moe",
+)  # fmt: skip
 """Families whose names differ in transformers' own form, each in another way."""
 
 

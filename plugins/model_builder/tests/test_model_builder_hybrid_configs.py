@@ -17,6 +17,7 @@ SIZES = {
     "num_key_value_heads": 2, "mamba_n_heads": 8, "mamba_n_groups": 2, "num_local_experts": 0,
 }  # fmt: skip
 KIMI = {"num_key_value_heads": 4, "num_experts": 4, "num_experts_per_token": 2}
+LING = {**KIMI, "n_group": 2, "topk_group": 1}
 WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("lfm2", {"layer_types": ["conv", "full_attention"]}, "layer_types wants, for each of 3 layers"),
     ("lfm2", {"layer_types": ["conv", "mamba", "conv"]}, "layer_types wants"),
@@ -42,6 +43,11 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("kimi_linear", {**KIMI, "linear_attn_config": {"num_heads": 0}}, "num_heads = 0"),
     ("kimi_linear", {**KIMI, "mla_use_nope": False}, "mla_use_nope = false"),
     ("kimi_linear", {**KIMI, "moe_router_activation_func": "softmax"}, "moe_router_activation_func = 'softmax'"),
+    ("bailing_hybrid", {**LING, "layer_group_size": 0}, "layer_group_size = 0"),
+    ("bailing_hybrid", {**LING, "kda_lower_bound": "-5"}, "kda_lower_bound"),
+    ("bailing_hybrid", {**LING, "short_conv_kernel_size": 1.5}, "short_conv_kernel_size = 1.5"),
+    ("bailing_hybrid", {**LING, "num_experts": 9}, "num_experts = 9 does not make n_group = 2 groups"),
+    ("muse_glimmer_text", {"layer_rope_theta": [0, 5.0, 0]}, "layer_rope_theta wants, for each of 3 layers"),
     ("mamba", {"time_step_rank": 0}, "time_step_rank = 0"),
     ("mamba", {"expand": -1}, "expand = -1"),
     ("mamba", {"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
