@@ -6,10 +6,9 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from drupe.api import ModelError
 from drupe_checkpoints import Configuration
 from drupe_model_builder.configuration.block import Block, Sizes
-from drupe_model_builder.configuration.reading import rotary_of, sizes_of
+from drupe_model_builder.configuration.reading import not_built, rotary_of, sizes_of
 from drupe_model_builder.parts.latent_attention import LatentAttention
 from drupe_model_builder.parts.norm import Norm
 from drupe_model_builder.parts.rotary import Rotary
@@ -124,11 +123,8 @@ def refuse_other_words(config: Configuration, key: str, known: str) -> None:
     """Raise ModelError where a key names another way of choosing experts than the only one that the family has."""
     found = config.text(key, known)
     if found != known:
-        raise ModelError(
-            f"{key} = '{found}' is not supported for {config['model_type']} models; supported: {known}",
-            where=config.path,
-            cure=f"correct {key} if it is misspelt; otherwise choose another model",
-        )
+        cure = f"correct {key} if it is misspelt; otherwise choose another model"
+        raise not_built(config, key, found, f"asks for another choice of experts than {known}", cure)
 
 
 def _norm(block: Block, name: str, size: int) -> Norm:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from drupe.api import ModelError
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.block import Block, Sizes, decoder
@@ -24,7 +23,7 @@ from drupe_model_builder.configuration.latent import (
     refuse_other_words,
     sizes_with_latents,
 )
-from drupe_model_builder.configuration.reading import activation, kinds_of_layers, without_effect
+from drupe_model_builder.configuration.reading import activation, kinds_of_layers, not_built, without_effect
 from drupe_model_builder.families.deepseek_v3 import CHOICE_BIAS
 from drupe_model_builder.families.qwen3_5_text import ATTENTION, LINEAR
 from drupe_model_builder.parts.convolution import Convolution
@@ -48,9 +47,7 @@ ALIASES = (
 
 
 def kimi_linear(config: Configuration) -> Decoder:
-    told = config.with_values(
-        {known: config[own] for own, known in SPELLINGS.items() if config.get(own) is not None}
-    )
+    told = config.with_values({known: config[own] for own, known in SPELLINGS.items() if config.get(own) is not None})
     sizes, latent = sizes_with_latents(
         told, LatentSizes(None, 512, 128, 64, 128), context_length=1_048_576, epsilon=1e-5
     )
@@ -62,10 +59,12 @@ def kimi_linear(config: Configuration) -> Decoder:
     without_effect(told, "use_grouped_topk")
     refuse_other_words(told, "moe_router_activation_func", "sigmoid")
     if not told.flag("mla_use_nope", True):
-        raise ModelError(
-            "mla_use_nope = false asks for a rotation, which transformers' class does not have",
-            where=config.path,
-            cure="set it to true, as in the published model, to get what transformers computes",
+        raise not_built(
+            config,
+            "mla_use_nope",
+            False,
+            "asks for a rotation, which transformers' class does not have",
+            "set it to true, as in the published model, to get what transformers computes",
         )
 
     def layer(block: Block) -> Layer:
