@@ -66,7 +66,7 @@ class BuildDecoder(Pass):
         from drupe_model_builder.decoder import DecoderGraph
         from drupe_model_builder.graph import GraphBuilder
         from drupe_model_builder.precision import choose
-        from drupe_onnx import OnnxPackage, capabilities_of, describe_decoder, element_name
+        from drupe_onnx import LEFT_OUT, OnnxPackage, capabilities_of, describe_decoder, element_name
 
         checkpoint: Checkpoint = model.payload or open_checkpoint(model.location)
         decoder = composition_of(checkpoint)
@@ -76,6 +76,8 @@ class BuildDecoder(Pass):
         graph = GraphBuilder(weights.tensors, precision, capabilities_of(context.target))
         building = DecoderGraph(graph, weights.decoder)
         made = building.build(all_logits=config.all_logits)
+        if weights.left_out:
+            made.metadata_props[LEFT_OUT] = json.dumps(weights.left_out)
         described = description_of(checkpoint, weights.decoder, building.head_size, element_name(graph.dtype))
         describe_decoder(made, described)
         drops = decoder.head is not None and not config.all_logits

@@ -14,6 +14,7 @@ from drupe_model_builder.other_names import settle
 from drupe_model_builder.precision import READABLE
 from drupe_model_builder.tensor_names import by_family
 from drupe_model_builder.tied_head import settled_head
+from drupe_model_builder.towers import modules_of, notice_of_towers, without_towers
 from drupe_onnx import Expression, Files, element_name
 
 # Buffers that older versions of transformers saved although they follow from the configuration.
@@ -23,16 +24,22 @@ SHOWN = 5
 
 @dataclass(frozen=True)
 class DecoderWeights:
-    """A checkpoint's tensors by the decoder's names, and the decoder that they fit. notices: on what was decided."""
+    """A checkpoint's tensors by the decoder's names, and the decoder that they fit. notices: on what was decided.
+
+    left_out: the modules of the checkpoint that the decoder does not have, as their names begin in the files.
+    """
 
     tensors: Mapping[str, Expression]
     decoder: Decoder
     notices: tuple[Notice, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 def weights_of(checkpoint: Checkpoint, decoder: Decoder) -> DecoderWeights:
     """The decoder's tensors. Raises ModelError for missing or extra ones, wrong shapes, and integers."""
-    named = by_family(checkpoint, checkpoint.tensors(), decoder)
+    stored, outside = without_towers(checkpoint, checkpoint.tensors(), decoder)
+    named = by_family(checkpoint, stored, decoder)
+    names = dict(zip(named, stored, strict=True))
     settle(named, decoder)
     take_apart(checkpoint, named, decoder)
     held, decoder, notices = settled_head(named, decoder)
@@ -50,12 +57,21 @@ def weights_of(checkpoint: Checkpoint, decoder: Decoder) -> DecoderWeights:
             where=checkpoint.folder,
             cure="check config.json: without these weights the model would compute something else",
         )
-    return DecoderWeights(held, decoder, notices)
+    towers = {name: tensor for name, tensor in outside.items() if not _is_ignored(name, decoder)}
+    if towers:
+        notices = (*notices, notice_of_towers(checkpoint, towers, modules_of(towers, stored)))
+    ignored = [names.get(name, name) for name in held if name not in wanted and _matches(name, decoder.ignored)]
+    kept = [name for name in stored if name not in ignored]
+    return DecoderWeights(held, decoder, notices, tuple(modules_of([*outside, *ignored], kept)))
 
 
 def _is_ignored(name: str, decoder: Decoder) -> bool:
     """Whether a tensor takes no part: it follows from the configuration, or the family leaves it out."""
-    return any(re.fullmatch(pattern, name) for pattern in (DERIVED, *decoder.ignored))
+    return _matches(name, (DERIVED, *decoder.ignored))
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(re.fullmatch(pattern, name) for pattern in patterns)
 
 
 def _adds_nothing(name: str, tensor: Expression) -> bool:
