@@ -16,6 +16,7 @@ from drupe_checkpoints.text_part_types import (
     ENCODERS,
     FIXED,
     FLAT,
+    HEADS_SHARE_ALL,
     MEAN_IMAGES,
     READERS,
     SECTIONS,
@@ -45,7 +46,11 @@ def text_part(config: Configuration) -> Configuration | None:
     kind, section = found
     family = ALONE.get(kind, kind)
     outside = {key: config[key] for key in OUTSIDE if config.get(key) is not None}
-    entries = {**DEFAULTS.get(kind, {}), **_named(section), **FIXED.get(kind, {}), **outside}
+    entries = {**_defaults(kind, section), **_named(section), **FIXED.get(kind, {}), **outside}
+    entries |= FIXED.get(str(config.get("model_type")), {})
+    if kind in HEADS_SHARE_ALL:
+        told = Configuration(config.path, entries)
+        entries["head_dim"] = told.integer("hidden_size") // told.integer("num_attention_heads")
     if not any("tie_word_embeddings" in each for each in (section, outside)):
         entries["tie_word_embeddings"] = True  # where a head of its own lies in the files, it counts
     return Configuration(config.path, {**_for_text(entries), "model_type": family})
@@ -80,6 +85,12 @@ def _reads_only(kind: str) -> bool:
 def _named(section: Mapping[str, Any]) -> dict[str, Any]:
     """What a section says of the language model; its own class does not count, because the wrapper's does."""
     return {key: value for key, value in section.items() if key not in ("architectures", "auto_map")}
+
+
+def _defaults(kind: str, section: Mapping[str, Any]) -> dict[str, Any]:
+    """What the kind's class takes for keys that are missing. A base inside the rotary parameters is not missing."""
+    stated = any(isinstance(rope := section.get(key), dict) and "rope_theta" in rope for key in ROPE_SECTIONS)
+    return {key: value for key, value in DEFAULTS.get(kind, {}).items() if not (stated and key == "rope_theta")}
 
 
 def _for_text(entries: Mapping[str, Any]) -> dict[str, Any]:

@@ -74,7 +74,7 @@ ALONE: Mapping[str, str] = {
     "glm_ocr_text": "glm4",
     "granite_docling_text": "granite",
     "hunyuan_vl_text": "hunyuan_v1_dense",
-    "paddleocr_vl_text": "ernie4_5",
+    "paddleocr_vl_text": "llama",
     "phi4_multimodal": "phi3",
     "qwen2_5_omni_text": "qwen2",
     "qwen2_5_vl_text": "qwen2",
@@ -85,13 +85,13 @@ ALONE: Mapping[str, str] = {
 }
 """Kinds of text parts that compute for text what a family computes that exists alone. Others are one by name."""
 
-MEAN_IMAGES = frozenset(
-    {"mrope_interleaved", "mrope_section", "use_mrope", "xdrope_section"}
-)
+MEAN_IMAGES = frozenset({"mrope_interleaved", "mrope_section", "use_mrope", "xdrope_section"})
 """Keys of a text part that say how images are placed."""
 
 
-def _llama_like(vocabulary: int, hidden: int, intermediate: int, layers: int, heads: int, **more: Any) -> dict[str, Any]:
+def _llama_like(
+    vocabulary: int, hidden: int, intermediate: int, layers: int, heads: int, **more: Any
+) -> dict[str, Any]:
     return {
         "vocab_size": vocabulary,
         "hidden_size": hidden,
@@ -135,7 +135,10 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "ministral3": _llama_like(131072, 4096, 14336, 34, 32),
     "mistral": _llama_like(32000, 4096, 14336, 32, 32),
     "mixtral": _llama_like(32000, 4096, 14336, 32, 32),
-    "paddleocr_vl_text": _llama_like(103424, 1024, 3072, 18, 16),
+    "paddleocr_vl_text": _llama_like(
+        103424, 1024, 3072, 18, 16, num_key_value_heads=2, head_dim=128, max_position_embeddings=131072,
+        rms_norm_eps=1e-5, rope_theta=5e5,
+    ),
     "persimmon": _llama_like(262144, 4096, 16384, 36, 64),
     "phi3": _llama_like(32064, 3072, 8192, 32, 32),
     "phi4_multimodal": _llama_like(
@@ -156,7 +159,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     ),
     "qwen3_vl_moe_text": _llama_like(
         151936, 2048, 5632, 24, 16, num_key_value_heads=16, rope_theta=5e5, max_position_embeddings=128000,
-        moe_intermediate_size=1408, num_experts=60, num_experts_per_tok=4,
+        moe_intermediate_size=1408, num_experts_per_tok=4,
     ),
     "qwen3_vl_text": _llama_like(
         151936, 4096, 22016, 32, 32, num_key_value_heads=32, rope_theta=5e5, max_position_embeddings=128000
@@ -166,8 +169,13 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 no default. Sizes have none there: a model that is saved alone states them."""
 
 FIXED: Mapping[str, Mapping[str, Any]] = {
-    "glm4v_text": {"attention_bias": True, "head_dim": None},
+    "glm4v_text": {"attention_bias": True},
     "glm_ocr_text": {"attention_bias": False},
+    "glm4v_moe_text": {"use_qk_norm": False},
+    "paligemma": {"use_bidirectional_attention": True},
     "qwen3_vl_moe_text": {"norm_topk_prob": True},
 }
-"""What a text part's class computes whatever its section says."""
+"""What a wrapper, or the class of its text part, computes whatever the section says."""
+
+HEADS_SHARE_ALL = frozenset({"glm4v_text"})
+"""Kinds of text parts whose heads share the hidden size, whatever `head_dim` says."""
