@@ -45,7 +45,7 @@ class BuildDecoder(Pass):
 
     name = "build-decoder"
     summary = "turns a decoder's checkpoint into an ONNX graph with lazy weights"
-    revision = 2
+    revision = 3
     Config = BuildDecoderConfig
     requires = Form("hf")
     ensures = Form("onnx", {"weights": "float", "packaged": "no"})

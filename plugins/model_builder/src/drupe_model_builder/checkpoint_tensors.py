@@ -19,6 +19,8 @@ from drupe_onnx import Expression, Files, element_name
 
 # Buffers that older versions of transformers saved although they follow from the configuration.
 DERIVED = r".*\.(rotary_emb\.inv_freq|rotary_emb\.(cos|sin)_cached|self_attn\.(masked_)?bias)"
+# Factors for rounding activations and caches, which are not rounded here.
+OF_ACTIVATIONS = (r".*\.(input|output|activation|k|q|v)_scale",)
 SHOWN = 5
 
 
@@ -47,7 +49,8 @@ def weights_of(checkpoint: Checkpoint, decoder: Decoder) -> DecoderWeights:
     _refuse_missing(checkpoint, wanted, held, decoder)
     for name, shape in wanted.items():
         _refuse_misfit(checkpoint, name, shape, held[name])
-    extra = [name for name in held if name not in wanted and not _is_ignored(name, decoder)]
+    unread = (*decoder.ignored, *(OF_ACTIVATIONS if checkpoint.packing is not None else ()))
+    extra = [name for name in held if name not in wanted and not _matches(name, (DERIVED, *unread))]
     if checkpoint.packing is not None:
         extra = [name for name in extra if not _adds_nothing(name, held[name])]
     if extra:
@@ -57,20 +60,16 @@ def weights_of(checkpoint: Checkpoint, decoder: Decoder) -> DecoderWeights:
             where=checkpoint.folder,
             cure="check config.json: without these weights the model would compute something else",
         )
-    towers = {name: tensor for name, tensor in outside.items() if not _is_ignored(name, decoder)}
+    towers = {name: tensor for name, tensor in outside.items() if not _matches(name, (DERIVED, *unread))}
     if towers:
         notices = (*notices, notice_of_towers(checkpoint, towers, modules_of(towers, stored)))
-    ignored = [names.get(name, name) for name in held if name not in wanted and _matches(name, decoder.ignored)]
+    ignored = [names.get(name, name) for name in held if name not in wanted and _matches(name, unread)]
     kept = [name for name in stored if name not in ignored]
     return DecoderWeights(held, decoder, notices, tuple(modules_of([*outside, *ignored], kept)))
 
 
-def _is_ignored(name: str, decoder: Decoder) -> bool:
-    """Whether a tensor takes no part: it follows from the configuration, or the family leaves it out."""
-    return _matches(name, (DERIVED, *decoder.ignored))
-
-
 def _matches(name: str, patterns: Iterable[str]) -> bool:
+    """Whether a tensor takes no part: it follows from the configuration, or is left out."""
     return any(re.fullmatch(pattern, name) for pattern in patterns)
 
 
