@@ -20,9 +20,10 @@ GENERATION = "generation_config.json"
 
 RECURRENCE = Notice(
     "states",
-    "rows of equal length",
-    "the layers' states take in every token, so a batch of unequal rows is refused, and a beam search is wrong",
-    "run texts one by one, or texts of one length together, and without beams, as drupe run does",
+    "equal rows after the first",
+    "the layers' states take in every token, so after the first call a batch with padding among its new tokens is "
+    "refused, and a beam search is wrong",
+    "pad the first prompts of a batch only, and generate without beams, as drupe run does",
 )
 FloatType = Literal["float32", "float16", "bfloat16"]
 
