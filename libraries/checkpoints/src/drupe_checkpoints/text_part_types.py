@@ -15,6 +15,10 @@ SECTIONS: tuple[tuple[str, ...], ...] = (
 
 FLAT: Mapping[str, str] = {
     "hunyuan_vl": "hunyuan_vl_text",
+    "llava": "llama",
+    "llava_llama": "llama",
+    "llava_mistral": "mistral",
+    "llava_qwen": "qwen2",
     "paddleocr_vl": "paddleocr_vl_text",
     "phi3_v": "phi3",
     "phi4_multimodal": "phi4_multimodal",

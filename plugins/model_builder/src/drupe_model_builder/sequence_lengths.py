@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 
-from drupe_model_builder.dimensions import BATCH, SEQUENCE, TOTAL, dims
+from drupe_model_builder.dimensions import BATCH, SEQUENCE, TOTAL, Dims, dims
 from drupe_model_builder.graph import GraphBuilder
 from drupe_model_builder.later_padding import refuse_later_padding
 from drupe_onnx import PADDING, POSITIONS, ir
@@ -183,7 +183,8 @@ class Lengths:
     def _tokens(self) -> ir.Value:
         """[batch, sequence, 1]: 1 for arranged tokens and 0 for padding, in the activations' type."""
         with self._graph.block(None):
-            graph, name, shape = self._graph, "padding", [BATCH, SEQUENCE, 1]
+            graph, name = self._graph, "padding"
+            shape: Dims = [BATCH, SEQUENCE, 1]
             inputs = [self._arranged_mask, graph.integers([2])]
             column = graph.node("Unsqueeze", inputs, f"{name}/Column", shape, dtype=INT64)
             return graph.node("Cast", [column], f"{name}/Tokens", shape, role=POSITIONS, to=graph.dtype)

@@ -18,8 +18,11 @@ ADAPTER = re.compile(r"\.lora_[AB]\.(audio|image|speech|vision)\.")
 """Tensors of an adapter that is applied only to images or sound. The weights beside it are those for text."""
 WITH_ADAPTER = ".base_layer."
 IN_THE_BASE = frozenset(
-    {"embed_tokens_extend", "multi_modal_projector", "vision_embed_tokens", "vision_model", "vision_tower", "visual"}
-)
+    {
+        "audio_tower", "embed_tokens_extend", "image_newline", "mm_projector", "multi_modal_projector",
+        "vision_embed_tokens", "vision_model", "vision_tower", "visual",
+    }
+)  # fmt: skip
 """Modules of images and sound that stand among the decoder's own in some checkpoints."""
 
 
