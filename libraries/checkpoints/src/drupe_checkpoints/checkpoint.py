@@ -67,8 +67,8 @@ class Checkpoint:
 
     @property
     def task(self) -> str | None:
-        """What the model is for: embeddings where sentence-transformers' files say how tokens are pooled, otherwise
-        what the class in config.json is for; text of the text part of a larger model. None where the class is not known.
+        """What the model is for: embeddings where sentence-transformers' files say how tokens are pooled, text for the
+        text part of a larger model, otherwise what the class in config.json is for. None for an unknown class.
         """
         if pools(self.folder):
             return FEATURE_EXTRACTION
