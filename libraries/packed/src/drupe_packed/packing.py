@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 
 GPTQ, GPTQ_V2, AWQ, PACK_QUANTIZED, MLX, MXFP4 = "gptq", "gptq_v2", "awq", "pack-quantized", "mlx", "mxfp4"
+SCALED = "scaled"
+"""Values of 8 bits, each times a scale: FP8 and int8."""
 BITS = (2, 4, 8)
 MLX_BITS = (2, 3, 4, 5, 6, 8)
 LINEAR = "Linear"
@@ -21,6 +23,8 @@ PARTS = {
     ),
     MLX: ("weight", "scales", "biases"),
     MXFP4: ("blocks", "scales"),
+    SCALED: ("weight", "weight_scale_inv", "weight_scale", "gate_up_proj_scale_inv", "down_proj_scale_inv",
+             "input_scale", "activation_scale"),
 }  # fmt: skip
 """The tensors of a packed module. The first holds the levels, in integers."""
 MARKS = {layout: parts[0] for layout, parts in PARTS.items()} | {MLX: "scales"}
@@ -35,6 +39,7 @@ class Rule:
     group_size: values of a row that share a scale; None for the whole row. symmetric: all zero points are
     2^(bits - 1). reordered: the values of a group need not stand next to one another (GPTQ's act-order).
     unpacked: the modules are in floating point, whatever a later rule says.
+    rows: rows that share a scale with each group, in scaled values; None for all.
     """
 
     bits: int
@@ -43,6 +48,7 @@ class Rule:
     reordered: bool = False
     targets: tuple[str, ...] = (LINEAR,)
     unpacked: bool = False
+    rows: int | None = 1
 
     def __str__(self) -> str:
         return f"{self.bits} bits, {f'blocks of {self.group_size}' if self.group_size else 'a scale for each row'}"
