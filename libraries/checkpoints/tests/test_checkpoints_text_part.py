@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from drupe.api import ModelError
 from drupe_checkpoints import Configuration
 from drupe_checkpoints.text_part import text_part
 from drupe_checkpoints.text_part_types import ALONE, DEFAULTS, UNNAMED
@@ -85,3 +86,9 @@ def test_positions_of_images_have_no_effect_on_text() -> None:
 )  # fmt: skip
 def test_a_model_without_a_text_part_that_writes_text_by_itself_has_none(config: dict[str, Any]) -> None:
     assert part(**config) is None
+
+
+@pytest.mark.parametrize(("section", "key"), [([1], "text_config"), ({"model_type": 5}, "model_type")])
+def test_a_section_of_another_form_is_refused_by_its_key(section: Any, key: str) -> None:
+    with pytest.raises(ModelError, match=f"{key} = "):
+        part(model_type="llava", text_config=section)

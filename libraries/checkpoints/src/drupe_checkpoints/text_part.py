@@ -70,7 +70,7 @@ def _section(config: Configuration) -> tuple[str, Mapping[str, Any]] | None:
         for key in path:
             section = None if section is None else section.section(key)
         if section is not None:
-            kind = section.get("model_type") or UNNAMED.get(str(outer))
+            kind = section.text("model_type", UNNAMED.get(str(outer), "")) or None
             return (kind, section.entries) if isinstance(kind, str) and not _reads_only(kind) else None
     if isinstance(outer, str) and outer in FLAT:
         return FLAT[outer], {key: value for key, value in config.items() if not key.endswith("_config")}
