@@ -135,8 +135,8 @@ def test_mlx_is_read_with_its_embedding_and_its_schemes_by_module(source: Path, 
         save_file(tensors, folder / SINGLE, {"format": "pt"})
         edit_config(folder, **settings)
     assert package(tmp_path / "in", "fp32")[1] == package(tmp_path / "plain", "fp32")[1]
-    if bits in (4, 6):
-        drupe.optimize(tmp_path / "in", tmp_path / "four", quality="fast", max_kl=0.02)
+    if bits in (3, 4, 6):
+        drupe.optimize(tmp_path / "in", tmp_path / "levels", precision="int8", max_kl=0.01)  # only the head gets 8 bits
 
 
 def test_levels_of_mlx_lie_where_its_kernels_read_them() -> None:
@@ -180,7 +180,7 @@ def test_a_quantization_that_the_weights_do_not_have_is_left_over_and_said(
     [
         ("q_proj.SCB", {"load_in_8bit": True}, "bitsandbytes packed"),
         ("q_proj.weight.absmax", None, "quantized by bitsandbytes"),
-        ("q_proj.weight_scale_inv", None, "FP8 with a scale for each block"),
+        ("q_proj.weight_scale_inv", None, "FP8 with a scale for each block .* no file says how"),
         ("q_proj.W_q", None, "HQQ"),
         ("q_proj._weight_qdata", {"quant_method": "torchao"}, "'torchao'"),
         ("q_proj.weight_scale_2", {"quant_method": "modelopt"}, "'modelopt'"),

@@ -231,8 +231,7 @@ def test_a_block_size_that_differs_from_the_checkpoints_is_refused(
     ("config", "message"),
     [
         ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "weights that bitsandbytes packed"),
-        ({"quant_method": "fp8", "expert_dtype": "fp4"}, "expert_dtype = 'fp4'"),
-        ({"quant_method": "fp8", "weight_block_size": [128]}, r"weight_block_size = \[128\]"),
+        ({"quant_method": "quanto"}, "quant_method 'quanto'"),
         ({"quant_method": "exl2", "bits": 4.5}, "quant_method 'exl2'"),
         ({"quant_method": "gptq", "bits": 3, "group_size": 128}, "weights of 3 bits"),
         ({"quant_method": "gptq", "bits": 4, "group_size": 128, "checkpoint_format": "marlin"}, "format 'marlin'"),
@@ -246,7 +245,7 @@ def test_a_block_size_that_differs_from_the_checkpoints_is_refused(
         ({"group_size": 64, "bits": 4, "mode": "mxfp4", "quant_method": "mlx"}, "MLX's quantization 'mxfp4'"),
         ({"quant_method": "awq", "bits": 4, "group_size": 128, "version": "gemv"}, "layout 'gemv'"),
         ({"quant_method": "compressed-tensors"}, "no config_groups"),
-        ({"quant_method": "compressed-tensors", "format": "float-quantized", "config_groups": {"a": {}}}, "'float-"),
+        ({"quant_method": "compressed-tensors", "format": "marlin-24", "config_groups": {"a": {}}}, "'marlin-24'"),
         ({"bits": 4}, "does not name the method"),
     ],
 )  # fmt: skip

@@ -732,7 +732,7 @@ CASES: Mapping[str, Case] = {
 _RECURRENT = ("bailing_hybrid", "bamba", "falcon_h1", "falcon_mamba", "granitemoehybrid", "jamba", "kimi_linear",
               "lfm2", "lfm3", "mamba", "nemotron_h", "olmo_hybrid", "qwen3_5", "qwen3_next")  # fmt: skip
 RECURRENT = tuple(name for name in CASES if name.startswith(_RECURRENT) and name != "granitemoehybrid, attention only")
-"""Cases with states that padding would get into: their graphs refuse rows of unequal lengths."""
+"""Cases with states that later padding would get into: their graphs refuse it after the first call."""
 
 
 def model_type_of(name: str) -> str:

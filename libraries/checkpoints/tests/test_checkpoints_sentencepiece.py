@@ -14,7 +14,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from drupe.api import ModelError
-from drupe_checkpoints.tokenizer.families import numbered
+from drupe_checkpoints.tokenizer.families import OTHER_IDS, numbered
 from drupe_checkpoints.tokenizer.from_sentencepiece import Reading, converted
 from drupe_checkpoints.tokenizer.merges import merges_by_score
 from drupe_checkpoints.tokenizer.resolving import resolve
@@ -294,6 +294,33 @@ def test_tokens_are_put_around_a_text_by_the_files_or_the_habit_of_the_class(
     assert isinstance(content, bytes)
     expected = spm.SentencePieceProcessor(model_file=str(path)).encode("the dog")
     assert Tokenizer.from_str(content.decode()).encode("the dog").ids == [*first, *expected, *last]
+
+
+def test_what_gpt_sw3_does_to_a_text_first_is_done(train: Callable[..., Path], tmp_path: Path) -> None:
+    from transformers import GPTSw3Tokenizer
+
+    (tmp_path / "spiece.model").write_bytes(train("bpe", **FORMS["as Llama's"]).read_bytes())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "GPTSw3Tokenizer"}))
+    content = resolve(tmp_path, {"model_type": "gpt2"}).content
+    assert isinstance(content, bytes)
+    ours, theirs = Tokenizer.from_str(content.decode()), GPTSw3Tokenizer(str(tmp_path / "spiece.model"))
+    texts = [*TEXTS, *(f"a{chr(code)}b" for code in range(0x3100)), "a\ufffcb"]
+    texts = [text for text in texts if text not in theirs.all_special_tokens]
+    assert [text for text in texts if ours.encode(text).ids != theirs.encode(text)] == []
+
+
+@pytest.mark.parametrize("name", sorted(OTHER_IDS))
+def test_a_class_that_changes_the_pieces_is_refused_with_the_command_that_transformers_has_for_it(
+    train: Callable[..., Path], tmp_path: Path, name: str
+) -> None:
+    import transformers
+
+    (tmp_path / "spiece.model").write_bytes(train("unigram").read_bytes())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": name}))
+    with pytest.raises(ModelError, match=f"class {name} changes what") as caught:
+        resolve(tmp_path, {"model_type": "llama"})
+    makes_one = hasattr(getattr(transformers, name, None), "backend_tokenizer")
+    assert ("backend_tokenizer.save" in str(caught.value.cure)) == makes_one
 
 
 def test_names_of_added_tokens_decoder_replace_those_of_pieces(train: Callable[..., Path]) -> None:

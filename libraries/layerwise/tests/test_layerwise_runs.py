@@ -12,7 +12,7 @@ import pytest
 from tiny import VOCABULARY
 
 from drupe.api import Cancelled, Context, ModelError, Target, UsageError
-from drupe_layerwise import LayerByLayer
+from drupe_layerwise import LayerByLayer, expert_groups
 from drupe_onnx import BLOCK, Affine, expression_of, initializer, ir
 
 Sequences = list[list[int]]
@@ -339,3 +339,38 @@ def test_bad_input_is_refused(build: Callable[..., Any], context: Context, seque
         value.name = value.name.replace("past_key_values", "memory")
     with pytest.raises(ModelError, match="no decoder blocks"):
         LayerByLayer(model, sequences, context)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "settings"),
+    [
+        ("qwen3_moe", {"num_experts": 5, "num_experts_per_tok": 3, "moe_intermediate_size": 32, "head_dim": 16}),
+        ("qwen3_moe", {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "head_dim": 16,
+                       "norm_topk_prob": True}),
+        ("gpt_oss", {"num_local_experts": 6, "num_experts_per_tok": 2, "head_dim": 16}),
+    ],
+)  # fmt: skip
+def test_experts_that_do_not_fit_are_run_in_groups_with_the_same_results(
+    build: Callable[..., Any],
+    kit: SimpleNamespace,
+    context: Context,
+    monkeypatch: pytest.MonkeyPatch,
+    sequences: Sequences,
+    model_type: str,
+    settings: dict[str, Any],
+) -> None:
+    """A budget of a byte makes each expert a group; a larger one groups of two, the last of which overlaps."""
+    found: list[list[Any]] = []
+    for budget in (context.memory_budget, 60_000, 1):
+        monkeypatch.setattr(expert_groups, "SHARE", int(budget == context.memory_budget))
+        limited = dataclasses.replace(context, memory_budget=budget)
+        with LayerByLayer(build(model_type, num_hidden_layers=2, **settings), sequences, limited) as layers:
+            block = layers.segments[1]
+            (node,) = (node for node in block.nodes if node.op_type == "MoE")
+            seen: list[Any] = []
+            for name in (node.inputs[0].name, node.outputs[0].name):
+                layers.collect(block, [name], lambda _, rows, seen=seen: seen.append(rows))
+            found.append([*seen, *kit.joined(layers.logits(positions=50), len(sequences))])
+    for other in found[1:]:
+        for got, wanted in zip(other, found[0], strict=True):
+            close(got, wanted)

@@ -75,6 +75,26 @@ def test_tokens_without_a_row_are_named_and_counted(file: Path) -> None:
     assert found.beyond == [f"{tokenizer.id_to_token(token)} ({token})" for token in range(size - 5, size - 2)]
 
 
+def test_a_reference_is_ready_before_the_other_reader_has_read(file: Path) -> None:
+    tokenizer = CountsListing(Tokenizer.from_file(str(file)))
+    reference = Reference(tokenizer, TEXTS, 1)
+    assert tokenizer.listed == 1  # this takes long for a large vocabulary
+    assert reference.compared(reference.reading).beyond_count > 1
+    assert tokenizer.listed == 1
+
+
+class CountsListing:
+    """A tokenizer that counts how often its vocabulary is listed."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self.listed = 0
+
+    def __getattr__(self, name: str) -> Any:
+        self.listed += name == "get_vocab"
+        return getattr(self._tokenizer, name)
+
+
 def test_a_process_of_its_own_gives_the_same(file: Path, reference: Reference) -> None:
     other = changed(reference.reading, "tokens", 1, [0])
     with ReferenceProcess(file, TEXTS, None) as process:

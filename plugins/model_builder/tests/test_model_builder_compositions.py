@@ -154,7 +154,7 @@ def test_rotary_tables_agree_with_transformers_at_position_100_000(rope: dict[st
         ({"hidden_size": "large"}, 'hidden_size = "large"'),
         ({"num_hidden_layers": 0}, "num_hidden_layers = 0"),
         ({"tie_word_embeddings": "yes"}, "tie_word_embeddings"),
-        ({"quantization_config": {"quant_method": "fp8"}}, "'fp8'"),
+        ({"quantization_config": {"quant_method": "quanto"}}, "'quanto'"),
         ({"architectures": ["LlamaForSequenceClassification"]}, "LlamaForSequenceClassification"),
         ({"num_hidden_layers": 10**19}, "num_hidden_layers = 10000000000000000000 .* to 10000"),
         ({"head_dim": 10**19}, "head_dim = 10000000000000000000 .* to 2147483647"),

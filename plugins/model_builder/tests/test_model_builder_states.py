@@ -112,4 +112,4 @@ def test_what_a_block_hands_on_is_its_hidden_state(
 
 def test_a_model_with_states_says_which_batches_it_refuses(checkpoints: Any, processor: Target, tmp_path: Path) -> None:
     (notice,) = built(checkpoints("lfm2"), processor, tmp_path).notices
-    assert "a batch of unequal rows is refused" in notice.what
+    assert "a batch with padding among its new tokens is refused" in notice.what

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from drupe.api import ModelError, counted
 from drupe_checkpoints.configuration import Configuration
 from drupe_checkpoints.sentence_transformers import pools
-from drupe_checkpoints.tasks import FEATURE_EXTRACTION, task_of
+from drupe_checkpoints.tasks import FEATURE_EXTRACTION, TEXT, task_of
+from drupe_checkpoints.text_part import text_part
 
 if TYPE_CHECKING:
     from drupe_checkpoints.hub import Snapshot
@@ -29,7 +30,8 @@ GENERATION = "generation_config.json"
 class Checkpoint:
     """A folder with config.json; its safetensors files and tokenizer are looked at when they are needed.
 
-    config: the content of config.json.
+    config: the content of config.json; of a model for text and images or sound, what it says of the text part.
+    whole: the content of config.json of such a model; None for any other.
     generation: the settings for generating text: the content of generation_config.json, or where the file is missing,
         that of config.json, as in transformers.
     snapshot: the hub's revision that was downloaded into the folder; its weights may not be downloaded yet.
@@ -39,6 +41,7 @@ class Checkpoint:
     config: Configuration
     generation: Configuration
     snapshot: Snapshot | None = None
+    whole: Configuration | None = None
 
     @classmethod
     def open_folder(cls, folder: Path, snapshot: Snapshot | None = None) -> Checkpoint:
@@ -46,8 +49,11 @@ class Checkpoint:
         path = folder / "config.json"
         if not is_file(path):
             raise no_checkpoint(folder)
-        config, generation = Configuration.read(path), folder / GENERATION
-        return cls(folder, config, Configuration.read(generation) if is_file(generation) else config, snapshot)
+        whole, generation = Configuration.read(path), folder / GENERATION
+        part = text_part(whole)
+        config = part or whole
+        settings = Configuration.read(generation) if is_file(generation) else config
+        return cls(folder, config, settings, snapshot, None if part is None else whole)
 
     @property
     def has_generation_config(self) -> bool:
@@ -61,11 +67,13 @@ class Checkpoint:
 
     @property
     def task(self) -> str | None:
-        """What the model is for: embeddings where sentence-transformers' files say how tokens are pooled, otherwise
-        what the class in config.json is for. None where the class is not known.
+        """What the model is for: embeddings where sentence-transformers' files say how tokens are pooled, text for the
+        text part of a larger model, otherwise what the class in config.json is for. None for an unknown class.
         """
         if pools(self.folder):
             return FEATURE_EXTRACTION
+        if self.whole is not None:
+            return TEXT
         return task_of(self.architectures, self.config.text("model_type", ""))
 
     @property
@@ -129,7 +137,7 @@ class Checkpoint:
         """The tokenizer.json that the folder's files amount to, and what to know of it. Raises ModelError."""
         from drupe_checkpoints.tokenizer.resolving import resolve
 
-        return resolve(self.folder, self.config.entries)
+        return resolve(self.folder, (self.whole or self.config).entries)
 
     def summary(self) -> Summary | None:
         """How many weights there are of each type, from headers alone; None for broken files.

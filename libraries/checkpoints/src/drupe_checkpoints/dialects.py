@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 GPTQ_OR_AWQ, COMPRESSED_TENSORS, MLX = "GPTQ or AWQ", "compressed-tensors", "MLX"
-FP8_IN_BLOCKS = "FP8 with a scale for each block"
+FP8_BY_BLOCK = "FP8 with a scale for each block"
 MARKS: Mapping[str, tuple[str, ...]] = {
     GPTQ_OR_AWQ: (".qweight",),
     "bitsandbytes": (".SCB", ".weight_format", ".absmax", ".quant_map", ".quant_state.bitsandbytes__nf4",
                    ".quant_state.bitsandbytes__fp4"),
     COMPRESSED_TENSORS: (".weight_packed", ".weight_zero_point"),
-    FP8_IN_BLOCKS: ("_scale_inv",),
+    FP8_BY_BLOCK: (".weight_scale_inv",),
     "NVIDIA's Model Optimizer": (".weight_scale_2", ".input_scale", ".pre_quant_scale"),
     "FP8 or int8 with a scale for each channel": (".weight_scale", ".weight_scales"),
     "HQQ": (".W_q",),

@@ -56,6 +56,7 @@ class HfKind(ModelKind):
         heads, hidden = config.get("num_attention_heads"), config.get("hidden_size")
         facts = {
             "architecture": ", ".join(checkpoint.architectures) or checkpoint.model_type,
+            "text part of": _whole(checkpoint.whole),
             "model type": checkpoint.model_type,
             "layers": config.get("num_hidden_layers"),
             "hidden size": hidden,
@@ -87,6 +88,11 @@ class HfKind(ModelKind):
         _complete(model)
         size = sum(path.stat().st_size for path in _files(model.location))
         return Estimate(output_bytes=size, read_bytes=size, weights_held_bytes=CHUNK, work=0)
+
+
+def _whole(config: Configuration | None) -> str | None:
+    """The class, or the kind, of the model that a text part belongs to."""
+    return None if config is None else ", ".join(config.texts("architectures")) or config.get("model_type")
 
 
 def _context_length(config: Configuration) -> int | None:

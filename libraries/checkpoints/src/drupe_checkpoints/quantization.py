@@ -9,12 +9,11 @@ from pathlib import Path
 
 from drupe.api import ModelError, Notice, counted
 from drupe_checkpoints.configuration import Configuration
-from drupe_checkpoints.dialects import COMPRESSED_TENSORS, FLOATS, FP8_IN_BLOCKS, GPTQ_OR_AWQ, are_floats, dialect_of
+from drupe_checkpoints.dialects import COMPRESSED_TENSORS, FLOATS, FP8_BY_BLOCK, GPTQ_OR_AWQ, are_floats, dialect_of
 from drupe_checkpoints.dialects import MLX as MLX_DIALECT
 from drupe_packed.packing import (
     AWQ,
     BITS,
-    FP8,
     GPTQ,
     GPTQ_V2,
     LINEAR,
@@ -22,6 +21,7 @@ from drupe_packed.packing import (
     MLX_BITS,
     MXFP4,
     PACK_QUANTIZED,
+    SCALED,
     Packing,
     Rule,
 )
@@ -155,7 +155,7 @@ def _unsaid(config: Configuration, dialect: str, example: str) -> ModelError:
         f"the weights are packed by {dialect} (the tensor {example}), but no file says how",
         where=config.path,
         cure=f"download the file that says it: config.json with its {' or '.join(KEYS)}"
-        + ("" if dialect in (MLX_DIALECT, FP8_IN_BLOCKS) else f", or {' or '.join(list(FILES)[:2])} beside it"),
+        + ("" if dialect == MLX_DIALECT else f", or {' or '.join(list(FILES)[:2])} beside it"),
     )
 
 
@@ -280,7 +280,23 @@ def _compressed_tensors(section: Configuration) -> Packing:
     for key in ("kv_cache_scheme", "sparsity_config", "transform_config"):
         if section.get(key):
             raise _refused(section, f"compressed-tensors with a {key} is not supported")
+    layouts = {_layout(section, groups, name) for name in groups}
+    if layouts <= EIGHT_BITS:
+        rules = [_of_eight_bits(section, _weights(groups, name), _layout(section, groups, name)) for name in groups]
+        if len(set(rules)) > 1:
+            raise _refused(section, "compressed-tensors with weights of 8 bits in several schemes is not supported")
+        return Packing(SCALED, (rules[0],))
     return Packing(PACK_QUANTIZED, tuple(_group(section, groups, name) for name in groups))
+
+
+def _layout(section: Configuration, groups: Configuration, name: str) -> str:
+    group = groups.section(name) or Configuration(groups.path, {})
+    return group.text("format", section.text("format", ""))
+
+
+def _weights(groups: Configuration, name: str) -> Configuration:
+    group = groups.section(name) or Configuration(groups.path, {})
+    return group.section("weights") or Configuration(groups.path, {})
 
 
 def _mxfp4(section: Configuration) -> Packing:
@@ -289,29 +305,44 @@ def _mxfp4(section: Configuration) -> Packing:
 
 
 def _fp8(section: Configuration) -> Packing:
-    """Floats of 8 bits with a scale for each block, or for each matrix. How activations are rounded has no effect."""
-    if (experts := section.text("expert_dtype", "fp8")) != "fp8":
-        raise _refused(section, f"experts of the type expert_dtype = '{experts}' are not supported; supported: fp8")
-    block = section.get("weight_block_size", [128, 128])
+    """FP8 with a scale for each block; without a size of blocks, for each matrix. Which modules have it, types show."""
+    block = section.get("weight_block_size")
     if block is None:
-        return Packing(FP8, (Rule(8, None, symmetric=True),))
-    sizes = block if isinstance(block, list | tuple) else []
-    if len(sizes) != 2 or any(isinstance(each, bool) or not isinstance(each, int) or each < 1 for each in sizes):
-        raise section.mistake(
-            f"weight_block_size = {block} is not the rows and the columns of a block, such as [128, 128]"
+        return Packing(SCALED, (Rule(8, None, symmetric=True, rows=None),))
+    return Packing(SCALED, (_block_rule(section, "weight_block_size"),))
+
+
+def _block_rule(section: Configuration, key: str) -> Rule:
+    sizes = section.numbers(key)
+    if len(sizes) != 2 or not all(each.is_integer() and 0 < each <= LONGEST_GROUP for each in sizes):
+        raise section.mistake(f"{key} wants two whole numbers, the rows and columns of a block")
+    rows, columns = map(int, sizes)
+    return Rule(8, columns, symmetric=True, rows=rows)
+
+
+def _of_eight_bits(section: Configuration, weights: Configuration, layout: str) -> Rule:
+    """The rule of a compressed-tensors group whose weights are values of 8 bits, not packed."""
+    if _bits(weights, "num_bits") != 8 or not weights.flag("symmetric", True):
+        raise _refused(
+            section, f"the compressed-tensors format '{layout}' is supported for symmetric weights of 8 bits"
         )
-    return Packing(FP8, (Rule(8, sizes[1], symmetric=True),), (sizes[0], sizes[1]))
+    strategy = weights.text("strategy", "channel")
+    if strategy == "block":
+        return _block_rule(weights, "block_structure")
+    if strategy not in ("tensor", "channel"):
+        raise _refused(section, f"the scale strategy '{strategy}' is not supported for the format '{layout}'")
+    return Rule(8, None, symmetric=True, rows=None if strategy == "tensor" else 1)
 
 
 def _group(section: Configuration, groups: Configuration, name: str) -> Rule:
     group = groups.section(name) or Configuration(groups.path, {})
-    layout = group.text("format", section.text("format", ""))
+    layout, weights = _layout(section, groups, name), _weights(groups, name)
     if layout != PACK_QUANTIZED:
         raise _refused(
             section,
-            f"the compressed-tensors format '{layout}' is not supported; supported: {PACK_QUANTIZED}",
+            f"the compressed-tensors format '{layout}' is not supported beside others; supported: {PACK_QUANTIZED}, "
+            f"or alone {', '.join(sorted(EIGHT_BITS))}",
         )
-    weights = group.section("weights") or Configuration(groups.path, {})
     if weights.text("type", "int") != "int":
         raise _refused(section, f"quantized weights of type {weights['type']} are not supported; supported: int")
     strategy = weights.text("strategy", "group" if weights.get("group_size") else "channel")
@@ -363,7 +394,9 @@ def _refused(section: Configuration, what: str) -> ModelError:
     return ModelError(what, where=section.path, cure=START_AGAIN)
 
 
-READ = frozenset({COMPRESSED_TENSORS, FP8_IN_BLOCKS, GPTQ_OR_AWQ, MLX_DIALECT})
+EIGHT_BITS = frozenset({"float-quantized", "int-quantized", "naive-quantized"})
+"""compressed-tensors' formats of values of 8 bits that are not packed."""
+READ = frozenset({COMPRESSED_TENSORS, FP8_BY_BLOCK, GPTQ_OR_AWQ, MLX_DIALECT})
 """The dialects that are read where a file says how."""
 SYNONYMS: Mapping[str, str] = {"intel/auto-round": "auto-round", "gptqmodel": "gptq", "auto-gptq": "gptq"}
 AUTO_ROUND: Mapping[str, str] = {"auto_gptq": GPTQ, "auto_awq": AWQ}
@@ -381,10 +414,11 @@ METHODS: Mapping[str, Callable[[Configuration], Packing]] = {
     "auto-round": _auto_round,
     "awq": _awq,
     "compressed-tensors": _compressed_tensors,
+    "fbgemm_fp8": _fp8,
     "fp8": _fp8,
     "gptq": _gptq,
     "mlx": _mlx,
     "mxfp4": _mxfp4,
 }
-LEAVE_OVER = frozenset({"auto-round", "awq", "bitsandbytes", "fp8", "gptq", "mlx"})
+LEAVE_OVER = frozenset({"auto-round", "awq", "bitsandbytes", "gptq", "mlx"})
 """Methods that quantize weights alone, so that weights in floating point show that they were not applied."""

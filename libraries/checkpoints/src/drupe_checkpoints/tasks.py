@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 FEATURE_EXTRACTION = "feature-extraction"
+TEXT = "text-generation"
 BY_MODEL_TYPE: Mapping[str, str] = {
     "moonshine": "automatic-speech-recognition",
     "speech_to_text": "automatic-speech-recognition",

@@ -182,6 +182,18 @@ class Parts:
         return leading
 
 
+def nodes_behind(values: Iterable[ir.Value]) -> set[ir.Node]:
+    """All nodes of a graph that these values are computed by."""
+    found: set[ir.Node] = set()
+    waiting = list(values)
+    while waiting:
+        node = waiting.pop().producer()
+        if node is not None and node not in found:
+            found.add(node)
+            waiting += node_reads(node)
+    return found
+
+
 def node_reads(node: ir.Node) -> Iterator[ir.Value]:
     """The values that a node computes from, those that graphs inside it capture included.
 

@@ -6,24 +6,36 @@ import dataclasses
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
 from drupe.api import ONLY_PART, Context, Model, Progress, Session
 from drupe_files import disk_errors
 from drupe_layerwise.attention import norms_apart
-from drupe_layerwise.segments import whole
+from drupe_layerwise.expert_groups import Groups, LargeExperts, large_experts
+from drupe_layerwise.segments import node_reads, nodes_behind, whole
 from drupe_layerwise.weights import LookUp, Weights, take_out
 from drupe_onnx import OnnxPackage, all_logits, ir, write_package
 
 
+class Opened(Protocol):
+    """An open sub-graph."""
+
+    @property
+    def inputs(self) -> Sequence[ir.Value]:
+        """The values of the whole graph that it takes."""
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
+        """The outputs by name."""
+
+
 @dataclass(frozen=True)
-class Opened:
-    """An open sub-graph. inputs: the values of the whole graph that it takes. outputs: the names of its outputs.
+class _InOne:
+    """A sub-graph that is one graph. outputs: the names of its outputs.
 
     matrices, look_ups: weights that are also passed as inputs.
     """
@@ -40,6 +52,39 @@ class Opened:
         for each in self.look_ups:
             given |= each.inputs(inputs)
         return self.session.run(given, self.outputs)
+
+
+@dataclass(frozen=True)
+class _AroundExperts:
+    """A sub-graph in two parts, with large experts between them that are run in groups.
+
+    before, after: the two parts; None where nothing is asked of them. x, logits, result: the names of what the experts
+    read and make. outputs: the names of the outputs.
+    """
+
+    before: Opened
+    after: Opened | None
+    groups: Groups
+    experts: Session
+    x: str
+    logits: str
+    result: str
+    inputs: Sequence[ir.Value]
+    outputs: Sequence[str]
+    threads: int
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
+        """The outputs by name."""
+        known = {**inputs, **self.before.run(_for(self.before, inputs))}
+        known[self.result] = self.groups.run(self.experts, known[self.x], known[self.logits], self.threads)
+        if self.after is not None:
+            known |= self.after.run(_for(self.after, known))
+        return {name: known[name] for name in self.outputs}
+
+
+def _for(part: Opened, values: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Those of the values that a part takes."""
+    return {value.name or "": values[value.name or ""] for value in part.inputs}
 
 
 def cut_out(model: ir.Model, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value]) -> ir.Model:
@@ -81,30 +126,89 @@ def opened(
 def opened_part(
     part: ir.Model, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value], home: Path, context: Context
 ) -> Iterator[Opened]:
-    """As `opened`, for a sub-graph that was cut out before."""
+    """As `opened`, for a sub-graph that was cut out before. On a processor, large experts are run in groups."""
+    large = large_experts(part.graph, context.memory_budget) if _on_processor(context) else None
+    if large is not None:
+        with _opened_around(part, large, inputs, outputs, home, context) as around:
+            yield around
+        return
     taken = {value.name for value in part.graph.inputs}
-    on_processor = context.target.device is None or context.target.device.kind == "cpu"  # see Context.open
     if not context.target.here:
         norms_apart(part.graph)
-    weights = take_out(part) if on_processor else Weights({}, ())
+    weights = take_out(part) if _on_processor(context) else Weights({}, ())
+    with _session(part, home, context) as session:
+        yield _InOne(
+            session,
+            [value for value in dict.fromkeys(inputs) if value.name in taken],
+            [value.name or "" for value in outputs],
+            weights.made(context.threads),
+            weights.look_ups,
+        )
+
+
+@contextmanager
+def _opened_around(
+    part: ir.Model,
+    large: LargeExperts,
+    inputs: Sequence[ir.Value],
+    outputs: Sequence[ir.Value],
+    home: Path,
+    context: Context,
+) -> Iterator[Opened]:
+    """Open a sub-graph in two parts around its first large experts; the second part may have more of them."""
+    x, logits = (value for value in large.node.inputs[:2] if value is not None)
+    result = large.node.outputs[0]
+    behind = nodes_behind([x, logits])
+    own = {value.name or "": value for value in part.graph.outputs}
+    asked = [own[value.name or ""] for value in outputs]
+    rest = [node for node in part.graph if node not in behind and node is not large.node]
+    read = [value for node in rest for value in node_reads(node) if value.producer() in behind]
+    early = [value for value in asked if value.producer() in behind]
+    late = [value for value in asked if value.producer() not in behind and value is not result]
+    crossing = [*dict.fromkeys([x, logits, *read, *early])]
+    groups = Groups.of(large, context.memory_budget)
+    taken = {value.name for value in part.graph.inputs}
+    with ExitStack() as stack:
+        first, given = cut_out(part, [], crossing), part.graph.inputs
+        before = stack.enter_context(opened_part(first, given, crossing, home, context))
+        after = None
+        if late:
+            between = [result, *crossing, *given]
+            second = cut_out(part, between, late)
+            after = stack.enter_context(opened_part(second, between, late, home, context))
+        yield _AroundExperts(
+            before,
+            after,
+            groups,
+            stack.enter_context(_session(groups.graph(), home, context)),
+            x.name or "",
+            logits.name or "",
+            result.name or "",
+            [value for value in dict.fromkeys(inputs) if value.name in taken],
+            [value.name or "" for value in outputs],
+            context.threads,
+        )
+
+
+@contextmanager
+def _session(part: ir.Model, home: Path, context: Context) -> Iterator[Session]:
+    """Write a graph into a folder in `home` and open it. The folder is removed."""
     package = OnnxPackage({ONLY_PART: part})
     with disk_errors(home):
         folder = Path(tempfile.mkdtemp(prefix="graph-", dir=home))
     try:
         # The caller reports progress over the segments, so writing one segment is not reported as a step.
         write_package(package, folder, dataclasses.replace(context, progress=Progress()))
-        matrices = weights.made(context.threads)
         facts = {"logits": "all", "packaged": "no"}
         with context.open(Model.single("onnx", folder, facts, package)) as session:
-            yield Opened(
-                session,
-                [value for value in dict.fromkeys(inputs) if value.name in taken],
-                [value.name or "" for value in outputs],
-                matrices,
-                weights.look_ups,
-            )
+            yield session
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _on_processor(context: Context) -> bool:
+    """Whether graphs run on a processor; see Context.open."""
+    return context.target.device is None or context.target.device.kind == "cpu"
 
 
 def distinct(values: Sequence[ir.Value]) -> list[ir.Value]:

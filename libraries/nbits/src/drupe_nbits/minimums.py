@@ -1,12 +1,14 @@
-"""Minimums: blocks whose values are level * scale + minimum, which no integer zero point of MatMulNBits can express.
+"""Minimums: blocks of (level - lowest) * scale + minimum, which no integer zero point of MatMulNBits can express.
 
-With z = 2^(bits - 1) such a value is (level - z) * scale + (minimum + z * scale). MatMulNBits computes the first part.
-The second part is one number for all values of a block, so it is multiplied with the sum of the block's activations.
+With z = 2^(bits - 1) such a value is (level - z) * scale + (minimum + (z - lowest) * scale). MatMulNBits computes the
+first part. The second part is one number for all values of a block, so it is multiplied with the sum of the block's
+activations.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,21 +16,29 @@ from numpy.typing import NDArray
 
 from drupe_blockquant import Scheme
 from drupe_nbits.sites import Site
-from drupe_onnx import BLOCK, Array, Tape, ir, shared_initializer
+from drupe_onnx import BLOCK, Array, Expression, Tape, ir, shared_initializer
 
 OPERATORS = {"Add": 2, "Mul": 2, "MatMul": 2, "Transpose": 1, "Unsqueeze": 1, "Reshape": 1, "ReduceSum": 1}
 """The operators that compute with minimums, with the number of floating-point inputs of each; look-ups add Gather."""
 
 
+@dataclass(frozen=True)
+class Minimums:
+    """values: [N, blocks]. lowest: the level that stands for the minimum."""
+
+    values: Expression
+    lowest: int = 0
+
+
 class MinimumNodes:
     """The nodes that follow the quantized product or look-up of a site, and add the second part to its result.
 
-    graph: gets their constants. tape: records them.
+    graph: gets their constants. tape: records them. lowest: see `Minimums`.
     """
 
-    def __init__(self, graph: ir.Graph, tape: Tape, site: Site, scheme: Scheme) -> None:
+    def __init__(self, graph: ir.Graph, tape: Tape, site: Site, scheme: Scheme, lowest: int) -> None:
         self._graph, self._tape, self._site = graph, tape, site
-        self._middle = 1 << (scheme.bits - 1)
+        self._middle = (1 << (scheme.bits - 1)) - lowest
         self._blocks = (scheme.blocks(site.rows.shape[1]), scheme.block_size)
         self._marks = {key: value for key, value in site.node.metadata_props.items() if key == BLOCK}
         self._count = 0

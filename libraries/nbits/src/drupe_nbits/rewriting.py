@@ -10,7 +10,7 @@ import numpy as np
 from drupe_blockquant import Scheme
 from drupe_nbits.experts import ExpertSite
 from drupe_nbits.expressions import PARTS, SCALES, UNITS, WEIGHT, QuantizeBlocks
-from drupe_nbits.minimums import MinimumNodes
+from drupe_nbits.minimums import MinimumNodes, Minimums
 from drupe_nbits.schemes import SCHEME
 from drupe_nbits.sites import Site
 from drupe_onnx import (
@@ -52,13 +52,13 @@ class Rewriter:
         site: Site,
         scheme: Scheme,
         ready: Sequence[Expression] | None = None,
-        minimums: Expression | None = None,
+        minimums: Minimums | None = None,
     ) -> None:
         """Quantize one site under a scheme that the target supports for it.
 
         ready: the outputs of `QuantizeBlocks`, where they were made elsewhere; a Cast follows scales of another type
-        than the site's. By default the writer quantizes the site's rows. minimums: [N, blocks], for values that are
-        level * scale + minimum; the scheme must be symmetric then, its blocks must fit, and `takes_minimums` must hold.
+        than the site's. By default the writer quantizes the site's rows. minimums: of the blocks, where they
+        have some; the scheme must be symmetric then, its blocks must fit, and `takes_minimums` must hold.
         """
         made = list(ready) if ready is not None else _quantized(site, scheme)
         weights = self._initializers(site, scheme, made)
@@ -99,13 +99,13 @@ class Rewriter:
         )
 
     def _add_behind(
-        self, tape: Tape, given: ir.Value, site: Site, scheme: Scheme, scales: ir.Value, minimums: Expression | None
+        self, tape: Tape, given: ir.Value, site: Site, scheme: Scheme, scales: ir.Value, minimums: Minimums | None
     ) -> None:
         """Record the nodes that turn the output of the replacing node into the site's result."""
         k = site.rows.shape[1]
         if minimums is not None:
-            stored = shared_initializer(self.graph, f"{_name(site, scheme)}_{MINIMUMS}", minimums)
-            MinimumNodes(self.graph, tape, site, scheme).add(given, scales, self._cast(stored, site))
+            stored = shared_initializer(self.graph, f"{_name(site, scheme)}_{MINIMUMS}", minimums.values)
+            MinimumNodes(self.graph, tape, site, scheme, minimums.lowest).add(given, scales, self._cast(stored, site))
         elif site.is_look_up and scheme.blocks(k) * scheme.block_size > k:
             self._cut_padding(tape, given, site)
 

@@ -41,6 +41,7 @@ from .kind import OnnxKind as OnnxKind
 from .metadata import BLOCK as BLOCK
 from .metadata import FLOAT_MATRICES as FLOAT_MATRICES
 from .metadata import LAST_TOKEN as LAST_TOKEN
+from .metadata import LEFT_OUT as LEFT_OUT
 from .metadata import PADDING as PADDING
 from .metadata import POSITIONS as POSITIONS
 from .metadata import ROLE as ROLE

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 FLOAT_MATRICES = "drupe.float_matrices"
 """The key of a model's metadata that lists, as JSON, the weights that a quantizer has left in floating point."""
+LEFT_OUT = "drupe.left_out"
+"""The key of a model's metadata that lists, as JSON, the modules of its checkpoint that it does not hold."""
 ROLE = "drupe.role"
 """The key of a node's metadata that says what the node does."""
 BLOCK = "drupe.block"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NoReturn
@@ -9,15 +10,13 @@ from typing import NoReturn
 import numpy as np
 
 from drupe.api import ModelError, counted
-from drupe_onnx import Array, Expression, Files, Source, element_name, ir
-from drupe_packed.fp8 import Fp8Values
+from drupe_onnx import Array, Expression, Files, Reshape, Source, element_name, ir
 from drupe_packed.int32_words import AWQ_OUTPUTS
 from drupe_packed.layouts import AwqMatrix, GptqMatrix, MlxMatrix, PackQuantizedMatrix
 from drupe_packed.mxfp4 import BLOCK_BYTES, Mxfp4Values
 from drupe_packed.packed_matrix import PackedMatrix
 from drupe_packed.packing import (
     AWQ,
-    FP8,
     GPTQ,
     GPTQ_V2,
     MARKS,
@@ -25,14 +24,16 @@ from drupe_packed.packing import (
     MXFP4,
     PACK_QUANTIZED,
     PARTS,
-    SCALE_OF_FP8,
+    SCALED,
     WORD,
     Packing,
     Rule,
 )
+from drupe_packed.scaled import EXPONENTS, VALUES, ScaledValues
+from drupe_packed.scaled import SCALES as SCALES_OF_VALUES
 
+SCALE_ENDS = ("_scale_inv", "_scale")
 SCALES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT)
-EIGHT_BITS = (ir.DataType.FLOAT8E4M3FN, ir.DataType.FLOAT8E5M2)
 _AGAIN = "download config.json and weights again, from one revision; or use the checkpoint that it was quantized from"
 
 
@@ -44,8 +45,8 @@ def matrices(tensors: Mapping[str, Expression], packing: Packing) -> dict[str, E
     """
     if packing.layout == MXFP4:
         return _floats_of_four_bits(tensors)
-    if packing.layout == FP8:
-        return _floats_of_eight_bits(tensors, packing)
+    if packing.layout == SCALED:
+        return _scaled(tensors, packing.rules[-1])
     suffix = f".{MARKS[packing.layout]}"
     found: dict[str, Expression] = {}
     modules = [name.removesuffix(suffix) for name in tensors if name.endswith(suffix)]
@@ -75,26 +76,32 @@ def _floats_of_four_bits(tensors: Mapping[str, Expression]) -> dict[str, Express
     return found
 
 
-def _floats_of_eight_bits(tensors: Mapping[str, Expression], packing: Packing) -> dict[str, Expression]:
-    """`tensors`, with the values "X" instead of "X" in 8 bits and "X_scale_inv". Scales of activations are left out."""
-    aside = tuple(f".{part}" for part in PARTS[FP8][2:])
-    found = {name: tensor for name, tensor in tensors.items() if not name.endswith((SCALE_OF_FP8, *aside))}
-    for name, levels in found.items():
-        scales = tensors.get(name + SCALE_OF_FP8)
-        if levels.dtype not in EIGHT_BITS:
-            if scales is not None:
-                _refuse(levels, f"'{name}' is {_shown(levels)}, although it has scales ('{name}{SCALE_OF_FP8}')")
-            continue
-        if scales is None:
-            raise ModelError(f"the checkpoint lacks the tensor '{name}{SCALE_OF_FP8}'", cure=_AGAIN)
-        if scales.dtype not in (*SCALES, ir.DataType.UINT8, ir.DataType.FLOAT8E8M0) or len(levels.shape) < 2:
-            _refuse(scales, f"'{name}{SCALE_OF_FP8}' is {_shown(scales)}, which are no scales of {_shown(levels)}")
-        try:
-            found[name] = Fp8Values(levels, scales, packing.block)
-        except ValueError:
-            blocks = f"blocks of {list(packing.block)}" if packing.block else "one scale for each matrix"
-            _refuse(levels, f"'{name}' is {_shown(levels)}, which does not fit scales of {_shown(scales)} in {blocks}")
+def _scaled(tensors: Mapping[str, Expression], rule: Rule) -> dict[str, Expression]:
+    """`tensors`, with the values of each that has a scale beside it: "X_scale_inv", or "X_scale"."""
+    found = dict(tensors)
+    for name in [name for name, tensor in tensors.items() if tensor.dtype in VALUES and len(tensor.shape) in (2, 3)]:
+        scale = next((name + end for end in SCALE_ENDS if name + end in tensors), None)
+        if scale is None:
+            raise ModelError(f"the checkpoint lacks the scale of the tensor '{name}'", cure=_AGAIN)
+        found[name] = _with_scales(name, tensors[name], found.pop(scale), rule)
     return found
+
+
+def _with_scales(name: str, values: Expression, scales: Expression, rule: Rule) -> ScaledValues:
+    """The values of one tensor. Its scales may be one number, one for each row, or one for each block."""
+    *several, n, k = values.shape
+    size = math.prod(scales.shape)
+    count = math.prod(several)
+    high, wide = rule.rows or n, rule.group_size or k
+    shapes = {
+        count: ((1, 1), (n, k)),
+        count * n: ((n, 1), (1, k)),
+        count * -(-n // high) * -(-k // wide): ((-(-n // high), -(-k // wide)), (high, wide)),
+    }
+    if size not in shapes or scales.dtype not in (*SCALES_OF_VALUES, *EXPONENTS):
+        _refuse(values, f"'{name}' is {_shown(values)}, which does not fit scales of {_shown(scales)}")
+    shape, block = shapes[size]
+    return ScaledValues(values, Reshape(scales, (*several, *shape)), block)
 
 
 @dataclass(frozen=True)

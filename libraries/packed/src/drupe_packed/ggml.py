@@ -174,6 +174,10 @@ class PickedRows(PackedMatrix):
         held = self.source.minimums
         return None if held is None else Take(held, self.indices)
 
+    @property
+    def lowest(self) -> int:
+        return self.source.lowest
+
     def packed(self, start: int, stop: int, files: Files) -> UInt8:
         low, high, wanted = self._range(start, stop)
         return self.source.packed(low, high, files)[wanted]

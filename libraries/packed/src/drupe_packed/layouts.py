@@ -159,6 +159,9 @@ class MlxMatrix(PackedMatrix):
 
     The biases are multiples of the scales only by chance, so they are minimums rather than zero points. stored_bits: of
     a level in the words, also 3, 5 or 6: a level may lie in two words then, and is given in 4 or 8 bits.
+
+    Levels of 3, 5 and 6 bits are given as the middle ones of 4 or 8 bits. MatMulNBits multiplies activations with a
+    level's distance from the middle, and their rounding errors grow with that.
     """
 
     words: Expression
@@ -187,11 +190,15 @@ class MlxMatrix(PackedMatrix):
     def minimums(self) -> Expression:
         return self.biases
 
+    @property
+    def lowest(self) -> int:
+        return (1 << (self.bits - 1)) - (1 << (self.stored_bits - 1))
+
     def packed(self, start: int, stop: int, files: Files) -> UInt8:
         words = np.ascontiguousarray(self.words.rows(start, stop, files)).view(np.uint8)
         if self.bits == self.stored_bits:
             return words
-        return pack_levels(across_bytes(words, self.stored_bits), self.bits)
+        return pack_levels(across_bytes(words, self.stored_bits) + np.uint8(self.lowest), self.bits)
 
     def scales(self, start: int, stop: int, files: Files) -> NDArray[Any]:
         return self.row_scales.rows(start, stop, files)

@@ -60,8 +60,13 @@ class PackedMatrix(Expression):
 
     @property
     def minimums(self) -> Expression | None:
-        """[N, groups], where values are level * scale + minimum; such a matrix is symmetric. None otherwise."""
+        """[N, groups], where values are (level - lowest) * scale + minimum; the matrix is symmetric then. Else None."""
         return None
+
+    @property
+    def lowest(self) -> int:
+        """The level that stands for the minimum."""
+        return 0
 
     @property
     def groups(self) -> int:
@@ -89,8 +94,7 @@ class PackedMatrix(Expression):
         grouped[:, k:] = 0
         grouped[:, :k] = levels
         grouped = grouped.reshape(n, self.groups, self.group_size)
-        if self.minimums is None:
-            grouped -= self.zero_points(start, stop, files)[:, :, None]
+        grouped -= self.lowest if self.minimums is not None else self.zero_points(start, stop, files)[:, :, None]
         grouped *= self.scales(start, stop, files).astype(np.float32)[:, :, None]
         if self.minimums is not None:
             grouped += self.minimums.rows(start, stop, files).astype(np.float32)[:, :, None]

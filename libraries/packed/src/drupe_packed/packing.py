@@ -6,7 +6,8 @@ import re
 from dataclasses import dataclass
 
 GPTQ, GPTQ_V2, AWQ, PACK_QUANTIZED, MLX, MXFP4 = "gptq", "gptq_v2", "awq", "pack-quantized", "mlx", "mxfp4"
-FP8 = "fp8"
+SCALED = "scaled"
+"""Values of 8 bits, each times a scale: FP8 and int8."""
 BITS = (2, 4, 8)
 MLX_BITS = (2, 3, 4, 5, 6, 8)
 LINEAR = "Linear"
@@ -22,10 +23,9 @@ PARTS = {
     ),
     MLX: ("weight", "scales", "biases"),
     MXFP4: ("blocks", "scales"),
-    FP8: ("weight", "weight_scale_inv", "activation_scale", "input_scale"),
+    SCALED: ("weight", "weight_scale_inv", "weight_scale", "gate_up_proj_scale_inv", "down_proj_scale_inv",
+             "input_scale", "activation_scale"),
 }  # fmt: skip
-SCALE_OF_FP8 = "_scale_inv"
-"""The end of the name of scales, behind the tensor's name."""
 """The tensors of a packed module. The first holds the levels, in integers."""
 MARKS = {layout: parts[0] for layout, parts in PARTS.items()} | {MLX: "scales"}
 """The tensor that every packed module has and no other module."""
@@ -39,6 +39,7 @@ class Rule:
     group_size: values of a row that share a scale; None for the whole row. symmetric: all zero points are
     2^(bits - 1). reordered: the values of a group need not stand next to one another (GPTQ's act-order).
     unpacked: the modules are in floating point, whatever a later rule says.
+    rows: rows that share a scale with each group, in scaled values; None for all.
     """
 
     bits: int
@@ -47,6 +48,7 @@ class Rule:
     reordered: bool = False
     targets: tuple[str, ...] = (LINEAR,)
     unpacked: bool = False
+    rows: int | None = 1
 
     def __str__(self) -> str:
         return f"{self.bits} bits, {f'blocks of {self.group_size}' if self.group_size else 'a scale for each row'}"
@@ -57,14 +59,10 @@ class Rule:
 
 @dataclass(frozen=True)
 class Packing:
-    """The layout of a checkpoint's packed matrices, and the rules that say which scheme each has.
-
-    block: rows and columns of a matrix that share a scale, in FP8; None where all of them do.
-    """
+    """The layout of a checkpoint's packed matrices, and the rules that say which scheme each has."""
 
     layout: str
     rules: tuple[Rule, ...]
-    block: tuple[int, int] | None = None
 
     @property
     def separator(self) -> str:
@@ -88,14 +86,9 @@ class Packing:
 
     def is_beside(self, tensor: str) -> bool:
         """Whether the tensor of this name belongs to the levels of another one, as scales and zero points do."""
-        beside = tensor.rpartition(self.separator)[2] in PARTS[self.layout][1:]
-        return beside or (self.layout == FP8 and tensor.endswith(SCALE_OF_FP8))
+        return tensor.rpartition(self.separator)[2] in PARTS[self.layout][1:]
 
     def __str__(self) -> str:
-        if self.layout == FP8:
-            return (
-                f"{self.layout}, {f'blocks of {self.block[0]} x {self.block[1]}' if self.block else 'whole matrices'}"
-            )
         return f"{self.layout}, {'; '.join(dict.fromkeys(str(rule) for rule in self.rules if not rule.unpacked))}"
 
 

@@ -22,12 +22,12 @@ from drupe_packed.packed_matrix import PackedMatrix
 def parts_of(rows: Expression) -> tuple[PackedMatrix, ...]:
     """The packed matrices that `rows` consists of, one after another; empty where it is made in another way.
 
-    All have the same number of bits and the same order of columns, and either all or none have minimums, so they fit
-    into one matrix.
+    All have the same number of bits and the same order of columns, and all or none have minimums, at the same level, so
+    they fit into one matrix.
     """
     parts = rows.parts if isinstance(rows, Concat) else (rows,)
     packed = tuple(part for part in parts if isinstance(part, PackedMatrix))
-    kinds = {(part.bits, part.order, part.minimums is None) for part in packed}
+    kinds = {(part.bits, part.order, part.minimums is None, part.lowest) for part in packed}
     return packed if len(packed) == len(parts) and len(kinds) == 1 else ()
 
 

@@ -54,7 +54,9 @@ class Reference:
     """What `tokenizers` makes of texts.
 
     tokenizer: a tokenizers.Tokenizer. rows: how many rows the embedding has. own: CONTEXT's tokens, without special
-    ones.
+    ones. beyond: the names of the first tokens that have no row in the embedding. beyond_count: how many there are.
+
+    All that takes time is done here, so that `compared` has an answer as soon as the other reader has read.
     """
 
     tokenizer: Any
@@ -62,6 +64,8 @@ class Reference:
     rows: int | None = None
     reading: Reading = field(init=False)
     own: list[int] = field(init=False)
+    beyond: list[str] = field(init=False)
+    beyond_count: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.tokenizer.no_truncation()
@@ -71,19 +75,13 @@ class Reference:
         begun = self.tokenizer.encode(CONTEXT, add_special_tokens=True).ids
         decoded = self.tokenizer.decode_batch([context + each for each in tokens], skip_special_tokens=True)
         self.reading, self.own = Reading(tokens, begun, decoded), context
-
-    def beyond(self) -> tuple[list[str], int]:
-        """The tokens that have no row in the embedding: the names of the first, and how many there are."""
-        if self.rows is None:
-            return [], 0
-        found = [(number, name) for name, number in self.tokenizer.get_vocab().items() if number >= self.rows]
-        return [f"{name} ({number})" for number, name in sorted(found)[:BEYOND_NAMED]], len(found)
+        found = [] if self.rows is None else _from(self.rows, self.tokenizer.get_vocab())
+        self.beyond, self.beyond_count = [f"{name} ({number})" for number, name in found[:BEYOND_NAMED]], len(found)
 
     def compared(self, other: Reading | None) -> Comparison:
         """The comparison with another reader; None where there is none. Texts are compared where the tokens agree."""
-        names, count = self.beyond()
         if other is None:
-            return Comparison(len(self.texts), beyond=names, beyond_count=count)
+            return Comparison(len(self.texts), beyond=self.beyond, beyond_count=self.beyond_count)
         right, tokens = self.reading, list(zip(self.texts, self.reading.tokens, other.tokens, strict=True))
         encoded = [Difference(text, *self._pieces(mine, its)) for text, mine, its in tokens if list(mine) != list(its)]
         special = {number for number, token in self.tokenizer.get_added_tokens_decoder().items() if token.special}
@@ -97,8 +95,9 @@ class Reference:
         alike = self._around(right.begun, special) == self._around(other.begun, special)
         begun = None if alike else Difference(CONTEXT, *self._pieces(right.begun, other.begun))
         return Comparison(
-            len(self.texts), len(encoded), len(decoded), _shortest(encoded), _shortest(decoded), begun, names, count
-        )
+            len(self.texts), len(encoded), len(decoded), _shortest(encoded), _shortest(decoded), begun,
+            self.beyond, self.beyond_count,
+        )  # fmt: skip
 
     def _around(self, begun: Sequence[int], special: Set[int]) -> tuple[list[int], list[int]]:
         """The tokens that are put before CONTEXT and behind it, from CONTEXT with special tokens."""
@@ -110,6 +109,11 @@ class Reference:
         for tokens in lists:
             pieces = [self.tokenizer.id_to_token(token) if token >= 0 else None for token in tokens]
             yield [str(token) if piece is None else piece for token, piece in zip(tokens, pieces, strict=True)]
+
+
+def _from(rows: int, vocabulary: Mapping[str, int]) -> list[tuple[int, str]]:
+    """The tokens whose number is `rows` or more, by their number."""
+    return sorted((number, name) for name, number in vocabulary.items() if number >= rows)
 
 
 def _shortest(found: Iterable[Difference]) -> Difference | None:

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from drupe.api import Context, Form, Model, Pass
-from drupe_mixed_precision.assignment import assign_schemes, assign_to_experts, parts_of
+from drupe_mixed_precision.assignment import assign_schemes, assign_to_experts, parts_of, reassign_experts
 from drupe_mixed_precision.budgets import Allocation, choose_within_budget
 from drupe_mixed_precision.configuration import AllocateBitsConfig, refuse_budget
-from drupe_mixed_precision.scheme_choice import options
-from drupe_nbits import float_precisions
-from drupe_onnx import OnnxPackage, capabilities_of
+from drupe_mixed_precision.expert_choice import expert_options
+from drupe_mixed_precision.groups import Group
+from drupe_mixed_precision.scheme_choice import Option, options
+from drupe_nbits import ExpertSite, find_experts, float_precisions
+from drupe_onnx import Capabilities, OnnxPackage, capabilities_of
 
 
 class AllocateBits(Pass):
     """Sets the scheme of each matrix, for `quantize-weights` or another pass that quantizes.
 
     The matrix of a large vocabulary may be split, because frequent tokens are worth more bits. A budget is for all
-    parts of a model together, so the pass takes the model whole.
+    parts of a model together, so the pass takes the model whole. Experts have 4 bits, or where a budget has room 8.
     """
 
     name = "allocate-bits"
     summary = "gives each matrix the bits and block size that lose the least quality within a budget of bytes"
-    revision = 8
+    revision = 9
     Config = AllocateBitsConfig
     requires = Form("onnx", {"weights": ("float", "mixed")})
     ensures = Form("onnx")
@@ -36,10 +40,23 @@ class AllocateBits(Pass):
             refuse_budget(config)
             return model
         capabilities = capabilities_of(context.target)
-        assign_to_experts(package, config.symmetric, capabilities)
         parts = parts_of(package)
+        experts = _choices_of_experts(package, parts, config, capabilities) if config.has_budget else []
+        assign_to_experts(package, config.symmetric, capabilities)
         wanted = {"symmetric": config.symmetric, "calibrated": config.calibrated}
         candidates = [options(part, capabilities, **wanted) for part in parts]
-        allocation = Allocation(config, package, capabilities, parts, candidates, float_precisions(context.target))
-        assign_schemes(parts, allocation.schemes(choose_within_budget(allocation)))
+        instead = float_precisions(context.target)
+        allocation = Allocation(config, package, capabilities, parts, candidates, instead, experts)
+        chosen = choose_within_budget(allocation)
+        assign_schemes(parts, allocation.schemes(chosen))
+        reassign_experts(package, allocation.expert_schemes(chosen))
         return model
+
+
+def _choices_of_experts(
+    package: OnnxPackage, parts: Sequence[Group], config: AllocateBitsConfig, capabilities: Capabilities
+) -> list[tuple[ExpertSite, Sequence[Option]]]:
+    """The experts that the target supports quantized, with the schemes that they may have."""
+    sites = [site for component in package.components.values() for site in find_experts(component.graph)]
+    found = [(site, expert_options(site, capabilities, symmetric=config.symmetric, groups=parts)) for site in sites]
+    return [(site, schemes) for site, schemes in found if schemes]

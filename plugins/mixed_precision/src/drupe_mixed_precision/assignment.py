@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from drupe_blockquant import Scheme
 from drupe_mixed_precision.groups import Group, groups_of
@@ -43,6 +43,14 @@ def assign_to_experts(package: OnnxPackage, symmetric: bool, capabilities: Capab
         for site in find_experts(component.graph):
             if schemes := expert_schemes(site, EXPERT_BITS, symmetric, None, capabilities):
                 assign(site.node, schemes[0])
+
+
+def reassign_experts(package: OnnxPackage, schemes: Mapping[str, Scheme]) -> None:
+    """Set other schemes for some experts. schemes: by the names of their nodes."""
+    for component in package.components.values():
+        for site in find_experts(component.graph):
+            if (scheme := schemes.get(site.name)) is not None:
+                assign(site.node, scheme)
 
 
 def _assign(parts: Sequence[tuple[Group, Scheme]]) -> None:

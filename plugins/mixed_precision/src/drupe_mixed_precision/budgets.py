@@ -14,7 +14,7 @@ from drupe_mixed_precision.scheme_choice import Budget, Option, choose
 from drupe_mixed_precision.sizes import parse_size
 from drupe_mixed_precision.usual_size import already_quantized, usual_bytes, usual_package_bytes
 from drupe_mixed_precision.written_size import written_bytes
-from drupe_nbits import expert_bytes, find_experts
+from drupe_nbits import ExpertSite, expert_bytes, find_experts
 from drupe_onnx import Capabilities, OnnxPackage, expression_of, initializers_of, weight_bytes
 from drupe_onnx.traits import ACCURACY_LEVEL
 
@@ -40,6 +40,7 @@ CAUTION = 0.7
 class Allocation:
     """The input of the choice. candidates: for each of `parts_of` the package, the schemes that the target supports,
     the smallest first; empty where it supports none. instead: the option for weights that are not quantized, if any.
+    experts: the experts whose schemes are chosen, with their candidates; those of other experts are assigned already.
     """
 
     config: AllocateBitsConfig
@@ -48,6 +49,7 @@ class Allocation:
     parts: Sequence[Group]
     candidates: Sequence[Sequence[Option]]
     instead: str = ""
+    experts: Sequence[tuple[ExpertSite, Sequence[Option]]] = ()
 
     @property
     def served(self) -> list[Group]:
@@ -56,8 +58,13 @@ class Allocation:
 
     @property
     def offers(self) -> list[Sequence[Option]]:
-        """The candidates of each part that gets a scheme."""
-        return [found for found in self.candidates if found]
+        """The candidates of each part that gets a scheme, and then of the experts."""
+        return [*(found for found in self.candidates if found), *(found for _, found in self.experts)]
+
+    @property
+    def weights(self) -> int:
+        """How many weights get a scheme."""
+        return sum(part.size for part in self.served) + sum(site.size for site, _ in self.experts)
 
     @property
     def cheapest(self) -> list[Option]:
@@ -74,9 +81,15 @@ class Allocation:
         left = iter(chosen)
         return [next(left).scheme if found else None for found in self.candidates]
 
+    def expert_schemes(self, chosen: Sequence[Option]) -> dict[str, Scheme]:
+        """The schemes of experts under a choice, by the names of their nodes."""
+        own = chosen[len(self.served) :]
+        return {site.name: option.scheme for (site, _), option in zip(self.experts, own, strict=True)}
+
     def written(self, chosen: Sequence[Option]) -> int:
         """Bytes of the graphs and weights of the whole package under a choice, as they will be written."""
-        return written_bytes(self.package, self.schemes(chosen), self.capabilities)
+        schemes, experts = self.schemes(chosen), self.expert_schemes(chosen)
+        return written_bytes(self.package, schemes, self.capabilities, experts=experts)
 
 
 def choose_within_budget(given: Allocation) -> Sequence[Option]:
@@ -103,7 +116,7 @@ def _within_size(given: Allocation, text: str) -> Sequence[Option]:
 
 def _within_bits(given: Allocation, bits: float) -> Sequence[Option]:
     """The best that takes no more bits for each weight that is quantized."""
-    nbytes = int(sum(part.size for part in given.served) * bits / 8)
+    nbytes = int(given.weights * bits / 8)
     if _total(given.cheapest) > nbytes:
         raise _too_small(given, f"--bits-per-weight {bits:g}")
     return choose(given.offers, Budget(nbytes))
@@ -184,12 +197,12 @@ def _most_in_graph(given: Allocation, chosen: Sequence[Option]) -> int:
 def _bytes_of_others(given: Allocation) -> int:
     """Bytes of the weights that are not chosen for: those that stay as they are, and experts in their scheme."""
     matrices = {expression_of(site.weight) for part in given.parts for site in part.sites}
-    fixed = 0
+    fixed, chosen_for = 0, {site.name for site, _ in given.experts}
     for component in given.package.components.values():
         for experts in find_experts(component.graph):
             if (scheme := experts.scheme) is not None:
                 matrices |= {expression_of(each.weight) for each in (experts.up, experts.down)}
-                fixed += expert_bytes(experts, scheme)
+                fixed += 0 if experts.name in chosen_for else expert_bytes(experts, scheme)
     held = (value for component in given.package.components.values() for value in initializers_of(component))
     return fixed + weight_bytes(value for value in held if expression_of(value) not in matrices)
 
@@ -197,7 +210,7 @@ def _bytes_of_others(given: Allocation) -> int:
 def _too_small(given: Allocation, flag: str) -> UsageError:
     """The error for a budget that is smaller than the cheapest choice."""
     size = given.written(given.cheapest)
-    bits = 8 * _total(given.cheapest) / max(1, sum(part.size for part in given.served))
+    bits = 8 * _total(given.cheapest) / max(1, given.weights)
     return UsageError(
         f"graph and weights take at least {size / 1e6:.4g} MB; quantized weights take at least {bits:.3g} bits each",
         where=flag,

@@ -23,6 +23,11 @@ class AllocateBitsConfig(PassConfig):
     block_size: int | None = None
     head_bits: int | None = None
 
+    @property
+    def has_budget(self) -> bool:
+        """Whether there is another limit than the default."""
+        return (self.target_size, self.bits_per_weight, self.max_kl) != (None, None, None)
+
 
 def refuse_budget(config: AllocateBitsConfig) -> None:
     """A budget and a scheme of one's own exclude each other."""

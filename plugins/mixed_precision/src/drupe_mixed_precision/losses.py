@@ -46,8 +46,13 @@ def sensitivity(group: Group) -> float:
     """The loss of a group at COARSEST: the measured one, or one from the tables here, in arbitrary units."""
     measured = measured_sensitivity(group)
     if measured is None:
-        measured = group.whole_size * sum(_by_role(role, group.block) for role in group.roles)
+        measured = by_tables(group)
     return measured * group.share
+
+
+def by_tables(group: Group) -> float:
+    """The loss of a group's whole matrix at COARSEST by the tables here, in arbitrary units."""
+    return group.whole_size * sum(_by_role(role, group.block) for role in group.roles)
 
 
 def measured_sensitivity(group: Group) -> float | None:

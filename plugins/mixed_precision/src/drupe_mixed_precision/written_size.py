@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from drupe_blockquant import Scheme
-from drupe_mixed_precision.assignment import assign_schemes, parts_of
+from drupe_mixed_precision.assignment import assign_schemes, parts_of, reassign_experts
 from drupe_nbits import ExpertSite, Rewriter, Site, find_experts, find_sites, finish, keep_experts, quantize_experts
 from drupe_onnx import Capabilities, OnnxPackage, ir
 from drupe_onnx.layout import Layout
@@ -13,15 +13,21 @@ from drupe_onnx.writer import graph_and_weight_bytes
 
 
 def written_bytes(
-    package: OnnxPackage, schemes: Sequence[Scheme | None], capabilities: Capabilities, *, bare: bool = False
+    package: OnnxPackage,
+    schemes: Sequence[Scheme | None],
+    capabilities: Capabilities,
+    *,
+    experts: Mapping[str, Scheme] | None = None,
+    bare: bool = False,
 ) -> int:
     """Bytes of graphs and weights as they will be written, with these schemes for `parts_of` the package.
 
-    None leaves a part with the scheme that it has, or in floating point. bare: without the metadata that only Drupe's
-    passes leave in a graph.
+    None leaves a part with the scheme that it has, or in floating point. experts: schemes of experts, by node, instead
+    of their own. bare: without the metadata that only Drupe's passes leave in a graph.
     """
     trial = package.clone()
     assign_schemes(parts_of(trial), schemes)
+    reassign_experts(trial, experts or {})
     for component in trial.components.values():
         _quantize(component, capabilities)
         if bare:

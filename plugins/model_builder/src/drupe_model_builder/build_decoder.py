@@ -22,9 +22,10 @@ GENERATION = "generation_config.json"
 
 RECURRENCE = Notice(
     "states",
-    "rows of equal length",
-    "the layers' states take in every token, so a batch of unequal rows is refused, and a beam search is wrong",
-    "run texts one by one, or texts of one length together, and without beams, as drupe run does",
+    "equal rows after the first",
+    "the layers' states take in every token, so after the first call a batch with padding among its new tokens is "
+    "refused, and a beam search is wrong",
+    "pad the first prompts of a batch only, and generate without beams, as drupe run does",
 )
 FloatType = Literal["float32", "float16", "bfloat16"]
 
@@ -47,7 +48,7 @@ class BuildDecoder(Pass):
 
     name = "build-decoder"
     summary = "turns a decoder's checkpoint into an ONNX graph with lazy weights"
-    revision = 2
+    revision = 3
     Config = BuildDecoderConfig
     requires = Form("hf")
     ensures = Form("onnx", {"weights": "float", "packaged": "no"})
@@ -68,7 +69,7 @@ class BuildDecoder(Pass):
         from drupe_model_builder.decoder import DecoderGraph
         from drupe_model_builder.graph import GraphBuilder
         from drupe_model_builder.precision import choose
-        from drupe_onnx import OnnxPackage, capabilities_of, describe_decoder, element_name
+        from drupe_onnx import LEFT_OUT, OnnxPackage, capabilities_of, describe_decoder, element_name
 
         checkpoint: Checkpoint = model.payload or open_checkpoint(model.location)
         decoder = composition_of(checkpoint)
@@ -78,6 +79,8 @@ class BuildDecoder(Pass):
         graph = GraphBuilder(weights.tensors, precision, capabilities_of(context.target))
         building = DecoderGraph(graph, weights.decoder)
         made = building.build(all_logits=config.all_logits)
+        if weights.left_out:
+            made.metadata_props[LEFT_OUT] = json.dumps(weights.left_out)
         described = description_of(checkpoint, weights.decoder, building.head_size, element_name(graph.dtype))
         describe_decoder(made, described)
         drops = decoder.head is not None and not config.all_logits

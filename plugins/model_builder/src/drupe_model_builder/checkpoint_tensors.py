@@ -14,25 +14,34 @@ from drupe_model_builder.other_names import settle
 from drupe_model_builder.precision import READABLE
 from drupe_model_builder.tensor_names import by_family
 from drupe_model_builder.tied_head import settled_head
+from drupe_model_builder.towers import modules_of, notice_of_towers, without_towers
 from drupe_onnx import Expression, Files, element_name
 
 # Buffers that older versions of transformers saved although they follow from the configuration.
 DERIVED = r".*\.(rotary_emb\.inv_freq|rotary_emb\.(cos|sin)_cached|self_attn\.(masked_)?bias)"
+# Factors for rounding activations and caches, which are not rounded here.
+OF_ACTIVATIONS = (r".*\.(input|output|activation|k|q|v)_scale",)
 SHOWN = 5
 
 
 @dataclass(frozen=True)
 class DecoderWeights:
-    """A checkpoint's tensors by the decoder's names, and the decoder that they fit. notices: on what was decided."""
+    """A checkpoint's tensors by the decoder's names, and the decoder that they fit. notices: on what was decided.
+
+    left_out: the modules of the checkpoint that the decoder does not have, as their names begin in the files.
+    """
 
     tensors: Mapping[str, Expression]
     decoder: Decoder
     notices: tuple[Notice, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 def weights_of(checkpoint: Checkpoint, decoder: Decoder) -> DecoderWeights:
     """The decoder's tensors. Raises ModelError for missing or extra ones, wrong shapes, and integers."""
-    named = by_family(checkpoint, checkpoint.tensors(), decoder)
+    stored, outside = without_towers(checkpoint, checkpoint.tensors(), decoder)
+    named = by_family(checkpoint, stored, decoder)
+    names = dict(zip(named, stored, strict=True))
     settle(named, decoder)
     take_apart(checkpoint, named, decoder)
     held, decoder, notices = settled_head(named, decoder)
@@ -41,7 +50,8 @@ def weights_of(checkpoint: Checkpoint, decoder: Decoder) -> DecoderWeights:
     _refuse_missing(checkpoint, wanted, held, decoder)
     for name, shape in wanted.items():
         _refuse_misfit(checkpoint, name, shape, held[name])
-    extra = [name for name in held if name not in wanted and not _is_ignored(name, decoder)]
+    unread = (*decoder.ignored, *(OF_ACTIVATIONS if checkpoint.packing is not None else ()))
+    extra = [name for name in held if name not in wanted and not _matches(name, (DERIVED, *unread))]
     if checkpoint.packing is not None:
         extra = [name for name in extra if not _adds_nothing(name, held[name])]
     if extra:
@@ -51,7 +61,12 @@ def weights_of(checkpoint: Checkpoint, decoder: Decoder) -> DecoderWeights:
             where=checkpoint.folder,
             cure="check config.json: without these weights the model would compute something else",
         )
-    return DecoderWeights(held, decoder, notices)
+    towers = {name: tensor for name, tensor in outside.items() if not _matches(name, (DERIVED, *unread))}
+    if towers:
+        notices = (*notices, notice_of_towers(checkpoint, towers, modules_of(towers, stored)))
+    ignored = [names.get(name, name) for name in held if name not in wanted and _matches(name, unread)]
+    kept = [name for name in stored if name not in ignored]
+    return DecoderWeights(held, decoder, notices, tuple(modules_of([*outside, *ignored], kept)))
 
 
 def _zeros(
@@ -67,9 +82,9 @@ def _zeros(
     return {name: Array(np.zeros(wanted[name], np.float32)) for name in allowed}
 
 
-def _is_ignored(name: str, decoder: Decoder) -> bool:
-    """Whether a tensor takes no part: it follows from the configuration, or the family leaves it out."""
-    return any(re.fullmatch(pattern, name) for pattern in (DERIVED, *decoder.ignored))
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    """Whether a tensor takes no part: it follows from the configuration, or is left out."""
+    return any(re.fullmatch(pattern, name) for pattern in patterns)
 
 
 def _adds_nothing(name: str, tensor: Expression) -> bool:

@@ -76,7 +76,7 @@ class Decoder:
 
     @property
     def has_recurrence(self) -> bool:
-        """Whether a state is a sum over all tokens before, or the last of them: no mask can leave padding out of it."""
+        """Whether a state is a sum over all tokens before, or the last of them: later padding would get into it."""
         return any(not isinstance(state, KeyValueState) for state in self.states)
 
     def tensors(self) -> dict[str, tuple[int, ...]]:

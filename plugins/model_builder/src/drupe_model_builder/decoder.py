@@ -51,7 +51,7 @@ class DecoderGraph:
         self.head_size = next((sizes.get(state, state.head_dim) for state in caches), None)
         """Elements of a head in the caches of the first layer that has some."""
         carried = decoder.head is not None
-        lengths = Lengths(graph, positions=positions, equal=decoder.has_recurrence, past=carried)
+        lengths = Lengths(graph, positions=positions, recurrent=decoder.has_recurrence, past=carried)
         self._shared = Shared(
             lengths,
             States(graph, decoder.states, sizes, lengths.ids, carried=carried),

@@ -1,4 +1,7 @@
-"""Checkpoints that transformers 5 wrote in its own form: one tensor for all experts' gate and up, and one for down."""
+"""Checkpoints with merged experts: one tensor for all experts' gate and up, and one for down.
+
+transformers 5 writes them so in its own form. Qwen3-VL with experts is published so, with transposed matrices.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from drupe.api import ModelError
 from drupe_checkpoints import Checkpoint
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.parts.experts import Experts
-from drupe_onnx import Expression, RowRange, member
+from drupe_onnx import Expression, RowRange, Transpose, member
 
 GATE_UP, UP, DOWN = "gate_up_proj", "up_proj", "down_proj"
 
@@ -38,14 +41,23 @@ def _split(checkpoint: Checkpoint, held: dict[str, Expression], part: Experts, m
     """A matrix of its own for each expert's gate, up and down. merged: the tensor that holds gate and up."""
     count, (width, hidden) = len(part.up.rows), part.up.rows[0].shape
     gates = 0 if part.gate is None else width
-    gate_up = _of_shape(checkpoint, held, merged, (count, gates + width, hidden))
-    down = _of_shape(checkpoint, held, f"{part.name}.{DOWN}", (count, hidden, width))
+    down_name = f"{part.name}.{DOWN}"
+    raised, lowered = (count, gates + width, hidden), (count, hidden, width)
+    turned = [(count, columns, rows) for _, rows, columns in (raised, lowered)]
+    transposed = [tuple(held[name].shape) for name in (merged, down_name)] == turned and turned != [raised, lowered]
+    gate_up = _of_shape(checkpoint, held, merged, turned[0] if transposed else raised)
+    down = _of_shape(checkpoint, held, down_name, turned[1] if transposed else lowered)
+
+    def matrix(tensor: Expression, number: int) -> Expression:
+        one = member(tensor, number)
+        return Transpose(one) if transposed else one
+
     for number in range(count):
-        both = member(gate_up, number)
+        both = matrix(gate_up, number)
         if part.gate is not None:
             held[part.gate.rows[number].tensor] = RowRange(both, 0, width)
         held[part.up.rows[number].tensor] = RowRange(both, gates, gates + width)
-        held[part.down.rows[number].tensor] = member(down, number)
+        held[part.down.rows[number].tensor] = matrix(down, number)
 
 
 def _of_shape(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 
-from drupe_model_builder.dimensions import BATCH, SEQUENCE, TOTAL, dims
-from drupe_model_builder.equal_lengths import refuse_unequal
+from drupe_model_builder.dimensions import BATCH, SEQUENCE, TOTAL, Dims, dims
 from drupe_model_builder.graph import GraphBuilder
-from drupe_onnx import PADDING, ir
+from drupe_model_builder.later_padding import refuse_later_padding
+from drupe_onnx import PADDING, POSITIONS, ir
 
 INT32, INT64 = ir.DataType.INT32, ir.DataType.INT64
 ALL = 2**62
@@ -21,16 +21,22 @@ class Lengths:
     that is padded on the left is arranged anew behind the embedding. After a padded prompt, a row's mask has zeros at
     the beginning or in the middle. The sum of the mask is still the number of the row's tokens, because attention
     writes each new token after the row's own last token.
+
+    A recurrence wants padding first instead, where its states are still zeros. Then all layers get the tokens in this
+    order, and only attention's operator gets them in its own.
     """
 
-    def __init__(self, graph: GraphBuilder, *, positions: bool, equal: bool = False, past: bool = True) -> None:
-        """equal: whether rows of unequal lengths are refused when the graph runs. past: whether there are caches;
-        without them the positions follow from the mask.
+    def __init__(self, graph: GraphBuilder, *, positions: bool, recurrent: bool = False, past: bool = True) -> None:
+        """recurrent: whether there are states that take in every token. past: whether there are caches; without them
+        the positions follow from the mask.
         """
         self._graph = graph
+        self._recurrent = recurrent
         self.ids = graph.input("input_ids", INT64, [BATCH, SEQUENCE])
         mask = graph.input("attention_mask", INT64, [BATCH, TOTAL if past else SEQUENCE])
-        self._mask = mask = refuse_unequal(graph, mask) if equal else mask
+        if recurrent:
+            mask = refuse_later_padding(graph, mask, self.ids, first_too=not self._arranges)
+        self._mask = mask
         self._positions = graph.input("position_ids", INT64, [BATCH, SEQUENCE]) if positions and past else None
         name = "attention_mask"
         self.count = count = graph.node(
@@ -86,8 +92,20 @@ class Lengths:
         )
 
     def arranged(self, x: ir.Value, name: str) -> ir.Value:
-        """x [batch, sequence, K] with the rows of padding behind those of tokens."""
+        """x [batch, sequence, K] with the rows of padding behind those of tokens; before them for a recurrence."""
         return self._gathered(x, self._order, name) if self._arranges else x
+
+    def for_attention(self, x: ir.Value, name: str) -> ir.Value:
+        """x [batch, sequence, K], which is arranged, with the rows of padding behind those of tokens."""
+        return self._gathered(x, self._turn, name) if self._recurrent and self._arranges else x
+
+    def from_attention(self, x: ir.Value, name: str) -> ir.Value:
+        """What `for_attention` arranged, arranged as before."""
+        return self._gathered(x, self._turn_back, name) if self._recurrent and self._arranges else x
+
+    def without_padding(self, x: ir.Value, name: str) -> ir.Value:
+        """x [batch, sequence, K], which is arranged, with zeros in the rows of padding of a recurrence."""
+        return self._graph.node("Mul", [x, self._tokens], name, dims(x)) if self._arranges else x
 
     def restored(self, x: ir.Value, name: str) -> ir.Value:
         """x [batch, sequence, K], which is arranged, in the order of input_ids."""
@@ -96,11 +114,16 @@ class Lengths:
     def last_tokens(self) -> ir.Value:
         """int64 [batch, 1, 1]: the place of each row's last token among the arranged ones, an index for GatherND.
 
-        In a prompt it is the end of the row. After a past, rows are not padded, and it is the end of input_ids.
+        In a prompt it is the end of the row. After a past, rows are not padded, and it is the end of input_ids. So it
+        is for a recurrence, which has padding before tokens.
         """
         graph, name = self._graph, "last_token"
         end = graph.node("Sub", [self.width, graph.integers([1])], f"{name}/End", [1], dtype=INT64)
-        index = graph.node("Min", [self._last, end], f"{name}/Index", [BATCH], dtype=INT64)
+        if self._recurrent and self._arranges:
+            rows = graph.node("Shape", [self.count], f"{name}/Rows", [1], dtype=INT64)
+            index = graph.node("Expand", [end, rows], f"{name}/Index", [BATCH], dtype=INT64)
+        else:
+            index = graph.node("Min", [self._last, end], f"{name}/Index", [BATCH], dtype=INT64)
         return graph.node("Unsqueeze", [index, graph.integers([1, 2])], f"{name}/Indices", [BATCH, 1, 1], dtype=INT64)
 
     @functools.cached_property
@@ -110,17 +133,61 @@ class Lengths:
 
     @functools.cached_property
     def _order(self) -> ir.Value:
-        """int64 [batch, sequence]: the places of each row's tokens in input_ids, then those of its padding."""
+        """int64 [batch, sequence]: the places of each row's tokens in input_ids, then those of its padding.
+
+        For a recurrence, those of the padding come first.
+        """
         graph, name = self._graph, "padding"
-        start = graph.node("Neg", [self.width], f"{name}/Start", [1], dtype=INT64)
-        slices = [self._mask, start, graph.integers([ALL]), graph.integers([1])]
-        mask = graph.node("Slice", slices, f"{name}/Mask", [BATCH, SEQUENCE], dtype=INT64)
         bounds = [graph.integers(0), self.width_number, graph.integers(1)]
         places = graph.node("Range", bounds, f"{name}/Places", [SEQUENCE], dtype=INT64)
         # Keys that differ: equal ones would be sorted in an order that not every provider promises.
-        forward = graph.node("Mul", [mask, self.width], f"{name}/Forward", [BATCH, SEQUENCE], dtype=INT64)
-        keys = graph.node("Sub", [places, forward], f"{name}/Keys", [BATCH, SEQUENCE], dtype=INT64)
+        forward = graph.node("Mul", [self._new_mask, self.width], f"{name}/Forward", [BATCH, SEQUENCE], dtype=INT64)
+        moved = "Add" if self._recurrent else "Sub"
+        keys = graph.node(moved, [places, forward], f"{name}/Keys", [BATCH, SEQUENCE], dtype=INT64)
         return self._sorted(keys, f"{name}/Order")
+
+    @functools.cached_property
+    def _new_mask(self) -> ir.Value:
+        """int64 [batch, sequence]: which of the new tokens are no padding."""
+        graph, name = self._graph, "padding"
+        start = graph.node("Neg", [self.width], f"{name}/Start", [1], dtype=INT64)
+        slices = [self._mask, start, graph.integers([ALL]), graph.integers([1])]
+        return graph.node("Slice", slices, f"{name}/Mask", [BATCH, SEQUENCE], dtype=INT64)
+
+    @functools.cached_property
+    def _arranged_mask(self) -> ir.Value:
+        """int64 [batch, sequence]: which of the arranged tokens are no padding."""
+        inputs = [self._new_mask, self._order]
+        return self._graph.node(
+            "GatherElements", inputs, "padding/ArrangedMask", [BATCH, SEQUENCE], dtype=INT64, axis=1
+        )
+
+    @functools.cached_property
+    def _turn(self) -> ir.Value:
+        """int64 [batch, sequence]: the places of tokens among those with padding first, then those of the padding."""
+        with self._graph.block(None):
+            graph, name = self._graph, "padding"
+            back = graph.node("Mul", [self._arranged_mask, self.width], f"{name}/Back", [BATCH, SEQUENCE], dtype=INT64)
+            bounds = [graph.integers(0), self.width_number, graph.integers(1)]
+            places = graph.node("Range", bounds, f"{name}/ArrangedPlaces", [SEQUENCE], dtype=INT64)
+            keys = graph.node("Sub", [places, back], f"{name}/TurnKeys", [BATCH, SEQUENCE], dtype=INT64)
+            return self._sorted(keys, f"{name}/Turn")
+
+    @functools.cached_property
+    def _turn_back(self) -> ir.Value:
+        """int64 [batch, sequence]: for each place with padding first, where `_turn` has put it."""
+        with self._graph.block(None):
+            return self._sorted(self._turn, "padding/TurnBack")
+
+    @functools.cached_property
+    def _tokens(self) -> ir.Value:
+        """[batch, sequence, 1]: 1 for arranged tokens and 0 for padding, in the activations' type."""
+        with self._graph.block(None):
+            graph, name = self._graph, "padding"
+            shape: Dims = [BATCH, SEQUENCE, 1]
+            inputs = [self._arranged_mask, graph.integers([2])]
+            column = graph.node("Unsqueeze", inputs, f"{name}/Column", shape, dtype=INT64)
+            return graph.node("Cast", [column], f"{name}/Tokens", shape, role=POSITIONS, to=graph.dtype)
 
     @functools.cached_property
     def _order_back(self) -> ir.Value:

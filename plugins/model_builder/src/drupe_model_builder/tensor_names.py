@@ -25,13 +25,12 @@ def by_family(checkpoint: Checkpoint, held: Mapping[str, Tensor], decoder: Decod
     inside peft's or torch.compile's wrapper. The prefix is what stands before the names that every decoder has.
     Tensors of no decoder keep their names. Raises ModelError where two decoders fit.
     """
-    _refuse_adapter(checkpoint, held)
-    plain = _without_wrappers(checkpoint, held)
-    prefix = _prefix(checkpoint, plain, decoder)
+    plain = without_wrappers(checkpoint, held)
+    prefix = prefix_of(checkpoint, plain, decoder)
     base, head = decoder.base, decoder.head.matrix.removesuffix("weight") if decoder.head else ""
     if prefix is None or prefix == base:
         return _completed(plain, decoder)
-    before_head = _head_prefix(checkpoint, plain, head, prefix) if head else None
+    before_head = head_prefix_of(checkpoint, plain, head, prefix) if head else None
 
     def named(name: str) -> str:
         if before_head is not None and name.startswith(before_head + head):
@@ -53,7 +52,7 @@ def _completed(held: Mapping[str, Tensor], decoder: Decoder) -> dict[str, Tensor
     return found
 
 
-def _prefix(checkpoint: Checkpoint, held: Iterable[str], decoder: Decoder) -> str | None:
+def prefix_of(checkpoint: Checkpoint, held: Iterable[str], decoder: Decoder) -> str | None:
     """What stands before the names of the decoder's own tensors; None where nothing fits, which is an error later."""
     base = decoder.base
     own = [name.removeprefix(base) for name in decoder.tensors() if name.startswith(base)]
@@ -67,7 +66,7 @@ def _prefix(checkpoint: Checkpoint, held: Iterable[str], decoder: Decoder) -> st
     return complete[0] if complete else None
 
 
-def _head_prefix(checkpoint: Checkpoint, held: Iterable[str], head: str, prefix: str) -> str | None:
+def head_prefix_of(checkpoint: Checkpoint, held: Iterable[str], head: str, prefix: str) -> str | None:
     """What stands before the name of the head: a module that the decoder is in; None where there is no head."""
     names = [name for name in held if name.endswith(f"{head}weight")]
     found = {name.removesuffix(f"{head}weight") for name in names}
@@ -77,7 +76,9 @@ def _head_prefix(checkpoint: Checkpoint, held: Iterable[str], head: str, prefix:
     return fitting[0] if fitting else None
 
 
-def _without_wrappers(checkpoint: Checkpoint, held: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def without_wrappers(checkpoint: Checkpoint, held: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors by names without wrappers. Raises ModelError for two of one name, and for an adapter."""
+    _refuse_adapter(checkpoint, held)
     found: dict[str, Tensor] = {}
     for name, tensor in held.items():
         plain = name

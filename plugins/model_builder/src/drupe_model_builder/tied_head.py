@@ -31,7 +31,7 @@ def settled_head(
         "weights",
         "chosen",
         f"the head {head} is used as it is stored, as in transformers: it differs from {table}, "
-        "although config.json ties them",
+        "although config.json, or the family where it says nothing, ties them",
         'set "tie_word_embeddings": false in config.json if the head is meant; otherwise remove the tensor',
     )
     return tensors, replace(decoder, head=replace(decoder.head, tied=False)), (notice,)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from drupe.api import UsageError
 from drupe_blockquant import Scheme
 from drupe_nbits import Rewriter, Site, refusal
+from drupe_nbits.minimums import Minimums
 from drupe_nbits.target_support import ONNX_OPSET, casts, takes_minimums
 from drupe_onnx import (
     Array,
@@ -51,7 +52,7 @@ def take_over(site: Site, rewriter: Rewriter, block_size: int | None, capabiliti
         _reorder(site, order, rewriter.graph)
     producer = Repacked(parts, scheme, _scale_dtype(site, parts, capabilities))
     made = [Produced(producer, index) for index in range(len(producer.outputs))]
-    rewriter.rewrite(site, scheme, made, minimums)
+    rewriter.rewrite(site, scheme, made, None if minimums is None else Minimums(minimums, parts[0].lowest))
     return True
 
 

@@ -7,6 +7,7 @@ files are listed here once more, by a reader that shares no code with those pass
 
 from __future__ import annotations
 
+import json
 import re
 from bisect import bisect_right
 from collections import defaultdict
@@ -37,7 +38,7 @@ def refuse_unread(source: Model, reference: Model) -> None:
 
     Only for checkpoints in safetensors and GGUF files that the graph reads lazily. A tensor need not be read if its
     numbers follow from others: it equals a tensor that is read (a tied head), is a bias of zeros, or is a buffer of the
-    rotary embedding.
+    rotary embedding. Nor need one of a module that the graph says it leaves out.
     """
     from drupe_checkpoints.stored_tensors import FLOATS, stored_tensors
     from drupe_onnx import OnnxPackage
@@ -56,11 +57,26 @@ def refuse_unread(source: Model, reference: Model) -> None:
     taken = [each for each in stored.values() if _whole(each, read)]
     known = {each.name for each in taken}
     packed = source.location.is_file()  # each tensor of a GGUF file holds weights, whatever its type
-    unread = [each for each in stored.values() if (packed or each.element in FLOATS) and each.name not in known]
+    beside = _left_out(reference.payload)
+    unread = [
+        each
+        for each in stored.values()
+        if (packed or each.element in FLOATS)
+        and each.name not in known
+        and not any(map(f"{each.name}.".startswith, beside))
+    ]
     if source.task == EMBEDDINGS:
         unread = [each for each in unread if not HEADS.fullmatch(each.name)]
     if left := [each.name for each in unread if not _follows(each, taken)]:
         raise CheckFailed(f"the checkpoint's {_listed(left)} is not part of the converted model", cure=REPORT)
+
+
+def _left_out(reference: OnnxPackage) -> tuple[str, ...]:
+    """How the names of tensors begin that belong to other parts of the model: towers of images, ..."""
+    from drupe_onnx import LEFT_OUT
+
+    listed = (json.loads(each.metadata_props.get(LEFT_OUT, "[]")) for each in reference.components.values())
+    return tuple(f"{name}." for names in listed for name in names)
 
 
 def _read(reference: OnnxPackage) -> Mapping[Path, list[Span]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from drupe.api import ModelError, Notice
-from drupe_checkpoints.tokenizer.parts import Json, template
+from drupe_checkpoints.tokenizer.parts import Json, sequence, template
 from drupe_checkpoints.tokenizer.settings import TOKENIZER, Settings
 
 MODELS = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "tiktoken.model")
@@ -18,6 +18,9 @@ PAIRS_FIRST = ("GPT2Tokenizer", "Qwen2Tokenizer", "GPTNeoXTokenizer")
 """The classes that keep their tokenizer in PAIRS, whatever else is in the folder."""
 FIRST, LAST = ("<s>", "<bos>", "<|begin_of_text|>"), ("</s>", "<eos>")
 """What the tokens around a text are called where no file names them."""
+
+
+MADE_FOR_IT = f"put a {TOKENIZER} that was made for this model into the folder"
 
 
 @dataclass(frozen=True)
@@ -89,14 +92,14 @@ def _from_model(path: Path, settings: Settings, cure: str) -> Converted:
 
 
 def _from_pieces(path: Path, settings: Settings, cure: str) -> Converted:
-    from drupe_checkpoints.tokenizer.families import OTHER_IDS, family_of, numbered
+    from drupe_checkpoints.tokenizer.families import OTHER_IDS, WITHOUT_DOCUMENT, family_of, numbered
     from drupe_checkpoints.tokenizer.from_sentencepiece import Reading, converted
     from drupe_checkpoints.tokenizer.sentencepiece_file import read_pieces
 
-    if settings.declared_class in OTHER_IDS:
-        raise ModelError(
-            f"the tokenizer's class {settings.declared_class} changes what {path.name} says", where=path, cure=cure
-        )
+    name = settings.declared_class
+    if name in OTHER_IDS:
+        way_out = f"{MADE_FOR_IT}; transformers makes none for this class" if name in WITHOUT_DOCUMENT else cure
+        raise ModelError(f"the tokenizer's class {name} changes what {path.name} says", where=path, cure=way_out)
     pieces, family = numbered(read_pieces(path), settings), family_of(settings)
     decoder = settings.config.get("added_tokens_decoder")
     listed = [token.get("content") for token in decoder.values()] if isinstance(decoder, Mapping) else []
@@ -106,6 +109,8 @@ def _from_pieces(path: Path, settings: Settings, cure: str) -> Converted:
         found_first=frozenset(map(str, (*listed, *(settings.added or {})))),
     )
     document = converted(pieces, reading, cure)
+    steps = [*family.steps, *([document["normalizer"]] if document["normalizer"] else [])]
+    document["normalizer"] = sequence("normalizers", steps)
     notices = (_DECODING,) if pieces.denormalizes else ()
     return Converted(document, path.name, pieces=True, begins=family.first, ends=family.last, notices=notices)
 
@@ -123,7 +128,6 @@ def _way_out(folder: Path) -> str:
     )
     command = shlex.join(["python", "-c", code, str(folder), str(folder / TOKENIZER)])
     return (
-        f"put a {TOKENIZER} that was made for this model into the folder; transformers makes one that may give other "
-        "tokens in places: "
+        f"{MADE_FOR_IT}; transformers makes the one that it uses itself, which may give other tokens: "
         f"pip install transformers sentencepiece protobuf tiktoken, then {command}"
     )

@@ -4,19 +4,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from drupe_checkpoints.tokenizer.parts import Json, replace_pattern
 from drupe_checkpoints.tokenizer.sentencepiece_file import CONTROL, UNKNOWN, Pieces
 from drupe_checkpoints.tokenizer.settings import Settings
 
 
 @dataclass(frozen=True)
 class Family:
-    """The habits of a tokenizer's class: whether it puts a token before and behind a text where no file says so."""
+    """The habits of a tokenizer's class.
+
+    first, last: it puts a token before and behind a text where no file says so. steps: what it does to a text before
+    sentencepiece sees it.
+    """
 
     first: bool = True
     last: bool = False
+    steps: tuple[Json, ...] = ()
 
 
+NOT_PRINTED = "[\x00-\x08\x0b-\x1f\x7f-\xa0\xad\u200b]"
+SPACES = "[\u2002\u2003\u2005\u2008\u2009\u200a\u202f\u3000\ufffc]"
+"""What GPT-SW3 drops, and what it takes for a space."""
 FAMILIES = {
+    "GPTSw3Tokenizer": Family(
+        first=False, steps=(replace_pattern(NOT_PRINTED, ""), replace_pattern(SPACES, " "), {"type": "NFC"})
+    ),
     "T5Tokenizer": Family(first=False, last=True),
     "UdopTokenizer": Family(first=False, last=True),
     "XLMRobertaTokenizer": Family(first=True, last=True),
@@ -32,6 +44,13 @@ OTHER_IDS = frozenset(
     }
 )  # fmt: skip
 """Classes that number the pieces in their own way, or change the text first: none of them is for decoders."""
+WITHOUT_DOCUMENT = frozenset(
+    {
+        "BartphoTokenizer", "BertGenerationTokenizer", "CpmTokenizer", "M2M100Tokenizer", "MarianTokenizer",
+        "PLBartTokenizer", "SiglipTokenizer", "Speech2TextTokenizer", "XLMProphetNetTokenizer",
+    }
+)  # fmt: skip
+"""Those of them for which transformers makes no tokenizer.json."""
 EXTRA_IDS = 100
 """How many tokens T5 puts behind the pieces, where tokenizer_config.json does not say it."""
 

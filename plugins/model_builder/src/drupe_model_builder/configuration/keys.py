@@ -238,7 +238,7 @@ LIMITED: Mapping[str, Limited] = {
     "vision_config": Limited("adds a model for images"),
     "use_alibi": Limited("replaces the rotary embedding"),
     "use_attention_sinks": Limited("adds sinks to attention"),
-    "use_bidirectional_attention": Limited("lets each token read later ones"),
+    "use_bidirectional_attention": Limited("lets each token read later ones", cure=NOT_A_GENERATOR),
     "use_bidirectional_attn": Limited("lets each token read later ones"),
     "use_causal_mask": Limited("lets each token read later ones", _is(None, True)),
     "use_dynamic_ntk": Limited("stretches the rotary embedding with the length of the text"),

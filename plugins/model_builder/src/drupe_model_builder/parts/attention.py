@@ -156,6 +156,7 @@ def attention(
     )
     shared.states.keep(part.states[0], key, value)
     out = cut(graph, out, f"{part.name}/Cut", part.heads, part.head_dim, form.head_size, halves=_in_halves(part, form))
+    out = shared.lengths.from_attention(out, f"{part.name}/Turned")
     if last_token is not None:
         out = drop_all_but_last(graph, out, last_token, part.name)
     if part.gate is not None:
@@ -315,7 +316,10 @@ def _inputs(
     shared: Shared,
 ) -> list[ir.Value | None]:
     lengths = shared.lengths
-    inputs: list[ir.Value | None] = [*projected, *_past(graph, part, form, shared)]
+    given = [
+        each and lengths.for_attention(each, f"{part.name}/Turned{number}") for number, each in enumerate(projected)
+    ]
+    inputs: list[ir.Value | None] = [*given, *_past(graph, part, form, shared)]
     inputs += [lengths.last_keys(), lengths.total_length()]
     rotary = part.rotary if form.rotates else None
     inputs += shared.tables.of(rotary, _pairs(rotary, part, form)) if rotary else (None, None)

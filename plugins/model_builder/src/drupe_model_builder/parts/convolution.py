@@ -51,7 +51,11 @@ class Convolution:
 
 
 def convolution(graph: GraphBuilder, part: Convolution, x: ir.Value, shared: Shared, wanted_by: str) -> ir.Value:
-    """The convolution of x [batch, sequence, channels]. wanted_by: what it is part of, for errors."""
+    """The convolution of x [batch, sequence, channels]. wanted_by: what it is part of, for errors.
+
+    Padding is zero in x, as its state is before the first token, and in the result, so that a recurrence adds nothing.
+    """
+    x = shared.lengths.without_padding(x, f"{part.name}/WithoutPadding")
     along: Dims = [BATCH, part.channels, SEQUENCE]
     turned = graph.node("Transpose", [x], f"{part.name}/Channels", along, perm=[0, 2, 1])
     (past,) = shared.states.past(part.state)
@@ -61,7 +65,8 @@ def convolution(graph: GraphBuilder, part: Convolution, x: ir.Value, shared: Sha
         graph, OPERATOR, inputs, f"{part.name}/{OPERATOR}", outputs, wanted_by, activation=part.activation
     )
     shared.states.keep(part.state, present)
-    return graph.node("Transpose", [made], f"{part.name}/Tokens", dims(x), perm=[0, 2, 1])
+    out = graph.node("Transpose", [made], f"{part.name}/Tokens", dims(x), perm=[0, 2, 1])
+    return shared.lengths.without_padding(out, f"{part.name}/PaddingLeftOut") if part.bias else out
 
 
 def _tensor(graph: GraphBuilder, part: Convolution, kind: str) -> ir.Value:

@@ -1,0 +1,75 @@
+"""Experts get 4 bits, and 8 where a budget has room for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import make_checkpoint
+
+from drupe.api import Context, Model
+from drupe_checkpoints import open_checkpoint
+from drupe_ep_cpu.provider import Cpu
+from drupe_mixed_precision.allocate_bits import AllocateBits
+from drupe_mixed_precision.budgets import parse_size
+from drupe_mixed_precision.configuration import AllocateBitsConfig
+from drupe_mixed_precision.losses import SENSITIVITY
+from drupe_model_builder.build_decoder import BuildDecoder, BuildDecoderConfig
+from drupe_nbits import find_experts, find_sites
+from drupe_onnx import write_package
+from drupe_quant_rtn.quantize_weights import QuantizeWeights, QuantizeWeightsConfig
+
+SIZES = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 4, "num_local_experts": 8,
+         "vocab_size": 1024}  # fmt: skip
+
+
+@pytest.fixture
+def built(tmp_path: Path) -> tuple[Model, Context]:
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", "mixtral", **SIZES)
+    context = Context(Cpu().target(), tmp_path / "scratch")
+    model = Model("hf", checkpoint, payload=open_checkpoint(checkpoint))
+    return BuildDecoder().run(model, BuildDecoderConfig(), context), context
+
+
+def bits(model: Model) -> list[int]:
+    return [site.scheme.bits for site in find_experts(model.payload.component.graph) if site.scheme is not None]
+
+
+def allocated(built: tuple[Model, Context], **budget: Any) -> Model:
+    model, context = built
+    return AllocateBits().run(model, AllocateBitsConfig(**budget), context)
+
+
+@pytest.mark.parametrize(
+    ("budget", "eights"),
+    [({}, {0}), ({"target_size": "2.1MB"}, {0}), ({"target_size": "3MB"}, {1, 2, 3}), ({"target_size": "9MB"}, {4}),
+     ({"bits_per_weight": 4.6}, {0}), ({"bits_per_weight": 7.0}, {1, 2, 3}), ({"bits_per_weight": 8.9}, {4})],
+)  # fmt: skip
+def test_experts_of_a_layer_get_eight_bits_where_the_budget_has_room(
+    budget: dict[str, Any], eights: set[int], built: tuple[Model, Context], tmp_path: Path
+) -> None:
+    model = allocated(built, **budget)
+    found = bits(model)
+    assert len(found) == 4 and set(found) <= {4, 8}
+    assert found.count(8) in eights
+    if "target_size" in budget:
+        package = QuantizeWeights().run(model, QuantizeWeightsConfig(), built[1]).payload
+        (tmp_path / "out").mkdir()
+        write_package(package, tmp_path / "out", built[1])
+        written = sum((tmp_path / "out" / name).stat().st_size for name in ("model.onnx", "model.onnx.data"))
+        assert written <= parse_size(budget["target_size"])
+
+
+def test_a_limit_of_divergence_counts_experts_in_the_unit_of_what_was_measured(built: tuple[Model, Context]) -> None:
+    model, _ = built
+    for site in find_sites(model.payload.component.graph):
+        site.node.metadata_props[SENSITIVITY] = "1e-3"
+    assert bits(allocated(built, max_kl=1.0)) == [4] * 4
+
+
+def test_the_strictest_limit_of_divergence_gives_experts_eight_bits(built: tuple[Model, Context]) -> None:
+    model, _ = built
+    for site in find_sites(model.payload.component.graph):
+        site.node.metadata_props[SENSITIVITY] = "0.1"
+    assert bits(allocated(built, max_kl=0.02)) == [8] * 4
