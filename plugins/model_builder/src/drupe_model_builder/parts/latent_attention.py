@@ -123,7 +123,10 @@ def latent_attention(
         turning = _rotation(graph, part, part.rotary, turning, "Key", 1, shared)
     key, value = _expanded(graph, part, latent, turning)
     padded = [
-        pad(graph, each, f"{part.name}/Padded{which}", part.heads, held, size, halves=False)
+        lengths.for_attention(
+            pad(graph, each, f"{part.name}/Padded{which}", part.heads, held, size, halves=False),
+            f"{part.name}/Turned{which}",
+        )
         for each, which, held in ((query, "Query", part.key), (key, "Key", part.key), (value, "Value", part.value))
     ]
     inputs: list[ir.Value | None] = [*padded, *shared.states.past(part.states[0])]
@@ -136,6 +139,7 @@ def latent_attention(
     attributes = _attributes(part, inside=inside)
     out, *present = required(graph, OPERATOR, inputs, f"{part.name}/{OPERATOR}", kinds, "attention", **attributes)
     shared.states.keep(part.states[0], *present)
+    out = lengths.from_attention(out, f"{part.name}/Turned")
     out = cut(graph, out, f"{part.name}/Cut", part.heads, part.value, size, halves=False)
     if last_token is not None:
         out = drop_all_but_last(graph, out, last_token, part.name)
