@@ -265,9 +265,9 @@ def test_inspect_describes_a_folder_with_a_config_only(good: Path, tmp_path: Pat
     done = program("inspect", folder)
     assert done.returncode == 0, done.stderr
     assert "Qwen2ForCausalLM" in done.stdout and "no safetensors file" in done.stdout
-    edit_config(folder, model_type="mamba", architectures=["MambaForCausalLM"])
+    edit_config(folder, model_type="blt", architectures=["BltForCausalLM"])
     shown = program("inspect", folder).stdout
-    assert "'MambaForCausalLM' is not supported" in shown and "a plugin can bring" in shown
+    assert "'BltForCausalLM' is not supported" in shown and "a plugin can bring" in shown
 
 
 @pytest.mark.parametrize("option", ["--quality=best", "--max-kl=0.1"])

@@ -6,6 +6,7 @@ transformers are made of a family that computes the same: its tensors get their 
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -61,6 +62,14 @@ FALCON_H1_FACTORS = {
 }  # fmt: skip
 TWO_TYPES = ["sliding_attention", "full_attention", "sliding_attention", "full_attention", "sliding_attention"]
 
+LATENTS = {
+    "q_lora_rank": 40, "kv_lora_rank": 32, "qk_nope_head_dim": 24, "qk_rope_head_dim": 16, "v_head_dim": 20,
+    "num_key_value_heads": 4,
+}  # fmt: skip
+MLA_YARN = {
+    "rope_type": "yarn", "rope_theta": 1000.0, "factor": 8.0, "original_max_position_embeddings": 16, "beta_fast": 32.0,
+    "beta_slow": 1.0, "mscale": 0.7, "mscale_all_dim": 0.9,
+}  # fmt: skip
 EXPERTS = {"num_experts_per_tok": 3, "moe_intermediate_size": 48}
 ROUTERS = ("gate.weight", "router.weight", "router.layer.weight", "gate.wg.weight", "router.gate.weight")
 """Ends of names of routers. Their weights are large, so that rounding does not change the choice of experts."""
@@ -200,11 +209,67 @@ def _gpt_oss_packed(config: dict[str, Any], tensors: dict[str, Any]) -> tuple[di
     return {**config, "quantization_config": {"quant_method": "mxfp4"}}, found
 
 
+FP8_BLOCK = (16, 24)
+
+
+def _fp8_scales(rows: int, columns: int) -> Any:
+    """A power of two for each block."""
+    import torch
+
+    high, wide = -(-rows // FP8_BLOCK[0]), -(-columns // FP8_BLOCK[1])
+    return 2.0 ** ((torch.arange(high)[:, None] + 2 * torch.arange(wide)) % 5 - 9.0)
+
+
+def _fp8_levels(values: Any) -> Any:
+    """The values [.., rows, columns] by their scales, and these for each value."""
+    import torch
+
+    rows, columns = values.shape[-2:]
+    factors = _fp8_scales(rows, columns)
+    for axis, size in enumerate(FP8_BLOCK):
+        factors = factors.repeat_interleave(size, axis)
+    factors = factors[:rows, :columns]
+    return (values / factors).clamp(-440, 440).to(torch.float8_e4m3fn), factors
+
+
+def _is_fp8(name: str, values: Any) -> bool:
+    apart = ("embed_tokens.weight", "lm_head.weight", "mlp.gate.weight")
+    return values.ndim > 1 and not name.endswith(apart)
+
+
+def _fp8_values(name: str, values: Any) -> Any:
+    """The values of matrices rounded to floats of 8 bits."""
+    if not _is_fp8(name, values):
+        return values
+    if name.endswith("gate_up_proj"):  # two matrices, each with blocks of its own
+        import torch
+
+        return torch.cat([_fp8_values("", half) for half in values.chunk(2, -2)], -2)
+    levels, factors = _fp8_levels(values)
+    return levels.float() * factors
+
+
+def _deepseek_v3_fp8(config: dict[str, Any], tensors: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """DeepSeek V3 as it is published: floats of 8 bits, with a scale for each block."""
+    found = {}
+    for name, values in tensors.items():
+        found[name] = values
+        if _is_fp8(name, values):
+            found[name] = _fp8_levels(values)[0]
+            found[f"{name}_scale_inv"] = _fp8_scales(*values.shape)
+    said = {"quant_method": "fp8", "fmt": "e4m3", "activation_scheme": "dynamic", "weight_block_size": [*FP8_BLOCK]}
+    return {**config, "quantization_config": said}, found
+
+
 CASES: Mapping[str, Case] = {
     "afmoe": Case(
         "afmoe", "experts, gated attention, windows, norms before and after",
         {**EXPERTS, "num_experts": 8, "head_dim": 32, "sliding_window": WINDOW, "num_shared_experts": 1,
          "route_scale": 1.5, "mup_enabled": True, "global_attn_every_n_layers": 2},
+    ),
+    "axk1": Case(
+        "axk1", "latent attention, experts from groups, a norm on their result",
+        {**LATENTS, **EXPERTS, "n_routed_experts": 8, "n_group": 4, "topk_group": 2, "num_hidden_layers": 3},
     ),
     "cohere2_moe": Case(
         "cohere2_moe", "experts beside attention, sigmoids, shared ones, a dense layer",
@@ -279,6 +344,17 @@ CASES: Mapping[str, Case] = {
     "bamba": Case(
         "bamba", "Mamba-2, attention on two layers", {**MAMBA, "attn_layer_indices": [1, 4], "mamba_proj_bias": True}
     ),
+    "bailing_hybrid": Case(
+        "bailing_hybrid", "linear attention with a bounded decay by channel, gated latent attention, experts",
+        {**LATENTS, **EXPERTS, "head_dim": 16, "num_experts": 8, "num_experts_per_token": 3, "n_group": 4,
+         "topk_group": 2, "layer_group_size": 2, "first_k_dense_replace": 1, "num_hidden_layers": 3,
+         "pad_token_id": 2},
+    ),
+    "bailing_hybrid, no bound": Case(
+        "bailing_hybrid", "a decay without a bound, an MLP on all layers",
+        {**LATENTS, "head_dim": 16, "kda_safe_gate": False, "first_k_dense_replace": 3, "num_hidden_layers": 3,
+         "pad_token_id": 2, "layer_types": ["full_attention", "linear_attention", "linear_attention"]},
+    ),
     "bitnet": Case("bitnet", "norms before the last products"),
     "bloom": Case(
         "bloom", "ALiBi, a norm of the embedding, fused by head",
@@ -291,6 +367,33 @@ CASES: Mapping[str, Case] = {
     "cohere2": Case("cohere2", "windows, layers without rotation", {"head_dim": 32, "sliding_window": WINDOW}),
     "cwm": Case(
         "cwm", "windows, Llama 3's rotation", {"head_dim": 32, "sliding_window": WINDOW, "rope_parameters": LLAMA3}
+    ),
+    "deepseek_v2": Case(
+        "deepseek_v2", "latent attention without a query's latent, YaRN with factors, experts chosen greedily",
+        {**LATENTS, **EXPERTS, "q_lora_rank": None, "n_routed_experts": 8, "first_k_dense_replace": 1,
+         "routed_scaling_factor": 1.5, "rope_parameters": MLA_YARN, "num_hidden_layers": 3},
+    ),
+    "deepseek_v2, groups": Case(
+        "deepseek_v2", "experts from the best groups, biases",
+        {**LATENTS, **EXPERTS, "n_routed_experts": 8, "topk_method": "group_limited_greedy", "n_group": 4,
+         "topk_group": 2, "routed_scaling_factor": 2.0, "attention_bias": True, "num_hidden_layers": 3},
+    ),
+    "deepseek_v3": Case(
+        "deepseek_v3", "latent attention, YaRN with factors, experts from groups chosen by sigmoids and a bias",
+        {**LATENTS, **EXPERTS, "n_routed_experts": 8, "n_group": 4, "topk_group": 2, "first_k_dense_replace": 1,
+         "rope_parameters": MLA_YARN, "num_hidden_layers": 3},
+    ),
+    "deepseek_v3, halves": Case(
+        "deepseek_v3", "halves rotated, values wider than keys, weights that do not sum to one, biases",
+        {**LATENTS, **EXPERTS, "q_lora_rank": None, "n_routed_experts": 8, "n_group": 1, "topk_group": 1,
+         "first_k_dense_replace": 1, "rope_interleave": False, "norm_topk_prob": False, "n_shared_experts": 2,
+         "v_head_dim": 48, "attention_bias": True, "qk_rope_head_dim": 12, "num_hidden_layers": 3},
+    ),
+    "deepseek_v3, FP8": Case(
+        "deepseek_v3", "floats of 8 bits with a scale for each block",
+        {**LATENTS, **EXPERTS, "n_routed_experts": 4, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1,
+         "num_hidden_layers": 2},
+        told_as=_deepseek_v3_fp8, rounded=_fp8_values,
     ),
     "ernie4_5": Case("ernie4_5", "neighbours rotated, biases", {"head_dim": 32, "use_bias": True}),
     "exaone": Case("llama", "names of its own", {"head_dim": 32}, told_as=_exaone),
@@ -315,6 +418,12 @@ CASES: Mapping[str, Case] = {
     "falcon_h1": Case(
         "falcon_h1", "attention beside Mamba-2, factors",
         {**MAMBA, "head_dim": 32, "mamba_d_ssm": 96, "mamba_n_heads": 6, "mamba_n_groups": 2, **FALCON_H1_FACTORS},
+    ),
+    "falcon_mamba": Case(
+        "falcon_mamba", "a decay for each element, norms inside the mixer, an untied head",
+        {"vocab_size": tiny.VOCABULARY, "hidden_size": 64, "num_hidden_layers": 3, "conv_kernel": 3,
+         "mixer_rms_eps": 1e-4, "use_conv_bias": False, "tie_word_embeddings": False, "bos_token_id": tiny.BOS,
+         "eos_token_id": tiny.END, "pad_token_id": 2}, {},
     ),
     "falcon_h1, norm before the gate": Case(
         "falcon_h1", "a norm in Mamba-2, limits of the time step",
@@ -346,6 +455,10 @@ CASES: Mapping[str, Case] = {
     ),
     "gemma4_unified_text": Case("gemma4_unified_text", "head sizes by kind of layer", GEMMA4),
     "glm": Case("glm", "neighbours of half a head rotated, fused gate and up", {"head_dim": 32}),
+    "glm4_moe_lite": Case(
+        "glm4_moe_lite", "latent attention, experts chosen by sigmoids, a shared one",
+        {**LATENTS, **EXPERTS, "n_routed_experts": 8, "v_head_dim": 40, "num_hidden_layers": 3},
+    ),
     "glm4": Case("glm4", "norms before and after", {"head_dim": 32}),
     "gpt2": _gpt("gpt2", "learned positions, transposed matrices"),
     "gpt2, by depth": _gpt("gpt2", "scale by depth", scale_attn_by_inverse_layer_idx=True),
@@ -397,6 +510,28 @@ CASES: Mapping[str, Case] = {
     "internlm3": Case("internlm3", "a head size of its own", {"head_dim": 32}),
     "iquestcoder": Case("iquestcoder", "a head size of its own", {"head_dim": 32}),
     "jais2": Case("jais2", "LayerNorms, squared ReLU", {"head_dim": 32}),
+    "jamba": Case(
+        "jamba", "a decay for each element, attention without rotation, experts on some layers",
+        {"num_hidden_layers": 5, "attn_layer_period": 3, "attn_layer_offset": 1, "num_experts": 4,
+         "num_experts_per_tok": 2, "mamba_d_state": 24, "mamba_dt_rank": 12, "mamba_proj_bias": True,
+         "pad_token_id": 2},
+    ),
+    "jamba, no experts": Case(
+        "jamba", "an MLP on all layers", {"num_hidden_layers": 3, "attn_layer_period": 2, "attn_layer_offset": 0,
+                                          "num_experts": 1, "tie_word_embeddings": True, "pad_token_id": 2},
+    ),
+    "kimi_k2": Case(
+        "deepseek_v3", "latent attention, experts chosen by sigmoids and a bias",
+        {**LATENTS, **EXPERTS, "n_routed_experts": 8, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1,
+         "num_hidden_layers": 3},
+        told_as=lambda config, tensors: (_config(config, "kimi_k2", "DeepseekV3ForCausalLM", {}), tensors),
+    ),
+    "kimi_linear": Case(
+        "kimi_linear", "linear attention with a decay by channel, latent attention without rotation, experts",
+        {**LATENTS, **EXPERTS, "num_experts_per_token": 3, "num_experts": 8, "q_lora_rank": None,
+         "linear_num_heads": 3, "linear_head_dim": 32, "num_hidden_layers": 4, "pad_token_id": 2,
+         "layer_types": ["linear_attention", "full_attention", "linear_attention", "linear_attention"]},
+    ),
     "lfm2": Case(
         "lfm2", "short convolutions, attention on some layers",
         {"layer_types": ["conv", "conv", "full_attention", "conv", "full_attention"], "block_multiple_of": 32},
@@ -421,6 +556,12 @@ CASES: Mapping[str, Case] = {
          "layer_types": ["full_attention", "conv", "sliding_attention", "conv", "conv"], "conv_bias": True},
     ),
     "llama": Case("llama", "biases, tied", {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}),
+    "mamba": Case(
+        "mamba", "a decay for each element, biases",
+        {"vocab_size": tiny.VOCABULARY, "hidden_size": 64, "num_hidden_layers": 4, "state_size": 24,
+         "time_step_rank": 10, "bos_token_id": tiny.BOS, "eos_token_id": tiny.END, "pad_token_id": 2,
+         "use_bias": True}, {},
+    ),
     "mamba2": Case(
         "mamba2", "no attention, no MLP",
         {"vocab_size": tiny.VOCABULARY, "hidden_size": 64, "num_hidden_layers": 4, "num_heads": 8, "head_dim": 16,
@@ -432,16 +573,36 @@ CASES: Mapping[str, Case] = {
         {"embedding_multiplier": 3.0, "logits_scaling": 2.0, "residual_multiplier": 0.4, "attention_multiplier": 0.25},
         told_as=_minicpm,
     ),
+    "minicpm3": Case(
+        "minicpm3", "latent attention, halves rotated, LongRoPE, factors",
+        {**LATENTS, "scale_emb": 3.0, "scale_depth": 0.9, "dim_model_base": 32, "rope_parameters": LONGROPE,
+         "original_max_position_embeddings": 24, "num_hidden_layers": 3},
+    ),
+    "minicpm3, plain": Case(
+        "minicpm3", "no factors, no query's latent, an untied head",
+        {**LATENTS, "q_lora_rank": None, "scale_depth": None, "dim_model_base": None, "v_head_dim": None,
+         "tie_word_embeddings": False, "num_hidden_layers": 2},
+    ),
     "ministral": Case(
         "ministral", "windows by layer", {"head_dim": 32, "sliding_window": WINDOW, "layer_types": TWO_TYPES}
     ),
     "ministral3": Case("ministral3", "queries that grow, YaRN", {"head_dim": 32, "rope_parameters": MINISTRAL3}),
     "mistral": Case("mistral", "a window on all layers", {"sliding_window": WINDOW, "head_dim": 32}),
+    "mistral4": Case(
+        "mistral4", "latent attention with queries that grow, YaRN, experts, a dense layer",
+        {**LATENTS, **EXPERTS, "n_routed_experts": 8, "first_k_dense_replace": 1, "num_hidden_layers": 3,
+         "pad_token_id": 2, "rope_parameters": {**MINISTRAL3, "partial_rotary_factor": 0.4}},
+    ),
     "mixtral": Case("mixtral", "experts", {**EXPERTS, "num_local_experts": 8, "head_dim": 32}),
     "mpt": Case(
         "mpt", "ALiBi, no biases, a limit on query, key and value",
         {"vocab_size": tiny.VOCABULARY, "d_model": 96, "n_layers": 4, "n_heads": 6, "max_seq_len": 256,
          "attn_config": {"clip_qkv": 0.3}, "bos_token_id": tiny.BOS, "eos_token_id": tiny.END}, {},
+    ),
+    "muse_glimmer_text": Case(
+        "muse_glimmer_text", "norms before and after, gated attention, windows, full layers without rotation",
+        {"head_dim": 32, "sliding_window": WINDOW, "final_logit_softcapping": 2.0, "output_multiplier": 0.4,
+         "post_norm_eps": 1e-3, "qk_scale_factor": 1.7},
     ),
     "flex_olmo": Case("flex_olmo", "experts, norms on results", {**EXPERTS, "num_experts": 5}),
     "gpt_oss": Case("gpt_oss", "experts with biases and limits, sinks, windows, YaRN", GPT_OSS),
@@ -563,12 +724,13 @@ CASES: Mapping[str, Case] = {
         "vaultgemma", "softcaps without norms on results",
         {"head_dim": 32, "sliding_window": WINDOW, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0},
     ),
+    "youtu": Case("youtu", "latent attention, tied", {**LATENTS, "num_hidden_layers": 3}),
 }  # fmt: skip
 """By name. The name begins with the family's `model_type`."""
 
 
-_RECURRENT = ("bamba", "falcon_h1", "granitemoehybrid", "lfm2", "lfm3", "mamba2", "nemotron_h",
-              "olmo_hybrid", "qwen3_5", "qwen3_next")  # fmt: skip
+_RECURRENT = ("bailing_hybrid", "bamba", "falcon_h1", "falcon_mamba", "granitemoehybrid", "jamba", "kimi_linear",
+              "lfm2", "lfm3", "mamba", "nemotron_h", "olmo_hybrid", "qwen3_5", "qwen3_next")  # fmt: skip
 RECURRENT = tuple(name for name in CASES if name.startswith(_RECURRENT) and name != "granitemoehybrid, attention only")
 """Cases with states that later padding would get into: their graphs refuse it after the first call."""
 
@@ -601,6 +763,7 @@ def _save(case: Case, folder: Path) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(7)
+    _make_known()
     settings = {**case.sizes, **case.settings}
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(case.family, **settings))
     with torch.no_grad():
@@ -616,6 +779,49 @@ def _save(case: Case, folder: Path) -> None:
     model.tie_weights()
     model.float().save_pretrained(folder)
     tiny.write_tokenizer(folder)
+
+
+def _make_known() -> None:
+    """Make transformers' automatic class find the classes that it has for text parts of other models only."""
+    from transformers import AutoModelForCausalLM
+    from transformers.models.mistral4 import Mistral4Config, Mistral4ForCausalLM
+
+    AutoModelForCausalLM.register(Mistral4Config, Mistral4ForCausalLM, exist_ok=True)
+    AutoModelForCausalLM.register(*_muse_glimmer(), exist_ok=True)
+
+
+@functools.cache
+def _muse_glimmer() -> tuple[Any, Any]:
+    """The configuration of Muse Glimmer's text model, and a class with its head: transformers has one of the whole."""
+    import torch
+    from transformers import GenerationMixin
+    from transformers.modeling_outputs import CausalLMOutputWithPast
+    from transformers.models.muse_glimmer import modeling_muse_glimmer as muse
+
+    class MuseGlimmerTextForCausalLM(muse.MuseGlimmerPreTrainedModel, GenerationMixin):
+        config_class = muse.MuseGlimmerTextConfig
+
+        def __init__(self, config: Any) -> None:
+            super().__init__(config)
+            self.model = muse.MuseGlimmerTextModel(config)
+            self.lm_head = torch.nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+            self.post_init()
+
+        def forward(
+            self, input_ids: Any, attention_mask: Any = None, position_ids: Any = None, past_key_values: Any = None,
+            use_cache: bool = True, **ignored: Any,
+        ) -> Any:  # fmt: skip
+            out = self.model(
+                input_ids, attention_mask=attention_mask, position_ids=position_ids, past_key_values=past_key_values,
+                use_cache=use_cache,
+            )  # fmt: skip
+            limit = self.config.final_logit_softcapping
+            logits = self.lm_head(out.last_hidden_state) * self.config.output_multiplier
+            return CausalLMOutputWithPast(
+                logits=limit * torch.tanh(logits / limit), past_key_values=out.past_key_values
+            )
+
+    return muse.MuseGlimmerTextConfig, MuseGlimmerTextForCausalLM
 
 
 def _config(config: dict[str, Any], model_type: str, architecture: str, keys: Mapping[str, str]) -> dict[str, Any]:

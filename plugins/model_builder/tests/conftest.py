@@ -113,6 +113,10 @@ class Stepper:
         return padding + row if self.side == "left" else row + padding
 
 
+FORGETFUL = frozenset({"falcon_mamba", "jamba", "mamba"})
+"""Families whose state transformers 5.23 forgets in a later call with several tokens."""
+
+
 class Reference:
     """The same in transformers, one row at a time and without padding."""
 
@@ -129,6 +133,8 @@ class Reference:
         """Logits [tokens, vocabulary]."""
         import torch
 
+        if self.length and len(new) > 1 and self.model.config.model_type in FORGETFUL:
+            return np.concatenate([self([token]) for token in new])
         given = {self.cache: self.past}
         if "position_ids" in self.takes:  # some models count from 0 in every call without them
             given["position_ids"] = torch.arange(self.length, self.length + len(new))[None]

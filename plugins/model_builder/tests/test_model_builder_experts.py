@@ -16,7 +16,10 @@ from drupe_model_builder.checkpoint_tensors import weights_of
 from drupe_model_builder.finding import composition_of
 from drupe_onnx import Files
 
-DIALECTS = ("ernie4_5_moe", "granitemoe", "hy_v3", "kolibri1", "laguna", "mixtral", "phimoe", "qwen3_moe")
+DIALECTS = (
+    "axk1", "bailing_hybrid", "deepseek_v3", "ernie4_5_moe", "granitemoe", "hy_v3", "jamba", "kimi_linear", "kolibri1",
+    "laguna", "mixtral", "phimoe", "qwen3_moe",
+)  # fmt: skip
 """Families whose names differ in transformers' own form, each in another way."""
 
 

@@ -16,6 +16,8 @@ SIZES = {
     "vocab_size": 96, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
     "num_key_value_heads": 2, "mamba_n_heads": 8, "mamba_n_groups": 2, "num_local_experts": 0,
 }  # fmt: skip
+KIMI = {"num_key_value_heads": 4, "num_experts": 4, "num_experts_per_token": 2}
+LING = {**KIMI, "n_group": 2, "topk_group": 1}
 WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("lfm2", {"layer_types": ["conv", "full_attention"]}, "layer_types wants, for each of 3 layers"),
     ("lfm2", {"layer_types": ["conv", "mamba", "conv"]}, "layer_types wants"),
@@ -31,6 +33,24 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("bamba", {"attn_layer_indices": [7]}, "numbers of layers below 3"),
     ("falcon_h1", {"ssm_multipliers": [1.0, 2.0]}, "ssm_multipliers wants 5 numbers"),
     ("falcon_h1", {"attention_bias": True, "attention_in_multiplier": 2.0}, "multiplier = 2.0 in config"),
+    ("jamba", {"attn_layer_offset": 9}, "attn_layer_offset = 9 is not a whole number from 0 to attn_layer_period - 1"),
+    ("jamba", {"num_experts": 4, "expert_layer_offset": "1"}, "expert_layer_offset = 1 is not"),
+    ("jamba", {"mamba_dt_rank": 0}, "mamba_dt_rank = 0"),
+    ("jamba", {"num_experts": 4, "num_experts_per_tok": 5}, "num_experts_per_tok = 5 is more than num_experts = 4"),
+    ("kimi_linear", {**KIMI, "layer_types": ["full_attention"]}, "layer_types wants, for each of 3 layers"),
+    ("kimi_linear", {**KIMI, "linear_attn_config": {"full_attn_layers": [1], "kda_layers": [2]}}, "from 1 to 3 once"),
+    ("kimi_linear", {**KIMI, "linear_attn_config": {"num_heads": 0}}, "num_heads = 0"),
+    ("kimi_linear", {**KIMI, "mla_use_nope": False}, "mla_use_nope = false"),
+    ("kimi_linear", {**KIMI, "moe_router_activation_func": "softmax"}, 'moe_router_activation_func = "softmax"'),
+    ("bailing_hybrid", {**LING, "layer_group_size": 0}, "layer_group_size = 0"),
+    ("bailing_hybrid", {**LING, "kda_lower_bound": "-5"}, "kda_lower_bound"),
+    ("bailing_hybrid", {**LING, "short_conv_kernel_size": 1.5}, "short_conv_kernel_size = 1.5"),
+    ("bailing_hybrid", {**LING, "num_experts": 9}, "num_experts = 9 does not make n_group = 2 groups"),
+    ("muse_glimmer_text", {"layer_rope_theta": [0, 5.0, 0]}, "layer_rope_theta wants, for each of 3 layers"),
+    ("mamba", {"time_step_rank": 0}, "time_step_rank = 0"),
+    ("mamba", {"expand": -1}, "expand = -1"),
+    ("mamba", {"hidden_act": "gelu"}, 'hidden_act = "gelu"'),
+    ("falcon_mamba", {"mixer_rms_eps": "1e-6"}, "mixer_rms_eps"),
     ("mamba2", {"time_step_limit": [1.0, 0.5]}, "time_step_limit wants two numbers"),
     ("mamba2", {"time_step_limit": "all"}, "time_step_limit wants two numbers"),
     ("nemotron_h", {"hybrid_override_pattern": "M-X"}, "wants for each layer one of"),

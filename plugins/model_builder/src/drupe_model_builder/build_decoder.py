@@ -10,6 +10,8 @@ from drupe_checkpoints import Checkpoint, open_checkpoint
 from drupe_decoding import GENERATION_KEYS, TAKEN_FROM, asks_for_something
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.finding import composition_of, notices_of
+from drupe_model_builder.parts.attention import Attention
+from drupe_model_builder.parts.latent_attention import LatentAttention
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -113,7 +115,7 @@ def description_of(
     """
     from drupe_onnx import DecoderDescription
 
-    first = next(iter(decoder.attentions), None)
+    first = next((part for part in decoder.parts if isinstance(part, Attention | LatentAttention)), None)
     return DecoderDescription(
         model_type=decoder.model_type,
         hidden_size=decoder.hidden_size,

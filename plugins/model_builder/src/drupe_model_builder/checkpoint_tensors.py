@@ -46,6 +46,7 @@ def weights_of(checkpoint: Checkpoint, decoder: Decoder) -> DecoderWeights:
     take_apart(checkpoint, named, decoder)
     held, decoder, notices = settled_head(named, decoder)
     wanted = decoder.tensors()
+    held = {**_zeros(wanted, held, decoder), **held}
     _refuse_missing(checkpoint, wanted, held, decoder)
     for name, shape in wanted.items():
         _refuse_misfit(checkpoint, name, shape, held[name])
@@ -66,6 +67,19 @@ def weights_of(checkpoint: Checkpoint, decoder: Decoder) -> DecoderWeights:
     ignored = [names.get(name, name) for name in held if name not in wanted and _matches(name, unread)]
     kept = [name for name in stored if name not in ignored]
     return DecoderWeights(held, decoder, notices, tuple(modules_of([*outside, *ignored], kept)))
+
+
+def _zeros(
+    wanted: Mapping[str, tuple[int, ...]], held: Mapping[str, Expression], decoder: Decoder
+) -> dict[str, Expression]:
+    """Zeros for tensors that are missing and may be."""
+    import numpy as np
+
+    from drupe_onnx import Array
+
+    missing = (name for name in wanted if name not in held)
+    allowed = [name for name in missing if any(re.fullmatch(pattern, name) for pattern in decoder.zeros)]
+    return {name: Array(np.zeros(wanted[name], np.float32)) for name in allowed}
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:

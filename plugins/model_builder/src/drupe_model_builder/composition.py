@@ -23,6 +23,7 @@ class Decoder:
     inputs of their own. base: the prefix of all tensors but the head's. ignored: patterns of names of tensors that the
     checkpoint may hold and that take no part (vision towers, layers for several tokens at once).
     aliases: patterns of other names that some checkpoints have for tensors, with what they are replaced by.
+    zeros: patterns of names of tensors that are zeros where the checkpoint lacks them.
     """
 
     model_type: str
@@ -35,6 +36,7 @@ class Decoder:
     base: str = "model."
     ignored: tuple[str, ...] = ()
     aliases: tuple[tuple[str, str], ...] = ()
+    zeros: tuple[str, ...] = ()
 
     def without_head(self) -> Decoder:
         """The decoder that gives the last hidden states. The checkpoint may hold a head, which takes no part."""

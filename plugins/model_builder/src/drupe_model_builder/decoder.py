@@ -14,12 +14,14 @@ from drupe_model_builder.parts.distance import DistanceBiases
 from drupe_model_builder.parts.ends import drop_all_but_last, embed, logits, scaled, widened
 from drupe_model_builder.parts.experts import experts
 from drupe_model_builder.parts.gated_delta import GatedDelta, gated_delta
+from drupe_model_builder.parts.latent_attention import LatentAttention, latent_attention, wants_positions
 from drupe_model_builder.parts.layer_inputs import LayerInput, layer_input, layer_inputs
+from drupe_model_builder.parts.mamba1 import Mamba1, mamba1
 from drupe_model_builder.parts.mamba2 import Mamba2, mamba2
 from drupe_model_builder.parts.mlp import MLP, mlp
 from drupe_model_builder.parts.norm import add_and_norm, norm
 from drupe_model_builder.parts.short_conv import ShortConv, short_conv
-from drupe_model_builder.parts.state import States
+from drupe_model_builder.parts.state import KeyValueState, States
 from drupe_model_builder.parts.step import Branch, Layer, Step
 from drupe_model_builder.rotary_tables import RotaryTables
 from drupe_model_builder.sequence_lengths import Lengths
@@ -41,8 +43,12 @@ class DecoderGraph:
             needs_positions(part, form) for part, form in zip(decoder.attentions, self._forms, strict=True)
         )
         positions = positions or any(isinstance(part, BorrowedAttention) for part in decoder.parts)
+        positions = positions or any(
+            isinstance(part, LatentAttention) and wants_positions(graph, part) for part in decoder.parts
+        )
         sizes = {part.states[0]: form.head_size for part, form in zip(decoder.attentions, self._forms, strict=True)}
-        self.head_size = next(iter(sizes.values()), None)
+        caches = (state for state in decoder.states if isinstance(state, KeyValueState))
+        self.head_size = next((sizes.get(state, state.head_dim) for state in caches), None)
         """Elements of a head in the caches of the first layer that has some."""
         carried = decoder.head is not None
         lengths = Lengths(graph, positions=positions, recurrent=decoder.has_recurrence, past=carried)
@@ -134,10 +140,14 @@ class DecoderGraph:
             form = self._forms[self._decoder.attentions.index(part)]
             x = attention(graph, part, form, x, self._shared, index)
             name = part.output.name
+        elif isinstance(part, LatentAttention):
+            x, name = latent_attention(graph, part, x, self._shared, index), part.output.name
         elif isinstance(part, ShortConv):
             x, name = short_conv(graph, part, x, self._shared, index), part.output.name
         elif isinstance(part, GatedDelta):
             x, name = gated_delta(graph, part, x, self._shared, index), part.output.name
+        elif isinstance(part, Mamba1):
+            x, name = mamba1(graph, part, x, self._shared, index), part.output.name
         elif isinstance(part, Mamba2):
             x, name = mamba2(graph, part, x, self._shared, index), part.output.name
         elif isinstance(part, BorrowedAttention):

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.parts.activations import Xielu
 from drupe_model_builder.parts.attention import Attention
+from drupe_model_builder.parts.latent_attention import LatentAttention
 from drupe_model_builder.parts.mlp import MLP
 from drupe_model_builder.parts.norm import Norm
 from drupe_model_builder.parts.step import Branch, Layer, Part, Step
@@ -66,6 +67,8 @@ def _branch(branch: Branch) -> str:
 def _part(part: Part) -> str:
     if isinstance(part, Attention):
         return f"attention ({', '.join(_attention(part))})"
+    if isinstance(part, LatentAttention):
+        return f"latent attention ({', '.join(_latent_attention(part))})"
     if isinstance(part, MLP):
         return f"MLP ({', '.join(_mlp(part))})"
     return type(part).__name__
@@ -90,6 +93,21 @@ def _attention(part: Attention) -> Iterator[str]:
         (part.query.bias is not None, "biases"),
         (bool(part.softcap), f"softcap {part.softcap:g}"),
         (part.sinks is not None, "sinks"),
+        (part.query_scale is not None, "queries that grow with the position"),
+    )
+
+
+def _latent_attention(part: LatentAttention) -> Iterator[str]:
+    yield f"{part.heads} heads of {part.key}"
+    if part.value != part.key:
+        yield f"{part.value} for values"
+    if part.rotary is not None:
+        yield f"{part.rotated} {'neighbours ' if part.rotary.interleaved else ''}rotated"
+    yield f"a latent of {part.latent.size - part.rotated:,}"
+    if part.query_latent is not None:
+        yield f"one of {part.query_latent.size:,} for queries"
+    yield from _set(
+        (part.latent.bias is not None, "biases"),
         (part.query_scale is not None, "queries that grow with the position"),
     )
 

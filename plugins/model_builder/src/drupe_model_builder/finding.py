@@ -19,6 +19,7 @@ from drupe_checkpoints import FEATURE_EXTRACTION, Checkpoint, Configuration
 from drupe_model_builder import families
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.accounting import accounted, configuration_notices
+from drupe_model_builder.refused import REFUSED
 
 if TYPE_CHECKING:
     from drupe.api import Entry
@@ -66,6 +67,12 @@ def family_of(checkpoint: Checkpoint) -> Family:
         found: Any = others[model_type].resolve()
         family: Family = found
         return family
+    if model_type in REFUSED:
+        raise ModelError(
+            f"the architecture '{_name(checkpoint)}' is not supported: {REFUSED[model_type]}",
+            where=checkpoint.config.path,
+            cure="choose another model; drupe inspect --families lists what is supported",
+        )
     raise ModelError(
         f"the architecture '{_name(checkpoint)}' is not supported; {_near(model_type, [*own_families(), *others])}",
         where=checkpoint.config.path,

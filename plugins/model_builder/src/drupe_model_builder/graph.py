@@ -146,9 +146,9 @@ class GraphBuilder:
         """A norm's weight or a bias, in the activations' type: it is too small for another type to save memory."""
         return self.initializer(name, as_type(expression or self.weights[name], self.dtype))
 
-    def wide(self, name: str) -> ir.Value:
+    def wide(self, name: str, expression: Expression | None = None) -> ir.Value:
         """A vector of the checkpoint in float32, for operators that want it whatever the activations are."""
-        return self.initializer(f"{name}.float32", as_type(self.weights[name], ir.DataType.FLOAT))
+        return self.initializer(f"{name}.float32", as_type(expression or self.weights[name], ir.DataType.FLOAT))
 
     def matrix(self, name: str, expression: Expression | None = None, *, transposed: bool = False) -> ir.Value:
         """A matrix as it is stored; see `computable`. transposed: [N, K] of the checkpoint as [K, N] for MatMul."""

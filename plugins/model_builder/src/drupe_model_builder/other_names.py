@@ -19,8 +19,12 @@ def settle(held: dict[str, Expression], decoder: Decoder) -> None:
 
 
 def _rename(held: dict[str, Expression], decoder: Decoder) -> None:
-    """A tensor whose name the decoder lacks gets the one that its pattern gives, where the decoder has that."""
-    wanted = decoder.tensors() if decoder.aliases else {}
+    """A tensor whose name the decoder lacks gets the one that its pattern gives, where the decoder has that.
+
+    The name of a whole convolution, of which the decoder wants pieces, counts as well.
+    """
+    whole = (f"{part.convolution.name}.weight" for part in decoder.parts if isinstance(part, GatedDelta))
+    wanted = {*decoder.tensors(), *whole} if decoder.aliases else set()
     for name in [name for name in held if name not in wanted]:
         for pattern, replacement in decoder.aliases:
             other = re.sub(pattern, replacement, name)

@@ -22,6 +22,8 @@ from drupe_model_builder.configuration.keys import (
 )
 from drupe_model_builder.configuration.recorded import RecordedConfiguration
 
+SAME_CLASS = {"kimi_k2": "deepseekv3"}
+"""Families whose checkpoints name the class of another one, which computes the same."""
 SHOWN = 80
 """Characters of a value in a message."""
 
@@ -94,7 +96,7 @@ def _overruled_settings(checkpoint: Checkpoint) -> Iterator[Notice]:
 
 def _another_class(checkpoint: Checkpoint, families: Iterable[str]) -> Iterator[Notice]:
     model_type = checkpoint.model_type
-    known = {name.replace("_", "") for name in families} - {model_type.replace("_", "")}
+    known = {name.replace("_", "") for name in families} - {model_type.replace("_", ""), SAME_CLASS.get(model_type)}
     others = [name for name in checkpoint.architectures if _architecture(name) in known]
     if others:
         yield Notice(

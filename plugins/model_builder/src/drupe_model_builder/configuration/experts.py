@@ -8,7 +8,7 @@ from typing import Any
 from drupe.api import ModelError, counted
 from drupe_checkpoints import Configuration
 from drupe_model_builder.configuration.block import Block
-from drupe_model_builder.configuration.reading import layer_count
+from drupe_model_builder.configuration.reading import layer_count, without_effect
 from drupe_model_builder.parts.experts import Experts, Matrices
 from drupe_model_builder.parts.mlp import MLP
 from drupe_model_builder.parts.router import Router
@@ -180,6 +180,13 @@ def router_of(
     return Router(product, sizes.chosen, **fields)
 
 
+def shared_width(config: Configuration, sizes: ExpertSizes, default: int) -> int:
+    """The width of the experts that every token runs, which are one MLP; 0 where `n_shared_experts` is null or 0."""
+    if "n_shared_experts" in config and config["n_shared_experts"] in (None, 0):
+        return 0
+    return sizes.width * config.integer("n_shared_experts", default)
+
+
 def shared_mlp(block: Block, at: str, width: int, activation: str, **differences: Any) -> MLP:
     """An MLP with a gate and a width of its own. at: the prefix of its tensors within the layer."""
     own = replace(block, sizes=replace(block.sizes, intermediate=width), names=replace(block.names, mlp=at))
@@ -198,14 +205,19 @@ def by_step(config: Configuration) -> tuple[bool, ...]:
 
 
 def after_first(config: Configuration, key: str = "first_k_dense_replace", default: int = 0) -> tuple[bool, ...]:
-    """Which layers have experts: all but the first ones, unless `mlp_layer_types` says it for each."""
+    """Which layers have experts: all but the first ones, unless `mlp_layer_types` says it for each.
+
+    Of the others, every `moe_layer_freq`-th has some, counted from the first layer, as in DeepSeek's own code.
+    """
     layers = layer_count(config)
     if types := config.texts("mlp_layer_types"):
+        without_effect(config, key, "moe_layer_freq")
         if len(types) != layers or any(kind not in ("dense", "sparse") for kind in types):
             raise config.mistake(f"mlp_layer_types wants, for each of {counted(layers, 'layer')}, dense or sparse")
         return tuple(kind == "sparse" for kind in types)
     first = 0 if config.get(key) == 0 else config.integer(key, default) if default or key in config else 0
-    return tuple(number >= first for number in range(layers))
+    every = config.integer("moe_layer_freq", 1)
+    return tuple(number >= first and number % every == 0 for number in range(layers))
 
 
 def sigmoid_router(
@@ -213,27 +225,38 @@ def sigmoid_router(
     choice_bias: str,
     *,
     factor: tuple[str, float] = ("routed_scaling_factor", 1.0),
+    groups: tuple[int, int] = (1, 1),
     normalise: bool,
 ) -> dict[str, Any]:
     """The fields of a router like DeepSeek's: sigmoids are the weights, and a bias is added for the choice.
 
     choice_bias: its name behind the experts' prefix. factor: the key of the factor on the weights, and its default.
-    normalise: the default of `norm_topk_prob`.
+    groups: the defaults of `n_group` and `topk_group`. normalise: the default of `norm_topk_prob`.
     """
-    groups, kept = config.integer("n_group", 1), config.integer("topk_group", 1)
-    if kept > groups:
-        raise config.mistake(f"topk_group = {kept} is more than n_group = {groups}")
-    count, chosen = config.get(_spelling(config, COUNT_KEYS)), config.get(_spelling(config, CHOSEN_KEYS))
-    if count and chosen and groups > 1 and chosen > kept * (count // groups):
-        raise config.mistake(
-            f"topk_group = {kept} of n_group = {groups} keeps {kept * (count // groups)} of {count} experts: a token "
-            f"cannot run {chosen}"
-        )
     return {
         "score": "sigmoid",
         "choice_bias": choice_bias,
-        "groups": groups,
-        "kept_groups": kept,
+        **groups_of(config, groups),
         "normalise": config.flag("norm_topk_prob", normalise),
         "factor": config.number(*factor),
     }
+
+
+def groups_of(config: Configuration, defaults: tuple[int, int] = (1, 1), *, score: int = 2) -> dict[str, int]:
+    """The fields of a router that chooses from the best groups of experts only, by `n_group` and `topk_group`.
+
+    score: how many of a group's best experts count for it. Raises ModelError for groups that do not fit the experts.
+    """
+    groups, kept = config.integer("n_group", defaults[0]), config.integer("topk_group", defaults[1])
+    if kept > groups:
+        raise config.mistake(f"topk_group = {kept} is more than n_group = {groups}")
+    count, chosen = (next((key for key in keys if key in config), keys[0]) for keys in (COUNT_KEYS, CHOSEN_KEYS))
+    experts, wanted = config.integer(count, groups * score), config.integer(chosen, 1)
+    if groups > 1 and (experts % groups or experts // groups < score):
+        raise config.mistake(f"{count} = {experts} does not make n_group = {groups} groups of {score} experts or more")
+    if groups > 1 and wanted > experts // groups * kept:
+        raise config.mistake(
+            f"{chosen} = {wanted} is more than topk_group = {kept} of n_group = {groups} groups hold: "
+            f"{experts // groups * kept} of {experts} experts"
+        )
+    return {"groups": groups, "kept_groups": kept, "group_score": score}

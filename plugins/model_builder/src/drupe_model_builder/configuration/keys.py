@@ -96,7 +96,8 @@ NEUTRAL = frozenset(
         "attention_dropout", "attention_probs_dropout_prob", "attn_pdrop", "classifier_dropout", "dropout",
         "embd_pdrop", "embedding_dropout", "ffn_dropout", "gradient_checkpointing", "hidden_dropout",
         "hidden_dropout_prob", "initializer_factor", "layerdrop", "loss_type", "resid_pdrop",
-        "residual_dropout", "router_aux_loss_coef", "output_router_logits", "z_loss_coefficient",
+        "aux_loss_alpha", "embedding_initializer_range", "ep_size", "residual_dropout", "router_aux_loss_coef",
+        "seq_aux", "output_router_logits", "z_loss_coefficient",
         "use_fused_rope", "use_fused_cross_entropy",
         # kernels: the same numbers in another way
         "attention_backend", "pretraining_tp", "rope_impl", "use_flash_attention", "use_flash_attention_2",

@@ -168,6 +168,12 @@ def activation(config: Configuration, key: str = "hidden_act", default: str = "s
     return name
 
 
+def without_effect(config: Configuration, *keys: str) -> None:
+    """Keys of the family that change nothing in this model, as others switch off what they are for: they are known."""
+    for key in keys:
+        config.get(key)
+
+
 def sliding_window(config: Configuration, default: int) -> int | None:
     """`sliding_window`: a missing key means the family's default, null means no window."""
     if "sliding_window" in config and config["sliding_window"] is None:

@@ -44,7 +44,7 @@ class MambaSizes:
 
 
 def mamba2(config: Configuration) -> Decoder:
-    sizes = _sizes(config)
+    sizes = state_space_sizes(config)
     mamba = MambaSizes(
         heads=config.integer("num_heads", 128),
         head_dim=config.integer("head_dim", 64),
@@ -160,7 +160,7 @@ def refuse_activation(config: Configuration, key: str = "hidden_act") -> None:
         )
 
 
-def _sizes(config: Configuration) -> Sizes:
+def state_space_sizes(config: Configuration) -> Sizes:
     """The sizes of a decoder without attention and MLP."""
     hidden = config.integer("hidden_size")
     return Sizes(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.block import Block, Sizes, decoder
@@ -39,7 +41,7 @@ def olmo_hybrid(config: Configuration) -> Decoder:
     return decoder(config, sizes, layer, aliases=ALIASES)
 
 
-def _linear_attention(config: Configuration, block: Block, sizes: dict[str, int]) -> GatedDelta:
+def _linear_attention(config: Configuration, block: Block, sizes: dict[str, Any]) -> GatedDelta:
     hidden, name = block.sizes.hidden, f"{block.name}.linear_attn"
     keys, values = sizes["key_heads"] * sizes["key_size"], sizes["value_heads"] * sizes["value_size"]
     widths = {"q": keys, "k": keys, "v": values}
@@ -67,7 +69,7 @@ def _linear_attention(config: Configuration, block: Block, sizes: dict[str, int]
     )
 
 
-def _delta_sizes(config: Configuration, sizes: Sizes) -> dict[str, int]:
+def _delta_sizes(config: Configuration, sizes: Sizes) -> dict[str, Any]:
     """The heads of linear attention, and their sizes; by default those of attention."""
     keys = config.integer("linear_num_key_heads", sizes.heads)
     values = config.integer("linear_num_value_heads", sizes.heads)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
@@ -88,7 +89,7 @@ def gated_attention(config: Configuration, block: Block, rotary: Rotary) -> Atte
     return block.attention(rotary, projections=(query, key, value), head_norm=True, output_bias=bias, gate=gate)
 
 
-def delta_sizes(config: Configuration) -> dict[str, int]:
+def delta_sizes(config: Configuration) -> dict[str, Any]:
     """The heads of linear attention, and their sizes."""
     keys, values = config.integer("linear_num_key_heads", 16), config.integer("linear_num_value_heads", 32)
     if values % keys:

@@ -160,7 +160,7 @@ def attention(
     if last_token is not None:
         out = drop_all_but_last(graph, out, last_token, part.name)
     if part.gate is not None:
-        out = _gated(graph, part, part.gate, out, x, last_token)
+        out = gated(graph, part.name, part.gate, part.heads, out, x, last_token, part.gate_activation)
     if part.output_norm is not None:
         out = norm(graph, part.output_norm, out)
     return linear(graph, part.output, out, "attention.output")
@@ -360,7 +360,7 @@ def _projected(
         query, key = step(graph, part, query, key, shared)
     if part.value_norm is not None:
         value = _norm_of_heads(graph, part, part.value_norm, value, part.kv_heads, "head")
-    query = _scaled_by_position(graph, part, query, shared)
+    query = scaled_by_position(graph, part.name, part.query_scale, query, shared)
     return [
         _padded(graph, part, form, query, "Query", part.heads),
         _padded(graph, part, form, key, "Key", part.kv_heads),
@@ -407,18 +407,28 @@ def _norm_of_heads(
     )
 
 
-def _gated(
-    graph: GraphBuilder, part: Attention, gate: Linear, out: ir.Value, x: ir.Value, last_token: ir.Value | None
+def gated(
+    graph: GraphBuilder,
+    prefix: str,
+    gate: Linear,
+    count: int,
+    out: ir.Value,
+    x: ir.Value,
+    last_token: ir.Value | None,
+    activation: str = "Sigmoid",
 ) -> ir.Value:
-    """The result [batch, sequence, heads * head_dim] times the gate of the part's input x."""
-    name = f"{part.name}.gate"
+    """The result [batch, sequence, heads * size] of `count` heads times the gate of the part's input x.
+
+    prefix: of the nodes' names. The gate has one value a head, or one an element.
+    """
+    name = f"{prefix}.gate"
     if last_token is not None:
         x = drop_all_but_last(graph, x, last_token, name)
     opened = linear(graph, gate, x, "attention.gate")
-    opened = graph.node(part.gate_activation, [opened], f"{name}/{part.gate_activation}", dims(opened))
-    if gate.size != part.heads:
+    opened = graph.node(activation, [opened], f"{name}/{activation}", dims(opened))
+    if gate.size != count:
         return graph.node("Mul", [out, opened], f"{name}/Mul", dims(out))
-    apart = heads(graph, out, part.heads, name)
+    apart = heads(graph, out, count, name)
     column = graph.node("Unsqueeze", [opened, graph.integers([-1])], f"{name}/Column", [*dims(opened), 1])
     return joined(graph, graph.node("Mul", [apart, column], f"{name}/Mul", dims(apart)), name)
 
@@ -447,19 +457,21 @@ def _rotation(
     return graph.node("RotaryEmbedding", inputs, f"{part.name}/Rotate{which}", dims(x), domain=MICROSOFT, **attributes)
 
 
-def _scaled_by_position(graph: GraphBuilder, part: Attention, query: ir.Value, shared: Shared) -> ir.Value:
-    """The query times its factor at each position."""
+def scaled_by_position(
+    graph: GraphBuilder, prefix: str, scale: PositionScale | None, query: ir.Value, shared: Shared
+) -> ir.Value:
+    """The query times its factor at each position. prefix: of the nodes' names."""
     from drupe_onnx import ir
 
-    if part.query_scale is None:
+    if scale is None:
         return query
-    name, shape, wide = f"{part.name}/PositionScale", [BATCH, SEQUENCE], ir.DataType.FLOAT
+    name, shape, wide = f"{prefix}/PositionScale", [BATCH, SEQUENCE], ir.DataType.FLOAT
     at = graph.node("Cast", [shared.lengths.positions], f"{name}/Position", shape, dtype=wide, to=wide)
-    times = graph.node("Div", [at, graph.number(part.query_scale.every, wide)], f"{name}/Div", shape, dtype=wide)
+    times = graph.node("Div", [at, graph.number(scale.every, wide)], f"{name}/Div", shape, dtype=wide)
     whole = graph.node("Floor", [times], f"{name}/Floor", shape, dtype=wide)
     more = graph.node("Add", [whole, graph.number(1.0, wide)], f"{name}/More", shape, dtype=wide)
     log = graph.node("Log", [more], f"{name}/Log", shape, dtype=wide)
-    grown = graph.node("Mul", [log, graph.number(part.query_scale.beta, wide)], f"{name}/Beta", shape, dtype=wide)
+    grown = graph.node("Mul", [log, graph.number(scale.beta, wide)], f"{name}/Beta", shape, dtype=wide)
     factor = graph.node("Add", [grown, graph.number(1.0, wide)], f"{name}/Factor", shape, dtype=wide)
     column = graph.node("Unsqueeze", [factor, graph.integers([-1])], f"{name}/Column", [*shape, 1], dtype=wide)
     if graph.dtype != wide:

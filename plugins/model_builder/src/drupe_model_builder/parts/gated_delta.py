@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from drupe_model_builder.dimensions import Dims, dims
 from drupe_model_builder.parts.convolution import Convolution, convolution
@@ -37,9 +37,12 @@ class GatedDelta:
     """Linear attention of one layer.
 
     name: the prefix of its nodes. projections: give query, key and value, one after the other. gate: of the output.
-    rate, decay: one value a head each. a_log, decay_bias: tensors [value_heads]; a head's matrix decays by
-    exp(-exp(a_log) * softplus(decay + decay_bias)). rate_factor: on the rate's sigmoid; 2 lets a value be turned round.
-    norm: of each head's output, before the gate. query and key heads are shared by value_heads / key_heads.
+    rate: one value a head. decay: one a head, or one for each of its key's elements (Kimi's delta attention).
+    gate_latent, decay_latent: products before those of the gate and of the decay. a_log, decay_bias: tensors with one
+    value a head, or as many as `decay` has; a head's matrix decays by exp(-exp(a_log) * softplus(decay + decay_bias)),
+    or with a `decay_bound` by exp(decay_bound * sigmoid(exp(a_log) * (decay + decay_bias))). a_log_shape: where it is
+    another than [value_heads]. rate_factor: on the rate's sigmoid; 2 lets a value be turned round. norm: of each head's
+    output, before the gate. gate_activation: what opens it. query and key heads are shared by value_heads / key_heads.
     """
 
     name: str
@@ -58,6 +61,11 @@ class GatedDelta:
     key_size: int
     value_size: int
     rate_factor: float = 1.0
+    gate_activation: Literal["silu", "sigmoid"] = "silu"
+    gate_latent: Linear | None = None
+    decay_latent: Linear | None = None
+    a_log_shape: tuple[int, ...] = ()
+    decay_bound: float | None = None
 
     @property
     def states(self) -> tuple[ConvolutionState, RecurrentState]:
@@ -66,12 +74,14 @@ class GatedDelta:
 
     def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """The checkpoint's tensors, with their shapes."""
-        for linear_part in (*self.projections, self.gate, self.rate, self.decay, self.output):
-            yield from linear_part.tensors()
+        latents = (self.gate_latent, self.decay_latent)
+        for linear_part in (*self.projections, self.gate, self.rate, self.decay, *latents, self.output):
+            if linear_part is not None:
+                yield from linear_part.tensors()
         yield from self.convolution.tensors()
         yield from self.norm.tensors()
-        yield self.a_log, (self.value_heads,)
-        yield self.decay_bias, (self.value_heads,)
+        yield self.a_log, self.a_log_shape or (self.value_heads,)
+        yield self.decay_bias, (self.decay.size,)
 
 
 def gated_delta(
@@ -94,7 +104,7 @@ def gated_delta(
     inputs = [out, gamma(graph, part.norm), gate]
     (out,) = required(
         graph, NORM, inputs, f"{name}/{NORM}", [(graph.dtype, dims(out))], WANTED_BY, epsilon=part.norm.epsilon,
-        activation="silu",
+        activation=part.gate_activation,
     )  # fmt: skip
     return linear(graph, part.output, out, "gated_delta.output")
 
@@ -117,27 +127,37 @@ def _of_length_one(graph: GraphBuilder, part: GatedDelta, x: ir.Value) -> ir.Val
 
 def _projected(graph: GraphBuilder, part: GatedDelta, x: ir.Value) -> Sequence[ir.Value]:
     """Query, key and value as one value, and the gate, of one product."""
-    parts = [*part.projections, part.gate]
+    opener = part.gate_latent or part.gate
+    parts = [*part.projections, opener]
     both = fused(graph, parts, f"{part.name}.in_proj", x, "gated_delta.input")
-    sizes = [sum(each.size for each in part.projections), part.gate.size]
-    return split(graph, both, sizes, f"{part.name}.in_proj")
+    sizes = [sum(each.size for each in part.projections), opener.size]
+    mixed, gate = split(graph, both, sizes, f"{part.name}.in_proj")
+    return mixed, gate if part.gate_latent is None else linear(graph, part.gate, gate, "gated_delta.input")
 
 
 def _recurrence(graph: GraphBuilder, part: GatedDelta, inner: list[ir.Value], x: ir.Value, shared: Shared) -> ir.Value:
     """What each head reads: [batch, sequence, value heads, value size]."""
-    from drupe_onnx import ir
+    from drupe_onnx import Reshape, ir
 
     name, state = part.name, part.states[1]
-    gates = fused(graph, [part.rate, part.decay], f"{name}.gates", x, GATES)
-    rate, decay = split(graph, gates, [part.value_heads] * 2, f"{name}.gates")
+    decaying = part.decay_latent or part.decay
+    gates = fused(graph, [part.rate, decaying], f"{name}.gates", x, GATES)
+    rate, decay = split(graph, gates, [part.value_heads, decaying.size], f"{name}.gates")
+    if part.decay_latent is not None:
+        decay = linear(graph, part.decay, decay, GATES)
+    if part.decay.size != part.value_heads:
+        decay = heads(graph, decay, part.value_heads, f"{name}/Decay")
     attributes: dict[str, Any] = {"gate_activation": "softplus", "beta_activation": "sigmoid"}
+    if part.decay_bound is not None:
+        attributes |= {"gate_activation": "sigmoid", "gate_lower_bound": part.decay_bound}
     if part.rate_factor != 1.0:
         rate = graph.node("Sigmoid", [rate], f"{name}/Rate", dims(rate))
         rate = graph.node("Mul", [rate, graph.number(part.rate_factor)], f"{name}/RateFactor", dims(rate))
         attributes["beta_activation"] = "none"
     (past,) = shared.states.past(state)
     decay, rate = widened(graph, decay, f"{name}/WideDecay"), widened(graph, rate, f"{name}/WideRate")
-    inputs = [*inner, None, decay, rate, past, graph.wide(part.a_log), graph.wide(part.decay_bias)]
+    a_log = graph.wide(part.a_log, Reshape(graph.weights[part.a_log], (part.value_heads,)))
+    inputs = [*inner, None, decay, rate, past, a_log, graph.wide(part.decay_bias)]
     outputs = [(graph.dtype, dims(inner[2])), (ir.DataType.FLOAT, dims(past))]
     out, present = required(graph, OPERATOR, inputs, f"{name}/{OPERATOR}", outputs, WANTED_BY, **attributes)
     shared.states.keep(state, present)

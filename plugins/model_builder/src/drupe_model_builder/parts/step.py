@@ -9,13 +9,15 @@ from drupe_model_builder.parts.attention import Attention
 from drupe_model_builder.parts.borrowed_attention import BorrowedAttention
 from drupe_model_builder.parts.experts import Experts
 from drupe_model_builder.parts.gated_delta import GatedDelta
+from drupe_model_builder.parts.latent_attention import LatentAttention
 from drupe_model_builder.parts.layer_inputs import LayerInput
+from drupe_model_builder.parts.mamba1 import Mamba1
 from drupe_model_builder.parts.mamba2 import Mamba2
 from drupe_model_builder.parts.mlp import MLP
 from drupe_model_builder.parts.norm import Norm
 from drupe_model_builder.parts.short_conv import ShortConv
 
-Mixer = Attention | BorrowedAttention | ShortConv | GatedDelta | Mamba2
+Mixer = Attention | LatentAttention | BorrowedAttention | ShortConv | GatedDelta | Mamba1 | Mamba2
 """A part that reads the tokens before the current one."""
 Part = Mixer | MLP | Experts | LayerInput
 
