@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -80,12 +81,33 @@ def test_tools_run_in_turn(bench: ModuleType) -> None:
     assert order == ["one", "two", "one", "two"]
 
 
-@pytest.mark.parametrize("model_type", ["llama", "qwen2", "qwen3"])
-def test_transformers_can_read_the_checkpoints(bench: ModuleType, tmp_path: Path, model_type: str) -> None:
+def small(checkpoints: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shape: str, **sizes: Any) -> Any:
+    """The configuration of a shape with two layers and small sizes."""
+    pytest.importorskip("transformers")
+    content = json.loads((BENCH / "shapes" / f"{shape}.json").read_text("utf-8"))
+    content |= {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4, "num_key_value_heads": 2}
+    content |= {"vocab_size": checkpoints.TOKENS, **sizes}
+    (tmp_path / "shape.json").write_text(json.dumps(content))
+    monkeypatch.setitem(checkpoints.SHAPES, shape, tmp_path / "shape.json")
+    return checkpoints.configuration(shape, 2)
+
+
+@pytest.mark.parametrize(
+    ("shape", "sizes"),
+    [
+        ("llama-3.2-1b", {"head_dim": 32}),
+        ("qwen2.5-0.5b", {"head_dim": 16}),
+        ("qwen3-8b", {"head_dim": 32}),
+        ("qwen3-30b-a3b", {"head_dim": 32, "moe_intermediate_size": 32, "num_experts": 4, "num_experts_per_tok": 2}),
+        ("lfm2-350m", {"full_attn_idxs": [1]}),
+    ],
+)
+def test_transformers_can_read_the_checkpoints(
+    bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: str, sizes: dict[str, Any]
+) -> None:
     transformers = pytest.importorskip("transformers")
     checkpoints = importlib.import_module("checkpoints")
-    shape = checkpoints.Shape(model_type, 64, 2, 4, 2, 32, 96, checkpoints.TOKENS, tied=model_type == "qwen2")
-    checkpoints.write_checkpoint(shape, tmp_path / "tiny")
+    checkpoints.write_checkpoint(small(checkpoints, monkeypatch, tmp_path, shape, **sizes), tmp_path / "tiny")
     model, loading = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "tiny", output_loading_info=True)
     assert not any(loading.values()), loading
     assert model.config.num_key_value_heads == 2
@@ -99,11 +121,27 @@ def test_a_checkpoint_in_several_shards_has_an_index(
     onnx = importlib.import_module("drupe_onnx.safetensors")
     checkpoints = importlib.import_module("checkpoints")
     monkeypatch.setattr(checkpoints, "SHARD_BYTES", 40_000)
-    shape = checkpoints.Shape("llama", 64, 2, 4, 2, 16, 96, 256, tied=False)
-    tmp_path.joinpath("tiny").mkdir()
-    checkpoints.write_weights(shape, tmp_path / "tiny")
-    assert len(list((tmp_path / "tiny").glob("*.safetensors"))) > 2
-    assert onnx.open_checkpoint(tmp_path / "tiny").keys() == {tensor.name for tensor in checkpoints.tensors(shape)}
+    tensors = checkpoints.tensors(small(checkpoints, monkeypatch, tmp_path, "qwen3-8b", head_dim=16, vocab_size=256))
+    for sparse in (False, True):
+        folder = tmp_path / f"sparse {sparse}"
+        folder.mkdir()
+        checkpoints.write_weights(tensors, folder, sparse)
+        assert len(list(folder.glob("*.safetensors"))) > 2
+        held = onnx.open_checkpoint(folder)
+        assert held.keys() == {tensor.name for tensor in tensors}
+
+
+def test_experts_of_gpt_oss_are_codes_and_scales(
+    bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints = importlib.import_module("checkpoints")
+    sizes = {"num_local_experts": 2, "head_dim": 16, "intermediate_size": 64}
+    tensors = {
+        each.name: each
+        for each in checkpoints.tensors(small(checkpoints, monkeypatch, tmp_path, "gpt-oss-20b", **sizes))
+    }
+    blocks = tensors["model.layers.1.mlp.experts.down_proj_blocks"]
+    assert (blocks.shape, blocks.dtype, blocks.nbytes) == ((2, 64, 2, 16), "U8", 4096)
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in (BENCH / "models").iterdir() if path.is_dir()))

@@ -242,3 +242,13 @@ def test_the_schema_of_a_workflow_accepts_the_short_forms(acme: Site) -> None:
     assert {"type": "string"} in schema["properties"]["model"]["anyOf"]
     assert {"type": "string"} in schema["properties"]["target"]["anyOf"]
     assert {"type": "string"} in schema["properties"]["passes"]["items"]["anyOf"]
+
+
+def test_a_workflow_sets_keys_of_the_evaluator_and_names_wrong_ones(acme: Site, tmp_path: Path) -> None:
+    written = tmp_path / "run.json"
+    content = {"model": "anything", "settings": {"quality": {"tokns": 64}}}
+    written.write_text(json.dumps(content), encoding="utf-8")
+    refused = acme.run_here("run", str(written), "--plan")
+    assert refused.returncode == 2
+    assert "unknown key 'tokns' of the evaluator 'quality'; did you mean tokens?" in refused.stderr
+    assert "at settings.quality.tokns" in refused.stderr

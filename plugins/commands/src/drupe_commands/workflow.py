@@ -78,7 +78,8 @@ class Workflow(_Part):
         (), description="the passes to run, in this order, instead of those of the target's recipe"
     )
     settings: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="keys of passes to set, by the pass's name; the recipe has the others"
+        default_factory=dict,
+        description="keys of passes and of the evaluator, by its name; others stay",
     )
     exporter: str = Field(default="", description="what turns the model into a graph, by name")
     evaluator: str = Field(
@@ -146,15 +147,16 @@ def _options(values: Mapping[str, Any], declared: Mapping[str, Option], place: s
 
 
 def _refuse_unknown_keys(name: str, config: Mapping[str, Any], found: Registry, place: str) -> None:
-    """Raise UsageError for a pass that is not installed, and for a key that it does not have."""
+    """Raise UsageError for a pass or evaluator that is not installed, and for a key that it does not have."""
+    kind, catalogue = ("evaluator", found.evaluators) if name in found.evaluators else ("pass", found.passes)
     try:
-        keys = found.passes.find(name).resolve().Config.model_fields
+        keys = catalogue.find(name).resolve().Config.model_fields
     except UsageError as error:
         error.where = place
         raise
     for key in config:
         if key not in keys:
-            raise unknown(f"key of the pass '{name}'", key, keys, where=f"{place}.{key}")
+            raise unknown(f"key of the {kind} '{name}'", key, keys, where=f"{place}.{key}")
 
 
 def _first(error: ValidationError, file: str) -> UsageError:
