@@ -96,7 +96,7 @@ class Checkpoint:
 
         Raises ModelError for a quantization that cannot be read.
         """
-        from drupe_checkpoints.quantization import packing_of
+        from drupe_checkpoints.quantization.packing import packing_of
 
         return packing_of(self.config, self.folder, self.stored_types)
 

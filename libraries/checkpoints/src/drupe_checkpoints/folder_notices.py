@@ -14,7 +14,7 @@ from typing import Any
 from drupe.api import ModelError, Notice
 from drupe_checkpoints.checkpoint import Checkpoint
 from drupe_checkpoints.dialects import are_floats
-from drupe_checkpoints.quantization import left_over_notices
+from drupe_checkpoints.quantization.packing import left_over_notices
 from drupe_checkpoints.sentence_transformers import MODULES, pools
 from drupe_checkpoints.tasks import FEATURE_EXTRACTION, task_of
 from drupe_checkpoints.weight_files import ADAPTER_CONFIG, weight_file_notices

@@ -1,0 +1,1 @@
+"""How the matrices of a checkpoint are packed, by the methods that quantize checkpoints."""

@@ -1,0 +1,51 @@
+"""AutoRound's own format."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+
+from drupe_checkpoints.configuration import Configuration
+from drupe_checkpoints.quantization.scheme import bits_of, group_size_of, refuse_pattern, refused
+from drupe_packed.packing import AWQ, GPTQ, Packing, Rule
+
+AUTO_ROUND: Mapping[str, str] = {"auto_gptq": GPTQ, "auto_awq": AWQ}
+"""AutoRound's formats that are read, and whose layout each has."""
+
+
+def auto_round(section: Configuration) -> Packing:
+    """AutoRound's own format, which packs as GPTQ or AWQ do: https://github.com/intel/auto-round."""
+    kind = section.text("data_type", "int")
+    if kind != "int" or section.integer("act_bits", 16) < 16:
+        raise refused(
+            section, f"AutoRound with weights of type '{kind}' or with quantized activations is not supported"
+        )
+    if rotated := next((key for key in ("spinquant_config", "rotation_config") if section.get(key)), None):
+        raise refused(section, f"AutoRound with rotations ({rotated}) is not supported")
+    layout = section.text("packing_format", "auto_round:auto_gptq").removeprefix("auto_round:")
+    if layout not in AUTO_ROUND:
+        raise refused(
+            section,
+            f"AutoRound's format '{layout}' is not supported; supported: {', '.join(AUTO_ROUND)}",
+        )
+    layout = AUTO_ROUND[layout]
+    symmetric = section.flag("sym", True) and layout != AWQ
+    rule = Rule(bits_of(section, "bits"), group_size_of(section, "group_size"), symmetric)
+    own = section.section("extra_config") or Configuration(section.path, {})
+    return Packing(layout, (*(_own_scheme(own, name, rule) for name in own), rule))
+
+
+def _own_scheme(modules: Configuration, name: str, base: Rule) -> Rule:
+    """The rule of a module, or of the modules that a regular expression finds, in AutoRound's extra_config."""
+    own = modules.section(name) or Configuration(modules.path, {})
+    target = (name,) if re.fullmatch(r"[\w.]+", name) else (f"re:.*(?:{name})",)
+    refuse_pattern(target[0], modules.path)
+    if own.get("bits") is not None and own.integer("bits") >= 16:
+        return dataclasses.replace(base, targets=target, unpacked=True)
+    return Rule(
+        bits_of(own, "bits") if "bits" in own else base.bits,
+        group_size_of(own, "group_size") if "group_size" in own else base.group_size,
+        own.flag("sym", base.symmetric) and base.symmetric,
+        targets=target,
+    )

@@ -1,0 +1,60 @@
+"""GPTQ: AutoGPTQ's and GPTQModel's sections."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from drupe_checkpoints.configuration import Configuration
+from drupe_checkpoints.quantization.scheme import bits_of, group_size_of, refuse_pattern, refused
+from drupe_packed.packing import GPTQ, GPTQ_V2, Packing, Rule
+
+GPTQ_SCHEME = frozenset({"bits", "group_size", "sym", "desc_act", "pack_dtype"})
+"""The keys of a GPTQ section that say how modules are packed."""
+GPTQ_EFFORT = frozenset(
+    {
+        "act_group_aware", "damp_auto_increment", "damp_percent", "fail_safe", "failsafe", "gptaq", "hyb_act", "mse",
+        "mock_quantization", "offload_to_disk", "static_groups", "true_sequential", "v2", "v2_alpha",
+    }
+)  # fmt: skip
+"""Those that say how levels were found, which changes nothing in how they are read."""
+
+
+def gptq(section: Configuration) -> Packing:
+    layout = section.text("checkpoint_format", section.text("format", GPTQ))
+    if layout not in (GPTQ, GPTQ_V2) or section.flag("is_marlin_format", False):
+        raise refused(section, f"the checkpoint's GPTQ format '{layout}' is not supported; supported: gptq and gptq_v2")
+    _refuse_words(section)
+    if section.get("adapter"):
+        raise refused(section, "GPTQ with an adapter that corrects its errors (EoRA) is not supported")
+    rule = Rule(
+        bits_of(section, "bits"),
+        group_size_of(section, "group_size"),
+        section.flag("sym", True),
+        section.flag("desc_act", False),
+    )
+    dynamic = section.section("dynamic") or Configuration(section.path, {})
+    return Packing(layout, (*(_dynamic(dynamic, pattern, rule) for pattern in dynamic), rule))
+
+
+def _dynamic(dynamic: Configuration, pattern: str, base: Rule) -> Rule:
+    """The rule of one of GPTQModel's patterns: "-:" for modules in floating point, "+:" or nothing for own schemes."""
+    target = (f"re:{pattern.removeprefix('-:').removeprefix('+:')}",)
+    refuse_pattern(target[0], dynamic.path)
+    if pattern.startswith("-:"):
+        return dataclasses.replace(base, targets=target, unpacked=True)
+    own = dynamic.section(pattern) or Configuration(dynamic.path, {})
+    _refuse_words(own)
+    if other := sorted(own.keys() - GPTQ_SCHEME - GPTQ_EFFORT):
+        raise refused(dynamic, f"GPTQ with {', '.join(other)} for some modules ('dynamic') is not supported")
+    return Rule(
+        bits_of(own, "bits") if "bits" in own else base.bits,
+        group_size_of(own, "group_size") if "group_size" in own else base.group_size,
+        own.flag("sym", base.symmetric),
+        own.flag("desc_act", base.reordered),
+        target,
+    )
+
+
+def _refuse_words(section: Configuration) -> None:
+    if section.text("pack_dtype", "int32") != "int32":
+        raise refused(section, f"GPTQ in words of {section['pack_dtype']} is not supported; supported: int32")

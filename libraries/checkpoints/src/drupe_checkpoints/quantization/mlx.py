@@ -1,0 +1,32 @@
+"""MLX's affine quantization."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from drupe_checkpoints.configuration import Configuration
+from drupe_checkpoints.quantization.scheme import bits_of, group_size_of, refused
+from drupe_packed.packing import LINEAR, MLX, MLX_BITS, Packing, Rule
+
+
+def mlx(section: Configuration) -> Packing:
+    """MLX's affine quantization; modules with a scheme of their own, or with false, stand beside the common keys."""
+    rules = [
+        _mlx_module(section, name) for name in section if isinstance(section[name], dict) or section[name] is False
+    ]
+    return Packing(MLX, (*rules, _mlx_scheme(section, (LINEAR,))))
+
+
+def _mlx_module(section: Configuration, name: str) -> Rule:
+    own = section.section(name) if section[name] is not False else None
+    if own is None:
+        return dataclasses.replace(_mlx_scheme(section, (name,)), unpacked=True)
+    return _mlx_scheme(Configuration(section.path, {"mode": section.get("mode"), **own}), (name,))
+
+
+def _mlx_scheme(section: Configuration, targets: tuple[str, ...]) -> Rule:
+    mode = section.text("mode", "affine")
+    if mode != "affine":
+        raise refused(section, f"MLX's quantization '{mode}' is not supported; supported: affine")
+    bits = bits_of(section, "bits", MLX_BITS)
+    return Rule(bits, group_size_of(section, "group_size"), symmetric=True, targets=targets)
