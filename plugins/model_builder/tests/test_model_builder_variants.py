@@ -54,13 +54,13 @@ REFUSED: list[tuple[str, tuple[str, ...], dict[str, Any], str]] = [
     ("gemma", (), {"hidden_activation": "silu"}, "another activation function"),
     ("gemma3_text", (), {"attn_logit_softcapping": 2.0}, "limits the scores of attention"),
     ("gemma3_text", (), {"rope_parameters": {"rope_type": "default", "rope_theta": 55.0}}, "wants an object for each"),
-    ("gemma3_text", (), {"partial_rotary_factor": 0.5}, "partial_rotary_factor is not supported"),
+    ("gemma3_text", (), {"partial_rotary_factor": 0.5}, "partial_rotary_factor = 0.5 in config.json rotates a part"),
     ("olmo3", ("rope_parameters",), {"rope_theta": 123.0}, "transformers 4 gives this base to all layers"),
     ("phi3, longrope", ("original_max_position_embeddings",),
      {"rope_scaling": {"rope_type": "longrope", "original_max_position_embeddings": 12, **PAIRS}}, "top level"),
     ("hunyuan_v1_dense, alpha", ("rope_scaling",),
      {"rope_parameters": {"rope_type": "default", "rope_theta": 1000.0, "alpha": 50.0}}, "alpha = 50.0"),
-    ("dots1", (), {"num_experts_per_tok": 5}, "a token cannot run 5"),
+    ("dots1", (), {"num_experts_per_tok": 5}, "num_experts_per_tok = 5 is more than"),
 ]  # fmt: skip
 
 
