@@ -54,6 +54,7 @@ class HfKind(ModelKind):
         checkpoint: Checkpoint = self.load(model).payload
         config = checkpoint.config
         heads, hidden = config.get("num_attention_heads"), config.get("hidden_size")
+        latent = "kv_lora_rank" in config  # such heads have sizes of several kinds, which the composition shows
         facts = {
             "architecture": ", ".join(checkpoint.architectures) or checkpoint.model_type,
             "text part of": _whole(checkpoint.whole),
@@ -62,7 +63,7 @@ class HfKind(ModelKind):
             "hidden size": hidden,
             "attention heads": heads,
             "key and value heads": config.get("num_key_value_heads") or heads,
-            "head size": config.get("head_dim") or _quotient(hidden, heads),
+            "head size": None if latent else config.get("head_dim") or _quotient(hidden, heads),
             "vocabulary": config.get("vocab_size"),
             "context length": _context_length(config),
             "tied embeddings": config.get("tie_word_embeddings"),

@@ -22,10 +22,10 @@ GENERATION = "generation_config.json"
 
 RECURRENCE = Notice(
     "states",
-    "equal rows after the first",
-    "the layers' states take in every token, so after the first call a batch with padding among its new tokens is "
-    "refused, and a beam search is wrong",
-    "pad the first prompts of a batch only, and generate without beams, as drupe run does",
+    "limits",
+    "the layers' states take in every token: after the first call, a batch with padding among its new tokens is "
+    "refused; a beam search gives wrong text",
+    "pad a batch in its first call only, and generate without beams, as drupe generate does",
 )
 FloatType = Literal["float32", "float16", "bfloat16"]
 

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
+from drupe.api import counted
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.parts.activations import Xielu
 from drupe_model_builder.parts.attention import Attention
+from drupe_model_builder.parts.borrowed_attention import BorrowedAttention
+from drupe_model_builder.parts.experts import Experts
+from drupe_model_builder.parts.gated_delta import GatedDelta
 from drupe_model_builder.parts.latent_attention import LatentAttention
+from drupe_model_builder.parts.layer_inputs import LayerInput
+from drupe_model_builder.parts.mamba1 import Mamba1
+from drupe_model_builder.parts.mamba2 import Mamba2
 from drupe_model_builder.parts.mlp import MLP
 from drupe_model_builder.parts.norm import Norm
+from drupe_model_builder.parts.short_conv import ShortConv
 from drupe_model_builder.parts.step import Branch, Layer, Part, Step
 
 MOST_NAMED = 6
@@ -65,12 +74,9 @@ def _branch(branch: Branch) -> str:
 
 
 def _part(part: Part) -> str:
-    if isinstance(part, Attention):
-        return f"attention ({', '.join(_attention(part))})"
-    if isinstance(part, LatentAttention):
-        return f"latent attention ({', '.join(_latent_attention(part))})"
-    if isinstance(part, MLP):
-        return f"MLP ({', '.join(_mlp(part))})"
+    for kind, (name, describe) in PARTS.items():
+        if isinstance(part, kind):
+            return f"{name} ({', '.join(describe(part))})"
     return type(part).__name__
 
 
@@ -116,6 +122,71 @@ def _mlp(part: MLP) -> Iterator[str]:
     yield f"{part.up.size:,} wide"
     yield "xielu" if isinstance(part.activation, Xielu) else part.activation
     yield from _set((part.gate is None, "without a gate"), (part.up.bias is not None, "biases"))
+
+
+def _experts(part: Experts) -> Iterator[str]:
+    router = part.router
+    yield f"{router.chosen} of {counted(router.experts, 'expert')}"
+    yield f"{part.up.rows[0].count:,} wide"
+    if part.shared is not None:
+        yield f"beside an MLP {part.shared.up.size:,} wide for all tokens"
+    yield from _set(
+        (router.score != "softmax", f"chosen by {router.score}"),
+        (router.groups > 1, f"from {router.kept_groups} of {router.groups} groups"),
+        (part.gate is None, "without a gate"),
+        (bool(part.up.biases), "biases"),
+    )
+
+
+def _borrowed_attention(part: BorrowedAttention) -> Iterator[str]:
+    yield f"{part.heads} heads of {part.source.head_dim}"
+    yield f"keys and values of layer {part.source.layer}"
+    yield from _set((part.window is not None, f"window {part.window}"))
+
+
+def _short_convolution(part: ShortConv) -> Iterator[str]:
+    yield f"{part.convolution.channels:,} channels"
+    yield f"over {part.convolution.kernel} tokens"
+
+
+def _gated_delta(part: GatedDelta) -> Iterator[str]:
+    yield f"{part.value_heads} heads of {part.value_size}"
+    if (part.key_heads, part.key_size) != (part.value_heads, part.value_size):
+        yield f"{part.key_heads} of {part.key_size} for keys"
+    yield f"convolution over {part.convolution.kernel} tokens"
+    yield from _set((part.decay.size > part.value_heads, "a decay for each channel"))
+
+
+def _mamba2(part: Mamba2) -> Iterator[str]:
+    yield f"{part.heads} heads of {part.head_dim}"
+    yield f"states of {part.state_size}"
+    yield from _set((part.groups > 1, f"{part.groups} groups"))
+    yield f"convolution over {part.convolution.kernel} tokens"
+
+
+def _mamba1(part: Mamba1) -> Iterator[str]:
+    yield f"{part.channels:,} channels"
+    yield f"states of {part.state_size}"
+    yield f"convolution over {part.convolution.kernel} tokens"
+
+
+def _layer_input(part: LayerInput) -> Iterator[str]:
+    yield f"{part.gate.size:,} wide"
+
+
+PARTS: Mapping[type, tuple[str, Callable[[Any], Iterator[str]]]] = {
+    Attention: ("attention", _attention),
+    LatentAttention: ("latent attention", _latent_attention),
+    BorrowedAttention: ("attention", _borrowed_attention),
+    GatedDelta: ("gated delta", _gated_delta),
+    Mamba1: ("Mamba", _mamba1),
+    Mamba2: ("Mamba-2", _mamba2),
+    ShortConv: ("short convolution", _short_convolution),
+    MLP: ("MLP", _mlp),
+    Experts: ("experts", _experts),
+    LayerInput: ("an input of the layer's own", _layer_input),
+}
+"""What each part is called, and what is said of it."""
 
 
 def _set(*words: tuple[bool, str]) -> Iterable[str]:
