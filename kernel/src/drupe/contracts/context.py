@@ -35,7 +35,7 @@ class Progress:
     """Where a long step says how far it is. This one says nothing; what shows it overrides the first three."""
 
     def start(self, label: str, total: int, unit: str = "bytes") -> None:
-        """A step of `total` units begins."""
+        """A step of `total` units begins. unit: a noun in the singular ("block"), or "bytes"."""
 
     def advance(self, amount: int) -> None:
         """`amount` more units are done; may be called from any thread."""

@@ -7,7 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from drupe.api import Progress
+from drupe.api import Progress, counted
 from drupe_console.tables import size
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class TerminalProgress(Progress):
         from rich import progress as bar
         from rich.console import Console
 
-        amounts: tuple[bar.ProgressColumn, ...] = (bar.MofNCompleteColumn(), bar.TextColumn(unit))
+        amounts: tuple[bar.ProgressColumn, ...] = (bar.MofNCompleteColumn(), bar.TextColumn(_plural(unit)))
         if unit == "bytes":
             amounts = (bar.DownloadColumn(), bar.TransferSpeedColumn())
         columns = (bar.TextColumn("{task.description}"), bar.BarColumn(), *amounts, bar.TimeRemainingColumn())
@@ -68,5 +68,9 @@ class LineProgress(Progress):
     def finish(self) -> None:
         seconds = time.perf_counter() - self._started
         ended = "" if self._done >= self._total else ", stopped before the end"
-        amount = size(self._done) if self._unit == "bytes" else f"{self._done} {self._unit}"
+        amount = size(self._done) if self._unit == "bytes" else counted(self._done, self._unit, _plural(self._unit))
         print(f"{self._label}: {amount} in {seconds:.1f} s{ended}", file=sys.stderr)
+
+
+def _plural(unit: str) -> str:
+    return {"matrix": "matrices"}.get(unit, f"{unit}s")

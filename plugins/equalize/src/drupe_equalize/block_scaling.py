@@ -28,7 +28,7 @@ def scale_blocks(
     tokens, found = sum(map(len, sequences)), 0
     with LayerByLayer(model, sequences, context) as layers:
         blocks = [segment for segment in layers.segments if segment.block is not None]
-        with context.progress.task(label, len(blocks), "blocks") as progress:
+        with context.progress.task(label, len(blocks), "block") as progress:
             for segment in blocks:
                 found += _scale_block(layers, segment, tokens, choose)
                 progress.advance(1)

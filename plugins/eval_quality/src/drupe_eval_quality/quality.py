@@ -97,7 +97,7 @@ class Quality(Evaluator):
             else:
                 chunks = alone(windows, positions)
             predicted = sum(len(window.targets) for window in windows)
-            progress = stack.enter_context(context.progress.task("measuring", predicted, "tokens"))
+            progress = stack.enter_context(context.progress.task("measuring", predicted, "token"))
             for chunk in chunks:
                 context.stop_if_cancelled()
                 _count(chunk, measured, tally)

@@ -47,7 +47,7 @@ class Speed(Evaluator):
             raise UsageError("the evaluator `speed` measures one model at a time", cure="leave the reference out")
         prompt = TextTokenizer(home(model)).prompt(Text(config.evaluation_data), config.prompt_tokens)
         timings: list[Timing] = []
-        with context.open(model) as session, context.progress.task("timing", config.repeats, "runs") as progress:
+        with context.open(model) as session, context.progress.task("timing", config.repeats, "run") as progress:
             writer = text_session(session)
             for _ in range(config.repeats):
                 context.stop_if_cancelled()

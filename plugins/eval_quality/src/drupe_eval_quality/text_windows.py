@@ -79,7 +79,7 @@ def run_to_head(package: OnnxPackage, windows: Sequence[Window], context: Contex
     layers = LayerByLayer(package.component, [window.inputs for window in windows], context)
     try:
         *before, _ = layers.segments
-        with context.progress.task("running the source", len(before), "layers") as progress:
+        with context.progress.task("running the source", len(before), "layer") as progress:
             for segment in before:
                 layers.advance(segment)
                 progress.advance(1)

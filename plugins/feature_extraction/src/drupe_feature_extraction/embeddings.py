@@ -76,7 +76,7 @@ class Embeddings(Evaluator):
         description = description_of(package.component) or EmbeddingDescription()
         sequences = _sequences(TextTokenizer(_home(model)), config)
         with ExitStack() as stack:
-            progress = stack.enter_context(context.progress.task("measuring", len(sequences), "texts"))
+            progress = stack.enter_context(context.progress.task("measuring", len(sequences), "text"))
             ours, theirs = [], []
             given = _of_package(model, description, sequences, context)
             for measured, expected in zip(given, _of(reference, description, sequences, context), strict=True):
@@ -104,7 +104,7 @@ def _of(
         return
     with LayerByLayer(reference.payload.component, sequences, context) as layers:
         *before, _ = layers.segments
-        with context.progress.task("running the source", len(before), "layers") as progress:
+        with context.progress.task("running the source", len(before), "layer") as progress:
             for segment in before:
                 layers.advance(segment)
                 progress.advance(1)

@@ -41,7 +41,7 @@ def sensitivities(model: ir.Model, groups: Sequence[Group], sequences: Tokens, c
     outside = by_block.pop(None, [])
     blocks = {number: members for number, members in by_block.items() if number is not None}
     measured = _evenly(sorted(blocks), MOST_BLOCKS)
-    with context.progress.task("measuring sensitivity", len(outside) + len(measured) + len(blocks), "runs") as progress:
+    with context.progress.task("measuring sensitivity", len(outside) + len(measured) + len(blocks), "run") as progress:
         found: dict[str, float] = {}
         ends: dict[int, float] = {}
         expected = Recorded(context.scratch / "expected-logits")

@@ -172,7 +172,7 @@ class Quantizing:
             resumed = f", {kept} of {len(blocks)} blocks were found in the cache" if kept else ""
             with (
                 _told_how_to_go_on(finished, blocks),
-                self._context.progress.task(f"GPTQ{resumed}", len(blocks), "blocks") as progress,
+                self._context.progress.task(f"GPTQ{resumed}", len(blocks), "block") as progress,
             ):
                 for segment in layers.segments:
                     self._quantize(segment, layers, finished, folder)
@@ -193,7 +193,7 @@ class Quantizing:
         path = folder / f"{SHARED}.gptq"
         found = finished.find(SHARED, path)
         if found is None:
-            with self._context.progress.task("GPTQ of the head", len(heads), "matrices") as progress:
+            with self._context.progress.task("GPTQ of the head", len(heads), "matrix") as progress:
                 found = self._solve_before_blocks(heads, sequences, Solver(path, self._context))
                 progress.advance(len(heads))
             with disk_errors(path):

@@ -53,7 +53,7 @@ def weigh_graph(model: ir.Model, sequences: Sequence[Sequence[int]], context: Co
     alone = [site for site in sites if users[site.weight] == 1 and not site.is_look_up]
     with LayerByLayer(model, sequences, context) as layers:
         blocks = sum(segment.block is not None for segment in layers.segments)
-        with context.progress.task("weighing channels", blocks, "blocks") as progress:
+        with context.progress.task("weighing channels", blocks, "block") as progress:
             for segment in layers.segments:
                 _weigh_segment(segment, alone, layers)
                 if segment is not layers.segments[-1]:
