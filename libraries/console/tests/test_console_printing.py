@@ -57,7 +57,7 @@ def test_without_a_terminal_a_step_prints_one_line_or_nothing(capsys: pytest.Cap
 
 
 def test_a_step_that_stops_early_is_printed_as_stopped(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(KeyboardInterrupt), LineProgress().task("measuring", 90, "tokens") as step:
+    with pytest.raises(KeyboardInterrupt), LineProgress().task("measuring", 90, "token") as step:
         step.advance(40)
         raise KeyboardInterrupt
     line = capsys.readouterr().err
@@ -72,7 +72,7 @@ def test_a_terminal_shows_a_bar_with_its_unit_and_clears_it_afterwards(
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert isinstance(progress(), TerminalProgress)
-    with TerminalProgress().task("measuring", 90, "tokens") as step:
+    with TerminalProgress().task("measuring", 90, "token") as step:
         step.advance(40)
     shown = capsys.readouterr().err
     assert "measuring" in shown

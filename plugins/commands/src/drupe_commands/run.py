@@ -102,9 +102,7 @@ def _is_plan(document: dict[str, Any], file: str) -> bool:
         [key for key in keys if get_close_matches(key, model.model_fields, 1, ALIKE)] for model in (Plan, Workflow)
     )
     if not plans and not workflows:
-        named = (
-            f"the keys {', '.join(sorted(keys))}" if len(keys) > 1 else f"the key {min(keys)}" if keys else "no keys"
-        )
+        named = f"the keys {', '.join(sorted(keys))}" if keys else "no keys"
         raise UsageError(
             f"the file is neither a plan nor a workflow: it has {named}",
             where=file,
