@@ -17,7 +17,7 @@ from drupe_onnx.elements import ELEMENTS
 from drupe_onnx.protobuf import NUMBER, Bytes, Malformed, fields, messages, packed
 from drupe_onnx.unreadable import unreadable
 
-AGAIN = "download the model again, with its external data"
+AGAIN = "copy or download the model again with all its files, or make it again"
 
 _MODEL_GRAPH, _MODEL_OPSET, _MODEL_METADATA = 7, 8, 14
 _GRAPH_NODE, _GRAPH_WEIGHT, _GRAPH_INPUT, _GRAPH_OUTPUT = 1, 5, 11, 12

@@ -35,7 +35,10 @@ def explained(package: str, provider: str | None) -> Iterator[None]:
         yield
     except CheckFailed as error:
         record = _record(Path(package))
-        error.cure = _damage(Path(package), record) or _other_provider(provider, record) or error.cure
+        if damage := _damage(Path(package), record):
+            error.what, error.cure = damage, "copy the package again, or make it again with drupe optimize"
+        else:
+            error.cure = _other_provider(provider, record) or error.cure
         raise
 
 
@@ -55,8 +58,7 @@ def _damage(package: Path, record: dict[str, Any]) -> str | None:
         path = package / name
         found = path.stat().st_size if path.is_file() else 0
         if found != file["bytes"]:
-            was = f"'{name}' is damaged: it has {found} bytes and had {file['bytes']}"
-            return f"copy the package again, or make it again with drupe optimize; {was}"
+            return f"'{name}' is damaged: it has {found} bytes and had {file['bytes']}"
     return None
 
 

@@ -64,7 +64,7 @@ def packing_of(config: Configuration, folder: Path, types: Types) -> Packing | N
             raise ModelError(
                 f"{what}; its weights are in floating point",
                 where=section.path,
-                cure="remove the section from config.json if the numbers are the model's own, as they were trained",
+                cure=f"remove {KEY} from {section.path.name} if the numbers are the model's own, as they were trained",
             )
         raise refused(section, what)
     return METHODS[method](section)
