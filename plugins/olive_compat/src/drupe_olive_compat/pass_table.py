@@ -1,6 +1,7 @@
 """Olive's pass types: what becomes of each, as data. A pass that comes later is one line.
 
-A rule without an effect says all in its line. Rules of passes whose line depends on their options have it from their effect.
+A rule without an effect says all in its line. Passes whose line depends on
+their options have it from their rule's effect.
 """
 
 from __future__ import annotations
@@ -9,21 +10,19 @@ from collections.abc import Mapping
 
 from drupe_olive_compat.answers import changed, kept, left_out, missing
 from drupe_olive_compat.builder_options import BUILDER, EXPORTING
-from drupe_olive_compat.options import (
-    EXTERNAL,
-    MODULES,
-    NODES,
-    Treatment,
-    accuracy_level,
-    bits,
-    block_size,
-    calibration,
-    damping,
-    says,
-    symmetric,
-    unless_off,
+from drupe_olive_compat.options import MODULES
+from drupe_olive_compat.pass_options import (
+    AWQ,
+    CALIBRATED,
+    DYNAMIC,
+    KQUANT,
+    MIXED,
+    ON_GRAPHS,
+    OTHERS_CALIBRATED,
+    ROTATION,
 )
 from drupe_olive_compat.rules import (
+    OPTIMIZER,
     Rule,
     calibrating,
     completing,
@@ -38,63 +37,9 @@ from drupe_olive_compat.rules import (
 )
 from drupe_olive_compat.surgeries import BY_OLIVE, say_surgeries
 
-_LAYER_ORDER = says(left_out("layers are quantized one after the other, on what those before give"))
-_AXIS = says(left_out("blocks lie along the inputs of a matrix, as MatMulNBits has them"))
-_CALIBRATED: Mapping[str, Treatment] = {
-    **MODULES,
-    "data_config": calibration,
-    "damp_percent": damping,
-    "desc_act": unless_off(left_out("columns are quantized in the order that the kernels read them in")),
-    "moe_fallback_threshold": says(left_out("experts are rounded to nearest")),
-    "moe_fallback_min_k_multiple": says(left_out("experts are rounded to nearest")),
-}
-_OTHERS_CALIBRATED: Mapping[str, Treatment] = {
-    **_CALIBRATED,
-    "damp_auto_increment": says(left_out("damping is not raised")),
-    "static_groups": _LAYER_ORDER,
-    "true_sequential": _LAYER_ORDER,
-    "mse": says(left_out("scales are searched in any case")),
-    "device": says(left_out("calibrated on the processor")),
-    "dynamic": unless_off(missing("other settings for modules by name", "leave it out")),
-    "rotation": lambda chain, value, place: (chain.prepare("rotate"), kept("the hidden states are rotated"))[1],
-    "layers_block_name": says(left_out("the layers are known from the checkpoint's family")),
-    "outside_layer_modules": says(left_out("the layers are known from the checkpoint's family")),
-    "inside_layer_modules": says(left_out("the layers are known from the checkpoint's family")),
-}
-_AWQ: Mapping[str, Treatment] = {
-    "q_group_size": block_size,
-    "bits": bits,
-    "zero_point": lambda chain, value, place: symmetric(chain, not value, place),
-    "data_config": calibration,
-    "input_model_dtype": says(left_out("weights are read in the checkpoint's own type")),
-    "version": says(left_out("the format of another kernel")),
-    "duo_scaling": says(left_out("how factors are found is the pass's own")),
-    "export_compatible": says(left_out("factors go into the weights")),
-    "modules_to_not_convert": MODULES["modules_to_not_convert"],
-}
-_ON_GRAPHS: Mapping[str, Treatment] = {
-    **EXTERNAL,
-    **NODES,
-    "bits": bits,
-    "block_size": block_size,
-    "is_symmetric": symmetric,
-    "accuracy_level": accuracy_level,
-    "axis": _AXIS,
-}
-_MIXED: Mapping[str, Treatment] = {
-    **MODULES,
-    "algorithm": says(changed("Drupe measures the KL divergence that each matrix costs (measure-sensitivity)")),
-    "high_bits": lambda chain, value, place: (
-        kept("8 bits for the sensitive matrices")
-        if value == 8
-        else changed("8 bits are the most that a quantized matrix gets")
-    ),
-    "high_group_size": says(changed("blocks are chosen for each matrix")),
-    "high_sym": says(changed("all matrices are symmetric, or none")),
-    "kld_memory_mode": says(left_out("measured in bounded memory")),
-}
-
-
+_BUILT = changed("the graph is built from the checkpoint's configuration, not traced")
+_EXPORTED = left_out("the model is an ONNX graph already")
+_FUSED = "nothing is left to fuse: the graph is built of fused operators"
 _TRAINING = missing("training an adapter", "train it with peft, merge it into the weights, and name the checkpoint")
 _INTEGERS = missing(
     "static quantization, with integer activations and scales from data",
@@ -119,48 +64,121 @@ _OPENVINO, _QNN, _QAIRT, _RYZEN = map(_vendor, ("OpenVINO", "QNN", "QAIRT", "AMD
 
 PASSES: Mapping[str, Rule] = {
     # capture
-    "ModelBuilder": Rule(kept("build-decoder makes the graph, package-genai the files of onnxruntime-genai"), kept("package-genai makes the files of onnxruntime-genai"), BUILDER, exporting, exports=True),
-    "OnnxConversion": Rule(changed("the graph is built from the checkpoint's configuration, not traced"), left_out("the model is an ONNX graph already"), EXPORTING, exporting, exports=True),
-    "MobiusBuilder": Rule(changed("build-decoder makes one graph of the text model"), left_out("the model is an ONNX graph already"), EXPORTING, exporting, exports=True),
-    "OptimumConversion": Rule(changed("the graph is built from the checkpoint's configuration, not traced"), left_out("the model is an ONNX graph already"), EXPORTING, exporting, exports=True),
-    "OptimumMerging": Rule(left_out("one graph serves prompts and single tokens"), missing("joining two decoders of optimum", "export the decoder with past alone, and name it")),
-    "OnnxOpVersionConversion": Rule(left_out("the target's kernels decide on the opset"), left_out("adopt-graph raises the opset as far as is needed")),
+    "ModelBuilder": Rule(
+        kept("build-decoder makes the graph, package-genai the files of onnxruntime-genai"),
+        kept("package-genai makes the files of onnxruntime-genai"),
+        BUILDER,
+        exporting,
+        exports=True,
+    ),
+    "OnnxConversion": Rule(_BUILT, _EXPORTED, EXPORTING, exporting, exports=True),
+    "MobiusBuilder": Rule(
+        changed("build-decoder makes one graph of the text model"), _EXPORTED, EXPORTING, exporting, exports=True
+    ),
+    "OptimumConversion": Rule(_BUILT, _EXPORTED, EXPORTING, exporting, exports=True),
+    "OptimumMerging": Rule(
+        left_out("one graph serves prompts and single tokens"),
+        missing("joining two decoders of optimum", "export the decoder with past alone, and name it"),
+    ),
+    "OnnxOpVersionConversion": Rule(
+        left_out("the target's kernels decide on the opset"),
+        left_out("adopt-graph raises the opset as far as is needed"),
+    ),
     "CaptureSplitInfo": Rule(_SPLIT),
-    "CaptureLayerAnnotations": Rule(left_out("nodes carry their layer and role in any case"), left_out("adopt-graph marks the nodes of a decoder with layer and role")),
+    "CaptureLayerAnnotations": Rule(
+        left_out("nodes carry their layer and role in any case"),
+        left_out("adopt-graph marks the nodes of a decoder with layer and role"),
+    ),
     # graph
-    "GraphSurgeries": Rule(changed("each surgery by its name"), changed("each surgery by its name"), effect=say_surgeries),
-    "OrtTransformersOptimization": Rule(left_out("nothing is left to fuse: the graph is built of fused operators; its float16 is the precision fp16"), missing("fusing the operators of a graph, but for what onnxruntime does when it opens one", "python -m onnxruntime.transformers.optimizer, and name the graph that it makes with --model"), effect=fused),
+    "GraphSurgeries": Rule(
+        changed("each surgery by its name"), changed("each surgery by its name"), effect=say_surgeries
+    ),
+    "OrtTransformersOptimization": Rule(
+        left_out(f"{_FUSED}; its float16 is the precision fp16"),
+        missing("fusing the operators of a graph, but for what onnxruntime does when it opens one", OPTIMIZER),
+        effect=fused,
+    ),
     "OnnxPeepholeOptimizer": Rule(_CLEANING, _ON_OPENING),
-    "OnnxFloatToFloat16": Rule(kept("the precision fp16"), kept("the precision fp16: adopt-graph casts what the target computes in it"), effect=half),
-    "OnnxIODataTypeConverter": Rule(kept("logits are float32 in every package; other types are not changed"), effect=renaming),
-    "OrtMixedPrecision": Rule(left_out("the target's recipe says what is computed in float32"), missing("float16 but for listed operators", BY_OLIVE)),
-    "OnnxScriptFusion": Rule(left_out("nothing is left to fuse: the graph is built of fused operators"), missing("fusing the operators of a graph", "python -m onnxruntime.transformers.optimizer, and name the graph that it makes with --model")),
+    "OnnxFloatToFloat16": Rule(
+        kept("the precision fp16"),
+        kept("the precision fp16: adopt-graph casts what the target computes in it"),
+        effect=half,
+    ),
+    "OnnxIODataTypeConverter": Rule(
+        kept("logits are float32 in every package; other types are not changed"), effect=renaming
+    ),
+    "OrtMixedPrecision": Rule(
+        left_out("the target's recipe says what is computed in float32"),
+        missing("float16 but for listed operators", BY_OLIVE),
+    ),
+    "OnnxScriptFusion": Rule(left_out(_FUSED), missing("fusing the operators of a graph", OPTIMIZER)),
     "DynamicToFixedShape": Rule(_FIXED),
     "StaticLLM": Rule(missing("graphs of fixed sizes for NPUs", "leave it out for a processor or a GPU")),
     "InputNCHWtoNHWC": Rule(_GRAPH_EDIT),
     "AddOliveMetadata": Rule(changed("drupe.json says what made the package, with versions and digests")),
     # quantizing and pruning a checkpoint
-    "Gptq": Rule(kept("quantize-gptq, block by block"), missing("GPTQ of a graph by Olive's pass for checkpoints", "name the checkpoint"), _CALIBRATED, calibrating(4, 128)),
-    "Rtn": Rule(kept("quantize-weights rounds to nearest what is not quantized yet"), options=MODULES, effect=completing),
-    "KQuant": Rule(kept("quantize-weights searches each block for the least error"), options=MODULES, effect=rounding(4, 32, False, "search")),
-    "SelectiveMixedPrecision": Rule(changed("allocate-bits gives 4 or 8 bits to each matrix, within a budget"), options=_MIXED, effect=mixing),
-    "QuaRot": Rule(changed("rotate-weights rotates the hidden states (a part of QuaRot that costs nothing at run time)"), options={"seed": says(left_out("the rotation is a fixed one")), "rotate_mode": says(left_out("the rotation is a fixed one"))}, effect=preparing("rotate")),
-    "SpinQuant": Rule(changed("rotate-weights rotates the hidden states; the rotation is not trained"), options={name: says(left_out("the rotation is a fixed one, and activations stay in floating point")) for name in ("seed", "rotate_mode", "a_bits", "a_symmetric", "a_per_token", "training_args")}, effect=preparing("rotate")),
+    "Gptq": Rule(
+        kept("quantize-gptq, block by block"),
+        missing("GPTQ of a graph by Olive's pass for checkpoints", "name the checkpoint"),
+        CALIBRATED,
+        calibrating(4, 128),
+    ),
+    "Rtn": Rule(
+        kept("quantize-weights rounds to nearest what is not quantized yet"), options=MODULES, effect=completing
+    ),
+    "KQuant": Rule(
+        kept("quantize-weights searches each block for the least error"),
+        options=MODULES,
+        effect=rounding(4, 32, False, "search"),
+    ),
+    "SelectiveMixedPrecision": Rule(
+        changed("allocate-bits gives 4 or 8 bits to each matrix, within a budget"), options=MIXED, effect=mixing
+    ),
+    "QuaRot": Rule(
+        changed("rotate-weights rotates the hidden states (a part of QuaRot that costs nothing at run time)"),
+        options=ROTATION,
+        effect=preparing("rotate"),
+    ),
+    "SpinQuant": Rule(
+        changed("rotate-weights rotates the hidden states; the rotation is not trained"),
+        options=ROTATION,
+        effect=preparing("rotate"),
+    ),
     "AutoClip": Rule(left_out("the error search finds the range of every block when it is quantized")),
-    "GptqModel": Rule(changed("quantize-gptq instead of the package gptqmodel"), options=_OTHERS_CALIBRATED, effect=calibrating(4, 128)),
-    "GptqQuantizer": Rule(changed("quantize-gptq instead of auto-gptq"), options=_OTHERS_CALIBRATED, effect=calibrating(4, 128)),
-    "AutoAWQQuantizer": Rule(changed("scale-channels instead of autoawq, then rounding to nearest"), options=_AWQ, effect=scaling),
+    "GptqModel": Rule(
+        changed("quantize-gptq instead of the package gptqmodel"), options=OTHERS_CALIBRATED, effect=calibrating(4, 128)
+    ),
+    "GptqQuantizer": Rule(
+        changed("quantize-gptq instead of auto-gptq"), options=OTHERS_CALIBRATED, effect=calibrating(4, 128)
+    ),
+    "AutoAWQQuantizer": Rule(
+        changed("scale-channels instead of autoawq, then rounding to nearest"), options=AWQ, effect=scaling
+    ),
     "QuarkQuantization": Rule(missing("AMD Quark", "Gptq in place of it, for a processor or a GPU")),
     "QuarkQuantizationVitisAI": Rule(missing("AMD Quark", "Gptq in place of it, for a processor or a GPU")),
     "SliceGPT": Rule(_PRUNING),
     "SparseGPT": Rule(_PRUNING),
     # quantizing a graph
-    "OnnxKQuantQuantization": Rule(kept("quantize-weights searches each block for the least error"), options={**_ON_GRAPHS, "customized_weight_config": lambda chain, value, place: (setattr(chain, "mixed", True), changed("which matrices get 8 bits is decided by what they lose, not by their names"))[1]}, effect=rounding(4, 32, False, "search")),
-    "OnnxBlockWiseRtnQuantization": Rule(kept("quantize-weights rounds to nearest"), options=_ON_GRAPHS, effect=rounding(4, 128, True)),
-    "OnnxHqqQuantization": Rule(kept("quantize-weights with the method hqq"), options=_ON_GRAPHS, effect=rounding(4, 128, False, "hqq")),
-    "OnnxBnb4Quantization": Rule(missing("fp4 and nf4", "OnnxBlockWiseRtnQuantization or OnnxKQuantQuantization: 4-bit integers")),
+    "OnnxKQuantQuantization": Rule(
+        kept("quantize-weights searches each block for the least error"),
+        options=KQUANT,
+        effect=rounding(4, 32, False, "search"),
+    ),
+    "OnnxBlockWiseRtnQuantization": Rule(
+        kept("quantize-weights rounds to nearest"), options=ON_GRAPHS, effect=rounding(4, 128, True)
+    ),
+    "OnnxHqqQuantization": Rule(
+        kept("quantize-weights with the method hqq"), options=ON_GRAPHS, effect=rounding(4, 128, False, "hqq")
+    ),
+    "OnnxBnb4Quantization": Rule(
+        missing("fp4 and nf4", "OnnxBlockWiseRtnQuantization or OnnxKQuantQuantization: 4-bit integers")
+    ),
     "OnnxStaticQuantization": Rule(_INTEGERS),
-    "OnnxDynamicQuantization": Rule(changed("8-bit weights in blocks; the kernels quantize activations as they run"), options={**EXTERNAL, **{name: says(left_out("blocks of weights have scales of their own")) for name in ("precision", "quant_mode", "per_channel", "reduce_range", "quant_preprocess", "activation_symmetric", "weight_symmetric", "extra_options")}, **{name: unless_off(missing("choosing nodes of a graph", "leave it out: all matrices are quantized")) for name in ("op_types_to_quantize", "op_types_to_exclude", "nodes_to_quantize", "nodes_to_exclude")}}, effect=rounding(8, 32, False)),
+    "OnnxDynamicQuantization": Rule(
+        changed("8-bit weights in blocks; the kernels quantize activations as they run"),
+        options=DYNAMIC,
+        effect=rounding(8, 32, False),
+    ),
     "OnnxQuantization": Rule(_INTEGERS),
     "OnnxQuantizationPreprocess": Rule(_NO_PREPARATION),
     "MatMulNBitsToQDQ": Rule(missing("quantized weights as DequantizeLinear", "leave it out: MatMulNBits stays")),
@@ -171,27 +189,61 @@ PASSES: Mapping[str, Rule] = {
     "AimetQuantization": Rule(_INTEGERS),
     "NVModelOptQuantization": Rule(missing("NVIDIA ModelOpt", "Gptq or AutoAWQQuantizer in place of it")),
     # adapters
-    "LoRA": Rule(_TRAINING), "QLoRA": Rule(_TRAINING), "LoftQ": Rule(_TRAINING), "DoRA": Rule(_TRAINING),
-    "LoHa": Rule(_TRAINING), "LoKr": Rule(_TRAINING), "SDLoRA": Rule(_TRAINING),
-    "MergeAdapterWeights": Rule(missing("merging an adapter into the weights", "merge it with peft's merge_and_unload(), and name the result with --model")),
+    **dict.fromkeys(("LoRA", "QLoRA", "LoftQ", "DoRA", "LoHa", "LoKr", "SDLoRA"), Rule(_TRAINING)),
+    "MergeAdapterWeights": Rule(
+        missing(
+            "merging an adapter into the weights",
+            "merge it with peft's merge_and_unload(), and name the result with --model",
+        )
+    ),
     "ExtractAdapters": Rule(missing("adapters as inputs of a graph", "merge the adapter into the weights with peft")),
     # composition
     "SplitModel": Rule(_SPLIT),
-    "ComposeOnnxModels": Rule(missing("joining several graphs", "onnx.compose.merge_models, and name the graph with --model")),
+    "ComposeOnnxModels": Rule(
+        missing("joining several graphs", "onnx.compose.merge_models, and name the graph with --model")
+    ),
     # session tuning
-    "OrtSessionParamsTuning": Rule(left_out("settings of the session are not tuned; the package asks for the threads of this machine", "the key threads of a workflow, or --threads of drupe optimize")),
+    "OrtSessionParamsTuning": Rule(
+        left_out(
+            "settings of the session are not tuned; the package asks for the threads of this machine",
+            "the key threads of a workflow, or --threads of drupe optimize",
+        )
+    ),
     # vendors
-    "OpenVINOOptimumConversion": _OPENVINO, "OpenVINOConversion": _OPENVINO, "OpenVINOIoUpdate": _OPENVINO, "OpenVINOEncapsulation": _OPENVINO,
-    "OpenVINOQuantization": _OPENVINO, "OpenVINOQuantizationWithAccuracy": _OPENVINO, "OpenVINOWeightCompression": _OPENVINO,
-    "EPContextBinaryGenerator": _QNN, "QNNPreprocess": _QNN, "QNNConversion": _QNN, "QNNModelLibGenerator": _QNN, "QNNContextBinaryGenerator": _QNN,
-    "QairtPreparation": _QAIRT, "QairtGenAIBuilder": _QAIRT, "QairtEncapsulation": _QAIRT, "QairtMHA2SHA": _QAIRT, "QairtPipelinePass": _QAIRT,
-    "VitisGenerateModelLLM": _RYZEN, "RyzenGenerateModelLLM": _RYZEN, "VitisGenerateModelSD": _RYZEN, "VitisAIAddMetaData": _RYZEN,
+    **dict.fromkeys(
+        (
+            "OpenVINOOptimumConversion",
+            "OpenVINOConversion",
+            "OpenVINOIoUpdate",
+            "OpenVINOEncapsulation",
+            "OpenVINOQuantization",
+            "OpenVINOQuantizationWithAccuracy",
+            "OpenVINOWeightCompression",
+        ),
+        _OPENVINO,
+    ),
+    **dict.fromkeys(
+        (
+            "EPContextBinaryGenerator",
+            "QNNPreprocess",
+            "QNNConversion",
+            "QNNModelLibGenerator",
+            "QNNContextBinaryGenerator",
+        ),
+        _QNN,
+    ),
+    **dict.fromkeys(
+        ("QairtPreparation", "QairtGenAIBuilder", "QairtEncapsulation", "QairtMHA2SHA", "QairtPipelinePass"), _QAIRT
+    ),
+    **dict.fromkeys(
+        ("VitisGenerateModelLLM", "RyzenGenerateModelLLM", "VitisGenerateModelSD", "VitisAIAddMetaData"), _RYZEN
+    ),
     "NVModelOptGraphSurgery": Rule(missing("graph surgeries of NVIDIA ModelOpt", BY_OLIVE)),
     # checks
     "OnnxDiscrepancyCheck": Rule(changed("every package is run and compared with its source before it is handed over")),
     "SaveTestModelConfig": Rule(missing("a small random model to test with", "drupe demo has a small trained one")),
     "ConvertHfToGGUF": Rule(missing("writing GGUF files", "llama.cpp's convert_hf_to_gguf.py")),
-}  # fmt: skip
+}
 
 FORMER: Mapping[str, str] = {
     "OnnxModelOptimizer": "OnnxPeepholeOptimizer",
@@ -204,10 +256,18 @@ FORMER: Mapping[str, str] = {
 GONE = missing("a pass that Olive itself no longer has", "leave it out")
 UNKNOWN = missing("a pass that Olive does not have", "leave it out")
 REMOVED = (
-    "InsertBeamSearch", "AppendPrePostProcessingOps", "QuantizationAwareTraining", "SNPEConversion", "SNPEQuantization",
-    "SNPEtoONNXConversion", "VitisAIQuantization", "MoEExpertsDistributor", "PyTorchTensorParallel", "TorchTRTConversion",
+    "InsertBeamSearch",
+    "AppendPrePostProcessingOps",
+    "QuantizationAwareTraining",
+    "SNPEConversion",
+    "SNPEQuantization",
+    "SNPEtoONNXConversion",
+    "VitisAIQuantization",
+    "MoEExpertsDistributor",
+    "PyTorchTensorParallel",
+    "TorchTRTConversion",
     "TrtMatMulToConvTransform",
-)  # fmt: skip
+)
 _BY_NAME = {name.casefold(): name for name in (*PASSES, *FORMER, *REMOVED)}
 
 

@@ -41,7 +41,7 @@ def read(document: Mapping[str, Any], model: str) -> tuple[dict[str, Any] | None
     if ledger.lacks:
         return None, ledger.notices
     reference = {"reference": source.reference, "revision": source.revision} if source.revision else source.reference
-    workflow = {"model": reference, "target": {"provider": provider, "precision": precision}}
+    workflow: dict[str, Any] = {"model": reference, "target": {"provider": provider, "precision": precision}}
     workflow |= {"options": options} if options else {}
     workflow |= {"settings": settings} if settings else {}
     return workflow | ({"output": output} if output else {}), ledger.notices

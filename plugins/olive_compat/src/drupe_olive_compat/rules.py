@@ -11,12 +11,13 @@ from drupe_olive_compat.chain import Chain
 from drupe_olive_compat.components import Component
 from drupe_olive_compat.options import Treatment, sets
 
+OPTIMIZER = "python -m onnxruntime.transformers.optimizer, and name the graph that it makes with --model"
 Effect = Callable[[Chain, Component], None]
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What becomes of a pass. built: of a checkpoint, whose graph Drupe builds. graph: of an ONNX graph; None if the same.
+    """What becomes of a pass. built: of a checkpoint, whose graph Drupe builds. graph: of an ONNX graph; None if alike.
 
     options: what is done about each option, where the pass is kept or changed. effect: what the pass as a whole asks
     for, called after its options. exports: whether it makes an ONNX graph of a checkpoint.
@@ -128,8 +129,7 @@ def fused(chain: Chain, part: Component) -> None:
     if part.options.get("float16"):
         chain.ledger.say(part.at("float16"), floating(chain, "fp16", part.at("float16")))
     if chain.is_graph and not _onnxruntimes_own(part):
-        cure = "python -m onnxruntime.transformers.optimizer, and name the graph that it makes with --model"
-        chain.ledger.say(part.place, missing("fusing the operators of a graph", cure))
+        chain.ledger.say(part.place, missing("fusing the operators of a graph", OPTIMIZER))
     elif chain.is_graph:
         chain.ledger.say(part.place, left_out("onnxruntime does the same each time that it opens the graph"))
     else:

@@ -58,10 +58,7 @@ class Source:
 def source_of(part: Component, replacement: str, ledger: Ledger) -> Source:
     """The source that a file's `input_model` names, or the one that the user names instead."""
     part = _without_hf_config(part, ledger)
-    if replacement:
-        found = _replaced(part, replacement, ledger)
-    else:
-        found = _of_the_file(part, ledger)
+    found = _replaced(part, replacement, ledger) if replacement else _of_the_file(part, ledger)
     for name, value in part.options.items():
         if replacement and name in ("model_path", "onnx_file_name"):
             continue
@@ -80,9 +77,13 @@ def _without_hf_config(part: Component, ledger: Ledger) -> Component:
         return part
     if not isinstance(held, Mapping):
         raise UsageError(f"{held!r} does not fit: a mapping of keys is wanted", where=part.at("hf_config"))
-    now = {"model_name": "model_path", "from_pretrained_args": "load_kwargs", "model_loading_args": "load_kwargs"}
+    now: dict[Any, str] = {
+        "model_name": "model_path",
+        "from_pretrained_args": "load_kwargs",
+        "model_loading_args": "load_kwargs",
+    }
     options = {key: value for key, value in part.options.items() if key != "hf_config"}
-    options |= {now.get(key, key): value for key, value in held.items()}
+    options |= {now.get(key, str(key)): value for key, value in held.items()}
     ledger.say(part.at("hf_config"), kept("read as an HfModel"))
     return Component(part.place, "HfModel", options)
 
