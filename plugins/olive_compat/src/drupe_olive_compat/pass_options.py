@@ -89,6 +89,7 @@ MIXED: Mapping[str, Treatment] = {
     ),
     "high_group_size": says(changed("blocks are chosen for each matrix")),
     "high_sym": says(changed("all matrices are symmetric, or none")),
+    "ratio": says(changed("it becomes a budget of bits for each weight")),
     "kld_memory_mode": says(left_out("measured in bounded memory")),
 }
 
@@ -106,3 +107,5 @@ DYNAMIC: Mapping[str, Treatment] = {
     **dict.fromkeys(("activation_symmetric", "weight_symmetric", "weight_type", "extra_options"), _OWN_SCALES),
     **dict.fromkeys(("op_types_to_quantize", "op_types_to_exclude", "nodes_to_quantize", "nodes_to_exclude"), _NODES),
 }
+_RECORD = says(left_out("drupe.json, beside the graph, has the record"))
+RECORD: Mapping[str, Treatment] = dict.fromkeys(("graph_name", "custom_metadata", "add_optimization_info"), _RECORD)

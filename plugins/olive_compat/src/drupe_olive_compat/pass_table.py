@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from drupe_olive_compat.answers import changed, kept, left_out, missing
 from drupe_olive_compat.builder_options import BUILDER, EXPORTING
-from drupe_olive_compat.options import MODULES
+from drupe_olive_compat.options import EXTERNAL, MODULES
 from drupe_olive_compat.pass_options import (
     AWQ,
     CALIBRATED,
@@ -19,6 +19,7 @@ from drupe_olive_compat.pass_options import (
     MIXED,
     ON_GRAPHS,
     OTHERS_CALIBRATED,
+    RECORD,
     ROTATION,
 )
 from drupe_olive_compat.rules import (
@@ -115,7 +116,9 @@ PASSES: Mapping[str, Rule] = {
     "DynamicToFixedShape": Rule(_FIXED),
     "StaticLLM": Rule(missing("graphs of fixed sizes for NPUs", "leave it out for a processor or a GPU")),
     "InputNCHWtoNHWC": Rule(_GRAPH_EDIT),
-    "AddOliveMetadata": Rule(changed("drupe.json says what made the package, with versions and digests")),
+    "AddOliveMetadata": Rule(
+        changed("drupe.json says what made the package, with versions and digests"), options={**EXTERNAL, **RECORD}
+    ),
     # quantizing and pruning a checkpoint
     "Gptq": Rule(
         kept("quantize-gptq, block by block"),
