@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from drupe.api import Notice
 
@@ -36,6 +37,14 @@ def left_out(what: str, cure: str = "") -> Answer:
 def missing(what: str, cure: str) -> Answer:
     """Drupe does not do it, and the package would be another one without it: the file is not carried out."""
     return Answer(MISSING, what, cure)
+
+
+OFF = kept("it is off, as here")
+
+
+def is_off(value: Any) -> bool:
+    """Whether a value asks for nothing: none, false, an empty list or mapping. A 0 is a number like others."""
+    return value is None or value is False or (isinstance(value, list | dict) and not value)
 
 
 @dataclass

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from drupe.api import registry
-from drupe_olive_compat.answers import Answer, changed, kept, left_out, missing
+from drupe_olive_compat.answers import OFF, Answer, changed, kept, left_out, missing
 from drupe_olive_compat.chain import Chain
 from drupe_olive_compat.options import (
     DEPTHS,
@@ -81,7 +81,7 @@ def algorithm(chain: Chain, value: Any, place: str) -> Answer:
 
 def _hidden_states(chain: Chain, value: Any, place: str) -> Answer:
     if not value:
-        return kept("off, as here")
+        return OFF
     if chain.source.task == EMBEDDINGS:
         return changed("the package of an embedding model gives last_hidden_state and sentence_embedding")
     return missing("hidden states as an output of a decoder", "an embedding model's checkpoint, or leave it out")
@@ -137,7 +137,7 @@ EXPORTING: Mapping[str, Treatment] = {
     **EXTERNAL,
     "precision": precision,
     "torch_dtype": floating,
-    "fp16": lambda chain, value, place: floating(chain, "fp16", place) if value else kept("off, as here"),
+    "fp16": lambda chain, value, place: floating(chain, "fp16", place) if value else OFF,
     "target_opset": says(left_out("the target's kernels decide on the opset")),
     "use_dynamo_exporter": _NOTHING_IS_TRACED,
     "past_key_value_name": says(left_out("caches have the names that onnxruntime-genai expects")),

@@ -19,6 +19,8 @@ TAKEN: Mapping[str, tuple[str, ...]] = {
 """The options that have an effect, by precision; no option has one where nothing is quantized."""
 FOR_FOUR_BITS = ("quality", "method", "bits_per_weight")
 """Options that no file states, so that nothing has to be said where they have no effect."""
+WITH_THE_BITS = ("block_size", "head_bits")
+"""Options that are chosen for each matrix, where matrices get different bits."""
 _CALIBRATION = "calibration_"
 
 
@@ -92,9 +94,9 @@ def _settle_quality(chain: Chain, precision: str) -> None:
         options["quality"] = "balanced"
         options.pop("method", None)
     if chain.mixed:
-        for name in ("block_size", "head_bits"):
+        for name in WITH_THE_BITS:
             if options.pop(name, None) is not None:
-                what = f"{name} is chosen for each matrix together with its bits, within the budget"
+                what = f"{name} is chosen for each matrix together with its bits"
                 chain.ledger.say(chain.stated.get(name, "passes"), changed(what))
 
 

@@ -21,6 +21,11 @@ class Component:
     type: str
     options: Mapping[str, Any]
 
+    @property
+    def title(self) -> str:
+        """Its place and its type."""
+        return f"{self.place} ({self.type})"
+
     def at(self, option: str) -> str:
         """The place of one of its options."""
         return f"{self.place}.{option}"

@@ -5,31 +5,36 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from drupe_olive_compat.answers import Answer, changed, kept, left_out, missing
-from drupe_olive_compat.chain import BLOCK_SIZES, Chain
+from drupe_olive_compat.answers import OFF, Answer, changed, is_off, kept, left_out, missing
+from drupe_olive_compat.chain import BLOCK_SIZES, WITH_THE_BITS, Chain
 
-Treatment = Callable[[Chain, Any, str], Answer]
-"""A function of the chain, the option's value and its place, which may change the chain."""
-OFF: tuple[Any, ...] = (None, False, [], {})
+Saying = Callable[[Chain, Any, str], Answer]
+Treatment = Callable[[Chain, Any, str], Answer | None]
+"""A function of the chain, the option's value and its place, which may change the chain.
+
+None: the answer depends on other options too, and the effect of the pass's rule gives it.
+"""
 DEFAULTS = ("DEFAULT_VALUE", "SEARCHABLE_VALUES")
 """Olive's words for a pass's default, and for the values that a search tries."""
 DEPTHS: Mapping[str, int] = {"int4": 4, "uint4": 4, "int8": 8, "uint8": 8}
 
 
-def says(answer: Answer) -> Treatment:
+def says(answer: Answer) -> Saying:
     """The same answer for every value."""
     return lambda chain, value, place: answer
 
 
-def unless_off(answer: Answer) -> Treatment:
+def unless_off(answer: Answer) -> Saying:
     """The answer, where the option is not off."""
-    return lambda chain, value, place: kept("off, as here") if value in OFF else answer
+    return lambda chain, value, place: OFF if is_off(value) else answer
 
 
-def sets(name: str) -> Treatment:
+def sets(name: str) -> Saying:
     """Set an option of the workflow to the value."""
 
     def treat(chain: Chain, value: Any, place: str) -> Answer:
+        if chain.mixed and name in WITH_THE_BITS:
+            return changed(f"{name} is chosen for each matrix together with its bits")
         chain.options[name], chain.stated[name] = value, place
         return kept(f"{name}: {value!r}")
 
@@ -47,7 +52,9 @@ def bits(chain: Chain, value: Any, place: str) -> Answer:
     """Bits of the weights. The first pass that quantizes decides; a later one completes it."""
     if value not in (4, 8):
         return missing(f"weights of {value!r} bits", "4 or 8 bits")
-    chain.bits = chain.bits or value
+    if chain.bits and chain.bits != value:
+        return kept(f"{value} bits for what is not quantized yet: embedding and head")
+    chain.bits = value
     return kept(f"weights of {chain.bits} bits")
 
 
@@ -127,7 +134,7 @@ def _reference(loading: Mapping[str, Any], processing: Mapping[str, Any]) -> str
 
 
 _DATA_FILE = left_out("the weights always lie in model.onnx.data, beside the graph")
-EXTERNAL: Mapping[str, Treatment] = {
+EXTERNAL: Mapping[str, Saying] = {
     name: says(_DATA_FILE)
     for name in (
         "save_as_external_data", "all_tensors_to_one_file", "external_data_name", "size_threshold", "convert_attribute",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from drupe_olive_compat.answers import Answer, changed, kept, left_out, missing
+from drupe_olive_compat.answers import OFF, Answer, changed, kept, left_out, missing
 from drupe_olive_compat.chain import Chain
 from drupe_olive_compat.options import (
     EXTERNAL,
@@ -25,7 +25,7 @@ from drupe_olive_compat.options import (
 
 def _rotation(chain: Chain, value: Any, place: str) -> Answer:
     if not value:
-        return kept("off, as here")
+        return OFF
     chain.prepare("rotate")
     return changed("the hidden states are rotated (rotate-weights)")
 
@@ -89,7 +89,8 @@ MIXED: Mapping[str, Treatment] = {
     ),
     "high_group_size": says(changed("blocks are chosen for each matrix")),
     "high_sym": says(changed("all matrices are symmetric, or none")),
-    "ratio": says(changed("it becomes a budget of bits for each weight")),
+    "ratio": lambda chain, value, place: None,
+    "group_size": says(changed("block_size is chosen for each matrix together with its bits")),
     "kld_memory_mode": says(left_out("measured in bounded memory")),
 }
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
-from drupe_olive_compat.answers import CHANGED, KEPT, changed, left_out, missing
+from drupe_olive_compat.answers import CHANGED, KEPT, Answer, changed, left_out, missing
 from drupe_olive_compat.chain import Chain
 from drupe_olive_compat.components import Component
 from drupe_olive_compat.options import DEFAULTS, Treatment
@@ -31,12 +32,14 @@ UNKNOWN = left_out("no option of this name; Olive ignores it with a warning")
 def follow(chain: Chain, part: Component) -> None:
     """Take one pass of the file into the chain."""
     name, rule = rule_of(part.type)
+    part = replace(part, type=name)
     answer = rule.answer(chain)
     if name not in SAID_BY_EFFECT:
-        chain.ledger.say(f"{part.place} ({name})", answer)
+        chain.ledger.say(part.title, answer)
     if answer.handling in (KEPT, CHANGED) and name not in SAID_BY_EFFECT:
         for option, value in _options(part):
-            chain.ledger.say(part.at(option), _treated(chain, rule, option, value, part.at(option)))
+            if (treated := _treated(chain, rule, option, value, part.at(option))) is not None:
+                chain.ledger.say(part.at(option), treated)
     elif "user_script" in part.options:
         chain.ledger.say(part.at("user_script"), OF_ANY_PASS["user_script"])
     if rule.effect is not None and (answer.handling in (KEPT, CHANGED) or name in SAID_BY_EFFECT):
@@ -54,13 +57,13 @@ def _options(part: Component) -> Iterator[tuple[str, Any]]:
             yield option, value
 
 
-def _treated(chain: Chain, rule: Rule, option: str, value: Any, place: str) -> Any:
+def _treated(chain: Chain, rule: Rule, option: str, value: Any, place: str) -> Answer | None:
     outer, _, inner = option.rpartition(".")
     known = f"{NESTED[outer]}{inner}" if outer in NESTED else option
     treatment: Treatment | None = rule.options.get(known)
     if treatment is None:
         return OF_ANY_PASS.get(option, UNKNOWN)
-    if value in DEFAULTS:
+    if isinstance(value, str) and value in DEFAULTS:
         return changed("Drupe's default: nothing is searched")
     if isinstance(value, list) and value and known in SEARCHED:
         answer = treatment(chain, value[0], place)

@@ -38,9 +38,9 @@ def exporting(chain: Chain, part: Component) -> None:
     if chain.source.more and _extra(part, "exclude_embeds") is not False:
         takes = chain.source.more
         answer = missing(f"the model takes {takes} as well, and the file makes {NO_COMPONENTS}", WHOLE_TEXT)
-        chain.ledger.say(part.place, answer)
+        chain.ledger.say(part.title, answer)
     elif chain.source.more:
-        chain.ledger.say(part.place, changed("the text model alone is packaged, for prompts of text"))
+        chain.ledger.say(part.title, changed("the text model alone is packaged, for prompts of text"))
 
 
 def _extra(part: Component, name: str) -> object:
@@ -121,7 +121,7 @@ def scaling(chain: Chain, part: Component) -> None:
 
 def half(chain: Chain, part: Component) -> None:
     """A pass that makes the graph float16."""
-    chain.ledger.say(part.place, floating(chain, "fp16", part.place))
+    chain.ledger.say(part.title, floating(chain, "fp16", part.title))
 
 
 def fused(chain: Chain, part: Component) -> None:
@@ -129,11 +129,11 @@ def fused(chain: Chain, part: Component) -> None:
     if part.options.get("float16"):
         chain.ledger.say(part.at("float16"), floating(chain, "fp16", part.at("float16")))
     if chain.is_graph and not _onnxruntimes_own(part):
-        chain.ledger.say(part.place, missing("fusing the operators of a graph", OPTIMIZER))
+        chain.ledger.say(part.title, missing("fusing the operators of a graph", OPTIMIZER))
     elif chain.is_graph:
-        chain.ledger.say(part.place, left_out("onnxruntime does the same each time that it opens the graph"))
+        chain.ledger.say(part.title, left_out("onnxruntime does the same each time that it opens the graph"))
     else:
-        chain.ledger.say(part.place, left_out("nothing is left to fuse: the graph is built of fused operators"))
+        chain.ledger.say(part.title, left_out("nothing is left to fuse: the graph is built of fused operators"))
 
 
 def _onnxruntimes_own(part: Component) -> bool:
@@ -144,7 +144,7 @@ def renaming(chain: Chain, part: Component) -> None:
     """OnnxIODataTypeConverter: the logits are float32 in every package."""
     pattern = str(part.options.get("name_pattern", "logits"))
     if pattern == "logits":
-        chain.ledger.say(part.place, kept("logits are float32 in every package"))
+        chain.ledger.say(part.title, kept("logits are float32 in every package"))
     else:
         cure = "leave it out; inputs and outputs have the types that the runtime expects"
-        chain.ledger.say(part.place, missing(f"other types for inputs and outputs called {pattern}", cure))
+        chain.ledger.say(part.title, missing(f"other types for inputs and outputs called {pattern}", cure))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from drupe_olive_compat.answers import Answer, kept, left_out, missing
+from drupe_olive_compat.answers import OFF, Answer, is_off, left_out, missing
 
 _NO_LOG = left_out("what is printed is said with --log-level 0 to 2")
 _NO_CACHE = left_out("what is costly is kept in Drupe's own cache; DRUPE_CACHE names its folder")
@@ -39,12 +39,11 @@ SETTINGS: Mapping[str, Answer] = {
     "ort_py_log_severity": _NO_LOG,
 }
 
-_OFF: tuple[Any, ...] = (None, False, [], {})
 UNKNOWN = left_out("Olive has no such key")
 
 
 def answer_to(name: str, value: Any) -> Answer:
     """What is done about a key that is not the output, the search, or what is measured."""
-    if value in _OFF:
-        return kept("it is off")
+    if is_off(value):
+        return OFF
     return SETTINGS.get(name, UNKNOWN)
