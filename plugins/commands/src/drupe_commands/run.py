@@ -92,7 +92,9 @@ def run(
     document = read_document(file)
     making = Making(context, output_path, force=force, only_plan=plan, as_json=as_json, log_level=log_level)
     job = _Job(file, model, making, dry_run, save_plan)
-    if (translation := translation_of(document, model)) is not None:
+    with located(file):
+        translation = translation_of(document, model)
+    if translation is not None:
         _run_translated(translation, job)
     elif _is_plan(document, file):
         _run_plan(document, job)

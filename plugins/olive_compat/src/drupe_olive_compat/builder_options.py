@@ -48,6 +48,8 @@ def floating(chain: Chain, value: Any, place: str) -> Answer:
     if name is None:
         return changed(f"{value!r} is no type of a package; the precision decides")
     chain.precision = name
+    if chain.bits:
+        return left_out("the weights are quantized already, and the target's recipe says what is computed in")
     computed = _computed_in(chain.provider, name)
     if name != "fp32" and computed == "float32":
         return changed(f"weights in {name}, computed in float32: the target does not compute in {name}")

@@ -12,9 +12,11 @@ SPEED = "drupe evaluate OUT --speed"
 AGAINST = "drupe evaluate OUT --against MODEL"
 _CLOSE = "the package is compared with its source: KL divergence, agreement and perplexity, or similarity"
 
+_SPEED = changed("speed is not measured in the run", f"{SPEED} measures prompt and decode rates")
+
 METRICS: Mapping[str, Answer] = {
-    "latency": changed("not part of the run", f"{SPEED} measures prompt and decode rates"),
-    "throughput": changed("not part of the run", f"{SPEED} measures prompt and decode rates"),
+    "latency": _SPEED,
+    "throughput": _SPEED,
     "size_on_disk": kept("the summary and drupe.json say the size"),
     "accuracy": left_out(f"not measured; {_CLOSE}", AGAINST),
     "custom": left_out("a function of a script, and Drupe runs no code of a workflow", AGAINST),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from drupe_olive_compat.answers import OFF, Answer, changed, kept, left_out, missing
+from drupe_olive_compat.answers import OFF, Answer, changed, is_off, kept, left_out, missing
 from drupe_olive_compat.chain import Chain
 from drupe_olive_compat.options import (
     EXTERNAL,
@@ -107,6 +107,27 @@ DYNAMIC: Mapping[str, Treatment] = {
     **dict.fromkeys(("precision", "quant_mode", "per_channel", "reduce_range", "quant_preprocess"), _OWN_SCALES),
     **dict.fromkeys(("activation_symmetric", "weight_symmetric", "weight_type", "extra_options"), _OWN_SCALES),
     **dict.fromkeys(("op_types_to_quantize", "op_types_to_exclude", "nodes_to_quantize", "nodes_to_exclude"), _NODES),
+}
+
+
+def _by_operator(chain: Chain, value: Any, place: str) -> Answer:
+    """Operators and nodes that stay float32, or are all that becomes float16."""
+    if is_off(value):
+        return OFF
+    if chain.is_graph:
+        return missing(
+            "float16 for some operators of a graph", "leave it out: what the target has in float16 is computed so"
+        )
+    return left_out("the target's table of operators says what is computed in float32")
+
+
+HALF: Mapping[str, Treatment] = {
+    **EXTERNAL,
+    **dict.fromkeys(("op_block_list", "op_include_list", "node_block_list", "node_include_list"), _by_operator),
+    "keep_io_types": says(left_out("inputs and outputs have the types that the runtime expects; logits are float32")),
+    "min_positive_val": says(left_out("values are rounded to the nearest of float16")),
+    "max_finite_val": says(left_out("values are rounded to the nearest of float16")),
+    "use_symbolic_shape_infer": says(left_out("types and shapes are inferred where they are not stated")),
 }
 _RECORD = says(left_out("drupe.json, beside the graph, has the record"))
 RECORD: Mapping[str, Treatment] = dict.fromkeys(("graph_name", "custom_metadata", "add_optimization_info"), _RECORD)

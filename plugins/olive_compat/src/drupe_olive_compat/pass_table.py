@@ -15,6 +15,7 @@ from drupe_olive_compat.pass_options import (
     AWQ,
     CALIBRATED,
     DYNAMIC,
+    HALF,
     KQUANT,
     MIXED,
     ON_GRAPHS,
@@ -103,6 +104,7 @@ PASSES: Mapping[str, Rule] = {
     "OnnxFloatToFloat16": Rule(
         kept("the precision fp16"),
         kept("the precision fp16: adopt-graph casts what the target computes in it"),
+        options=HALF,
         effect=half,
     ),
     "OnnxIODataTypeConverter": Rule(
@@ -130,7 +132,7 @@ PASSES: Mapping[str, Rule] = {
         kept("quantize-weights rounds to nearest what is not quantized yet"), options=MODULES, effect=completing
     ),
     "KQuant": Rule(
-        kept("quantize-weights searches each block for the least error"),
+        kept("quantize-weights: an error search for 4 bits, and 8 bits are rounded to nearest"),
         options=MODULES,
         effect=rounding(4, 32, False, "search"),
     ),
@@ -163,7 +165,7 @@ PASSES: Mapping[str, Rule] = {
     "SparseGPT": Rule(_PRUNING),
     # quantizing a graph
     "OnnxKQuantQuantization": Rule(
-        kept("quantize-weights searches each block for the least error"),
+        kept("quantize-weights: an error search for 4 bits, and 8 bits are rounded to nearest"),
         options=KQUANT,
         effect=rounding(4, 32, False, "search"),
     ),

@@ -13,7 +13,7 @@ from drupe_olive_compat.options import DEFAULTS, Treatment
 from drupe_olive_compat.pass_table import rule_of
 from drupe_olive_compat.rules import Rule
 
-SAID_BY_EFFECT = ("GraphSurgeries", "OrtTransformersOptimization", "OnnxFloatToFloat16", "OnnxIODataTypeConverter")
+SAID_BY_EFFECT = ("GraphSurgeries", "OrtTransformersOptimization", "OnnxIODataTypeConverter")
 """Passes whose lines depend on their options; the effect of their rule says them."""
 NESTED = {"extra_options": "", "search": "search."}
 """Options of ModelBuilder that hold others, and what stands before the names of these."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from drupe_olive_compat.answers import Answer, changed, kept, left_out, missing
+from drupe_olive_compat.answers import KEPT, Answer, changed, kept, left_out, missing
 from drupe_olive_compat.builder_options import NO_COMPONENTS, WHOLE_TEXT, floating
 from drupe_olive_compat.chain import Chain
 from drupe_olive_compat.components import Component
@@ -121,7 +121,9 @@ def scaling(chain: Chain, part: Component) -> None:
 
 def half(chain: Chain, part: Component) -> None:
     """A pass that makes the graph float16."""
-    chain.ledger.say(part.title, floating(chain, "fp16", part.title))
+    answer = floating(chain, "fp16", part.place)
+    if answer.handling != KEPT:
+        chain.ledger.say(part.title, answer)
 
 
 def fused(chain: Chain, part: Component) -> None:
