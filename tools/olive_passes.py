@@ -1,4 +1,4 @@
-"""Writes the table of Olive's passes into docs/olive.md, from what drupe-olive-compat does: `python tools/olive_passes.py`."""
+"""Writes the table of Olive's passes into docs/olive.md: `python tools/olive_passes.py`."""
 
 from __future__ import annotations
 

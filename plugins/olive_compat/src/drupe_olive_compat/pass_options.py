@@ -115,9 +115,7 @@ def _by_operator(chain: Chain, value: Any, place: str) -> Answer:
     if is_off(value):
         return OFF
     if chain.is_graph:
-        return missing(
-            "float16 for some operators of a graph", "leave it out: what the target has in float16 is computed so"
-        )
+        return missing("float16 for some operators of a graph", "leave it out: the target's table decides")
     return left_out("the target's table of operators says what is computed in float32")
 
 

@@ -24,16 +24,17 @@ from drupe_olive_compat.pass_options import (
     ROTATION,
 )
 from drupe_olive_compat.rules import (
+    CASTING,
     OPTIMIZER,
     Rule,
     calibrating,
+    casting,
     completing,
     exporting,
     fused,
     half,
     mixing,
     preparing,
-    renaming,
     rounding,
     scaling,
 )
@@ -108,7 +109,7 @@ PASSES: Mapping[str, Rule] = {
         effect=half,
     ),
     "OnnxIODataTypeConverter": Rule(
-        kept("logits are float32 in every package; other types are not changed"), effect=renaming
+        kept("logits are float32 in every decoder that Drupe builds"), CASTING, effect=casting
     ),
     "OrtMixedPrecision": Rule(
         left_out("the target's recipe says what is computed in float32"),

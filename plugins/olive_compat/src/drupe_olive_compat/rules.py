@@ -142,11 +142,12 @@ def _onnxruntimes_own(part: Component) -> bool:
     return bool(part.options.get("only_onnxruntime")) and int(part.options.get("opt_level") or 0) <= 1
 
 
-def renaming(chain: Chain, part: Component) -> None:
-    """OnnxIODataTypeConverter: the logits are float32 in every package."""
-    pattern = str(part.options.get("name_pattern", "logits"))
-    if pattern == "logits":
-        chain.ledger.say(part.title, kept("logits are float32 in every package"))
+CASTING = missing("other types for inputs and outputs", "leave it out; they have the types that the runtime expects")
+
+
+def casting(chain: Chain, part: Component) -> None:
+    """OnnxIODataTypeConverter: the logits of what Drupe builds are float32 in any case."""
+    if str(part.options.get("name_pattern", "logits")) == "logits" and not chain.is_graph:
+        chain.ledger.say(part.title, kept("logits are float32 in every decoder that Drupe builds"))
     else:
-        cure = "leave it out; inputs and outputs have the types that the runtime expects"
-        chain.ledger.say(part.title, missing(f"other types for inputs and outputs called {pattern}", cure))
+        chain.ledger.say(part.title, CASTING)
