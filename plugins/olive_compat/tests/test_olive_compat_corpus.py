@@ -1,7 +1,7 @@
 """The public workflow files of Olive's recipes: each is answered, in time, and nothing in it is passed over in silence.
 
-The files are third-party material and not in the repository. They lie in `shared/olive` beside the checkout, or where the
-variable DRUPE_OLIVE_FILES says; where they are not, these tests are skipped.
+The files are third-party material and not in the repository. They lie in `shared/olive` beside the checkout, or where
+the variable DRUPE_OLIVE_FILES says; where they are not, these tests are skipped.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ EVALUATORS: Mapping[str, Answer] = {
     "mtebevaluator": left_out(f"the tasks of MTEB are not run; {_CLOSE}", AGAINST),
 }
 _PERPLEXITY = changed("perplexity, on Drupe's own text unless evaluation_data names another", AGAINST)
+_UNREAD = left_out("nothing that is done here reads it")
 _GOAL = left_out("no goal decides on the package", "the options max_kl and min_cosine limit what quantizing may cost")
 
 
@@ -43,8 +44,8 @@ def say_measuring(file: OliveFile, calibrating: set[str], ledger: Ledger) -> Non
         ledger.say("metrics", METRICS["accuracy"])
     for config in file.data_configs:
         name = str(config.options.get("name", config.place.rpartition(".")[2]))
-        if name not in calibrating:
-            ledger.say(config.place, left_out("nothing that is done here reads it"))
+        used = kept("the text to calibrate with") if name in calibrating else _UNREAD
+        ledger.say(config.place, used)
     _say_search(file.settings.pop("search_strategy", None), ledger)
 
 
@@ -52,6 +53,8 @@ def _say_evaluator(evaluator: Component, ledger: Ledger) -> None:
     if evaluator.type:
         unknown = left_out(f"evaluators of the type {evaluator.type} are not run; {_CLOSE}", AGAINST)
         ledger.say(evaluator.place, EVALUATORS.get(evaluator.type.casefold(), unknown))
+    elif not evaluator.options.get("metrics"):
+        ledger.say(evaluator.place, left_out("it has no metrics"))
     for place, metric in _metrics(evaluator):
         kind = str(metric.get("type", "")).casefold()
         names = [str(each.get("name", "")) for each in _mappings(metric.get("sub_types"))]

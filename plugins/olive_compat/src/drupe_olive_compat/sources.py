@@ -113,30 +113,36 @@ def _of_the_file(part: Component, ledger: Ledger) -> Source:
     elif kind not in _TYPES:
         what = _OTHER_TYPES.get(kind, f"a model of the type {part.type}")
         ledger.say(part.place, missing(f"{what} is no source of Drupe", f"{ANOTHER}: a checkpoint or an ONNX file"))
+    if _TYPES.get(kind) != GRAPH:
+        _say_task(part, ledger)
     if not path or path.casefold().startswith(_PLACEHOLDERS):
         ledger.say(part.at("model_path"), missing(f"no model is named, only a placeholder ('{path}')", ANOTHER))
         return Source(path, _TYPES.get(kind, CHECKPOINT))
-    if _TYPES.get(kind) == GRAPH:
-        return _graph(part, path, ledger)
-    return _checkpoint(part, path, ledger)
+    return (_graph if _TYPES.get(kind) == GRAPH else _checkpoint)(part, path, ledger)
 
 
 def _graph(part: Component, path: str, ledger: Ledger) -> Source:
     name = part.options.get("onnx_file_name")
     path = f"{path.rstrip('/')}/{name}" if name else path
     ledger.say(part.at("model_path"), kept(f"the ONNX graph {path}"))
+    if "task" in part.options:
+        ledger.say(part.at("task"), left_out("the graph's inputs and outputs show what it is for"))
     return Source(path, GRAPH)
 
 
-def _checkpoint(part: Component, path: str, ledger: Ledger) -> Source:
+def _say_task(part: Component, ledger: Ledger) -> None:
     task = str(part.options.get("task", ""))
     if task not in TASKS:
         cure = "export it to ONNX with another tool, and name the .onnx file with --model"
         ledger.say(part.at("task"), missing(f"models for {task} are not built from a checkpoint", cure))
     elif task:
         ledger.say(part.at("task"), kept("the checkpoint's own configuration says the same, or else counts"))
+
+
+def _checkpoint(part: Component, path: str, ledger: Ledger) -> Source:
     if "model_script" in part.options or "model_loader" in part.options:
-        return Source(path, CHECKPOINT)  # a Python file makes the model, and its own line says that
+        ledger.say(part.at("model_path"), left_out(f"{path}, which a Python file of the workflow loads"))
+        return Source(path, CHECKPOINT)
     loading = part.options.get("load_kwargs")
     revision = str(loading.get("revision", "")) if isinstance(loading, Mapping) else ""
     known = named(path) if not Path(path).exists() else None
