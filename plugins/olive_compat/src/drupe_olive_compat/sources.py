@@ -104,6 +104,8 @@ def _replaced(part: Component, replacement: str, ledger: Ledger) -> Source:
 
 def _of_the_file(part: Component, ledger: Ledger) -> Source:
     kind, path = part.type.casefold(), part.options.get("model_path", "")
+    if _TYPES.get(kind) != GRAPH:
+        _say_task(part, ledger)
     if isinstance(path, Mapping):
         ledger.say(part.at("model_path"), missing("a model in a registry of Azure is not looked for", ANOTHER))
         return Source("", CHECKPOINT)
@@ -113,8 +115,6 @@ def _of_the_file(part: Component, ledger: Ledger) -> Source:
     elif kind not in _TYPES:
         what = _OTHER_TYPES.get(kind, f"a model of the type {part.type}")
         ledger.say(part.place, missing(f"{what} is no source of Drupe", f"{ANOTHER}: a checkpoint or an ONNX file"))
-    if _TYPES.get(kind) != GRAPH:
-        _say_task(part, ledger)
     if not path or path.casefold().startswith(_PLACEHOLDERS):
         ledger.say(part.at("model_path"), missing(f"no model is named, only a placeholder ('{path}')", ANOTHER))
         return Source(path, _TYPES.get(kind, CHECKPOINT))
