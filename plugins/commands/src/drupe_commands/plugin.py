@@ -1,6 +1,6 @@
 """What drupe-commands brings."""
 
-from drupe.api import Ref, hookimpl
+from drupe.api import Ref, hookimpl, hookspec
 
 _COMMANDS = (
     ("optimize", "optimize:Optimize", "Make a small, fast package of a model."),
@@ -23,3 +23,15 @@ _COMMANDS = (
 @hookimpl
 def drupe_commands() -> list[Ref]:
     return [Ref(name, f"drupe_commands.{target}", summary) for name, target, summary in _COMMANDS]
+
+
+@hookspec
+def drupe_workflow_readers() -> list[Ref]:  # type: ignore[empty-body]
+    """Readers of the workflow files of other tools, which `drupe run` takes as they are.
+
+    Each target is a function of a document (a mapping of keys) and the model that the user names instead of the file's
+    ("" for none). It gives None for a document that is not the tool's, and else a pair: the workflow as a mapping, as
+    docs/workflow.schema.json has it, and a list of notices (drupe.api.Notice), one for each thing that the file asks
+    for. `about` is its place in the file, `handling` one of "kept", "changed", "left out" and "missing". The workflow
+    is None where something is missing: a file is carried out whole or not at all.
+    """

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+import sys
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +14,7 @@ import typer
 from drupe.api import UsageError
 from drupe_commands.documents import STANDARD_INPUT, located, read_document
 from drupe_commands.flags import CONTEXT, FlagCommand
+from drupe_commands.foreign import Translation, print_lines, show_dry_run, translation_of, write_workflow
 from drupe_commands.making import Making
 from drupe_commands.parameters import MODEL, RUNNING, Force, JsonResult, LogLevel, OnlyPlan, Output
 
@@ -33,9 +35,15 @@ def run(
         str | None,
         typer.Argument(
             metavar="FILE",
-            help="A plan (a drupe.json, or what --save-plan and --plan --json write) or a workflow file; "
-            "JSON, YAML or TOML; - for standard input.",
+            help="A plan (a drupe.json, or what --save-plan and --plan --json write) or a workflow file, of Drupe or "
+            "of a tool that a plugin reads, such as Olive; JSON, YAML or TOML; - for standard input.",
             rich_help_panel=MODEL,
+        ),
+    ] = None,
+    config: Annotated[
+        str | None,
+        typer.Option(
+            "--config", "--run-config", metavar="<file>", help="The same, as an option.", rich_help_panel=MODEL
         ),
     ] = None,
     model: Annotated[
@@ -47,6 +55,22 @@ def run(
     output_path: Output = None,
     force: Force = False,
     plan: OnlyPlan = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Only say what is made of each line of the file; no model is looked for.",
+            rich_help_panel=RUNNING,
+        ),
+    ] = False,
+    save_plan: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="<file>",
+            help="Write the file's plan or workflow to this file, as Drupe's own.",
+            rich_help_panel=RUNNING,
+        ),
+    ] = None,
     as_json: JsonResult = False,
     log_level: LogLevel = 0,
     schema: Annotated[
@@ -64,19 +88,44 @@ def run(
     if schema is not None:
         print(json.dumps(schema_of(schema), indent=1))
         return
-    if file is None:
-        raise UsageError("no file is named", cure="drupe run FILE -o OUT")
-    file = STANDARD_INPUT if file == "-" else file
+    file = _one_file(file, config)
     document = read_document(file)
     making = Making(context, output_path, force=force, only_plan=plan, as_json=as_json, log_level=log_level)
-    if _is_plan(document, file):
-        _run_plan(document, file, model, making)
+    job = _Job(file, model, making, dry_run, save_plan)
+    with located(file):
+        translation = translation_of(document, model)
+    if translation is not None:
+        _run_translated(translation, job)
+    elif _is_plan(document, file):
+        _run_plan(document, job)
     else:
-        _run_workflow(document, file, model, making)
+        from drupe_commands.workflow import workflow_from
+
+        _run_workflow(workflow_from(document, file), job)
 
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 app.command("run", cls=FlagCommand, context_settings=CONTEXT)(run)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is to be done with a file. model: instead of the file's."""
+
+    file: str
+    model: str | None
+    making: Making
+    dry_run: bool
+    save_plan: Path | None
+
+
+def _one_file(argument: str | None, option: str | None) -> str:
+    if argument and option and argument != option:
+        raise UsageError(f"two files are named: '{argument}' and '{option}'", cure="name one")
+    if not (argument or option):
+        raise UsageError("no file is named", cure="drupe run FILE -o OUT")
+    file = argument or option or ""
+    return STANDARD_INPUT if file == "-" else file
 
 
 def schema_of(kind: str) -> dict[str, Any]:
@@ -111,16 +160,37 @@ def _is_plan(document: dict[str, Any], file: str) -> bool:
     return "source" in keys or len(plans) > len(workflows)
 
 
-def _run_plan(document: dict[str, Any], file: str, model: str | None, making: Making) -> None:
+def _run_translated(translation: Translation, job: _Job) -> None:
+    """Carry out a file of another tool, once all that it asks for is known to be done."""
+    from drupe_commands.workflow import workflow_from
+
+    if job.save_plan is not None:
+        write_workflow(translation.needed(job.file), job.save_plan)
+    if job.dry_run:
+        show_dry_run(translation, job.making.as_json)
+        return
+    workflow = workflow_from(translation.needed(job.file), job.file)
+    print_lines(translation.notices, sys.stderr if job.making.as_json else sys.stdout)
+    print(file=sys.stderr if job.making.as_json else sys.stdout)
+    _run_workflow(workflow, replace(job, save_plan=None))
+
+
+def _run_plan(document: dict[str, Any], job: _Job) -> None:
     from drupe.api import registry
+    from drupe_commands.making import write_plan
     from drupe_commands.plan_files import plan_from
 
-    plan = plan_from(document, file)
-    if model is not None:
-        plan = _of_another(plan, model)
-    started = making.begin()
-    with located(file, None if model else "source.reference"):
-        making.of_plan(plan, registry().publisher().source_of(plan), started)
+    plan = plan_from(document, job.file)
+    if job.dry_run:
+        print(f"a plan of Drupe, which is carried out as it is: {plan.chain}")
+        return
+    if job.model is not None:
+        plan = _of_another(plan, job.model)
+    if job.save_plan is not None:
+        write_plan(plan, job.save_plan)
+    started = job.making.begin()
+    with located(job.file, None if job.model else "source.reference"):
+        job.making.of_plan(plan, registry().publisher().source_of(plan), started)
 
 
 def _of_another(plan: Plan, model: str) -> Plan:
@@ -131,16 +201,22 @@ def _of_another(plan: Plan, model: str) -> Plan:
     return plan.but(source={"reference": model, "options": plan.source.options, **found.note()})
 
 
-def _run_workflow(document: dict[str, Any], file: str, model: str | None, making: Making) -> None:
+def _run_workflow(workflow: Workflow, job: _Job) -> None:
     from drupe.api import plan_of, registry
-    from drupe_commands.workflow import request_of, workflow_from
+    from drupe_commands.workflow import request_of
 
-    workflow = _about(workflow_from(document, file), model, file)
-    making = replace(making, output=making.output or (Path(workflow.output) if workflow.output else None))
+    file = job.file
+    workflow = _about(workflow, job.model, file)
+    making = replace(job.making, output=job.making.output or (Path(workflow.output) if workflow.output else None))
     with located(file):
         request = request_of(workflow, registry(), file)
+    if job.save_plan is not None:
+        write_workflow(workflow.model_dump(mode="json", exclude_unset=True), job.save_plan)
+    if job.dry_run:
+        print("a workflow of Drupe, which is carried out as it is")
+        return
     started = making.begin()
-    with located(file, None if model else "model"):
+    with located(file, None if job.model else "model"):
         making.of_plan(*plan_of(request, registry()), started)
 
 

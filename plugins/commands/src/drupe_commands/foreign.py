@@ -1,0 +1,112 @@
+"""Workflow files of other tools: what plugins make of them, and how it is printed."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from drupe.api import PluginError, UsageError, call, registry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from drupe.api import Notice
+
+HOOK = "drupe_workflow_readers"
+MISSING = "missing"
+HANDLINGS = ("kept", "changed", "left out", MISSING)
+
+
+@dataclass(frozen=True)
+class Translation:
+    """A workflow file of another tool as one of Drupe. workflow: None where something is missing.
+
+    tool: whose file it is. notices: what is done about each thing that the file asks for.
+    """
+
+    tool: str
+    workflow: dict[str, Any] | None
+    notices: tuple[Notice, ...]
+
+    @property
+    def missing(self) -> list[Notice]:
+        return [notice for notice in self.notices if notice.handling == MISSING]
+
+    def needed(self, file: str) -> dict[str, Any]:
+        """The workflow. Raises UsageError where the file cannot be carried out whole."""
+        if self.workflow is not None:
+            return self.workflow
+        first, *others = self.missing
+        more = f", and {len(others)} more" if others else ""
+        raise UsageError(
+            f"the file asks for what Drupe does not do: {first.what}{more}",
+            where=f"{file}, at {first.about}",
+            cure=f"{first.cure or 'leave it out'}; drupe run {file} --dry-run lists all",
+        )
+
+
+def translation_of(document: dict[str, Any], model: str | None) -> Translation | None:
+    """What the first plugin that knows the document makes of it; None where no plugin does."""
+    for entry in registry().offered("workflow reader", HOOK):
+        function: Any = entry.resolve()
+        found = call(entry.plugin, f"reading a workflow with {entry.title}", function, document, model or "")
+        if found is None:
+            continue
+        workflow, notices = found
+        strange = next((each.handling for each in notices if each.handling not in HANDLINGS), None)
+        if strange or (workflow is None) != any(each.handling == MISSING for each in notices):
+            what = f"the handling '{strange}'" if strange else "a workflow beside what is missing, or neither of them"
+            raise PluginError(
+                f"{entry.title} gave {what}", cure=f"report it to the makers of {entry.plugin.distribution}"
+            )
+        return Translation(entry.ref.name, workflow, tuple(notices))
+    return None
+
+
+def print_lines(notices: Iterable[Notice], stream: TextIO | None = None) -> None:
+    """One line for each thing that the file asks for; below it what the user can do."""
+    notices = list(notices)
+    width = max((len(notice.about) for notice in notices), default=0)
+    for notice in notices:
+        print(f"{notice.handling:8}  {notice.about:{min(width, 40)}}  {notice.what}", file=stream)
+        if notice.cure:
+            print(f"{'':10}try: {notice.cure}", file=stream)
+
+
+def show_dry_run(translation: Translation, as_json: bool) -> None:
+    """What is done about each thing that the file asks for, and the workflow that it becomes."""
+    if as_json:
+        told = {
+            "file_of": translation.tool,
+            "workflow": translation.workflow,
+            "lines": [asdict(notice) for notice in translation.notices],
+        }
+        print(json.dumps(told, indent=1))
+        return
+    print_lines(translation.notices)
+    counts = Counter(notice.handling for notice in translation.notices)
+    print("\n" + ", ".join(f"{counts[handling]} {handling}" for handling in HANDLINGS if counts[handling]))
+    if translation.workflow is None:
+        print("drupe run would not carry it out: all that is missing would have to be changed in the file")
+        return
+    print("\nas a workflow file of Drupe:\n")
+    print(_yaml(translation.workflow), end="")
+
+
+def write_workflow(workflow: dict[str, Any], path: Path) -> None:
+    """Write a workflow: as JSON where the file is called so, else as YAML. Raises OutputError where it cannot be."""
+    from drupe_files import disk_errors
+
+    text = json.dumps(workflow, indent=1) + "\n" if path.suffix.lower() == ".json" else _yaml(workflow)
+    with disk_errors(path):
+        path.write_text(text, encoding="utf-8")
+
+
+def _yaml(workflow: dict[str, Any]) -> str:
+    import yaml  # type: ignore[import-untyped]
+
+    text: str = yaml.safe_dump(workflow, sort_keys=False, allow_unicode=True, width=120)
+    return text

@@ -1,0 +1,1 @@
+"""drupe-olive-compat: Olive's workflow files as they are."""

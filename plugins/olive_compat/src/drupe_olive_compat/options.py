@@ -1,0 +1,159 @@
+"""What is done about an option of a pass: each function gives such a treatment for the tables of passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from drupe_olive_compat.answers import OFF, Answer, changed, is_off, kept, left_out, missing
+from drupe_olive_compat.chain import BLOCK_SIZES, WITH_THE_BITS, Chain
+
+Saying = Callable[[Chain, Any, str], Answer]
+Treatment = Callable[[Chain, Any, str], Answer | None]
+"""A function of the chain, the option's value and its place, which may change the chain.
+
+None: the answer depends on other options too, and the effect of the pass's rule gives it.
+"""
+DEFAULTS = ("DEFAULT_VALUE", "SEARCHABLE_VALUES")
+"""Olive's words for a pass's default, and for the values that a search tries."""
+DEPTHS: Mapping[str, int] = {"int4": 4, "uint4": 4, "int8": 8, "uint8": 8}
+
+
+def says(answer: Answer) -> Saying:
+    """The same answer for every value."""
+    return lambda chain, value, place: answer
+
+
+def unless_off(answer: Answer) -> Saying:
+    """The answer, where the option is not off."""
+    return lambda chain, value, place: OFF if is_off(value) else answer
+
+
+def sets(name: str) -> Saying:
+    """Set an option of the workflow to the value."""
+
+    def treat(chain: Chain, value: Any, place: str) -> Answer:
+        if chain.mixed and name in WITH_THE_BITS:
+            return changed(f"{name} is chosen for each matrix together with its bits")
+        chain.options[name], chain.stated[name] = value, place
+        return kept(f"{name}: {value!r}")
+
+    return treat
+
+
+def block_size(chain: Chain, value: Any, place: str) -> Answer:
+    if value not in BLOCK_SIZES:
+        sizes = ", ".join(map(str, BLOCK_SIZES))
+        return changed(f"blocks of {value!r} are not stored, only those of {sizes}; Drupe chooses the size")
+    return sets("block_size")(chain, value, place)
+
+
+def bits(chain: Chain, value: Any, place: str) -> Answer:
+    """Bits of the weights. The first pass that quantizes decides; a later one completes it."""
+    if value not in (4, 8):
+        return missing(f"weights of {value!r} bits", "4 or 8 bits")
+    if chain.bits and chain.bits != value:
+        return kept(f"{value} bits for what is not quantized yet: embedding and head")
+    chain.bits = value
+    return kept(f"weights of {chain.bits} bits")
+
+
+def symmetric(chain: Chain, value: Any, place: str) -> Answer:
+    return sets("symmetric")(chain, bool(value), place)
+
+
+def accuracy_level(chain: Chain, value: Any, place: str) -> Answer:
+    if value in (None, 0):
+        return kept("the level that the target's kernels are fast with")
+    chain.accuracy_level = int(value)
+    return kept(f"accuracy_level of MatMulNBits: {value}")
+
+
+def damping(chain: Chain, value: Any, place: str) -> Answer:
+    chain.damping = float(value)
+    return kept(f"damping of quantize-gptq: {value}")
+
+
+def head(chain: Chain, value: Any, place: str) -> Answer:
+    """Whether the head is quantized too."""
+    if value:
+        return kept("the head is quantized")
+    return changed("the head is quantized as well, at 8 bits unless the file says more")
+
+
+def embedding(chain: Chain, value: Any, place: str) -> Answer:
+    if value:
+        return kept("the embedding is quantized")
+    return changed("the embedding is quantized as well, at 8 bits unless the file says more")
+
+
+def overrides(chain: Chain, value: Any, place: str) -> Answer:
+    """Bits of single modules: those of head and embedding are an option, others are not."""
+    named = value if isinstance(value, Mapping) else {}
+    ends = {name: each for name, each in named.items() if name.endswith(("lm_head", "embed_tokens"))}
+    depths = {each.get("bits") for each in ends.values() if isinstance(each, Mapping)}
+    if len(ends) < len(named) or len(depths) != 1 or not depths <= {2, 4, 8}:
+        chain.mixed = True
+        return changed("which matrices get more bits is decided by what they lose, not by their names")
+    return sets("head_bits")(chain, depths.pop(), place)
+
+
+def calibration(chain: Chain, value: Any, place: str) -> Answer:
+    """The data to calibrate with: a data set of the hub, where its data config needs no code."""
+    name = str(value)
+    chain.read.add(name)
+    config = chain.data.get(name)
+    if config is None:
+        return missing(f"there is no data config '{name}' in the file", "add it to data_configs")
+    if config.get("user_script"):
+        what = f"the data config {name} is read by the Python file {config['user_script']}, which Drupe does not run"
+        return missing(what, "write the text to a file, and name it as the option calibration_data")
+    loading = _parameters(config.get("load_dataset_config") or config.get("load_dataset"))
+    if not loading.get("data_name"):
+        return changed(f"the data config {name} names no data set of the hub; calibrated on Drupe's own text")
+    chain.options["calibration_data"] = _reference(loading, _parameters(config.get("pre_process_data_config")))
+    chain.stated["calibration_data"] = place
+    return kept(f"calibrated on {chain.options['calibration_data']}")
+
+
+def _parameters(part: Any) -> Mapping[str, Any]:
+    if not isinstance(part, Mapping):
+        return {}
+    inner = part.get("params")
+    return {**part, **(inner if isinstance(inner, Mapping) else {})}
+
+
+def _reference(loading: Mapping[str, Any], processing: Mapping[str, Any]) -> str:
+    """A data set as Drupe's options name one: OWNER/NAME:CONFIGURATION@SPLIT#FIELD."""
+    name = str(loading["data_name"])
+    reference = {"wikitext": "Salesforce/wikitext"}.get(name, name)
+    split = str(loading.get("split") or "train").partition("[")[0]
+    columns = processing.get("text_cols") or ["text"]
+    reference += f":{loading['subset']}" if loading.get("subset") else ""
+    return f"{reference}@{split}#{columns if isinstance(columns, str) else columns[0]}"
+
+
+_DATA_FILE = left_out("the weights always lie in model.onnx.data, beside the graph")
+EXTERNAL: Mapping[str, Saying] = {
+    name: says(_DATA_FILE)
+    for name in (
+        "save_as_external_data", "all_tensors_to_one_file", "external_data_name", "size_threshold", "convert_attribute",
+    )
+}  # fmt: skip
+"""EXT in Olive's passes: how the weights are written."""
+_NODES = missing("choosing matrices by their names in Olive's graph", "leave it out: all matrices are quantized")
+NODES: Mapping[str, Treatment] = {"nodes_to_exclude": unless_off(_NODES), "nodes_to_include": unless_off(_NODES)}
+MODULES: Mapping[str, Treatment] = {
+    "bits": bits,
+    "group_size": block_size,
+    "sym": symmetric,
+    "lm_head": head,
+    "embeds": embedding,
+    "overrides": overrides,
+    "quantize_vision": unless_off(left_out("there is no tower for images in a package")),
+    "moe": says(left_out("experts are quantized where the target's operator takes them")),
+    "modules_to_not_convert": unless_off(
+        missing("keeping single modules in floating point", "leave it out: bits_per_weight gives sensitive ones more")
+    ),
+}
+"""QPT in Olive's passes: what quantizing a checkpoint can be told."""

@@ -1,0 +1,225 @@
+"""Reading: what becomes of the parts of a workflow file of Olive."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from drupe.api import Notice, UsageError
+from drupe_olive_compat.pass_table import PASSES
+from drupe_olive_compat.reading import read
+
+LLAMA = {"type": "HfModel", "model_path": "meta-llama/Llama-3.2-1B-Instruct"}
+GRAPH = {"type": "ONNXModel", "model_path": "model.onnx"}
+BUILDER = {"type": "ModelBuilder", "precision": "int4"}
+
+
+def answered(
+    *passes: dict[str, Any], model: Any = LLAMA, provider: str = "CPUExecutionProvider", **keys: Any
+) -> Answers:
+    """The answer to a file with these passes, for a provider."""
+    target = {"type": "LocalSystem", "accelerators": [{"execution_providers": [provider]}]}
+    named = {f"p{number}": each for number, each in enumerate(passes)}
+    return Answers.to({"input_model": model, "target": target, "passes": named, "output_dir": "OUT", **keys})
+
+
+class Answers:
+    """The answer to a document: its workflow and its notices."""
+
+    def __init__(self, workflow: dict[str, Any] | None, notices: list[Notice]) -> None:
+        self.workflow, self.notices = workflow, notices
+
+    @classmethod
+    def to(cls, document: dict[str, Any], model: str = "") -> Answers:
+        answer = read(document, model)
+        assert answer is not None
+        return cls(*answer)
+
+    @property
+    def made(self) -> dict[str, Any]:
+        assert self.workflow is not None, self.of("missing")
+        return self.workflow
+
+    def of(self, handling: str) -> list[str]:
+        return [f"{each.about}: {each.what}" for each in self.notices if each.handling == handling]
+
+    def at(self, place: str) -> list[Notice]:
+        return [each for each in self.notices if each.about.startswith(place)]
+
+
+def test_both_dialects_give_one_workflow() -> None:
+    flat = answered({**BUILDER, "int4_block_size": 32})
+    nested = Answers.to(
+        {
+            "input_model": {
+                "type": "PyTorchModel",
+                "config": {"hf_config": {"model_name": LLAMA["model_path"], "task": "text-generation"}},
+            },
+            "systems": {"here": {"type": "LocalSystem", "config": {"accelerators": ["cpu"]}}},
+            "passes": {"p0": {"type": "GenAIModelExporter", "config": {"precision": "int4", "int4_block_size": 32}}},
+            "engine": {"target": "here", "host": "here", "output_dir": "OUT", "cache_dir": "cache"},
+        }
+    )
+    assert flat.made == nested.made
+    assert flat.made["options"] == {"block_size": 32}
+    assert flat.made["target"] == {"provider": "cpu", "precision": "int4"}
+
+
+def test_documents_of_other_tools_are_not_claimed() -> None:
+    for document in ({"model": "X", "target": "cpu"}, {"passes": ["build-decoder"]}, {"input_model": "X"}):
+        assert read(document, "") is None
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "options"),
+    [
+        ("rtn", {"quality": "fast"}),
+        ("default", {"quality": "fast"}),
+        ("k_quant_last", {"quality": "fast", "method": "search", "head_bits": 8}),
+        ("k_quant_mixed", {"quality": "balanced"}),
+    ],
+)
+def test_the_algorithm_of_the_builder_becomes_a_quality(algorithm: str, options: dict[str, Any]) -> None:
+    assert answered({**BUILDER, "int4_algo_config": algorithm}).made["options"] == options
+
+
+def test_the_usual_chain_of_mixed_precision_becomes_a_budget() -> None:
+    chain = (
+        {"type": "SelectiveMixedPrecision", "algorithm": "kld_gradient", "ratio": 0.65, "group_size": 32, "sym": False},
+        {"type": "gptq", "bits": 4, "group_size": 32, "sym": False},
+        {"type": "rtn", "bits": 8, "lm_head": True, "embeds": True, "overrides": {"lm_head": {"bits": 8}}},
+        BUILDER,
+    )
+    answers = answered(*chain)
+    assert answers.made["options"] == {"symmetric": False, "bits_per_weight": 6.03, "quality": "best"}
+    assert any("5.4" in each or "6.03" in each for each in answers.of("changed"))
+
+
+def test_gptq_keeps_blocks_symmetry_and_the_bits_of_the_head() -> None:
+    rtn = {"type": "Rtn", "bits": 4, "lm_head": True, "overrides": {"lm_head": {"bits": 4}}}
+    answers = answered({"type": "Gptq", "group_size": 64, "sym": True, "damp_percent": 0.1}, rtn, BUILDER)
+    assert answers.made["options"] == {"block_size": 64, "symmetric": True, "head_bits": 4, "quality": "best"}
+    assert answers.made["settings"] == {"quantize-gptq": {"damping": 0.1}}
+
+
+def test_a_data_set_of_the_hub_becomes_the_text_to_calibrate_with() -> None:
+    config = {
+        "name": "wiki",
+        "type": "HuggingfaceContainer",
+        "load_dataset_config": {"data_name": "wikitext", "subset": "wikitext-2-raw-v1", "split": "train[:100]"},
+    }
+    answers = answered({"type": "Gptq", "data_config": "wiki"}, BUILDER, data_configs=[config])
+    assert answers.made["options"]["calibration_data"] == "Salesforce/wikitext:wikitext-2-raw-v1@train#text"
+    scripted = {**config, "user_script": "data.py"}
+    assert "data.py" in str(
+        answered({"type": "Gptq", "data_config": "wiki"}, BUILDER, data_configs=[scripted]).of("missing")
+    )
+
+
+def test_weights_of_8_bits_are_made_for_gpus_too() -> None:
+    answers = answered({"type": "ModelBuilder", "precision": "int8"}, provider="CUDAExecutionProvider")
+    assert answers.made["target"] == {"provider": "cuda", "precision": "int8"}
+
+
+def test_float16_for_a_processor_is_made_and_said_to_be_computed_in_float32() -> None:
+    answers = answered({"type": "ModelBuilder", "precision": "fp16"})
+    assert answers.made["target"]["precision"] == "fp16"
+    assert "computed in float32" in str(answers.of("changed"))
+
+
+def test_nothing_is_left_to_fuse_after_the_builder_and_a_graph_is_not_fused() -> None:
+    fusion = {"type": "OrtTransformersOptimization", "model_type": "gpt2"}
+    assert "nothing is left to fuse" in str(answered(BUILDER, fusion).of("left out"))
+    assert "fusing" in str(answered(fusion, model=GRAPH).of("missing"))
+    assert answered({**fusion, "only_onnxruntime": True, "opt_level": 1}, model=GRAPH).workflow is not None
+
+
+def test_graphs_are_quantized_as_olives_passes_for_graphs_say() -> None:
+    rounded = answered({"type": "OnnxBlockWiseRtnQuantization", "bits": 8, "accuracy_level": 4}, model=GRAPH)
+    assert rounded.made["target"]["precision"] == "int8" and rounded.made["model"] == "model.onnx"
+    assert rounded.made["options"] == {"block_size": 128, "symmetric": True}
+    assert rounded.made["settings"] == {"quantize-weights": {"accuracy_level": 4}}
+    searched = answered({"type": "OnnxKQuantQuantization"}, model=GRAPH)
+    assert searched.made["options"] == {"quality": "fast", "method": "search", "block_size": 32, "symmetric": False}
+
+
+def test_a_python_file_is_never_run_and_is_named() -> None:
+    scripted = {"type": "PyTorchModel", "model_script": "load.py", "model_loader": "load"}
+    answers = answered(BUILDER, model=scripted)
+    assert answers.workflow is None and "load.py" in str(answers.of("missing"))
+
+
+def test_another_model_stands_in_for_the_files(decoder: Path) -> None:
+    scripted = {"type": "PyTorchModel", "model_script": "load.py", "io_config": "io"}
+    answers = Answers.to({"input_model": scripted, "passes": {"b": BUILDER}}, str(decoder))
+    assert answers.made["model"] == str(decoder)
+    broken = Answers.to({"input_model": LLAMA, "passes": {"b": BUILDER}}, str(decoder.parent))
+    assert broken.workflow is None
+
+
+@pytest.mark.parametrize("name", ["openai/whisper-tiny", "google-bert/bert-base-cased", "facebook/opt-125m"])
+def test_a_name_that_tells_of_an_architecture_that_is_not_built_is_said(name: str) -> None:
+    answers = answered(BUILDER, model={**LLAMA, "model_path": name})
+    assert answers.workflow is None and "is not built" in str(answers.of("missing"))
+
+
+def test_a_provider_that_is_not_installed_is_named_with_those_that_are() -> None:
+    answers = answered(BUILDER, provider="QNNExecutionProvider")
+    (missing,) = (each for each in answers.notices if each.handling == "missing")
+    assert "QNNExecutionProvider" in missing.what and "cpu" in missing.cure
+
+
+def test_a_search_is_said_line_by_line_and_the_first_values_count() -> None:
+    strategy = {"execution_order": "joint", "sampler": "tpe", "max_samples": 3}
+    passes = {"b": [{**BUILDER, "int4_block_size": [32, 64]}, {"type": "OnnxConversion"}]}
+    answers = Answers.to({"input_model": LLAMA, "passes": passes, "search_strategy": strategy})
+    assert answers.made["options"] == {"block_size": 32}
+    assert {each.about for each in answers.at("search_strategy.")} == {f"search_strategy.{name}" for name in strategy}
+    assert "OnnxConversion" in str(answers.of("left out")) and "[64]" in str(answers.of("left out"))
+
+
+def test_a_file_that_makes_nothing_is_not_carried_out() -> None:
+    assert "only evaluates" in str(answered().of("missing"))
+    assert "no pass of the file makes an ONNX graph" in str(answered({"type": "Gptq"}).of("missing"))
+
+
+def test_options_without_effect_at_a_precision_are_left_out_and_said() -> None:
+    answers = answered({"type": "ModelBuilder", "precision": "fp32", "int4_block_size": 32})
+    assert "options" not in answers.made and "no effect" in str(answers.of("left out"))
+
+
+def test_unknown_passes_options_and_keys_are_named() -> None:
+    answers = answered({**BUILDER, "nonsense": 3}, {"type": "AitkPython"}, strange=1)
+    assert "AitkPython" in str(answers.at("p")) and answers.at("passes.p0.nonsense") and answers.at("strange")
+    assert answers.workflow is None
+
+
+@pytest.mark.parametrize(
+    ("document", "place"),
+    [
+        ({"input_model": LLAMA, "passes": {"a": "ModelBuilder"}}, "passes.a"),
+        ({"input_model": LLAMA, "systems": [1]}, "systems"),
+        ({"input_model": LLAMA, "target": "nowhere"}, "target"),
+        ({"input_model": LLAMA, "passes": {"a": []}}, "passes.a"),
+        ({"input_model": LLAMA, "data_configs": 3}, "data_configs"),
+        ({"input_model": {"type": "PyTorchModel", "hf_config": 3}}, "input_model.hf_config"),
+    ],
+)
+def test_parts_of_another_shape_are_errors_with_their_place(document: dict[str, Any], place: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        read(document, "")
+    assert caught.value.where == place
+
+
+def test_the_name_of_a_file_as_output_becomes_a_folder() -> None:
+    answers = answered(BUILDER, output_dir="models/text.onnx")
+    assert answers.made["output"] == "models/text" and "models/text" in str(answers.of("changed"))
+
+
+def test_all_of_olives_passes_have_a_rule_with_a_cure_where_they_are_missing() -> None:
+    assert len(PASSES) == 85
+    for name, rule in PASSES.items():
+        for answer in filter(None, (rule.built, rule.graph)):
+            assert answer.what and (answer.handling != "missing" or answer.cure), name
