@@ -69,6 +69,9 @@ def calibrating(bits: int, size: int) -> Effect:
 
     def effect(chain: Chain, part: Component) -> None:
         chain.bits = chain.bits or bits
+        if chain.bits == 8:
+            chain.ledger.say(part.title, changed("weights of 8 bits are rounded to nearest, without a text"))
+            return
         chain.calibrates = True
         if part.options.get("group_size", part.options.get("q_group_size")) is None:
             chain.options.setdefault("block_size", size)
@@ -77,6 +80,12 @@ def calibrating(bits: int, size: int) -> Effect:
             chain.ledger.say(part.at("data_config"), changed(what, "the option calibration_data names another text"))
 
     return effect
+
+
+def clipping(chain: Chain, part: Component) -> None:
+    """AutoClip: what quantizes afterwards searches the range of each block."""
+    chain.options.setdefault("quality", "fast")
+    chain.options["method"] = "search"
 
 
 def completing(chain: Chain, part: Component) -> None:
