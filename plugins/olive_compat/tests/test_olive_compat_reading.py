@@ -112,6 +112,9 @@ def test_a_data_set_of_the_hub_becomes_the_text_to_calibrate_with() -> None:
     }
     answers = answered({"type": "Gptq", "data_config": "wiki"}, BUILDER, data_configs=[config])
     assert answers.made["options"]["calibration_data"] == "Salesforce/wikitext:wikitext-2-raw-v1@train#text"
+    older = {"params_config": {"data_name": "ptb", "split": "test"}}
+    answers = answered({"type": "Gptq", "data_config": "wiki"}, BUILDER, data_configs={"wiki": older})
+    assert answers.made["options"]["calibration_data"] == "ptb@test#text"
     scripted = {**config, "user_script": "data.py"}
     assert "data.py" in str(
         answered({"type": "Gptq", "data_config": "wiki"}, BUILDER, data_configs=[scripted]).of("missing")
@@ -205,6 +208,11 @@ def test_unknown_passes_options_and_keys_are_named() -> None:
         ({"input_model": LLAMA, "passes": {"a": []}}, "passes.a"),
         ({"input_model": LLAMA, "data_configs": 3}, "data_configs"),
         ({"input_model": {"type": "PyTorchModel", "hf_config": 3}}, "input_model.hf_config"),
+        (
+            {"input_model": LLAMA, "passes": {"a": {**BUILDER, "int4_accuracy_level": "x"}}},
+            "passes.a.int4_accuracy_level",
+        ),
+        ({"input_model": LLAMA, "passes": {"a": {"type": "SelectiveMixedPrecision", "ratio": []}}}, "passes.a.ratio"),
     ],
 )
 def test_parts_of_another_shape_are_errors_with_their_place(document: dict[str, Any], place: str) -> None:

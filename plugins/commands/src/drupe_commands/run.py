@@ -49,7 +49,12 @@ def run(
     model: Annotated[
         str | None,
         typer.Option(
-            metavar="<model>", help="Run it on this model instead of the one in the file.", rich_help_panel=MODEL
+            "-m",
+            "--model",
+            "--model-name-or-path",
+            metavar="<model>",
+            help="Run it on this model instead of the one in the file.",
+            rich_help_panel=MODEL,
         ),
     ] = None,
     output_path: Output = None,

@@ -17,6 +17,7 @@ from drupe_olive_compat.options import (
     says,
     symmetric,
     unless_off,
+    whole,
 )
 from drupe_olive_compat.sources import EMBEDDINGS
 
@@ -102,7 +103,7 @@ def _op_types(chain: Chain, value: Any, place: str) -> Answer:
 
 
 def _room(chain: Chain, value: Any, place: str) -> Answer:
-    chain.settings.setdefault("package-genai", {})["max_length"] = int(value)
+    chain.settings.setdefault("package-genai", {})["max_length"] = whole(value, place)
     return kept(f"room for {value} tokens")
 
 

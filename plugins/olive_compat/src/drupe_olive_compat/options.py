@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from drupe.api import UsageError
 from drupe_olive_compat.answers import OFF, Answer, changed, is_off, kept, left_out, missing
 from drupe_olive_compat.chain import BLOCK_SIZES, WITH_THE_BITS, Chain
 
@@ -41,6 +42,20 @@ def sets(name: str) -> Saying:
     return treat
 
 
+def whole(value: Any, place: str) -> int:
+    """A whole number. Raises UsageError for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise UsageError(f"{value!r} does not fit: a whole number is wanted", where=place)
+    return value
+
+
+def number(value: Any, place: str) -> float:
+    """A number. Raises UsageError for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UsageError(f"{value!r} does not fit: a number is wanted", where=place)
+    return float(value)
+
+
 def block_size(chain: Chain, value: Any, place: str) -> Answer:
     if value not in BLOCK_SIZES:
         sizes = ", ".join(map(str, BLOCK_SIZES))
@@ -65,12 +80,12 @@ def symmetric(chain: Chain, value: Any, place: str) -> Answer:
 def accuracy_level(chain: Chain, value: Any, place: str) -> Answer:
     if value in (None, 0):
         return kept("the level that the target's kernels are fast with")
-    chain.accuracy_level = int(value)
+    chain.accuracy_level = whole(value, place)
     return kept(f"accuracy_level of MatMulNBits: {value}")
 
 
 def damping(chain: Chain, value: Any, place: str) -> Answer:
-    chain.damping = float(value)
+    chain.damping = number(value, place)
     return kept(f"damping of quantize-gptq: {value}")
 
 
@@ -91,11 +106,11 @@ def overrides(chain: Chain, value: Any, place: str) -> Answer:
     """Bits of single modules: those of head and embedding are an option, others are not."""
     named = value if isinstance(value, Mapping) else {}
     ends = {name: each for name, each in named.items() if name.endswith(("lm_head", "embed_tokens"))}
-    depths = {each.get("bits") for each in ends.values() if isinstance(each, Mapping)}
-    if len(ends) < len(named) or len(depths) != 1 or not depths <= {2, 4, 8}:
+    depths = [each.get("bits") for each in ends.values() if isinstance(each, Mapping)]
+    if len(ends) < len(named) or not depths or any(each not in (2, 4, 8) or each != depths[0] for each in depths):
         chain.mixed = True
         return changed("which matrices get more bits is decided by what they lose, not by their names")
-    return sets("head_bits")(chain, depths.pop(), place)
+    return sets("head_bits")(chain, depths[0], place)
 
 
 def calibration(chain: Chain, value: Any, place: str) -> Answer:
@@ -103,17 +118,27 @@ def calibration(chain: Chain, value: Any, place: str) -> Answer:
     name = str(value)
     chain.read.add(name)
     config = chain.data.get(name)
+    if value is None:
+        return OFF
     if config is None:
         return missing(f"there is no data config '{name}' in the file", "add it to data_configs")
     if config.get("user_script"):
         what = f"the data config {name} is read by the Python file {config['user_script']}, which Drupe does not run"
         return missing(what, "write the text to a file, and name it as the option calibration_data")
-    loading = _parameters(config.get("load_dataset_config") or config.get("load_dataset"))
+    loading = _loading(config)
     if not loading.get("data_name"):
         return changed(f"the data config {name} names no data set of the hub; calibrated on Drupe's own text")
     chain.options["calibration_data"] = _reference(loading, _parameters(config.get("pre_process_data_config")))
     chain.stated["calibration_data"] = place
     return kept(f"calibrated on {chain.options['calibration_data']}")
+
+
+def _loading(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """How a data set is loaded; before Olive 0.6 it stood in `components` and `params_config`."""
+    components = config.get("components")
+    older = components.get("load_dataset") if isinstance(components, Mapping) else None
+    parts = (config.get("params_config"), older, config.get("load_dataset_config"))
+    return {key: value for part in parts for key, value in _parameters(part).items()}
 
 
 def _parameters(part: Any) -> Mapping[str, Any]:

@@ -20,6 +20,7 @@ from drupe_olive_compat.options import (
     says,
     symmetric,
     unless_off,
+    whole,
 )
 
 
@@ -36,22 +37,22 @@ def _by_node(chain: Chain, value: Any, place: str) -> Answer:
     return changed("which matrices get 8 bits is decided by what they lose, not by their names")
 
 
-_LAYER_ORDER = says(left_out("layers are quantized one after the other, on what those before give"))
+_ORDER = says(kept("group by group, each on the inputs that it will have, with scales that are fixed beforehand"))
 _AXIS = says(left_out("blocks lie along the inputs of a matrix, as MatMulNBits has them"))
 CALIBRATED: Mapping[str, Treatment] = {
     **MODULES,
     "data_config": calibration,
     "damp_percent": damping,
-    "desc_act": unless_off(left_out("columns are quantized in the order that the kernels read them in")),
-    "moe_fallback_threshold": says(left_out("experts are rounded to nearest")),
-    "moe_fallback_min_k_multiple": says(left_out("experts are rounded to nearest")),
+    "desc_act": unless_off(left_out("columns keep their order, so that kernels need no g_idx")),
+    "moe_fallback_threshold": says(left_out("experts are quantized by an error search, without the text")),
+    "moe_fallback_min_k_multiple": says(left_out("experts are quantized by an error search, without the text")),
 }
 OTHERS_CALIBRATED: Mapping[str, Treatment] = {
     **CALIBRATED,
     "damp_auto_increment": says(left_out("damping is not raised")),
-    "static_groups": _LAYER_ORDER,
-    "true_sequential": _LAYER_ORDER,
-    "mse": says(left_out("scales are searched in any case")),
+    "static_groups": _ORDER,
+    "true_sequential": _ORDER,
+    "mse": says(left_out("scales are found by an error search")),
     "device": says(left_out("calibrated on the processor")),
     "dynamic": unless_off(missing("other settings for modules by name", "leave it out")),
     "rotation": _rotation,
@@ -95,11 +96,34 @@ MIXED: Mapping[str, Treatment] = {
 }
 
 
+_BY_SEARCH = says(left_out("the search has no such limit"))
+CLIPPING: Mapping[str, Treatment] = {
+    **MODULES,
+    "data_config": unless_off(left_out("the search needs no text")),
+    **dict.fromkeys(("n_grid", "max_shrink", "n_sample_token"), _BY_SEARCH),
+}
 KQUANT: Mapping[str, Treatment] = {**ON_GRAPHS, "customized_weight_config": _by_node}
-_ROTATION = says(left_out("the rotation is a fixed one, and activations stay in floating point"))
-ROTATION: Mapping[str, Treatment] = dict.fromkeys(
-    ("seed", "rotate_mode", "a_bits", "a_symmetric", "a_per_token", "training_args"), _ROTATION
-)
+
+
+def _seed(chain: Chain, value: Any, place: str) -> Answer:
+    chain.settings.setdefault("rotate-weights", {})["seed"] = whole(value, place)
+    return kept(f"seed of rotate-weights: {value}")
+
+
+def _mode(chain: Chain, value: Any, place: str) -> Answer:
+    return (
+        kept("a Hadamard rotation with random signs")
+        if value == "hadamard"
+        else changed("a Hadamard rotation with random signs")
+    )
+
+
+_NOT_TRAINED = says(changed("the rotation is not trained, and activations are not quantized for it"))
+ROTATION: Mapping[str, Treatment] = {
+    "seed": _seed,
+    "rotate_mode": _mode,
+    **dict.fromkeys(("a_bits", "a_symmetric", "a_per_token", "training_args"), _NOT_TRAINED),
+}
 _OWN_SCALES = says(left_out("every block of weights has a scale of its own"))
 _NODES = unless_off(missing("choosing nodes of a graph", "leave it out: all matrices are quantized"))
 DYNAMIC: Mapping[str, Treatment] = {

@@ -14,6 +14,7 @@ from drupe_olive_compat.options import EXTERNAL, MODULES
 from drupe_olive_compat.pass_options import (
     AWQ,
     CALIBRATED,
+    CLIPPING,
     DYNAMIC,
     HALF,
     KQUANT,
@@ -29,6 +30,7 @@ from drupe_olive_compat.rules import (
     Rule,
     calibrating,
     casting,
+    clipping,
     completing,
     exporting,
     fused,
@@ -150,7 +152,7 @@ PASSES: Mapping[str, Rule] = {
         options=ROTATION,
         effect=preparing("rotate"),
     ),
-    "AutoClip": Rule(left_out("the error search finds the range of every block when it is quantized")),
+    "AutoClip": Rule(changed("the method search finds the range of every block"), options=CLIPPING, effect=clipping),
     "GptqModel": Rule(
         changed("quantize-gptq instead of the package gptqmodel"), options=OTHERS_CALIBRATED, effect=calibrating(4, 128)
     ),
@@ -181,7 +183,7 @@ PASSES: Mapping[str, Rule] = {
     ),
     "OnnxStaticQuantization": Rule(_INTEGERS),
     "OnnxDynamicQuantization": Rule(
-        changed("8-bit weights in blocks; the kernels quantize activations as they run"),
+        changed("8-bit weights in blocks; whether activations are quantized as they run is up to the target's kernels"),
         options=DYNAMIC,
         effect=rounding(8, 32, False),
     ),

@@ -9,7 +9,7 @@ from drupe_olive_compat.answers import KEPT, Answer, changed, kept, left_out, mi
 from drupe_olive_compat.builder_options import NO_COMPONENTS, WHOLE_TEXT, floating
 from drupe_olive_compat.chain import Chain
 from drupe_olive_compat.components import Component
-from drupe_olive_compat.options import Treatment, sets
+from drupe_olive_compat.options import Treatment, number, sets, whole
 
 OPTIMIZER = "python -m onnxruntime.transformers.optimizer, and name the graph that it makes with --model"
 Effect = Callable[[Chain, Component], None]
@@ -69,6 +69,9 @@ def calibrating(bits: int, size: int) -> Effect:
 
     def effect(chain: Chain, part: Component) -> None:
         chain.bits = chain.bits or bits
+        if chain.bits == 8:
+            chain.ledger.say(part.title, changed("weights of 8 bits are rounded to nearest, without a text"))
+            return
         chain.calibrates = True
         if part.options.get("group_size", part.options.get("q_group_size")) is None:
             chain.options.setdefault("block_size", size)
@@ -77,6 +80,12 @@ def calibrating(bits: int, size: int) -> Effect:
             chain.ledger.say(part.at("data_config"), changed(what, "the option calibration_data names another text"))
 
     return effect
+
+
+def clipping(chain: Chain, part: Component) -> None:
+    """AutoClip: what quantizes afterwards searches the range of each block."""
+    chain.options.setdefault("quality", "fast")
+    chain.options["method"] = "search"
 
 
 def completing(chain: Chain, part: Component) -> None:
@@ -92,13 +101,16 @@ def mixing(chain: Chain, part: Component) -> None:
     chain.mixed = True
     chain.bits = chain.bits or 4
     options = part.options
-    ratio, low, high = (options.get(name) for name in ("ratio", "bits", "high_bits"))
-    if ratio is None:
+    if options.get("ratio") is None:
         return
-    size, low, high = int(options.get("group_size") or 128), int(low or 4), int(high or 8)
+    ratio = number(options["ratio"], part.at("ratio"))
+    size, low, high = (
+        whole(options.get(name) or default, part.at(name))
+        for name, default in (("group_size", 128), ("bits", 4), ("high_bits", 8))
+    )
     size = size if size > 0 else 128
     scales = (16 if options.get("sym") else 16 + low) / size
-    budget = round(float(ratio) * low + (1 - float(ratio)) * high + scales, 2)
+    budget = round(ratio * low + (1 - ratio) * high + scales, 2)
     chain.options["bits_per_weight"] = budget
     chain.stated["bits_per_weight"] = part.at("ratio")
     chain.ledger.say(part.at("ratio"), changed(f"a budget of {budget} bits a weight, scales included"))
@@ -139,7 +151,10 @@ def fused(chain: Chain, part: Component) -> None:
 
 
 def _onnxruntimes_own(part: Component) -> bool:
-    return bool(part.options.get("only_onnxruntime")) and int(part.options.get("opt_level") or 0) <= 1
+    return (
+        bool(part.options.get("only_onnxruntime"))
+        and whole(part.options.get("opt_level") or 0, part.at("opt_level")) <= 1
+    )
 
 
 CASTING = missing("other types for inputs and outputs", "leave it out; they have the types that the runtime expects")

@@ -87,7 +87,7 @@ def _named(target: Component, place: str, ledger: Ledger) -> str:
         ledger.say(place, changed("the first of several providers is the target", "one run of drupe for each"))
     if providers:
         provider: Any = providers[0]  # a name, or a pair of name and library
-        return str(provider[0] if isinstance(provider, list) else provider)
+        return str(provider[0] if isinstance(provider, list) and provider else provider)
     device = str(first.get("device", "cpu"))
     return BY_DEVICE.get(device.casefold(), device)
 
