@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, Self
 
 from drupe.api import ModelError
+from drupe_checkpoints.wording import shown
 from drupe_onnx import unreadable
 
 DEFAULT_ROPE_THETA = 10_000.0
 ROPE_TYPES = {"su": "longrope", "mrope": "default"}
 """Other names of types of rotary embeddings. "mrope" has three positions for images; for text they are equal."""
 LARGEST = 2**31 - 1  # the largest size that a graph's operators support
-LONGEST_SHOWN = 80  # characters of a wrong value
 DOWNLOAD_AGAIN = "download the checkpoint again, or save it with transformers' save_pretrained()"
 CORRECT = "correct it to what the model was trained with, or download the checkpoint again"
 
@@ -187,9 +187,7 @@ class Configuration(Mapping[str, Any]):
         return ModelError(what, where=self.path, cure=CORRECT)
 
     def _wrong(self, key: str, value: Any, wanted: str) -> ModelError:
-        shown = json.dumps(value)
-        shown = shown if len(shown) <= LONGEST_SHOWN else f"{shown[:LONGEST_SHOWN]}..."
-        return self.mistake(f"{key} = {shown} in {self.path.name}: it must be {wanted}")
+        return self.mistake(f"{key} = {shown(value)} in {self.path.name}: it must be {wanted}")
 
 
 def _is_finite(value: Any) -> bool:

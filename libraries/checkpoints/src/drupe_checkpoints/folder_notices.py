@@ -18,6 +18,7 @@ from drupe_checkpoints.quantization.packing import left_over_notices
 from drupe_checkpoints.sentence_transformers import MODULES, pools
 from drupe_checkpoints.tasks import FEATURE_EXTRACTION, task_of
 from drupe_checkpoints.weight_files import ADAPTER_CONFIG, weight_file_notices
+from drupe_checkpoints.wording import listed
 
 QUANTIZE, TOKENIZER_CONFIG = "quantize_config.json", "tokenizer_config.json"
 PACKED_AS = ("bits", "group_size", "sym", "desc_act")
@@ -28,7 +29,6 @@ WIDER: Mapping[str, frozenset[str]] = {
 }
 """For each type those whose numbers it holds without rounding."""
 ROPE_SECTIONS = ("rope_scaling", "rope_parameters")
-SHOWN = 3
 
 
 def folder_notices(checkpoint: Checkpoint) -> tuple[Notice, ...]:
@@ -80,7 +80,7 @@ def _two_end_tokens(checkpoint: Checkpoint) -> Iterator[Notice]:
     yield Notice(
         "generation_config.json",
         "chosen",
-        f"an answer does not end with token {_listed(missed)}, which config.json names as eos_token_id: "
+        f"an answer does not end with token {listed(missed)}, which config.json names as eos_token_id: "
         f"generation_config.json {said}, and it counts, as in transformers",
         "add the token to eos_token_id in generation_config.json if answers should end with it",
     )
@@ -228,11 +228,6 @@ def _token_number(folder: Path, text: str) -> int | None:
 
 def _ids(value: Any) -> list[int]:
     return [each for each in (value if isinstance(value, list) else [value]) if isinstance(each, int)]
-
-
-def _listed(values: list[Any]) -> str:
-    rest = len(values) - SHOWN
-    return ", ".join(map(str, values[:SHOWN])) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _shown(value: Any) -> str:

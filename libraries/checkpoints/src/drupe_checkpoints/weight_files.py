@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from drupe.api import Notice, counted
 from drupe_checkpoints.summary import INDEX, NOT_THE_MODEL, SINGLE, shards_of
+from drupe_checkpoints.wording import listed
 
 if TYPE_CHECKING:
     from drupe_checkpoints.checkpoint import Checkpoint
@@ -21,7 +22,6 @@ ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
 WEIGHTS = frozenset({".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".msgpack", ".npz"})
 NOT_WEIGHTS = ("training_args", "optimizer", "scheduler", "rng_state", "random_states", "trainer_state", "tokenizer")
 """The beginnings of names of what a training run keeps beside the weights."""
-SHOWN = 3
 
 
 def files_read(folder: Path) -> set[str]:
@@ -58,15 +58,15 @@ def _index_beside(folder: Path) -> Iterator[Notice]:
             f"remove {INDEX}; or download the shards and the index again, and move {SINGLE} out of the folder",
         )
         return
-    listed = shards_of(folder) - {SINGLE}
-    if not listed:
+    indexed = shards_of(folder) - {SINGLE}
+    if not indexed:
         return
-    missing = sorted(name for name in listed if not (folder / name).is_file())
+    missing = sorted(name for name in indexed if not (folder / name).is_file())
     yield Notice(
         "weights",
         "chosen",
-        f"{SINGLE} is read, as in transformers, and not {counted(len(listed), 'file')} that {INDEX} names"
-        + (f", of which {_listed(missing)} {_is(missing)} missing" if missing else ""),
+        f"{SINGLE} is read, as in transformers, and not {counted(len(indexed), 'file')} that {INDEX} names"
+        + (f", of which {listed(missing)} {_is(missing)} missing" if missing else ""),
         f"to convert the other weights, {'download what is missing and ' if missing else ''}move {SINGLE} out of the "
         f"folder; otherwise remove {INDEX}",
     )
@@ -108,7 +108,7 @@ def _adapter_alone(folder: Path) -> Iterator[Notice]:
         yield Notice(
             "adapter",
             "left out",
-            f"{_listed(found)} is an adapter's weights, which are not applied; transformers does not apply them "
+            f"{listed(found)} is an adapter's weights, which are not applied; transformers does not apply them "
             f"either, because there is no {ADAPTER_CONFIG}",
             f"if the adapter belongs to the model, add its {ADAPTER_CONFIG} and merge it first: peft's "
             "merge_and_unload(), then save_pretrained(); otherwise remove the file",
@@ -134,7 +134,7 @@ def _left_out(folder: Path, read: set[str]) -> Iterator[Notice]:
     yield Notice(
         "weights",
         "left out",
-        f"{_listed(names)} {_is(names)} not read, as in transformers: {decides} decides",
+        f"{listed(names)} {_is(names)} not read, as in transformers: {decides} decides",
         f"to convert {gguf[0]}, name the file itself: drupe optimize {folder / gguf[0]}"
         if gguf
         else f"remove {'the file' if len(names) == 1 else 'the files'} if left over from another model",
@@ -143,8 +143,3 @@ def _left_out(folder: Path, read: set[str]) -> Iterator[Notice]:
 
 def _is(names: Sequence[str]) -> str:
     return "is" if len(names) == 1 else "are"
-
-
-def _listed(names: Sequence[str]) -> str:
-    rest = len(names) - SHOWN
-    return ", ".join(names[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from drupe.api import ModelError, Notice
 from drupe_checkpoints import Checkpoint
+from drupe_checkpoints.wording import listed
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.merged_experts import take_apart
 from drupe_model_builder.other_names import settle
@@ -57,7 +58,7 @@ def weights_of(checkpoint: Checkpoint, decoder: Decoder) -> DecoderWeights:
     if extra:
         raise ModelError(
             f"the checkpoint holds {_count(extra)} that a {decoder.model_type} model with this config.json lacks: "
-            + _list(extra),
+            + listed(extra, SHOWN),
             where=checkpoint.folder,
             cure="check config.json: without these weights the model would compute something else",
         )
@@ -107,7 +108,7 @@ def _refuse_missing(
     elif len(missing) == len(list(wanted)):
         cure = f"save the model itself: the files hold other names, such as {next(iter(held), 'none')}"
     raise ModelError(
-        f"the checkpoint lacks {_count(missing)} that config.json requires: {_list(missing)}",
+        f"the checkpoint lacks {_count(missing)} that config.json requires: {listed(missing, SHOWN)}",
         where=checkpoint.folder,
         cure=cure,
     )
@@ -130,8 +131,3 @@ def _refuse_misfit(checkpoint: Checkpoint, name: str, shape: tuple[int, ...], te
 
 def _count(names: list[str]) -> str:
     return "a tensor" if len(names) == 1 else f"{len(names)} tensors"
-
-
-def _list(names: list[str]) -> str:
-    rest = len(names) - SHOWN
-    return ", ".join(names[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from drupe.api import CheckFailed, Model
+from drupe_checkpoints.wording import listed
 
 if TYPE_CHECKING:
     from drupe_checkpoints.stored_tensors import StoredTensor
@@ -29,7 +30,6 @@ DERIVED = re.compile(rf".*\.({ROTARY}|self_attn\.(masked_)?bias)|rope_freqs\.wei
 HEADS = re.compile(r"(.*\.)?(lm_head|embed_out|output_layer|output)\.(weight|bias)")
 """Heads of decoders. A model of embeddings has none, and transformers reads none for it either."""
 EMBEDDINGS = "feature-extraction"
-SHOWN = 3
 REPORT = "please report this with the model's config.json and the names of its files"
 
 
@@ -51,7 +51,7 @@ def refuse_unread(source: Model, reference: Model) -> None:
     files = {tensor.path.resolve() for tensor in stored.values()}
     if foreign := sorted({path.name for path in read.keys() - files}):
         raise CheckFailed(
-            f"weights were read from {_listed(foreign)}, which is not what transformers loads from {source.location}",
+            f"weights were read from {listed(foreign)}, which is not what transformers loads from {source.location}",
             cure=REPORT,
         )
     taken = [each for each in stored.values() if _whole(each, read)]
@@ -68,7 +68,7 @@ def refuse_unread(source: Model, reference: Model) -> None:
     if source.task == EMBEDDINGS:
         unread = [each for each in unread if not HEADS.fullmatch(each.name)]
     if left := [each.name for each in unread if not _follows(each, taken)]:
-        raise CheckFailed(f"the checkpoint's {_listed(left)} is not part of the converted model", cure=REPORT)
+        raise CheckFailed(f"the checkpoint's {listed(left)} is not part of the converted model", cure=REPORT)
 
 
 def _left_out(reference: OnnxPackage) -> tuple[str, ...]:
@@ -123,8 +123,3 @@ def _follows(tensor: StoredTensor, taken: Iterable[StoredTensor]) -> bool:
     if len(tensor.shape) == 1 and tensor.name.endswith(".bias") and tensor.is_zero():
         return True
     return any(tensor.equals(other) for other in taken)
-
-
-def _listed(names: list[str]) -> str:
-    rest = len(names) - SHOWN
-    return ", ".join(names[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from drupe.api import ModelError, Notice
 from drupe_checkpoints import Checkpoint, Configuration
+from drupe_checkpoints.wording import shown
 from drupe_decoding import GENERATION_KEYS, overruled_settings
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.keys import (
@@ -24,8 +24,6 @@ from drupe_model_builder.configuration.recorded import RecordedConfiguration
 
 SAME_CLASS = {"kimi_k2": "deepseekv3"}
 """Families whose checkpoints name the class of another one, which computes the same."""
-SHOWN = 80
-"""Characters of a value in a message."""
 
 
 def accounted(config: Configuration, family: Callable[[Configuration], Decoder]) -> Decoder:
@@ -49,7 +47,7 @@ def _unsupported(config: Configuration, key: str, value: object, limit: Limited)
         "it, it needs a plugin that builds it"
     )
     return ModelError(
-        f"{key} = {_shown(value)} in {config.path.name} {limit.means}, which is not supported for {family} models",
+        f"{key} = {shown(value)} in {config.path.name} {limit.means}, which is not supported for {family} models",
         where=config.path,
         cure=cure,
     )
@@ -88,7 +86,7 @@ def _overruled_settings(checkpoint: Checkpoint) -> Iterator[Notice]:
         yield Notice(
             checkpoint.config.path.name,
             "has no effect",
-            f"{', '.join(f'{key} = {_shown(checkpoint.config[key])}' for key in keys)}: "
+            f"{', '.join(f'{key} = {shown(checkpoint.config[key])}' for key in keys)}: "
             f"{checkpoint.generation.path.name} counts, as in transformers",
             f"write the keys into {checkpoint.generation.path.name} if answers should keep to them",
         )
@@ -131,8 +129,3 @@ def _sections(
 
 def _keys_named(keys: list[str]) -> str:
     return "a key is" if len(keys) == 1 else f"{len(keys)} keys are"
-
-
-def _shown(value: object) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
