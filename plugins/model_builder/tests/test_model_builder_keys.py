@@ -54,18 +54,24 @@ def test_no_key_is_limited_and_neutral() -> None:
     assert not ROPE_LIMITED.keys() & ROPE_NEUTRAL
 
 
-@pytest.mark.parametrize("name", decoder_families.CASES)
-def test_every_setting_of_transformers_class_is_read_limited_or_neutral(name: str, tmp_path: Path) -> None:
+def saved_configuration(name: str, folder: Path) -> Any:
+    """The configuration of a case in transformers' class, saved in the folder."""
     transformers = pytest.importorskip("transformers")
     case = decoder_families.CASES[name]
     if case.told_as is not None:
         pytest.skip("transformers has no class of this family")
     config = transformers.AutoConfig.for_model(case.family, **{**case.sizes, **case.settings})
+    config.save_pretrained(folder)
+    return config
+
+
+@pytest.mark.parametrize("name", decoder_families.CASES)
+def test_every_setting_of_transformers_class_is_read_limited_or_neutral(name: str, tmp_path: Path) -> None:
+    config = saved_configuration(name, tmp_path)
     known = {field.name for field in dataclasses.fields(config)} | vars(config).keys() | config.to_dict().keys()
     known |= {key for key in dir(type(config)) if _is_setting(type(config), key)}
-    config.save_pretrained(tmp_path)
     recorded = RecordedConfiguration(tmp_path / "config.json", json.loads((tmp_path / "config.json").read_text()))
-    own_family(case.family)(recorded)
+    own_family(decoder_families.CASES[name].family)(recorded)
     own = OF_FAMILIES.get(recorded.entries["model_type"], {})
     accounted = recorded.keys_read | LIMITED.keys() | own.keys() | NEUTRAL | READ_ELSEWHERE | set(GENERATION_KEYS)
     renamed = set(getattr(config, "attribute_map", {}))
@@ -75,15 +81,10 @@ def test_every_setting_of_transformers_class_is_read_limited_or_neutral(name: st
 @pytest.mark.parametrize("name", decoder_families.CASES)
 def test_every_family_counts_only_the_keys_that_it_reads_itself(name: str, tmp_path: Path) -> None:
     """A family that copies the whole configuration would seem to read every key."""
-    transformers = pytest.importorskip("transformers")
-    case = decoder_families.CASES[name]
-    if case.told_as is not None:
-        pytest.skip("transformers has no class of this family")
-    config = transformers.AutoConfig.for_model(case.family, **{**case.sizes, **case.settings})
-    config.save_pretrained(tmp_path)
+    saved_configuration(name, tmp_path)
     entries = json.loads((tmp_path / "config.json").read_text())
     recorded = RecordedConfiguration(tmp_path / "config.json", {**entries, "is_causal": False, "a_key": 1})
-    own_family(case.family)(recorded)
+    own_family(decoder_families.CASES[name].family)(recorded)
     assert not {"is_causal", "a_key"} & recorded.keys_read
 
 
@@ -95,12 +96,7 @@ def _is_setting(kind: type, name: str) -> bool:
 
 @pytest.mark.parametrize("name", decoder_families.CASES)
 def test_configurations_that_transformers_saves_give_no_notice(name: str, tmp_path: Path) -> None:
-    transformers = pytest.importorskip("transformers")
-    case = decoder_families.CASES[name]
-    if case.told_as is not None:
-        pytest.skip("transformers has no class of this family")
-    config = transformers.AutoConfig.for_model(case.family, **{**case.sizes, **case.settings})
-    config.save_pretrained(tmp_path)
+    saved_configuration(name, tmp_path)
     checkpoint = Checkpoint.open_folder(tmp_path)
     assert composition_of(checkpoint)
     assert not list(notices_of(checkpoint))

@@ -275,42 +275,8 @@ ROPE_NEUTRAL = frozenset({"finetuned", "mrope_section", "rope_scaling"})
 
 QK_NORM = {name: Limited("leaves out the norms of queries and keys", _is(None, True))
            for name in ("qk_layernorm", "qk_norm", "use_qk_norm")}  # fmt: skip
-ABSENT = Limited("sets a part that the model is without", lambda value, config: True)
-"""For a hybrid: a key that its family reads where a layer has the part."""
 OF_FAMILIES: Mapping[str, Mapping[str, Limited]] = {
     "gemma": {"hidden_activation": Limited("names another activation function than hidden_act", _as_gemmas_hidden_act)},
-    "gemma4_text": {"top_k_experts": ABSENT},
-    "granitemoehybrid": dict.fromkeys(
-        (
-            "mamba_conv_bias",
-            "mamba_d_conv",
-            "mamba_d_head",
-            "mamba_d_state",
-            "mamba_n_groups",
-            "mamba_n_heads",
-            "mamba_proj_bias",
-            "num_experts_per_tok",
-            "time_step_limit",
-        ),
-        ABSENT,
-    ),
-    "lfm2": dict.fromkeys(("block_ffn_dim_multiplier", "block_multiple_of"), ABSENT),
-    "nemotron_h": dict.fromkeys(
-        (
-            "mamba_proj_bias",
-            "moe_intermediate_size",
-            "moe_latent_size",
-            "moe_shared_expert_intermediate_size",
-            "n_group",
-            "n_routed_experts",
-            "n_shared_experts",
-            "num_experts_per_tok",
-            "routed_scaling_factor",
-            "time_step_limit",
-            "topk_group",
-        ),
-        ABSENT,
-    ),
     "mistral": {"layer_types": Limited("gives layers different kinds of attention", _as_the_window, ONE_ATTENTION)},
     "mpt": {"norm_type": Limited("asks for another norm", _is(None, "low_precision_layernorm"))},
     "qwen3": QK_NORM,

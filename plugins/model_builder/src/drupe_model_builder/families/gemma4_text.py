@@ -22,6 +22,7 @@ from drupe_model_builder.configuration.reading import (
     sizes_of,
     sliding_window,
     with_rotary,
+    without_effect,
 )
 from drupe_model_builder.families.gemma2 import sandwich, softcap
 from drupe_model_builder.parts.attention import Attention
@@ -47,6 +48,7 @@ UNSUPPORTED = {
 
 
 def gemma4_text(config: Configuration) -> Decoder:
+    without_effect(config, "top_k_experts")  # of the form with experts, which is refused
     return _decoder(config.with_defaults({"hidden_size_per_layer_input": 256}), 512)
 
 

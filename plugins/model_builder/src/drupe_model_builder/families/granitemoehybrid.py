@@ -9,7 +9,7 @@ from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.block import Block, decoder
 from drupe_model_builder.configuration.experts import expert_sizes, merged_experts, refuse_other_activations
-from drupe_model_builder.configuration.reading import activation, kinds_of_layers, rotary_of, sizes_of
+from drupe_model_builder.configuration.reading import activation, kinds_of_layers, rotary_of, sizes_of, without_effect
 from drupe_model_builder.families.granitemoe import NAMES as EXPERTS
 from drupe_model_builder.families.granitemoe import shared_granite_mlp
 from drupe_model_builder.families.mamba2 import hybrid_sizes, mixer_of
@@ -17,6 +17,11 @@ from drupe_model_builder.parts.step import Layer
 
 WORDS = {"mamba": "linear_attention", "attention": "full_attention"}
 """transformers 4's words for kinds of layers, and transformers 5's."""
+OF_SOME = (
+    "mamba_conv_bias", "mamba_d_conv", "mamba_d_head", "mamba_d_state", "mamba_n_groups", "mamba_n_heads",
+    "mamba_proj_bias", "num_experts_per_tok", "time_step_limit",
+)  # fmt: skip
+"""Keys of Mamba-2 and of experts, which some of these models are without."""
 
 
 def granitemoehybrid(config: Configuration) -> Decoder:
@@ -26,6 +31,7 @@ def granitemoehybrid(config: Configuration) -> Decoder:
     turns = config.get("position_embedding_type") == "rope"
     rotary, silu = rotary_of(config, sizes) if turns else None, activation(config)
     mamba = hybrid_sizes(config) if "linear_attention" in kinds else None
+    without_effect(config, *OF_SOME)
     bias = config.flag("attention_bias", False)
     scale, factor = config.number("attention_multiplier", 1.0), config.number("residual_multiplier", 1.0)
 

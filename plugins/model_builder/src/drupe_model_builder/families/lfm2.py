@@ -6,7 +6,7 @@ from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.block import Block, Names, Sizes, decoder
 from drupe_model_builder.configuration.experts import ExpertNames, after_first, expert_sizes, experts_of
-from drupe_model_builder.configuration.reading import kinds_of_layers, rotary_of, sizes_of
+from drupe_model_builder.configuration.reading import kinds_of_layers, rotary_of, sizes_of, without_effect
 from drupe_model_builder.parts.attention import Attention
 from drupe_model_builder.parts.convolution import Convolution
 from drupe_model_builder.parts.rotary import Rotary
@@ -18,12 +18,15 @@ NAMES = Names(output="out_proj", query_norm="q_layernorm", key_norm="k_layernorm
 EXPERTS = ExpertNames("feed_forward", "gate", "w1", "w3", "w2", merged_at="feed_forward")
 THETA = 1e6
 CONVOLUTION, ATTENTION = "conv", "full_attention"
+OF_ADJUSTING = ("block_ffn_dim_multiplier", "block_multiple_of")
+"""Keys that count where `block_auto_adjust_ff_dim` has the MLP's width worked out."""
 
 
 def lfm2(config: Configuration) -> Decoder:
     wide = config.with_values({"intermediate_size": _intermediate(config)})
     sizes = sizes_of(wide, context_length=128_000, kv_heads=8, epsilon=1e-5, epsilon_key="norm_eps")
     kinds, rotary = layer_kinds(config, sizes), rotary_of(config, sizes, theta=THETA)
+    without_effect(config, *OF_ADJUSTING)
 
     def layer(block: Block) -> Layer:
         mixer = mixer_of(config, block, kinds[block.number], rotary)

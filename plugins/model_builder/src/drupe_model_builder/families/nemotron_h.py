@@ -10,7 +10,7 @@ from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.block import Block, decoder
 from drupe_model_builder.configuration.experts import ExpertNames, expert_sizes, experts_of, sigmoid_router
-from drupe_model_builder.configuration.reading import activation, sizes_of
+from drupe_model_builder.configuration.reading import activation, sizes_of, without_effect
 from drupe_model_builder.families.mamba2 import NAMES, MambaSizes, mixer_of, refuse_activation
 from drupe_model_builder.parts.experts import Experts
 from drupe_model_builder.parts.step import Layer, pre
@@ -23,6 +23,12 @@ IGNORED = (r"mtp\..*",)
 ALIASES = ((r"^model\.", "backbone."),)
 """transformers' own names."""
 EXPERTS = ExpertNames("mixer", gate=None, merged_at="mixer")
+OF_SOME = (
+    "mamba_proj_bias", "moe_intermediate_size", "moe_latent_size", "moe_shared_expert_intermediate_size", "n_group",
+    "n_routed_experts", "n_shared_experts", "num_experts_per_tok", "routed_scaling_factor", "time_step_limit",
+    "topk_group",
+)  # fmt: skip
+"""Keys of Mamba-2 and of experts, which some of these models are without."""
 
 
 def nemotron_h(config: Configuration) -> Decoder:
@@ -33,6 +39,7 @@ def nemotron_h(config: Configuration) -> Decoder:
     )
     relu2, mlp_bias = activation(config, key="mlp_hidden_act", default="relu2"), config.flag("mlp_bias", False)
     mamba = _mamba(config)
+    without_effect(config, *OF_SOME)
 
     def layer(block: Block) -> Layer:
         kind, before = kinds[block.number], block.norm("norm")
