@@ -23,6 +23,7 @@ MARKS: Mapping[str, tuple[str, ...]] = {
     MLX: (".biases",),
 }  # fmt: skip
 """The ends of names that only a program's quantized checkpoints have."""
+EVERY_MARK = tuple(end for ends in MARKS.values() for end in ends)
 FLOATS = frozenset({"float64", "float32", "float16", "bfloat16"})
 
 
@@ -31,8 +32,9 @@ def dialect_of(types: Mapping[str, str]) -> tuple[str, str] | None:
 
     types: the type of each tensor by its name.
     """
+    marked = [name for name in types if name.endswith(EVERY_MARK)]
     for dialect, ends in MARKS.items():
-        if found := next((name for name in types if name.endswith(ends)), None):
+        if found := next((name for name in marked if name.endswith(ends)), None):
             return dialect, found
     return None
 
