@@ -112,6 +112,9 @@ def test_a_data_set_of_the_hub_becomes_the_text_to_calibrate_with() -> None:
     }
     answers = answered({"type": "Gptq", "data_config": "wiki"}, BUILDER, data_configs=[config])
     assert answers.made["options"]["calibration_data"] == "Salesforce/wikitext:wikitext-2-raw-v1@train#text"
+    cut = {**config, "pre_process_data_config": {"strategy": "join", "max_samples": 64, "max_seq_len": 512}}
+    options = answered({"type": "Gptq", "data_config": "wiki"}, BUILDER, data_configs=[cut]).made["options"]
+    assert (options["calibration_sequences"], options["calibration_length"]) == (64, 512)
     older = {"params_config": {"data_name": "ptb", "split": "test"}}
     answers = answered({"type": "Gptq", "data_config": "wiki"}, BUILDER, data_configs={"wiki": older})
     assert answers.made["options"]["calibration_data"] == "ptb@test#text"
@@ -166,6 +169,22 @@ def test_another_model_stands_in_for_the_files(decoder: Path) -> None:
 def test_a_name_that_tells_of_an_architecture_that_is_not_built_is_said(name: str) -> None:
     answers = answered(BUILDER, model={**LLAMA, "model_path": name})
     assert answers.workflow is None and "is not built" in str(answers.of("missing"))
+
+
+def test_what_a_name_tells_holds_for_a_model_that_the_user_names_too() -> None:
+    answers = Answers.to({"input_model": LLAMA, "passes": {"b": BUILDER}}, "openai/whisper-tiny")
+    assert answers.workflow is None and "is not built" in str(answers.of("missing"))
+
+
+def test_a_pickled_model_is_not_read() -> None:
+    answers = answered(BUILDER, model={"type": "PyTorchModel", "model_path": "model.pt"})
+    assert answers.workflow is None and "pickled" in str(answers.of("missing"))
+
+
+def test_tasks_that_are_not_run_are_named() -> None:
+    evaluators = {"lm": {"type": "LMEvaluator", "tasks": ["mmlu", {"task": "arc", "dataset": "x"}]}}
+    answers = answered(BUILDER, evaluators=evaluators, evaluator="lm")
+    assert answers.workflow is not None and "mmlu, arc" in str(answers.of("left out"))
 
 
 def test_a_provider_that_is_not_installed_is_named_with_those_that_are() -> None:

@@ -13,7 +13,7 @@ from drupe.api import PluginError, UsageError, call, registry
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from drupe.api import Notice
+    from drupe.api import Entry, Notice
 
 HOOK = "drupe_workflow_readers"
 MISSING = "missing"
@@ -49,20 +49,51 @@ class Translation:
 
 
 def translation_of(document: dict[str, Any], model: str | None) -> Translation | None:
-    """What the first plugin that knows the document makes of it; None where no plugin does."""
-    for entry in registry().offered("workflow reader", HOOK):
-        function: Any = entry.resolve()
-        found = call(entry.plugin, f"reading a workflow with {entry.title}", function, document, model or "")
-        if found is None:
+    """What the first plugin that knows the document makes of it; None where no plugin does.
+
+    A plugin of another party that fails is not asked again, and the user is told.
+    """
+    found = registry()
+    for entry in found.offered("workflow reader", HOOK):
+        try:
+            translation = _by(entry, document, model)
+        except PluginError as error:
+            if entry.plugin.shipped:
+                raise
+            found.disable(entry.plugin, error.what, error)
             continue
-        workflow, notices = found
-        strange = next((each.handling for each in notices if each.handling not in HANDLINGS), None)
-        if strange or (workflow is None) != any(each.handling == MISSING for each in notices):
-            what = f"the handling '{strange}'" if strange else "a workflow beside what is missing, or neither of them"
-            raise PluginError(
-                f"{entry.title} gave {what}", cure=f"report it to the makers of {entry.plugin.distribution}"
-            )
-        return Translation(entry.ref.name, workflow, tuple(notices))
+        if translation is not None:
+            return translation
+    return None
+
+
+def _by(entry: Entry[Any], document: dict[str, Any], model: str | None) -> Translation | None:
+    """What one plugin makes of a document. Raises PluginError for an answer that is none."""
+    function: Any = entry.resolve()
+    answer = call(entry.plugin, f"reading a workflow with {entry.title}", function, document, model or "")
+    if answer is None:
+        return None
+    if (wrong := _wrong_with(answer)) is not None:
+        raise PluginError(f"{entry.title} gave {wrong}", cure=entry.plugin.removal)
+    workflow, notices = answer
+    return Translation(entry.ref.name, workflow, tuple(notices))
+
+
+def _wrong_with(answer: Any) -> str | None:
+    """What is wrong with what a reader gave, in words."""
+    from drupe.api import Notice
+
+    if not isinstance(answer, tuple) or len(answer) != 2 or not isinstance(answer[1], list):
+        return f"{type(answer).__name__} in place of a workflow and a list of notices"
+    workflow, notices = answer
+    if not all(isinstance(each, Notice) for each in notices):
+        return "notices that are none"
+    strange = [each.handling for each in notices if each.handling not in HANDLINGS]
+    if strange:
+        return f"the handling '{strange[0]}'; there are {', '.join(HANDLINGS)}"
+    lacks = any(each.handling == MISSING for each in notices)
+    if (workflow is None) != lacks or not isinstance(workflow, dict | None):
+        return "a workflow although something is missing" if lacks else "no workflow although nothing is missing"
     return None
 
 

@@ -98,7 +98,7 @@ def run(
     making = Making(context, output_path, force=force, only_plan=plan, as_json=as_json, log_level=log_level)
     job = _Job(file, model, making, dry_run, save_plan)
     with located(file):
-        translation = translation_of(document, model)
+        translation = None if _is_ours(document) else translation_of(document, model)
     if translation is not None:
         _run_translated(translation, job)
     elif _is_plan(document, file):
@@ -142,6 +142,15 @@ def schema_of(kind: str) -> dict[str, Any]:
     if kind not in models:
         raise unknown("schema", kind, models, cure="--schema plan or --schema workflow")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **models[kind].model_json_schema()}
+
+
+def _is_ours(document: dict[str, Any]) -> bool:
+    """Whether a document has only keys of plans or of workflows, so that no plugin is asked what it is."""
+    from drupe.api import Plan
+    from drupe_commands.workflow import Workflow
+
+    keys = set(document)
+    return isinstance(document.get("plan"), dict) or any(keys <= {*model.model_fields} for model in (Plan, Workflow))
 
 
 def _is_plan(document: dict[str, Any], file: str) -> bool:

@@ -21,10 +21,8 @@ METRICS: Mapping[str, Answer] = {
     "accuracy": left_out(f"not measured; {_CLOSE}", AGAINST),
     "custom": left_out("a function of a script, and Drupe runs no code of a workflow", AGAINST),
 }
-EVALUATORS: Mapping[str, Answer] = {
-    "lmevaluator": left_out(f"the tasks of lm-eval are not run; {_CLOSE}", AGAINST),
-    "mtebevaluator": left_out(f"the tasks of MTEB are not run; {_CLOSE}", AGAINST),
-}
+HARNESSES: Mapping[str, str] = {"lmevaluator": "lm-eval", "mtebevaluator": "MTEB"}
+"""What runs the tasks of an evaluator, by its type in lower case."""
 _PERPLEXITY = changed("perplexity, on Drupe's own text unless evaluation_data names another", AGAINST)
 _UNREAD = left_out("nothing that is done here reads it")
 _GOAL = left_out("no goal decides on the package", "the options max_kl and min_cosine limit what quantizing may cost")
@@ -51,8 +49,11 @@ def say_measuring(file: OliveFile, calibrating: set[str], ledger: Ledger) -> Non
 
 def _say_evaluator(evaluator: Component, ledger: Ledger) -> None:
     if evaluator.type:
-        unknown = left_out(f"evaluators of the type {evaluator.type} are not run; {_CLOSE}", AGAINST)
-        ledger.say(evaluator.place, EVALUATORS.get(evaluator.type.casefold(), unknown))
+        harness = HARNESSES.get(evaluator.type.casefold(), f"an evaluator of the type {evaluator.type}")
+        tasks = evaluator.options.get("tasks")
+        names = [str(each.get("task", each) if isinstance(each, Mapping) else each) for each in _list(tasks)]
+        what = f"the tasks {', '.join(names)} of {harness} are not run" if names else f"{harness} is not run"
+        ledger.say(evaluator.place, left_out(f"{what}; {_CLOSE}", AGAINST))
     elif not evaluator.options.get("metrics"):
         ledger.say(evaluator.place, left_out("it has no metrics"))
     for place, metric in _metrics(evaluator):
@@ -69,8 +70,7 @@ def _say_evaluator(evaluator: Component, ledger: Ledger) -> None:
 
 def _metrics(evaluator: Component) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """The metrics of an evaluator, with their places. One that is only a name stands at the top of the file."""
-    held = evaluator.options.get("metrics")
-    for number, metric in enumerate(held if isinstance(held, list) else []):
+    for number, metric in enumerate(_list(evaluator.options.get("metrics"))):
         if isinstance(metric, Mapping):
             yield evaluator.at(f"metrics.{metric.get('name', number)}"), metric
         else:
@@ -78,7 +78,11 @@ def _metrics(evaluator: Component) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _mappings(value: Any) -> list[Mapping[str, Any]]:
-    return [each for each in value if isinstance(each, Mapping)] if isinstance(value, list) else []
+    return [each for each in _list(value) if isinstance(each, Mapping)]
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _say_search(strategy: Any, ledger: Ledger) -> None:

@@ -113,51 +113,6 @@ def overrides(chain: Chain, value: Any, place: str) -> Answer:
     return sets("head_bits")(chain, depths[0], place)
 
 
-def calibration(chain: Chain, value: Any, place: str) -> Answer:
-    """The data to calibrate with: a data set of the hub, where its data config needs no code."""
-    name = str(value)
-    chain.read.add(name)
-    config = chain.data.get(name)
-    if value is None:
-        return OFF
-    if config is None:
-        return missing(f"there is no data config '{name}' in the file", "add it to data_configs")
-    if config.get("user_script"):
-        what = f"the data config {name} is read by the Python file {config['user_script']}, which Drupe does not run"
-        return missing(what, "write the text to a file, and name it as the option calibration_data")
-    loading = _loading(config)
-    if not loading.get("data_name"):
-        return changed(f"the data config {name} names no data set of the hub; calibrated on Drupe's own text")
-    chain.options["calibration_data"] = _reference(loading, _parameters(config.get("pre_process_data_config")))
-    chain.stated["calibration_data"] = place
-    return kept(f"calibrated on {chain.options['calibration_data']}")
-
-
-def _loading(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """How a data set is loaded; before Olive 0.6 it stood in `components` and `params_config`."""
-    components = config.get("components")
-    older = components.get("load_dataset") if isinstance(components, Mapping) else None
-    parts = (config.get("params_config"), older, config.get("load_dataset_config"))
-    return {key: value for part in parts for key, value in _parameters(part).items()}
-
-
-def _parameters(part: Any) -> Mapping[str, Any]:
-    if not isinstance(part, Mapping):
-        return {}
-    inner = part.get("params")
-    return {**part, **(inner if isinstance(inner, Mapping) else {})}
-
-
-def _reference(loading: Mapping[str, Any], processing: Mapping[str, Any]) -> str:
-    """A data set as Drupe's options name one: OWNER/NAME:CONFIGURATION@SPLIT#FIELD."""
-    name = str(loading["data_name"])
-    reference = {"wikitext": "Salesforce/wikitext"}.get(name, name)
-    split = str(loading.get("split") or "train").partition("[")[0]
-    columns = processing.get("text_cols") or ["text"]
-    reference += f":{loading['subset']}" if loading.get("subset") else ""
-    return f"{reference}@{split}#{columns if isinstance(columns, str) else columns[0]}"
-
-
 _DATA_FILE = left_out("the weights always lie in model.onnx.data, beside the graph")
 EXTERNAL: Mapping[str, Saying] = {
     name: says(_DATA_FILE)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from drupe_olive_compat.answers import OFF, Answer, changed, is_off, kept, left_out, missing
+from drupe_olive_compat.calibrating_data import calibration
 from drupe_olive_compat.chain import Chain
 from drupe_olive_compat.options import (
     EXTERNAL,
@@ -15,7 +16,6 @@ from drupe_olive_compat.options import (
     accuracy_level,
     bits,
     block_size,
-    calibration,
     damping,
     says,
     symmetric,

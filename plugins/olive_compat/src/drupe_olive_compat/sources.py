@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,8 @@ _OTHER_TYPES = {
 }
 _ANSWERED = ("model_path", "onnx_file_name", "task")
 """Options that have their answer with the model's own."""
+_PICKLED = (".pt", ".pth", ".bin", ".pkl", ".ckpt")
+_PICKLE = missing("a pickled model is not read", "save it as safetensors, with its config.json, and name the folder")
 _PLACEHOLDERS = ("model_path", "/path/to", "<")
 
 
@@ -92,8 +94,9 @@ def _replaced(part: Component, replacement: str, ledger: Ledger) -> Source:
     """The model that the user names, which is looked at where it is on this machine."""
     ledger.say(part.at("model_path"), changed(f"{replacement}, as --model says"))
     if not Path(replacement).expanduser().exists():
-        graph = replacement.casefold().endswith(".onnx")
-        return Source(replacement, GRAPH if graph else CHECKPOINT)
+        if replacement.casefold().endswith(".onnx"):
+            return Source(replacement, GRAPH)
+        return _by_name(part, replacement, ledger)
     try:
         model = resolve(replacement, {}, registry())
     except ModelError as error:
@@ -143,20 +146,27 @@ def _checkpoint(part: Component, path: str, ledger: Ledger) -> Source:
     if "model_script" in part.options or "model_loader" in part.options:
         ledger.say(part.at("model_path"), left_out(f"{path}, which a Python file of the workflow loads"))
         return Source(path, CHECKPOINT)
+    if path.casefold().endswith(_PICKLED):
+        ledger.say(part.at("model_path"), _PICKLE)
+        return Source(path, CHECKPOINT)
     loading = part.options.get("load_kwargs")
     revision = str(loading.get("revision", "")) if isinstance(loading, Mapping) else ""
-    known = named(path) if not Path(path).exists() else None
+    return replace(_by_name(part, path, ledger), revision=revision)
+
+
+def _by_name(part: Component, path: str, ledger: Ledger) -> Source:
+    """A checkpoint as far as its name tells; a folder of this machine is looked at when the file is carried out."""
+    known = named(path) if not Path(path).expanduser().exists() else None
     if known is None:
         ledger.say(part.at("model_path"), kept(f"{path}; its architecture shows when it is looked for (--plan)"))
-        return Source(path, CHECKPOINT, revision=revision)
+        return Source(path, CHECKPOINT)
     if known.family not in _families():
         what = known.what or f"a model of the family '{known.family}'"
         cure = "drupe inspect --families lists what is built; a graph that another tool exported is taken with --model"
         ledger.say(part.at("model_path"), missing(f"{path} is {what}, whose architecture is not built", cure))
     else:
         ledger.say(part.at("model_path"), kept(f"{path}, built as the family {known.family}"))
-    task = EMBEDDINGS if "embedding" in path.casefold() else ""
-    return Source(path, CHECKPOINT, known.more, revision, task)
+    return Source(path, CHECKPOINT, known.more, task=EMBEDDINGS if "embedding" in path.casefold() else "")
 
 
 def _families() -> set[str]:
@@ -210,9 +220,7 @@ _OPTIONS: Mapping[str, Callable[[Any], Answer]] = {
             "an adapter is not merged into the weights", "merge it with peft's merge_and_unload() and name the result"
         )
     ),
-    "model_file_format": _says(
-        missing("a pickled model is not read", "save it as safetensors, with its config.json, and name the folder")
-    ),
+    "model_file_format": _says(_PICKLE),
     "use_ort_extensions": _says(left_out("packages need no onnxruntime-extensions in their session")),
     "inference_settings": _says(left_out("settings of a session are not taken over from a model")),
     "external_initializers_file_name": _says(left_out("the graph itself names the files of its weights")),
