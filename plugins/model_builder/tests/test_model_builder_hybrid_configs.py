@@ -54,7 +54,6 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("mamba2", {"time_step_limit": [1.0, 0.5]}, "time_step_limit wants two numbers"),
     ("mamba2", {"time_step_limit": "all"}, "time_step_limit wants two numbers"),
     ("nemotron_h", {"hybrid_override_pattern": "M-X"}, "wants for each layer one of"),
-    ("gemma4_text", {"hidden_size_per_layer_input": 0, "enable_moe_block": True}, "enable_moe_block = true"),
     ("gemma4_text", {"num_kv_shared_layers": 2, "layer_types": ["full_attention", "sliding_attention",
                                                                "full_attention"]}, "leaves no layer of the kind"),
     ("gemma4_text", {"num_kv_shared_layers": 3}, "num_kv_shared_layers = 3"),
