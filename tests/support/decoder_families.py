@@ -71,8 +71,14 @@ MLA_YARN = {
     "beta_slow": 1.0, "mscale": 0.7, "mscale_all_dim": 0.9,
 }  # fmt: skip
 EXPERTS = {"num_experts_per_tok": 3, "moe_intermediate_size": 48}
-ROUTERS = ("gate.weight", "router.weight", "router.layer.weight", "gate.wg.weight", "router.gate.weight",
-           "router.proj.weight")
+ROUTERS = (
+    "gate.weight",
+    "router.weight",
+    "router.layer.weight",
+    "gate.wg.weight",
+    "router.gate.weight",
+    "router.proj.weight",
+)
 """Ends of names of routers. Their weights are large, so that rounding does not change the choice of experts."""
 
 

@@ -149,7 +149,8 @@ class QuantizeIdentities(QuantizeBlocks):
         levels = np.zeros((stop - start, blocks * scheme.block_size), np.uint8)
         levels[:, : values.shape[1]] = values
         levels += 1 << (scheme.bits - 1) if scheme.symmetric else 0
-        apart = levels.reshape(stop - start, blocks, -1, 8 // scheme.bits) << np.arange(0, 8, scheme.bits, np.uint8)
+        shifts = np.arange(0, 8, scheme.bits).astype(np.uint8)
+        apart = levels.reshape(stop - start, blocks, -1, len(shifts)) << shifts
         found = [apart.sum(-1, dtype=np.uint8), np.ones((stop - start, blocks), self.scale_dtype.numpy())]
         zeros = [np.zeros((stop - start, *spec.shape[1:]), spec.dtype.numpy()) for spec in self.outputs[len(found) :]]
         return (*found, *zeros)
