@@ -48,15 +48,20 @@ UNSUPPORTED = {
 
 
 def gemma4_text(config: Configuration) -> Decoder:
-    return _decoder(config.with_defaults({"hidden_size_per_layer_input": 256}), 512)
+    experts = expert_sizes(config, None) if config.flag("enable_moe_block", False) else None
+    return _decoder(config.with_defaults({"hidden_size_per_layer_input": 256}), 512, experts)
 
 
 def gemma4_unified_text(config: Configuration) -> Decoder:
-    return _decoder(config, 1024)
+    if config.flag("enable_moe_block", False):
+        raise not_built(
+            config, "enable_moe_block", True, "asks for experts", "correct enable_moe_block if it is a mistake"
+        )
+    return _decoder(config, 1024, None)
 
 
-def _decoder(config: Configuration, window: int) -> Decoder:
-    """window: the family's default."""
+def _decoder(config: Configuration, window: int, experts: ExpertSizes | None) -> Decoder:
+    """window: the family's default. experts: beside the MLP; None for no experts."""
     _refuse_unsupported(config)
     sizes = sizes_of(config, context_length=131_072, kv_heads=4, head_dim=256)
     gelu = activation(config, key="hidden_activation", default="gelu_pytorch_tanh")
@@ -65,7 +70,6 @@ def _decoder(config: Configuration, window: int) -> Decoder:
     told = with_rotary(config, USUAL_ROTARY)
     slides, shares = sliding_window(config, window), config.flag("attention_k_eq_v", False)
     sources, bias = _sources(config, kinds), config.flag("attention_bias", False)
-    experts = expert_sizes(config, None) if config.flag("enable_moe_block", False) else None
     size = config.get("hidden_size_per_layer_input") or 0
     size = config.integer("hidden_size_per_layer_input") if size else 0
     wider = 2 if config.flag("use_double_wide_mlp", False) else 1
