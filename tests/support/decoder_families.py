@@ -71,7 +71,14 @@ MLA_YARN = {
     "beta_slow": 1.0, "mscale": 0.7, "mscale_all_dim": 0.9,
 }  # fmt: skip
 EXPERTS = {"num_experts_per_tok": 3, "moe_intermediate_size": 48}
-ROUTERS = ("gate.weight", "router.weight", "router.layer.weight", "gate.wg.weight", "router.gate.weight")
+ROUTERS = (
+    "gate.weight",
+    "router.weight",
+    "router.layer.weight",
+    "gate.wg.weight",
+    "router.gate.weight",
+    "router.proj.weight",
+)
 """Ends of names of routers. Their weights are large, so that rounding does not change the choice of experts."""
 
 
@@ -452,6 +459,11 @@ CASES: Mapping[str, Case] = {
          "num_kv_shared_layers": 3, "use_double_wide_mlp": True,
          "layer_types": ["sliding_attention", "full_attention"] * 2 + ["sliding_attention", "sliding_attention",
                                                                        "full_attention"]},
+    ),
+    "gemma4_text, experts": Case(
+        "gemma4_text", "experts with a tanh GELU beside the MLP, a norm and factors of the router",
+        {**GEMMA4, "hidden_size_per_layer_input": 0, "enable_moe_block": True, "num_experts": 8, "top_k_experts": 3,
+         "moe_intermediate_size": 32},
     ),
     "gemma4_unified_text": Case("gemma4_unified_text", "head sizes by kind of layer", GEMMA4),
     "glm": Case("glm", "neighbours of half a head rotated, fused gate and up", {"head_dim": 32}),

@@ -348,6 +348,8 @@ def test_bad_input_is_refused(build: Callable[..., Any], context: Context, seque
         ("qwen3_moe", {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "head_dim": 16,
                        "norm_topk_prob": True}),
         ("gpt_oss", {"num_local_experts": 6, "num_experts_per_tok": 2, "head_dim": 16}),
+        ("gemma4_text", {"num_experts": 5, "top_k_experts": 2, "moe_intermediate_size": 16, "enable_moe_block": True,
+                         "hidden_size_per_layer_input": 0, "head_dim": 16, "global_head_dim": 16}),
     ],
 )  # fmt: skip
 def test_experts_that_do_not_fit_are_run_in_groups_with_the_same_results(
@@ -366,9 +368,9 @@ def test_experts_that_do_not_fit_are_run_in_groups_with_the_same_results(
         limited = dataclasses.replace(context, memory_budget=budget)
         with LayerByLayer(build(model_type, num_hidden_layers=2, **settings), sequences, limited) as layers:
             block = layers.segments[1]
-            (node,) = (node for node in block.nodes if node.op_type == "MoE")
+            nodes = [node for node in block.nodes if node.op_type == "MoE"]
             seen: list[Any] = []
-            for name in (node.inputs[0].name, node.outputs[0].name):
+            for name in [value.name for node in nodes for value in (node.inputs[0], node.outputs[0])]:
                 layers.collect(block, [name], lambda _, rows, seen=seen: seen.append(rows))
             found.append([*seen, *kit.joined(layers.logits(positions=50), len(sequences))])
     for other in found[1:]:

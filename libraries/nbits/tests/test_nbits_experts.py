@@ -9,14 +9,25 @@ import numpy as np
 import pytest
 
 from drupe.api import Context
-from drupe_blockquant import Scheme, dequantize_rows, quantize_rows
+from drupe_blockquant import Quantized, Scheme, dequantize_rows, quantize_rows
 from drupe_ep_cpu.provider import Cpu
-from drupe_nbits import assign, expert_refusal, expert_schemes, find_experts, keep_experts, quantize_experts
+from drupe_nbits import (
+    assign,
+    expert_bytes,
+    expert_refusal,
+    expert_schemes,
+    find_experts,
+    keep_experts,
+    quantize_experts,
+)
+from drupe_nbits.expressions import QuantizeIdentities
 from drupe_onnx import (
     MICROSOFT,
     ROLE,
     Array,
     Concat,
+    Files,
+    Identities,
     Interleave,
     OnnxPackage,
     Reshape,
@@ -103,6 +114,29 @@ def test_quantized_experts_compute_with_the_dequantized_weights(
     found = result(model, tmp_path / "quantized")
     # The processor's kernel rounds activations to 8 bits.
     assert np.abs(found - expected).max() < 0.03 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("kind", [ir.DataType.FLOAT, ir.DataType.FLOAT16])
+@pytest.mark.parametrize(("bits", "symmetric"), [(2, True), (4, True), (4, False), (8, True), (8, False)])
+def test_identity_matrices_are_written_exactly_and_are_no_weights(
+    bits: int, symmetric: bool, kind: ir.DataType
+) -> None:
+    model = experts(UP, DOWN)
+    [node] = model.graph
+    identities = Identities(EXPERTS, HIDDEN, WIDTH, kind)
+    ones = initializer("ones", Reshape(identities, (EXPERTS, HIDDEN, WIDTH)))
+    model.graph.register_initializer(ones)
+    node.replace_input_with(4, ones)
+    [site] = find_experts(model.graph)
+    scheme = Scheme(bits, 32, symmetric)
+    assert [each.weight.name for each in site.weights] == ["up"]
+    assert site.size == UP.size
+    assert expert_bytes(site, scheme) == scheme.bytes_for(EXPERTS * 2 * WIDTH, HIDDEN, 4)
+    producer = QuantizeIdentities(identities, scheme, kind)
+    with Files() as files:
+        written = Quantized(*producer.produce(0, identities.shape[0], files), *[None] * (1 + symmetric))
+    values = dequantize_rows(written, scheme, WIDTH)
+    np.testing.assert_array_equal(values.reshape(EXPERTS, HIDDEN, WIDTH), [np.eye(HIDDEN, WIDTH)] * EXPERTS)
 
 
 def test_weights_behind_a_cast_are_quantized_from_their_stored_type() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -77,3 +78,15 @@ def test_a_target_without_an_operator_for_experts_is_refused(
 ) -> None:
     with pytest.raises(ModelError, match="neither MoE nor QMoE"):
         kit.build(qwen, cpu, tmp_path / "out")
+
+
+def test_experts_in_halves_that_are_wider_than_half_the_hidden_size_are_refused(
+    kit: SimpleNamespace, cpu: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "gemma4_text, experts"
+    case = decoder_families.CASES[name]
+    wide = replace(case, settings={**case.settings, "moe_intermediate_size": 48})
+    monkeypatch.setattr(decoder_families, "CASES", {name: wide})
+    checkpoint, _ = decoder_families.make(name, tmp_path)
+    with pytest.raises(ModelError, match="experts of 48 values"):
+        kit.build(checkpoint, cpu, tmp_path / "out")

@@ -54,10 +54,12 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("mamba2", {"time_step_limit": [1.0, 0.5]}, "time_step_limit wants two numbers"),
     ("mamba2", {"time_step_limit": "all"}, "time_step_limit wants two numbers"),
     ("nemotron_h", {"hybrid_override_pattern": "M-X"}, "wants for each layer one of"),
-    ("gemma4_text", {"hidden_size_per_layer_input": 0, "enable_moe_block": True}, "enable_moe_block = true"),
     ("gemma4_text", {"num_kv_shared_layers": 2, "layer_types": ["full_attention", "sliding_attention",
                                                                "full_attention"]}, "leaves no layer of the kind"),
     ("gemma4_text", {"num_kv_shared_layers": 3}, "num_kv_shared_layers = 3"),
+    ("gemma4_text", {"hidden_size_per_layer_input": 0, "enable_moe_block": True, "num_experts": 4, "top_k_experts": 9,
+                     "moe_intermediate_size": 16}, "top_k_experts = 9 is more than num_experts = 4"),
+    ("gemma4_unified_text", {"enable_moe_block": True}, "enable_moe_block = true"),
     ("bloom", {"apply_residual_connection_post_layernorm": True}, "apply_residual_connection_post_layernorm = true"),
     ("mpt", {"attn_config": {"alibi": False}}, "attn_config.alibi = false in config.json changes"),
 ]  # fmt: skip

@@ -62,7 +62,7 @@ class _AroundExperts:
     read and make. outputs: the names of the outputs.
     """
 
-    before: Opened
+    before: Opened | None
     after: Opened | None
     groups: Groups
     experts: Session
@@ -75,7 +75,9 @@ class _AroundExperts:
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
         """The outputs by name."""
-        known = {**inputs, **self.before.run(_for(self.before, inputs))}
+        known = dict(inputs)
+        if self.before is not None:
+            known |= self.before.run(_for(self.before, inputs))
         known[self.result] = self.groups.run(self.experts, known[self.x], known[self.logits], self.threads)
         if self.after is not None:
             known |= self.after.run(_for(self.after, known))
@@ -165,13 +167,16 @@ def _opened_around(
     read = [value for node in rest for value in node_reads(node) if value.producer() in behind]
     early = [value for value in asked if value.producer() in behind]
     late = [value for value in asked if value.producer() not in behind and value is not result]
-    crossing = [*dict.fromkeys([x, logits, *read, *early])]
+    made_here = [value for value in (x, logits) if value.producer() is not None]  # others are inputs, so known already
+    crossing = [*dict.fromkeys([*made_here, *read, *early])]
     groups = Groups.of(large, context.memory_budget)
     taken = {value.name for value in part.graph.inputs}
     with ExitStack() as stack:
-        first, given = cut_out(part, [], crossing), part.graph.inputs
-        before = stack.enter_context(opened_part(first, given, crossing, home, context))
-        after = None
+        given = part.graph.inputs
+        before = after = None
+        if crossing:
+            first = cut_out(part, [], crossing)
+            before = stack.enter_context(opened_part(first, given, crossing, home, context))
         if late:
             between = [result, *crossing, *given]
             second = cut_out(part, between, late)

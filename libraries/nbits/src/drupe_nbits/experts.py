@@ -1,6 +1,7 @@
 """Experts: nodes that hold the matrices of many experts as tensors [experts, N, K], and their quantized form.
 
-`MoE` becomes `QMoE`. Both matrices of a node get one scheme, whose blocks must divide both their rows.
+`MoE` becomes `QMoE`. Both matrices of a node get one scheme, whose blocks must divide both their rows. A matrix may be
+an identity, which only passes values on: it is written exactly, and counts neither as weights nor in bytes.
 """
 
 from __future__ import annotations
@@ -11,15 +12,17 @@ from typing import Any
 
 from drupe_blockquant import Scheme
 from drupe_blockquant.scheme import BLOCK_SIZES
-from drupe_nbits.expressions import SCALES, WEIGHT, ZERO_POINTS, QuantizeBlocks
+from drupe_nbits.expressions import SCALES, WEIGHT, ZERO_POINTS, QuantizeBlocks, QuantizeIdentities
 from drupe_nbits.schemes import SCHEME, assigned
 from drupe_nbits.sites import FLOATS
 from drupe_onnx import (
+    CHOSEN,
     MICROSOFT,
     Capabilities,
     Cast,
     Concat,
     Expression,
+    Identities,
     LazyWeight,
     OperatorUse,
     Produced,
@@ -55,6 +58,11 @@ class ExpertMatrices:
     @property
     def columns(self) -> int:
         return self.rows.shape[1]
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether the matrices only pass values on: they are no weights of the model."""
+        return isinstance(self.rows, Identities)
 
     @property
     def apart(self) -> Sequence[Expression]:
@@ -95,7 +103,19 @@ class ExpertSite:
     @property
     def size(self) -> int:
         """How many weights there are."""
-        return self.up.rows.size + self.down.rows.size
+        return sum(each.rows.size for each in self.weights)
+
+    @property
+    def weights(self) -> tuple[ExpertMatrices, ...]:
+        """The matrices that are weights of the model."""
+        return tuple(each for each in (self.up, self.down) if not each.is_identity)
+
+    @property
+    def chosen(self) -> int:
+        """How many experts a token runs."""
+        told = self.node.metadata_props.get(CHOSEN)
+        held = self.node.attributes.get("k")
+        return int(told) if told is not None else held.as_int() if held is not None else 1
 
 
 def find_experts(graph: ir.Graph) -> list[ExpertSite]:
@@ -128,7 +148,7 @@ def expert_refusal(site: ExpertSite, scheme: Scheme, capabilities: Capabilities)
 def expert_bytes(site: ExpertSite, scheme: Scheme) -> int:
     """Bytes of the quantized matrices."""
     scale_bytes = site.dtype.bitwidth // 8
-    return sum(scheme.bytes_for(each.rows.shape[0], each.columns, scale_bytes) for each in (site.up, site.down))
+    return sum(scheme.bytes_for(each.rows.shape[0], each.columns, scale_bytes) for each in site.weights)
 
 
 def quantize_experts(graph: ir.Graph, site: ExpertSite, scheme: Scheme, capabilities: Capabilities) -> None:
@@ -151,6 +171,8 @@ def quantize_experts(graph: ir.Graph, site: ExpertSite, scheme: Scheme, capabili
 def keep_experts(graph: ir.Graph, site: ExpertSite) -> None:
     """Leave the experts in floating point, in the type that the graph computes in."""
     for place, each in ((UP, site.up), (DOWN, site.down)):
+        if each.is_identity:
+            continue
         rows = as_type(each.rows, site.dtype)
         name = f"{each.weight.name}_{element_name(site.dtype)}"
         value = shared_initializer(graph, name, each.shaped(rows, each.columns))
@@ -197,7 +219,7 @@ def _flat(expression: Expression, shape: tuple[int, int]) -> Expression:
 
 def _quantized(graph: ir.Graph, site: ExpertSite, matrices: ExpertMatrices, scheme: Scheme) -> list[ir.Value]:
     """The initializers of quantized matrices: levels, scales, and zero points where the scheme has them."""
-    producer = QuantizeBlocks(matrices.rows, scheme, site.dtype)
+    producer = (QuantizeIdentities if matrices.is_identity else QuantizeBlocks)(matrices.rows, scheme, site.dtype)
     stem = f"{matrices.weight.name}_Q{scheme.bits}{'S' if scheme.symmetric else 'A'}{scheme.block_size}"
     k = matrices.columns
     widths = {WEIGHT: scheme.packed_width(k), SCALES: scheme.blocks(k), ZERO_POINTS: scheme.zero_point_width(k)}

@@ -130,3 +130,30 @@ class QuantizeBlocks(Producer):
         k = self.source.shape[1]
         made = rows * self.scheme.bytes_for(1, k, np.dtype(self.scale_dtype.numpy()).itemsize)
         return self.source.working_bytes(rows) + made
+
+
+@dataclass(frozen=True)
+class QuantizeIdentities(QuantizeBlocks):
+    """Matrices of zeros and ones, exactly: levels one apart, scales of 1. An asymmetric scheme has the zero point 0."""
+
+    @property
+    def label(self) -> str:
+        return "write identity matrices"
+
+    def prepare(self, progress: Progress) -> None:
+        """Nothing is compiled."""
+
+    def produce(self, start: int, stop: int, files: Files) -> tuple[NDArray[Any], ...]:
+        scheme, values = self.scheme, self.source.rows(start, stop, files).astype(np.uint8)
+        blocks = scheme.blocks(values.shape[1])
+        levels = np.zeros((stop - start, blocks * scheme.block_size), np.uint8)
+        levels[:, : values.shape[1]] = values
+        levels += 1 << (scheme.bits - 1) if scheme.symmetric else 0
+        shifts = np.arange(0, 8, scheme.bits).astype(np.uint8)
+        apart = levels.reshape(stop - start, blocks, -1, len(shifts)) << shifts
+        found = [apart.sum(-1, dtype=np.uint8), np.ones((stop - start, blocks), self.scale_dtype.numpy())]
+        zeros = [np.zeros((stop - start, *spec.shape[1:]), spec.dtype.numpy()) for spec in self.outputs[len(found) :]]
+        return (*found, *zeros)
+
+    def working_bytes(self, rows: int) -> int:
+        return super().working_bytes(rows) + 3 * rows * self.source.shape[1]

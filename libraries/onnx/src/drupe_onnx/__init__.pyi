@@ -32,6 +32,7 @@ from .expressions.serialization import from_json as from_json
 from .expressions.serialization import to_json as to_json
 from .expressions.sources import Array as Array
 from .expressions.sources import ExternalTensor as ExternalTensor
+from .expressions.sources import Identities as Identities
 from .expressions.sources import SafetensorsTensor as SafetensorsTensor
 from .expressions.sources import Source as Source
 from .facts import part_facts as part_facts
@@ -39,6 +40,7 @@ from .files import Files as Files
 from .files import link_or_copy as link_or_copy
 from .kind import OnnxKind as OnnxKind
 from .metadata import BLOCK as BLOCK
+from .metadata import CHOSEN as CHOSEN
 from .metadata import FLOAT_MATRICES as FLOAT_MATRICES
 from .metadata import LAST_TOKEN as LAST_TOKEN
 from .metadata import LEFT_OUT as LEFT_OUT

@@ -40,13 +40,12 @@ def _coarseness(scheme: Scheme) -> float:
 
 def _table_sensitivity(site: ExpertSite) -> float:
     """The loss at COARSEST by the tables. With weights of 1/k, the errors of k experts add up to 1/k of one's."""
-    chosen = site.node.attributes["k"].as_int() if "k" in site.node.attributes else 1
     first = site.node.metadata_props.get(BLOCK) == "0"
     total = 0.0
     for roles, each in zip(ROLES, (site.up, site.down), strict=True):
         counts = [BY_ROLE[role] * (FIRST_BLOCK[role] if first else 1.0) for role in roles]
-        total += each.rows.size * sum(counts) / len(counts)
-    return total / site.up.experts / chosen
+        total += 0 if each.is_identity else each.rows.size * sum(counts) / len(counts)
+    return total / site.up.experts / site.chosen
 
 
 def _nats_for_each_unit(groups: Sequence[Group]) -> float:

@@ -12,7 +12,8 @@ from drupe_model_builder.parts.attention import Attention, AttentionForm, attent
 from drupe_model_builder.parts.borrowed_attention import BorrowedAttention, borrowed_attention
 from drupe_model_builder.parts.distance import DistanceBiases
 from drupe_model_builder.parts.ends import drop_all_but_last, embed, logits, scaled, widened
-from drupe_model_builder.parts.experts import experts
+from drupe_model_builder.parts.expert_halves import expert_halves
+from drupe_model_builder.parts.experts import Experts, experts
 from drupe_model_builder.parts.gated_delta import GatedDelta, gated_delta
 from drupe_model_builder.parts.latent_attention import LatentAttention, latent_attention, wants_positions
 from drupe_model_builder.parts.layer_inputs import LayerInput, layer_input, layer_inputs
@@ -122,7 +123,7 @@ class DecoderGraph:
         total = results[0]
         for number, other in enumerate(results[1:]):
             total = graph.node("Add", [total, other], f"{name}/Branches{number}", dims(total))
-        return total, residual
+        return total if step.after is None else norm(graph, step.after, total), residual
 
     def _scaled(self, layer: Layer, factor: str, x: ir.Value, residual: ir.Value | None) -> ir.Value:
         """The result of a layer times its factor."""
@@ -156,11 +157,16 @@ class DecoderGraph:
             x, name = layer_input(graph, part, x, self._input_of(part)), part.name
         else:
             x = x if index is None else drop_all_but_last(graph, x, index, part.name)
-            x = mlp(graph, part, x) if isinstance(part, MLP) else experts(graph, part, x)
-            name = part.name
+            x, name = self._feed_forward(part, x), part.name
         if branch.after is not None:
             x = norm(graph, branch.after, x)
         return scaled(graph, x, branch.factor, name)
+
+    def _feed_forward(self, part: MLP | Experts, x: ir.Value) -> ir.Value:
+        """The result of a part that works on each token alone."""
+        if isinstance(part, MLP):
+            return mlp(self._graph, part, x)
+        return (experts if part.activation is None else expert_halves)(self._graph, part, x)
 
     def _input_of(self, part: LayerInput) -> ir.Value:
         """The layer's input for the tokens that are left."""

@@ -160,7 +160,7 @@ def merged_experts(
 
     product = block.linear(names.router, sizes.count, hidden, biases)
     return Experts(
-        f"{block.name}.{names.at}.experts",
+        ".".join(filter(None, (block.name, names.at, "experts"))),
         Router(product, sizes.chosen, **router),
         matrices(names.up, names.up_bias, 2 * width, hidden, gate),
         matrices(names.up, names.up_bias, 2 * width, hidden, up),

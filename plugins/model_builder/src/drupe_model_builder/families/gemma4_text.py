@@ -1,7 +1,7 @@
 """Gemma 4: Gemma 3 with a norm of the value, heads and their size by kind of layer, and a factor on each layer.
 
 The 12B and the 31B use keys as values on full layers. The small ones have inputs of their own for each layer, and their
-last layers read the keys and values of earlier ones. The one with experts is refused by name.
+last layers read the keys and values of earlier ones. The 26B has experts beside the MLP, which read the same state.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from drupe.api import counted
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.block import Block, Sizes, decoder
+from drupe_model_builder.configuration.experts import ExpertSizes, MergedNames, expert_sizes, merged_experts
 from drupe_model_builder.configuration.reading import (
     activation,
     every,
@@ -33,31 +34,39 @@ from drupe_model_builder.parts.norm import Norm
 from drupe_model_builder.parts.rotary import Rotary
 from drupe_model_builder.parts.rows import Rows
 from drupe_model_builder.parts.state import KeyValueState
-from drupe_model_builder.parts.step import Layer, Step, post
+from drupe_model_builder.parts.step import Branch, Layer, Step, post
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 USUAL_ROTARY = {
     SLIDING: {"rope_type": "default", "rope_theta": 10_000.0},
     FULL: {"rope_type": "proportional", "rope_theta": 1_000_000.0, "partial_rotary_factor": 0.25},
 }
+EXPERTS = MergedNames("", "router.proj", "experts.gate_up_proj", "experts.down_proj")
 UNSUPPORTED = {
-    "enable_moe_block": "asks for experts with a tanh GELU",
     "use_bidirectional_attention": "asks for attention in both directions",
 }
 """Keys that must be missing, null, false or 0, and what they turn on."""
 
 
 def gemma4_text(config: Configuration) -> Decoder:
-    without_effect(config, "top_k_experts")  # of the form with experts, which is refused
-    return _decoder(config.with_defaults({"hidden_size_per_layer_input": 256}), 512)
+    if config.flag("enable_moe_block", False):
+        experts = expert_sizes(config, None)
+    else:
+        experts = None
+        without_effect(config, "top_k_experts")  # of the form with experts
+    return _decoder(config.with_defaults({"hidden_size_per_layer_input": 256}), 512, experts)
 
 
 def gemma4_unified_text(config: Configuration) -> Decoder:
-    return _decoder(config, 1024)
+    if config.flag("enable_moe_block", False):
+        raise not_built(
+            config, "enable_moe_block", True, "asks for experts", "correct enable_moe_block if it is a mistake"
+        )
+    return _decoder(config, 1024, None)
 
 
-def _decoder(config: Configuration, window: int) -> Decoder:
-    """window: the family's default."""
+def _decoder(config: Configuration, window: int, experts: ExpertSizes | None) -> Decoder:
+    """window: the family's default. experts: beside the MLP; None for no experts."""
     _refuse_unsupported(config)
     sizes = sizes_of(config, context_length=131_072, kv_heads=4, head_dim=256)
     gelu = activation(config, key="hidden_activation", default="gelu_pytorch_tanh")
@@ -91,6 +100,8 @@ def _decoder(config: Configuration, window: int) -> Decoder:
             attention = _keys_as_values(attention)
         mixer = attention if source is None else _borrowed(attention, source, own[source])
         made = replace(sandwich(block, mixer, gelu), factor=f"{block.name}.layer_scalar")
+        if experts is not None:
+            made = replace(made, steps=(made.steps[0], _with_experts(block, experts, gelu)))
         return made if not size else replace(made, steps=(*made.steps, _layer_input(block, size, gelu)))
 
     return decoder(
@@ -103,6 +114,29 @@ def _decoder(config: Configuration, window: int) -> Decoder:
         layer_inputs=_layer_inputs(config, sizes, size) if size else None,
         ignored=_unread(sources),
     )
+
+
+def _with_experts(block: Block, sizes: ExpertSizes, gelu: str) -> Step:
+    """The MLP and experts beside it, each between norms of its own. The router reads the residual."""
+    hidden = block.sizes.hidden
+    router = Norm(f"{block.name}.router.norm", (hidden,), block.sizes.epsilon, tensor=f"{block.name}.router.scale")
+    made = merged_experts(block, sizes, EXPERTS, norm=router, expert_factors=f"{block.name}.router.per_expert_scale")
+    product = replace(made.router.linear, factor=hidden**-0.5)
+    made = replace(
+        made,
+        router=replace(made.router, linear=product),
+        activation=gelu,
+        before=block.norm("pre_feedforward_layernorm_2"),
+    )
+    branches = (
+        Branch(
+            block.gated_mlp(gelu),
+            before=block.norm("pre_feedforward_layernorm"),
+            after=block.norm("post_feedforward_layernorm_1"),
+        ),
+        Branch(made, after=block.norm("post_feedforward_layernorm_2")),
+    )
+    return Step(branches, after=block.norm("post_feedforward_layernorm"))
 
 
 def _sources(config: Configuration, kinds: tuple[str, ...]) -> dict[int, int]:
@@ -193,4 +227,4 @@ def _refuse_unsupported(config: Configuration) -> None:
     for key, what in UNSUPPORTED.items():
         value = config.get(key)
         if value and value != "vision":  # images see one another in both directions, text does not
-            raise not_built(config, key, value, what, "choose a Gemma 4 without it: E2B, E4B, the 12B or the 31B")
+            raise not_built(config, key, value, what, "choose a Gemma 4 without it")

@@ -10,6 +10,7 @@ from drupe.api import ModelError
 from drupe_model_builder.dimensions import Dims, dims
 from drupe_model_builder.parts.linear import Linear, linear
 from drupe_model_builder.parts.mlp import MLP, mlp
+from drupe_model_builder.parts.norm import Norm, norm
 from drupe_model_builder.parts.router import Router, route, router_product
 from drupe_model_builder.parts.rows import Rows
 
@@ -45,6 +46,8 @@ class Experts:
 
     name: the prefix of their tensors and nodes. limit: gate is at most this, and up at most this in size; None for no
     limit. shared: an MLP that every token runs; shared_gate: a product whose sigmoid it is multiplied with.
+    activation: of the gate, in place of the sigmoid; see
+    `expert_halves`. before: a norm that the experts read and the router does not.
     inward, outward: products before and after the experts, which have another hidden size then. factor: on the sum of
     all. renamed: pairs of the beginning of a tensor's name here, and in a checkpoint with merged experts.
     """
@@ -63,11 +66,13 @@ class Experts:
     outward: Linear | None = None
     factor: float = 1.0
     renamed: tuple[tuple[str, str], ...] = ()
+    activation: str | None = None
+    before: Norm | None = None
 
     def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """The checkpoint's tensors, with their shapes."""
-        products = (self.inward, self.outward, self.shared_gate)
-        for part in (self.router, self.gate, self.up, self.down, self.shared, *products):
+        others = (self.shared, self.inward, self.outward, self.shared_gate, self.before)
+        for part in (self.router, self.gate, self.up, self.down, *others):
             if part is not None:
                 yield from part.tensors()
 
@@ -79,10 +84,11 @@ def experts(graph: GraphBuilder, part: Experts, x: ir.Value) -> ir.Value:
     attributes = _attributes(part)
     routing = route(graph, part.router, x)
     attributes["normalize_routing_weights"] = int(routing.normalised)
-    _refuse_unserved(graph, attributes)
+    refuse_unserved(graph, attributes)
     raised, raised_bias = _woven(graph, part)
-    lowered, lowered_bias = _stacked(graph, part)
-    inner = x if part.inward is None else linear(graph, part.inward, x, "mlp.up")
+    lowered, lowered_bias = _down(graph, part)
+    inner = x if part.before is None else norm(graph, part.before, x)
+    inner = inner if part.inward is None else linear(graph, part.inward, inner, "mlp.up")
     inputs = [inner, routing.logits, raised, raised_bias, lowered, lowered_bias]
     inputs = inputs if lowered_bias is not None else inputs[:-1]
     out = graph.node(OPERATOR, inputs, part.name, dims(inner), domain=MICROSOFT, role=EXPERTS, **attributes)
@@ -108,7 +114,7 @@ def _attributes(part: Experts) -> dict[str, Any]:
     return attributes if part.limit is None else {**attributes, "swiglu_limit": part.limit}
 
 
-def _refuse_unserved(graph: GraphBuilder, attributes: dict[str, Any]) -> None:
+def refuse_unserved(graph: GraphBuilder, attributes: dict[str, Any]) -> None:
     """Raise ModelError for a target that can run the experts neither in floating point nor quantized."""
     from drupe_onnx import MICROSOFT, element_name, ir
 
@@ -131,12 +137,12 @@ def _woven(graph: GraphBuilder, part: Experts) -> tuple[ir.Value, ir.Value | Non
     def weave(gates: Sequence[Rows], ups: Sequence[Rows]) -> list[Expression]:
         if gates and all(map(_are_woven, gates, ups)):
             return [replace(gate, ranges=()).expression(graph.weights) for gate in gates]
-        alike = _of_one_type([rows.expression(graph.weights) for rows in (*gates, *ups)])
+        alike = of_one_type([rows.expression(graph.weights) for rows in (*gates, *ups)])
         return [Interleave(pair) for pair in zip(alike[: len(gates)], alike[len(gates) :], strict=True)]
 
     name, gate = f"{part.name}.gate_up_proj", part.gate or part.up
     vectors = weave(gate.biases, part.up.biases)
-    return _tensor(graph, name, weave(gate.rows, part.up.rows)), _bias(graph, name, vectors)
+    return stacked(graph, name, weave(gate.rows, part.up.rows)), _bias(graph, name, vectors)
 
 
 def _are_woven(gate: Rows, up: Rows) -> bool:
@@ -146,19 +152,19 @@ def _are_woven(gate: Rows, up: Rows) -> bool:
     return alike and (gate.ranges, up.ranges) == ((range(0, whole, 2),), (range(1, whole, 2),))
 
 
-def _stacked(graph: GraphBuilder, part: Experts) -> tuple[ir.Value, ir.Value | None]:
+def _down(graph: GraphBuilder, part: Experts) -> tuple[ir.Value, ir.Value | None]:
     """The matrices `down`, expert after expert: [experts, hidden, width], and their biases."""
     name = f"{part.name}.down_proj"
     matrices = [rows.expression(graph.weights) for rows in part.down.rows]
     vectors = [rows.expression(graph.weights) for rows in part.down.biases]
-    return _tensor(graph, name, matrices), _bias(graph, name, vectors)
+    return stacked(graph, name, matrices), _bias(graph, name, vectors)
 
 
-def _tensor(graph: GraphBuilder, name: str, matrices: Sequence[Expression]) -> ir.Value:
+def stacked(graph: GraphBuilder, name: str, matrices: Sequence[Expression]) -> ir.Value:
     """The matrices as one tensor [experts, rows, columns]. Its expression is a matrix of all rows, reshaped."""
     from drupe_onnx import Concat, Reshape, as_type
 
-    alike = _of_one_type(matrices)
+    alike = of_one_type(matrices)
     stored = as_type(Concat(tuple(alike)), graph.precision.stored(alike[0].dtype))
     shape = (len(matrices), *matrices[0].shape)
     return graph.computable(graph.initializer(f"{name}.weight", Reshape(stored, shape)))
@@ -171,10 +177,10 @@ def _bias(graph: GraphBuilder, name: str, vectors: Sequence[Expression]) -> ir.V
     if not vectors:
         return None
     shape = (len(vectors), *vectors[0].shape)
-    return graph.vector(f"{name}.bias", Reshape(Concat(tuple(_of_one_type(vectors))), shape))
+    return graph.vector(f"{name}.bias", Reshape(Concat(tuple(of_one_type(vectors))), shape))
 
 
-def _of_one_type(parts: Sequence[Expression]) -> list[Expression]:
+def of_one_type(parts: Sequence[Expression]) -> list[Expression]:
     """The parts in one type: float32 where the checkpoint has mixed ones."""
     from drupe_onnx import as_type, ir
 

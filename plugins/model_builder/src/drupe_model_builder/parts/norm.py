@@ -21,7 +21,8 @@ class Norm:
     square; "layer" takes the mean off first. shape: of the weight in the checkpoint. weight, bias: whether it has them.
     offset: is added to the weight: 1 where a checkpoint stores the weight minus one, as Gemma's do.
     A shape of two dimensions [heads, head_dim] gives each head a weight of its own. pieces: whether each of these is a
-    tensor of its own, as StableLM's are. clip: values of the result are limited to this size.
+    tensor of its own, as StableLM's are. clip: values of the result are limited to this size. tensor: the name of the
+    weight where it is not the norm's name with ".weight".
     """
 
     name: str
@@ -33,6 +34,12 @@ class Norm:
     offset: float = 0.0
     pieces: bool = False
     clip: float | None = None
+    tensor: str | None = None
+
+    @property
+    def weight_name(self) -> str:
+        """The name of the weight in the checkpoint."""
+        return self.tensor or f"{self.name}.weight"
 
     def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """The checkpoint's tensors, with their shapes."""
@@ -40,7 +47,7 @@ class Norm:
             for head in range(self.shape[0]):
                 yield f"{self.name}.norms.{head}.weight", self.shape[1:]
         elif self.weight:
-            yield f"{self.name}.weight", self.shape
+            yield self.weight_name, self.shape
         if self.bias:
             yield f"{self.name}.bias", self.shape
 
@@ -100,7 +107,7 @@ def gamma(graph: GraphBuilder, part: Norm) -> ir.Value:
     size = part.shape[-1]
     if not part.weight:
         return graph.vector(f"constant/ones/{size}", Array(np.ones(size, np.float32)))
-    name = f"{part.name}.weight"
+    name = part.weight_name
     return graph.vector(name, _shifted(graph.weights[name], part.offset))
 
 
@@ -108,7 +115,7 @@ def _weights_of_heads(graph: GraphBuilder, part: Norm) -> ir.Value:
     """The weights [heads, head_dim] of a norm that has one for each head."""
     from drupe_onnx import Concat, Reshape
 
-    name = f"{part.name}.weight"
+    name = part.weight_name
     if not part.pieces:
         return graph.vector(name)
     pieces = tuple(graph.weights[tensor] for tensor, _ in part.tensors())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from drupe_model_builder.dimensions import Dims, dims
 from drupe_model_builder.parts.linear import Linear
+from drupe_model_builder.parts.norm import Norm, norm
 
 if TYPE_CHECKING:
     from drupe_model_builder.graph import GraphBuilder
@@ -30,7 +31,8 @@ class Router:
     groups, and only those of the `kept_groups` best are chosen from. group_score: how many of a group's best experts
     count for it. normalise: the weights of the chosen experts are divided by their sum. factor: on all weights.
     softcap: logits become softcap * tanh(logits / softcap); 0 for none. jitter: "sparsemixer" weighs against experts
-    whose logits lie at most this share below the best.
+    whose logits lie at most this share below the best. norm: the router's own, before the product. expert_factors: a
+    tensor [experts], each expert's factor on its weight; only `weights_of_chosen` applies it.
     """
 
     linear: Linear
@@ -46,6 +48,8 @@ class Router:
     factor: float = 1.0
     softcap: float = 0.0
     jitter: float = 0.02
+    norm: Norm | None = None
+    expert_factors: str | None = None
 
     @property
     def experts(self) -> int:
@@ -56,6 +60,10 @@ class Router:
         yield from self.linear.tensors()
         if self.choice_bias is not None:
             yield self.choice_bias, self.choice_bias_shape or (self.experts,)
+        if self.norm is not None:
+            yield from self.norm.tensors()
+        if self.expert_factors is not None:
+            yield self.expert_factors, (self.experts,)
 
 
 @dataclass(frozen=True)
@@ -79,15 +87,8 @@ def route(graph: GraphBuilder, part: Router, x: ir.Value) -> Routing:
     """
     from drupe_onnx import ir
 
-    name, wide = part.linear.name, ir.DataType.FLOAT
-    logits = router_product(graph, part.linear, x)
-    shape = dims(logits)
-    steps = _Steps(graph, name, shape)
-    if logits.dtype != wide:
-        logits = steps("Cast", logits, to=wide)
-    if part.softcap:
-        bent = steps("Tanh", steps("Div", logits, steps.number(part.softcap)))
-        logits = steps("Mul", bent, steps.number(part.softcap))
+    assert part.expert_factors is None
+    steps, logits = _logits(graph, part, x)
     constant = None if part.factor == 1.0 else graph.number(part.factor)
     if part.score == "softmax" and part.choice_bias is None and part.groups == 1:
         return Routing(_rows(graph, part, logits), part.normalise, constant)
@@ -102,6 +103,40 @@ def route(graph: GraphBuilder, part: Router, x: ir.Value) -> Routing:
     return Routing(_rows(graph, part, told), True, factor)
 
 
+def weights_of_chosen(graph: GraphBuilder, part: Router, x: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """The weights of the experts that each token of x runs, float32, and their numbers: [batch, sequence, chosen]."""
+    from drupe_onnx import as_type, ir
+
+    steps, logits = _logits(graph, part, x)
+    weights, places = (_sparsemixer if part.score == "sparsemixer" else _best)(steps, part, logits)
+    shape, one = dims(weights), [*dims(weights)[:-1], 1]
+    if part.normalise:
+        total = steps("ReduceSum", weights, graph.integers([-1]), shape=one, keepdims=1)
+        weights = steps("Div", weights, total, shape=shape)
+    if part.factor != 1.0:
+        weights = steps("Mul", weights, steps.number(part.factor), shape=shape)
+    if part.expert_factors is not None:
+        factors = as_type(graph.weights[part.expert_factors], ir.DataType.FLOAT)
+        own = steps("Gather", graph.initializer(part.expert_factors, factors), places, shape=shape, axis=0)
+        weights = steps("Mul", weights, own, shape=shape)
+    return weights, places
+
+
+def _logits(graph: GraphBuilder, part: Router, x: ir.Value) -> tuple[_Steps, ir.Value]:
+    """The logits [batch, sequence, experts] in float32, and what makes further nodes of the router."""
+    from drupe_onnx import ir
+
+    wide = ir.DataType.FLOAT
+    logits = router_product(graph, part.linear, x if part.norm is None else norm(graph, part.norm, x))
+    steps = _Steps(graph, part.linear.name, dims(logits))
+    if logits.dtype != wide:
+        logits = steps("Cast", logits, to=wide)
+    if part.softcap:
+        bent = steps("Tanh", steps("Div", logits, steps.number(part.softcap)))
+        logits = steps("Mul", bent, steps.number(part.softcap))
+    return steps, logits
+
+
 def router_product(graph: GraphBuilder, part: Linear, x: ir.Value) -> ir.Value:
     """The product for x, with a matrix in the activations' type, which is never quantized: it is small."""
     from drupe_onnx import Transpose, as_type
@@ -110,6 +145,8 @@ def router_product(graph: GraphBuilder, part: Linear, x: ir.Value) -> ir.Value:
     matrix = Transpose(as_type(part.rows.expression(graph.weights), graph.dtype))
     weight = graph.initializer(f"{name}.weight", matrix)
     out = graph.node("MatMul", [x, weight], f"{name}/MatMul", shape, role=ROUTER)
+    if part.factor != 1.0:
+        out = graph.node("Mul", [out, graph.number(part.factor)], f"{name}/Scale", shape)
     if part.bias is None:
         return out
     bias = graph.vector(f"{name}.bias", part.bias.expression(graph.weights))

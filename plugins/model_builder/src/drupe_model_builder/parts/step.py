@@ -43,10 +43,12 @@ class Step:
     """residual + the sum of the branches, each a function of the residual's norm.
 
     before: the norm in front of all branches; None where the branches read the residual, or have norms of their own.
+    after: a norm on the sum of the branches.
     """
 
     branches: tuple[Branch, ...]
     before: Norm | None = None
+    after: Norm | None = None
 
     def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """The checkpoint's tensors, with their shapes."""
@@ -54,6 +56,8 @@ class Step:
             yield from self.before.tensors()
         for branch in self.branches:
             yield from branch.tensors()
+        if self.after is not None:
+            yield from self.after.tensors()
 
     @property
     def keeps(self) -> bool:
