@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 
 from drupe.api import ModelError, Notice, RuntimeMissing
 from drupe_onnxruntime.genai.templates.comparing import Difference, Expected, expected, means_the_same
-from drupe_onnxruntime.genai.templates.engine import template_engine
+from drupe_onnxruntime.genai.templates.engine import TemplateEngine, template_engine
 from drupe_onnxruntime.genai.templates.rewriting import rewritten_template
 from drupe_onnxruntime.wheels import GENAI, absence
 from drupe_tokenization import conversations
@@ -35,31 +36,33 @@ def _chosen(
     text: str, special: tuple[tuple[str, str], ...], tools: bool, problem: tuple[str, str] | None
 ) -> tuple[str, list[Notice]]:
     tokens = dict(special)
-    try:
-        wanted = expected(text, tokens, [each for each in conversations() if tools or not each.tools])
-    except ModelError as error:
-        return text, [_useless(error)]
-    if not any((result.text or "").strip() for result in wanted.results):
-        return text, [_makes_nothing()]
-    if problem:
-        return text, [_not_compared(*problem)]
-    try:
-        return _best(text, tokens, wanted)
-    except RuntimeMissing as error:
-        return text, [_not_compared(error.what, error.cure or "")]
+    samples = [each for each in conversations() if tools or not each.tools]
+    with nullcontext() if problem else template_engine(tokens) as engine:  # it starts while jinja2 renders
+        try:
+            wanted = expected(text, tokens, samples)
+        except ModelError as error:
+            return text, [_useless(error)]
+        if not any((result.text or "").strip() for result in wanted.results):
+            return text, [_makes_nothing()]
+        if problem:
+            return text, [_not_compared(*problem)]
+        assert engine is not None
+        try:
+            return _best(text, tokens, wanted, engine)
+        except RuntimeMissing as error:
+            return text, [_not_compared(error.what, error.cure or "")]
 
 
-def _best(text: str, tokens: Mapping[str, str], wanted: Expected) -> tuple[str, list[Notice]]:
+def _best(text: str, tokens: Mapping[str, str], wanted: Expected, engine: TemplateEngine) -> tuple[str, list[Notice]]:
     """The form that the engine gets most conversations right with. Raises RuntimeMissing where it does not start."""
     chosen = text
-    with template_engine(tokens) as engine:
-        first = best = wanted.differences(engine, text)
-        for thorough in (False, True):
-            rewritten = rewritten_template(text, tokens, thorough) if best else None
-            if rewritten and means_the_same(rewritten, tokens, wanted):
-                differences = wanted.differences(engine, rewritten)
-                if len(differences) < len(best):
-                    chosen, best = rewritten, differences
+    first = best = wanted.differences(engine, text)
+    for thorough in (False, True):
+        rewritten = rewritten_template(text, tokens, thorough) if best else None
+        if rewritten and means_the_same(rewritten, tokens, wanted):
+            differences = wanted.differences(engine, rewritten)
+            if len(differences) < len(best):
+                chosen, best = rewritten, differences
     return chosen, _notices(first, best, wanted)
 
 

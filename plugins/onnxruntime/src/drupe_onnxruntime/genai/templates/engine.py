@@ -42,7 +42,7 @@ class Rendered:
 
 @contextmanager
 def template_engine(tokens: Mapping[str, str]) -> Iterator[TemplateEngine]:
-    """The engine, for a model with these special tokens. Raises RuntimeMissing where it does not start."""
+    """The engine, for a model with these special tokens. It starts while the caller does something else."""
     with tempfile.TemporaryDirectory(prefix="drupe-") as scratch:
         folder = Path(scratch)
         write_empty_model(folder)
@@ -61,12 +61,11 @@ class TemplateEngine:
         self._folder = folder
         self._tokens = tokens
         self._process = _start(folder)
-        if self._answer() is None:
-            self.close()
-            raise RuntimeMissing("onnxruntime-genai is installed, but cannot be loaded", cure="install it again")
+        self._is_ready = False
 
     def render(self, template: str, conversations: Sequence[Conversation]) -> list[Rendered]:
-        """What the engine makes of each conversation."""
+        """What the engine makes of each conversation. Raises RuntimeMissing where it does not start."""
+        self._wait_until_ready()
         settings = {"tokenizer_class": "PreTrainedTokenizerFast", **self._tokens, "chat_template": template}
         cases = [
             [json.dumps(each.messages), json.dumps(each.tools) if each.tools else None, each.add_generation_prompt]
@@ -76,9 +75,15 @@ class TemplateEngine:
         if reply is None:
             self.close()
             self._process = _start(self._folder)
-            self._answer()
+            self._is_ready = False
             return [Rendered(None, CRASHED) for _ in cases]
         return [Rendered(text, error) for text, error in reply]
+
+    def _wait_until_ready(self) -> None:
+        if not self._is_ready and self._answer() is None:
+            self.close()
+            raise RuntimeMissing("onnxruntime-genai is installed, but cannot be loaded", cure="install it again")
+        self._is_ready = True
 
     def _ask(self, question: Mapping[str, Any]) -> list[tuple[str | None, str]] | None:
         """The answer of the process to a question; None where it crashes or takes too long."""
