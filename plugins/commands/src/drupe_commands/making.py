@@ -48,7 +48,7 @@ class Making:
             show_preview(preview_of(plan, source), self.output or Path("package"), self.as_json)
             _note_many_threads(plan)
             return
-        publisher, output = api.registry().publisher(), self._named_output()
+        publisher, output = api.registry().publisher(), self.named_output()
         outcome = publisher.carry_out(plan, source, output, force=self.force, progress=progress(), started=started)
         show_outcome(outcome, plan, self.as_json)
         _note_many_threads(plan)
@@ -60,7 +60,7 @@ class Making:
         started = time.perf_counter()
         self.context.find_root().ensure_object(dict)["debug"] = self.log_level == 2
         if not self.only_plan:
-            api.registry().publisher().prepare(self._named_output(), self.force)
+            api.registry().publisher().prepare(self.named_output(), self.force)
         if self.log_level:
             from drupe_console import Narrator
 
@@ -70,9 +70,10 @@ class Making:
     def refuse_no_output(self) -> None:
         """Raise UsageError where a package is to be made, and no folder for it is named."""
         if not self.only_plan:
-            self._named_output()
+            self.named_output()
 
-    def _named_output(self) -> Path:
+    def named_output(self) -> Path:
+        """The output folder. Raises UsageError where none is named."""
         if self.output is None:
             raise UsageError("no output folder is named", cure="-o OUT")
         return self.output

@@ -35,3 +35,17 @@ def drupe_workflow_readers() -> list[Ref]:  # type: ignore[empty-body]
     for. `about` is its place in the file, `handling` one of "kept", "changed", "left out" and "missing". The workflow
     is None where something is missing: a file is carried out whole or not at all.
     """
+
+
+@hookspec
+def drupe_searchers() -> list[Ref]:  # type: ignore[empty-body]
+    """Searchers, which try values of options: `drupe run` asks them about each workflow of Drupe.
+
+    Each target is a function of a workflow's document, in which several values, or a range, may stand where one value
+    is wanted. It gives None where there is nothing to search, and else an object that has
+
+    - lines() and document(): what would be searched, as lines and as JSON;
+    - carry_out(request_of, output, *, force, progress, say): searches, makes the package at `output`, and gives an
+      object with outcome (drupe.api.Outcome) and plan of that package, and lines() and document() about the search.
+      request_of gives the Request that a document with one value everywhere stands for; say prints a line.
+    """

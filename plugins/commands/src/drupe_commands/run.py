@@ -21,7 +21,8 @@ from drupe_commands.parameters import MODEL, RUNNING, Force, JsonResult, LogLeve
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from drupe.api import Plan
+    from drupe.api import Plan, Request
+    from drupe_commands.searching import FoundSearch
     from drupe_commands.workflow import Workflow
 
 
@@ -104,9 +105,7 @@ def run(
     elif _is_plan(document, file):
         _run_plan(document, job)
     else:
-        from drupe_commands.workflow import workflow_from
-
-        _run_workflow(workflow_from(document, file), job)
+        _run_document(document, job)
 
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -176,17 +175,15 @@ def _is_plan(document: dict[str, Any], file: str) -> bool:
 
 def _run_translated(translation: Translation, job: _Job) -> None:
     """Carry out a file of another tool, once all that it asks for is known to be done."""
-    from drupe_commands.workflow import workflow_from
-
     if job.save_plan is not None:
         write_workflow(translation.needed(job.file), job.save_plan)
     if job.dry_run:
         show_dry_run(translation, job.making.as_json)
         return
-    workflow = workflow_from(translation.needed(job.file), job.file)
+    document = translation.needed(job.file)
     print_lines(translation.notices, sys.stderr if job.making.as_json else sys.stdout)
     print(file=sys.stderr if job.making.as_json else sys.stdout)
-    _run_workflow(workflow, replace(job, save_plan=None))
+    _run_document(document, replace(job, save_plan=None))
 
 
 def _run_plan(document: dict[str, Any], job: _Job) -> None:
@@ -213,6 +210,39 @@ def _of_another(plan: Plan, model: str) -> Plan:
 
     found = resolve(model, plan.source.options, registry())
     return plan.but(source={"reference": model, "options": plan.source.options, **found.note()})
+
+
+def _run_document(document: dict[str, Any], job: _Job) -> None:
+    """Carry out a workflow, or the search that it asks for."""
+    from drupe_commands.searching import search_in
+    from drupe_commands.workflow import workflow_from
+
+    with located(job.file):
+        search = search_in(document, job.file)
+    if search is None:
+        _run_workflow(workflow_from(document, job.file), job)
+    else:
+        _run_search(search, document, job)
+
+
+def _run_search(search: FoundSearch, document: dict[str, Any], job: _Job) -> None:
+    from drupe.api import registry
+    from drupe_commands.workflow import request_of, workflow_from
+
+    def asked(filled: dict[str, Any]) -> Request:
+        with located(job.file):
+            return request_of(_about(workflow_from(filled, job.file), job.model, job.file), registry(), job.file)
+
+    if job.save_plan is not None:
+        write_workflow(document, job.save_plan)
+    if job.dry_run or job.making.only_plan:
+        search.show(job.making.as_json)
+        return
+    output = document.get("output")
+    making = replace(job.making, output=job.making.output or (Path(output) if isinstance(output, str) else None))
+    making.begin()
+    with located(job.file, None if job.model else "model"):
+        search.carry_out(asked, making.named_output(), making)
 
 
 def _run_workflow(workflow: Workflow, job: _Job) -> None:

@@ -88,6 +88,10 @@ class Workflow(_Part):
     threads: int = Field(default=0, ge=0, le=256, description="0 stands for all that the process may use")
     verify: bool = Field(default=True, description="run the finished package, and compare it with its source")
     require_check: bool = Field(default=False, description="fail where the package could not be run or compared")
+    search: dict[str, Any] = Field(
+        default_factory=dict,
+        description="how values are tried, where several stand in place of one: sampler, trials, seconds, goals, ...",
+    )
     output: str = Field(default="", description="folder to make; -o names another one")
 
 

@@ -1,0 +1,75 @@
+"""Searches: workflows with several values where one is wanted, which plugins carry out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from drupe.api import UsageError, call, registry
+
+if TYPE_CHECKING:
+    from drupe.api import Entry, Request
+    from drupe_commands.making import Making
+
+HOOK = "drupe_searchers"
+
+
+class FoundSearch:
+    """A search that a plugin finds in a workflow."""
+
+    def __init__(self, entry: Entry[Any], search: Any) -> None:
+        self._entry = entry
+        self._search = search
+
+    def show(self, as_json: bool) -> None:
+        """Print what would be searched."""
+        if as_json:
+            print(json.dumps(self._call(self._search.document), indent=1))
+        else:
+            print("\n".join(self._call(self._search.lines)))
+
+    def carry_out(self, request_of: Callable[[dict[str, Any]], Request], output: Path, making: Making) -> None:
+        """Search, make the package that is chosen, and print what was found."""
+        from drupe_commands.summing_up import show_outcome
+        from drupe_console import progress
+
+        found = self._call(
+            self._search.carry_out, request_of, output, force=making.force, progress=progress(), say=_say
+        )
+        if making.as_json:
+            told = {"outcome": asdict(found.outcome), **self._call(found.document)}
+            print(json.dumps(told, indent=1, default=str))
+            return
+        print("\n".join(self._call(found.lines)))
+        print()
+        show_outcome(found.outcome, found.plan, False)
+
+    def _call(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        return call(self._entry.plugin, f"a search with {self._entry.title}", function, *arguments, **named)
+
+
+def search_in(document: dict[str, Any], file: str) -> FoundSearch | None:
+    """The search of the first plugin that finds one in a workflow; None where there is nothing to search.
+
+    Raises UsageError where the workflow asks for a search and no plugin searches.
+    """
+    entries = list(registry().offered("searcher", HOOK))
+    for entry in entries:
+        search = call(entry.plugin, f"reading a workflow with {entry.title}", entry.resolve(), document)
+        if search is not None:
+            return FoundSearch(entry, search)
+    if document.get("search") is not None and not entries:
+        raise UsageError(
+            "the file asks for a search, and no installed plugin searches",
+            where=f"{file}, at search",
+            cure="pip install 'drupe[search]', or take the key `search` out",
+        )
+    return None
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

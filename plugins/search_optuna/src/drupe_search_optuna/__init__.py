@@ -1,0 +1,1 @@
+"""drupe-search-optuna: finds the options that make the best packages, by trying them."""

@@ -1,0 +1,121 @@
+"""Goals: which trials keep to the limits, which of them no other one beats, and which one is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from drupe.api import Metric, UsageError, unknown
+from drupe_search_optuna.settings import Goal, difference
+from drupe_search_optuna.trials import Trial
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A metric with its direction, its accepted range, and whether it is optimized."""
+
+    metric: str
+    unit: str
+    sign: int
+    low: float | None
+    high: float | None
+    optimized: bool
+
+    def cost(self, trial: Trial) -> float:
+        """The metric as a number of which less is better."""
+        return self.sign * trial.metrics[self.metric].value
+
+    def excess(self, trial: Trial) -> float:
+        """How far the metric is beyond the accepted range; 0 or less inside of it."""
+        value = trial.metrics[self.metric].value
+        beyond = [self.low - value] if self.low is not None else []
+        beyond += [value - self.high] if self.high is not None else []
+        return max(beyond, default=0.0)
+
+    @property
+    def limits(self) -> str:
+        """The accepted range in words; empty where there is none."""
+        low = [] if self.low is None else [f"at least {self.low:.6g}"]
+        return " and ".join(low if self.high is None else [*low, f"at most {self.high:.6g}"])
+
+
+def objectives_of(goals: Sequence[Goal], first: Trial) -> list[Objective]:
+    """The goals with what the first trial tells: directions, units, and what relative limits mean.
+
+    Raises UsageError for a metric that nothing measures, and for a search that optimizes nothing.
+    """
+    found = [
+        _objective(goal, first.metrics, f"search.goals.{at}")
+        for at, goal in enumerate(goals or [Goal(metric=name) for name in ("bytes", *first.main)])
+    ]
+    if not any(each.optimized for each in found):
+        raise UsageError(
+            "no goal is optimized", where="search.goals", cure="leave `optimize: false` out of one of them"
+        )
+    return found
+
+
+def _objective(goal: Goal, metrics: Mapping[str, Metric], where: str) -> Objective:
+    if goal.metric not in metrics:
+        raise unknown(
+            "metric", goal.metric, metrics, where=f"{where}.metric",
+            cure=f"there are {', '.join(metrics)}; name others' evaluators under search.evaluators",
+        )  # fmt: skip
+    metric = metrics[goal.metric]
+    lower = (goal.better or metric.better) == "lower"
+    low, high = goal.min, goal.max
+    for limit, worse in ((goal.max_worse, True), (goal.min_better, False)):
+        if limit is None:
+            continue
+        distance = difference(limit, metric.value, where)
+        edge = metric.value + distance * (1 if worse == lower else -1)
+        if lower:
+            high = edge if high is None else min(high, edge)
+        else:
+            low = edge if low is None else max(low, edge)
+    if low is not None and high is not None and low > high:
+        raise UsageError(f"no value is accepted: at least {low:g} and at most {high:g}", where=where)
+    return Objective(goal.metric, metric.unit, 1 if lower else -1, low, high, goal.optimize)
+
+
+def keeps_limits(trial: Trial, objectives: Iterable[Objective]) -> bool:
+    return trial.worked and all(each.excess(trial) <= 0 for each in objectives)
+
+
+def frontier(trials: Iterable[Trial], objectives: Sequence[Objective]) -> list[Trial]:
+    """The trials within the limits that no other such trial beats: as good everywhere, and better in one goal."""
+    optimized = [each for each in objectives if each.optimized]
+    fitting = [trial for trial in trials if keeps_limits(trial, objectives)]
+    costs = {trial.number: [each.cost(trial) for each in optimized] for trial in fitting}
+    kept: list[Trial] = []
+    for trial in fitting:
+        own = costs[trial.number]
+        beaten = any(all(a <= b for a, b in zip(other, own, strict=True)) and other != own for other in costs.values())
+        if not beaten and not any(costs[each.number] == own for each in kept):
+            kept.append(trial)
+    return sorted(kept, key=lambda trial: costs[trial.number])
+
+
+def choose(best: Sequence[Trial], objectives: Sequence[Objective]) -> Trial:
+    """Of a frontier the trial that is nearest to the best value of every goal, each scaled to the frontier's range."""
+    optimized = [each for each in objectives if each.optimized]
+    ranges = [(min(costs), max(costs)) for each in optimized for costs in [[each.cost(trial) for trial in best]]]
+
+    def distance(trial: Trial) -> float:
+        return sum(
+            ((each.cost(trial) - low) / (high - low)) ** 2 if high > low else 0.0
+            for each, (low, high) in zip(optimized, ranges, strict=True)
+        )
+
+    return min(best, key=distance)
+
+
+def nearest_miss(trials: Iterable[Trial], objectives: Sequence[Objective]) -> tuple[Trial, Objective] | None:
+    """Where no trial keeps to the limits: the one that is least beyond, relative to the limit, and the limit."""
+    misses = [
+        (each.excess(trial) / max(abs(each.low or 0), abs(each.high or 0), 1e-12), trial, each)
+        for trial in trials
+        if trial.worked
+        for each in [max(objectives, key=lambda objective: objective.excess(trial))]
+    ]
+    return min(misses, key=lambda miss: miss[0])[1:] if misses else None

@@ -1,0 +1,308 @@
+"""Searching: from a workflow with several values in places to a package, and the trials that led to it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from drupe.api import CheckFailed, Outcome, Plan, Progress, Request, UsageError, counted, plan_of, registry
+from drupe_files import disk_errors, held, is_held
+from drupe_search_optuna.goals import Objective, choose, frontier, nearest_miss, objectives_of
+from drupe_search_optuna.settings import SearchSettings, as_mapping, settings_from
+from drupe_search_optuna.spaces import SEARCH, Parameter, filled, parameters_in
+from drupe_search_optuna.study import Study
+from drupe_search_optuna.telling import told_of, told_of_time
+from drupe_search_optuna.trials import Measuring, Trial, refuse_impossible
+
+SUMMARY = "study.json"
+REPEATS = 10
+"""How often in a row a sampler may propose what was tried."""
+_ENDS = ("trials", "seconds")
+"""Settings that may change when a search goes on."""
+
+
+def search_in(document: Mapping[str, Any]) -> Search | None:
+    """The search that a workflow asks for; None where it has one value everywhere and no key `search`."""
+    parameters = parameters_in(document, registry())
+    if not parameters and SEARCH not in document:
+        return None
+    settings = settings_from(document.get(SEARCH))
+    if not parameters:
+        raise UsageError(
+            "there is nothing to search: every option has one value",
+            where=SEARCH,
+            cure="give an option several values, as in `block_size: [32, 64, 128]`, or leave `search` out",
+        )
+    if settings.sampler == "grid":
+        for each in parameters:
+            each.values()  # raises its error for endless values
+    return Search(dict(document), parameters, settings)
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is to be searched."""
+
+    workflow: Mapping[str, Any]
+    parameters: Sequence[Parameter]
+    settings: SearchSettings
+
+    @property
+    def combinations(self) -> float:
+        """How many combinations of values there are; infinity where a range is endless."""
+        return math.prod(each.count for each in self.parameters)
+
+    @property
+    def most_trials(self) -> int | None:
+        """After how many trials it ends, unless time ends it before; None where only time does."""
+        wanted = self.settings.number_of_trials
+        if self.settings.sampler == "grid":
+            return int(
+                self.combinations if self.settings.trials is None else min(self.combinations, self.settings.trials)
+            )
+        return wanted
+
+    @property
+    def first_values(self) -> dict[str, Any]:
+        return {each.name: each.examples[0] for each in self.parameters}
+
+    def lines(self) -> list[str]:
+        """What is searched, for a person."""
+        every = "endless" if math.isinf(self.combinations) else f"{int(self.combinations):,}"
+        until = [counted(self.most_trials, "trial")] if self.most_trials else []
+        until += [f"{self.settings.seconds:g} s"] if self.settings.seconds else []
+        return [
+            *(f"searched  {each}" for each in self.parameters),
+            f"{every} combinations; {' or '.join(until)} with the sampler '{self.settings.sampler}'",
+        ]
+
+    def document(self) -> dict[str, Any]:
+        """What is searched, as JSON."""
+        return {"parameters": [{"name": each.name, **asdict(each)} for each in self.parameters],
+                "settings": as_mapping(self.settings)}  # fmt: skip
+
+    def carry_out(
+        self,
+        request_of: Callable[[dict[str, Any]], Request],
+        output: Path,
+        *,
+        force: bool = False,
+        progress: Progress | None = None,
+        say: Callable[[str], None] = print,
+    ) -> Found:
+        """Try values until the search ends, and make the package that is chosen.
+
+        request_of: what a workflow with one value everywhere asks for. The trials lie beside the output, in a folder
+        of its name with `.study` behind it. Raises CheckFailed where no trial keeps to the limits.
+        """
+        folder = output.with_name(output.name + ".study")
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        if is_held(folder):
+            raise UsageError("another search is at work there", where=str(folder), cure="wait, or name another output")
+
+        def asked(values: Mapping[str, Any]) -> Request:
+            return request_of(filled(self.workflow, values, self.parameters))
+
+        refuse_impossible(asked, self._alternatives())
+        with held(folder):
+            trying = _Trying(self, Measuring(asked, self.settings.evaluators, folder), folder, say)
+            trials = trying.all()
+            best = frontier(trials, trying.objectives)
+            if not best:
+                raise _nothing_fits(trials, trying.objectives, folder)
+            chosen = choose(best, trying.objectives)
+            plan, source = plan_of(asked(chosen.values), registry())
+            outcome = registry().publisher().carry_out(plan, source, output, force=force, progress=progress)
+            found = Found(self, trials, trying.objectives, best, chosen, plan, outcome, folder)
+            found.write()
+        return found
+
+    def _alternatives(self) -> list[Mapping[str, Any]]:
+        """The first values, and each other value that shows whether it can be set, with the first of all others."""
+        first = self.first_values
+        return [first] + [{**first, each.name: value} for each in self.parameters for value in each.examples[1:]]
+
+
+class _Trying:
+    """The trials of a search, old and new."""
+
+    def __init__(self, search: Search, measuring: Measuring, folder: Path, say: Callable[[str], None]) -> None:
+        self._search = search
+        self._measuring = measuring
+        self._study = Study(folder, search.parameters, search.settings)
+        self._say = say
+        self._trials: list[Trial] = []
+        self._began = time.perf_counter()
+        self._before = 0
+        self.objectives: list[Objective] = []
+
+    def all(self) -> list[Trial]:
+        """Make the trials that are missing, and give all."""
+        workflow = {"parameters": [str(each) for each in self._search.parameters], "workflow": self._rest()}
+        self._trials = self._study.earlier(workflow)
+        self._before = len(self._trials)
+        if self._trials:
+            self._say(f"going on after {counted(len(self._trials), 'trial')}")
+        base = self._trials[0] if self._trials else self._measuring.trial(1, self._search.first_values)
+        if not base.worked:
+            raise CheckFailed(
+                f"the first trial, with the first of the values in each place, failed: {base.reason}",
+                cure="begin each list with a value that works",
+            )
+        self.objectives = objectives_of(self._search.settings.goals, base)
+        self._study.begin(workflow, self.objectives)
+        if not self._trials:
+            self._study.take(base.values)
+            self._end(base)
+        for values in self._proposals():
+            self._end(self._measuring.trial(len(self._trials) + 1, values))
+        return self._trials
+
+    def _rest(self) -> dict[str, Any]:
+        """The workflow without what may change when a search goes on: how long it goes on."""
+        settings = {key: value for key, value in as_mapping(self._search.settings).items() if key not in _ENDS}
+        return {**self._search.workflow, SEARCH: settings}
+
+    def _proposals(self) -> Iterator[dict[str, Any]]:
+        """Values of trials until the search ends."""
+        search = self._search
+        if search.settings.sampler == "grid":
+            tried = [trial.values for trial in self._trials]
+            for values in itertools.product(*(each.values() for each in search.parameters)):
+                named = {each.name: value for each, value in zip(search.parameters, values, strict=True)}
+                if self._is_over():
+                    return
+                if named not in tried:
+                    self._study.take(named)
+                    yield named
+            return
+        while not self._is_over() and not self._knows_all():
+            yield self._untried()
+
+    def _is_over(self) -> bool:
+        search, done = self._search, len(self._trials)
+        spent = time.perf_counter() - self._began
+        late = search.settings.seconds is not None and spent > search.settings.seconds
+        return late or (search.most_trials is not None and done >= search.most_trials)
+
+    def _knows_all(self) -> bool:
+        """Whether every combination was tried."""
+        return len(self._trials) >= self._search.combinations
+
+    def _fixed(self) -> dict[str, Any] | None:
+        """With the order `pass-by-pass`: the best values so far, for all parameters but those of the current pass."""
+        search, done, most = self._search, len(self._trials), self._search.most_trials
+        if search.settings.order == "joint" or most is None:
+            return None
+        owners = list(dict.fromkeys(_owner(each) for each in search.parameters))
+        current = owners[min(done * len(owners) // most, len(owners) - 1)]
+        best = frontier(self._trials, self.objectives)
+        values = choose(best, self.objectives).values if best else search.first_values
+        return {each.name: values[each.name] for each in search.parameters if _owner(each) != current}
+
+    def _untried(self) -> dict[str, Any]:
+        """The sampler's next values that were not tried; where it goes on repeating itself, others at random.
+
+        The sampler is told again what came of values that it repeats: they are no trials.
+        """
+        tried = {_key(trial.values): trial for trial in self._trials}
+        for _ in range(REPEATS):
+            values = self._study.propose(len(self._trials), self._fixed())
+            known = tried.get(_key(values))
+            if known is None:
+                return values
+            self._study.tell(known, self.objectives)
+        chance = random.Random(self._search.settings.seed + len(self._trials))
+        while True:
+            values = {each.name: each.drawn(chance) for each in self._search.parameters}
+            if _key(values) not in tried:
+                self._study.take(values)
+                return values
+
+    def _end(self, trial: Trial) -> None:
+        self._study.tell(trial, self.objectives)
+        self._trials.append(trial)
+        search, done = self._search, len(self._trials)
+        of = f" of {search.most_trials}" if search.most_trials else ""
+        left = told_of_time(time.perf_counter() - self._began, done - self._before, search.most_trials, done)
+        self._say(f"trial {done}{of}: {told_of(trial, search.parameters, self.objectives)}{left}")
+
+
+def _key(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, sort_keys=True)
+
+
+def _owner(parameter: Parameter) -> str:
+    """The pass that a parameter belongs to, as far as its place tells."""
+    return ".".join(map(str, parameter.path[:2]))
+
+
+def _nothing_fits(trials: Sequence[Trial], objectives: Sequence[Objective], folder: Path) -> CheckFailed:
+    miss = nearest_miss(trials, objectives)
+    if miss is None:
+        failed = next(trial.reason for trial in trials if not trial.worked)
+        return CheckFailed(f"every trial failed; the first one: {failed}", where=str(folder))
+    trial, objective = miss
+    value = trial.metrics[objective.metric].value
+    return CheckFailed(
+        f"no trial keeps to the limits; nearest is trial {trial.number} with {objective.metric} {value:.4g}, where "
+        f"{objective.limits} is asked for",
+        where=str(folder),
+        cure="widen the limits or the values; the trials that were made are kept",
+    )
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search has found. outcome: of the package that was made with the chosen values."""
+
+    search: Search
+    trials: Sequence[Trial]
+    objectives: Sequence[Objective]
+    frontier: Sequence[Trial]
+    chosen: Trial
+    plan: Plan
+    outcome: Outcome
+    folder: Path
+
+    def document(self) -> dict[str, Any]:
+        """All of it as JSON; every trial with its plan."""
+        return {
+            "version": 1,
+            **self.search.document(),
+            "objectives": [asdict(each) for each in self.objectives],
+            "trials": [trial.document() for trial in self.trials],
+            "frontier": [trial.number for trial in self.frontier],
+            "chosen": self.chosen.number,
+            "output": str(self.outcome.output),
+        }
+
+    def lines(self) -> list[str]:
+        """The frontier as a table, and where the rest lies."""
+        from drupe_search_optuna.telling import frontier_table
+
+        failed = sum(not trial.worked for trial in self.trials)
+        told = f"{counted(len(self.trials), 'trial')}" + (f", of which {failed} failed" if failed else "")
+        return [
+            f"{told}; {len(self.frontier)} that no other one beats:",
+            *frontier_table(self.frontier, self.chosen, self.search.parameters, self.objectives),
+            f"all trials with their plans: {self.folder / SUMMARY}",
+        ]
+
+    def write(self) -> None:
+        """Write all of it beside the study, and the plan of each trial of the frontier."""
+        with disk_errors(self.folder):
+            (self.folder / SUMMARY).write_text(json.dumps(self.document(), indent=1) + "\n", encoding="utf-8")
+            for left in self.folder.glob("plan-*.json"):
+                left.unlink()
+            for trial in self.frontier:
+                path = self.folder / f"plan-{trial.number}.json"
+                path.write_text(json.dumps(trial.plan, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,185 @@
+"""Spaces: the values in a workflow that a search may choose, and the workflow with chosen values."""
+
+from __future__ import annotations
+
+import copy
+import math
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from drupe.api import Registry, UsageError
+
+RANGE_KEYS = {"low", "high", "step", "log"}
+CHOICES = "choices"
+SEARCH = "search"
+"""The key of a workflow that holds the search's own settings."""
+Path = tuple[str | int, ...]
+"""A place in a document: keys of mappings and numbers of list entries."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A value that is searched. It has choices, or a range from `low` to `high` (both included)."""
+
+    path: Path
+    choices: tuple[Any, ...] = ()
+    low: float = 0
+    high: float = 0
+    step: float | None = None
+    log: bool = False
+
+    @property
+    def name(self) -> str:
+        """Its place in the workflow, with dots: options.block_size."""
+        return ".".join(map(str, self.path))
+
+    @property
+    def short(self) -> str:
+        """Its last key, for a person."""
+        return str(self.path[-1])
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether its range has whole numbers only."""
+        return all(isinstance(each, int) for each in (self.low, self.high, self.step) if each is not None)
+
+    @property
+    def examples(self) -> tuple[Any, ...]:
+        """Values that show whether it can be set at all: every choice, or the ends of the range."""
+        return self.choices or (self.low, self.high)
+
+    @property
+    def count(self) -> float:
+        """How many values it has; infinity for a range of real numbers without a step."""
+        if self.choices:
+            return len(self.choices)
+        if self.log and self.is_whole:
+            return self.high - self.low + 1
+        step = self.step or (1 if self.is_whole else 0)
+        return math.floor((self.high - self.low) / step + 1e-9) + 1 if step else math.inf
+
+    def values(self) -> tuple[Any, ...]:
+        """All values. Raises UsageError for a range of real numbers without a step."""
+        if self.choices:
+            return self.choices
+        if math.isinf(self.count):
+            raise UsageError(f"{self.name} has endless values, and a grid takes each of them", cure="give it a step")
+        step = self.step or 1
+        return tuple(self.low + at * step for at in range(int(self.count)))
+
+    def drawn(self, chance: random.Random) -> Any:
+        """A value at random."""
+        if self.choices or not math.isinf(self.count):
+            return chance.choice(self.values())
+        if self.log:
+            return math.exp(chance.uniform(math.log(self.low), math.log(self.high)))
+        return chance.uniform(self.low, self.high)
+
+    def __str__(self) -> str:
+        if self.choices:
+            return f"{self.name}: {', '.join(map(str, self.choices))}"
+        step = f" in steps of {self.step}" if self.step else ""
+        return f"{self.name}: {self.low} to {self.high}{step}{', on a logarithmic scale' if self.log else ''}"
+
+
+def parameters_in(document: Mapping[str, Any], found: Registry) -> list[Parameter]:
+    """What is searched: the places of a workflow that have several values, or a range, where one value is wanted.
+
+    Raises UsageError for a range that makes no sense.
+    """
+    parameters = []
+    for path, value, takes_lists in _places(document, found):
+        if isinstance(value, dict) and (CHOICES in value or {"low", "high"} <= set(value)):
+            parameters.append(_ranged(path, value))
+        elif isinstance(value, list) and not takes_lists and value:
+            parameters.append(_chosen(path, value))
+    return [each for each in parameters if each.count > 1 or each.choices]
+
+
+def filled(document: Mapping[str, Any], values: Mapping[str, Any], parameters: Sequence[Parameter]) -> dict[str, Any]:
+    """The workflow with one value for each parameter, and without the search's settings."""
+    made: dict[str, Any] = copy.deepcopy({key: value for key, value in document.items() if key != SEARCH})
+    for parameter in parameters:
+        owner: Any = made
+        for part in parameter.path[:-1]:
+            owner = owner[part]
+        owner[parameter.path[-1]] = values[parameter.name]
+    return made
+
+
+def _places(document: Mapping[str, Any], found: Registry) -> Iterator[tuple[Path, Any, bool]]:
+    """Each place that may be searched, its value, and whether a list there is a value of its own."""
+    if "threads" in document:
+        yield ("threads",), document["threads"], False
+    target = document.get("target")
+    if isinstance(target, dict) and "precision" in target:
+        yield ("target", "precision"), target["precision"], False
+    for name, value in _mapping(document.get("options")).items():
+        yield ("options", name), value, name in found.options and found.options[name].multiple
+    for name, keys in _mapping(document.get("settings")).items():
+        for key, value in _mapping(keys).items():
+            yield ("settings", name, key), value, _takes_lists(name, key, found)
+    steps = document.get("passes")
+    for at, step in enumerate(steps if isinstance(steps, list) else ()):
+        yield from _places_of_pass(("passes", at), step, found)
+
+
+def _places_of_pass(path: Path, step: Any, found: Registry) -> Iterator[tuple[Path, Any, bool]]:
+    """The keys of a pass's configuration: `{name: ..., config: {...}}`, or `{NAME: {...}}`."""
+    step = _mapping(step)
+    if "name" in step:
+        name, path, config = str(step["name"]), (*path, "config"), step.get("config")
+    elif len(step) == 1:
+        ((name, config),) = step.items()
+        path = (*path, name)
+    else:
+        return
+    for key, value in _mapping(config).items():
+        yield (*path, key), value, _takes_lists(name, key, found)
+
+
+def _takes_lists(name: str, key: str, found: Registry) -> bool:
+    """Whether a key of a pass or an evaluator has a list as its value. A key that does not exist is told of later."""
+    catalogue = found.evaluators if name in found.evaluators else found.passes
+    if name not in catalogue:
+        return False
+    field = catalogue.find(name).resolve().Config.model_fields.get(key)
+    return field is not None and any(word in str(field.annotation) for word in ("list", "tuple", "Sequence", "set["))
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _chosen(path: Path, values: Sequence[Any]) -> Parameter:
+    name = ".".join(map(str, path))
+    if not values:
+        raise UsageError("there is no value to choose from", where=name, cure="name values, or leave the key out")
+    once = [value for at, value in enumerate(values) if not _is_among(value, values[:at])]
+    return Parameter(path, choices=tuple(once))
+
+
+def _is_among(value: Any, others: Sequence[Any]) -> bool:
+    """True and 1 are different values here."""
+    return any(type(value) is type(other) and value == other for other in others)
+
+
+def _ranged(path: Path, value: Mapping[str, Any]) -> Parameter:
+    """A parameter with a range, or with choices in their written-out form."""
+    name = ".".join(map(str, path))
+    if CHOICES in value:
+        if set(value) != {CHOICES} or not isinstance(value[CHOICES], list):
+            raise UsageError("choices are a list, and stand alone", where=name, cure="choices: [a, b]")
+        return _chosen(path, value[CHOICES])
+    if strange := sorted(set(value) - RANGE_KEYS):
+        raise UsageError(f"a range has no key '{strange[0]}'", where=name, cure=f"{', '.join(sorted(RANGE_KEYS))}")
+    low, high, step, log = value["low"], value["high"], value.get("step"), value.get("log", False)
+    if any(isinstance(each, bool) or not isinstance(each, int | float) for each in (low, high)) or low >= high:
+        raise UsageError(f"a range goes from a number up to a larger one, not from {low!r} to {high!r}", where=name)
+    if step is not None and (isinstance(step, bool) or not isinstance(step, int | float) or step <= 0):
+        raise UsageError(f"a step is a number above 0, not {step!r}", where=name)
+    if not isinstance(log, bool) or (log and (low <= 0 or step is not None)):
+        raise UsageError("a logarithmic range starts above 0 and has no step", where=name, cure="leave log or step out")
+    return Parameter(path, low=low, high=high, step=step, log=log)

@@ -1,0 +1,152 @@
+"""Study: the trials of a search in an SQLite file, and the sampler that proposes values. A killed search goes on."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from drupe.api import UsageError
+from drupe_search_optuna.goals import Objective
+from drupe_search_optuna.settings import SearchSettings
+from drupe_search_optuna.spaces import Parameter
+from drupe_search_optuna.trials import Trial
+
+if TYPE_CHECKING:
+    import optuna
+
+FILE = "study.sqlite3"
+NAME = "drupe"
+WORKFLOW, TRIAL = "workflow", "trial"
+"""What is noted beside Optuna's own columns: on the study what is searched, on a trial its result."""
+
+
+class Study:
+    """The trials in a folder. Values are told to Optuna as numbers of choices, so that a choice can be anything."""
+
+    def __init__(self, folder: Path, parameters: Sequence[Parameter], settings: SearchSettings) -> None:
+        self._file = folder / FILE
+        self._parameters = parameters
+        self._settings = settings
+        self._study: optuna.Study | None = None
+        self._asked: optuna.Trial | None = None
+
+    def begin(self, workflow: Mapping[str, Any], objectives: Sequence[Objective]) -> None:
+        """Open the study, or make it. Trials that a killed process has left are given up."""
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+        optimized = sum(each.optimized for each in objectives)
+        self._study = optuna.create_study(
+            storage=self._storage(), study_name=NAME, directions=["minimize"] * optimized, load_if_exists=True
+        )
+        self._study.set_user_attr(WORKFLOW, json.dumps(workflow, sort_keys=True))
+        for left in self._study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING]):
+            self._study.tell(left.number, state=optuna.trial.TrialState.FAIL)
+
+    def earlier(self, workflow: Mapping[str, Any]) -> list[Trial]:
+        """The trials of an earlier run of the same workflow; none where there was none.
+
+        Raises UsageError where the folder holds the study of another workflow.
+        """
+        if not self._file.is_file():
+            return []
+        import optuna
+
+        try:
+            study = optuna.load_study(storage=self._storage(), study_name=NAME)
+            noted = study.user_attrs.get(WORKFLOW)
+        except KeyError:  # a process was killed before the study was made
+            return []
+        except Exception as error:
+            raise UsageError(
+                f"the study cannot be read: {error}",
+                where=str(self._file),
+                cure=f"remove the folder {self._file.parent}",
+            ) from error
+        if noted is not None and noted != json.dumps(workflow, sort_keys=True):
+            raise UsageError(
+                "the folder holds the study of another workflow, or of other values",
+                where=str(self._file.parent),
+                cure="name another output folder, or remove that one",
+            )
+        told = (trial.user_attrs.get(TRIAL) for trial in study.get_trials(deepcopy=False))
+        return [Trial.from_document(json.loads(text)) for text in told if text is not None]
+
+    def propose(self, done: int, fixed: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The values of the next trial. fixed: values that are not searched now."""
+        study = self._begun
+        study.sampler = self._sampler(done, fixed or {})
+        return self._ask(study)
+
+    def take(self, values: Mapping[str, Any]) -> None:
+        """Begin a trial with the values of the caller."""
+        study = self._begun
+        study.enqueue_trial({each.name: _as_number(each, values[each.name]) for each in self._parameters})
+        self._ask(study)
+
+    def _ask(self, study: optuna.Study) -> dict[str, Any]:
+        self._asked = asked = study.ask()
+        return {each.name: _suggested(asked, each) for each in self._parameters}
+
+    def tell(self, trial: Trial, objectives: Sequence[Objective]) -> None:
+        """Keep what came of the trial that was begun last."""
+        import optuna
+
+        study, asked = self._begun, self._asked
+        assert asked is not None, "a trial begins with propose() or take()"
+        asked.set_user_attr(TRIAL, json.dumps(trial.document()))
+        if not trial.worked:
+            study.tell(asked, state=optuna.trial.TrialState.FAIL)
+            return
+        for each in objectives:
+            asked.set_constraint(each.metric, each.excess(trial))
+        study.tell(asked, [each.cost(trial) for each in objectives if each.optimized])
+
+    @property
+    def _begun(self) -> optuna.Study:
+        assert self._study is not None, "begin() comes first"
+        return self._study
+
+    def _storage(self) -> str:
+        return f"sqlite:///{self._file.absolute()}"
+
+    def _sampler(self, done: int, fixed: Mapping[str, Any]) -> optuna.samplers.BaseSampler:
+        """The sampler, seeded by the number of trials before, so that a search that goes on does not repeat itself."""
+        from optuna import samplers
+
+        seed, trials = self._settings.seed + done, self._settings.number_of_trials or 50
+        made: samplers.BaseSampler
+        match self._settings.sampler:
+            case "tpe":
+                startup = max(3, min(10, trials // 3))
+                made = samplers.TPESampler(seed=seed, multivariate=True, n_startup_trials=startup)
+            case "nsga2":
+                size = max(4, min(50, trials // 5))
+                made = samplers.NSGAIISampler(seed=seed, population_size=size)
+            case _:
+                made = samplers.RandomSampler(seed=seed)
+        if not fixed:
+            return made
+        numbers = {each.name: _as_number(each, fixed[each.name]) for each in self._parameters if each.name in fixed}
+        return samplers.PartialFixedSampler(numbers, made)
+
+
+def _suggested(asked: optuna.Trial, parameter: Parameter) -> Any:
+    if parameter.choices:
+        return parameter.choices[asked.suggest_categorical(parameter.name, range(len(parameter.choices)))]
+    if parameter.is_whole:
+        step = int(parameter.step or 1)
+        return asked.suggest_int(parameter.name, int(parameter.low), int(parameter.high), step=step, log=parameter.log)
+    return asked.suggest_float(parameter.name, parameter.low, parameter.high, step=parameter.step, log=parameter.log)
+
+
+def _as_number(parameter: Parameter, value: Any) -> Any:
+    """A value as Optuna has it."""
+    if not parameter.choices:
+        return value
+    same = (at for at, choice in enumerate(parameter.choices) if type(choice) is type(value) and choice == value)
+    return next(same)

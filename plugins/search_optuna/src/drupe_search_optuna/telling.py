@@ -1,0 +1,61 @@
+"""Telling: trials and frontiers in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from drupe_console import figure, size
+from drupe_search_optuna.goals import Objective
+from drupe_search_optuna.spaces import Parameter
+from drupe_search_optuna.trials import Trial
+
+
+def told_of(trial: Trial, parameters: Sequence[Parameter], objectives: Sequence[Objective]) -> str:
+    """A trial in one line: its values and its metrics, or why it has none."""
+    values = ", ".join(f"{each.short} {_plain(trial.values[each.name])}" for each in parameters)
+    if not trial.worked:
+        return f"{values}: failed: {trial.reason}"
+    metrics = ", ".join(f"{each.metric} {measured(trial, each)}" for each in objectives)
+    beyond = [each.metric for each in objectives if each.excess(trial) > 0]
+    return f"{values}: {metrics}{f' (beyond the limit of {beyond[0]})' if beyond else ''}"
+
+
+def told_of_time(seconds: float, made: int, most: int | None, done: int) -> str:
+    """How long the rest takes, where that is known; empty for the first and the last trial."""
+    if most is None or made < 2 or done >= most:
+        return ""
+    left = seconds / made * (most - done)
+    return f"; about {left / 60:.0f} min left" if left >= 90 else f"; about {left:.0f} s left"
+
+
+def measured(trial: Trial, objective: Objective) -> str:
+    """A metric with its unit."""
+    value = trial.metrics[objective.metric].value
+    if objective.unit == "bytes":
+        return size(int(value))
+    return f"{figure(value)} {objective.unit}".rstrip()
+
+
+def frontier_table(
+    best: Sequence[Trial], chosen: Trial, parameters: Sequence[Parameter], objectives: Sequence[Objective]
+) -> list[str]:
+    """A row for each trial of the frontier; the chosen one is marked."""
+    head = ["trial", *(each.short for each in parameters), *(each.metric for each in objectives)]
+    rows = [
+        [
+            f"{trial.number}{' *' if trial is chosen else ''}",
+            *(_plain(trial.values[each.name]) for each in parameters),
+            *(measured(trial, each) for each in objectives),
+        ]
+        for trial in best
+    ]
+    widths = [max(len(row[at]) for row in [head, *rows]) for at in range(len(head))]
+    made = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in [head, *rows]
+    ]
+    return [*(f"  {row}" for row in made), "  * chosen: nearest to the best of every goal"]
+
+
+def _plain(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,142 @@
+"""`drupe run` on a workflow with several values: trials, limits, a killed search, what is left behind."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import make_checkpoint
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_checkpoint(tmp_path_factory.mktemp("search") / "model")
+
+
+def workflow(folder: Path, checkpoint: Path, **changed: Any) -> Path:
+    document = {
+        "model": str(checkpoint),
+        "options": {"block_size": [32, 64], "symmetric": [True, False], "tokens": 32},
+        "search": {"sampler": "grid"},
+        "output": str(folder / "out"),
+        **changed,
+    }
+    file = folder / "workflow.json"
+    file.write_text(json.dumps(document))
+    return file
+
+
+def drupe(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "drupe", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_every_combination_is_tried_and_the_chosen_one_is_packaged_and_checked(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    done = drupe("run", workflow(tmp_path, checkpoint))
+    assert done.returncode == 0, done.stderr
+    study = json.loads((tmp_path / "out.study" / "study.json").read_text())
+    tried = [tuple(trial["values"].values()) for trial in study["trials"]]
+    assert sorted(tried) == [(32, False), (32, True), (64, False), (64, True)]
+    assert all({"bytes", "kl_divergence"} <= set(trial["metrics"]) for trial in study["trials"])
+    record = json.loads((tmp_path / "out" / "drupe.json").read_text())
+    chosen = study["trials"][study["chosen"] - 1]
+    assert record["checked"] is True and record["plan"]["passes"] == chosen["plan"]["passes"]
+    assert "trial 4 of 4: block_size 64, symmetric false" in done.stderr
+    assert f"{chosen['number']} *" in done.stdout
+
+
+def test_the_plan_of_a_trial_makes_the_package_that_was_measured(checkpoint: Path, tmp_path: Path) -> None:
+    assert drupe("run", workflow(tmp_path, checkpoint)).returncode == 0
+    study = json.loads((tmp_path / "out.study" / "study.json").read_text())
+    number = study["frontier"][0]
+    assert drupe("run", tmp_path / "out.study" / f"plan-{number}.json", "-o", tmp_path / "again").returncode == 0
+    files = [file for file in (tmp_path / "again").iterdir() if file.name != "drupe.json"]
+    trial = study["trials"][number - 1]
+    # The record of the run is longer or shorter with its times and its check.
+    assert sum(file.stat().st_size for file in files) == pytest.approx(trial["metrics"]["bytes"]["value"], rel=0.1)
+
+
+def test_a_killed_search_goes_on_with_the_trials_that_it_has(checkpoint: Path, tmp_path: Path) -> None:
+    file = workflow(tmp_path, checkpoint)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "drupe", "run", str(file)], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
+    assert process.stderr is not None
+    while not process.stderr.readline().startswith("trial 2"):
+        assert process.poll() is None
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stderr.close()
+    done = drupe("run", file)
+    assert done.returncode == 0, done.stderr
+    assert "going on after 2 trials" in done.stderr and "trial 1 " not in done.stderr
+    assert len(json.loads((tmp_path / "out.study" / "study.json").read_text())["trials"]) == 4
+
+
+def test_values_that_cannot_be_made_are_trials_with_a_reason(checkpoint: Path, tmp_path: Path) -> None:
+    options = {"quality": ["balanced", "fast"], "bits_per_weight": 6.0, "tokens": 32}
+    done = drupe("run", workflow(tmp_path, checkpoint, options=options, target={"precision": ["int4", "fp32"]}))
+    assert done.returncode == 0, done.stderr
+    study = json.loads((tmp_path / "out.study" / "study.json").read_text())
+    assert any(trial["reason"] for trial in study["trials"]) and "failed:" in done.stderr
+
+
+def test_limits_that_no_trial_keeps_to_end_the_search_with_the_nearest_one(checkpoint: Path, tmp_path: Path) -> None:
+    goals = [{"metric": "bytes", "max": 10}, "kl_divergence"]
+    done = drupe("run", workflow(tmp_path, checkpoint, search={"sampler": "grid", "goals": goals}))
+    assert done.returncode != 0 and not (tmp_path / "out").exists()
+    assert "no trial keeps to the limits; nearest is trial" in done.stderr and "at most 10" in done.stderr
+
+
+@pytest.mark.parametrize("search", [{"sampler": "tpe"}, {"sampler": "nsga2"}, {"order": "pass-by-pass"}])
+def test_samplers_try_each_combination_once_at_most(checkpoint: Path, tmp_path: Path, search: dict[str, Any]) -> None:
+    done = drupe("run", workflow(tmp_path, checkpoint, search={**search, "trials": 3}))
+    assert done.returncode == 0, done.stderr
+    trials = json.loads((tmp_path / "out.study" / "study.json").read_text())["trials"]
+    assert len({json.dumps(trial["values"]) for trial in trials}) == len(trials) == 3
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"options": {"block_size": [32, "large"]}}, "block_size"),
+        ({"options": {"blok_size": [32, 64]}}, "did you mean"),
+        ({"search": {"sampler": "anneal"}}, "search.sampler"),
+        ({"search": {"trails": 3}}, "did you mean trials"),
+        ({"options": {"block_size": 32}}, "nothing to search"),
+        ({"search": {"goals": ["accuracy"]}}, "metric"),
+        ({"options": {"bits_per_weight": {"low": 4.5, "high": 6.0}}}, "give it a step"),
+    ],
+)
+def test_what_is_wrong_in_the_file_is_said_before_the_work(
+    checkpoint: Path, tmp_path: Path, changed: dict[str, Any], said: str
+) -> None:
+    started = time.perf_counter()
+    done = drupe("run", workflow(tmp_path, checkpoint, **changed))
+    assert done.returncode not in (0, 70), done.stderr
+    assert said in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists() and time.perf_counter() - started < 60
+
+
+def test_a_study_of_another_workflow_is_not_gone_on_with(checkpoint: Path, tmp_path: Path) -> None:
+    assert drupe("run", workflow(tmp_path, checkpoint)).returncode == 0
+    done = drupe("run", workflow(tmp_path, checkpoint, threads=[1, 2]), "--force")
+    assert done.returncode != 0 and "the study of another workflow" in done.stderr
+
+
+def test_a_dry_run_prints_what_would_be_searched(checkpoint: Path, tmp_path: Path) -> None:
+    done = drupe("run", workflow(tmp_path, checkpoint), "--dry-run")
+    assert done.stdout.splitlines() == [
+        "searched  options.block_size: 32, 64",
+        "searched  options.symmetric: True, False",
+        "4 combinations; 4 trials with the sampler 'grid'",
+    ]
+    assert not (tmp_path / "out.study").exists()
