@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -191,3 +192,43 @@ def test_without_hard_links_the_data_is_copied(
     linked = drupe.evaluate(folder, evaluation_data=text, tokens=20)
     monkeypatch.setattr("os.link", refuse)
     assert drupe.evaluate(folder, evaluation_data=text, tokens=20) == linked
+
+
+class Labels(Progress):
+    """The steps that a user is told of."""
+
+    def __init__(self) -> None:
+        self.labels: list[str] = []
+
+    def start(self, label: str, total: int, unit: str = "bytes") -> None:
+        self.labels.append(label)
+
+
+def compared(package: Path, checkpoint: Path) -> tuple[list[float], bool]:
+    """The metrics, and whether the source was run."""
+    progress = Labels()
+    found = drupe.evaluate(package, checkpoint, progress=progress, tokens=32)
+    return [metric.value for metric in found], "running the source" in progress.labels
+
+
+def test_the_same_source_and_text_are_run_once(
+    checkpoint: Path, package: Package, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DRUPE_CACHE", str(tmp_path / "cache"))
+    own = Path(shutil.copytree(checkpoint, tmp_path / "own"))
+    folder = package(checkpoint, "int4")
+    first, ran = compared(folder, own)
+    assert ran and compared(folder, own) == (first, False)
+    other = compared(package(checkpoint, "fp32"), own)  # another package, the same source
+    assert not other[1] and other[0][0] < first[0] / 10
+
+    (note,) = (tmp_path / "cache" / "activations").iterdir()
+    note.write_bytes(note.read_bytes()[:900])
+    assert compared(folder, own) == (first, True)  # what is damaged is made again
+
+    weights = own / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-4:] = b"\x00\x00\x00\x40"  # a float32 in the middle of nowhere
+    weights.write_bytes(content)
+    changed, ran = compared(folder, own)
+    assert ran and changed != first

@@ -54,13 +54,13 @@ def _remembered_digest(path: Path, size: int, changed: int) -> str:
     return digest
 
 
-def leave_note(note: Path, text: str) -> None:
+def leave_note(note: Path, content: str | bytes) -> None:
     """Write a file of the cache, completely or not at all. A failure is ignored: it only costs time later."""
     draft = note.with_name(f".{uuid.uuid4().hex}")
     with contextlib.suppress(OSError):
         note.parent.mkdir(parents=True, exist_ok=True)
         try:
-            draft.write_text(text, encoding="utf-8")
+            draft.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
             draft.replace(note)
         finally:
             draft.unlink(missing_ok=True)

@@ -139,6 +139,24 @@ class LayerByLayer:
             return
         yield from self._head(hidden, whole(result), positions)
 
+    def values_at_head(self) -> dict[str, NDArray[Any]]:
+        """What the last segment reads of earlier ones, which are advanced through: arrays by value and batch."""
+        self._reach(self.segments[-1])
+        names = [whole(value).name or "" for value in parts_of(self._model.graph).kept(self.segments[-1].index - 1)]
+        return {_key(name, batch): self._values.get(name, batch.index) for name in names for batch in self._batches}
+
+    def start_at_head(self, values: Mapping[str, NDArray[Any]]) -> None:
+        """Take what `values_at_head` gave for this graph and these sequences, in place of running all but the head.
+
+        Raises KeyError where a value is missing.
+        """
+        last = self.segments[-1]
+        for value in parts_of(self._model.graph).kept(last.index - 1):
+            name = whole(value).name or ""
+            for batch in self._batches:
+                self._values.put(name, batch.index, values[_key(name, batch)])
+        self._next = last.index
+
     def close(self) -> None:
         """Remove the files in the scratch folder."""
         shutil.rmtree(self._home, ignore_errors=True)
@@ -233,6 +251,10 @@ class LayerByLayer:
                 for start in range(0, len(sequence), positions):
                     self._context.stop_if_cancelled()
                     yield _HiddenRows(batch.first + place, start, np.array(sequence[start : start + positions]))
+
+
+def _key(name: str, batch: Batch) -> str:
+    return f"{batch.index}:{name}"
 
 
 def _grouped(chunks: Iterator[_HiddenRows], most: int) -> Iterator[list[_HiddenRows]]:

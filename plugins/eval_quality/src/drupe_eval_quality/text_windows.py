@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
 from drupe.api import Context
 from drupe_eval_quality.decoder import Decoder
+from drupe_files import cache_folder, key_of, leave_note
 from drupe_layerwise import LayerByLayer
 from drupe_onnx import OnnxPackage
+from drupe_onnx.package_fingerprint import fingerprint_of
+
+LARGEST_NOTE = 64 << 20
+"""Bytes of activations that are kept for the next comparison; those of 256 tokens are some megabytes."""
 
 
 @dataclass(frozen=True)
@@ -75,15 +84,55 @@ def with_graph(windows: Sequence[Window], positions: int, reference: LayerByLaye
 
 
 def run_to_head(package: OnnxPackage, windows: Sequence[Window], context: Context) -> LayerByLayer:
-    """Run a graph that was not written over all windows, with one layer's weights at a time, and stop at its head."""
+    """Run a graph that was not written over all windows, with one layer's weights at a time, and stop at its head.
+
+    What comes of it is small, and is kept in the cache: the same source is compared with again on the same text.
+    """
+    note = _note(package, windows, context)
     layers = LayerByLayer(package.component, [window.inputs for window in windows], context)
     try:
-        *before, _ = layers.segments
-        with context.progress.task("running the source", len(before), "layer") as progress:
-            for segment in before:
-                layers.advance(segment)
-                progress.advance(1)
+        if not _start_from(note, layers):
+            *before, _ = layers.segments
+            with context.progress.task("running the source", len(before), "layer") as progress:
+                for segment in before:
+                    layers.advance(segment)
+                    progress.advance(1)
+            _leave(note, layers)
     except BaseException:
         layers.close()
         raise
     return layers
+
+
+def _note(package: OnnxPackage, windows: Sequence[Window], context: Context) -> Path:
+    """The file of the cache for a graph, these windows, and the runtime that computes."""
+    decided = {
+        "graph": fingerprint_of(package, thorough=True),
+        "inputs": [list(window.inputs) for window in windows],
+        "runtime": (context.target.provider, context.target.runtime_version),
+        "layerwise": metadata.version("drupe-layerwise"),
+    }
+    return cache_folder() / "activations" / f"{key_of(decided)}.npz"
+
+
+def _start_from(note: Path, layers: LayerByLayer) -> bool:
+    """Take the values of a note; False where there is none, or it is damaged."""
+    import numpy as np
+
+    try:
+        with np.load(note) as values:
+            layers.start_at_head(values)
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
+        note.unlink(missing_ok=True)
+        return False
+    return True
+
+
+def _leave(note: Path, layers: LayerByLayer) -> None:
+    import numpy as np
+
+    values = layers.values_at_head()
+    if sum(each.nbytes for each in values.values()) <= LARGEST_NOTE:
+        content = io.BytesIO()
+        np.savez(content, allow_pickle=False, **values)
+        leave_note(note, content.getvalue())
