@@ -179,6 +179,10 @@ def test_the_cache_keeps_the_result_of_a_costly_pass_but_not_of_a_failed_one(acm
         assert optimize(acme, source, tmp_path / f"out{number}", "--precision", "loud").returncode == 0
     assert acme.log.read_text() == "shout ran\n"
     assert (tmp_path / "out1" / "model.txt").read_text() == "HELLO -- anonymous"
+    first, second = (json.loads((tmp_path / f"out{at}" / "drupe.json").read_text())["timings"] for at in range(2))
+    assert [each["name"] for each in first["passes"]] == [each["name"] for each in second["passes"]]
+    shouted = {each["name"]: each["from_cache"] for each in second["passes"]}
+    assert shouted["shout"] and not any(each["from_cache"] for each in first["passes"])
     (source / "model.txt").write_text("fail")
     for _ in range(2):
         failed = optimize(acme, source, tmp_path / "out2", "--precision", "loud")

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from drupe.api import KERNEL, RECORD, Check, Notice, Run, canonical
 from drupe_files import disk_errors, file_digest
@@ -20,7 +21,7 @@ def record(
     folder: Path,
     run: Run,
     digests: Mapping[str, str],
-    timings: Mapping[str, float],
+    timings: Mapping[str, Any],
     verdict: Check,
     notices: Iterable[Notice],
 ) -> None:

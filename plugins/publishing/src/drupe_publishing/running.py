@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from drupe.api import (
     Cancelled,
@@ -66,35 +67,49 @@ def carry_out(
         with _told_of_the_end(run, str(output), started, observers):
             with run.told("run", plan.source.reference):
                 model = runner.run(job)
-            return publish_model(_refuse_unfit(model, run), run, output, force, started)
+            return publish_model(_refuse_unfit(model, run), run, output, force, started, observers.passes)
 
 
 class Watching(Observers):
-    """The observers of a run, and which of its passes is the last whose result is kept for another run.
+    """The observers of a run, what its passes took, and which of them is the last whose result is kept for another run.
 
-    costly: the passes whose results are kept.
+    costly: the passes whose results are kept. passes: of each pass that has ended, its wall time in seconds, the most
+    memory that this process had held by then, in bytes, and whether it came from the cache.
     """
 
     def __init__(self, found: Registry) -> None:
         super().__init__(found)
         self.costly: set[str] = set()
         self.kept = ""
+        self.passes: list[dict[str, Any]] = []
 
     def __call__(self, event: Event) -> None:
-        if event.name in ("pass-finished", "pass-cached") and event.subject in self.costly:
-            self.kept = event.subject
+        if event.name in ("pass-finished", "pass-cached"):
+            cached = event.name == "pass-cached"
+            took = {"name": event.subject, "seconds": round(event.seconds or 0.0, 3), "peak_bytes": peak_memory()}
+            self.passes.append({**took, "from_cache": cached})
+            self.kept = event.subject if event.subject in self.costly else self.kept
         super().__call__(event)
 
 
-def publish_model(model: Model, run: Run, output: Path, force: bool, started: float) -> Outcome:
-    """Write a model, check it, record the run, and rename it to its place: all of this, or nothing."""
+def publish_model(
+    model: Model, run: Run, output: Path, force: bool, started: float, passes: Sequence[Mapping[str, Any]] = ()
+) -> Outcome:
+    """Write a model, check it, record the run, and rename it to its place: all of this, or nothing.
+
+    passes: what each of them took, for the record.
+    """
     kind = run.found.kinds.make(run.job.source.kind)
     with staging(output) as folder:
         with run.told("write", str(output)), disk_errors(folder):
             digests = run.found.kinds.make(model.kind).save(model, folder, run.context)
         converted = time.perf_counter() - started
         verdict = _checked(model.but(location=folder, payload=None), run, output)
-        timings = {"conversion_seconds": round(converted, 3), "check_seconds": round(verdict.seconds, 3)}
+        timings = {
+            "conversion_seconds": round(converted, 3),
+            "check_seconds": round(verdict.seconds, 3),
+            "passes": list(passes),
+        }
         record(folder, run, digests, timings, verdict, model.notices)
         outcome = Outcome(
             output=output,
