@@ -1,0 +1,72 @@
+"""The page: facts, plots and the library that draws them, in one file."""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from drupe_console import figure, size
+
+SHOWN = 12
+"""How many matrices the plot names."""
+
+
+def page_of(facts: Mapping[str, Any]) -> str:
+    """The page about a package or a study."""
+    import jinja2
+    from plotly.offline import get_plotlyjs
+
+    from drupe_report import plots
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("drupe_report", "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {
+        "size": size,
+        "figure": figure,
+        "json": _indented,
+        "words": _words,
+        "plain": _plain,
+        "day": _day,
+    }
+    shown: dict[str, str] = {}
+    if facts["kind"] == "package":
+        shown["layers"] = plots.bars(facts["bytes_by_layer"], "bytes")
+        shown["matrices"] = plots.bars(_largest(facts["bytes_by_matrix"]), "bytes")
+        took = {each["name"]: each["seconds"] for each in facts["passes"] if "seconds" in each}
+        shown["passes"] = plots.bars(took, "s") if took else ""
+    else:
+        shown["frontier"] = plots.frontier_plot(facts["trials"], facts["objectives"], facts["parameters"])
+    template = environment.get_template(f"{facts['kind']}.html.jinja")
+    return template.render(facts=facts, plots=shown, library=get_plotlyjs())
+
+
+def _largest(sizes: Mapping[str, int]) -> dict[str, int]:
+    """The largest entries, and all others as one."""
+    named = dict(itertools.islice(sizes.items(), SHOWN))
+    rest = sum(sizes.values()) - sum(named.values())
+    return {**named, "others": rest} if rest else named
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _day(moment: str) -> str:
+    """2026-11-28T08:44:30+00:00 as 2026-11-28 08:44 UTC."""
+    return datetime.datetime.fromisoformat(moment).astimezone(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _indented(value: Any) -> str:
+    return json.dumps(value, indent=1)
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
