@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
@@ -34,7 +34,7 @@ def frontier_plot(
     shown = [trial for trial in trials if not trial["reason"]]
     metrics = [each["metric"] for each in objectives]
     units = {each["metric"]: each["unit"] for each in objectives}
-    groups = (
+    groups: tuple[tuple[str, str, str, Callable[[Mapping[str, Any]], bool]], ...] = (
         ("other trials", MUTED, "circle", lambda trial: not trial["on_frontier"]),
         ("frontier", ACCENT, "circle", lambda trial: trial["on_frontier"] and not trial["chosen"]),
         ("chosen", BAD, "star", lambda trial: trial["chosen"]),
