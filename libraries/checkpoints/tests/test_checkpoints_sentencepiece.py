@@ -134,8 +134,18 @@ def test_control_symbols_that_normalization_makes_are_not_found(
     """Of spaces, and of other forms of characters: sentencepiece finds no control symbol in a text."""
     controls = ["<▁c>", "▁ctl", "the▁end", "c▁d", "<c1>"]
     path = train(kind, **FORMS[form], control_symbols=controls, user_defined_symbols=symbols)
-    made = ["x < c> y", "ctl", "a ctl b", "the end", "go the end now", "a c d", "＜c1＞", "＜s＞ a", "a＜/s＞"]
-    made += ["<sym>＜s＞<sym>", "<sym> ctl", "the end<sym>", "<sym>c d<sym>"]
+    made = [
+        "x < c> y",
+        "ctl",
+        "a ctl b",
+        "the end",
+        "go the end now",
+        "a c d",
+        "\uff1cc1\uff1e",
+        "\uff1cs\uff1e a",
+        "a\uff1c/s\uff1e",
+    ]
+    made += ["<sym>\uff1cs\uff1e<sym>", "<sym> ctl", "the end<sym>", "<sym>c d<sym>"]
     texts = [text for text in TEXTS if not any(each in text for each in controls)]
     assert differing(path, [*made, *texts]) == []
 
