@@ -78,7 +78,7 @@ class PackageGenai(Pass):
         if not config.compare_tokens:
             return noticed
         rows = description.vocab_size
-        return noticed.noticed(*token_notices(package.files, tokenizer.added_tokens, rows, context.scratch))
+        return noticed.noticed(*token_notices(package.files, tokenizer, rows, context.scratch))
 
 
 def _document(
