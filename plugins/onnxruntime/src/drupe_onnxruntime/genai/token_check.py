@@ -12,7 +12,6 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
 
 from drupe.api import Notice, counted
 from drupe_onnxruntime.genai.reading_process import ReadingProcess
