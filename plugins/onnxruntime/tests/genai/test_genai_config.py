@@ -7,8 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from drupe.api import ModelError, UsageError
-from drupe_decoding import DecoderPorts, Port
-from drupe_decoding import generation_notices
+from drupe_decoding import DecoderPorts, Port, generation_notices
 from drupe_onnxruntime.genai import genai_config
 from drupe_onnxruntime.genai.genai_config import PortNames
 
