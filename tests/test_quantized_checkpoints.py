@@ -88,6 +88,13 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "compressed-tensors channel": ("llama", "compressed-tensors", {"symmetric": True, "group_size": -1}),
 }
 
+THREE_BITS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "gptq 3 bits": ("llama", "gptq", {"bits": 3}),
+    "gptq 3 bits symmetric act-order": ("qwen2", "gptq", {"bits": 3, "symmetric": True, "act_order": True}),
+    "gptq_v2 3 bits": ("qwen3", "gptq_v2", {"bits": 3, "group_size": 64}),
+}
+"""Levels that are stored in 4 bits, in the middle."""
+
 
 @pytest.mark.parametrize("name", CASES)
 def test_levels_scales_and_zero_points_equal_those_of_the_checkpoint(
@@ -121,12 +128,12 @@ def test_levels_scales_and_zero_points_equal_those_of_the_checkpoint(
     assert seen == len(modules) == 14
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", CASES | THREE_BITS)
 def test_inspect_counts_weights_and_not_packed_words(checkpoints: dict[str, Path], tmp_path: Path, name: str) -> None:
     from drupe.api import Model
     from drupe_checkpoints.kind import HfKind
 
-    architecture, method, settings = CASES[name]
+    architecture, method, settings = (CASES | THREE_BITS)[name]
     quantize_checkpoint(checkpoints[architecture], tmp_path / "in", method, **settings)
     described, source = (HfKind().describe(Model("hf", each)) for each in (tmp_path / "in", checkpoints[architecture]))
     assert described["parameters"] == source["parameters"]
@@ -185,11 +192,11 @@ def ends(graph: ir.Graph) -> dict[str, np.ndarray]:
     return found
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", CASES | THREE_BITS)
 def test_a_package_has_the_logits_of_the_dequantized_model(
     checkpoints: dict[str, Path], tmp_path: Path, name: str
 ) -> None:
-    architecture, method, settings = CASES[name]
+    architecture, method, settings = (CASES | THREE_BITS)[name]
     source, folder = checkpoints[architecture], tmp_path / "in"
     modules = quantize_checkpoint(source, folder, method, **settings)
     drupe.optimize(folder, tmp_path / "out", verify=False)
@@ -233,7 +240,7 @@ def test_a_block_size_that_differs_from_the_checkpoints_is_refused(
         ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "weights that bitsandbytes packed"),
         ({"quant_method": "quanto"}, "quant_method 'quanto'"),
         ({"quant_method": "exl2", "bits": 4.5}, "quant_method 'exl2'"),
-        ({"quant_method": "gptq", "bits": 3, "group_size": 128}, "weights of 3 bits"),
+        ({"quant_method": "gptq", "bits": 5, "group_size": 128}, "weights of 5 bits"),
         ({"quant_method": "gptq", "bits": 4, "group_size": 128, "checkpoint_format": "marlin"}, "format 'marlin'"),
         ({"quant_method": "gptq", "bits": 4, "group_size": 0}, "group_size = 0"),
         ({"quant_method": "gptq", "bits": 4}, "lacks the key 'group_size'"),

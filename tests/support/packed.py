@@ -52,6 +52,8 @@ def quantized(
 
 def words(levels: np.ndarray, bits: int) -> np.ndarray:
     """Levels as int32 words along the last axis, the first in the lowest bits; the rest of the last word is 0."""
+    if bits == 3:
+        return words_of_three_bits(levels)
     per_word = 32 // bits
     padded = np.zeros((*levels.shape[:-1], -(-levels.shape[-1] // per_word) * per_word), np.int64)
     padded[..., : levels.shape[-1]] = levels
@@ -59,9 +61,23 @@ def words(levels: np.ndarray, bits: int) -> np.ndarray:
     return (grouped << (np.arange(per_word) * bits)).sum(-1).astype(np.uint32).view(np.int32)
 
 
+def words_of_three_bits(levels: np.ndarray) -> np.ndarray:
+    """32 levels in three words: ten, and the low bits of one that goes on in the next word; ten more; one more; ten."""
+    blocks = levels.astype(np.uint32).reshape(*levels.shape[:-1], -1, 32)
+    packed = np.zeros((*blocks.shape[:-1], 3), np.uint32)
+    for word, (first, shift) in enumerate(((0, 0), (11, 1), (22, 2))):
+        for place in range(10):
+            packed[..., word] |= blocks[..., first + place] << np.uint32(3 * place + shift)
+    packed[..., 0] |= (blocks[..., 10] & 3) << np.uint32(30)
+    packed[..., 1] |= blocks[..., 10] >> np.uint32(2) | (blocks[..., 21] & 1) << np.uint32(31)
+    packed[..., 2] |= blocks[..., 21] >> np.uint32(1)
+    return packed.reshape(*levels.shape[:-1], -1).view(np.int32)
+
+
 def gptq(module: Module, bits: int, less_one: bool = True) -> dict[str, np.ndarray]:
-    zeros = words(module.zero_points.T, bits)
-    if less_one:  # subtracted from whole words, as in GPTQModel's convert_gptq_v2_to_v1_format
+    stored = (module.zero_points - 1) & 7 if bits == 3 and less_one else module.zero_points
+    zeros = words(stored.T, bits)
+    if less_one and bits != 3:  # subtracted from whole words, as in GPTQModel's convert_gptq_v2_to_v1_format
         zeros = (zeros.view(np.uint32) - np.uint32(sum(1 << at for at in range(0, 32, bits)))).view(np.int32)
     return {
         "qweight": np.ascontiguousarray(words(module.levels, bits).T),

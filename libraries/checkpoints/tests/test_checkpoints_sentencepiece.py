@@ -125,6 +125,31 @@ def test_tokens_and_texts_are_those_of_sentencepiece(
     assert differing(path, texts, Reading(each_part=each_part)) == []
 
 
+@pytest.mark.parametrize("symbols", [[], ["<sym>"]], ids=["no symbols", "symbols"])
+@pytest.mark.parametrize("form", ["as Llama's", "as sentencepiece has it"])
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+def test_control_symbols_that_normalization_makes_are_not_found(
+    train: Callable[..., Path], kind: str, form: str, symbols: list[str]
+) -> None:
+    """Of spaces, and of other forms of characters: sentencepiece finds no control symbol in a text."""
+    controls = ["<▁c>", "▁ctl", "the▁end", "c▁d", "<c1>"]
+    path = train(kind, **FORMS[form], control_symbols=controls, user_defined_symbols=symbols)
+    made = [
+        "x < c> y",
+        "ctl",
+        "a ctl b",
+        "the end",
+        "go the end now",
+        "a c d",
+        "\uff1cc1\uff1e",
+        "\uff1cs\uff1e a",
+        "a\uff1c/s\uff1e",
+    ]
+    made += ["<sym>\uff1cs\uff1e<sym>", "<sym> ctl", "the end<sym>", "<sym>c d<sym>"]
+    texts = [text for text in TEXTS if not any(each in text for each in controls)]
+    assert differing(path, [*made, *texts]) == []
+
+
 def test_a_model_of_characters_is_converted(train: Callable[..., Path]) -> None:
     assert differing(train("char", **FORMS["as Llama's"]), TEXTS) == []
 

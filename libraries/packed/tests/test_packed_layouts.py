@@ -62,6 +62,23 @@ def test_unpacking_gives_the_packed_values(layout: str, bits: int, symmetric: bo
             np.testing.assert_array_equal(found.rows(start, stop, files), module.values[start:stop])
 
 
+@pytest.mark.parametrize("layout", ["gptq", "gptq_v2"])
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_three_bits_are_given_as_the_middle_levels_of_four(layout: str, symmetric: bool) -> None:
+    """A level may lie in two words. GPTQ subtracts the one from each zero point there, also from 0."""
+    module = quantized(np.abs(matrix(96)) if not symmetric else matrix(96), 3, 32, symmetric)
+    assert symmetric or (module.zero_points == 0).any()
+    found = made(layout, module, Rule(3, 32, symmetric))
+    assert (found.bits, found.shape) == (4, (96, 128))
+    with Files() as files:
+        for start, stop in [*RANGES, (31, 65), (90, 96)]:
+            np.testing.assert_array_equal(
+                unpack_levels(found.packed(start, stop, files), 4), module.levels[start:stop] + 4
+            )
+            np.testing.assert_array_equal(found.zero_points(start, stop, files), module.zero_points[start:stop] + 4)
+            np.testing.assert_array_equal(found.rows(start, stop, files), module.values[start:stop])
+
+
 @pytest.mark.parametrize(("layout", "bits", "symmetric"), CASES)
 @pytest.mark.parametrize("group_size", [16, 64, 96, 192])
 def test_a_repacked_matrix_has_the_same_values(layout: str, bits: int, symmetric: bool, group_size: int) -> None:

@@ -62,6 +62,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("gemma4_unified_text", {"enable_moe_block": True}, "enable_moe_block = true"),
     ("bloom", {"apply_residual_connection_post_layernorm": True}, "apply_residual_connection_post_layernorm = true"),
     ("mpt", {"attn_config": {"alibi": False}}, "attn_config.alibi = false in config.json changes"),
+    ("mpt", {"attn_config": {"alibi_bias_max": 16}}, "attn_config.alibi_bias_max = 16 in config.json changes"),
 ]  # fmt: skip
 
 

@@ -146,6 +146,7 @@ def test_is_causal_has_an_effect_in_transformers() -> None:
         ("llama", {"rope_interleaved": True}, "rotates neighbouring values"),
         ("llama", {"hidden_activation": "gelu"}, "hidden_activation"),
         ("llama", {"sliding_window": 16}, "sliding_window"),
+        ("llama", {"sliding_window": 16, "use_sliding_window": False}, "sliding_window"),  # read by Qwens only
         ("llama", {"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
         (
             "llama",
@@ -177,7 +178,7 @@ def test_the_error_for_a_setting_that_is_not_supported_names_it(
     [
         ("llama", {"is_causal": True, "num_local_experts": 0, "clip_qkv": None, "pruned_heads": {}}),
         ("llama", {"sliding_window": 64}),
-        ("llama", {"sliding_window": 16, "use_sliding_window": False}),
+        ("qwen2", {"sliding_window": 16, "use_sliding_window": False}),
         (
             "llama",
             {"layer_types": ["full_attention"] * 2, "mlp_layer_types": ["dense"] * 2, "hidden_activation": "silu"},

@@ -55,6 +55,18 @@ def test_quantized_matrices_stay_as_they_are_and_the_others_are_quantized(made, 
     assert whole.check.metrics["kl_divergence"] == pytest.approx(0, abs=1e-6)
 
 
+def test_what_stays_quantized_at_another_precision_is_said(made, tmp_path):
+    """The matrices of a mixed graph: those that are quantized already keep their levels, and the others are changed."""
+    for precision in ("int8", "fp32"):
+        outcome = drupe.optimize(
+            made("genai-int4"), tmp_path / precision, precision=precision, provider="cpu", verify=False
+        )
+        told = [each.what for each in outcome.notices if each.about == "weights"]
+        assert len(told) == 1 and "are quantized already, to 4 bits, and keep their levels" in told[0]
+    outcome = drupe.optimize(made("genai-int4"), tmp_path / "int4", provider="cpu", verify=False)
+    assert not [each for each in outcome.notices if each.about == "weights"]
+
+
 def test_a_package_of_drupe_can_be_a_source(made, tmp_path):
     first = drupe.optimize(made("torch"), tmp_path / "first", verify=False, provider="cpu")
     again = drupe.optimize(tmp_path / "first", tmp_path / "again", **TEXT)

@@ -178,3 +178,16 @@ def test_the_error_for_an_option_for_a_quantized_model_gives_the_reason(tmp_path
     assert drupe.plan(tmp_path / "package").passes
     with pytest.raises(UsageError, match="--quality has no effect here: the model's weights are quantized already"):
         drupe.plan(tmp_path / "package", quality="best")
+
+
+@pytest.mark.parametrize(("made", "asked", "held"), [("int4", "int8", "4 and 8"), ("int8", "int4", "8")])
+def test_a_quantized_graph_is_not_packaged_as_of_another_precision(
+    tmp_path: Path, made: str, asked: str, held: str
+) -> None:
+    """The cure works: with the graph's own precision its weights are kept as they are."""
+    checkpoint = make_checkpoint(tmp_path / "checkpoint")
+    drupe.optimize(checkpoint, tmp_path / "package", precision=made, quality="fast", verify=False)
+    with pytest.raises(UsageError, match=f"quantized already, to {held} bits, and are not quantized again") as caught:
+        drupe.plan(tmp_path / "package", precision=asked)
+    assert caught.value.cure.startswith(f"--precision {made} keeps them as they are; ")
+    assert drupe.plan(tmp_path / "package", precision=made).passes

@@ -227,7 +227,9 @@ def _token_number(folder: Path, text: str) -> int | None:
 
 
 def _ids(value: Any) -> list[int]:
-    return [each for each in (value if isinstance(value, list) else [value]) if isinstance(each, int)]
+    """The token ids of one, or of a list, also written as 2.0."""
+    listed = value if isinstance(value, list) else [value]
+    return [int(each) for each in listed if isinstance(each, int) or (isinstance(each, float) and each.is_integer())]
 
 
 def _shown(value: Any) -> str:

@@ -16,6 +16,7 @@ from .generation_notices import generation_notices as generation_notices
 from .generation_notices import overruled_settings as overruled_settings
 from .generation_notices import sampling as sampling
 from .generation_rules import GenerationRules as GenerationRules
+from .generation_rules import home_of as home_of
 from .generation_rules import token_ids as token_ids
 from .graphs import cache_sizes as cache_sizes
 from .graphs import decoder_ports as decoder_ports

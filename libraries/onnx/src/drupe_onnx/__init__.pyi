@@ -36,6 +36,7 @@ from .expressions.sources import Identities as Identities
 from .expressions.sources import SafetensorsTensor as SafetensorsTensor
 from .expressions.sources import Source as Source
 from .facts import part_facts as part_facts
+from .facts import stored_bits as stored_bits
 from .files import Files as Files
 from .files import link_or_copy as link_or_copy
 from .kind import OnnxKind as OnnxKind

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
+
+from drupe_onnx.elements import ELEMENTS
 from drupe_onnx.metadata import LAST_TOKEN, ROLE
 from drupe_onnx.outline import Outline, read_outline
-from drupe_onnx.package_folder import PackageFiles
+from drupe_onnx.package_folder import PackageFiles, graph_files
 
 PACKAGED = "genai_config.json"
 """The file beside a graph that shows that the graph is packaged for a runtime."""
 LOGITS = "logits"
 EMBEDDING = "embedding"
+STATED_BITS = {"GatherBlockQuantized": "bits", "MatMulNBits": "bits", "QMoE": "expert_weight_bits"}
+"""Operators on quantized weights with the attribute that says their bits; 4 by default."""
+_FOUR_BITS = frozenset({"MatMulBnb4", "MatMulFpQ4"})
 QUANTIZED = frozenset(
     {
-        "ConvInteger", "DequantizeLinear", "DynamicQuantizeMatMul", "GatherBlockQuantized", "MatMulBnb4", "MatMulFpQ4",
-        "MatMulInteger", "MatMulIntegerToFloat", "MatMulNBits", "QAttention", "QGemm", "QLinearConv", "QLinearMatMul",
-        "QMoE",
+        "ConvInteger", "DequantizeLinear", "DynamicQuantizeMatMul", "MatMulInteger", "MatMulIntegerToFloat",
+        "QAttention", "QGemm", "QLinearConv", "QLinearMatMul", *STATED_BITS, *_FOUR_BITS,
     }
 )  # fmt: skip
 """Operators on quantized weights, also of other tools."""
 PRODUCTS = frozenset({"MatMul", "Gemm", "FusedMatMul"})
 _FLOATS = frozenset({1, 10, 16})  # float32, float16, bfloat16
+_LEVELS = frozenset({2, 3, 21, 22, 25, 26})
+"""Element types of quantized weights: integers of 8, 4 and 2 bits."""
 
 
 def weights_of(outline: Outline) -> str:
@@ -27,6 +35,20 @@ def weights_of(outline: Outline) -> str:
     if not any(node.operator in QUANTIZED for node in outline.nodes):
         return "float"
     return "mixed" if _reads_float_matrix(outline) else "quantized"
+
+
+def bits_of(outline: Outline) -> set[int]:
+    """The bits that a graph's quantized weights have."""
+    stored = {each.name: each for each in outline.weights if each.element in _LEVELS and math.prod(each.shape) > 1}
+    found = set()
+    for node in outline.nodes:
+        if node.operator in STATED_BITS:
+            found.add(node.integers.get(STATED_BITS[node.operator], 4))
+        elif node.operator in _FOUR_BITS:
+            found.add(4)
+        elif node.operator in QUANTIZED:
+            found.update(ELEMENTS[stored[name].element][1] for name in node.inputs if name in stored)
+    return found
 
 
 def logits_of(outline: Outline) -> str:
@@ -65,3 +87,9 @@ def part_facts(files: PackageFiles) -> dict[str, dict[str, str]]:
     """The facts of each part, by role, of the package in a folder or of the model in an .onnx file."""
     packaged = PACKAGED in files.others
     return {role: facts_of(read_outline(path), packaged=packaged) for role, path in files.graphs.items()}
+
+
+def stored_bits(location: Path) -> set[int]:
+    """The bits that the quantized weights of the package in a folder, or of an .onnx file, have; of no graph, none."""
+    graphs = graph_files(location) if location.is_file() or any(location.glob("*.onnx")) else {}
+    return {bits for path in graphs.values() for bits in bits_of(read_outline(path))}

@@ -137,7 +137,13 @@ def _gptq(parts: _Parts, rule: Rule, *, less_one: bool) -> PackedMatrix:
     qweight, qzeros = parts.matrix("qweight"), parts.matrix("qzeros")
     scales = parts.matrix("scales", SCALES)
     words, n = qweight.shape
-    k = words * WORD // rule.bits
+    k, rest = divmod(words * WORD, rule.bits)
+    if rest:
+        _refuse(
+            qweight,
+            f"'{parts.module}.qweight' has {counted(words, 'word')} in a column, which do not hold levels of "
+            f"{rule.bits} bits",
+        )
     group_size, groups = _groups(rule, k)
     parts.expect("scales", scales, (groups, n))
     parts.expect("qzeros", qzeros, (groups, -(-n * rule.bits // WORD)))

@@ -7,6 +7,7 @@ MLX: https://github.com/ml-explore/mlx (affine quantization).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,22 +28,27 @@ class GptqMatrix(PackedMatrix):
 
     group_scales [groups, N]. less_one: zero points are stored minus one (the format "gptq"; "gptq_v2" stores them
     unchanged). GPTQ subtracts the one from whole words, so a zero point of 0 borrows from its neighbour; adding it to
-    whole words undoes that.
+    whole words undoes that. stored_bits: of a level in the words, also 3: a level may lie in two words then, the one is
+    subtracted from each zero point, and levels are given as the middle ones of 4 bits, as those of MlxMatrix are.
     """
 
     qweight: Expression
     qzeros: Expression
     group_scales: Expression
-    bits: int
+    stored_bits: int
     group_size: int
     symmetric: bool
     less_one: bool
     order: Array | None = None
 
     @property
+    def bits(self) -> int:
+        return given_bits(self.stored_bits)
+
+    @property
     def shape(self) -> tuple[int, ...]:
         words, n = self.qweight.shape
-        return (n, words * WORD // self.bits)
+        return (n, words * WORD // self.stored_bits)
 
     @property
     def scale_dtype(self) -> ir.DataType:
@@ -50,22 +56,47 @@ class GptqMatrix(PackedMatrix):
 
     def packed(self, start: int, stop: int, files: Files) -> UInt8:
         words = transposed(self.qweight.columns(start, stop, files), files)
-        if self.order is None:
+        if self.order is None and self.bits == self.stored_bits:
             return words.view(np.uint8)
-        levels = unpacked(words, self.bits)[:, self.order.values]
-        return pack_levels(levels, self.bits)
+        levels = self._levels(words)
+        return pack_levels(levels if self.order is None else levels[:, self.order.values], self.bits)
 
     def scales(self, start: int, stop: int, files: Files) -> NDArray[Any]:
         return Transpose(self.group_scales).rows(start, stop, files)
 
     def stored_zero_points(self, start: int, stop: int, files: Files) -> UInt8:
-        per_word = WORD // self.bits
-        first = start // per_word
-        words = self.qzeros.columns(first, -(-stop // per_word), files).view(np.uint32)
-        if self.less_one:
-            words = words + np.uint32(sum(1 << place for place in range(0, WORD, self.bits)))
-        skipped = first * per_word
-        return np.ascontiguousarray(unpacked(words, self.bits)[:, start - skipped : stop - skipped].T)
+        together = math.lcm(WORD, self.stored_bits)  # bits of the fewest words that hold whole levels
+        words, levels = together // WORD, together // self.stored_bits
+        first, last = start // levels * words, min(-(-stop // levels) * words, self.qzeros.shape[1])
+        held = self.qzeros.columns(first, last, files).view(np.uint32)
+        if self.less_one and self.bits == self.stored_bits:
+            held = held + np.uint32(sum(1 << place for place in range(0, WORD, self.bits)))
+        zeros = self._levels(held)
+        if self.less_one and self.bits != self.stored_bits:
+            lowest = middle_level(self.stored_bits)
+            zeros = ((zeros - lowest + 1) & ((1 << self.stored_bits) - 1)) + lowest
+        skipped = start - start // levels * levels
+        return np.ascontiguousarray(zeros[:, skipped : skipped + stop - start].T)
+
+    def _levels(self, words: NDArray[Any]) -> UInt8:
+        """The levels of rows of words, in `bits`."""
+        if self.bits == self.stored_bits:
+            return unpacked(words, self.bits)
+        found = across_bytes(np.ascontiguousarray(words).view(np.uint8), self.stored_bits)
+        return found + middle_level(self.stored_bits)
+
+    def packed_bytes(self, rows: int) -> int:
+        return super().packed_bytes(rows) + (rows * self.shape[1] * 3 if self.bits != self.stored_bits else 0)
+
+
+def given_bits(stored: int) -> int:
+    """The bits in which levels are given that are stored in `stored` bits."""
+    return next(bits for bits in BITS if bits >= stored)
+
+
+def middle_level(stored: int) -> np.uint8:
+    """What is added to a level of `stored` bits, so that it is one of the middle ones of the bits it is given in."""
+    return np.uint8((1 << (given_bits(stored) - 1)) - (1 << (stored - 1)))
 
 
 @dataclass(frozen=True)
@@ -175,7 +206,7 @@ class MlxMatrix(PackedMatrix):
 
     @property
     def bits(self) -> int:
-        return next(bits for bits in BITS if bits >= self.stored_bits)
+        return given_bits(self.stored_bits)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -192,13 +223,13 @@ class MlxMatrix(PackedMatrix):
 
     @property
     def lowest(self) -> int:
-        return (1 << (self.bits - 1)) - (1 << (self.stored_bits - 1))
+        return int(middle_level(self.stored_bits))
 
     def packed(self, start: int, stop: int, files: Files) -> UInt8:
         words = np.ascontiguousarray(self.words.rows(start, stop, files)).view(np.uint8)
         if self.bits == self.stored_bits:
             return words
-        return pack_levels(across_bytes(words, self.stored_bits) + np.uint8(self.lowest), self.bits)
+        return pack_levels(across_bytes(words, self.stored_bits) + middle_level(self.stored_bits), self.bits)
 
     def scales(self, start: int, stop: int, files: Files) -> NDArray[Any]:
         return self.row_scales.rows(start, stop, files)

@@ -9,6 +9,7 @@ GPTQ, GPTQ_V2, AWQ, PACK_QUANTIZED, MLX, MXFP4 = "gptq", "gptq_v2", "awq", "pack
 SCALED = "scaled"
 """Values of 8 bits, each times a scale: FP8 and int8."""
 BITS = (2, 4, 8)
+GPTQ_BITS = (2, 3, 4, 8)
 MLX_BITS = (2, 3, 4, 5, 6, 8)
 LINEAR = "Linear"
 WORD = 32

@@ -13,7 +13,7 @@ from drupe.api import ModelError
 AGAIN = "download the tokenizer's files again, or save them with transformers"
 # These keys cannot be matched inside a JSON string, because a quote in a string has a backslash before it.
 _VOCABULARY = re.compile(rb'"vocab"\s*:\s*(?=[{\[])')
-_MERGES = re.compile(rb'\s*,\s*"merges"\s*:\s*(?=\[)')
+_MERGES = re.compile(rb'"merges"\s*:\s*(?=\[)')
 _INDENT = re.compile(rb"\n\s*")  # a string in JSON holds no line end
 _END = re.compile(rb"\]\s*\}\s*\}\s*\Z")
 
@@ -50,6 +50,17 @@ class TokenizerDocument:
         """The normalizers, pre_tokenizers, decoders or processors in order, those inside sequences included."""
         return _flat(self.settings.get(key))
 
+    def numbers_end_below(self, rows: int) -> bool:
+        """Whether all tokens surely have numbers below `rows`. False where the vocabulary has to be read for that.
+
+        An added token that the vocabulary lacks gets a number behind those of the others.
+        """
+        last = rows - len(self.added_tokens)
+        if self.kind == "Unigram" or last < 1:
+            return False
+        large = re.compile(rb'"\s*:\s*(\d{%d,})' % len(str(last)))
+        return not any(int(found) >= last for found in large.findall(self.vocabulary))
+
     def changed(self, **settings: Any) -> TokenizerDocument:
         """The document with other settings."""
         return replace(self, settings={**self.settings, **settings})
@@ -78,6 +89,9 @@ def _cut(content: bytes) -> TokenizerDocument | None:
     merges = _MERGES.search(content, vocabulary.end()) if vocabulary else None
     if vocabulary is None or merges is None or end is None:
         return None
+    before = content[vocabulary.end() : merges.start()].rstrip()
+    if not before.endswith(b","):
+        return None
     try:
         settings = json.loads(content[: vocabulary.end()] + b"null" + content[end.start() + 1 :])
         model = settings["model"]
@@ -85,9 +99,7 @@ def _cut(content: bytes) -> TokenizerDocument | None:
             return None
     except (ValueError, LookupError, TypeError, AttributeError):
         return None
-    return TokenizerDocument(
-        settings, content[vocabulary.end() : merges.start()], content[merges.end() : end.start() + 1]
-    )
+    return TokenizerDocument(settings, before[:-1].rstrip(), content[merges.end() : end.start() + 1])
 
 
 def _parsed(content: bytes) -> TokenizerDocument:

@@ -48,6 +48,7 @@ class AdoptGraph(Pass):
         refuse_graph(model.location)
 
     def run(self, model: Model, config: AdoptGraphConfig, context: Context) -> Model:
+        from drupe_nbits import kept_levels
         from drupe_onnx import remove_unused
         from drupe_onnx_models.casting import drop_needless_casts
         from drupe_onnx_models.fitting import fit
@@ -72,6 +73,8 @@ class AdoptGraph(Pass):
         fit(component, config.weights, config.activations, context)
         if ports is not None and model.task != GRAPH:
             _describe(component, ports, package)
+        if config.weights:
+            model = model.noticed(*kept_levels(component.graph, None))
         dropping = any(node.metadata_props.get(ROLE) == LAST_TOKEN for node in component.graph)
         return model.but(facts={"logits": "last"}) if dropping else model
 

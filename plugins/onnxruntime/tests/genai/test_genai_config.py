@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from drupe.api import ModelError, UsageError
-from drupe_decoding import DecoderPorts, Port
+from drupe_decoding import DecoderPorts, Port, generation_notices
 from drupe_onnxruntime.genai import genai_config
 from drupe_onnxruntime.genai.genai_config import PortNames
 
@@ -122,6 +122,25 @@ def test_a_model_without_an_end_token_gives_a_notice_and_one_with_an_end_none() 
     assert "an answer ends with token 1" in notice.what
     assert not list(genai_config.end_notices(description(eos=()), {"eos_token_id": 7}))
     assert not list(genai_config.end_notices(description(), {}))
+
+
+@pytest.mark.parametrize("settings", [{"eos_token_id": 400}, {"eos_token_id": [400, -1], "top_k": 5}])
+def test_end_tokens_that_the_model_lacks_are_said_once(settings: dict[str, object]) -> None:
+    (notice,) = genai_config.end_notices(description(eos=(400,)), settings)
+    assert "an answer ends with token 1: eos_token_id names 400" in notice.what
+    left = genai_config.settings_beside_ends(description(eos=(400,)), settings)
+    assert not list(generation_notices(left, description().vocab_size))
+
+
+@pytest.mark.parametrize(("eos", "settings"), [((2, 400), {}), ((2,), {"eos_token_id": [2, 400]})])
+def test_an_end_token_that_the_model_lacks_beside_one_that_it_has_is_said(
+    eos: tuple[int, ...], settings: dict[str, object]
+) -> None:
+    left = genai_config.settings_beside_ends(description(eos=eos), settings)
+    (notice,) = generation_notices(left, description().vocab_size)
+    assert "eos_token_id = 400" in notice.what
+    assert notice.about == ("generation_config.json" if settings else "config.json")
+    assert not list(genai_config.end_notices(description(eos=eos), settings))
 
 
 def test_sampling_settings_come_from_the_checkpoint_or_transformers_defaults() -> None:

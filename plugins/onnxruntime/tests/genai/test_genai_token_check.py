@@ -8,7 +8,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tokenizer_forms import tokenizer_files
+from tokenizer_forms import MAKERS, tokenizer_files
+from tokenizers import Tokenizer
 
 from drupe.api import Model, Notice, Runtime, Target
 from drupe_onnxruntime.genai import token_check
@@ -31,7 +32,7 @@ def notices(name: str, scratch: Path, rows: int = 10_000) -> list[Notice]:
     files.update(adapting.readable(files))
     document = adapting.tokenizer_in(files)
     files.update(adapting.own_form(files, document).files())
-    return list(token_notices(files, document.added_tokens, rows, scratch))
+    return list(token_notices(files, document, rows, scratch))
 
 
 def test_nothing_is_said_of_a_tokenizer_that_is_read_as_meant(tmp_path: Path) -> None:
@@ -78,6 +79,17 @@ def test_without_the_runtime_it_is_said_that_nothing_was_compared(
         "pip install 'drupe[cpu]' (or 'drupe[cuda]', 'drupe[directml]')",
     )
     assert "onnxruntime-genai is not installed" in notice.what
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_the_vocabulary_is_listed_unless_its_numbers_surely_end_below_the_rows(name: str) -> None:
+    files: dict[str, Path | bytes] = dict(tokenizer_files(name))
+    files.update(adapting.readable(files))
+    document = adapting.tokenizer_in(files)
+    numbers = Tokenizer.from_buffer(adapting.read(files["tokenizer.json"])).get_vocab().values()
+    for rows in range(max(numbers) - 3, max(numbers) + 4):
+        assert max(numbers) < rows or not document.numbers_end_below(rows)
+    assert document.numbers_end_below(10_000_000) == (document.kind != "Unigram")
 
 
 @pytest.mark.parametrize(("rows", "said"), [(900, ""), (899, "1 token of"), (890, "10 tokens of")])

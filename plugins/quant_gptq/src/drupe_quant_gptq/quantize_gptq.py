@@ -21,6 +21,7 @@ from drupe_nbits import (
     finish,
     float_precisions,
     is_quantized,
+    kept_levels,
     refuse_overruled,
 )
 from drupe_onnx import Expression, ExternalTensor, OnnxKind, OnnxPackage, capabilities_of, ir
@@ -80,7 +81,7 @@ class QuantizeGptq(CalibratingPass):
         finished = Finished(self._key(model, config, context))
         context.scratch.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix="gptq-", dir=context.scratch))
-        noticed = _noticed(model)
+        noticed = _noticed(model, config)
         Quantizing(package.component, config, context).run(sequences, finished, folder)
         finished.clear()
         return noticed
@@ -91,7 +92,7 @@ class QuantizeGptq(CalibratingPass):
         tokens = sum(map(len, self.sequences(model, config, context)))
         quantizing = Quantizing(package.component, config, context)
         quantizing.refuse_few(tokens)
-        noticed = _noticed(model)
+        noticed = _noticed(model, config)
         quantizing.rewrite_unsolved()
         return noticed
 
@@ -100,11 +101,12 @@ class QuantizeGptq(CalibratingPass):
         return key_of({"model": OnnxKind().fingerprint(model), **identity_of(self, config, context.target)})
 
 
-def _noticed(model: Model) -> Model:
-    """The model, with a notice if it has experts."""
+def _noticed(model: Model, config: QuantizeGptqConfig) -> Model:
+    """The model, with a notice if it has experts, and one if some of its weights are quantized already."""
     package: OnnxPackage = model.payload
-    found = [site for component in package.components.values() for site in find_experts(component.graph)]
-    return model.noticed(EXPERTS_WITHOUT_TEXT) if found else model
+    graphs = [component.graph for component in package.components.values()]
+    told = [EXPERTS_WITHOUT_TEXT] if any(find_experts(graph) for graph in graphs) else []
+    return model.noticed(*told, *(notice for graph in graphs for notice in kept_levels(graph, config.bits)))
 
 
 class Quantizing:

@@ -14,6 +14,7 @@ from drupe_nbits import (
     finish,
     float_precisions,
     is_quantized,
+    kept_levels,
     refuse_overruled,
 )
 from drupe_onnx import OnnxPackage, capabilities_of, ir
@@ -57,7 +58,8 @@ class QuantizeWeights(Pass):
 
     def run(self, model: Model, config: QuantizeWeightsConfig, context: Context) -> Model:
         package: OnnxPackage = model.payload
-        noticed = model.noticed(*notices(package.component.graph, config))
+        graph = package.component.graph
+        noticed = model.noticed(*notices(graph, config), *kept_levels(graph, config.bits))
         quantize_graph(package.component, config, context.target)
         return noticed
 

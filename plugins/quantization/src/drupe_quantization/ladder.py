@@ -38,10 +38,33 @@ def claim(stage: Stage, model: Model, request: Request) -> Claim | None:
         case "prepare", _:
             return _offer(_prepare(asked), model)
         case "quantize", 4:
+            _refuse_other_bits(model, 4)
             return _offer(_to_four_bits(asked, numerics), model)
         case "quantize", 8:
+            _refuse_other_bits(model, 8)
             return _offer(_to_eight_bits(asked, numerics), model)
     return None
+
+
+def _refuse_other_bits(model: Model, asked: int) -> None:
+    """Raise UsageError for a graph whose weights are all quantized already, to other bits than those asked for.
+
+    4 bits are also the right precision for a graph of which some weights have 2 or 8.
+    """
+    if not all(facts.get("weights") == "quantized" for facts in model.parts.values()):
+        return
+    from drupe_onnx import stored_bits
+
+    held = stored_bits(model.location)
+    fitting = 4 if held & {2, 4} else 8
+    if held and asked != fitting:
+        raise UsageError(
+            f"the model's weights are quantized already, to {' and '.join(map(str, sorted(held)))} bits, and are not "
+            "quantized again",
+            where=f"--precision int{asked}",
+            cure=f"--precision int{fitting} keeps them as they are; for int{asked}, start from "
+            "the checkpoint in floating point",
+        )
 
 
 def _offer(steps: Iterator[Step], model: Model) -> Claim:

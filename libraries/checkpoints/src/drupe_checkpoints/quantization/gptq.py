@@ -6,7 +6,7 @@ import dataclasses
 
 from drupe_checkpoints.configuration import Configuration
 from drupe_checkpoints.quantization.scheme import bits_of, group_size_of, refuse_pattern, refused
-from drupe_packed.packing import GPTQ, GPTQ_V2, Packing, Rule
+from drupe_packed.packing import GPTQ, GPTQ_BITS, GPTQ_V2, Packing, Rule
 
 GPTQ_SCHEME = frozenset({"bits", "group_size", "sym", "desc_act", "pack_dtype"})
 """The keys of a GPTQ section that say how modules are packed."""
@@ -27,7 +27,7 @@ def gptq(section: Configuration) -> Packing:
     if section.get("adapter"):
         raise refused(section, "GPTQ with an adapter that corrects its errors (EoRA) is not supported")
     rule = Rule(
-        bits_of(section, "bits"),
+        bits_of(section, "bits", GPTQ_BITS),
         group_size_of(section, "group_size"),
         section.flag("sym", True),
         section.flag("desc_act", False),
@@ -47,7 +47,7 @@ def _dynamic(dynamic: Configuration, pattern: str, base: Rule) -> Rule:
     if other := sorted(own.keys() - GPTQ_SCHEME - GPTQ_EFFORT):
         raise refused(dynamic, f"GPTQ with {', '.join(other)} for some modules ('dynamic') is not supported")
     return Rule(
-        bits_of(own, "bits") if "bits" in own else base.bits,
+        bits_of(own, "bits", GPTQ_BITS) if "bits" in own else base.bits,
         group_size_of(own, "group_size") if "group_size" in own else base.group_size,
         own.flag("sym", base.symmetric),
         own.flag("desc_act", base.reordered),

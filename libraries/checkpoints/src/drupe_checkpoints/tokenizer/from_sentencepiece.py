@@ -163,7 +163,8 @@ def _model(pieces: Pieces, symbols: list[str], merges: list[Pair]) -> tuple[Json
     if pieces.algorithm == UNIGRAM:
         return _unigram(pieces)
     long = sorted((each for each in symbols if len(each) > 1), key=len, reverse=True)
-    if long and pieces.algorithm == BPE and unreachable(_scores(pieces, NORMAL)):
+    cuts = _cuts_of_controls(pieces) if long and pieces.algorithm == BPE else []
+    if cuts is None or (long and pieces.algorithm == BPE and unreachable(_scores(pieces, NORMAL))):
         return None, []
     model = bpe(
         {text: number for number, text in enumerate(pieces.texts)},
@@ -175,7 +176,22 @@ def _model(pieces: Pieces, symbols: list[str], merges: list[Pair]) -> tuple[Json
         # merging gives the same there: `unreachable` has checked it.
         ignore_merges=bool(long),
     )
-    return model, [split("|".join(map(_escaped, long)))] if long else []
+    return model, [*([split("|".join(map(_escaped, long)))] if long else []), *cuts]
+
+
+def _cuts_of_controls(pieces: Pieces) -> list[Json] | None:
+    """The step that cuts control symbols in two which normalization makes of other texts. sentencepiece finds none.
+
+    None where each place of a symbol is one that a piece goes across.
+    """
+    controls = [pieces.texts[each] for each in pieces.of_kind(CONTROL) if len(pieces.texts[each]) > 1]
+    made = sorted((each for each in controls if MARK in each or pieces.charsmap), key=len, reverse=True)
+    pairs = {text[at : at + 2] for text in _scores(pieces, NORMAL) for at in range(len(text) - 1)}
+    places = [next((at for at in range(1, len(each)) if each[at - 1 : at + 1] not in pairs), 0) for each in made]
+    if not all(places):
+        return None
+    cut = "|".join(f"{_escaped(each[:at])}(?={_escaped(each[at:])})" for each, at in zip(made, places, strict=True))
+    return [split(cut, "MergedWithPrevious")] if made else []
 
 
 def _escaped(text: str) -> str:
@@ -186,8 +202,9 @@ def _escaped(text: str) -> str:
 def _unigram(pieces: Pieces) -> tuple[Json, list[Json]]:
     """The model that finds the pieces whose scores sum up to most. All kinds of pieces are in one list there.
 
-    Pieces of bytes and unused ones must not be found in a text: they score so low that other pieces always win. A
-    symbol of the user scores as in sentencepiece 0.2.
+    Pieces of bytes, unused ones and control symbols must not be found in a text: they score so low that other pieces
+    always win. (A control symbol in the text itself is cut out before; one that normalization makes is not.) A symbol
+    of the user scores as in sentencepiece 0.2.
     """
     normal = _scores(pieces, NORMAL).values()
     worst = min(normal, default=0.0)
@@ -199,7 +216,7 @@ def _unigram(pieces: Pieces) -> tuple[Json, list[Json]]:
             return SYMBOL_BONUS * (len(text.encode()) - 1)
         if kind == NORMAL:
             return own
-        return never if kind in (BYTE, UNUSED) else worst
+        return never if kind in (BYTE, UNUSED, CONTROL) else worst
 
     vocab = [
         [text, score(text, own, kind)]

@@ -45,12 +45,9 @@ def _all(*values: Any) -> Callable[[Any, Configuration], bool]:
 
 
 def _no_window(value: Any, config: Configuration) -> bool:
-    """Whether a sliding window never leaves a token out."""
-    return (
-        value in OFF
-        or config.get("use_sliding_window") is False
-        or (isinstance(value, int) and value >= config.integer("max_position_embeddings", DEFAULT_CONTEXT))
-    )
+    """Whether a sliding window never leaves a token out. `use_sliding_window` counts only for families that read it."""
+    longest = config.integer("max_position_embeddings", DEFAULT_CONTEXT)
+    return value is None or (isinstance(value, int) and value >= longest)
 
 
 def _as_the_window(value: Any, config: Configuration) -> bool:
@@ -138,7 +135,7 @@ NEUTRAL = frozenset(
         "_attn_implementation", "_attn_implementation_autoset", "_flash_attn_2_enabled",
         "_attn_implementation_internal", "_experts_implementation_internal", "_output_attentions",
         "_experts_implementation",
-        # windows that are off, in the configurations that cannot switch them on
+        # windows of families that cannot switch them on or off: `sliding_window` decides
         "max_window_layers", "use_sliding_window",
     }
 )  # fmt: skip

@@ -18,6 +18,8 @@ NORMS = {"kind": "layer"}
 IN_THE_GRAPH = ("attn.q_proj", "attn.k_proj", "attn.v_proj")
 LEFT_OUT = {"alibi": True, "prefix_lm": False, "qk_ln": False, "attn_uses_sequence_id": False}
 """Settings of attention, with the one value that is supported, which is the default."""
+STEEPEST = 8
+"""`alibi_bias_max`: the slopes of the bias by distance are 2 to the power of minus this number and less."""
 
 
 def mpt(config: Configuration) -> Decoder:
@@ -31,8 +33,16 @@ def mpt(config: Configuration) -> Decoder:
                 "changes what attention computes",
                 f"choose a checkpoint with {key} = {str(only).lower()}, such as MPT-7B",
             )
+    if settings.get("alibi_bias_max", STEEPEST) != STEEPEST:
+        raise not_built(
+            config,
+            "attn_config.alibi_bias_max",
+            settings["alibi_bias_max"],
+            "changes what attention computes",
+            f"set it to {STEEPEST} to get what transformers computes, which ignores the key",
+        )
     sizes = _sizes(config)
-    distance = Distance(_slopes(sizes.heads, settings.integer("alibi_bias_max", 8)))
+    distance = Distance(_slopes(sizes.heads))
     scale = None if settings.get("softmax_scale") is None else settings.number("softmax_scale", above=0)
     clip = None if not settings.get("clip_qkv") else settings.number("clip_qkv", above=0)
     rows = one_after_another([sizes.hidden] * 3)
@@ -45,10 +55,10 @@ def mpt(config: Configuration) -> Decoder:
     return decoder(config, sizes, layer, names=NAMES, norms=NORMS, tied=config.flag("tie_word_embeddings", True))
 
 
-def _slopes(heads: int, most: int) -> tuple[float, ...]:
+def _slopes(heads: int) -> tuple[float, ...]:
     """The slope of each head's bias: of as many as a power of two, every other one first."""
     whole = 2 ** math.ceil(math.log2(heads))
-    slopes = [2.0 ** (-most * power / whole) for power in range(1, whole + 1)]
+    slopes = [2.0 ** (-STEEPEST * power / whole) for power in range(1, whole + 1)]
     return tuple(slopes if whole == heads else (slopes[1::2] + slopes[::2])[:heads])
 
 

@@ -35,5 +35,5 @@ def upper_windows(config: Configuration) -> tuple[int | None, ...]:
     layers = layer_count(config)
     first = 0 if config.get("max_window_layers") == 0 else config.integer("max_window_layers", 28)
     upper = ["sliding_attention" if layer >= first else "full_attention" for layer in range(layers)]
-    types = layer_types(config, upper)
-    return windows_of(types, sliding_window(config, 4096) if config.flag("use_sliding_window", False) else None)
+    types, window = layer_types(config, upper), sliding_window(config, 4096)
+    return windows_of(types, window if config.flag("use_sliding_window", False) else None)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from drupe.api import ModelError, Notice, UsageError, counted
-from drupe_decoding import sampling, token_ids
+from drupe_decoding import TAKEN_FROM, home_of, sampling, token_ids
 
 if TYPE_CHECKING:
     from drupe_decoding import DecoderPorts
@@ -123,16 +123,35 @@ def stop_tokens(description: DecoderDescription, generation: Mapping[str, Any]) 
 
 
 def end_notices(description: DecoderDescription, generation: Mapping[str, Any]) -> Iterator[Notice]:
-    """A notice on a model that names no end token."""
+    """A notice on a model that names no end token, or none that it has."""
+    if _stated_ends(description, generation):
+        return
+    named = token_ids(generation.get("eos_token_id")) or description.eos
+    chosen = stop_tokens(description, generation)[0][0]
+    why = (
+        f"eos_token_id names {', '.join(map(str, named))}, and the model's tokens are 0 to {description.vocab_size - 1}"
+        if named
+        else f"{home_of(generation) if generation else 'the checkpoint'} names no end token"
+    )
+    yield Notice(
+        "genai_config.json",
+        "chosen",
+        f"an answer ends with token {chosen}: {why}; onnxruntime-genai needs an end token, and transformers goes on up "
+        "to the largest length",
+        "name a token of the model as eos_token_id in generation_config.json, and optimize again",
+    )
+
+
+def settings_beside_ends(description: DecoderDescription, generation: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The settings for generating text of which `end_notices` says nothing: no end tokens, where none is the model's.
+
+    End tokens that only config.json names are among them.
+    """
     if not _stated_ends(description, generation):
-        chosen = stop_tokens(description, generation)[0][0]
-        yield Notice(
-            "genai_config.json",
-            "chosen",
-            f"an answer ends with token {chosen}: the checkpoint names no end token, and onnxruntime-genai needs one; "
-            "transformers goes on up to the largest length",
-            "name eos_token_id in generation_config.json, and optimize again",
-        )
+        return {key: value for key, value in generation.items() if key != "eos_token_id"}
+    if generation.get("eos_token_id") is not None:
+        return generation
+    return {TAKEN_FROM: "config.json", **generation, "eos_token_id": list(description.eos)}
 
 
 def _stated_ends(description: DecoderDescription, generation: Mapping[str, Any]) -> list[int]:

@@ -70,7 +70,7 @@ class PackageGenai(Pass):
         package.files[CONFIG] = (json.dumps(document, indent=4) + "\n").encode("utf-8")
         generation = _generation(package)
         noticed = model.noticed(
-            *generation_notices(generation, description.vocab_size),
+            *generation_notices(genai_config.settings_beside_ends(description, generation), description.vocab_size),
             *genai_config.end_notices(description, generation),
             *served.notices,
             *form_notices(form),
@@ -78,7 +78,7 @@ class PackageGenai(Pass):
         if not config.compare_tokens:
             return noticed
         rows = description.vocab_size
-        return noticed.noticed(*token_notices(package.files, tokenizer.added_tokens, rows, context.scratch))
+        return noticed.noticed(*token_notices(package.files, tokenizer, rows, context.scratch))
 
 
 def _document(

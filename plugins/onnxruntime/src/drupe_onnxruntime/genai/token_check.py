@@ -12,14 +12,13 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
 
 from drupe.api import Notice, counted
 from drupe_onnxruntime.genai.reading_process import ReadingProcess
 from drupe_onnxruntime.genai.tokenizer_files import CONFIG, VOCABULARY, read
 from drupe_onnxruntime.genai.tokenizer_form.form import MODULE, OWN, Form
 from drupe_onnxruntime.wheels import GENAI, ONNXRUNTIME, absence
-from drupe_tokenization import Comparison, Difference, Reading, ReferenceProcess, awkward_texts
+from drupe_tokenization import Comparison, Difference, Reading, ReferenceProcess, TokenizerDocument, awkward_texts
 
 ABOUT = "tokenizer"
 SERVED = "served by Drupe only"
@@ -37,10 +36,10 @@ _known: dict[tuple[str, int], tuple[Notice, ...]] = {}
 
 
 def token_notices(
-    files: Mapping[str, Path | bytes], added_tokens: Sequence[Mapping[str, Any]], rows: int, scratch: Path
+    files: Mapping[str, Path | bytes], document: TokenizerDocument, rows: int, scratch: Path
 ) -> tuple[Notice, ...]:
-    """The notices. files: those of the package. added_tokens: the entries in its tokenizer.json. rows: how many tokens
-    the model's embedding has. scratch: a folder.
+    """The notices. files: those of the package. document: its tokenizer.json. rows: how many tokens the model's
+    embedding has. scratch: a folder.
 
     Raises ModelError where `tokenizers` cannot read tokenizer.json. What was found is kept while the process runs,
     because a plan is previewed before it is run.
@@ -55,13 +54,13 @@ def token_notices(
             folder = Path(made)
             for name, content in held.items():
                 (folder / name).write_bytes(content)
-            _known[key] = _found(folder, awkward_texts(added_tokens), rows)
+            _known[key] = _found(folder, document, rows)
     return _known[key]
 
 
-def _found(folder: Path, texts: Sequence[str], rows: int) -> tuple[Notice, ...]:
-    missing = absence(GENAI, ONNXRUNTIME)
-    with ReferenceProcess(folder / VOCABULARY, texts, rows) as reference:
+def _found(folder: Path, document: TokenizerDocument, rows: int) -> tuple[Notice, ...]:
+    missing, texts = absence(GENAI, ONNXRUNTIME), awkward_texts(document.added_tokens)
+    with ReferenceProcess(folder / VOCABULARY, texts, None if document.numbers_end_below(rows) else rows) as reference:
         if missing:
             comparison = reference.compared(None)
             return (_not_compared(*missing), *_without_rows(comparison, rows))

@@ -16,7 +16,8 @@ def with_pairs(document: TokenizerDocument, use: Use) -> Rewritten:
     """Merges as pairs, where texts would be misread."""
     merges = document.merges or b"[]"
     first = merges[1:200].lstrip()
-    if not first.startswith(b'"') or not (_RETURN.search(merges) or first.startswith(b'"#')):
+    misread = first.startswith(b'"#') or (b"\\r" in merges and _RETURN.search(merges))
+    if not first.startswith(b'"') or not misread:
         return Rewritten(document)
     written = json.dumps(pairs_of(document), ensure_ascii=False, separators=(",", ":")).encode()
     rewritten = TokenizerDocument(document.settings, document.vocabulary, written)
