@@ -90,9 +90,24 @@ def test_a_provider_that_is_slow_is_named_and_asked_only_where_it_is_needed(
         assert acme.run_here(*other).stderr == "", other
 
 
+@pytest.mark.parametrize("kind", ["passes", "tasks", "evaluators", "runtimes", "execution_providers"])
+def test_showing_one_thing_imports_nothing_else_of_its_plugin_and_of_others(acme: Site, kind: str) -> None:
+    module = "from drupe.api import Ref, hookimpl\n"
+    module += f"@hookimpl\ndef drupe_{kind}():\n    return [Ref('loud', 'loud_code:Loud', 'tells of its import')]\n"
+    acme.add("loud", {"loud": "loud"}, {"loud.py": module, "loud_code.py": "raise SystemExit('imported')"})
+    acme.ship("drupe-commands", "acme")
+    acme.allow("loud")
+    for shown in (
+        ("passes", "sign"), ("tasks", "echoing"), ("evaluators", "length"), ("runtimes", "echo"), ("providers", "paper"),
+        ("providers", "PaperExecutionProvider"),
+    ):  # fmt: skip
+        done = acme.run_here(*shown)
+        assert (done.returncode, done.stderr) == (0, ""), shown
+
+
 def test_an_evaluator_shows_the_options_that_set_its_keys(acme: Site) -> None:
     shown = json.loads(acme.run_here("evaluators", "length", "--json").stdout)
-    assert shown["configuration"][0]["set_by"] == "--longest" and shown["compares_for_the_tasks"] == ["echoing"]
+    assert shown["configuration"][0]["set_by"] == "--longest"
 
 
 def test_a_provider_shows_its_recipes_by_stage(acme: Site) -> None:
@@ -100,6 +115,7 @@ def test_a_provider_shows_its_recipes_by_stage(acme: Site) -> None:
     stages = {record["precision"]: record["stages"] for record in shown["recipes"]}
     assert stages["int4"] == "import > fuse > quantize > package" and stages["loud"] == "shout > sign"
     assert stages["plain"] == "sign (by=--author)"
+    assert shown["runtimes"] == ["echo"]
 
 
 def test_inspect_says_whether_a_model_of_one_or_several_parts_is_supported(acme: Site, source: Path) -> None:
