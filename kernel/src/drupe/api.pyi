@@ -49,6 +49,7 @@ from .errors import PlanError as PlanError
 from .errors import PluginCrash as PluginCrash
 from .errors import PluginError as PluginError
 from .errors import RuntimeMissing as RuntimeMissing
+from .errors import Unfit as Unfit
 from .errors import UsageError as UsageError
 from .errors import counted as counted
 from .errors import error_from as error_from

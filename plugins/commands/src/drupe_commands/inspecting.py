@@ -84,7 +84,7 @@ def _support(reference: str, model: Model) -> tuple[dict[str, Any], Iterable[Not
     Of a package, only what was noticed when it was made. The passes are not previewed where weights would have to be
     downloaded first.
     """
-    from drupe.api import RECORD, DrupeError, Notice, Request, plan_of, registry
+    from drupe.api import RECORD, DrupeError, Notice, Request, Unfit, plan_of, registry
     from drupe_commands.previewing import preview_of
 
     if (record := model.location / RECORD).is_file():
@@ -99,7 +99,11 @@ def _support(reference: str, model: Model) -> tuple[dict[str, Any], Iterable[Not
             runner.refuse(source)
             composed = runner.describe(source)
         if registry().kinds.make(source.kind).here(source):
-            notices = preview_of(plan, source).notices
+            preview = preview_of(plan, source)
+            notices = preview.notices
+            if preview.problems:
+                what = f"it would not run on {preview.provider}: {preview.problems[0]}"
+                raise Unfit(what, cure="drupe optimize MODEL -o OUT --provider NAME, with another one")
     except DrupeError as error:
         return {"supported": False, "why not": error.what, "cure": error.cure}, notices
     support = {

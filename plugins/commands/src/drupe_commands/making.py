@@ -30,10 +30,12 @@ class Making:
     def of_request(self, request: Request, save_plan: Path | None = None) -> None:
         """Compose the plan of a request, then carry it out, or only show it."""
         from drupe import api
+        from drupe_commands.fitting import with_what_fits
 
         started = self.begin()
         plan, source = api.plan_of(request, api.registry())
-        self.of_plan(plan, source, started, save_plan)
+        with with_what_fits(request):
+            self.of_plan(plan, source, started, save_plan)
 
     def of_plan(self, plan: Plan, source: Model, started: float, save_plan: Path | None = None) -> None:
         """Carry a plan out, or only show it."""

@@ -35,6 +35,12 @@ class Preview:
     notices: tuple[Notice, ...]
     unforeseen: str = ""
 
+    @property
+    def provider(self) -> str:
+        """The target's provider, with the plugin that brings it."""
+        entry = self.run.found.providers.find(self.target.provider)
+        return f"'{entry.ref.name}' of {entry.plugin.title}"
+
 
 def preview_of(plan: Plan, source: Model) -> Preview:
     """Check a plan, and tell what the output will take, as far as no costly pass decides on that."""
@@ -71,7 +77,7 @@ def show_preview(preview: Preview, output: Path, as_json: bool) -> None:
     _print_estimate(preview, free)
     print_notices(preview.notices)
     for problem in preview.problems:
-        print(f"would not run on {preview.target.provider}: {problem}")
+        print(f"would not run on {preview.provider}: {problem}")
 
 
 def _print_passes(preview: Preview) -> None:

@@ -13,6 +13,7 @@ import typer
 
 from drupe.api import UsageError
 from drupe_commands.documents import STANDARD_INPUT, located, read_document
+from drupe_commands.fitting import with_what_fits
 from drupe_commands.flags import CONTEXT, FlagCommand
 from drupe_commands.foreign import Translation, print_lines, show_dry_run, translation_of, write_workflow
 from drupe_commands.making import Making
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from drupe_commands.workflow import Workflow
 
 
+IN_FILE = "target.{}: {}"
+"""How a workflow file names its target."""
 ALIKE = 0.75
 """How alike a key has to be to one of a plan or a workflow, from 0 to 1, to be a misspelt one."""
 
@@ -230,7 +233,7 @@ def _run_workflow(workflow: Workflow, job: _Job) -> None:
         print("a workflow of Drupe, which is carried out as it is")
         return
     started = making.begin()
-    with located(file, None if job.model else "model"):
+    with located(file, None if job.model else "model"), with_what_fits(request, IN_FILE):
         making.of_plan(*plan_of(request, registry()), started)
 
 
