@@ -98,8 +98,8 @@ def test_showing_one_thing_imports_nothing_else_of_its_plugin_and_of_others(acme
     acme.ship("drupe-commands", "acme")
     acme.allow("loud")
     for shown in (
-        ("passes", "sign"), ("tasks", "echoing"), ("evaluators", "length"), ("runtimes", "echo"), ("providers", "paper"),
-        ("providers", "PaperExecutionProvider"),
+        ("passes", "sign"), ("tasks", "echoing"), ("evaluators", "length"), ("runtimes", "echo"),
+        ("providers", "paper"), ("providers", "PaperExecutionProvider"),
     ):  # fmt: skip
         done = acme.run_here(*shown)
         assert (done.returncode, done.stderr) == (0, ""), shown

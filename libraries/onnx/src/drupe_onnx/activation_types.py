@@ -12,7 +12,7 @@ def served_activations(target: Target) -> tuple[str, ...]:
     listed = capabilities_of(target).activations
     if served := tuple(each for each in listed if each in ACTIVATIONS):
         return served
-    plugin = plugin_of(target)
+    plugin = plugin_of(target.provider)
     raise PluginError(
         f"the operator table of the provider {target_title(target)} lists {', '.join(listed) or 'nothing'} "
         f"as activations, and one of {', '.join(ACTIVATIONS)} is needed",
@@ -28,7 +28,7 @@ def refuse_unserved(activations: str, target: Target) -> None:
     served = served_activations(target)
     if activations in served:
         return
-    plugin = plugin_of(target)
+    plugin = plugin_of(target.provider)
     for recipe in _recipes_with(activations, target) if plugin else ():
         raise PluginError(
             f"the recipe '{recipe}' of the provider {target_title(target)} computes in {activations}, "

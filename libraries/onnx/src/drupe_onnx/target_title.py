@@ -7,11 +7,16 @@ from drupe.api import Plugin, Target, registry
 
 def target_title(target: Target) -> str:
     """The provider's name with distribution and version: "'acme' of acme-npu 1.0"."""
-    plugin = plugin_of(target)
-    return f"'{target.provider}'" + (f" of {plugin.title}" if plugin else "")
+    return provider_title(target.provider)
 
 
-def plugin_of(target: Target) -> Plugin | None:
-    """The plugin that brings the provider; None for a target that no plugin brings."""
+def provider_title(name: str) -> str:
+    """The same, of a provider by its own name; the name alone where no plugin brings it."""
+    plugin = plugin_of(name)
+    return f"'{name}'" + (f" of {plugin.title}" if plugin else "")
+
+
+def plugin_of(provider: str) -> Plugin | None:
+    """The plugin that brings a provider of that name; None where no plugin does."""
     providers = registry().providers
-    return providers.find(target.provider).plugin if target.provider in providers else None
+    return providers.find(provider).plugin if provider in providers else None

@@ -74,7 +74,7 @@ def problems_of(entry: Entry[Any], found: Registry) -> Iterator[str]:
     try:
         yield from call(entry.plugin, entry.title, lambda: [*check(entry, found), *sorted(misspelt_attributes(entry))])
     except DrupeError as error:
-        yield error.what.removeprefix(f"{entry.title} ") + (f" ({error.where})" if error.where else "")
+        yield error.what.removeprefix(entry.title).lstrip(": ") + (f" ({error.where})" if error.where else "")
 
 
 def _later_rivals(entry: Entry[Any], found: Registry) -> Iterator[tuple[Entry[Any], list[str]]]:
