@@ -5,6 +5,7 @@ The table is that of the provider `cpu` without some operators.
 
 from __future__ import annotations
 
+import ast
 import json
 from pathlib import Path
 
@@ -51,13 +52,13 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_checkpoint(tmp_path_factory.mktemp("gaps") / "checkpoint")
 
 
-def site_without(operator: str, folder: Path) -> Site:
+def site_without(operator: str, folder: Path, provider: str = PROVIDER) -> Site:
     """A site with a provider whose table lacks an operator."""
     table = json.loads(TABLE.read_text())
     del table["operators"][operator]
     (folder / "site").mkdir()
     site = Site(folder / "site")
-    files = {"acme_npu.py": PROVIDER, "operators.json": json.dumps({**table, "runtime_versions": ">=0"})}
+    files = {"acme_npu.py": provider, "operators.json": json.dumps({**table, "runtime_versions": ">=0"})}
     site.add("acme-npu", {"acme-npu": "acme_npu"}, files)
     return site
 
@@ -123,3 +124,17 @@ def test_the_cure_for_a_workflow_is_written_as_in_its_file(checkpoint: Path, tmp
     done = site.run_here("run", file, "-o", tmp_path / "out")
     assert done.returncode == 4
     assert told(done)[1] == "try: target.precision: fp32, or target.provider: cpu"
+
+
+@pytest.mark.parametrize("numerics", ['{"bitz": 4}', '{"bits": 5, "symmetric": True}'])
+def test_a_stage_that_nobody_fills_names_the_recipe_and_what_it_asks_for(
+    checkpoint: Path, tmp_path: Path, numerics: str
+) -> None:
+    code = PROVIDER.replace("import Device", "import Device, Stage")
+    code = code.replace("quantized_stages(4)", f'(Stage("import"), Stage("quantize", {numerics}), Stage("package"))')
+    site = site_without(CAST, tmp_path, code)
+    done = site.run_here("optimize", checkpoint, "-o", tmp_path / "out", "--provider", "acme")
+    asked = ", ".join(f"{key} = {value}" for key, value in ast.literal_eval(numerics).items())
+    assert done.returncode == 4
+    wanted = f"fills the stage 'quantize' with {asked}, as the recipe 'acme-int4' of acme-npu 1.0 asks,"
+    assert wanted in told(done)[0]

@@ -164,11 +164,28 @@ def _guard_output() -> None:
     if sys.stdout is None:
         raw = _Output(os.open(os.devnull, os.O_RDONLY), "w")
     elif type(getattr(buffer, "raw", buffer)) is io.FileIO:  # not Windows' console
-        raw = _Output(sys.stdout.fileno(), "w", closefd=False)
+        raw = _Output(_own_output(), "w", closefd=False)
     else:
         return
     encoding = getattr(sys.stdout, "encoding", "utf-8")
     sys.stdout = io.TextIOWrapper(io.BufferedWriter(raw), encoding, "replace", line_buffering=raw.isatty())
+
+
+def _own_output() -> int:
+    """A descriptor for what the program prints; what others write to standard output goes to standard error.
+
+    Those are libraries in machine code, child processes, and plugins that go around `sys.stdout`. A terminal shows both
+    in one place, and editing a line there needs the usual descriptor.
+    """
+    usual = sys.stdout.fileno()
+    if os.isatty(usual):
+        return usual
+    own = os.dup(usual)
+    try:
+        os.dup2(sys.stderr.fileno(), usual)
+    except OSError:  # standard error was closed before the start
+        os.dup2(os.open(os.devnull, os.O_WRONLY), usual)
+    return own
 
 
 def _run(state: dict[str, Any]) -> None:
