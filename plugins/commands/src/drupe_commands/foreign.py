@@ -6,12 +6,12 @@ import json
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from drupe.api import PluginError, UsageError, call, registry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from drupe.api import Entry, Notice
 
@@ -97,14 +97,14 @@ def _wrong_with(answer: Any) -> str | None:
     return None
 
 
-def print_lines(notices: Iterable[Notice], stream: TextIO | None = None) -> None:
+def lines_of(notices: Iterable[Notice]) -> Iterator[str]:
     """One line for each thing that the file asks for; below it what the user can do."""
     notices = list(notices)
     width = max((len(notice.about) for notice in notices), default=0)
     for notice in notices:
-        print(f"{notice.handling:8}  {notice.about:{min(width, 40)}}  {notice.what}", file=stream)
+        yield f"{notice.handling:8}  {notice.about:{min(width, 40)}}  {notice.what}"
         if notice.cure:
-            print(f"{'':10}try: {notice.cure}", file=stream)
+            yield f"{'':10}try: {notice.cure}"
 
 
 def show_dry_run(translation: Translation, as_json: bool) -> None:
@@ -117,7 +117,7 @@ def show_dry_run(translation: Translation, as_json: bool) -> None:
         }
         print(json.dumps(told, indent=1))
         return
-    print_lines(translation.notices)
+    print("\n".join(lines_of(translation.notices)))
     counts = Counter(notice.handling for notice in translation.notices)
     print("\n" + ", ".join(f"{counts[handling]} {handling}" for handling in HANDLINGS if counts[handling]))
     if translation.workflow is None:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from drupe_commands.notices import print_notices
+from drupe_commands.messages import tell_notices
 
 if TYPE_CHECKING:
     from drupe.api import Estimate, Model, Notice, Plan, ReadyPass, Run, Target
@@ -75,9 +75,9 @@ def show_preview(preview: Preview, output: Path, as_json: bool) -> None:
         return
     _print_passes(preview)
     _print_estimate(preview, free)
-    print_notices(preview.notices)
     for problem in preview.problems:
         print(f"would not run on {preview.provider}: {problem}")
+    tell_notices(preview.notices)
 
 
 def _print_passes(preview: Preview) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -15,8 +14,9 @@ from drupe.api import UsageError
 from drupe_commands.documents import STANDARD_INPUT, located, read_document
 from drupe_commands.fitting import with_what_fits
 from drupe_commands.flags import CONTEXT, FlagCommand
-from drupe_commands.foreign import Translation, print_lines, show_dry_run, translation_of, write_workflow
+from drupe_commands.foreign import Translation, lines_of, show_dry_run, translation_of, write_workflow
 from drupe_commands.making import Making
+from drupe_commands.messages import tell
 from drupe_commands.parameters import MODEL, RUNNING, Force, JsonResult, LogLevel, OnlyPlan, Output
 
 if TYPE_CHECKING:
@@ -187,8 +187,8 @@ def _run_translated(translation: Translation, job: _Job) -> None:
         show_dry_run(translation, job.making.as_json)
         return
     workflow = workflow_from(translation.needed(job.file), job.file)
-    print_lines(translation.notices, sys.stderr if job.making.as_json else sys.stdout)
-    print(file=sys.stderr if job.making.as_json else sys.stdout)
+    for line in (*lines_of(translation.notices), ""):
+        tell(line)
     _run_workflow(workflow, replace(job, save_plan=None))
 
 
