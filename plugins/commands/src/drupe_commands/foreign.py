@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from drupe.api import PluginError, UsageError, call, registry
+from drupe.api import PluginError, UsageError, call, registry, timed, unknown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -70,7 +71,9 @@ def translation_of(document: dict[str, Any], model: str | None) -> Translation |
 def _by(entry: Entry[Any], document: dict[str, Any], model: str | None) -> Translation | None:
     """What one plugin makes of a document. Raises PluginError for an answer that is none."""
     function: Any = entry.resolve()
-    answer = call(entry.plugin, f"reading a workflow with {entry.title}", function, document, model or "")
+    own = copy.deepcopy(document)  # the next reader is to see what stands in the file
+    with timed(entry.plugin, f"read a workflow with its reader '{entry.ref.name}'"):
+        answer = call(entry.plugin, f"reading a workflow with {entry.title}", function, own, model or "")
     if answer is None:
         return None
     if (wrong := _wrong_with(answer)) is not None:
@@ -94,6 +97,20 @@ def _wrong_with(answer: Any) -> str | None:
     lacks = any(each.handling == MISSING for each in notices)
     if (workflow is None) != lacks or not isinstance(workflow, dict | None):
         return "a workflow although something is missing" if lacks else "no workflow although nothing is missing"
+    return None if workflow is None else _wrong_in(workflow)
+
+
+def _wrong_in(workflow: dict[str, Any]) -> str | None:
+    """What is wrong with a workflow that does not depend on what stands in the user's file."""
+    from drupe_commands.workflow import Workflow
+
+    for key in workflow:
+        if key not in Workflow.model_fields:
+            return f"a workflow with an {unknown('key', str(key), Workflow.model_fields).what}"
+    try:
+        json.dumps(workflow)
+    except (TypeError, ValueError) as error:
+        return f"a workflow that has no form in JSON: {error}"
     return None
 
 

@@ -14,10 +14,10 @@ import typer
 from typer.core import TyperGroup
 
 from drupe.api import PROJECT, Cancelled, DrupeError, OutputError, PluginCrash, UsageError, call
+from drupe_commands.command_building import HELP, as_command
 from drupe_commands.command_names import summaries
 from drupe_commands.wrong_usage import WRONG_USAGE, told
 
-HELP = {"help_option_names": ["-h", "--help"]}
 UNEXPECTED = 70
 """Exit status for an error that nobody foresaw."""
 TYPED = "drupe.typed"
@@ -47,7 +47,7 @@ class Commands(TyperGroup):
 
         entry = registry().commands.find(cmd_name)
         found = entry.resolve()
-        return call(entry.plugin, f"building {entry.title[4:]}", _as_command, cmd_name, found)
+        return call(entry.plugin, f"building {entry.title[4:]}", as_command, cmd_name, found)
 
     def get_help_option(self, ctx: Any) -> Any:
         """Not given, --help is False here: to make sense of a None, typer would import pydantic."""
@@ -81,22 +81,6 @@ class Commands(TyperGroup):
             raise typer.Exit(error.exit_status) from None
 
 
-def _as_command(name: str, found: Any) -> Any:
-    """A typer app, a class of one, or a function with typer annotations, as a command.
-
-    The long options of a function may be typed with underscores.
-    """
-    if isinstance(found, type):
-        found = found()
-    if isinstance(found, typer.Typer):
-        command = typer.main.get_command(found)
-        command.name = name
-        return command
-    app = typer.Typer(rich_markup_mode=None, add_completion=False)
-    app.command(name, context_settings={**HELP, "token_normalize_func": lambda option: option.replace("_", "-")})(found)
-    return typer.main.get_command(app)
-
-
 def _print_stack(error: DrupeError) -> None:
     """Where an error comes from, and out of which others; what it says is said by `_complain`."""
     from traceback import TracebackException
@@ -116,7 +100,7 @@ def _print_own_stack(error: BaseException, hinted: bool) -> None:
 def _complain(error: DrupeError) -> None:
     """Print an error, after what is still to be printed on standard output."""
     try:
-        sys.stdout.flush()
+        _flush()
     finally:
         print(f"error: {error}", file=sys.stderr)
 
@@ -188,13 +172,19 @@ def _own_output() -> int:
     return own
 
 
+def _flush() -> None:
+    """Print what is still to be printed; a plugin's command may have closed standard output."""
+    if not sys.stdout.closed:
+        sys.stdout.flush()
+
+
 def _run(state: dict[str, Any]) -> None:
     """Run the program to the end of its output. state: takes what a command leaves there for errors; see Making."""
     try:
         try:
             app(prog_name=PROJECT, obj=state)
         finally:
-            sys.stdout.flush()
+            _flush()
     except OutputError as error:
         _complain(error)
         sys.exit(error.exit_status)
