@@ -263,10 +263,11 @@ def test_inspect_describes_a_folder_with_a_config_only(good: Path, tmp_path: Pat
     folder.mkdir()
     shutil.copy(good / "config.json", folder)
     done = program("inspect", folder)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == optimize(folder, tmp_path / "out").returncode == 3, done.stderr
     assert "Qwen2ForCausalLM" in done.stdout and "no safetensors file" in done.stdout
     edit_config(folder, model_type="blt", architectures=["BltForCausalLM"])
-    shown = program("inspect", folder).stdout
+    shown = program("inspect", folder, "--json").stdout
+    assert json.loads(shown)["supported"] is False
     assert "'BltForCausalLM' is not supported" in shown and "a plugin can bring" in shown
 
 

@@ -96,6 +96,10 @@ IMPORTING = {
     "prints": Villain(f"print('me, me, me')\n{HEAD}", "prints to standard output"),
     "is-no-python": Villain("def villain(:", "SyntaxError", at=True),
     "lacks-a-library": Villain("import a_library_that_nobody_has", "No module named 'a_library", at=True),
+    "brings-nothing": Villain(
+        f"{HEAD}class Hooks:\n    @hookimpl\n    def drupe_passes(self):\n        return []\nhooks = Hooks()\n",
+        "its entry module implements no hook, so that it brings nothing",
+    ),
     "marks-no-hook": Villain("def drupe_passes():\n    return []", "is not marked with @hookimpl", at=True),
     "misspells-a-hook": Villain(hook("drupe_pases", "return []"), "'drupe_pases'; did you mean drupe_passes"),
     "misspells-an-argument": Villain(
@@ -457,15 +461,48 @@ def is_about(line: str) -> bool:
     return bool(re.search(r"villain|listener-7|\bcard\b|\btear", line))
 
 
-def test_a_slow_plugin_is_named(world: World, peace: Peace, monkeypatch: pytest.MonkeyPatch) -> None:
+SLOW = {
+    "import": ("import time\ntime.sleep(0.4)\n", "say what it brings"),
+    "listing": (hook("drupe_passes", "import time; time.sleep(0.4); return []"), "say what it brings"),
+    "resolving": (hook("drupe_resolve_model", "import time; time.sleep(0.4)"), r"answer drupe_resolve_model\(\)"),
+    "observing": (
+        hook("drupe_observe", "import time; time.sleep(0.4 * event.name.startswith('run'))"),
+        r"answer drupe_observe\(\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("way", SLOW)
+def test_a_slow_plugin_is_named_once(world: World, peace: Peace, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    module, doing = SLOW[way]
     monkeypatch.setattr("drupe.containment.SLOW", 0.3)
-    world.admit(Villain(f"import time\ntime.sleep(0.4)\n{HEAD}", None))
+    world.admit(Villain(module, None))
     try:
         done = world.optimize("--volume", "loud")
     finally:
         world.expel()
     assert done.returncode == 0 and world.made() == peace.made
-    assert re.fullmatch(r"warning: villain 1\.0 took \d\.\d s to say what it brings", warnings(done)[0])
+    (warning,) = warnings(done)
+    assert re.fullmatch(rf"warning: villain 1\.0 took \d\.\d s to {doing}", warning)
+
+
+@pytest.mark.parametrize(
+    "printing",
+    [
+        "import os; os.write(1, b'me, me, me\\n')",
+        "import sys; sys.__stdout__.write('me, me, me\\n')",
+        "import subprocess, sys; subprocess.run([sys.executable, '-c', 'print(\"me, me, me\")'])",
+    ],
+    ids=["descriptor", "dunder-stdout", "child"],
+)
+def test_what_a_plugin_prints_around_the_interpreter_is_no_part_of_the_result(world: World, printing: str) -> None:
+    world.admit(Villain(f"{HEAD}{printing}\n", None))
+    try:
+        done = world.site.run("passes", "--json")
+    finally:
+        world.expel()
+    assert done.returncode == 0 and done.stderr.strip() == "me, me, me"
+    assert {each["pass"] for each in json.loads(done.stdout)} >= {"sign", "shout"}
 
 
 # The real plugins, and a real model

@@ -255,8 +255,9 @@ def test_a_run_that_is_stopped_says_after_which_costly_pass_the_next_run_goes_on
 ):
     code = acme.folder / "acme.py"
     whole = code.read_text()
-    head = "    def check(self, model, target):\n        "
-    code.write_text(whole.replace(f"{head}return", f"{head}raise KeyboardInterrupt\n        return"))
+    writing = '        with context.progress.task("writing"'
+    assert writing in whole
+    code.write_text(whole.replace(writing, f"        raise KeyboardInterrupt\n{writing}"))
     stopped = optimize(acme, source, tmp_path / "out", "--precision", precision)
     assert stopped.returncode == 130 and stopped.stderr.endswith(f"error: stopped; nothing was published\n{cure}")
     code.write_text(whole)

@@ -7,6 +7,7 @@ from .checking import follow as follow
 from .checking import make_ready as make_ready
 from .containment import Plugin as Plugin
 from .containment import call as call
+from .containment import timed as timed
 from .contracts.context import Context as Context
 from .contracts.context import Progress as Progress
 from .contracts.context import usable_threads as usable_threads
@@ -49,6 +50,7 @@ from .errors import PlanError as PlanError
 from .errors import PluginCrash as PluginCrash
 from .errors import PluginError as PluginError
 from .errors import RuntimeMissing as RuntimeMissing
+from .errors import Unfit as Unfit
 from .errors import UsageError as UsageError
 from .errors import counted as counted
 from .errors import error_from as error_from

@@ -126,7 +126,7 @@ class Overheard:
 
 @contextlib.contextmanager
 def timed(plugin: Plugin, doing: str) -> Iterator[None]:
-    """Add what a block takes to the plugin's account; a third party's that keeps the user waiting is named.
+    """Add what a block takes to the plugin's account; a third party's that keeps the user waiting is named, once.
 
     doing: what the block does ("say what it brings").
     """
@@ -135,7 +135,7 @@ def timed(plugin: Plugin, doing: str) -> Iterator[None]:
         yield
     finally:
         plugin.seconds += (seconds := time.perf_counter() - started)
-        if seconds > SLOW and not plugin.shipped:
+        if seconds > SLOW and not plugin.shipped and not any(note.endswith(f" s to {doing}") for note in plugin.notes):
             plugin.remark(f"took {seconds:.1f} s to {doing}")
 
 

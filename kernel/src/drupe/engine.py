@@ -120,8 +120,7 @@ def preview(run: Run) -> Model:
 
 def refuse_unmeasurable(run: Run) -> None:
     """Raise the error of a check that could not be made, before the work and not after it."""
-    verifier = run.found.verifiers.preferred()
-    if verifier is not None and run.job.plan.check.run:
+    if run.job.plan.check.run and (verifier := run.found.verifiers.preferred()) is not None:
         verifier.refuse(run.job.source, run.job.plan.check)
 
 

@@ -54,6 +54,10 @@ class PlanError(DrupeError):
     exit_status = 4
 
 
+class Unfit(PlanError):
+    """A model that its target would not run, whatever the passes are told."""
+
+
 class OutputError(DrupeError):
     """The output cannot be written."""
 

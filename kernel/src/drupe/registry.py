@@ -99,7 +99,8 @@ class Registry:
         One that fails, or answers what is not of the kind, is disabled; with `needed`, that is an error.
         """
         try:
-            answer = self.tell(plugin, hook, lambda answers: next(iter(answers), None), **arguments)
+            with timed(plugin, f"answer {hook}()"):
+                answer = self.tell(plugin, hook, lambda answers: next(iter(answers), None), **arguments)
         except PluginCrash as error:
             if needed:
                 raise
@@ -117,8 +118,7 @@ class Registry:
         """Take a plugin out for the rest of the run, and tell the user. error: what it raised, if it did."""
         where = (error.where or place(error, plugin)) if error else None
         plugin.reason = reason + (f" ({where})" if where else "")
-        plugin.error = error
-        plugin.cure = plugin.cure or plugin.mending(error)
+        plugin.error, plugin.cure = error, plugin.cure or plugin.mending(error)
         if self.manager.has_plugin(plugin.name):
             self.manager.unregister(name=plugin.name)
         for table in self.tables:
@@ -216,14 +216,14 @@ class Observers:
         self._deaf: list[Plugin] = []
 
     def __call__(self, event: Event) -> None:
-        for plugin in self._found.working:
-            if plugin not in self._deaf:
-                try:
+        for plugin in (each for each in self._found.working if each not in self._deaf):
+            try:
+                with timed(plugin, "answer drupe_observe()"):
                     self._found.tell(plugin, "drupe_observe", len, event=event)
-                except DrupeError as error:
-                    self._deaf.append(plugin)
-                    about = f"drupe_observe() raised {one_line(error.__cause__ or error)}"
-                    plugin.remark(f"is told no more of this run: {about} ({error.where})")
+            except DrupeError as error:
+                self._deaf.append(plugin)
+                about = f"drupe_observe() raised {one_line(error.__cause__ or error)}"
+                plugin.remark(f"is told no more of this run: {about} ({error.where})")
         for listener in self._found.listeners:
             listener.drupe_observe(event)
 

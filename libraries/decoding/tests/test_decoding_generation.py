@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from drupe.api import RuntimeMissing, Session, UsageError
+from drupe.api import ModelError, Session, UsageError
 from drupe_decoding import Generation, Message, NoRoom, Stopwatch, TextSession, Timing, refuse_no_room, text_session
 
 
@@ -81,7 +81,7 @@ def test_the_error_does_not_name_max_length_if_the_context_is_full() -> None:
 
 
 def test_a_session_that_only_runs_graphs_is_not_a_text_session() -> None:
-    with pytest.raises(RuntimeMissing, match="the model does not generate text"):
+    with pytest.raises(ModelError, match="the model does not generate text"):
         text_session(Plain())
 
 

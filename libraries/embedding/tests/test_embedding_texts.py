@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from drupe.api import ModelError, RuntimeMissing, Session, UsageError
+from drupe.api import ModelError, Session, UsageError
 from drupe_embedding import EmbeddingDescription, description_from, embed_texts, embedding_session, pooled
 
 ROWS = np.array([[1.0, -4.0], [3.0, 0.0], [2.0, 1.0]], np.float32)
@@ -87,5 +87,5 @@ def test_a_session_of_another_task_gives_no_embeddings() -> None:
         def close(self) -> None:
             pass
 
-    with pytest.raises(RuntimeMissing, match="no embeddings"):
+    with pytest.raises(ModelError, match="no embeddings"):
         embedding_session(Other())

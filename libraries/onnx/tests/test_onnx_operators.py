@@ -94,9 +94,23 @@ def test_the_error_for_a_misspelt_trait_suggests_the_nearest_one(path: Path) -> 
         Capabilities(">=1", {}, ("float32",), {"speed": 9000})
 
 
-@pytest.mark.parametrize("name", ["acme.tile_bytes", "acme-npu.tiles.bytes", *TRAITS])
-def test_declared_traits_and_traits_with_a_prefix_are_accepted(name: str) -> None:
+@pytest.mark.parametrize("name", ["acme.tile_bytes", "acme-npu.tiles.bytes"])
+def test_traits_with_a_prefix_are_accepted(name: str) -> None:
     assert Capabilities(">=1", {}, ("float32",), {name: True}).traits == {name: True}
+
+
+@pytest.mark.parametrize("value", [True, "32", "true", 4.5, None, [32, "64"], {"4/32": "fast"}, {"a": None}])
+def test_a_trait_holds_only_what_it_can(value: object) -> None:
+    """A value that fits one of the traits is refused by all others, and by each with its name and meaning."""
+    taken = []
+    for name, trait in TRAITS.items():
+        try:
+            Capabilities(">=1", {}, ("float32",), {name: value})
+            taken.append(trait.kind)
+        except PluginError as error:
+            assert error.what == f"the trait '{name}' is {value!r}, and {trait.kind} is wanted: {trait.meaning}"
+    wanted = {"true or false"} if value is True else {"an object of names"} if value == {"4/32": "fast"} else set()
+    assert {*taken} == wanted
 
 
 @pytest.mark.parametrize("name", [".bytes", "acme.", "Acme.bytes", "acme..bytes"])
@@ -106,7 +120,7 @@ def test_a_trait_with_an_invalid_prefix_is_refused(name: str) -> None:
 
 
 def test_every_trait_has_a_description() -> None:
-    assert all(TRAITS.values())
+    assert all(trait.meaning for trait in TRAITS.values())
 
 
 def test_importing_tables_and_providers_loads_nothing_heavy() -> None:

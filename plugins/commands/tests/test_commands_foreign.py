@@ -49,7 +49,7 @@ def test_a_file_that_a_plugin_reads_is_carried_out_and_told_line_by_line(acme: S
     done = acme.run_here("run", job, "-o", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "model.txt").read_text() == "hello -- me"
-    assert "kept      job  signed" in done.stdout
+    assert "kept      job  signed" in done.stderr and "kept" not in done.stdout
 
 
 def test_a_dry_run_prints_the_lines_and_the_workflow_and_makes_nothing(acme: Site, job: Path, tmp_path: Path) -> None:

@@ -13,9 +13,12 @@ from sites import Site
 from tiny import make_checkpoint
 
 
-def program(*arguments: object) -> str:
+def program(*arguments: object, status: int = 0) -> str:
+    """What the program prints on standard output, after making sure that it ends with this status."""
     command = [sys.executable, "-m", "drupe", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == status, done.stderr
+    return done.stdout
 
 
 def test_every_default_plugin_is_in_use() -> None:
@@ -90,9 +93,24 @@ def test_a_provider_that_is_slow_is_named_and_asked_only_where_it_is_needed(
         assert acme.run_here(*other).stderr == "", other
 
 
+@pytest.mark.parametrize("kind", ["passes", "tasks", "evaluators", "runtimes", "execution_providers"])
+def test_showing_one_thing_imports_nothing_else_of_its_plugin_and_of_others(acme: Site, kind: str) -> None:
+    module = "from drupe.api import Ref, hookimpl\n"
+    module += f"@hookimpl\ndef drupe_{kind}():\n    return [Ref('loud', 'loud_code:Loud', 'tells of its import')]\n"
+    acme.add("loud", {"loud": "loud"}, {"loud.py": module, "loud_code.py": "raise SystemExit('imported')"})
+    acme.ship("drupe-commands", "acme")
+    acme.allow("loud")
+    for shown in (
+        ("passes", "sign"), ("tasks", "echoing"), ("evaluators", "length"), ("runtimes", "echo"),
+        ("providers", "paper"), ("providers", "PaperExecutionProvider"),
+    ):  # fmt: skip
+        done = acme.run_here(*shown)
+        assert (done.returncode, done.stderr) == (0, ""), shown
+
+
 def test_an_evaluator_shows_the_options_that_set_its_keys(acme: Site) -> None:
     shown = json.loads(acme.run_here("evaluators", "length", "--json").stdout)
-    assert shown["configuration"][0]["set_by"] == "--longest" and shown["compares_for_the_tasks"] == ["echoing"]
+    assert shown["configuration"][0]["set_by"] == "--longest"
 
 
 def test_a_provider_shows_its_recipes_by_stage(acme: Site) -> None:
@@ -100,6 +118,7 @@ def test_a_provider_shows_its_recipes_by_stage(acme: Site) -> None:
     stages = {record["precision"]: record["stages"] for record in shown["recipes"]}
     assert stages["int4"] == "import > fuse > quantize > package" and stages["loud"] == "shout > sign"
     assert stages["plain"] == "sign (by=--author)"
+    assert shown["runtimes"] == ["echo"]
 
 
 def test_inspect_says_whether_a_model_of_one_or_several_parts_is_supported(acme: Site, source: Path) -> None:
@@ -110,7 +129,9 @@ def test_inspect_says_whether_a_model_of_one_or_several_parts_is_supported(acme:
     (source / "model.txt").unlink()
     (source / "low.txt").write_text("la")
     (source / "high.txt").write_text("li")
-    facts = json.loads(acme.run_here("inspect", source, "--json").stdout)
+    done = acme.run_here("inspect", source, "--json")
+    assert done.returncode == acme.run_here("optimize", source, "--plan").returncode == 4
+    facts = json.loads(done.stdout)
     assert facts["parts"] == ["low", "high"] and facts["facts_of_low"] == "ink = black"
     assert facts["supported"] is False and "stage 'quantize'" in facts["why_not"]
 
@@ -126,5 +147,49 @@ def test_inspect_describes_a_checkpoint_and_its_package(tmp_path: Path) -> None:
     assert facts["precision"] == "int4" and "4 bits" in facts["quantization"]
     assert facts["weight_bytes"] == sum(facts["bytes_by_type"].values())
     (checkpoint / "model.safetensors").rename(checkpoint / "pytorch_model.bin")
-    refused = program("inspect", checkpoint)
+    refused = program("inspect", checkpoint, status=3)
     assert "supported            no\n" in refused and "pickles" in refused and "save_pretrained" in refused
+
+
+@pytest.mark.parametrize("bytes_left", [50, -100])
+def test_inspect_of_a_checkpoint_that_is_cut_short_ends_as_optimize_would(tmp_path: Path, bytes_left: int) -> None:
+    checkpoint = make_checkpoint(tmp_path / "checkpoint")
+    weights = checkpoint / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:bytes_left])
+    told = program("inspect", checkpoint, status=3)
+    assert (
+        "supported            no\n" in told and "not a sound safetensors file" in told and "download the file" in told
+    )
+    assert json.loads(program("inspect", checkpoint, "--json", status=3))["supported"] is False
+    program("optimize", checkpoint, "--plan", status=3)
+
+
+@pytest.mark.parametrize("record", ["", "{", "[]", '{"notices": 7}', '{"notices": [{"what": "none of its own"}]}'])
+def test_inspect_of_a_package_with_a_damaged_record_says_so(tmp_path: Path, record: str) -> None:
+    folder = make_relu(tmp_path / "relu")
+    (folder / "drupe.json").write_text(record)
+    command = [sys.executable, "-m", "drupe", "inspect", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert (
+        done.stderr.startswith("error: the package's record is damaged\n") and str(folder / "drupe.json") in done.stderr
+    )
+
+
+def make_relu(folder: Path) -> Path:
+    """A folder with a graph that writes no text and gives no embeddings."""
+    import onnx
+
+    x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [2]) for name in "xy")
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "relu", [x], [y])
+    folder.mkdir()
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 21)], ir_version=10)
+    onnx.save(model, folder / "model.onnx")
+    return folder
+
+
+@pytest.mark.parametrize("command", [("generate", "PACKAGE", "hi"), ("chat", "PACKAGE"), ("embed", "PACKAGE", "hi")])
+def test_a_command_for_another_task_is_an_error_of_the_model(tmp_path: Path, command: tuple[str, ...]) -> None:
+    pytest.importorskip("onnxruntime")
+    folder = make_relu(tmp_path / "relu")
+    assert program(*(folder if each == "PACKAGE" else each for each in command), status=3) == ""

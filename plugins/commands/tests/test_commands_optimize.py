@@ -220,7 +220,9 @@ def test_the_summary_says_what_was_checked_compared_or_left_unchecked(acme: Site
     assert "echo runs it" in checked.stdout and "compared with its source: length 18 characters" in checked.stdout
 
 
-def test_each_notice_is_a_note_wherever_it_is_printed(acme: Site, source: Path, tmp_path: Path) -> None:
+def test_each_notice_is_a_note_on_standard_error_or_a_part_of_the_document(
+    acme: Site, source: Path, tmp_path: Path
+) -> None:
     code = acme.folder / "acme.py"
     noticed = ".noticed(Notice('signature', 'added', 'it can be read', 'leave it out'))"
     signed = 'return model.but(payload=f"{model.payload} -- {config.by}")'
@@ -230,6 +232,12 @@ def test_each_notice_is_a_note_wherever_it_is_printed(acme: Site, source: Path, 
     )
     asked = ("optimize", source, *PAPER, "--precision", "plain", "-o", tmp_path / "out")
     for arguments in (asked, (*asked, "--plan"), ("inspect", tmp_path / "out")):
-        lines = acme.run_here(*arguments).stdout.splitlines()
+        done = acme.run_here(*arguments)
+        lines = done.stderr.splitlines()
         at = lines.index("note: signature, added: it can be read")
         assert lines[at + 1] == "  leave it out", arguments
+        assert done.stdout and "note:" not in done.stdout, arguments
+        done = acme.run_here(*arguments, "--json", *(("--force",) if arguments == asked else ()))
+        (notice,) = json.loads(done.stdout)["notices"]
+        assert (notice["about"], notice["cure"]) == ("signature", "leave it out")
+        assert "note:" not in done.stderr, arguments

@@ -11,7 +11,7 @@ import decoder_families
 import numpy as np
 import pytest
 
-from drupe.api import DrupeError, ModelError, Target
+from drupe.api import DrupeError, ModelError, Target, Unfit
 from drupe_checkpoints import open_checkpoint
 from drupe_model_builder.checkpoint_tensors import weights_of
 from drupe_model_builder.finding import composition_of
@@ -76,7 +76,7 @@ def test_a_configuration_that_does_not_fit_the_experts_is_refused(
 def test_a_target_without_an_operator_for_experts_is_refused(
     qwen: Path, kit: SimpleNamespace, cpu: Target, tmp_path: Path
 ) -> None:
-    with pytest.raises(ModelError, match="neither MoE nor QMoE"):
+    with pytest.raises(Unfit, match="neither MoE nor QMoE"):
         kit.build(qwen, cpu, tmp_path / "out")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from drupe.api import Context, Model, ModelError, Target, UsageError
+from drupe.api import Context, Model, ModelError, Target, Unfit, UsageError
 from drupe_blockquant import Scheme, dequantize_rows, quantize_rows
 from drupe_ep_cpu.provider import Cpu
 from drupe_ep_cuda.provider import Cuda
@@ -249,7 +249,7 @@ def test_a_matrix_stays_in_float_if_its_default_scheme_is_not_served() -> None:
 
 
 def test_a_target_that_serves_nothing_quantized_is_an_error() -> None:
-    with pytest.raises(ModelError, match=r"'cpu' supports no quantized matrix of the model; 'inner': .*bits"):
+    with pytest.raises(Unfit, match=r"'cpu' of \S+ \S+ supports no quantized matrix of the model; 'inner': .*bits"):
         made_for = limited(bits=())
         operators = dict(made_for.capabilities.operators)
         del operators["com.microsoft::GatherBlockQuantized"]

@@ -92,7 +92,7 @@ def test_the_check_generates_a_few_tokens_greedily_and_requires_finite_logits(de
 
 
 def test_a_session_that_generates_no_text_does_not_fail_the_package(decoder: Model) -> None:
-    with pytest.raises(RuntimeMissing, match="does not generate text"):
+    with pytest.raises(RuntimeMissing, match="does not generate text with it"):
         TextGeneration().check(Plain(), decoder)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from drupe.api import RuntimeMissing, Session
+from drupe.api import ModelError, Session
 from drupe_decoding.generation import Generation, Timing, Turn
 
 
@@ -49,9 +49,9 @@ class TextSession(Session):
 
 
 def text_session(session: Session) -> TextSession:
-    """The session, if it writes text. Raises RuntimeMissing for a session that only runs graphs."""
+    """The session, if it writes text. Raises ModelError for a session of another task."""
     if not isinstance(session, TextSession):
-        raise RuntimeMissing(
+        raise ModelError(
             "the model does not generate text",
             cure="open a model of the task text-generation; drupe inspect MODEL shows the task",
         )

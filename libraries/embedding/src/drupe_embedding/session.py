@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from drupe.api import RuntimeMissing, Session
+from drupe.api import ModelError, Session
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,9 +26,9 @@ class EmbeddingSession(Session):
 
 
 def embedding_session(session: Session) -> EmbeddingSession:
-    """The session, if it gives embeddings. Raises RuntimeMissing for a session of another task."""
+    """The session, if it gives embeddings. Raises ModelError for a session of another task."""
     if not isinstance(session, EmbeddingSession):
-        raise RuntimeMissing(
+        raise ModelError(
             "the model gives no embeddings of texts",
             cure="open a package of the task feature-extraction; drupe inspect PACKAGE shows the task",
         )

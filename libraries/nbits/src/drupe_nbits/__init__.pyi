@@ -12,6 +12,7 @@ from .experts import quantize_experts as quantize_experts
 from .expressions import QuantizeBlocks as QuantizeBlocks
 from .expressions import Weighted as Weighted
 from .float_precisions import float_precisions as float_precisions
+from .float_precisions import nothing_quantized as nothing_quantized
 from .kept_levels import kept_levels as kept_levels
 from .overruled_settings import refuse_overruled as refuse_overruled
 from .rewriting import Rewriter as Rewriter

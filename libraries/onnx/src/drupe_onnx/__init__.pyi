@@ -64,6 +64,7 @@ from .recipes import float_stages as float_stages
 from .recipes import quantized_stages as quantized_stages
 from .safetensors import open_checkpoint as open_checkpoint
 from .safetensors import read_header as read_header
+from .target_title import target_title as target_title
 from .twin import all_logits as all_logits
 from .twin import write_twin as write_twin
 from .unreadable import unreadable as unreadable

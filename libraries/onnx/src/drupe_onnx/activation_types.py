@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from drupe.api import Plugin, PluginError, Stage, Target, UsageError, registry
+from drupe.api import PluginError, Stage, Target, UsageError, registry
 from drupe_onnx.operators import ACTIVATIONS, capabilities_of
+from drupe_onnx.target_title import plugin_of, target_title
 
 
 def served_activations(target: Target) -> tuple[str, ...]:
@@ -11,9 +12,9 @@ def served_activations(target: Target) -> tuple[str, ...]:
     listed = capabilities_of(target).activations
     if served := tuple(each for each in listed if each in ACTIVATIONS):
         return served
-    plugin = _plugin_of(target)
+    plugin = plugin_of(target.provider)
     raise PluginError(
-        f"the operator table of the provider '{target.provider}'{_of(plugin)} lists {', '.join(listed) or 'nothing'} "
+        f"the operator table of the provider {target_title(target)} lists {', '.join(listed) or 'nothing'} "
         f"as activations, and one of {', '.join(ACTIVATIONS)} is needed",
         cure=plugin.mending() if plugin else None,
     )
@@ -27,10 +28,10 @@ def refuse_unserved(activations: str, target: Target) -> None:
     served = served_activations(target)
     if activations in served:
         return
-    plugin = _plugin_of(target)
+    plugin = plugin_of(target.provider)
     for recipe in _recipes_with(activations, target) if plugin else ():
         raise PluginError(
-            f"the recipe '{recipe}' of the provider '{target.provider}'{_of(plugin)} computes in {activations}, "
+            f"the recipe '{recipe}' of the provider {target_title(target)} computes in {activations}, "
             f"and its operator table lists {', '.join(served)}",
             cure=plugin.mending() if plugin else None,
         )
@@ -38,16 +39,6 @@ def refuse_unserved(activations: str, target: Target) -> None:
         f"the provider '{target.provider}' does not compute in {activations}",
         cure=f"set activations to {' or '.join(served)}",
     )
-
-
-def _plugin_of(target: Target) -> Plugin | None:
-    """The plugin that brings the provider; None for a target that no plugin brings."""
-    providers = registry().providers
-    return providers.find(target.provider).plugin if target.provider in providers else None
-
-
-def _of(plugin: Plugin | None) -> str:
-    return f" of {plugin.title}" if plugin else ""
 
 
 def _recipes_with(activations: str, target: Target) -> list[str]:

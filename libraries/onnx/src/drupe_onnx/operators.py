@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from drupe.api import PluginError, Target
-from drupe_onnx.traits import refuse_unknown
+from drupe_onnx.traits import refuse_wrong
 
 ACTIVATIONS = ("float32", "float16", "bfloat16")
 """The types that graphs can be built to compute in."""
@@ -104,7 +104,7 @@ class Capabilities(_Closed):
     activations: supported element types of activations, the best first; graphs are built in one of ACTIVATIONS.
     traits: properties beyond operators ("matmul_nbits_accuracy_level": 4); `drupe_onnx.traits` lists them.
 
-    Raises PluginError for a trait that does not exist.
+    Raises PluginError for a trait that does not exist, or has a value of another type.
     """
 
     runtime_versions: str
@@ -114,7 +114,7 @@ class Capabilities(_Closed):
     _answers: dict[str, str | None] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        refuse_unknown(self.traits)
+        refuse_wrong(self.traits)
 
     def refusal(self, use: OperatorUse) -> str | None:
         """Why `use` does not run, in words; None when it does."""

@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-from drupe.api import ExecutionProvider, Target, UsageError, installed_version
+from drupe.api import ExecutionProvider, PluginError, Target, UsageError, installed_version
 from drupe_onnx.operators import Capabilities
+from drupe_onnx.target_title import provider_title
 
 _read = functools.cache(Capabilities.from_json)
 """Reads a table when it is first needed: a provider has several tables, and most runs need only one."""
@@ -48,19 +49,27 @@ class TableProvider(ExecutionProvider):
         Raises UsageError for a runtime that is older than every table.
         """
         if runtime_version is None:
-            return _read(self.tables[0])
-        for path in self.tables:  # usually the first table fits, and the others are not read
-            table = _read(path)
+            return self._table(0)
+        for at in range(len(self.tables)):  # usually the first table fits, and the others are not read
+            table = self._table(at)
             if SpecifierSet(table.runtime_versions, prereleases=True).contains(runtime_version):
                 return table
-        oldest = _lowest(_read(self.tables[-1]))
+        oldest = _lowest(self._table(-1))
         if Version(runtime_version) < oldest:
             cure = self.packages[0].install.replace("install ", "install -U ")
             raise UsageError(
                 f"the runtime of '{self.name}' has version {runtime_version}; drupe supports {oldest} and later",
                 cure=cure,
             )
-        return _read(self.tables[0])
+        return self._table(0)
+
+    def _table(self, at: int) -> Capabilities:
+        """One of the tables. Raises PluginError, which names the provider's plugin, for one that is wrong."""
+        try:
+            return _read(self.tables[at])
+        except PluginError as error:
+            what = f"the provider {provider_title(self.name)}: {error.what}"
+            raise PluginError(what, where=error.where, cure=error.cure) from error
 
     def runtime_version(self) -> str | None:
         """The installed version that decides which table is used; None where none is installed."""

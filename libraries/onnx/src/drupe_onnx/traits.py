@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from drupe.api import PluginError
 
@@ -17,28 +18,76 @@ COMPUTED_ONCE = "computes_constants_once"
 CASTS_INSERTED = "casts_inserted"
 IN_MEMORY = "values_in_memory"
 
-TRAITS: Mapping[str, str] = {
-    ACCURACY_LEVEL: "the accuracy_level with which MatMulNBits is fast, a number: 4 computes in int8",
-    FAST_BLOCKS: "the block sizes for which MatMulNBits is fast, a list",
-    DECODE_TIMES: 'picoseconds that MatMulNBits takes for each weight and token, by "bits/block size"',
-    WHOLE_BLOCKS: "true where MatMulNBits takes only rows that are whole blocks",
-    SEVERAL_BLOCKS: "true where QMoE takes zero points of 4 bits only for rows of several blocks",
-    COMPUTED_ONCE: "true where nodes that read only constants run once, when a package is opened",
-    CASTS_INSERTED: "element types that the runtime casts to another type by itself, each with that other type",
-    IN_MEMORY: "true where values are in the processor's memory, so a graph's shapes may depend on values at no cost",
+
+class _Trait(NamedTuple):
+    """What a trait means, and what it holds: in words, and as a question to a value."""
+
+    meaning: str
+    kind: str
+    holds: Callable[[Any], bool]
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _are_whole(values: Any) -> bool:
+    return isinstance(values, list) and all(map(_is_whole, values))
+
+
+def _names_numbers(values: Any) -> bool:
+    return isinstance(values, dict) and all(_is_whole(each) or isinstance(each, float) for each in values.values())
+
+
+def _names_names(values: Any) -> bool:
+    return isinstance(values, dict) and all(isinstance(each, str) for each in values.values())
+
+
+_FLAG = ("true or false", _is_flag)
+TRAITS: Mapping[str, _Trait] = {
+    ACCURACY_LEVEL: _Trait(
+        "the accuracy_level with which MatMulNBits is fast, a number: 4 computes in int8", "a whole number", _is_whole
+    ),
+    FAST_BLOCKS: _Trait("the block sizes for which MatMulNBits is fast, a list", "a list of whole numbers", _are_whole),
+    DECODE_TIMES: _Trait(
+        'picoseconds that MatMulNBits takes for each weight and token, by "bits/block size"',
+        "an object of numbers",
+        _names_numbers,
+    ),
+    WHOLE_BLOCKS: _Trait("true where MatMulNBits takes only rows that are whole blocks", *_FLAG),
+    SEVERAL_BLOCKS: _Trait("true where QMoE takes zero points of 4 bits only for rows of several blocks", *_FLAG),
+    COMPUTED_ONCE: _Trait("true where nodes that read only constants run once, when a package is opened", *_FLAG),
+    CASTS_INSERTED: _Trait(
+        "element types that the runtime casts to another type by itself, each with that other type",
+        "an object of names",
+        _names_names,
+    ),
+    IN_MEMORY: _Trait(
+        "true where values are in the processor's memory, so a graph's shapes may depend on values at no cost", *_FLAG
+    ),
 }
-"""Every trait that drupe reads, with its meaning. A third party's own traits carry a prefix: "acme.tile_bytes"."""
+"""Every trait that drupe reads. A third party's own traits carry a prefix: "acme.tile_bytes"."""
 
 _OWN = re.compile(r"[a-z][a-z0-9_-]*(\.[a-z0-9_-]+)+")
 
 
-def refuse_unknown(names: Iterable[str]) -> None:
-    """Raise PluginError for a trait that is not in TRAITS and has no prefix: no code would read it."""
-    for name in names:
-        if name in TRAITS or _OWN.fullmatch(name):
-            continue
-        close = difflib.get_close_matches(name, TRAITS, 1, 0.6)
-        hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(TRAITS)}"
-        raise PluginError(
-            f"unknown trait '{name}'; {hint}", cure="give a trait of your own a prefix, such as 'acme.tile_bytes'"
-        )
+def refuse_wrong(traits: Mapping[str, Any]) -> None:
+    """Raise PluginError for a trait that holds what it cannot, and for one that no code would read.
+
+    That is a trait which is not in TRAITS and has no prefix.
+    """
+    for name, value in traits.items():
+        if trait := TRAITS.get(name):
+            if not trait.holds(value):
+                what = f"the trait '{name}' is {value!r}, and {trait.kind} is wanted: {trait.meaning}"
+                raise PluginError(what, cure="report it to those who made the operator table")
+        elif not _OWN.fullmatch(name):
+            close = difflib.get_close_matches(name, TRAITS, 1, 0.6)
+            hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(TRAITS)}"
+            raise PluginError(
+                f"unknown trait '{name}'; {hint}", cure="give a trait of your own a prefix, such as 'acme.tile_bytes'"
+            )

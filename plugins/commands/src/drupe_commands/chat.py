@@ -12,6 +12,7 @@ import typer
 import drupe
 from drupe.api import DrupeError, UsageError
 from drupe_commands.explaining import explained, say_if_cut_short
+from drupe_commands.messages import tell
 from drupe_commands.parameters import (
     MaxLength,
     MaxNewTokens,
@@ -91,12 +92,12 @@ class Talk:
     def run(self) -> None:
         if self.at_terminal:
             _enable_editing()
-            print(HINT, file=sys.stderr)
+            tell(HINT)
         while (said := self._ask()) is not None:
             if said == "/reset":
                 self.turns = list(self.opening)
             elif said.startswith("/") and self.at_terminal:
-                print(f"there is no {said.split()[0]}. {HINT}", file=sys.stderr)
+                tell(f"there is no {said.split()[0]}. {HINT}")
             elif said:
                 self.say(said)
 
@@ -116,7 +117,7 @@ class Talk:
         except DrupeError as error:
             if not self.at_terminal:
                 raise
-            print(f"error: {error}", file=sys.stderr)
+            tell(f"error: {error}")
             self.turns = before
             return
         self.turns.append(Message("assistant", "".join(answer)))
@@ -138,7 +139,7 @@ class Talk:
                 forgotten = True
             else:
                 if forgotten:
-                    print(FORGOTTEN, file=sys.stderr)
+                    tell(FORGOTTEN)
                 return pieces
 
     def _ask(self) -> str | None:

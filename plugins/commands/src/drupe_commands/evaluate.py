@@ -13,6 +13,8 @@ import typer
 import drupe
 from drupe.api import UsageError
 from drupe_commands.flags import FlagApp, declared_options, refuse_wrong_values
+from drupe_commands.messages import tell
+from drupe_commands.package_records import from_record
 from drupe_commands.parameters import MODEL, JsonResult, Package, Provider, set_option
 from drupe_commands.settings import settings_of
 
@@ -86,7 +88,7 @@ def evaluate(
             metrics += error.metrics
             failure = error
     if against is not None and _is_another_source(package, against):
-        print(f"note: the record of {package} says that it was made of another model than {against}", file=sys.stderr)
+        tell(f"note: the record of {package} says that it was made of another model than {against}")
     _show(metrics, asked, as_json)
     if failure:  # what was measured is worth knowing beyond a limit as well
         raise failure
@@ -197,10 +199,7 @@ def _is_another_source(package: str, against: str) -> bool:
 
 def _recorded_source(package: Path) -> dict[str, Any] | None:
     """What the record of a package says of its source; None for a model without a record."""
-    from drupe.api import RECORD
-
-    record = package / RECORD
-    return json.loads(record.read_text(encoding="utf-8"))["source"] if record.is_file() else None
+    return from_record(package, lambda record: {key: record["source"][key] for key in ("kind", "fingerprint")})
 
 
 def _show(metrics: Iterable[Metric], asked: Iterable[tuple[Evaluator, dict[str, Any]]], as_json: bool) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from drupe_commands.messages import tell
+from drupe_commands.package_records import from_record
 
 if TYPE_CHECKING:
     from drupe_decoding import Generation, TextSession
@@ -23,33 +24,25 @@ def say_if_cut_short(session: TextSession, generation: Generation) -> None:
     if timing.prompt_tokens + timing.new_tokens >= room:
         more = "the model's context has no more" if room == session.context_length else "--max-length makes more"
         room_said = counted(room, "token")
-        print(f"cut short: there is room for {room_said}, prompt and answer together; {more}", file=sys.stderr)
+        tell(f"cut short: there is room for {room_said}, prompt and answer together; {more}")
 
 
 @contextmanager
 def explained(package: str, provider: str | None) -> Iterator[None]:
     """Give the error of a package that does not run the cure that its record knows."""
-    from drupe.api import CheckFailed
+    from drupe.api import CheckFailed, ModelError
 
     try:
         yield
     except CheckFailed as error:
-        record = _record(Path(package))
+        record: dict[str, Any] = {}
+        with suppress(ModelError):
+            record = from_record(Path(package), dict) or {}
         if damage := _damage(Path(package), record):
             error.what, error.cure = damage, "copy the package again, or make it again with drupe optimize"
         else:
             error.cure = _other_provider(provider, record) or error.cure
         raise
-
-
-def _record(package: Path) -> dict[str, Any]:
-    from drupe.api import RECORD
-
-    try:
-        record = json.loads((package / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}
 
 
 def _damage(package: Path, record: dict[str, Any]) -> str | None:

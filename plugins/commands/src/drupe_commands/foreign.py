@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
-from drupe.api import PluginError, UsageError, call, registry
+from drupe.api import PluginError, UsageError, call, registry, timed, unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from drupe.api import Entry, Notice
 
@@ -70,7 +71,9 @@ def translation_of(document: dict[str, Any], model: str | None) -> Translation |
 def _by(entry: Entry[Any], document: dict[str, Any], model: str | None) -> Translation | None:
     """What one plugin makes of a document. Raises PluginError for an answer that is none."""
     function: Any = entry.resolve()
-    answer = call(entry.plugin, f"reading a workflow with {entry.title}", function, document, model or "")
+    own = copy.deepcopy(document)  # the next reader is to see what stands in the file
+    with timed(entry.plugin, f"read a workflow with its reader '{entry.ref.name}'"):
+        answer = call(entry.plugin, f"reading a workflow with {entry.title}", function, own, model or "")
     if answer is None:
         return None
     if (wrong := _wrong_with(answer)) is not None:
@@ -94,17 +97,31 @@ def _wrong_with(answer: Any) -> str | None:
     lacks = any(each.handling == MISSING for each in notices)
     if (workflow is None) != lacks or not isinstance(workflow, dict | None):
         return "a workflow although something is missing" if lacks else "no workflow although nothing is missing"
+    return None if workflow is None else _wrong_in(workflow)
+
+
+def _wrong_in(workflow: dict[str, Any]) -> str | None:
+    """What is wrong with a workflow that does not depend on what stands in the user's file."""
+    from drupe_commands.workflow import Workflow
+
+    for key in workflow:
+        if key not in Workflow.model_fields:
+            return f"a workflow with an {unknown('key', str(key), Workflow.model_fields).what}"
+    try:
+        json.dumps(workflow)
+    except (TypeError, ValueError) as error:
+        return f"a workflow that has no form in JSON: {error}"
     return None
 
 
-def print_lines(notices: Iterable[Notice], stream: TextIO | None = None) -> None:
+def lines_of(notices: Iterable[Notice]) -> Iterator[str]:
     """One line for each thing that the file asks for; below it what the user can do."""
     notices = list(notices)
     width = max((len(notice.about) for notice in notices), default=0)
     for notice in notices:
-        print(f"{notice.handling:8}  {notice.about:{min(width, 40)}}  {notice.what}", file=stream)
+        yield f"{notice.handling:8}  {notice.about:{min(width, 40)}}  {notice.what}"
         if notice.cure:
-            print(f"{'':10}try: {notice.cure}", file=stream)
+            yield f"{'':10}try: {notice.cure}"
 
 
 def show_dry_run(translation: Translation, as_json: bool) -> None:
@@ -117,7 +134,7 @@ def show_dry_run(translation: Translation, as_json: bool) -> None:
         }
         print(json.dumps(told, indent=1))
         return
-    print_lines(translation.notices)
+    print("\n".join(lines_of(translation.notices)))
     counts = Counter(notice.handling for notice in translation.notices)
     print("\n" + ", ".join(f"{counts[handling]} {handling}" for handling in HANDLINGS if counts[handling]))
     if translation.workflow is None:

@@ -9,6 +9,7 @@ import typer
 
 import drupe
 from drupe_commands.explaining import explained, say_if_cut_short
+from drupe_commands.messages import tell
 from drupe_commands.parameters import (
     MaxLength,
     MaxNewTokens,
@@ -51,7 +52,7 @@ def generate(
         print_pieces(pieces, [])
         say_if_cut_short(writer, generation)
         if writer.timing:
-            print(_rates(writer.timing), file=sys.stderr)
+            tell(_rates(writer.timing))
 
 
 def _rates(timing: Timing) -> str:

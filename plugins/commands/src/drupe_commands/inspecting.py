@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from drupe_commands.notices import print_notices
+from drupe_commands.messages import tell_notices
+from drupe_commands.package_records import from_record
 from drupe_commands.showing import AsJson, print_facts, print_json, print_records
 
 if TYPE_CHECKING:
@@ -28,7 +28,10 @@ def inspect(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say what a model or a package is, what it is composed of, and whether it is supported; reads no weight."""
+    """Say what a model or a package is, what it is composed of, and whether it is supported; reads no weight.
+
+    For a model of which no package can be made, the exit status is that of drupe optimize.
+    """
     from drupe.api import UsageError, registry, resolve
 
     if families:
@@ -38,7 +41,7 @@ def inspect(
         raise UsageError("no model is named", cure="drupe inspect MODEL, or drupe inspect --families")
     found = registry()
     resolved = resolve(model, {}, found)
-    support, notices = _support(model, resolved)
+    support, notices, status = _support(model, resolved)
     facts: dict[str, Any] = {
         "kind": resolved.kind,
         "location": str(resolved.location),
@@ -49,9 +52,10 @@ def inspect(
     }
     if as_json:
         print_json({**facts, "notices": [asdict(notice) for notice in notices]})
-        return
-    print_facts(facts)
-    print_notices(notices)
+    else:
+        print_facts(facts)
+        tell_notices(notices)
+    raise typer.Exit(status)
 
 
 def _list_families(as_json: bool) -> None:
@@ -78,18 +82,19 @@ def _words(facts: Mapping[str, str]) -> str:
     return ", ".join(f"{name} = {value}" for name, value in facts.items())
 
 
-def _support(reference: str, model: Model) -> tuple[dict[str, Any], Iterable[Notice]]:
+def _support(reference: str, model: Model) -> tuple[dict[str, Any], Iterable[Notice], int]:
     """The passes that `drupe optimize` would run on this machine, or why it would run none; and what it would notice.
 
-    Of a package, only what was noticed when it was made. The passes are not previewed where weights would have to be
+    The last is the exit status with which it would refuse the model; 0 where it would not. Of a package, only what was
+    noticed when it was made. The passes are not previewed where weights would have to be
     downloaded first.
     """
-    from drupe.api import RECORD, DrupeError, Notice, Request, plan_of, registry
+    from drupe.api import DrupeError, Notice, Request, Unfit, plan_of, registry
     from drupe_commands.previewing import preview_of
 
-    if (record := model.location / RECORD).is_file():
-        kept = json.loads(record.read_text(encoding="utf-8")).get("notices", ())
-        return {}, [Notice(**each) for each in kept]
+    kept = from_record(model.location, lambda record: [Notice(**each) for each in record.get("notices", ())])
+    if kept is not None:
+        return {}, kept, 0
     notices = model.notices
     try:
         plan, source = plan_of(Request(reference), registry())
@@ -99,13 +104,17 @@ def _support(reference: str, model: Model) -> tuple[dict[str, Any], Iterable[Not
             runner.refuse(source)
             composed = runner.describe(source)
         if registry().kinds.make(source.kind).here(source):
-            notices = preview_of(plan, source).notices
+            preview = preview_of(plan, source)
+            notices = preview.notices
+            if preview.problems:
+                what = f"it would not run on {preview.provider}: {preview.problems[0]}"
+                raise Unfit(what, cure="drupe optimize MODEL -o OUT --provider NAME, with another one")
     except DrupeError as error:
-        return {"supported": False, "why not": error.what, "cure": error.cure}, notices
+        return {"supported": False, "why not": error.what, "cure": error.cure}, notices, error.exit_status
     support = {
         **composed,
         "supported": True,
         "for": f"{plan.target.provider}, {plan.target.precision}",
         "passes": plan.chain,
     }
-    return support, notices
+    return support, notices, 0

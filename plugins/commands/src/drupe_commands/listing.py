@@ -63,20 +63,9 @@ def evaluators(name: Name = None, as_json: AsJson = False) -> None:
         return
     entry = found.evaluators.find(name)
     kind = entry.resolve()
-    facts = {"brought by": entry.plugin.title, "compares for the tasks": _tasks_of(name, found)}
+    facts = {"brought by": entry.plugin.title}
     setting = {key: flag(option) for key, option in kind.options.items()}
     _show_one(name, entry.ref.summary, facts, "configuration", _keys(kind.Config, setting), as_json)
-
-
-def _tasks_of(evaluator: str, found: Registry) -> list[str]:
-    """The tasks that an evaluator compares packages for; `drupe plugins` tells of those that are broken."""
-    from drupe.api import PluginError
-
-    names = []
-    for entry in found.tasks:
-        with contextlib.suppress(PluginError):
-            names += [entry.ref.name] if entry.resolve().evaluator == evaluator else []
-    return names
 
 
 def tasks(name: Name = None, as_json: AsJson = False) -> None:
@@ -95,7 +84,7 @@ def tasks(name: Name = None, as_json: AsJson = False) -> None:
 
 
 def runtimes(name: Name = None, as_json: AsJson = False) -> None:
-    """List runtimes, or show who uses one."""
+    """List runtimes, or show one; drupe providers NAME shows the runtimes of a provider."""
     from drupe.api import registry
 
     found = registry()
@@ -109,13 +98,7 @@ def runtimes(name: Name = None, as_json: AsJson = False) -> None:
         "runtime": _version(entry),
         "distributions": list(entry.resolve().distributions),
     }
-    users = [
-        {"provider": provider.name, "installed by": package.install}
-        for _, provider in found.sound_providers()
-        for package in provider.packages
-        if package.runtime == name
-    ]
-    _show_one(name, entry.ref.summary, facts, "providers", users, as_json)
+    _show_one(name, entry.ref.summary, facts, "", [], as_json)
 
 
 def providers(name: Name = None, as_json: AsJson = False) -> None:
@@ -147,9 +130,9 @@ def _print(records: list[dict[str, Any]], as_json: bool) -> None:
 def _show_one(
     name: str, summary: str, facts: dict[str, Any], label: str, records: list[dict[str, Any]], as_json: bool
 ) -> None:
-    """Something in full: its facts, and the records that it has under `label`."""
+    """Something in full: its facts, and the records that it has under `label`; "" for what has none."""
     if as_json:
-        print_json({"name": name, "summary": summary, **facts, label: records})
+        print_json({"name": name, "summary": summary, **facts, **({label: records} if label else {})})
         return
     print(f"{name}: {summary}\n")
     print_facts(facts)
@@ -234,6 +217,7 @@ def _about_provider(provider: ExecutionProvider, entry: Entry[Any], found: Regis
         "device": target.device.name if target.device else None,
         "free memory": target.device.memory if target.device else None,
         "runtime": target.runtime_version or None,
+        "runtimes": [package.runtime for package in provider.packages],
         "installed by": target.install or None,
         **call(entry.plugin, f"describe() of {entry.title}", provider.describe),
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from drupe.api import UsageError
+from drupe_commands.messages import tell
 
 if TYPE_CHECKING:
     from drupe.api import Model, Plan, Request
@@ -30,10 +30,12 @@ class Making:
     def of_request(self, request: Request, save_plan: Path | None = None) -> None:
         """Compose the plan of a request, then carry it out, or only show it."""
         from drupe import api
+        from drupe_commands.fitting import with_what_fits
 
         started = self.begin()
         plan, source = api.plan_of(request, api.registry())
-        self.of_plan(plan, source, started, save_plan)
+        with with_what_fits(request):
+            self.of_plan(plan, source, started, save_plan)
 
     def of_plan(self, plan: Plan, source: Model, started: float, save_plan: Path | None = None) -> None:
         """Carry a plan out, or only show it."""
@@ -84,9 +86,8 @@ def _note_many_threads(plan: Plan) -> None:
     from drupe.api import usable_threads
 
     if plan.threads > (here := usable_threads()):
-        sys.stdout.flush()
         what = f"the package takes {plan.threads} threads, and this machine runs {here} at once: it is slower here"
-        print(f"note: {what} than with --threads {here}", file=sys.stderr)
+        tell(f"note: {what} than with --threads {here}")
 
 
 def write_plan(plan: Plan, path: Path) -> None:

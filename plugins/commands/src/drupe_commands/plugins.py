@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from drupe.api import UsageError
+from drupe.api import PROJECT, UsageError
 from drupe_commands.showing import AsJson, print_facts, print_json, print_records
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def _list(found: Registry, as_json: bool) -> None:
     """Every plugin; those that do not ship with Drupe are checked on the way."""
     problems = {id(plugin): _problems(plugin, found) for plugin in found.plugins}
     # Checking one plugin may find something wrong with another, so the notes are collected when all are checked.
-    notes = {id(plugin): [*_notes(plugin), *problems[id(plugin)]] for plugin in found.plugins}
+    notes = {id(plugin): [*_notes(plugin, found), *problems[id(plugin)]] for plugin in found.plugins}
     if as_json:
         print_json([_record(plugin, notes[id(plugin)]) for plugin in found.plugins])
         return
@@ -80,11 +81,21 @@ def _state(plugin: Plugin, problems: list[str]) -> str:
     return "in use, with problems" if problems else "in use"
 
 
-def _notes(plugin: Plugin) -> list[str]:
+def _notes(plugin: Plugin, found: Registry) -> list[str]:
     """What is wrong with a plugin itself; nothing is looked for in those that ship with Drupe."""
     from drupe_commands.validating import requirement_problems
 
-    return [*plugin.notes, *(() if plugin.shipped or plugin.reason else requirement_problems(plugin))]
+    if plugin.shipped or plugin.reason:
+        return [*plugin.notes]
+    return [*plugin.notes, *_idleness(plugin, found), *requirement_problems(plugin)]
+
+
+def _idleness(plugin: Plugin, found: Registry) -> Iterator[str]:
+    """That a plugin brings nothing: hooks in a class, say, are called by nobody."""
+    module = found.manager.get_plugin(plugin.name)
+    declares = any(hasattr(each, f"{PROJECT}_spec") for each in vars(module).values())
+    if not (declares or _hooks(plugin, found)):
+        yield "its entry module implements no hook, so that it brings nothing"
 
 
 def _problems(plugin: Plugin, found: Registry) -> list[str]:
@@ -145,7 +156,7 @@ def _show(plugin: Plugin, found: Registry, as_json: bool) -> None:
         for option in _options(plugin, found)
     ]
     if as_json:
-        print_json({**_record(plugin, _notes(plugin)), "brings": brings})
+        print_json({**_record(plugin, _notes(plugin, found)), "brings": brings})
         return
     print(f"{plugin.name}: {plugin.title}\n")
     print_facts(
@@ -160,7 +171,7 @@ def _show(plugin: Plugin, found: Registry, as_json: bool) -> None:
     if brings:
         print()
         print_records(brings)
-    for note in _notes(plugin):
+    for note in _notes(plugin, found):
         print(f"\nnote: {note}")
     if plugin.error is not None:
         print(f"\ndrupe plugins {plugin.name} --traceback shows the whole error")

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from drupe_commands.notices import print_notices
+from drupe_commands.messages import tell_notices
 
 if TYPE_CHECKING:
     from drupe.api import Estimate, Model, Notice, Plan, ReadyPass, Run, Target
@@ -34,6 +34,12 @@ class Preview:
     problems: tuple[str, ...]
     notices: tuple[Notice, ...]
     unforeseen: str = ""
+
+    @property
+    def provider(self) -> str:
+        """The target's provider, with the plugin that brings it."""
+        entry = self.run.found.providers.find(self.target.provider)
+        return f"'{entry.ref.name}' of {entry.plugin.title}"
 
 
 def preview_of(plan: Plan, source: Model) -> Preview:
@@ -69,9 +75,9 @@ def show_preview(preview: Preview, output: Path, as_json: bool) -> None:
         return
     _print_passes(preview)
     _print_estimate(preview, free)
-    print_notices(preview.notices)
     for problem in preview.problems:
-        print(f"would not run on {preview.target.provider}: {problem}")
+        print(f"would not run on {preview.provider}: {problem}")
+    tell_notices(preview.notices)
 
 
 def _print_passes(preview: Preview) -> None:

@@ -14,10 +14,10 @@ import typer
 from typer.core import TyperGroup
 
 from drupe.api import PROJECT, Cancelled, DrupeError, OutputError, PluginCrash, UsageError, call
+from drupe_commands.command_building import HELP, as_command
 from drupe_commands.command_names import summaries
 from drupe_commands.wrong_usage import WRONG_USAGE, told
 
-HELP = {"help_option_names": ["-h", "--help"]}
 UNEXPECTED = 70
 """Exit status for an error that nobody foresaw."""
 TYPED = "drupe.typed"
@@ -47,7 +47,7 @@ class Commands(TyperGroup):
 
         entry = registry().commands.find(cmd_name)
         found = entry.resolve()
-        return call(entry.plugin, f"building {entry.title[4:]}", _as_command, cmd_name, found)
+        return call(entry.plugin, f"building {entry.title[4:]}", as_command, cmd_name, found)
 
     def get_help_option(self, ctx: Any) -> Any:
         """Not given, --help is False here: to make sense of a None, typer would import pydantic."""
@@ -81,22 +81,6 @@ class Commands(TyperGroup):
             raise typer.Exit(error.exit_status) from None
 
 
-def _as_command(name: str, found: Any) -> Any:
-    """A typer app, a class of one, or a function with typer annotations, as a command.
-
-    The long options of a function may be typed with underscores.
-    """
-    if isinstance(found, type):
-        found = found()
-    if isinstance(found, typer.Typer):
-        command = typer.main.get_command(found)
-        command.name = name
-        return command
-    app = typer.Typer(rich_markup_mode=None, add_completion=False)
-    app.command(name, context_settings={**HELP, "token_normalize_func": lambda option: option.replace("_", "-")})(found)
-    return typer.main.get_command(app)
-
-
 def _print_stack(error: DrupeError) -> None:
     """Where an error comes from, and out of which others; what it says is said by `_complain`."""
     from traceback import TracebackException
@@ -116,7 +100,7 @@ def _print_own_stack(error: BaseException, hinted: bool) -> None:
 def _complain(error: DrupeError) -> None:
     """Print an error, after what is still to be printed on standard output."""
     try:
-        sys.stdout.flush()
+        _flush()
     finally:
         print(f"error: {error}", file=sys.stderr)
 
@@ -164,11 +148,34 @@ def _guard_output() -> None:
     if sys.stdout is None:
         raw = _Output(os.open(os.devnull, os.O_RDONLY), "w")
     elif type(getattr(buffer, "raw", buffer)) is io.FileIO:  # not Windows' console
-        raw = _Output(sys.stdout.fileno(), "w", closefd=False)
+        raw = _Output(_own_output(), "w", closefd=False)
     else:
         return
     encoding = getattr(sys.stdout, "encoding", "utf-8")
     sys.stdout = io.TextIOWrapper(io.BufferedWriter(raw), encoding, "replace", line_buffering=raw.isatty())
+
+
+def _own_output() -> int:
+    """A descriptor for what the program prints; what others write to standard output goes to standard error.
+
+    Those are libraries in machine code, child processes, and plugins that go around `sys.stdout`. A terminal shows both
+    in one place, and editing a line there needs the usual descriptor.
+    """
+    usual = sys.stdout.fileno()
+    if os.isatty(usual):
+        return usual
+    own = os.dup(usual)
+    try:
+        os.dup2(sys.stderr.fileno(), usual)
+    except OSError:  # standard error was closed before the start
+        os.dup2(os.open(os.devnull, os.O_WRONLY), usual)
+    return own
+
+
+def _flush() -> None:
+    """Print what is still to be printed; a plugin's command may have closed standard output."""
+    if not sys.stdout.closed:
+        sys.stdout.flush()
 
 
 def _run(state: dict[str, Any]) -> None:
@@ -177,7 +184,7 @@ def _run(state: dict[str, Any]) -> None:
         try:
             app(prog_name=PROJECT, obj=state)
         finally:
-            sys.stdout.flush()
+            _flush()
     except OutputError as error:
         _complain(error)
         sys.exit(error.exit_status)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -13,9 +12,11 @@ import typer
 
 from drupe.api import UsageError
 from drupe_commands.documents import STANDARD_INPUT, located, read_document
+from drupe_commands.fitting import with_what_fits
 from drupe_commands.flags import CONTEXT, FlagCommand
-from drupe_commands.foreign import Translation, print_lines, show_dry_run, translation_of, write_workflow
+from drupe_commands.foreign import Translation, lines_of, show_dry_run, translation_of, write_workflow
 from drupe_commands.making import Making
+from drupe_commands.messages import tell
 from drupe_commands.parameters import MODEL, RUNNING, Force, JsonResult, LogLevel, OnlyPlan, Output
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from drupe_commands.workflow import Workflow
 
 
+IN_FILE = "target.{}: {}"
+"""How a workflow file names its target."""
 ALIKE = 0.75
 """How alike a key has to be to one of a plan or a workflow, from 0 to 1, to be a misspelt one."""
 
@@ -181,8 +184,8 @@ def _run_translated(translation: Translation, job: _Job) -> None:
         show_dry_run(translation, job.making.as_json)
         return
     document = translation.needed(job.file)
-    print_lines(translation.notices, sys.stderr if job.making.as_json else sys.stdout)
-    print(file=sys.stderr if job.making.as_json else sys.stdout)
+    for line in (*lines_of(translation.notices), ""):
+        tell(line)
     _run_document(document, replace(job, save_plan=None))
 
 
@@ -260,7 +263,7 @@ def _run_workflow(workflow: Workflow, job: _Job) -> None:
         print("a workflow of Drupe, which is carried out as it is")
         return
     started = making.begin()
-    with located(file, None if job.model else "model"):
+    with located(file, None if job.model else "model"), with_what_fits(request, IN_FILE):
         making.of_plan(*plan_of(request, registry()), started)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -34,11 +33,12 @@ class FoundSearch:
 
     def carry_out(self, request_of: Callable[[dict[str, Any]], Request], output: Path, making: Making) -> None:
         """Search, make the package that is chosen, and print what was found."""
+        from drupe_commands.messages import tell
         from drupe_commands.summing_up import show_outcome
         from drupe_console import progress
 
         found = self._call(
-            self._search.carry_out, request_of, output, force=making.force, progress=progress(), say=_say
+            self._search.carry_out, request_of, output, force=making.force, progress=progress(), say=tell
         )
         if making.as_json:
             told = {"outcome": asdict(found.outcome), **self._call(found.document)}
@@ -69,7 +69,3 @@ def search_in(document: dict[str, Any], file: str) -> FoundSearch | None:
             cure="pip install 'drupe[search]', or take the key `search` out",
         )
     return None
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from drupe_commands.notices import print_notices
+from drupe_commands.messages import tell, tell_notices
 
 if TYPE_CHECKING:
     from drupe.api import Check, Outcome, Plan
@@ -42,9 +42,9 @@ def show_outcome(outcome: Outcome, plan: Plan, as_json: bool) -> None:
             print("  on the text that it was calibrated with: on another one it is farther from its source")
     if (outcome.check.not_run or outcome.check.not_compared) and (asked := list(_asked_of_the_comparison(plan))):
         print(f"  {', '.join(asked)}: not measured; drupe evaluate OUT --against MODEL does it where it runs")
-    print_notices(outcome.notices)
+    tell_notices(outcome.notices)
     if outcome.check.not_run is None and _generates(plan):
-        print(f'try it: drupe generate {shlex.quote(str(outcome.output))} "def parse("')
+        tell(f'try it: drupe generate {shlex.quote(str(outcome.output))} "def parse("')
 
 
 def _short(text: str) -> str:

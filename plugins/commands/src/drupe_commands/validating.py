@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from drupe import hookspecs
 from drupe.api import (
     KERNEL,
+    PROJECT,
     STAGES,
     DrupeError,
     Stage,
@@ -19,15 +21,24 @@ from drupe.api import (
     nearest,
     refuse_unknown_facts,
 )
-from drupe_commands.misspelt import misspelt_attributes
+from drupe_commands.command_building import as_command
+from drupe_commands.misspelt import misspelt_attributes, unfit_methods
 
 if TYPE_CHECKING:
     from drupe.api import Entry, ExecutionProvider, Option, Pass, Plugin, Recipe, Registry, Target
 
 
 def brought_by(plugin: Plugin, found: Registry) -> list[Entry[Any]]:
-    """All that a plugin brings."""
-    return [entry for table in found.tables for entry in table if entry.plugin is plugin]
+    """All that a plugin brings, also for the hooks that another plugin declares."""
+    hooks = {caller.name for caller in found.manager.get_hookcallers(found.manager.get_plugin(plugin.name)) or ()}
+    declared = [found.offered(_thing(hook), hook) for hook in sorted(hooks) if not hasattr(hookspecs, hook)]
+    return [entry for table in (*found.tables, *declared) for entry in table if entry.plugin is plugin]
+
+
+def _thing(hook: str) -> str:
+    """What a hook lists, one of it: "workflow reader" of drupe_workflow_readers."""
+    words = hook.removeprefix(f"{PROJECT}_").replace("_", " ")
+    return f"{words[:-3]}y" if words.endswith("ies") else words.removesuffix("s")
 
 
 def requirement_problems(plugin: Plugin) -> Iterator[str]:
@@ -72,9 +83,14 @@ def problems_of(entry: Entry[Any], found: Registry) -> Iterator[str]:
         yield f"{rival.plugin.title} brings a {entry.what} that is called {both} as well, so that nobody can name it so"
     check = checks.get(entry.what, _of_any)
     try:
-        yield from call(entry.plugin, entry.title, lambda: [*check(entry, found), *sorted(misspelt_attributes(entry))])
+        yield from call(entry.plugin, entry.title, lambda: [*check(entry, found), *_of_class(entry)])
     except DrupeError as error:
-        yield error.what.removeprefix(f"{entry.title} ") + (f" ({error.where})" if error.where else "")
+        yield error.what.removeprefix(entry.title).lstrip(": ") + (f" ({error.where})" if error.where else "")
+
+
+def _of_class(entry: Entry[Any]) -> list[str]:
+    """What is wrong with the class of a thing, whatever it does."""
+    return [*sorted(misspelt_attributes(entry)), *unfit_methods(entry)]
 
 
 def _later_rivals(entry: Entry[Any], found: Registry) -> Iterator[tuple[Entry[Any], list[str]]]:
@@ -82,8 +98,7 @@ def _later_rivals(entry: Entry[Any], found: Registry) -> Iterator[tuple[Entry[An
 
     The later plugin has a note on each name already, and where one has more right, it has the name.
     """
-    (table,) = (table for table in found.tables if table.what == entry.what)
-    for rival in table:
+    for rival in next((table for table in found.tables if table.what == entry.what), ()):
         if found.plugins.index(rival.plugin) > found.plugins.index(entry.plugin):
             common = sorted(entry.ref.names & rival.ref.names)
             if names := [name for name in common if entry.right(name) == rival.right(name)]:
@@ -91,13 +106,13 @@ def _later_rivals(entry: Entry[Any], found: Registry) -> Iterator[tuple[Entry[An
 
 
 def _of_any(entry: Entry[Any], found: Registry) -> Iterator[str]:
-    entry.make()
+    entry.make() if entry.contract else entry.resolve()
     yield from ()
 
 
 def _of_command(entry: Entry[Any], found: Registry) -> Iterator[str]:
-    if not callable(entry.resolve()):
-        yield "it is neither a function nor a typer app"
+    as_command(entry.ref.name, entry.resolve())
+    yield from ()
 
 
 def _of_pass(entry: Entry[Pass], found: Registry) -> Iterator[str]:

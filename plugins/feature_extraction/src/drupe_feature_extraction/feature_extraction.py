@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from drupe.api import CheckFailed, Model, ModelError, Session, Target, Task
+from drupe.api import CheckFailed, Model, ModelError, RuntimeMissing, Session, Target, Task
 
 if TYPE_CHECKING:
     from drupe_onnx import OnnxPackage
@@ -36,11 +36,13 @@ class FeatureExtraction(Task):
         import numpy
 
         from drupe_decoding import HIDDEN_STATES
-        from drupe_embedding import description_of, embedding_session
+        from drupe_embedding import EmbeddingSession, description_of
 
         description = description_of(package_of(model).component)
         if description is not None and description.modes:
-            given = embedding_session(session).embed(TEXTS)
+            if not isinstance(session, EmbeddingSession):  # another runtime may do more with the package
+                raise RuntimeMissing("the runtime opens the package, and gives no embeddings of texts with it")
+            given = session.embed(TEXTS)
             told = f"gives embeddings of {given.shape[-1]} values"
         else:
             given = session.run(_random_tokens(package_of(model)), [HIDDEN_STATES])[HIDDEN_STATES]

@@ -69,14 +69,14 @@ class BuildDecoder(Pass):
         from drupe_model_builder.decoder import DecoderGraph
         from drupe_model_builder.graph import GraphBuilder
         from drupe_model_builder.precision import choose
-        from drupe_onnx import LEFT_OUT, OnnxPackage, capabilities_of, describe_decoder, element_name
+        from drupe_onnx import LEFT_OUT, OnnxPackage, describe_decoder, element_name
 
         checkpoint: Checkpoint = model.payload or open_checkpoint(model.location)
         decoder = composition_of(checkpoint)
         precision = choose(config.weights, config.activations, context.target)
         files = _files(checkpoint)  # checked before the weights, which may have to be downloaded
         weights = weights_of(checkpoint, decoder)
-        graph = GraphBuilder(weights.tensors, precision, capabilities_of(context.target))
+        graph = GraphBuilder(weights.tensors, precision, context.target)
         building = DecoderGraph(graph, weights.decoder)
         made = building.build(all_logits=config.all_logits)
         if weights.left_out:

@@ -82,10 +82,20 @@ def _unclaimed(stage: Stage, draft: Draft) -> PlanError:
     left = unanswered(draft.request.options, draft.found)
     leave = f"leave {' and '.join(left)} out, " if left else ""
     return PlanError(
-        f"no installed plugin fills the stage '{stage.name}' for a model of kind '{draft.model.kind}'{task}"
+        f"no installed plugin fills the stage '{stage.name}'{_as_asked(stage, draft)} "
+        f"for a model of kind '{draft.model.kind}'{task}"
         + "".join(left.values())
         + draft.found.why_missing(stage.name),
         where=draft.model.location,
         cure=leave
         + "install a plugin that does, or name the passes with --passes; drupe inspect MODEL shows kind and task",
     )
+
+
+def _as_asked(stage: Stage, draft: Draft) -> str:
+    """What a third party's recipe asks of the stage: it may be misspelt, or more than any claimant can do."""
+    owner = draft.found.providers.find(draft.provider.name).plugin
+    if owner.shipped or draft.recipe is None or not stage.numerics:
+        return ""
+    asked = ", ".join(f"{key} = {value}" for key, value in stage.numerics.items())
+    return f" with {asked}, as the recipe '{draft.recipe.name}' of {owner.title} asks,"

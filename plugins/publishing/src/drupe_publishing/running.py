@@ -20,11 +20,11 @@ from drupe.api import (
     Observers,
     Outcome,
     Plan,
-    PlanError,
     Progress,
     Registry,
     Run,
     Runner,
+    Unfit,
     new_id,
     preview,
     ready,
@@ -62,8 +62,10 @@ def carry_out(
             if costly:
                 cache.prepare()
         refuse_unmeasurable(run)
-        if costly:
-            preview(run)  # raises the errors of later passes before the work of earlier ones
+        if costly:  # the errors of later passes, and of what they make, come before the work of earlier ones
+            foreseen = preview(run)
+            if all(step.is_foreseen for step in run.passes):
+                _refuse_unfit(foreseen, run)
         with _told_of_the_end(run, str(output), started, observers):
             with run.told("run", plan.source.reference):
                 model = runner.run(job)
@@ -150,7 +152,7 @@ def _refuse_unfit(model: Model, run: Run) -> Model:
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         provider = run.found.providers.find(run.context.target.provider)
-        raise PlanError(
+        raise Unfit(
             f"the model would not run on '{provider.ref.name}' of {provider.plugin.title}: {problems[0]}{more}",
             where=run.job.plan.chain,
             cure="choose another --precision or --provider",

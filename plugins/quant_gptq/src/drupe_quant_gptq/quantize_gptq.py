@@ -19,9 +19,9 @@ from drupe_nbits import (
     find_experts,
     find_sites,
     finish,
-    float_precisions,
     is_quantized,
     kept_levels,
+    nothing_quantized,
     refuse_overruled,
 )
 from drupe_onnx import Expression, ExternalTensor, OnnxKind, OnnxPackage, capabilities_of, ir
@@ -30,7 +30,7 @@ from drupe_quant_gptq.experts import rewrite_experts
 from drupe_quant_gptq.finished_segments import Finished, Parts
 from drupe_quant_gptq.hessian import Hessian
 from drupe_quant_gptq.matrix_solver import Solver
-from drupe_quant_gptq.schemes import Choice, QuantizeGptqConfig, choices
+from drupe_quant_gptq.schemes import Choice, QuantizeGptqConfig, choices, reason
 from drupe_text import CalibratingPass
 
 LEAST_TOKENS = 4
@@ -70,10 +70,10 @@ class QuantizeGptq(CalibratingPass):
             found = choices(in_graph, config, capabilities)
             if is_quantized(graph) or any(each.scheme and not each.site.is_look_up for each in found):
                 return
-        raise ModelError(
-            f"'{context.target.provider}' supports no quantized matrix of the model",
-            cure=float_precisions(context.target) or "make the package for another --provider",
-        )
+        products = [site for _, in_graph in sites for site in in_graph if not site.is_look_up]
+        if not products:
+            raise ModelError("the model has no matrix product with float weights to quantize", where=model.location)
+        raise nothing_quantized(products[0], reason(products[0], config, capabilities), context.target)
 
     def run(self, model: Model, config: QuantizeGptqConfig, context: Context) -> Model:
         package: OnnxPackage = model.payload

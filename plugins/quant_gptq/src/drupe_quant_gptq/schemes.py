@@ -80,6 +80,11 @@ def _scheme(site: Site, config: QuantizeGptqConfig, capabilities: Capabilities) 
     return served
 
 
+def reason(site: Site, config: QuantizeGptqConfig, capabilities: Capabilities) -> str:
+    """Why the target does not support the best scheme for a site."""
+    return refusal(site, _candidates(site, config, capabilities)[0], capabilities) or ""
+
+
 def _candidates(site: Site, config: QuantizeGptqConfig, capabilities: Capabilities) -> list[Scheme]:
     found = candidates(site, config.bits_for(site.role), config.symmetric, config.block_size, capabilities)
     return [replace(scheme, method="rtn" if scheme.bits == 8 else "search") for scheme in found]

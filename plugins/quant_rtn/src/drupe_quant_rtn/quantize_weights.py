@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from drupe.api import Context, Form, Model, ModelError, Pass, Target, UsageError
 from drupe_blockquant import Scheme
 from drupe_nbits import (
@@ -15,6 +13,7 @@ from drupe_nbits import (
     float_precisions,
     is_quantized,
     kept_levels,
+    nothing_quantized,
     refuse_overruled,
 )
 from drupe_onnx import OnnxPackage, capabilities_of, ir
@@ -50,11 +49,11 @@ class QuantizeWeights(Pass):
                 return
         for site in (site for site in kept if not site.is_look_up):
             refuse_settings(site, config, context.target)
-        raise ModelError(
-            _nothing_quantized(kept, config, context.target),
-            where=model.location,
-            cure=float_precisions(context.target) or "make the package for another --provider",
-        )
+        if not kept:
+            what, cure = "the model has no matrix of float weights to quantize", float_precisions(context.target)
+            raise ModelError(what, where=model.location, cure=cure or "make the package for another --provider")
+        first = next((site for site in kept if not site.is_look_up), kept[0])
+        raise nothing_quantized(first, reason(first, config, capabilities_of(context.target)), context.target)
 
     def run(self, model: Model, config: QuantizeWeightsConfig, context: Context) -> Model:
         package: OnnxPackage = model.payload
@@ -92,11 +91,3 @@ def _refuse_useless_weights(site: Site, scheme: Scheme) -> None:
             where=site.name,
             cure="use the method 'search', or leave weigh-channels out",
         )
-
-
-def _nothing_quantized(kept: Sequence[Site], config: QuantizeWeightsConfig, target: Target) -> str:
-    if not kept:
-        return "the model has no matrix of float weights to quantize"
-    first = next((site for site in kept if not site.is_look_up), kept[0])
-    why = reason(first, config, capabilities_of(target))
-    return f"'{target.provider}' supports no quantized matrix of the model; '{first.weight.name}': {why}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from drupe.api import Model, ModelError, Session, Target, Task
+from drupe.api import Model, ModelError, RuntimeMissing, Session, Target, Task
 
 if TYPE_CHECKING:
     from drupe_onnx import OnnxPackage
@@ -45,9 +45,11 @@ class TextGeneration(Task):
 
     def check(self, session: Session, model: Model) -> str:
         """Continue a prompt greedily; says with what. Raises CheckFailed where a logit is not finite."""
-        from drupe_decoding import Generation, text_session
+        from drupe_decoding import Generation, TextSession
 
-        text = text_session(session).generate(PROMPT, Generation(max_new_tokens=NEW_TOKENS, validate=True))
+        if not isinstance(session, TextSession):  # another runtime may do more with the package
+            raise RuntimeMissing("the runtime opens the package, and does not generate text with it")
+        text = session.generate(PROMPT, Generation(max_new_tokens=NEW_TOKENS, validate=True))
         return f'continues "{PROMPT}" with "{text}"'
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from drupe.api import ModelError
+from drupe.api import Unfit
 from drupe_model_builder.dimensions import BATCH, SEQUENCE, TOTAL, Dims, dims
 from drupe_model_builder.parts.distance import Distance
 from drupe_model_builder.parts.ends import drop_all_but_last
@@ -105,8 +105,8 @@ class AttentionForm:
 
 
 def choose_form(graph: GraphBuilder, part: Attention) -> AttentionForm:
-    """The form in which the operator computes most. Raises ModelError where the target supports no form."""
-    from drupe_onnx import MICROSOFT, element_name
+    """The form in which the operator computes most. Raises Unfit where the target supports no form."""
+    from drupe_onnx import MICROSOFT, element_name, target_title
 
     for form in _forms(graph, part):
         types = _input_types(graph, part, form)
@@ -114,13 +114,13 @@ def choose_form(graph: GraphBuilder, part: Attention) -> AttentionForm:
         if graph.serves(OPERATOR, *types, domain=MICROSOFT, outputs=[graph.dtype] * 3, **attributes):
             return form
     if part.head_dim % HEAD_MULTIPLE and not _pads(graph):
-        raise ModelError(
+        raise Unfit(
             f"a head dimension of {part.head_dim} is not supported: {OPERATOR} needs a multiple of {HEAD_MULTIPLE}, "
-            f"and the target has no Pad for {element_name(graph.dtype)} activations",
+            f"and {target_title(graph.target)} has no Pad for {element_name(graph.dtype)} activations",
             cure="convert for another provider, or another version of this one; drupe providers lists them",
         )
-    raise ModelError(
-        f"the target has no {OPERATOR} for {element_name(graph.dtype)} activations{_wanted(part)}",
+    raise Unfit(
+        f"{target_title(graph.target)} has no {OPERATOR} for {element_name(graph.dtype)} activations{_wanted(part)}",
         cure="choose a precision with other activations, or another provider; drupe providers lists them",
     )
 

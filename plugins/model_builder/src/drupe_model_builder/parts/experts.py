@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from drupe.api import ModelError
+from drupe.api import Unfit
 from drupe_model_builder.dimensions import Dims, dims
 from drupe_model_builder.parts.linear import Linear, linear
 from drupe_model_builder.parts.mlp import MLP, mlp
@@ -78,7 +78,7 @@ class Experts:
 
 
 def experts(graph: GraphBuilder, part: Experts, x: ir.Value) -> ir.Value:
-    """x and the result are [batch, sequence, hidden]. Raises ModelError where the target has no operator for it."""
+    """x and the result are [batch, sequence, hidden]. Raises Unfit where the target has no operator for it."""
     from drupe_onnx import MICROSOFT
 
     attributes = _attributes(part)
@@ -115,8 +115,8 @@ def _attributes(part: Experts) -> dict[str, Any]:
 
 
 def refuse_unserved(graph: GraphBuilder, attributes: dict[str, Any]) -> None:
-    """Raise ModelError for a target that can run the experts neither in floating point nor quantized."""
-    from drupe_onnx import MICROSOFT, element_name, ir
+    """Raise Unfit for a target that can run the experts neither in floating point nor quantized."""
+    from drupe_onnx import MICROSOFT, element_name, ir, target_title
 
     kind, byte = graph.dtype, ir.DataType.UINT8
     plain = graph.serves(OPERATOR, *[kind] * 3, None, kind, domain=MICROSOFT, outputs=[kind], **attributes)
@@ -124,8 +124,9 @@ def refuse_unserved(graph: GraphBuilder, attributes: dict[str, Any]) -> None:
     types = (kind, kind, byte, kind, None, byte, kind)
     if plain or graph.serves("QMoE", *types, domain=MICROSOFT, outputs=[kind], **quantized):
         return
-    raise ModelError(
-        f"the target has neither MoE nor QMoE for {element_name(kind)} activations, so it cannot run experts",
+    raise Unfit(
+        f"{target_title(graph.target)} has neither MoE nor QMoE for {element_name(kind)} activations, so it cannot run "
+        "experts",
         cure="choose another provider, such as --provider cpu; drupe providers lists them",
     )
 
