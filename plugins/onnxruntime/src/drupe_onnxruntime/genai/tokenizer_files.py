@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from drupe.api import ModelError
+from drupe_files import json_object
 from drupe_onnxruntime.genai.tokenizer_form.form import UNIGRAM_CLASSES, Form, form_for
 from drupe_onnxruntime.genai.tokenizer_form.rewritten import Use
 from drupe_tokenization import TokenizerDocument, chat_templates, render
@@ -102,13 +103,7 @@ def _object(files: Mapping[str, Path | bytes], name: str) -> dict[str, Any] | No
     if name not in files:
         return None
     where = files[name] if isinstance(files[name], Path) else name
-    try:
-        value = json.loads(read(files[name]))
-    except (ValueError, UnicodeDecodeError) as error:
-        raise ModelError(f"{name} is not JSON: {error}", where=where, cure=FETCH_AGAIN) from error
-    if not isinstance(value, dict):
-        raise ModelError(f"{name} is not a JSON object", where=where, cure=FETCH_AGAIN)
-    return value
+    return json_object(read(files[name]), name, where, FETCH_AGAIN)
 
 
 def _text(value: object) -> bytes:
