@@ -102,8 +102,8 @@ def _object(files: Mapping[str, Path | bytes], name: str) -> dict[str, Any] | No
     """The JSON object in a file; None where the file is missing."""
     if name not in files:
         return None
-    where = files[name] if isinstance(files[name], Path) else name
-    return json_object(read(files[name]), name, where, FETCH_AGAIN)
+    content = files[name]
+    return json_object(read(content), name, content if isinstance(content, Path) else name, FETCH_AGAIN)
 
 
 def _text(value: object) -> bytes:
