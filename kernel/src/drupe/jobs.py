@@ -22,12 +22,7 @@ REQUEST = ("provider", "precision", "threads", "verify", "require_check", "evalu
 
 
 def optimize(
-    reference: str | Path,
-    output: str | Path,
-    *,
-    force: bool = False,
-    progress: Progress | None = None,
-    **options: Any,
+    reference: str | Path, output: str | Path, *, force: bool = False, progress: Progress | None = None, **options: Any
 ) -> Outcome:
     """Make a package of a model: what `plan` with the same arguments says, carried out.
 

@@ -18,7 +18,7 @@ class PassConfig(BaseModel):
     version is raised when a key changes its meaning.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     version: ClassVar[int] = 1
 
 
