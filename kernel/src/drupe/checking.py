@@ -68,7 +68,7 @@ def follow(step: ReadyPass, model: Model, found: Registry, chain: str) -> Model:
         raise PlanError(
             f"the pass '{name}' takes a model of kind '{requires.kind}', not '{model.kind}'",
             where=chain,
-            cure=f"name one that makes it before (--passes PASS,{name}); drupe passes NAME tells what a pass gives",
+            cure=f"run one that makes it before: drupe optimize --passes PASS,{name}; drupe passes lists them",
         )
     if strange := [role for role in step.planned.parts if role not in model.parts]:
         raise unknown("part of the model", strange[0], model.parts, where=chain)
