@@ -71,18 +71,18 @@ def family_of(checkpoint: Checkpoint) -> Family:
         return family
     if model_type in REFUSED:
         raise ModelError(
-            f"the architecture '{_name(checkpoint)}' is not supported: {REFUSED[model_type]}",
+            f"the architecture {_named(checkpoint)} is not supported: {REFUSED[model_type]}",
             where=checkpoint.config.path,
             cure="choose another model; drupe inspect --families lists what is supported",
         )
     if reason := _is_no_decoder(checkpoint):
         raise ModelError(
-            f"the architecture '{_name(checkpoint)}' is not supported: {reason}",
+            f"the architecture {_named(checkpoint)} is not supported: {reason}",
             where=checkpoint.config.path,
             cure=OTHER_TOOL,
         )
     raise ModelError(
-        f"the architecture '{_name(checkpoint)}' is not supported; {_near(model_type, [*own_families(), *others])}",
+        f"the architecture {_named(checkpoint)} is not supported; {_near(model_type, [*own_families(), *others])}",
         where=checkpoint.config.path,
         cure="drupe inspect --families lists what is; a plugin can bring the family (docs/families.md says how)",
     )
@@ -115,6 +115,12 @@ def notices_of(checkpoint: Checkpoint) -> Iterator[Notice]:
 
 def _name(checkpoint: Checkpoint) -> str:
     return ", ".join(checkpoint.architectures) or checkpoint.model_type
+
+
+def _named(checkpoint: Checkpoint) -> str:
+    """The class, and the `model_type`, which decides on the family."""
+    also = f" (model_type {checkpoint.model_type})" if checkpoint.architectures else ""
+    return f"'{_name(checkpoint)}'{also}"
 
 
 def _is_no_decoder(checkpoint: Checkpoint) -> str:

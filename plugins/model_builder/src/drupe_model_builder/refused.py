@@ -51,6 +51,6 @@ ENCODERS = frozenset({
 ENCODER = "it is an encoder of text, and checkpoints of decoders only are built"
 ENCODER_DECODER = "it is an encoder with a decoder, and checkpoints of decoders only are built"
 OTHER_TOOL = (
-    "export it to ONNX with another tool, and give the .onnx file: drupe optimize FILE quantizes any graph; or choose a "
-    "decoder, such as Qwen3-Embedding for embeddings"
+    "export it to ONNX with another tool, and give the .onnx file: drupe optimize FILE quantizes any graph; or choose "
+    "a decoder, such as Qwen3-Embedding for embeddings"
 )
