@@ -58,7 +58,7 @@ class Outputs(Evaluator):
     ) -> Sequence[Metric]:
         """The models run one after the other, so only one of them is in memory."""
         if reference is None:
-            raise UsageError("the evaluator `outputs` needs a model to compare with", cure="--against MODEL")
+            raise UsageError("the evaluator 'outputs' needs a model to compare with", cure="--against MODEL")
         with context.progress.task("comparing outputs", 2 * config.samples, "run") as progress:
             given: list[dict[str, Arrays]] = []
             measured: list[dict[str, Arrays]] = []
