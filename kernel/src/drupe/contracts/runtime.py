@@ -30,9 +30,7 @@ class Session(contextlib.AbstractContextManager["Session"], ABC):
 
         Raises UsageError for a part, an input or an output that there is not.
         """
-        raise RuntimeMissing(
-            "the package runs as a whole only, not part by part", cure="drupe tasks NAME tells what it offers"
-        )
+        raise RuntimeMissing("the package runs as a whole only", cure="drupe tasks NAME tells what it offers")
 
     @abstractmethod
     def close(self) -> None:
