@@ -268,7 +268,7 @@ def test_inspect_describes_a_folder_with_a_config_only(good: Path, tmp_path: Pat
     edit_config(folder, model_type="blt", architectures=["BltForCausalLM"])
     shown = program("inspect", folder, "--json").stdout
     assert json.loads(shown)["supported"] is False
-    assert "'BltForCausalLM' is not supported" in shown and "a plugin can bring" in shown
+    assert "'BltForCausalLM' (model_type blt) is not supported" in shown and "a plugin can bring" in shown
 
 
 @pytest.mark.parametrize("option", ["--quality=best", "--max-kl=0.1"])

@@ -55,4 +55,4 @@ def test_without_the_distribution_the_error_says_how_a_family_is_brought(tmp_pat
     checkpoint = as_acme(make_checkpoint(tmp_path / "acme"))
     done = Site(tmp_path / "empty").run("optimize", checkpoint, "-o", tmp_path / "out")
     assert done.returncode == 3
-    assert "'AcmeForCausalLM' is not supported" in done.stderr and "--families" in done.stderr
+    assert "'AcmeForCausalLM' (model_type acme) is not supported" in done.stderr and "--families" in done.stderr

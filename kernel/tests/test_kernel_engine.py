@@ -313,7 +313,7 @@ def test_a_folder_that_drupe_did_not_make_is_refused_with_a_cure_that_works(acme
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     done = plain(acme, source, tmp_path / "mine", *force)
-    assert done.returncode == 5 and "choose another output, or remove the folder yourself" in done.stderr
+    assert done.returncode == 5 and "choose another output: -o OUT" in done.stderr
 
 
 def test_a_cache_that_cannot_be_written_is_named_before_a_costly_pass(acme, source, tmp_path):

@@ -85,6 +85,13 @@ def test_a_plan_for_another_kind_of_model_is_refused(plan, source, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_plan_for_another_task_is_refused(plan, tmp_path):
+    other = plan.but(source={**plan.source.model_dump(), "task": "singing"})
+    with pytest.raises(PlanError, match="made for the task 'singing', but this model is for 'echoing'"):
+        drupe.run(other, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("plugins", "why"),
     [({"acme": "0.9"}, "1.0 is installed"), ({"other": "1.0"}, "it is not installed")],

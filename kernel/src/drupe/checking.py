@@ -17,6 +17,8 @@ from drupe.values.model import Form, Model
 from drupe.values.plan import Plan, PlannedPass
 
 Config = TypeVar("Config", bound=BaseModel)
+BOUNDS = (("gt", "above"), ("ge", "at least"), ("lt", "below"), ("le", "at most"))
+OF_RANGES = ("_than", "_than_equal", "finite_number")
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def follow(step: ReadyPass, model: Model, found: Registry, chain: str) -> Model:
         raise PlanError(
             f"the pass '{name}' takes a model of kind '{requires.kind}', not '{model.kind}'",
             where=chain,
-            cure=f"name one that makes it before (--passes PASS,{name}); drupe passes NAME tells what a pass gives",
+            cure=f"run one that makes it before: drupe optimize --passes PASS,{name}; drupe passes lists them",
         )
     if strange := [role for role in step.planned.parts if role not in model.parts]:
         raise unknown("part of the model", strange[0], model.parts, where=chain)
@@ -106,11 +108,20 @@ def configure(
     except ValidationError as error:
         first = error.errors()[0]
         where = next((place for part in first["loc"] if (place := (named or {}).get(str(part)))), None)
-        key, message = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+        key, said = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+        limits = _range(config, key) if first["type"].endswith(OF_RANGES) else ""
+        message = limits or said.replace("Input should be", "it must be")
         what = f"{key} = {first['input']!r}: {message}" if key else message
         # Several passes may read one option; the user who typed it need not know them.
         refused = what if where else f"the {owner} refuses {what}"
         raise UsageError(refused, where=where, cure="leave it out for the default") from error
+
+
+def _range(config: type[BaseModel], key: str) -> str:
+    """The range that a number has to be in, in words; "" where that is not stated."""
+    stated = getattr(config.model_fields.get(key), "metadata", ())
+    limits = [f"{words} {getattr(each, bound)}" for each in stated for bound, words in BOUNDS if hasattr(each, bound)]
+    return f"it must be {' and '.join(limits)}" if limits else ""
 
 
 def evaluator_of(named: str, task: str | None, found: Registry) -> Evaluator | None:

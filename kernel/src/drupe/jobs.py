@@ -22,22 +22,15 @@ REQUEST = ("provider", "precision", "threads", "verify", "require_check", "evalu
 
 
 def optimize(
-    reference: str | Path,
-    output: str | Path,
-    *,
-    force: bool = False,
-    progress: Progress | None = None,
-    **options: Any,
+    reference: str | Path, output: str | Path, *, force: bool = False, progress: Progress | None = None, **options: Any
 ) -> Outcome:
     """Make a package of a model: what `plan` with the same arguments says, carried out.
 
     Raises drupe.api.DrupeError for anything that the caller can mend; `output` is then untouched.
     """
     started, found = time.perf_counter(), registry()
-    request, publisher = request_of(reference, options), found.publisher()
-    publisher.prepare(Path(output), force)
-    plan, source = plan_of(request, found)
-    return publisher.carry_out(plan, source, Path(output), force=force, progress=progress, started=started)
+    plan, source = plan_of(request_of(reference, options), found)
+    return found.publisher().carry_out(plan, source, Path(output), force=force, progress=progress, started=started)
 
 
 def plan(reference: str | Path, **options: Any) -> Plan:
@@ -53,7 +46,6 @@ def plan(reference: str | Path, **options: Any) -> Plan:
 def run(plan: Plan, output: str | Path, *, force: bool = False, progress: Progress | None = None) -> Outcome:
     """Carry out a plan; see `plan`. Raises drupe.api.PlanError, before the work, for what cannot be repeated here."""
     started, publisher = time.perf_counter(), registry().publisher()
-    publisher.prepare(Path(output), force)
     source = publisher.source_of(plan)
     return publisher.carry_out(plan, source, Path(output), force=force, progress=progress, started=started)
 

@@ -119,6 +119,14 @@ def test_describe_gives_architecture_and_sizes_without_reading_weights(folder: P
     }
 
 
+def test_describe_knows_the_keys_of_sizes_that_other_families_have(folder: Path) -> None:
+    config = {"model_type": "gpt2", "n_layer": 3, "n_embd": 64, "n_head": 4, "n_positions": 128, "vocab_size": 100}
+    (folder / "config.json").write_text(json.dumps(config))
+    facts = HfKind().describe(Model("hf", folder))
+    assert (facts["layers"], facts["hidden size"], facts["context length"]) == (3, 64, 128)
+    assert (facts["attention heads"], facts["key and value heads"], facts["head size"]) == (4, 4, 16)
+
+
 def test_describe_works_with_broken_weights(folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(b"\xff" * 20)
     facts = HfKind().describe(Model("hf", folder))

@@ -302,7 +302,9 @@ def test_facts_from_the_outline_equal_facts_from_loading(model, out, make_contex
     found = drupe_resolve_model(str(out), {})
     assert dict(found.facts) == {"weights": "mixed", "logits": "last", "packaged": "yes"}
     assert dict(KIND.load(Model("onnx", out)).facts) == dict(found.facts)
-    assert KIND.describe(found)["quantization"] == "4 bits in blocks of 32 (1 matrix)"
+    assert KIND.describe(found)["quantization"][0] == {
+        "text": "4 bits in blocks of 32 (1 matrix)", "bits": 4, "block size": 32, "matrices": 1
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("reference", ["x" * 300, "x" * 300 + ".onnx", "a\0b.onnx", "x" * 300 + "/model.onnx"])
@@ -419,8 +421,9 @@ def test_describing_a_package_from_its_folder_or_from_memory_gives_the_same_and_
     KIND.save(model, out, make_context())
     in_memory = KIND.describe(model.but(location=out))
     assert KIND.describe(Model("onnx", out)) == in_memory
-    assert in_memory["left in float"] == "4 matrices: a, b, c and 1 more"
-    assert in_memory["architecture"] == "llama, 2 layers, 8 wide"
+    left = {"text": "4 matrices: a, b, c and 1 more", "matrices": ["a", "b", "c", "d"]}
+    assert in_memory["left in float"] == left
+    assert (in_memory["model type"], in_memory["layers"], in_memory["hidden size"]) == ("llama", 2, 8)
     assert in_memory["operators"] == 3
     script = textwrap.dedent("""
         import sys

@@ -188,9 +188,10 @@ def test_two_parts_that_change_one_file_differently_are_an_error(written: Path, 
 
 def test_each_part_is_described_under_its_role(written: Path) -> None:
     described = KIND.describe(Model("onnx", written))
-    assert described["encoder: operators"] == 2 and described["decoder: operators"] == 1
-    assert described["decoder: context length"] == 128
-    assert "encoder: context length" not in described
+    graphs = {each["label"]: each for each in described["graphs"]}
+    assert graphs["encoder"]["operators"] == 2 and graphs["decoder"]["operators"] == 1
+    assert graphs["decoder"]["context length"] == 128
+    assert "context length" not in graphs["encoder"]
     assert KIND.describe(KIND.load(Model("onnx", written))) == described
 
 

@@ -108,7 +108,7 @@ def test_the_error_for_another_encoding_names_the_first_wrong_byte(tmp_path: Pat
     [
         ("a.txt", b" \n\n ", "the text is empty"),
         ("a.jsonl", b"", "the text is empty"),
-        ("a.jsonl", b'{"text": "a"}\n{"text": \n', "line 2 is not JSON"),
+        ("a.jsonl", b'{"text": "a"}\n{"text": \n', "line 2 is not JSON: Expecting value in column 1"),
         ("a.jsonl", b'["a"]\n', "line 1 is not a JSON object"),
         ("a.jsonl", b'{"n": 1}\n', "no field holds text"),
         ("a.jsonl", b'{"text": "a"}\n{"text": 3, "more": 2}\n', "no field holds text"),

@@ -124,6 +124,7 @@ def test_errors_name_flags_as_a_user_types_them(
         (("generate", "out", "a", "b"), "unexpected extra argument"),
         (("generate", "out", "a", "--max_new_token", "4"), "unknown flag --max_new_token; did you mean --max-new-tok"),
         (("generate", "out", "a", "--top-k"), "--top-k"),
+        (("generate", "out", "a", "--temperature", "1e9"), "'--temperature': it must be from 0 to 100"),
         (("passes", "--foo"), "unknown flag --foo"),
         (("--foo",), "unknown flag --foo"),
     ],

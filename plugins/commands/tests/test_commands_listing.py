@@ -124,15 +124,15 @@ def test_a_provider_shows_its_recipes_by_stage(acme: Site) -> None:
 def test_inspect_says_whether_a_model_of_one_or_several_parts_is_supported(acme: Site, source: Path) -> None:
     acme.ship("drupe-commands", "acme")
     facts = json.loads(acme.run_here("inspect", source, "--json").stdout)
-    assert facts["kind"] == "text" and facts["task"] == "echoing" and facts["facts"] == "signed = no"
-    assert facts["supported"] is True and facts["for"] == "paper, int4"
+    assert facts["kind"] == "text" and facts["task"] == "echoing" and facts["parts"][0]["facts"] == {"signed": "no"}
+    assert facts["supported"] is True and facts["target"]["provider"] == "paper"
     (source / "model.txt").unlink()
     (source / "low.txt").write_text("la")
     (source / "high.txt").write_text("li")
     done = acme.run_here("inspect", source, "--json")
     assert done.returncode == acme.run_here("optimize", source, "--plan").returncode == 4
     facts = json.loads(done.stdout)
-    assert facts["parts"] == ["low", "high"] and facts["facts_of_low"] == "ink = black"
+    assert next((each["role"], each["facts"]) for each in facts["parts"]) == ("low", {"ink": "black"})
     assert facts["supported"] is False and "stage 'quantize'" in facts["why_not"]
 
 
@@ -140,11 +140,12 @@ def test_inspect_describes_a_checkpoint_and_its_package(tmp_path: Path) -> None:
     checkpoint = make_checkpoint(tmp_path / "checkpoint", "qwen2", tie_word_embeddings=True)
     facts = json.loads(program("inspect", checkpoint, "--json"))
     assert facts["architecture"] == "Qwen2ForCausalLM" and facts["supported"] is True
-    assert facts["task"] == "text-generation" and facts["passes"].startswith("build-decoder > ")
+    assert facts["task"] == "text-generation" and facts["passes"]["names"][0] == "build-decoder"
+    assert facts["layer_groups"][0]["layers"] == list(range(facts["layers"]))
     assert facts["parameters"] * 4 == facts["weight_bytes"] > 100_000
     program("optimize", checkpoint, "-o", tmp_path / "out", "--no-verify")
     facts = json.loads(program("inspect", tmp_path / "out", "--json"))
-    assert facts["precision"] == "int4" and "4 bits" in facts["quantization"]
+    assert facts["precision"] == "int4" and {each["bits"] for each in facts["quantization"]} <= {4, 8}
     assert facts["weight_bytes"] == sum(facts["bytes_by_type"].values())
     (checkpoint / "model.safetensors").rename(checkpoint / "pytorch_model.bin")
     refused = program("inspect", checkpoint, status=3)
@@ -193,3 +194,8 @@ def test_a_command_for_another_task_is_an_error_of_the_model(tmp_path: Path, com
     pytest.importorskip("onnxruntime")
     folder = make_relu(tmp_path / "relu")
     assert program(*(folder if each == "PACKAGE" else each for each in command), status=3) == ""
+
+
+def test_families_are_listed_without_a_model(acme: Site) -> None:
+    done = acme.run_here("inspect", "gpt2", "--families")
+    assert done.returncode == 2 and "--families lists all families, and says nothing of 'gpt2'" in done.stderr

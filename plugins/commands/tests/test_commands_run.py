@@ -117,6 +117,9 @@ def test_a_plan_runs_on_another_model_only_with_model(acme: Site, plan: Path, so
         refused.returncode == 4 and "changed since the plan was made" in refused.stderr and str(plan) in refused.stderr
     )
     assert acme.run_here("run", plan, "-o", tmp_path / "out", "--model", source).returncode == 0
+    plan.write_text(plan.read_text().replace('"echoing"', '"singing"'))
+    done = acme.run_here("run", plan, "-o", tmp_path / "other", "--model", source)
+    assert done.returncode != 0 and "made for the task 'singing', but this model is for 'echoing'" in done.stderr
     assert (tmp_path / "out" / "model.txt").read_text() == "hello again -- me"
 
 
@@ -184,6 +187,7 @@ def test_a_wrong_workflow_is_one_error_and_nothing_is_written(
         ({"plugins.gone": "0.9"}, ("made with gone 0.9, but it is not installed",)),
         ({"source.fingerprint": "ab"}, ("changed since the plan was made",)),
         ({"source.kind": "draft"}, ("made for a model of kind 'draft'",)),
+        ({"source.task": "singing"}, ("made for the task 'singing', but this model is for 'echoing'",)),
         ({"target.provider": "papre"}, ("did you mean paper?",)),
         ({"target": "paper"}, ("wrong at target",)),
         ({"threads": -1}, ("wrong at threads",)),

@@ -55,7 +55,7 @@ def test_invalid_settings_are_errors_before_any_work(
     monkeypatch.setattr("drupe.engine.run_passes", lambda run: pytest.fail("it went to work"))
     with pytest.raises(UsageError, match=r"no file or folder 'missing\.txt'"):
         drupe.optimize(checkpoint, tmp_path / "out", evaluation_data="missing.txt")
-    with pytest.raises(UsageError, match=r"max_kl = -1: Input should be greater than 0"):
+    with pytest.raises(UsageError, match=r"max_kl = -1: it must be above 0 and at most 100"):
         drupe.optimize(checkpoint, tmp_path / "out", precision="int8", max_kl=-1)
     with pytest.raises(UsageError, match=r"--max-kl has no effect with --no-verify"):
         drupe.optimize(checkpoint, tmp_path / "out", precision="int8", max_kl=1, verify=False)

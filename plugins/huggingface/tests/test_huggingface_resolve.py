@@ -126,9 +126,9 @@ def test_a_reference_that_is_neither_a_path_nor_a_hub_id_is_an_error(reference: 
         ({"adapter_config.json": "{}"}, "an adapter, not a model"),
         ({"config.json": "{"}, "not JSON.*line 1"),
         ({"config.json": "[1]"}, "is not a JSON object"),
-        ({"config.json": b"\xff\xfe\x00"}, "not text"),
-        ({"config.json": "[" * 200_000}, "cannot be read as JSON"),
-        ({"config.json": f'{{"head_dim": {"9" * 5000}}}'}, "cannot be read as JSON"),
+        ({"config.json": b"\xff\xfe\x00"}, "text in UTF-16"),
+        ({"config.json": "[" * 200_000}, "nested too deeply"),
+        ({"config.json": f'{{"head_dim": {"9" * 5000}}}'}, "a number is too long"),
     ],
 )
 def test_a_folder_that_is_not_a_checkpoint_is_refused(files: dict[str, Any], message: str, tmp_path: Path) -> None:

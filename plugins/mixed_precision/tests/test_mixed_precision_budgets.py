@@ -97,14 +97,14 @@ def test_the_error_for_an_impossible_max_kl_names_float_precisions_only_if_there
         site.node.metadata_props[SENSITIVITY] = "1.0"
 
     def cure() -> str:
-        with pytest.raises(UsageError, match="bits cost at least about") as caught:
+        with pytest.raises(UsageError, match=r"8 bits cost between \S+ and \S+ nats a token") as caught:
             AllocateBits().run(model, AllocateBitsConfig(max_kl=1e-9), context)
         return caught.value.cure or ""
 
-    assert cure().startswith("--precision fp16") and cure().endswith("which is an estimate")
+    assert cure().startswith("--precision fp16 ") and "which can be kept by the estimate" in cure()
     recipes = [recipe for recipe in Cpu().recipes() if recipe.quantizes]
     monkeypatch.setattr(Cpu, "recipes", lambda self: recipes)
-    assert cure().startswith("about --max-kl ")
+    assert cure().startswith("--max-kl ")
 
 
 def test_bits_per_weight_count_the_weights_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,4 +154,4 @@ def test_metadata_that_passes_leave_for_each_other_is_not_written(tmp_path: Path
         site.node.metadata_props[SENSITIVITY] = "0.01"
     QuantizeWeights().run(AllocateBits().run(model, AllocateBitsConfig(), context), QuantizeWeightsConfig(), context)
     left = {key for node in graph for key in node.metadata_props}
-    assert left == {"drupe.role", "drupe.block"}
+    assert left <= {"drupe.role", "drupe.block", "drupe.rows"}

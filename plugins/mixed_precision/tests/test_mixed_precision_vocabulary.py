@@ -20,6 +20,7 @@ from drupe_mixed_precision.vocabulary import parts_of_vocabulary, split, token_s
 from drupe_model_builder.build_decoder import BuildDecoder, BuildDecoderConfig
 from drupe_nbits import EMBEDDING, HEAD, find_sites
 from drupe_onnx import ir
+from drupe_onnx.stored_weights import stored_weights
 from drupe_onnxruntime.plain.runtime import OnnxRuntime
 
 
@@ -54,6 +55,8 @@ def test_a_vocabulary_in_parts_gives_the_same_logits(tmp_path: Path, tied: bool,
     parts = [site for site in find_sites(graph(model)) if site.role in (EMBEDDING, HEAD)]
     assert sorted(site.rows.shape[0] for site in parts) == sorted([90, 60, 150] * 2)
     assert len({site.rows for site in parts}) == (3 if tied else 6)
+    shown = [line.rows for line in stored_weights(graph(model)) if line.role == EMBEDDING]
+    assert shown == ["0-89", "90-149", "150-299"], "the table of a plan says which rows each line is for"
     np.testing.assert_allclose(logits(model, context), before, rtol=1e-5, atol=1e-6)
 
 

@@ -44,7 +44,10 @@ def test_a_known_decoder_is_claimed_with_the_rank_native(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        ({"model_type": "blt", "architectures": ["BltForCausalLM"]}, "'BltForCausalLM' is not supported"),
+        (
+            {"model_type": "blt", "architectures": ["BltForCausalLM"]},
+            "'BltForCausalLM' .model_type blt. is not supported",
+        ),
         ({"architectures": ["LlamaForSequenceClassification"]}, "does not generate text"),
         ({"rope_scaling": {"rope_type": "polar", "factor": 2.0}}, "polar"),
     ],

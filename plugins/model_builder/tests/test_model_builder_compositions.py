@@ -200,5 +200,21 @@ def test_the_error_for_an_unknown_architecture_names_similar_ones(tmp_path: Path
     with pytest.raises(ModelError, match=r"'Qwen9ForCausalLM'.*similar and supported: .*qwen3") as caught:
         composed(tmp_path, model_type="qwen9", architectures=["Qwen9ForCausalLM"], **REQUIRED)
     assert "drupe inspect --families" in str(caught.value.cure)
-    with pytest.raises(ModelError, match=r"'whisper' is not supported; [0-9]+ families are"):
-        composed(tmp_path, model_type="whisper", **REQUIRED)
+    with pytest.raises(ModelError, match=r"'grok' is not supported; [0-9]+ families are"):
+        composed(tmp_path, model_type="grok", **REQUIRED)
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"model_type": "bert", "architectures": ["BertModel"]}, "it is an encoder of text"),
+        ({"model_type": "newbert", "architectures": ["NewBertForMaskedLM"]}, "it is an encoder of text"),
+        ({"model_type": "t5", "is_encoder_decoder": True}, "it is an encoder with a decoder"),
+    ],
+)
+def test_an_encoder_is_refused_as_one_and_the_way_over_onnx_is_named(
+    config: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match=said) as caught:
+        composed(tmp_path, **config, **REQUIRED)
+    assert "similar" not in caught.value.what and "export it to ONNX" in str(caught.value.cure)

@@ -79,7 +79,10 @@ def test_a_wrong_value_is_refused_in_one_message_with_its_key(
 
 def test_a_family_that_is_known_and_not_built_is_refused_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "deepseek_v32", "architectures": ["DeepseekV32ForCausalLM"]}')
-    with pytest.raises(ModelError, match="DeepseekV32ForCausalLM' is not supported: a small attention of its own"):
+    with pytest.raises(
+        ModelError,
+        match=r"DeepseekV32ForCausalLM' .model_type deepseek_v32. is not supported: a small attention of its own",
+    ):
         composition_of(Checkpoint.open_folder(tmp_path))
 
 

@@ -136,7 +136,7 @@ def test_the_error_for_an_unknown_key_in_a_claim_names_the_plugin(acme, source, 
 
 def test_the_error_for_a_wrong_value_in_a_claim_names_the_plugin(acme, source):
     with installed(acme, claims(QUANTIZE, "Step('sign', {'by': 3}),", rank=1), ships=True):
-        with pytest.raises(PluginError, match="rival gives the pass 'sign' by = 3: Input should be a valid") as error:
+        with pytest.raises(PluginError, match="rival gives the pass 'sign' by = 3: it must be a valid") as error:
             drupe.plan(source)
         assert "makers of rival" in error.value.cure
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -73,3 +75,51 @@ def test_a_failed_rename_puts_the_old_output_back(tmp_path):
     with pytest.raises(OutputError):
         publish(tmp_path / "staging-that-is-gone", out, force=True)
     assert (out / "model.txt").read_text() == "kept" and leftovers(tmp_path) == []
+
+
+def claim(output: Path):
+    from drupe_publishing.output_lock import claimed
+
+    return claimed(output)
+
+
+def test_a_second_run_into_one_output_is_refused_and_nothing_is_left(tmp_path):
+    from drupe.api import OutputError
+
+    pytest.importorskip("fcntl")
+    out = tmp_path / "new" / "out"
+    with claim(out):
+        with pytest.raises(OutputError, match="another run is making this output"), claim(out):
+            pass
+        with claim(tmp_path / "new" / "other"):
+            pass
+        assert leftovers(tmp_path / "new") == [".out.drupe-lock"]
+    assert list(tmp_path.iterdir()) == []
+    with claim(out):
+        pass
+
+
+def test_the_claim_of_a_killed_run_counts_no_more(tmp_path):
+    pytest.importorskip("fcntl")
+    code = (
+        "import os, sys, time; from pathlib import Path; from drupe_publishing.output_lock import claimed\n"
+        "with claimed(Path(sys.argv[1])):\n    os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "out"], check=False)
+    assert done.returncode != 0 and leftovers(tmp_path) == [".out.drupe-lock"]
+    with claim(tmp_path / "out"):
+        pass
+    assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize("place", ["model", "model/..", "."])
+def test_an_output_that_holds_its_own_source_is_refused_and_nobody_is_told_to_remove_it(tmp_path, place):
+    from drupe.api import OutputError
+    from drupe_publishing.output_folders import prepared
+
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    making = prepared(tmp_path / place, tmp_path / "model", force=True)
+    with pytest.raises(OutputError, match="would replace the model that it is made from") as told, making:
+        pass
+    assert told.value.cure == "choose another folder: -o OUT"

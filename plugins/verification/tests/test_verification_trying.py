@@ -10,7 +10,19 @@ import pytest
 from tiny import edit_config, make_checkpoint
 
 import drupe
-from drupe.api import Event, Metric, NotChecked, PluginCrash, PluginError, Recipe, Stage, hookimpl, listen, registry
+from drupe.api import (
+    Event,
+    Metric,
+    NotChecked,
+    PluginCrash,
+    PluginError,
+    Recipe,
+    Stage,
+    UsageError,
+    hookimpl,
+    listen,
+    registry,
+)
 from drupe_ep_cpu.provider import Cpu
 from drupe_eval_quality.speed import Speed
 from drupe_verification.measuring import float_recipe
@@ -124,3 +136,9 @@ def test_events_of_building_the_reference_belong_to_the_run(checkpoint: Path, tm
     built = {event.subject for event in seen if event.name == "pass-finished"}
     assert built == {"build-decoder", "package-genai"}
     assert len({event.run for event in seen}) == 1
+
+
+def test_an_evaluator_of_other_tasks_is_refused_before_the_work(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="of the task feature-extraction, and this one is of the task text-generation"):
+        drupe.optimize(checkpoint, tmp_path / "out", evaluator="embeddings")
+    assert not (tmp_path / "out").exists()

@@ -16,7 +16,7 @@ from drupe.values.model import Model
 class EvaluatorConfig(BaseModel):
     """An evaluator's configuration: frozen, closed to unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Evaluator(ABC):

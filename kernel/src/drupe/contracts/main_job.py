@@ -176,9 +176,6 @@ class Publisher(ABC):
         class Careless(Publisher):
             name = "careless"
 
-            def prepare(self, output, force):
-                output.mkdir(parents=True, exist_ok=force)
-
             def carry_out(self, plan, source, output, *, force=False, progress=None, runner=None, started=None):
                 with TemporaryDirectory() as folder:
                     job = Job(plan, source, new_id(), Path(folder))
@@ -196,13 +193,6 @@ class Publisher(ABC):
     name: ClassVar[str]
 
     @abstractmethod
-    def prepare(self, output: Path, force: bool) -> None:
-        """Make sure, before any work, that `output` can be published; `force` allows to replace what is there.
-
-        Raises OutputError where it cannot.
-        """
-
-    @abstractmethod
     def carry_out(
         self,
         plan: Plan,
@@ -216,7 +206,8 @@ class Publisher(ABC):
     ) -> Outcome:
         """Run a plan on its source and publish the result: `output` is a package, or it is as it was before.
 
-        runner: where it is run; None for this process. started: when the job was taken on, by `time.perf_counter`.
+        That the output can be made is seen to before the work. force: what is there may be replaced. runner: where it
+        is run; None for this process. started: when the job was taken on, by `time.perf_counter`.
         Raises DrupeError for what a user can mend; KeyboardInterrupt becomes Cancelled.
         """
 

@@ -18,7 +18,7 @@ class PassConfig(BaseModel):
     version is raised when a key changes its meaning.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     version: ClassVar[int] = 1
 
 
@@ -77,7 +77,10 @@ class Pass(ABC):
         return model if self.costly else self.run(model, config, context)
 
     def describe(self, model: Model) -> Mapping[str, Any]:
-        """What this pass knows of a model, by labels; `drupe inspect` shows it for a plan's first pass."""
+        """What this pass knows of a model, by labels; `drupe inspect` shows it for a plan's first pass.
+
+        A value may be a record: a mapping with a `text` for a person; or a list of such records, with a `label` each.
+        """
         return {}
 
     @abstractmethod

@@ -30,7 +30,7 @@ class Session(contextlib.AbstractContextManager["Session"], ABC):
 
         Raises UsageError for a part, an input or an output that there is not.
         """
-        raise RuntimeMissing(f"{type(self).__name__} does not run single parts", cure="open it with another runtime")
+        raise RuntimeMissing("the package runs as a whole only", cure="drupe tasks NAME tells what it offers")
 
     @abstractmethod
     def close(self) -> None:

@@ -123,12 +123,17 @@ class Model:
 
 @dataclass(frozen=True)
 class StoredWeights:
-    """Weights that are stored alike. role: what they are; scheme: how they are stored; blocks: in which layers."""
+    """Weights that are stored alike.
+
+    role: what they are; scheme: how they are stored; blocks: in which layers; rows: of a matrix that is stored in
+    parts, "" for whole ones.
+    """
 
     role: str
     scheme: str
     blocks: str
     bytes: int
+    rows: str = ""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from typing import Any, Self
 
 from drupe.api import ModelError
 from drupe_checkpoints.wording import shown
+from drupe_files import json_object
 from drupe_onnx import unreadable
 
 DEFAULT_ROPE_THETA = 10_000.0
@@ -35,20 +35,10 @@ class Configuration(Mapping[str, Any]):
     def read(cls, path: Path) -> Configuration:
         """Read a JSON object. Raises ModelError for any other content."""
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except UnicodeDecodeError as error:
-            raise ModelError(f"{path.name} is not text: {error.reason}", where=path, cure=DOWNLOAD_AGAIN) from error
-        except json.JSONDecodeError as error:
-            raise ModelError(
-                f"{path.name} is not JSON: {error.msg} in line {error.lineno}", where=path, cure=DOWNLOAD_AGAIN
-            ) from error
-        except (ValueError, RecursionError) as error:  # a number with thousands of digits, lists nested too deeply
-            raise ModelError(f"{path.name} cannot be read as JSON: {error}", where=path, cure=DOWNLOAD_AGAIN) from error
+            content = path.read_bytes()
         except OSError as error:
             raise unreadable(path, error) from error
-        if not isinstance(values, dict):
-            raise ModelError(f"{path.name} is not a JSON object", where=path, cure=DOWNLOAD_AGAIN)
-        return cls(path, values)
+        return cls(path, json_object(content, path.name, path, DOWNLOAD_AGAIN))
 
     def __getitem__(self, key: str) -> Any:
         return self.entries[key]
@@ -90,7 +80,7 @@ class Configuration(Mapping[str, Any]):
         """A finite number greater than `above`."""
         value = self._value(key, default)
         if isinstance(value, bool) or not isinstance(value, int | float) or not above < value < math.inf:
-            raise self._wrong(key, value, "a number" if above == -math.inf else f"a number above {above:g}")
+            raise self._wrong(key, value, "a finite number" if above == -math.inf else f"a number above {above:g}")
         try:
             return float(value)
         except OverflowError as error:

@@ -145,12 +145,12 @@ def _explained(repository: str, revision: str | None, cache_dir: str | None) -> 
     except hub.GatedRepoError as error:
         raise ModelError(
             f"the hub repository {repository} can be read only by users who have accepted its terms",
-            cure=f"accept them at {_page(repository)}, then run `hf auth login` or give --token",
+            cure=f"accept them at {_page(repository)}, then run `hf auth login` or set HF_TOKEN",
         ) from error
     except hub.RepositoryNotFoundError as error:
         raise ModelError(
             f"the hub has no repository {repository}, or it is private",
-            cure="check the spelling; for a private repository run `hf auth login` or give --token",
+            cure="check the spelling; for a private repository run `hf auth login` or set HF_TOKEN",
         ) from error
     except hub.RevisionNotFoundError as error:
         raise ModelError(
@@ -176,10 +176,14 @@ def _disk_error(error: BaseException, cache_dir: str | None) -> DrupeError | Non
         number = each.errno if isinstance(each, OSError) else None
         if number in FULL or "No space left on device" in str(each):
             return OutputError(
-                "the disk is full", where=where, cure="free some room, or name a folder on another disk: --cache-dir"
+                "the disk is full",
+                where=where,
+                cure="free some room, or name a folder on another disk: --cache-dir or HF_HUB_CACHE",
             )
         if number in FORBIDDEN and isinstance(each, OSError) and each.filename:
-            return OutputError("no permission to write there", where=where, cure="name another folder: --cache-dir")
+            return OutputError(
+                "no permission to write there", where=where, cure="name another folder: --cache-dir or HF_HUB_CACHE"
+            )
         each = each.__cause__
     return None
 

@@ -17,6 +17,7 @@ from drupe_checkpoints.sentence_transformers import sentence_files, sentence_mod
 from drupe_checkpoints.tokenizer.carried import CARRIED, CARRIED_PATTERNS
 from drupe_files import file_digest, quick_digest
 from drupe_onnx import unreadable
+from drupe_onnx.size_keys import SIZE_KEYS
 
 PARTS = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "*.tiktoken", *CARRIED_PATTERNS)
 CHUNK = 8 << 20
@@ -53,19 +54,20 @@ class HfKind(ModelKind):
     def describe(self, model: Model) -> Mapping[str, Any]:
         checkpoint: Checkpoint = self.load(model).payload
         config = checkpoint.config
-        heads, hidden = config.get("num_attention_heads"), config.get("hidden_size")
+        sizes = {field: next(filter(None, map(config.get, keys)), None) for field, keys in SIZE_KEYS.items()}
+        heads, hidden = sizes["heads"], sizes["hidden_size"]
         latent = "kv_lora_rank" in config  # such heads have sizes of several kinds, which the composition shows
         facts = {
             "architecture": ", ".join(checkpoint.architectures) or checkpoint.model_type,
             "text part of": _whole(checkpoint.whole),
             "model type": checkpoint.model_type,
-            "layers": config.get("num_hidden_layers"),
+            "layers": sizes["layers"],
             "hidden size": hidden,
             "attention heads": heads,
-            "key and value heads": config.get("num_key_value_heads") or heads,
-            "head size": None if latent else config.get("head_dim") or _quotient(hidden, heads),
-            "vocabulary": config.get("vocab_size"),
-            "context length": _context_length(config),
+            "key and value heads": sizes["kv_heads"] or heads,
+            "head size": None if latent else sizes["head_dim"] or _quotient(hidden, heads),
+            "vocabulary": sizes["vocab_size"],
+            "context length": _context_length(config) or sizes["context_length"],
             "tied embeddings": config.get("tie_word_embeddings"),
             **_pooling(checkpoint),
             **_weights(checkpoint),
@@ -122,7 +124,7 @@ def _pooling(checkpoint: Checkpoint) -> Mapping[str, Any]:
     except ModelError:
         return {}
     how = [*modules.modes, *(["normalized"] if modules.normalized else [])]
-    return {"pooling": ", ".join(how) or None, "prompts": ", ".join(modules.prompts) or None}
+    return {"pooling": how or None, "prompts": list(modules.prompts) or None}
 
 
 def _weights(checkpoint: Checkpoint) -> Mapping[str, Any]:

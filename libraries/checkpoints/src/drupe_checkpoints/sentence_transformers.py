@@ -7,13 +7,13 @@ one key `pooling_mode`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from drupe.api import ModelError, unknown
+from drupe_files import json_object, json_value
 from drupe_onnx import unreadable
 
 MODULES, PROMPTS = "modules.json", "config_sentence_transformers.json"
@@ -174,7 +174,8 @@ def _prompts(files: Mapping[str, Path | bytes]) -> dict[str, Any]:
 
 def _listed(content: Path | bytes) -> list[tuple[str, str]]:
     """Each module: the last word of its class, and the name of its config.json."""
-    entries, where = _parsed(content, MODULES), _place(content, MODULES)
+    where = _place(content, MODULES)
+    entries = json_value(_bytes(content), MODULES, where, AGAIN)
     if not isinstance(entries, list) or not all(isinstance(each, dict) for each in entries):
         raise ModelError(f"{MODULES} is not a list of modules", where=where, cure=AGAIN)
     found = []
@@ -187,20 +188,14 @@ def _listed(content: Path | bytes) -> list[tuple[str, str]]:
 
 
 def _read(content: Path | bytes, name: str) -> dict[str, Any]:
-    value = _parsed(content, name)
-    if not isinstance(value, dict):
-        raise ModelError(f"{name} is not a JSON object", where=_place(content, name), cure=AGAIN)
-    return value
+    return json_object(_bytes(content), name, _place(content, name), AGAIN)
 
 
-def _parsed(content: Path | bytes, name: str) -> Any:
+def _bytes(content: Path | bytes) -> bytes:
     try:
-        text = content if isinstance(content, bytes) else content.read_bytes()
-        return json.loads(text)
+        return content if isinstance(content, bytes) else content.read_bytes()
     except OSError as error:
-        raise unreadable(Path(_place(content, name)), error) from error
-    except ValueError as error:
-        raise ModelError(f"{name} is not JSON: {error}", where=_place(content, name), cure=AGAIN) from error
+        raise unreadable(Path(_place(content, "")), error) from error
 
 
 def _place(content: Path | bytes, name: str) -> Path | str:

@@ -132,7 +132,11 @@ class DecoderPorts:
         pasts = {name: place for name in named if name not in PLAIN and (place := cache_name(name))}
         for name, there in ((TOKENS, TOKENS in named), (LOGITS, LOGITS in results), ("a key-value cache", bool(pasts))):
             if not there:
-                raise ModelError(f"the graph is not a decoder with a key-value cache: it lacks {name}")
+                raise ModelError(
+                    f"the graph is not a decoder with a key-value cache: it lacks {name}",
+                    cure="choose a model that generates text; a graph for another task is packaged by another pass, or "
+                    "needs none (drupe passes)",
+                )
         if unfed := [name for name in named if name not in PLAIN and name not in pasts]:
             raise ModelError(f"the graph's input '{unfed[0]}' is unknown: drupe cannot make a value for it")
         presents = {place: name for name in results if (place := cache_name(name))}

@@ -20,14 +20,23 @@ _NAMED = 3  # how many matrices are listed by name
 
 def describe(outlines: Mapping[str, Outline], files: Mapping[str, Path | bytes], location: Path) -> dict[str, Any]:
     """The description, by label; sizes are in bytes. outlines: of the graphs, by role. files: those beside them."""
-    described: dict[str, Any] = {"kind": "ONNX package"}
-    for role, outline in outlines.items():
-        prefix = "" if len(outlines) == 1 else f"{role}: "
-        told = {**_describe_graph(outline), **_describe_decoder(outline)}
-        described |= {prefix + label: value for label, value in told.items()}
+    graphs = {role: {**_describe_graph(outline), **_describe_decoder(outline)} for role, outline in outlines.items()}
+    described: dict[str, Any] = (
+        next(iter(graphs.values()))
+        if len(graphs) == 1
+        else {
+            "graphs": [{"label": role, "role": role, "text": _in_words(told), **told} for role, told in graphs.items()]
+        }
+    )
     if files:
         described["files"] = {name: _size(files[name]) for name in sorted(files)}
     return described | _describe_record(location / RECORD)
+
+
+def _in_words(told: Mapping[str, Any]) -> str:
+    """A graph of several, in one line."""
+    schemes = ", ".join(each["text"] for each in told["quantization"]) or "not quantized"
+    return f"{told['operators']} operators, {told['weight bytes'] / 1e6:.3g} MB of weights, {schemes}"
 
 
 def _describe_graph(outline: Outline) -> dict[str, Any]:
@@ -40,17 +49,27 @@ def _describe_graph(outline: Outline) -> dict[str, Any]:
     }
     if left := _left_in_float(outline):
         more = f" and {len(left) - _NAMED} more" if len(left) > _NAMED else ""
-        described["left in float"] = f"{_matrices(len(left))}: {', '.join(left[:_NAMED])}{more}"
+        described["left in float"] = {
+            "text": f"{_matrices(len(left))}: {', '.join(left[:_NAMED])}{more}",
+            "matrices": left,
+        }
     return described
 
 
 def _describe_decoder(outline: Outline) -> dict[str, Any]:
+    """The sizes of a decoder, under the labels that a checkpoint has for them."""
     text = outline.metadata.get(DECODER_KEY)
     if text is None:
         return {}
     decoder = decoder_from(text)
     return {
-        "architecture": f"{decoder.model_type}, {decoder.layers} layers, {decoder.hidden_size} wide",
+        "model type": decoder.model_type,
+        "layers": decoder.layers,
+        "hidden size": decoder.hidden_size,
+        "attention heads": decoder.heads,
+        "key and value heads": decoder.kv_heads,
+        "head size": decoder.head_dim,
+        "vocabulary": decoder.vocab_size,
         "context length": decoder.context_length,
         "activations": decoder.activations,
     }
@@ -68,14 +87,22 @@ def _weight_bytes(weights: Iterable[Weight]) -> dict[str, int]:
     return dict(bytes_of.most_common())
 
 
-def _describe_quantization(nodes: Iterable[Node]) -> str:
+def _describe_quantization(nodes: Iterable[Node]) -> list[dict[str, Any]]:
+    """The schemes of the quantized matrices, the most frequent first."""
     schemes = Counter(
         (node.integers["bits"], node.integers["block_size"])
         for node in nodes
         if node.operator in QUANTIZED and {"bits", "block_size"} <= node.integers.keys()
     )
-    parts = [f"{bits} bits in blocks of {size} ({_matrices(count)})" for (bits, size), count in schemes.most_common()]
-    return ", ".join(parts) or "none"
+    return [
+        {
+            "text": f"{bits} bits in blocks of {size} ({_matrices(count)})",
+            "bits": bits,
+            "block size": size,
+            "matrices": count,
+        }
+        for (bits, size), count in schemes.most_common()
+    ]
 
 
 def _matrices(count: int) -> str:

@@ -1,4 +1,4 @@
-"""How the weights of a package are stored: a table with one line for each role and scheme."""
+"""How the weights of a package are stored: a table with one line for each role, range of rows and scheme."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from drupe.api import StoredWeights
 from drupe_onnx import ir
 from drupe_onnx.distinct_weights import distinct_weights
 from drupe_onnx.elements import element_name
-from drupe_onnx.metadata import BLOCK, ROLE
+from drupe_onnx.metadata import BLOCK, ROLE, ROWS
 
 BLOCKWISE = {"MatMulNBits": "bits", "GatherBlockQuantized": "bits", "QMoE": "expert_weight_bits"}
 """Operators on weights that are quantized in blocks, and their attribute that holds the bits."""
@@ -17,7 +17,7 @@ OTHERS = "norms, biases and the rest"
 
 def stored_weights(graph: ir.Graph) -> list[StoredWeights]:
     """The lines, in the order of the graph. A weight that several nodes use counts for the first of them."""
-    groups: dict[tuple[str, str], tuple[list[int], int]] = {}
+    groups: dict[tuple[str, str, str], tuple[list[int], int]] = {}
     seen: set[object] = set()
     rest = 0
     constant = _constant_nodes(graph)
@@ -31,10 +31,14 @@ def stored_weights(graph: ir.Graph) -> list[StoredWeights]:
         if role is None or matrix is None:
             rest += nbytes
             continue
-        numbers, before = groups.setdefault((role, _scheme(node, matrix)), ([], 0))
+        key = (role, _scheme(node, matrix), node.metadata_props.get(ROWS, ""))
+        numbers, before = groups.setdefault(key, ([], 0))
         numbers += [int(number)] if (number := node.metadata_props.get(BLOCK, "")).isdigit() else []
-        groups[role, _scheme(node, matrix)] = (numbers, before + nbytes)
-    found = [StoredWeights(*key, _ranges(set(numbers)), nbytes) for key, (numbers, nbytes) in groups.items()]
+        groups[key] = (numbers, before + nbytes)
+    found = [
+        StoredWeights(role, scheme, _ranges(set(numbers)), nbytes, rows)
+        for (role, scheme, rows), (numbers, nbytes) in groups.items()
+    ]
     return [*found, StoredWeights(OTHERS, "", "", rest)]
 
 

@@ -103,7 +103,7 @@ def _json_rows(path: Path, field: str | None, limit: int) -> Iterator[str]:
     try:
         rows = json.loads(_decoded(path, limit))
     except ValueError as error:
-        raise UsageError(f"the file is not JSON: {error}", where=path, cure=_OBJECTS) from error
+        raise UsageError(f"the file is not JSON: {error}", where=path, cure=_LINES) from error
     yield from (text for number, row in enumerate(rows, 1) if (text := _text_of(row, field, path, f"item {number}")))
 
 
@@ -116,12 +116,20 @@ def _json_lines(path: Path, field: str | None, limit: int) -> Iterator[str]:
         try:
             row = json.loads(line)
         except ValueError as error:
-            raise UsageError(f"line {number} is not JSON: {error}", where=path, cure=_OBJECTS) from error
+            raise UsageError(f"line {number} is not JSON: {_complaint(error)}", where=path, cure=_OBJECTS) from error
         if text := _text_of(row, field, path, f"line {number}"):
             yield text
 
 
+def _complaint(error: ValueError) -> str:
+    """What is wrong with a line; the number of the line is the file's, which json does not know."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg.removesuffix(' at')} in column {error.colno}"
+    return str(error)
+
+
 _OBJECTS = 'write one JSON object on each line: {"text": "..."}'
+_LINES = 'write a list of objects, [{"text": "..."}, ...], or one JSON object on each line'
 
 
 def _text_of(row: Any, field: str | None, path: Path, place: str) -> str:

@@ -31,7 +31,7 @@ class CalibrationConfig(PassConfig):
     )
     calibration_sequences: int = Field(128, ge=1, description="how many sequences of the text are used")
     calibration_length: int = Field(512, ge=2, description="tokens in each sequence")
-    calibration_seed: int = Field(0, description="the seed that chooses pieces of the text")
+    calibration_seed: int = Field(0, ge=0, description="the seed that chooses pieces of the text")
 
     @computed_field  # type: ignore[prop-decorator]
     @property

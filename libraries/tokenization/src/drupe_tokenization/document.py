@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from drupe.api import ModelError
+from drupe_files import json_object
 
 AGAIN = "download the tokenizer's files again, or save them with transformers"
 # These keys cannot be matched inside a JSON string, because a quote in a string has a backslash before it.
@@ -103,11 +104,8 @@ def _cut(content: bytes) -> TokenizerDocument | None:
 
 
 def _parsed(content: bytes) -> TokenizerDocument:
-    try:
-        settings = json.loads(content)
-    except ValueError as error:
-        raise ModelError(f"tokenizer.json is not JSON: {error}", where="tokenizer.json", cure=AGAIN) from error
-    model = settings.get("model") if isinstance(settings, dict) else None
+    settings = json_object(content, "tokenizer.json", "tokenizer.json", AGAIN)
+    model = settings.get("model")
     if not isinstance(model, dict):
         raise ModelError("tokenizer.json is not a tokenizer: it has no model", where="tokenizer.json", cure=AGAIN)
     vocabulary, merges = model.pop("vocab", {}), model.pop("merges", None)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from drupe.api import ModelError
+from drupe_files import json_object
+from drupe_tokenization.document import AGAIN
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -21,10 +21,4 @@ def object_in(files: Mapping[str, Path | bytes], name: str) -> dict[str, Any]:
         return {}
     content = files[name]
     where = name if isinstance(content, bytes) else content
-    try:
-        value = json.loads(content if isinstance(content, bytes) else content.read_bytes())
-    except ValueError as error:
-        raise ModelError(f"{name} is not JSON: {error}", where=where) from error
-    if not isinstance(value, dict):
-        raise ModelError(f"{name} is not a JSON object", where=where)
-    return value
+    return json_object(content if isinstance(content, bytes) else content.read_bytes(), name, where, AGAIN)

@@ -130,18 +130,23 @@ def _evaluators(package: str, named: str | None, speed: bool, found: Registry) -
 def _configurations(
     evaluators: Collection[Evaluator], options: Mapping[str, Any], settings: Iterable[str]
 ) -> list[tuple[Evaluator, dict[str, Any]]]:
-    """What each evaluator is told. Raises UsageError for an option or a key that none of them reads."""
-    from drupe.api import flag
+    """What each evaluator is told. Raises UsageError for what none of them reads, and for a wrong value."""
+    from drupe.api import configure, flag
 
     names = " or ".join(f"'{each.name}'" for each in evaluators)
     for name in options:
         if all(name not in _read(each).values() for each in evaluators):
             raise UsageError(f"{flag(name)} has no effect with the evaluator {names}", cure=f"leave {flag(name)} out")
     set_by_key = _settings(evaluators, settings)
-    return [
-        (each, {key: options[name] for key, name in _read(each).items() if name in options} | set_by_key[each.name])
-        for each in evaluators
-    ]
+    found = []
+    for each in evaluators:
+        typed = {key: name for key, name in _read(each).items() if name in options}
+        values = {key: options[name] for key, name in typed.items()} | set_by_key[each.name]
+        named = {key: flag(name) for key, name in typed.items()}
+        named |= {key: f"--set {each.name}.{key}" for key in set_by_key[each.name]}
+        configure(f"evaluator '{each.name}'", each.Config, values, named)
+        found.append((each, values))
+    return found
 
 
 def _settings(evaluators: Collection[Evaluator], texts: Iterable[str]) -> dict[str, dict[str, Any]]:

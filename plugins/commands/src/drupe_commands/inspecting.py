@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from drupe_commands.flags import FlagApp, declared_options
 from drupe_commands.messages import tell_notices
 from drupe_commands.package_records import from_record
+from drupe_commands.parameters import MODEL
 from drupe_commands.showing import AsJson, print_facts, print_json, print_records
 
 if TYPE_CHECKING:
@@ -20,13 +22,18 @@ FAMILIES = "drupe_decoder_families"
 
 
 def inspect(
+    *,
     model: Annotated[
-        str | None, typer.Argument(help="Checkpoint folder, .onnx file, package folder or hub id.")
+        str | None,
+        typer.Argument(
+            metavar="MODEL", help="Checkpoint folder, .onnx file, package folder or hub id.", rich_help_panel=MODEL
+        ),
     ] = None,
     families: Annotated[
         bool, typer.Option("--families", help="List the families of decoders that can be built, instead.")
     ] = False,
     as_json: AsJson = False,
+    options: Mapping[str, Any],
 ) -> None:
     """Say what a model or a package is, what it is composed of, and whether it is supported; reads no weight.
 
@@ -34,19 +41,22 @@ def inspect(
     """
     from drupe.api import UsageError, registry, resolve
 
+    if families and model is not None:
+        what = f"--families lists all families, and says nothing of '{model}'"
+        raise UsageError(what, cure=f"drupe inspect {model}, or drupe inspect --families")
     if families:
         _list_families(as_json)
         return
     if model is None:
         raise UsageError("no model is named", cure="drupe inspect MODEL, or drupe inspect --families")
     found = registry()
-    resolved = resolve(model, {}, found)
-    support, notices, status = _support(model, resolved)
+    resolved = resolve(model, options, found)
+    support, notices, status = _support(model, resolved, options)
     facts: dict[str, Any] = {
         "kind": resolved.kind,
         "location": str(resolved.location),
         "task": resolved.task,
-        **_parts(resolved),
+        "parts": _parts(resolved),
         **found.kinds.make(resolved.kind).describe(resolved),
         **support,
     }
@@ -56,6 +66,16 @@ def inspect(
         print_facts(facts)
         tell_notices(notices)
     raise typer.Exit(status)
+
+
+class Inspect(FlagApp):
+    """The command, with the options that are read while a model is looked for."""
+
+    def __init__(self) -> None:
+        from drupe.api import registry
+
+        finding = [option for option in declared_options(registry()) if option.source]
+        super().__init__("inspect", inspect, finding, registry())
 
 
 def _list_families(as_json: bool) -> None:
@@ -70,19 +90,21 @@ def _list_families(as_json: bool) -> None:
     (print_json if as_json else print_records)(records)
 
 
-def _parts(model: Model) -> dict[str, Any]:
-    """The roles of the parts, where there are several, and what is stated of each that something is stated of."""
-    if len(model.parts) == 1:
-        return {"facts": _words(model.facts)} if model.facts else {}
-    stated = {f"facts of {role}": _words(held) for role, held in model.parts.items() if held}
-    return {"parts": list(model.parts), **stated}
+def _parts(model: Model) -> list[dict[str, Any]]:
+    """The parts by role, with what is stated of each."""
+    several = len(model.parts) > 1
+    return [
+        {
+            "label": f"part {role}" if several else "facts",
+            "text": ", ".join(f"{name} = {value}" for name, value in facts.items()) or ("-" if several else ""),
+            "role": role,
+            "facts": dict(facts),
+        }
+        for role, facts in model.parts.items()
+    ]
 
 
-def _words(facts: Mapping[str, str]) -> str:
-    return ", ".join(f"{name} = {value}" for name, value in facts.items())
-
-
-def _support(reference: str, model: Model) -> tuple[dict[str, Any], Iterable[Notice], int]:
+def _support(reference: str, model: Model, options: Mapping[str, Any]) -> tuple[dict[str, Any], Iterable[Notice], int]:
     """The passes that `drupe optimize` would run on this machine, or why it would run none; and what it would notice.
 
     The last is the exit status with which it would refuse the model; 0 where it would not. Of a package, only what was
@@ -97,7 +119,7 @@ def _support(reference: str, model: Model) -> tuple[dict[str, Any], Iterable[Not
         return {}, kept, 0
     notices = model.notices
     try:
-        plan, source = plan_of(Request(reference), registry())
+        plan, source = plan_of(Request(reference, options=options), registry())
         composed: Mapping[str, Any] = {}
         for first in plan.passes[:1]:
             runner = registry().passes.make(first.name)
@@ -114,7 +136,11 @@ def _support(reference: str, model: Model) -> tuple[dict[str, Any], Iterable[Not
     support = {
         **composed,
         "supported": True,
-        "for": f"{plan.target.provider}, {plan.target.precision}",
-        "passes": plan.chain,
+        "target": {
+            "text": f"{plan.target.provider}, {plan.target.precision}",
+            "provider": plan.target.provider,
+            "precision": plan.target.precision,
+        },
+        "passes": {"text": plan.chain, "names": [each.name for each in plan.passes]},
     }
     return support, notices, 0

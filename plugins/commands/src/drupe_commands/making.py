@@ -56,13 +56,12 @@ class Making:
         _note_many_threads(plan)
 
     def begin(self) -> float:
-        """Refuse an output that cannot be made, before a model is looked for; returns the time."""
+        """Set up what is told of the run; returns the time. Raises UsageError where an output is missing."""
         from drupe import api
 
         started = time.perf_counter()
         self.context.find_root().ensure_object(dict)["debug"] = self.log_level == 2
-        if not self.only_plan:
-            api.registry().publisher().prepare(self.named_output(), self.force)
+        self.refuse_no_output()
         if self.log_level:
             from drupe_console import Narrator
 

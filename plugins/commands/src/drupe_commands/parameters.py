@@ -87,15 +87,21 @@ Provider = Annotated[
     str | None,
     typer.Option(metavar="<name>", help="Run on this provider, not the one it was made for.", rich_help_panel=RUNNING),
 ]
-MaxNewTokens = Annotated[int, typer.Option(metavar="<int>", min=1, help="Stop after this many tokens.")]
+MOST_TOKENS = 2**31 - 1
+MaxNewTokens = Annotated[
+    int, typer.Option(metavar="<int>", min=1, max=MOST_TOKENS, help="Stop after this many tokens.")
+]
 Temperature = Annotated[
-    float, typer.Option(metavar="<float>", min=0.0, help="0 takes the likeliest token; higher is more random.")
+    float,
+    typer.Option(metavar="<float>", min=0.0, max=100.0, help="0 takes the likeliest token; higher is more random."),
 ]
 TopP = Annotated[
     float, typer.Option(metavar="<float>", min=0.0, max=1.0, help="Sample from the likeliest that sum to this.")
 ]
-TopK = Annotated[int, typer.Option(metavar="<int>", min=0, help="Sample from this many likeliest tokens; 0: all.")]
-Seed = Annotated[int, typer.Option(help="Makes a sampled text repeatable.")]
+TopK = Annotated[
+    int, typer.Option(metavar="<int>", min=0, max=MOST_TOKENS, help="Sample from this many likeliest tokens; 0: all.")
+]
+Seed = Annotated[int, typer.Option(metavar="<int>", min=0, max=2**31 - 1, help="Makes a sampled text repeatable.")]
 MaxLength = Annotated[int | None, typer.Option(metavar="<int>", min=2, help="Room for prompt and answer, in tokens.")]
 
 

@@ -10,7 +10,7 @@ _COMMANDS = (
     ("evaluate", "evaluate:Evaluate", "Measure a package, alone or against another model."),
     ("generate", "generate:generate", "Continue a text with a package."),
     ("chat", "chat:chat", "Talk with a package."),
-    ("inspect", "inspecting:inspect", "Say what a model is, and whether it is supported."),
+    ("inspect", "inspecting:Inspect", "Say what a model is, and whether it is supported."),
     ("passes", "listing:passes", "List passes, or show the configuration of one."),
     ("providers", "listing:providers", "List execution providers, or show what one can do."),
     ("evaluators", "listing:evaluators", "List evaluators, or show the configuration of one."),

@@ -89,7 +89,11 @@ def _print_passes(preview: Preview) -> None:
         print(line)
     print()
     if (estimate := preview.estimate) and estimate.weights:
-        weights = [(each.role, each.scheme, each.blocks, size(each.bytes)) for each in estimate.weights if each.bytes]
+        weights = [
+            (f"{each.role}, rows {each.rows}" if each.rows else each.role, each.scheme, each.blocks, size(each.bytes))
+            for each in estimate.weights
+            if each.bytes
+        ]
         table(weights, ("weights", "stored as", "blocks", "bytes"))
         print()
 

@@ -199,7 +199,8 @@ def _run_plan(document: dict[str, Any], job: _Job) -> None:
         print(f"a plan of Drupe, which is carried out as it is: {plan.chain}")
         return
     if job.model is not None:
-        plan = _of_another(plan, job.model)
+        with located(job.file):
+            plan = _of_another(plan, job.model)
     if job.save_plan is not None:
         write_plan(plan, job.save_plan)
     started = job.making.begin()
@@ -208,10 +209,11 @@ def _run_plan(document: dict[str, Any], job: _Job) -> None:
 
 
 def _of_another(plan: Plan, model: str) -> Plan:
-    """The plan for another model, which need not be the one that it was made for."""
-    from drupe.api import registry, resolve
+    """The plan for another model of the same kind and task. Raises PlanError for a model of others."""
+    from drupe.api import registry
 
-    found = resolve(model, plan.source.options, registry())
+    another = plan.source.model_copy(update={"reference": model, "fingerprint": ""})
+    found = registry().publisher().source_of(plan.but(source=another.model_dump()))
     return plan.but(source={"reference": model, "options": plan.source.options, **found.note()})
 
 

@@ -1,9 +1,13 @@
-"""How a command shows what it found: in columns for a person, as JSON for a program. Numbers are numbers in JSON."""
+"""How a command shows what it found: in columns for a person, as JSON for a program. Numbers are numbers in JSON.
+
+A fact may be a record with a `text`, which a person sees of it. Of a list of records, a person sees a line for each
+that has a `label`, and the texts of the others one after another.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -17,7 +21,7 @@ NOTHING = {"device": "not here", "runtime": "not installed"}
 
 
 def print_json(found: Any) -> None:
-    """Labels become keys without spaces."""
+    """Labels become keys without spaces. What a person sees as the label of a record is left out."""
     print(json.dumps(_with_keys(found), indent=1, default=str))
 
 
@@ -25,7 +29,17 @@ def print_facts(facts: Mapping[str, Any]) -> None:
     """One fact a line: its label and its value."""
     from drupe_console import table
 
-    table((label, _text(label, value)) for label, value in facts.items())
+    table(row for label, value in facts.items() for row in _rows(label, value))
+
+
+def _rows(label: str, value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, list) and value and all(isinstance(each, Mapping) for each in value):
+        if not all("label" in each for each in value):
+            yield label, ", ".join(each["text"] for each in value)
+            return
+        yield from ((each["label"], each["text"]) for each in value if each["text"])
+    else:
+        yield label, _text(label, value)
 
 
 def print_records(records: Sequence[Mapping[str, Any]]) -> None:
@@ -38,7 +52,7 @@ def print_records(records: Sequence[Mapping[str, Any]]) -> None:
 
 def _with_keys(found: Any) -> Any:
     if isinstance(found, Mapping):
-        return {str(label).replace(" ", "_"): _with_keys(value) for label, value in found.items()}
+        return {str(label).replace(" ", "_"): _with_keys(value) for label, value in found.items() if label != "label"}
     return [_with_keys(each) for each in found] if isinstance(found, list | tuple) else found
 
 
@@ -49,6 +63,8 @@ def _text(label: str, value: Any) -> str:
         return NOTHING.get(label, "-")
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, Mapping) and "text" in value:
+        return str(value["text"])
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {size(count)}" for name, count in value.items())
     if isinstance(value, list):

@@ -18,7 +18,7 @@ def told(error: Any, typed: Iterable[str], command: str | None = None) -> UsageE
     path = error.ctx.command_path if error.ctx else " ".join(filter(None, (PROJECT, command)))
     cure = f"{path} --help lists what there is"
     if not hasattr(error, "possibilities"):
-        message = error.format_message().rstrip(".")
+        message = _in_our_words(error)
         return UsageError(message[:1].lower() + message[1:], cure=cure)
     wrong = _as_typed(error.option_name, typed)
     parameters = error.ctx.command.get_params(error.ctx) if error.ctx else ()
@@ -26,6 +26,17 @@ def told(error: Any, typed: Iterable[str], command: str | None = None) -> UsageE
     close = nearest(wrong.strip("-"), (each.strip("-") for each in flags if each.startswith("--")))
     meant = f"; did you mean {' or '.join(map(flag, close))}?" if close else ""
     return UsageError(f"unknown flag {wrong}{meant}{registry().why_missing(wrong)}", cure=cure)
+
+
+def _in_our_words(error: Any) -> str:
+    """typer's message, with the whole range for a number outside of it."""
+    message: str = error.format_message().rstrip(".")
+    before, found, _ = message.partition("Input should be ")
+    option = getattr(error, "param", None)
+    lowest, highest = getattr(option, "min", None), getattr(option, "max", None)
+    if found and " than " in message and None not in (lowest, highest):
+        return f"{before}it must be from {lowest:.12g} to {highest:.12g}"
+    return message.replace(found or "Input should be ", "it must be ")
 
 
 def _as_typed(name: str, typed: Iterable[str]) -> str:

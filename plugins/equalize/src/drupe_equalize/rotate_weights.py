@@ -35,7 +35,9 @@ BETWEEN_BITS = 8
 class RotateWeightsConfig(PassConfig):
     """The settings of `rotate-weights`."""
 
-    seed: int | None = Field(None, description="the seed of the rotation's random signs; by default the run's seed")
+    seed: int | None = Field(
+        None, ge=0, description="the seed of the rotation's random signs; by default the run's seed"
+    )
 
 
 class RotateWeights(Pass):

@@ -34,10 +34,12 @@ class QualityConfig(EvaluatorConfig):
     tokens: int = Field(
         ENOUGH, ge=1, description=f"how many tokens are predicted; by default {ENOUGH}, or fewer if the text is shorter"
     )
-    length: int = Field(256, ge=1, description="how many tokens are predicted in one context")
-    seed: int | None = Field(None, description="a number that chooses pieces of the text; by default its beginning")
+    length: int = Field(256, ge=1, le=1_000_000, description="how many tokens are predicted in one context")
+    seed: int | None = Field(
+        None, ge=0, description="a number that chooses pieces of the text; by default its beginning"
+    )
     max_kl: float | None = Field(
-        None, gt=0, description="the largest accepted KL divergence, in nats a token; a larger one fails"
+        None, gt=0, le=100, description="the largest accepted KL divergence, in nats a token; a larger one fails"
     )
 
     @computed_field  # type: ignore[prop-decorator]

@@ -12,6 +12,8 @@ from drupe_decoding import Generation, Timing, text_session
 from drupe_eval_quality.decoder import home
 from drupe_text import Reference, Text, TextTokenizer
 
+LARGEST = 1_000_000  # tokens
+
 
 class SpeedConfig(EvaluatorConfig):
     """The prompt is the beginning of a text."""
@@ -19,9 +21,9 @@ class SpeedConfig(EvaluatorConfig):
     evaluation_data: Reference = Field(
         None, description="the text: a file, folder or data set; by default drupe's built-in short text"
     )
-    prompt_tokens: int = Field(128, ge=1, description="how many tokens the prompt has")
-    new_tokens: int = Field(64, ge=2, description="how many tokens the answer may have")
-    repeats: int = Field(3, ge=1, description="how many runs are made; the best one counts")
+    prompt_tokens: int = Field(128, ge=1, le=LARGEST, description="how many tokens the prompt has")
+    new_tokens: int = Field(64, ge=2, le=LARGEST, description="how many tokens the answer may have")
+    repeats: int = Field(3, ge=1, le=1000, description="how many runs are made; the best one counts")
 
 
 class Speed(Evaluator):

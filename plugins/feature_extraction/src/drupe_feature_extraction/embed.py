@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import drupe
-from drupe.api import UsageError
+from drupe.api import UsageError, counted
 
 TEXTS, RUNNING = "Model and texts", "Running"
 
@@ -56,10 +56,28 @@ def embed(
 
 def _all(texts: list[str], file: Path | None) -> list[str]:
     """The texts of the command line, of standard input and of a file."""
-    found = sys.stdin.read().splitlines() if texts == ["-"] else list(texts)
-    if file is None:
-        return found
+    found = _lines(sys.stdin.read(), "standard input") if texts == ["-"] else list(texts)
+    return found if file is None else found + _lines(_content(file), str(file))
+
+
+def _content(file: Path) -> str:
     try:
-        return found + file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the file cannot be read as text: {error}", where=file, cure="--file PATH") from error
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        what = f"the file is not text in UTF-8: byte {error.start} is {error.object[error.start]:#04x}"
+        raise UsageError(what, where=str(file), cure="save it as UTF-8") from error
+    except OSError as error:
+        what = f"the file cannot be read: {error.strerror or error}"
+        raise UsageError(what, where=str(file), cure="name a file with one text a line: --file PATH") from error
+
+
+def _lines(content: str, where: str) -> list[str]:
+    """The texts of a file, one a line. Raises UsageError for a line without text: it would get an embedding as well."""
+    if not content:
+        raise UsageError("there is no text", where=where, cure="give one text a line")
+    lines = content.removesuffix("\n").split("\n")
+    if blank := [number for number, line in enumerate(lines, 1) if not line.strip()]:
+        more = f" (and {counted(len(blank) - 1, 'more line')})" if len(blank) > 1 else ""
+        what = f"line {blank[0]} holds no text{more}"
+        raise UsageError(what, where=where, cure="remove the lines without text: there is one embedding for each line")
+    return lines

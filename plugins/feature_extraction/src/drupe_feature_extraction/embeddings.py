@@ -34,9 +34,13 @@ class EmbeddingsConfig(EvaluatorConfig):
     evaluation_data: Reference = Field(
         None, description="the text: a file, folder or data set; by default drupe's built-in short text"
     )
-    texts: int = Field(24, ge=2, description="how many pieces of the text are embedded; fewer if the text is shorter")
-    text_tokens: int = Field(32, ge=1, description="how many tokens a piece has")
-    seed: int | None = Field(None, description="a number that chooses pieces of the text; by default its beginning")
+    texts: int = Field(
+        24, ge=2, le=1_000_000, description="how many pieces of the text are embedded; fewer if the text is shorter"
+    )
+    text_tokens: int = Field(32, ge=1, le=1_000_000, description="how many tokens a piece has")
+    seed: int | None = Field(
+        None, ge=0, description="a number that chooses pieces of the text; by default its beginning"
+    )
     min_cosine: float | None = Field(
         None, gt=-1, le=1, description="the smallest accepted mean cosine similarity; a smaller one fails"
     )

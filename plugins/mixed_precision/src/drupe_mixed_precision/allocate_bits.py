@@ -24,7 +24,7 @@ class AllocateBits(Pass):
 
     name = "allocate-bits"
     summary = "gives each matrix the bits and block size that lose the least quality within a budget of bytes"
-    revision = 9
+    revision = 10
     Config = AllocateBitsConfig
     requires = Form("onnx", {"weights": ("float", "mixed")})
     ensures = Form("onnx")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -129,13 +130,7 @@ def _within_divergence(given: Allocation, limit: float) -> Sequence[Option]:
     chosen = choose(given.offers, budget, CAUTION * limit - given.floor)
     least = sum(option.loss for option in chosen) + given.floor
     if least > DOUBT * limit:
-        raise UsageError(
-            f"weights of at most 8 bits cost at least about {least:.2g} nats a token of KL divergence here",
-            where=f"--max-kl {limit:g}",
-            cure=" or ".join(
-                filter(None, (given.instead, f"about --max-kl {least / CAUTION:.2g}, which is an estimate"))
-            ),
-        )
+        raise _too_close(given, limit, least)
     return chosen
 
 
@@ -216,6 +211,26 @@ def _too_small(given: Allocation, flag: str) -> UsageError:
         where=flag,
         cure=f"--target-size {-(-size // 1000) / 1e3:g}MB, or --bits-per-weight {bits + 0.005:.2f}",
     )
+
+
+def _too_close(given: Allocation, limit: float, least: float) -> UsageError:
+    """The error for a divergence that no weights of at most 8 bits keep. least: the estimate for the best of them."""
+    lowest, highest = _rounded_up(least / DOUBT), _rounded_up(least)
+    kept = (
+        f"--max-kl {highest:g}, which can be kept by the estimate; from {lowest:g} on, the package is made and measured"
+    )
+    return UsageError(
+        f"weights of at most 8 bits cost between {lowest:g} and {highest:g} nats a token of KL divergence here, by an "
+        "estimate; only the finished package shows how much",
+        where=f"--max-kl {limit:g}",
+        cure=", or ".join(filter(None, (given.instead, kept))),
+    )
+
+
+def _rounded_up(number: float) -> float:
+    """A number with two digits that is not smaller."""
+    step = 10.0 ** (math.floor(math.log10(number)) - 1)
+    return float(f"{math.ceil(number / step - 1e-9) * step:.2g}")
 
 
 def _refuse_unmeasured(groups: Sequence[Group]) -> None:

@@ -16,8 +16,12 @@ class AllocateBitsConfig(PassConfig):
     """
 
     target_size: str | None = Field(None, description="bytes of graph and weights, such as 250MB")
-    bits_per_weight: float | None = Field(None, gt=0, description="bits a weight, scales and zero points included")
-    max_kl: float | None = Field(None, gt=0, description="KL divergence, nats a token, that the weights may cost")
+    bits_per_weight: float | None = Field(
+        None, ge=2, le=16, description="bits a weight, scales and zero points included"
+    )
+    max_kl: float | None = Field(
+        None, gt=0, le=100, description="KL divergence, nats a token, that the weights may cost"
+    )
     calibrated: bool = Field(False, description="whether the weights are going to be calibrated")
     symmetric: bool = Field(False, description="without zero points")
     block_size: int | None = None

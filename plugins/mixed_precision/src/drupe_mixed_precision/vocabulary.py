@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from drupe_mixed_precision.groups import Group
 from drupe_nbits import EMBEDDING, HEAD, Site, replace_site
-from drupe_onnx import ROLE, Array, RowRange, Tape, Transpose, as_type, ir, shared_initializer
+from drupe_onnx import ROLE, ROWS, Array, RowRange, Tape, Transpose, as_type, ir, shared_initializer
 
 LEAST = 2048
 """The smallest number of tokens in a vocabulary that is worth splitting."""
@@ -65,6 +65,12 @@ def split(group: Group, bounds: Sequence[int]) -> list[list[ir.Node]]:
     return users
 
 
+def _marked(node: ir.Node, first: int, last: int) -> ir.Node:
+    """The node, which says in its metadata which rows its matrix is."""
+    node.metadata_props[ROWS] = f"{first}-{last - 1}"
+    return node
+
+
 class _Splitting:
     """Splits one site into several."""
 
@@ -83,7 +89,7 @@ class _Splitting:
             row = self._node("Clip", [within, *bounds], f"{first}/Clip", ids.shape)
             table = self._table(first, last)
             rows = self._node("Gather", [table, row], f"{first}/Gather", shape, self._site.dtype, EMBEDDING)
-            users.append(self._tape.nodes[-1])
+            users.append(_marked(self._tape.nodes[-1], first, last))
             joined = rows if joined is None else self._chosen(rows, joined, first, shape)
         replace_site(self._graph, self._site, self._tape.nodes)
         return users
@@ -98,7 +104,7 @@ class _Splitting:
             inputs = [self._site.activations, self._table(first, last)]
             kept, label = old.attributes, f"{first}/{old.op_type}"
             parts.append(self._node(old.op_type, inputs, label, shape, self._site.dtype, HEAD, old.domain, kept))
-            users.append(self._tape.nodes[-1])
+            users.append(_marked(self._tape.nodes[-1], first, last))
         self._node("Concat", parts, "Concat", result.shape, self._site.dtype, attributes={"axis": -1})
         replace_site(self._graph, self._site, self._tape.nodes)
         return users

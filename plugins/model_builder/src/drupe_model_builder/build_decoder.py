@@ -59,10 +59,10 @@ class BuildDecoder(Pass):
         composition_of(checkpoint)
         checkpoint.refuse_incomplete()
 
-    def describe(self, model: Model) -> dict[str, str]:
-        from drupe_model_builder.describing import in_words
+    def describe(self, model: Model) -> dict[str, Any]:
+        from drupe_model_builder.describing import described
 
-        return in_words(composition_of(model.payload or open_checkpoint(model.location)))
+        return described(composition_of(model.payload or open_checkpoint(model.location)))
 
     def run(self, model: Model, config: Any, context: Context) -> Model:
         from drupe_model_builder.checkpoint_tensors import weights_of

@@ -1,8 +1,8 @@
-"""A composition in words: what each layer is made of, and which layers are alike."""
+"""A composition in numbers and words: its sizes, what each layer is made of, and which layers are alike."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from drupe.api import counted
@@ -10,6 +10,7 @@ from drupe_model_builder.composition import Decoder
 from drupe_model_builder.parts.activations import Xielu
 from drupe_model_builder.parts.attention import Attention
 from drupe_model_builder.parts.borrowed_attention import BorrowedAttention
+from drupe_model_builder.parts.ends import Head
 from drupe_model_builder.parts.experts import Experts
 from drupe_model_builder.parts.gated_delta import GatedDelta
 from drupe_model_builder.parts.latent_attention import LatentAttention
@@ -25,25 +26,97 @@ MOST_NAMED = 6
 """Numbers of layers that are named one by one."""
 
 
-def in_words(decoder: Decoder) -> dict[str, str]:
-    """By label ("layers 0 to 27"): the embedding, the layers in groups that are alike, and the head."""
-    embedding, head = decoder.embedding, decoder.head
+def described(decoder: Decoder) -> dict[str, Any]:
+    """What `drupe inspect` shows: the sizes, the embedding, the layers in groups that are alike, and the head.
+
+    Each record has a `text` for a person, and numbers for a program.
+    """
+    embedding, groups = decoder.embedding, _alike(decoder.layers)
+    return {
+        **_sizes(decoder),
+        "embedding": {
+            "text": _embedding(decoder),
+            "vocabulary": embedding.vocab_size,
+            "hidden size": embedding.hidden_size,
+            "factor": embedding.factor,
+            "learned positions": embedding.position_count,
+        },
+        "layer groups": [
+            {
+                "label": _numbers(numbers),
+                "text": text,
+                "layers": numbers,
+                "parts": [
+                    _part_record(branch.part) for step in decoder.layers[numbers[0]].steps for branch in step.branches
+                ],
+            }
+            for text, numbers in groups.items()
+        ],
+        "head": {"text": _head(decoder), **_head_record(decoder.head)},
+    }
+
+
+def _sizes(decoder: Decoder) -> dict[str, int]:
+    """The sizes of the whole, and those of the first attention."""
+    sizes = {"layers": len(decoder.layers), "hidden size": decoder.hidden_size}
+    if decoder.attentions:
+        first = decoder.attentions[0]
+        sizes |= {
+            "attention heads": first.heads,
+            "key and value heads": first.kv_heads,
+            "head size": first.head_dim,
+        }
+    return {**sizes, "vocabulary": decoder.vocab_size, "context length": decoder.context_length}
+
+
+def _alike(layers: Sequence[Layer]) -> dict[str, list[int]]:
+    """The numbers of the layers that are alike, by what they are in words."""
+    groups: dict[str, list[int]] = {}
+    for number, layer in enumerate(layers):
+        groups.setdefault(_layer(layer), []).append(number)
+    return groups
+
+
+def _part_record(part: Part) -> dict[str, Any]:
+    """The name of a part, and its sizes."""
+    name, _ = PARTS[type(part)]
+    sizes = {label: _at(part, path) for label, path in SIZES[type(part)].items()}
+    return {"part": name, **{label: size for label, size in sizes.items() if size is not None}}
+
+
+def _at(value: Any, path: str) -> Any:
+    """What stands at a path of attributes; None where one of them is None, and the name of what is no plain value."""
+    for name in path.split("."):
+        value = None if value is None else getattr(value, name)
+    return value if isinstance(value, int | float | str | None) else type(value).__name__.lower()
+
+
+def _head_record(head: Head | None) -> dict[str, Any]:
+    if head is None:
+        return {"logits": False}
+    return {
+        "logits": True, "tied": head.tied, "bias": head.bias is not None, "factor": head.factor, "softcap": head.softcap
+    }  # fmt: skip
+
+
+def _embedding(decoder: Decoder) -> str:
+    embedding = decoder.embedding
     ends = [f"{embedding.vocab_size:,} x {embedding.hidden_size:,}"]
     ends += [f"times {embedding.factor:g}"] if embedding.factor != 1.0 else []
     ends += ["learned positions"] if embedding.positions else []
     ends += [_norm(embedding.norm)] if embedding.norm else []
-    found = {"embedding": ", ".join(ends)}
-    groups: dict[str, list[int]] = {}
-    for number, layer in enumerate(decoder.layers):
-        groups.setdefault(_layer(layer), []).append(number)
-    found |= {_numbers(numbers): text for text, numbers in groups.items()}
+    return ", ".join(ends)
+
+
+def _head(decoder: Decoder) -> str:
+    head = decoder.head
     if head is None:
-        return {**found, "head": f"{_norm(decoder.final_norm)}, none: the hidden states are the result"}
+        return f"{_norm(decoder.final_norm)}, none: the hidden states are the result"
     last = [_norm(decoder.final_norm), "the embedding's table" if head.tied else "a matrix of its own"]
     last += ["bias"] if head.bias else []
     last += [f"times {head.factor:g}"] if head.factor != 1.0 else []
     last += [f"softcap {head.softcap:g}"] if head.softcap else []
-    return {**found, "head": ", ".join(last)}
+    return ", ".join(last)
 
 
 def _numbers(numbers: list[int]) -> str:
@@ -74,10 +147,8 @@ def _branch(branch: Branch) -> str:
 
 
 def _part(part: Part) -> str:
-    for kind, (name, describe) in PARTS.items():
-        if isinstance(part, kind):
-            return f"{name} ({', '.join(describe(part))})"
-    return type(part).__name__
+    name, describe = PARTS[type(part)]
+    return f"{name} ({', '.join(describe(part))})"
 
 
 def _attention(part: Attention) -> Iterator[str]:
@@ -127,7 +198,7 @@ def _mlp(part: MLP) -> Iterator[str]:
 def _experts(part: Experts) -> Iterator[str]:
     router = part.router
     yield f"{router.chosen} of {counted(router.experts, 'expert')}"
-    yield f"{part.up.rows[0].count:,} wide"
+    yield f"{part.up.size:,} wide"
     if part.shared is not None:
         yield f"beside an MLP {part.shared.up.size:,} wide for all tokens"
     yield from _set(
@@ -187,6 +258,38 @@ PARTS: Mapping[type, tuple[str, Callable[[Any], Iterator[str]]]] = {
     LayerInput: ("an input of the layer's own", _layer_input),
 }
 """What each part is called, and what is said of it."""
+
+
+SIZES: Mapping[type, Mapping[str, str]] = {
+    Attention: {
+        "heads": "heads", "key and value heads": "kv_heads", "head size": "head_dim", "rotated": "rotary.width",
+        "window": "window", "softcap": "softcap", "scale": "scale",
+    },
+    LatentAttention: {
+        "heads": "heads", "head size": "key", "value size": "value", "rotated": "rotated",
+        "query latent": "query_latent.size",
+    },
+    BorrowedAttention: {
+        "heads": "heads", "head size": "source.head_dim", "layer of keys and values": "source.layer", "window": "window"
+    },
+    GatedDelta: {
+        "heads": "value_heads", "head size": "value_size", "key heads": "key_heads", "key size": "key_size",
+        "convolution": "convolution.kernel",
+    },
+    Mamba1: {"channels": "channels", "state size": "state_size", "convolution": "convolution.kernel"},
+    Mamba2: {
+        "heads": "heads", "head size": "head_dim", "state size": "state_size", "groups": "groups",
+        "convolution": "convolution.kernel",
+    },
+    ShortConv: {"channels": "convolution.channels", "convolution": "convolution.kernel"},
+    MLP: {"size": "up.size", "activation": "activation"},
+    Experts: {
+        "experts": "router.experts", "chosen": "router.chosen", "size": "up.size", "shared size": "shared.up.size",
+        "groups": "router.groups",
+    },
+    LayerInput: {"size": "gate.size"},
+}  # fmt: skip
+"""For each part: its sizes by label, and where they stand in it."""
 
 
 def _set(*words: tuple[bool, str]) -> Iterable[str]:

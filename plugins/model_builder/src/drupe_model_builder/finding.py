@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import importlib
 import pkgutil
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from drupe_checkpoints import FEATURE_EXTRACTION, Checkpoint, Configuration
 from drupe_model_builder import families
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.accounting import accounted, configuration_notices
-from drupe_model_builder.refused import REFUSED
+from drupe_model_builder.refused import ENCODER, ENCODER_DECODER, ENCODERS, OTHER_TOOL, REFUSED
 
 if TYPE_CHECKING:
     from drupe.api import Entry
@@ -28,6 +29,7 @@ Family = Callable[[Configuration], Decoder]
 HOOK = "drupe_decoder_families"
 WITHOUT_HEAD = "Model"
 """The end of the name of a class without a head, such as Qwen3Model."""
+MASKED = "ForMaskedLM"
 GENERATES = ("ForCausalLM", "LMHeadModel", "ChatGLMForConditionalGeneration", "ChatGLMModel")
 
 
@@ -69,12 +71,18 @@ def family_of(checkpoint: Checkpoint) -> Family:
         return family
     if model_type in REFUSED:
         raise ModelError(
-            f"the architecture '{_name(checkpoint)}' is not supported: {REFUSED[model_type]}",
+            f"the architecture {_named(checkpoint)} is not supported: {REFUSED[model_type]}",
             where=checkpoint.config.path,
             cure="choose another model; drupe inspect --families lists what is supported",
         )
+    if reason := _is_no_decoder(checkpoint):
+        raise ModelError(
+            f"the architecture {_named(checkpoint)} is not supported: {reason}",
+            where=checkpoint.config.path,
+            cure=OTHER_TOOL,
+        )
     raise ModelError(
-        f"the architecture '{_name(checkpoint)}' is not supported; {_near(model_type, [*own_families(), *others])}",
+        f"the architecture {_named(checkpoint)} is not supported; {_near(model_type, [*own_families(), *others])}",
         where=checkpoint.config.path,
         cure="drupe inspect --families lists what is; a plugin can bring the family (docs/families.md says how)",
     )
@@ -109,6 +117,27 @@ def _name(checkpoint: Checkpoint) -> str:
     return ", ".join(checkpoint.architectures) or checkpoint.model_type
 
 
+def _named(checkpoint: Checkpoint) -> str:
+    """The class, and the `model_type`, which decides on the family."""
+    also = f" (model_type {checkpoint.model_type})" if checkpoint.architectures else ""
+    return f"'{_name(checkpoint)}'{also}"
+
+
+def _is_no_decoder(checkpoint: Checkpoint) -> str:
+    """Why a checkpoint is known to be no decoder; "" for any other."""
+    if checkpoint.config.get("is_encoder_decoder") is True:
+        return ENCODER_DECODER
+    masked = any(name.endswith(MASKED) for name in checkpoint.architectures)
+    return ENCODER if masked or checkpoint.model_type in ENCODERS else ""
+
+
 def _near(model_type: str, known: list[str]) -> str:
-    close = nearest(model_type, known)
+    """The families of the same name but for what follows it, such as a version: others are alike in spelling only."""
+    close = nearest(model_type, [name for name in known if _stem(name) == _stem(model_type)])
     return f"similar and supported: {', '.join(close)}" if close else f"{len(known)} families are"
+
+
+def _stem(model_type: str) -> str:
+    """The letters at the beginning: of "qwen3_moe" "qwen"."""
+    found = re.match("[a-z]*", model_type.casefold())
+    return found.group() if found else ""

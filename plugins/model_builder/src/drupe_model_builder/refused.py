@@ -37,3 +37,20 @@ REFUSED: Mapping[str, str] = {
     "zamba2": SHARED,
 }
 """By `model_type`: why the family is not built."""
+
+ENCODERS = frozenset({
+    "albert", "bert", "bge-m3", "big_bird", "camembert", "canine", "convbert", "data2vec-text", "deberta", "deberta-v2",
+    "distilbert", "electra", "ernie", "ernie_m", "esm", "eurobert", "flaubert", "fnet", "funnel", "gte", "ibert",
+    "jina_bert", "jina_embeddings_v3", "layoutlm", "layoutlmv3", "longformer", "luke", "megatron-bert", "mobilebert",
+    "modernbert", "mpnet", "mra", "nezha", "neobert", "new", "nomic_bert", "nystromformer", "qdqbert", "rembert",
+    "roberta", "roberta-prelayernorm", "roc_bert", "roformer", "splinter", "squeezebert", "xlm", "xlm-roberta",
+    "xlm-roberta-xl", "xmod", "yoso",
+})  # fmt: skip
+"""The `model_type` of encoders of text: they give embeddings, classes or masked words, and write no text."""
+
+ENCODER = "it is an encoder of text, and checkpoints of decoders only are built"
+ENCODER_DECODER = "it is an encoder with a decoder, and checkpoints of decoders only are built"
+OTHER_TOOL = (
+    "export it to ONNX with another tool, and give the .onnx file: drupe optimize FILE quantizes any graph; or choose "
+    "a decoder, such as Qwen3-Embedding for embeddings"
+)

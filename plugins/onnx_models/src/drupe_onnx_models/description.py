@@ -16,6 +16,7 @@ from drupe_decoding import TAKEN_FROM, DecoderPorts, cache_sizes
 from drupe_decoding.ports import POSITIONS
 from drupe_nbits import EMBEDDING
 from drupe_onnx import ROLE, DecoderDescription, element_name, expression_of, ir
+from drupe_onnx.size_keys import SIZE_KEYS
 from drupe_onnx_models.side_files import CONFIG, GENAI, GENERATION, read_object
 
 GENERIC = "decoder"
@@ -24,24 +25,6 @@ LONGEST = 1 << 24
 """Tokens. A larger number in a tokenizer's settings means "no limit"."""
 SEARCH = ("do_sample", "temperature", "top_k", "top_p", "repetition_penalty", "length_penalty", "no_repeat_ngram_size")
 TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
-_SPELLINGS: Mapping[str, tuple[str, ...]] = {
-    "hidden_size": ("hidden_size", "n_embd", "d_model", "dim"),
-    "layers": ("num_hidden_layers", "n_layer", "num_layers", "n_layers"),
-    "heads": ("num_attention_heads", "n_head", "n_heads", "num_heads"),
-    "kv_heads": ("num_key_value_heads", "n_head_kv", "num_kv_heads"),
-    "head_dim": ("head_dim", "head_size"),
-    "vocab_size": ("vocab_size", "padded_vocab_size"),
-    "context_length": (
-        "context_length",
-        "max_position_embeddings",
-        "n_positions",
-        "n_ctx",
-        "max_seq_len",
-        "seq_length",
-    ),
-}
-"""The keys of a description's fields in configurations; transformers' models use different keys."""
-
 Files = Mapping[str, Path | bytes]
 
 
@@ -51,7 +34,7 @@ def describe(graph: ir.Graph, ports: DecoderPorts, files: Files) -> DecoderDescr
     fixed = _fixed(graph, ports)
     _refuse_other_model(fixed, said)
     sizes = _completed({**_length_of_tokenizer(files), **_worked_out(graph), **said, **fixed})
-    missing = [name for name in _SPELLINGS if name not in sizes]
+    missing = [name for name in SIZE_KEYS if name not in sizes]
     if missing:
         raise ModelError(
             f"neither the graph nor a configuration beside it gives the decoder's {missing[0]}",
@@ -60,7 +43,7 @@ def describe(graph: ir.Graph, ports: DecoderPorts, files: Files) -> DecoderDescr
     element = cache_type(graph, ports)
     return DecoderDescription(
         model_type=_model_type(files),
-        **{name: sizes[name] for name in _SPELLINGS},
+        **{name: sizes[name] for name in SIZE_KEYS},
         activations=element,
         kv_dtype=element,
         bos=next(iter(_tokens(files, "bos_token_id")), None),
@@ -171,7 +154,7 @@ def _said(files: Files) -> dict[str, int]:
     """The sizes in configurations; genai_config.json overrides config.json."""
     found: dict[str, int] = {}
     for document in (_config(files), _genai(files)):
-        for name, spellings in _SPELLINGS.items():
+        for name, spellings in SIZE_KEYS.items():
             sizes = [size for spelling in spellings if (size := _size(document.get(spelling))) is not None]
             if sizes:
                 found[name] = sizes[0]

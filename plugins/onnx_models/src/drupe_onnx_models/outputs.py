@@ -37,7 +37,7 @@ Arrays = Mapping[str, NDArray[Any]]
 class OutputsConfig(EvaluatorConfig):
     """How many inputs are drawn, and how close the outputs have to be."""
 
-    samples: int = Field(4, ge=1, description="how many sets of random inputs")
+    samples: int = Field(4, ge=1, le=10_000, description="how many sets of random inputs")
     seed: int = Field(0, ge=0, description="seed of the random inputs")
     least_similarity: float | None = Field(None, ge=-1, le=1, description="cosine similarity below which it fails")
 
@@ -58,7 +58,7 @@ class Outputs(Evaluator):
     ) -> Sequence[Metric]:
         """The models run one after the other, so only one of them is in memory."""
         if reference is None:
-            raise UsageError("the evaluator `outputs` needs a model to compare with", cure="--against MODEL")
+            raise UsageError("the evaluator 'outputs' needs a model to compare with", cure="--against MODEL")
         with context.progress.task("comparing outputs", 2 * config.samples, "run") as progress:
             given: list[dict[str, Arrays]] = []
             measured: list[dict[str, Arrays]] = []

@@ -5,12 +5,12 @@ Repositories for transformers.js keep their graphs in a folder `onnx`, and the o
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from drupe.api import ModelError
+from drupe_files import json_object
 
 GENAI = "genai_config.json"
 CONFIG = "config.json"
@@ -69,12 +69,7 @@ def read_object(content: Path | bytes | None, name: str) -> dict[str, Any]:
         return {}
     where = content if isinstance(content, Path) else name
     try:
-        text = content.read_text(encoding="utf-8") if isinstance(content, Path) else content.decode("utf-8")
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{name} is not JSON: {error}", where=where, cure="download it again") from error
+        found = content.read_bytes() if isinstance(content, Path) else content
     except OSError as error:
         raise ModelError(f"cannot read {name}: {error.strerror or error}", where=where) from error
-    if not isinstance(value, dict):
-        raise ModelError(f"{name} is not a JSON object", where=where, cure="download it again")
-    return value
+    return json_object(found, name, where, "download it again")

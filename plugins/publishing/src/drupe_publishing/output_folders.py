@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import glob
 import os
 import shutil
@@ -14,15 +13,21 @@ from pathlib import Path
 
 from drupe.api import RECORD, OutputError
 from drupe_files import disk_errors, held, is_held, refuse_unwritable
+from drupe_publishing.output_lock import claimed
 
 _AT_FDCWD, _SWAP = -100, 2
 """Flags of renameat2(2) and renamex_np(2): paths are relative to the working folder; the two names are exchanged."""
 _STAGING, _OLD = ".drupe-staging-", ".drupe-old-"
 
 
-def prepare(output: Path, force: bool) -> None:
-    """Check, before any work, that `output` can be published; repair what an earlier run left behind."""
+@contextmanager
+def prepared(output: Path, source: Path, force: bool) -> Iterator[None]:
+    """Check, before any work, that `output` can be published; repair what an earlier run left behind.
+
+    source: where the model is that the output is made of. In the `with` block, no other run works on the output.
+    """
     output = _absolute(output)
+    _refuse_overlap(output, source)
     with disk_errors(output):
         _repair(output)
         if output.exists() or output.is_symlink():
@@ -32,12 +37,18 @@ def prepare(output: Path, force: bool) -> None:
                 "the output is a mounted disk, which cannot be renamed", where=output, cure="-o a folder in it"
             )
     refuse_unwritable(output, "choose another output", f".{output.name}{_STAGING}")
+    with claimed(output):
+        yield
 
 
-def refuse_overlap(output: Path, source: Path) -> None:
+def _refuse_overlap(output: Path, source: Path) -> None:
     """Raise OutputError for an output that contains its own source: replacing it would remove the source."""
     if output.resolve() in (source.resolve(), *source.resolve().parents):
-        raise OutputError("the output would replace the model it is made from", where=output, cure="choose another")
+        raise OutputError(
+            "the output would replace the model that it is made from",
+            where=output,
+            cure="choose another folder: -o OUT",
+        )
 
 
 def _refuse_to_replace(output: Path, force: bool) -> None:
@@ -50,7 +61,7 @@ def _refuse_to_replace(output: Path, force: bool) -> None:
         raise OutputError(
             f"the output folder exists and was not made by drupe (it has no {RECORD}), so --force does not replace it",
             where=output,
-            cure="choose another output, or remove the folder yourself",
+            cure="choose another output: -o OUT",
         )
     if not force:
         raise OutputError(
@@ -63,18 +74,13 @@ def staging(output: Path) -> Iterator[Path]:
     """An empty folder beside `output`. It is removed after the `with` block, whatever happens."""
     output = _absolute(output)
     folder = output.with_name(f".{output.name}{_STAGING}{uuid.uuid4().hex[:12]}")
-    made = [parent for parent in output.parents if not parent.exists()]
     with disk_errors(output):
-        output.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir()
     with held(folder):
         try:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-            with contextlib.suppress(OSError):  # not empty: the output exists
-                for parent in made:
-                    parent.rmdir()
 
 
 def publish(folder: Path, output: Path, force: bool) -> Path | None:

@@ -13,11 +13,6 @@ class LocalFolder(Publisher):
 
     name = "local-folder"
 
-    def prepare(self, output: Path, force: bool) -> None:
-        from drupe_publishing.output_folders import prepare
-
-        prepare(output, force)
-
     def carry_out(
         self,
         plan: Plan,

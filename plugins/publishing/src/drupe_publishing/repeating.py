@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from drupe.api import Model, Plan, PlanError, Registry, from_environment, resolve, usable_threads
+from drupe.api import Model, Plan, PlanError, PlannedSource, Registry, from_environment, resolve, usable_threads
 
 
 def fixed_plan(plan: Plan, source: Model, found: Registry) -> Plan:
@@ -18,12 +18,7 @@ def source_of(plan: Plan, found: Registry) -> Model:
     wanted, at = plan.source, plan.source.reference
     secrets = {name for name, option in found.options.items() if option.source and option.secret}
     source = resolve(at, {**wanted.options, **from_environment(secrets, found)}, found)
-    if wanted.kind and source.kind != wanted.kind:
-        raise PlanError(
-            f"the plan was made for a model of kind '{wanted.kind}', but this one is of kind '{source.kind}'",
-            where=at,
-            cure="make a plan for this model: drupe optimize MODEL --save-plan FILE",
-        )
+    _refuse_misfit(wanted, source)
     if wanted.fingerprint and found.kinds.make(source.kind).fingerprint(source, thorough=False) != wanted.fingerprint:
         raise PlanError(
             "the source has changed since the plan was made",
@@ -31,6 +26,22 @@ def source_of(plan: Plan, found: Registry) -> Model:
             cure="make a plan for the model as it is now: drupe optimize MODEL --save-plan FILE",
         )
     return source
+
+
+def _refuse_misfit(wanted: PlannedSource, source: Model) -> None:
+    """Raise PlanError for a source of another kind than the plan was made for, or for another task."""
+    misfit = ""
+    if wanted.kind and wanted.kind != source.kind:
+        misfit = f"a model of kind '{wanted.kind}', but this one is of kind '{source.kind}'"
+    elif wanted.task and wanted.task != source.task:
+        own = f"this model is for '{source.task}'" if source.task else "the task of this model is not known"
+        misfit = f"the task '{wanted.task}', but {own}"
+    if misfit:
+        raise PlanError(
+            f"the plan was made for {misfit}",
+            where=wanted.reference,
+            cure="make a plan for this model: drupe optimize MODEL --save-plan FILE",
+        )
 
 
 def _refuse_other_versions(plan: Plan, found: Registry) -> None:

@@ -33,7 +33,7 @@ from drupe.api import (
 )
 from drupe_files import FolderCache, disk_errors, folder_bytes, scratch
 from drupe_publishing.memory import peak_memory
-from drupe_publishing.output_folders import publish, refuse_overlap, staging
+from drupe_publishing.output_folders import prepared, publish, staging
 from drupe_publishing.recording import record
 
 
@@ -51,8 +51,7 @@ def carry_out(
     runner: None for this process, with the user's cache. started: when the job was taken on, by `time.perf_counter`.
     """
     found = registry()
-    refuse_overlap(output, source.location)
-    with scratch() as folder:
+    with prepared(output, source.location, force), scratch() as folder:
         observers = Watching(found)
         job = Job(plan, source, new_id(), folder, emit=observers, progress=progress)
         run = ready(job, found)

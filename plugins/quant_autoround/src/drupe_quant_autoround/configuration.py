@@ -18,8 +18,8 @@ class RoundByGradientConfig(CalibrationConfig):
     bits: Literal[2, 4] = Field(4, description="bits of a weight")
     block_size: Literal[16, 32, 64, 128, 256] = Field(128, description="how many weights share a scale")
     symmetric: bool = Field(False, description="without zero points")
-    iterations: int = Field(200, ge=1, description="steps of gradient descent for each decoder block")
-    batch_size: int = Field(8, ge=1, description="sequences in each step")
+    iterations: int = Field(200, ge=1, le=100_000, description="steps of gradient descent for each decoder block")
+    batch_size: int = Field(8, ge=1, le=4096, description="sequences in each step")
     device: Literal["cpu", "cuda"] | None = Field(
         None, description="where to compute; by default a GPU if there is one"
     )

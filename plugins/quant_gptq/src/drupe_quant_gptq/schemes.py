@@ -23,7 +23,9 @@ class QuantizeGptqConfig(CalibrationConfig):
 
     calibration_sequences: int = Field(128, ge=1, description="how many sequences of the text are used")
     calibration_length: int = Field(256, ge=2, description="tokens in each sequence")
-    damping: float = Field(0.01, gt=0, description="share of the Hessian diagonal's mean that is added to the diagonal")
+    damping: float = Field(
+        0.01, gt=0, le=1, description="share of the Hessian diagonal's mean that is added to the diagonal"
+    )
     bits: Bits = Field(4, description="bits of a weight")
     block_size: Literal[16, 32, 64, 128, 256] | None = Field(None, description="how many weights share a scale")
     symmetric: bool = Field(False, description="without zero points")

@@ -102,6 +102,7 @@ class Search:
         request_of: what a workflow with one value everywhere asks for. The trials lie beside the output, in a folder
         of its name with `.study` behind it. Raises CheckFailed where no trial keeps to the limits.
         """
+        registry().publisher().prepare(output, force)
         folder = output.with_name(output.name + ".study")
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)

@@ -41,6 +41,7 @@ from drupe.api import (
 )
 from drupe_files import FolderCache, scratch
 from drupe_verification.accounting import refuse_unread
+from drupe_verification.fitting import refuse_other_task
 
 Imports = Mapping[str, Mapping[str, Any]]
 """Configurations of passes, by the pass's name."""
@@ -56,9 +57,11 @@ def evaluate(
 ) -> tuple[Metric, ...]:
     """Measure with the named evaluator, or with the one of the package's task."""
     found = registry()
-    evaluator = evaluator_of(name or "", resolve_package(package, found).task, found)
+    task = resolve_package(package, found).task
+    evaluator = evaluator_of(name or "", task, found)
     if evaluator is None:
         raise PlanError("the model's task has no evaluator", where=package, cure="name an evaluator")
+    refuse_other_task(evaluator, task, found)
     config = configure(f"evaluator '{evaluator.name}'", evaluator.Config, values)
     return measure(package, against, evaluator, config, provider_name, progress, imported_as=recorded_imports(package))
 

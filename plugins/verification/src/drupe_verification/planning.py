@@ -15,6 +15,7 @@ from drupe.api import (
     flag,
     registry,
 )
+from drupe_verification.fitting import refuse_other_task
 
 
 def plan_check(source: Model, request: Request) -> tuple[PlannedCheck, Collection[str]]:
@@ -24,6 +25,8 @@ def plan_check(source: Model, request: Request) -> tuple[PlannedCheck, Collectio
     evaluator = evaluator_of(request.evaluator, source.task, registry())
     if evaluator is None:
         return PlannedCheck(run=request.verify, required=request.require_check), ()
+    if request.evaluator:
+        refuse_other_task(evaluator, source.task, registry())
     reads = evaluator.options.values()
     if not request.verify:
         return PlannedCheck(run=False), reads

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from drupe.api import ModelError
+from drupe_files import json_object
 from drupe_onnx import unreadable
 
 TOKENIZER = "tokenizer.json"
@@ -80,14 +80,10 @@ def read_object(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
     except OSError as error:
         raise unreadable(path, error) from error
-    except ValueError as error:
-        raise ModelError(f"{path.name} is not JSON: {error}", where=path, cure=FETCH_AGAIN) from error
-    if not isinstance(value, dict):
-        raise ModelError(f"{path.name} is not a JSON object", where=path, cure=FETCH_AGAIN)
-    return value
+    return json_object(content, path.name, path, FETCH_AGAIN)
 
 
 def _text(value: Any) -> str:

@@ -32,6 +32,11 @@ class Matrices:
     rows: tuple[Rows, ...]
     biases: tuple[Rows, ...] = ()
 
+    @property
+    def size(self) -> int:
+        """How many values each expert's matrix gives."""
+        return self.rows[0].count
+
     def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """The checkpoint's tensors, with their shapes."""
         for rows in (*self.rows, *self.biases):

@@ -27,7 +27,10 @@ class PackageGenaiConfig(PassConfig):
         None, ge=2, description="how many tokens there is room for, prompt and answer; by default what fits in memory"
     )
     threads: int | None = Field(
-        None, ge=1, description="threads that the package asks for; by default those of the run, for this machine's CPU"
+        None,
+        ge=1,
+        le=256,
+        description="threads that the package asks for; by default those of the run, for this machine's CPU",
     )
     compare_tokens: bool = Field(
         True, description="compare the tokens of onnxruntime-genai's own tokenizer with those of tokenizers"

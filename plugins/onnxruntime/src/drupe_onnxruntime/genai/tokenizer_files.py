@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from drupe.api import ModelError
+from drupe_files import json_object
 from drupe_onnxruntime.genai.tokenizer_form.form import UNIGRAM_CLASSES, Form, form_for
 from drupe_onnxruntime.genai.tokenizer_form.rewritten import Use
 from drupe_tokenization import TokenizerDocument, chat_templates, render
@@ -101,14 +102,8 @@ def _object(files: Mapping[str, Path | bytes], name: str) -> dict[str, Any] | No
     """The JSON object in a file; None where the file is missing."""
     if name not in files:
         return None
-    where = files[name] if isinstance(files[name], Path) else name
-    try:
-        value = json.loads(read(files[name]))
-    except (ValueError, UnicodeDecodeError) as error:
-        raise ModelError(f"{name} is not JSON: {error}", where=where, cure=FETCH_AGAIN) from error
-    if not isinstance(value, dict):
-        raise ModelError(f"{name} is not a JSON object", where=where, cure=FETCH_AGAIN)
-    return value
+    content = files[name]
+    return json_object(read(content), name, content if isinstance(content, Path) else name, FETCH_AGAIN)
 
 
 def _text(value: object) -> bytes:
