@@ -747,6 +747,37 @@ RECURRENT = tuple(name for name in CASES if name.startswith(_RECURRENT) and name
 """Cases with states that later padding would get into: their graphs refuse it after the first call."""
 
 
+def _embedder(model_type: str, model_class: str) -> Callable[..., tuple[dict[str, Any], dict[str, Any]]]:
+    """A model of embeddings whose tokens read later ones, under a name that transformers does not know."""
+
+    def told_as(config: dict[str, Any], tensors: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        told = {**config, "model_type": model_type, "architectures": [model_class]}
+        del told["is_causal"]
+        held = {name.removeprefix("model."): each for name, each in tensors.items() if name != "lm_head.weight"}
+        return told, held
+
+    return told_as
+
+
+EMBEDDERS = {
+    "llama_bidirec": Case(
+        "llama", "attention in both directions", {"head_dim": 32, "is_causal": False},
+        told_as=_embedder("llama_bidirec", "LlamaBidirectionalModel"),
+    ),
+    "ministral3_bidirec": Case(
+        "ministral3", "attention in both directions, YaRN",
+        {"head_dim": 32, "rope_parameters": MINISTRAL3, "is_causal": False},
+        told_as=_embedder("ministral3_bidirec", "Ministral3BidirectionalModel"),
+    ),
+    "bidirectional_pplx_qwen3": Case(
+        "qwen3", "attention in both directions", {"head_dim": 32, "is_causal": False},
+        told_as=_embedder("bidirectional_pplx_qwen3", "PPLXQwen3Model"),
+    ),
+}  # fmt: skip
+"""Cases of families that give embeddings only."""
+EVERY_CASE = {**CASES, **EMBEDDERS}
+
+
 def model_type_of(name: str) -> str:
     """The family of a case, as Drupe knows it."""
     return name.partition(",")[0]
@@ -754,7 +785,7 @@ def model_type_of(name: str) -> str:
 
 def make(name: str, folder: Path) -> tuple[Path, Path]:
     """Write a case's checkpoint. Returns it, and the one that transformers opens, which is another for some."""
-    case = CASES[name]
+    case = EVERY_CASE[name]
     reference = folder / "reference"
     _save(case, reference)
     if case.told_as is None:

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from drupe_model_builder.parts.attention import Attention
+from drupe_model_builder.parts.borrowed_attention import BorrowedAttention
 from drupe_model_builder.parts.ends import Embedding, Head
 from drupe_model_builder.parts.experts import Experts
+from drupe_model_builder.parts.latent_attention import LatentAttention
 from drupe_model_builder.parts.layer_inputs import LayerInputs
 from drupe_model_builder.parts.norm import Norm
 from drupe_model_builder.parts.state import KeyValueState, State
@@ -57,6 +59,12 @@ class Decoder:
     def attentions(self) -> tuple[Attention, ...]:
         """The attention of every layer that has one, in order."""
         return tuple(part for part in self.parts if isinstance(part, Attention))
+
+    @property
+    def both_ways(self) -> bool:
+        """Whether a token reads later ones."""
+        kinds = Attention | LatentAttention | BorrowedAttention
+        return any(isinstance(part, kinds) and part.both_ways for part in self.parts)
 
     @property
     def parts(self) -> tuple[Part, ...]:

@@ -24,6 +24,7 @@ from drupe_model_builder.parts.norm import add_and_norm, norm
 from drupe_model_builder.parts.short_conv import ShortConv, short_conv
 from drupe_model_builder.parts.state import KeyValueState, States
 from drupe_model_builder.parts.step import Branch, Layer, Step
+from drupe_model_builder.parts.window import WindowBiases
 from drupe_model_builder.rotary_tables import RotaryTables
 from drupe_model_builder.sequence_lengths import Lengths
 from drupe_model_builder.shared import Shared
@@ -58,6 +59,7 @@ class DecoderGraph:
             States(graph, decoder.states, sizes, lengths.ids, carried=carried),
             RotaryTables(graph, decoder.context_length, lengths),
             DistanceBiases(graph, lengths),
+            WindowBiases(graph, lengths),
         )
         self._dropped: ir.Value | None = None
         """The place of the only token that is left; None before the others are dropped."""
