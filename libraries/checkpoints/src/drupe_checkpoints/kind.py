@@ -121,7 +121,8 @@ def _pooling(checkpoint: Checkpoint) -> Mapping[str, Any]:
         modules = sentence_modules(sentence_files(checkpoint.folder))
     except ModelError:
         return {}
-    how = [*modules.modes, *(["normalized"] if modules.normalized else [])]
+    layers = [f"dense to {each.outputs:,}" for each in modules.dense]
+    how = [*modules.modes, *layers, *(["normalized"] if modules.normalized else [])]
     return {"pooling": ", ".join(how) or None, "prompts": ", ".join(modules.prompts) or None}
 
 
