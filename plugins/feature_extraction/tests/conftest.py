@@ -152,5 +152,6 @@ def kit() -> SimpleNamespace:
         expected=expected,
         make_embedder=make_embedder,
         through_layers=through_layers,
+        write_dense=write_dense,
         write_modules=write_modules,
     )

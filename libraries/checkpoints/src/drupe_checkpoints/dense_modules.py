@@ -85,10 +85,10 @@ def _not_built(what: str, file: str, place: Path | str) -> ModelError:
 
 
 def _activation(config: Mapping[str, Any], file: str, place: Path | str) -> str:
-    said = config.get("activation_function", DEFAULT_ACTIVATION)
-    name = str(said).rpartition(".")[2]
-    if not str(said).startswith("torch.") or name not in ACTIVATIONS:
-        what = f"{file} names an {unknown('activation function', str(said), ACTIVATIONS).what}"
+    said = str(config.get("activation_function", DEFAULT_ACTIVATION))
+    name = said.rpartition(".")[2] if said.startswith("torch.") else said
+    if name not in ACTIVATIONS:
+        what = f"{file} names an {unknown('activation function', name, ACTIVATIONS).what}"
         cure = f"correct it if it is misspelt; classes of torch.nn that are built: {', '.join(ACTIVATIONS)}"
         raise ModelError(what, where=place, cure=cure)
     return name

@@ -15,7 +15,7 @@ from drupe_checkpoints import Dense, SentenceModules, dense_weights, sentence_mo
 from drupe_embedding import DenseLayer
 from drupe_feature_extraction.pooling_nodes import Layer, bias_name, weight_name
 from drupe_nbits import Rewriter, candidates, find_sites, first_served, method_for
-from drupe_onnx import Files, OnnxPackage, as_type, capabilities_of, expression_of, ir
+from drupe_onnx import Files, OnnxPackage, as_type, capabilities_of, expression_of, ir, remove_unused
 
 BITS = 8
 WIDE = ir.DataType.FLOAT
@@ -45,15 +45,16 @@ def layers_of(
     return found
 
 
-def quantize_layers(graph: ir.Graph, layers: Sequence[Layer], target: Target) -> None:
-    """Quantize the matrices of the layers, which are in the graph, where the target supports it."""
+def quantize_layers(model: ir.Model, layers: Sequence[Layer], target: Target) -> None:
+    """Quantize the matrices of the layers, which are in the model's graph, where the target supports it."""
     capabilities, names = capabilities_of(target), {weight_name(layer.name) for layer in layers}
-    rewriter = Rewriter(graph, capabilities)
-    for site in find_sites(graph):
+    rewriter = Rewriter(model.graph, capabilities)
+    for site in find_sites(model.graph):
         if site.name in names:
             schemes = candidates(site, BITS, False, None, capabilities)
             if scheme := first_served(site, schemes, capabilities):
                 rewriter.rewrite(site, replace(scheme, method=method_for(BITS, scheme.method)))
+    remove_unused(model)
 
 
 def layers_in_numpy(package: OnnxPackage) -> list[DenseLayer]:

@@ -60,7 +60,7 @@ class PackageEmbedding(Pass):
             layers = layers_of(modules, width * len(modes), package.files, None if quantized else _stored(package))
             add_pooling(package.component, modes, layers, normalized=modules.normalized)
             if quantized:
-                quantize_layers(graph, layers, context.target)
+                quantize_layers(package.component, layers, context.target)
         for each in modules.dense:  # the graph holds the weights now
             package.files.pop(each.weights_file, None)
         lengths = [each for each in (modules.max_length, package.context_length) if each is not None]
