@@ -760,6 +760,10 @@ def _embedder(model_type: str, model_class: str) -> Callable[..., tuple[dict[str
 
 
 EMBEDDERS = {
+    "eurobert": Case(
+        "llama", "attention in both directions", {"head_dim": 32, "is_causal": False},
+        told_as=_embedder("eurobert", "EuroBertModel"),
+    ),
     "llama_bidirec": Case(
         "llama", "attention in both directions", {"head_dim": 32, "is_causal": False},
         told_as=_embedder("llama_bidirec", "LlamaBidirectionalModel"),
