@@ -87,7 +87,8 @@ class Case:
     """One small model. family: its `model_type`. settings: what differs from SIZES, or from GPT_SIZES.
 
     shows: what is turned on, in a few words. told_as: makes of the saved model one of a family that transformers lacks.
-    rounded: changes the values of each parameter, by name, before the model is saved.
+    rounded: changes the values of each parameter, by name, before the model is saved. headless: transformers' class has
+    no head.
     """
 
     family: str
@@ -96,6 +97,7 @@ class Case:
     sizes: Mapping[str, Any] = field(default_factory=lambda: SIZES)
     told_as: Callable[[dict[str, Any], dict[str, Any]], tuple[dict[str, Any], dict[str, Any]]] | None = None
     rounded: Callable[[str, Any], Any] = lambda name, values: values
+    headless: bool = False
 
 
 def _gpt(family: str, shows: str, **settings: Any) -> Case:
@@ -760,9 +762,14 @@ def _embedder(model_type: str, model_class: str) -> Callable[..., tuple[dict[str
 
 
 EMBEDDERS = {
+    "embedding_gemma2_text": Case(
+        "embedding_gemma2_text", "heads by kind of layer, windows, inputs of each layer, a product behind the norm",
+        {"head_dim": 16, "global_head_dim": 32, "sliding_window": 3, "num_hidden_layers": 7, "embedding_dim": 80,
+         "hidden_size_per_layer_input": 24},
+        headless=True,
+    ),
     "eurobert": Case(
-        "llama", "attention in both directions", {"head_dim": 32, "is_causal": False},
-        told_as=_embedder("eurobert", "EuroBertModel"),
+        "eurobert", "attention in both directions", {"head_dim": 32, "mask_token_id": 3}, headless=True,
     ),
     "llama_bidirec": Case(
         "llama", "attention in both directions", {"head_dim": 32, "is_causal": False},
@@ -807,12 +814,13 @@ def make(name: str, folder: Path) -> tuple[Path, Path]:
 
 def _save(case: Case, folder: Path) -> None:
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
     torch.manual_seed(7)
     _make_known()
     settings = {**case.sizes, **case.settings}
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(case.family, **settings))
+    made_by = AutoModel if case.headless else AutoModelForCausalLM
+    model = made_by.from_config(AutoConfig.for_model(case.family, **settings))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             centre = 1.0 if parameter.ndim == 1 and float(parameter.float().mean()) == 1.0 else 0.0

@@ -51,6 +51,9 @@ def make_embedder(
         for parameter in model.parameters():
             centre = 1.0 if parameter.ndim == 1 and float(parameter.mean()) == 1.0 else 0.0
             parameter.copy_(centre + torch.randn(parameter.shape) * 0.15)
+        for name, buffer in model.named_buffers():
+            if name.endswith("layer_scalar"):
+                buffer.copy_(1.0 + torch.randn(buffer.shape) * 0.15)
     model.save_pretrained(folder)
     tiny.write_tokenizer(folder)
     if appends:

@@ -73,12 +73,6 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any], Callable[[Any, Any],
         mean,
     ),
     "qwen2-both-ways": ("qwen2", {"is_causal": False}, {"pooling_mode": "lasttoken"}, last),
-    "eurobert-mean": (
-        "eurobert",
-        {"head_dim": 16, "num_key_value_heads": None, "pad_token_id": None, "mask_token_id": 3},
-        {"pooling_mode": "mean"},
-        mean,
-    ),
     "ministral3-both-ways": ("ministral3", {"is_causal": False, "head_dim": 32}, {"pooling_mode": "mean"}, mean),
     "olmo2-joined": (
         "olmo2",

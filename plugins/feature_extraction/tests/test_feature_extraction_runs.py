@@ -271,6 +271,30 @@ def test_half_precision_stores_layers_after_pooling_in_half(embedding_gemma: Pat
     assert stored == onnx.TensorProto.FLOAT16
 
 
+def test_a_model_for_texts_and_images_becomes_a_package_of_its_text_part(kit: SimpleNamespace, tmp_path: Path) -> None:
+    """EmbeddingGemma 2, without files of sentence-transformers and with them."""
+    text = {**tiny.TINY, "head_dim": 16, "global_head_dim": 32, "sliding_window": 3, "embedding_dim": 80,
+            "hidden_size_per_layer_input": 24}  # fmt: skip
+    images = {"model_type": "gemma4_vision", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1,
+              "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 16}  # fmt: skip
+    folder = kit.make_embedder(
+        tmp_path / "source", "embedding_gemma2", text_config=text, vision_config=images, audio_config=None
+    )
+    drupe.optimize(str(folder), tmp_path / "last", precision="fp32")
+    kit.write_modules(folder, {"pooling_mode": "mean"})
+    outcome = drupe.optimize(str(folder), tmp_path / "mean", precision="fp32")
+    (notice,) = outcome.notices
+    assert "vision_tower" in notice.what and "the text part of EmbeddingGemma2Model" in notice.what
+    pools = {
+        "last": (lambda hidden, mask: hidden[range(len(hidden)), mask.sum(1) - 1], False),
+        "mean": (lambda hidden, mask: (hidden * mask[..., None]).sum(1) / mask.sum(1)[:, None], True),
+    }
+    for name, (pool, normalized) in pools.items():
+        want = kit.expected(folder, kit.TEXTS, pool, normalized=normalized)
+        with drupe.open(tmp_path / name) as session:
+            assert kit.difference(session.embed(kit.TEXTS), want.pooled) < 1e-4
+
+
 @pytest.mark.parametrize(("option", "value"), [("max_kl", 0.1), ("all_logits", True)])
 def test_options_of_logits_have_no_effect(option: str, value: Any, source: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="has no effect"):

@@ -17,6 +17,7 @@ from drupe_model_builder.parts.experts import Experts, experts
 from drupe_model_builder.parts.gated_delta import GatedDelta, gated_delta
 from drupe_model_builder.parts.latent_attention import LatentAttention, latent_attention, wants_positions
 from drupe_model_builder.parts.layer_inputs import LayerInput, layer_input, layer_inputs
+from drupe_model_builder.parts.linear import linear
 from drupe_model_builder.parts.mamba1 import Mamba1, mamba1
 from drupe_model_builder.parts.mamba2 import Mamba2, mamba2
 from drupe_model_builder.parts.mlp import MLP, mlp
@@ -97,6 +98,8 @@ class DecoderGraph:
             if residual is not None:
                 residual = lengths.restored(residual, "padding/RestoredResidual")
         x, _ = add_and_norm(graph, decoder.final_norm, x, residual)
+        if decoder.projection is not None:
+            x = linear(graph, decoder.projection, x, "projection")
         if decoder.head is None:
             graph.output(widened(graph, x, "last_hidden_state"), HIDDEN_STATES)
         else:

@@ -69,9 +69,11 @@ def _decoder(config: Configuration, window: int, experts: ExpertSizes | None) ->
     sizes = sizes_of(config, context_length=131_072, kv_heads=4, head_dim=256)
     gelu = activation(config, key="hidden_activation", default="gelu_pytorch_tanh")
     kinds = layer_types(config, [*every(6, sizes.layers)[:-1], FULL])
-    own = {number: _sizes_of_layer(config, sizes, number, kind) for number, kind in enumerate(kinds)}
+    shares = config.flag("attention_k_eq_v", False)
+    groups = config.integer("num_global_key_value_heads", sizes.kv_heads) if shares else sizes.kv_heads
+    own = {number: sizes_of_layer(config, sizes, number, kind, groups) for number, kind in enumerate(kinds)}
     told = with_rotary(config, USUAL_ROTARY)
-    slides, shares = sliding_window(config, window), config.flag("attention_k_eq_v", False)
+    slides = sliding_window(config, window)
     both_ways = _reads_later_tokens(config)
     if both_ways and slides is not None:
         slides = slides // 2 + 2  # half of it and one more on each side
@@ -213,8 +215,11 @@ def _keys_as_values(attention: Attention) -> Attention:
     return replace(attention, value=replace(attention.key, name=attention.value.name))
 
 
-def _sizes_of_layer(config: Configuration, sizes: Sizes, number: int, kind: str) -> Sizes:
-    """A layer's own heads: transformers 5 keeps them by layer, the hub has keys for all full layers."""
+def sizes_of_layer(config: Configuration, sizes: Sizes, number: int, kind: str, full_groups: int) -> Sizes:
+    """A layer's own heads: transformers 5 keeps them by layer, the hub has keys for all full layers.
+
+    full_groups: how many keys and values full layers have, where they are not kept by layer.
+    """
     layers = config.get("per_layer_config")
     if layers is not None:
         if not isinstance(layers, Mapping) or not all(isinstance(each, Mapping) for each in layers.values()):
@@ -224,8 +229,7 @@ def _sizes_of_layer(config: Configuration, sizes: Sizes, number: int, kind: str)
         groups = found.integer("num_key_value_heads", sizes.kv_heads)
     elif kind == FULL:
         head_dim = config.integer("global_head_dim", 512)
-        shares = config.flag("attention_k_eq_v", False)
-        groups = config.integer("num_global_key_value_heads", sizes.kv_heads) if shares else sizes.kv_heads
+        groups = full_groups
     else:
         return sizes
     if sizes.heads % groups:
