@@ -127,3 +127,10 @@ def test_gemma_4_wants_a_known_word(tmp_path: Path) -> None:
     edit_config(folder, use_bidirectional_attention="al")
     with pytest.raises(ModelError, match='"all", "vision" or null, not "al"'):
         composition_of(open_checkpoint(folder))
+
+
+@pytest.mark.parametrize("model_type", ["bert", "modernbert", "jina_embeddings_v3"])
+def test_encoders_are_refused_by_name(model_type: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type, "architectures": ["AnyModel"]}))
+    with pytest.raises(ModelError, match="an encoder of BERT's kind; an ONNX file of it can be optimized"):
+        composition_of(open_checkpoint(tmp_path))

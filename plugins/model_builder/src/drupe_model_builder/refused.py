@@ -12,8 +12,16 @@ STREAMS = "its layers pass on several streams of hidden states (hyper-connection
 SHARED = "its layers share blocks of attention that also read the embedding"
 WORDS = "it does not write one word after another"
 OF_ITS_OWN = "its recurrence is one that no operator of onnxruntime computes"
+ENCODER = "graphs are built of decoders, and it is an encoder of BERT's kind; an ONNX file of it can be optimized"
+ENCODERS = (
+    "albert", "bert", "camembert", "deberta", "deberta-v2", "distilbert", "electra", "ernie", "gte", "ibert",
+    "jina_embeddings_v3", "luke", "megatron-bert", "mobilebert", "modernbert", "mpnet", "nomic_bert",
+    "rembert", "roberta", "roberta-prelayernorm", "roformer", "ultrabert", "xlm-roberta",
+    "xlm-roberta-xl", "xmod",
+)  # fmt: skip
 
 REFUSED: Mapping[str, str] = {
+    **dict.fromkeys(ENCODERS, ENCODER),
     "axk2": INDEXER,
     "deepseek_v32": INDEXER,
     "deepseek_v4": INDEXER,
