@@ -71,7 +71,7 @@ def _read_by_family() -> dict[str, set[str]]:
     from drupe_model_builder.finding import own_family
 
     found: dict[str, set[str]] = {}
-    for name, case in decoder_families.CASES.items():
+    for name, case in decoder_families.EVERY_CASE.items():
         family = decoder_families.model_type_of(name)
         recorded = RecordedConfiguration(Path("config.json"), _configuration(case))
         own_family(family)(recorded)

@@ -24,7 +24,7 @@ def table() -> str:
     from drupe_model_builder.finding import own_families, summary_of
 
     shown: dict[str, list[str]] = {}
-    for name, case in decoder_families.CASES.items():
+    for name, case in decoder_families.EVERY_CASE.items():
         shown.setdefault(decoder_families.model_type_of(name), []).append(case.shows)
     rows = ["| `model_type` | what it is | checked with |", "| --- | --- | --- |"]
     rows += [f"| `{name}` | {summary_of(name)} | {'; '.join(shown[name])} |" for name in own_families()]

@@ -87,7 +87,8 @@ class Case:
     """One small model. family: its `model_type`. settings: what differs from SIZES, or from GPT_SIZES.
 
     shows: what is turned on, in a few words. told_as: makes of the saved model one of a family that transformers lacks.
-    rounded: changes the values of each parameter, by name, before the model is saved.
+    rounded: changes the values of each parameter, by name, before the model is saved. headless: transformers' class has
+    no head.
     """
 
     family: str
@@ -96,6 +97,7 @@ class Case:
     sizes: Mapping[str, Any] = field(default_factory=lambda: SIZES)
     told_as: Callable[[dict[str, Any], dict[str, Any]], tuple[dict[str, Any], dict[str, Any]]] | None = None
     rounded: Callable[[str, Any], Any] = lambda name, values: values
+    headless: bool = False
 
 
 def _gpt(family: str, shows: str, **settings: Any) -> Case:
@@ -747,6 +749,46 @@ RECURRENT = tuple(name for name in CASES if name.startswith(_RECURRENT) and name
 """Cases with states that later padding would get into: their graphs refuse it after the first call."""
 
 
+def _embedder(model_type: str, model_class: str) -> Callable[..., tuple[dict[str, Any], dict[str, Any]]]:
+    """A model of embeddings whose tokens read later ones, under a name that transformers does not know."""
+
+    def told_as(config: dict[str, Any], tensors: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        told = {**config, "model_type": model_type, "architectures": [model_class]}
+        del told["is_causal"]
+        held = {name.removeprefix("model."): each for name, each in tensors.items() if name != "lm_head.weight"}
+        return told, held
+
+    return told_as
+
+
+EMBEDDERS = {
+    "embedding_gemma2_text": Case(
+        "embedding_gemma2_text", "heads by kind of layer, windows, inputs of each layer, a product behind the norm",
+        {"head_dim": 16, "global_head_dim": 32, "sliding_window": 3, "num_hidden_layers": 7, "embedding_dim": 80,
+         "hidden_size_per_layer_input": 24},
+        headless=True,
+    ),
+    "eurobert": Case(
+        "eurobert", "attention in both directions", {"head_dim": 32, "mask_token_id": 3}, headless=True,
+    ),
+    "llama_bidirec": Case(
+        "llama", "attention in both directions", {"head_dim": 32, "is_causal": False},
+        told_as=_embedder("llama_bidirec", "LlamaBidirectionalModel"),
+    ),
+    "ministral3_bidirec": Case(
+        "ministral3", "attention in both directions, YaRN",
+        {"head_dim": 32, "rope_parameters": MINISTRAL3, "is_causal": False},
+        told_as=_embedder("ministral3_bidirec", "Ministral3BidirectionalModel"),
+    ),
+    "bidirectional_pplx_qwen3": Case(
+        "qwen3", "attention in both directions", {"head_dim": 32, "is_causal": False},
+        told_as=_embedder("bidirectional_pplx_qwen3", "PPLXQwen3Model"),
+    ),
+}  # fmt: skip
+"""Cases of families that give embeddings only."""
+EVERY_CASE = {**CASES, **EMBEDDERS}
+
+
 def model_type_of(name: str) -> str:
     """The family of a case, as Drupe knows it."""
     return name.partition(",")[0]
@@ -754,7 +796,7 @@ def model_type_of(name: str) -> str:
 
 def make(name: str, folder: Path) -> tuple[Path, Path]:
     """Write a case's checkpoint. Returns it, and the one that transformers opens, which is another for some."""
-    case = CASES[name]
+    case = EVERY_CASE[name]
     reference = folder / "reference"
     _save(case, reference)
     if case.told_as is None:
@@ -772,12 +814,13 @@ def make(name: str, folder: Path) -> tuple[Path, Path]:
 
 def _save(case: Case, folder: Path) -> None:
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
     torch.manual_seed(7)
     _make_known()
     settings = {**case.sizes, **case.settings}
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(case.family, **settings))
+    made_by = AutoModel if case.headless else AutoModelForCausalLM
+    model = made_by.from_config(AutoConfig.for_model(case.family, **settings))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             centre = 1.0 if parameter.ndim == 1 and float(parameter.float().mean()) == 1.0 else 0.0

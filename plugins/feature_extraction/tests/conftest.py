@@ -20,6 +20,12 @@ TEXTS = [
 ]
 PROMPTS = {"query": "Find what answers this: ", "document": ""}
 LAYERS = "sentence_transformers.models."
+MODULES = ("Transformer", "Pooling", "Normalize")
+LAYERS_AFTER = (
+    {"inputs": 64, "outputs": 96, "activation": "torch.nn.modules.activation.Tanh", "bias": True},
+    {"inputs": 96, "outputs": 40, "activation": "torch.nn.modules.linear.Identity", "bias": False},
+)
+"""The modules Dense, in order."""
 
 
 def make_embedder(
@@ -27,7 +33,7 @@ def make_embedder(
     model_type: str = "qwen3",
     pooling: Mapping[str, Any] | None = None,
     *,
-    modules: Sequence[str] = ("Transformer", "Pooling", "Normalize"),
+    modules: Sequence[str] = MODULES,
     appends: bool = True,
     **settings: Any,
 ) -> Path:
@@ -45,6 +51,9 @@ def make_embedder(
         for parameter in model.parameters():
             centre = 1.0 if parameter.ndim == 1 and float(parameter.mean()) == 1.0 else 0.0
             parameter.copy_(centre + torch.randn(parameter.shape) * 0.15)
+        for name, buffer in model.named_buffers():
+            if name.endswith("layer_scalar"):
+                buffer.copy_(1.0 + torch.randn(buffer.shape) * 0.15)
     model.save_pretrained(folder)
     tiny.write_tokenizer(folder)
     if appends:
@@ -67,22 +76,47 @@ def append_end(folder: Path) -> None:
     tokenizer.save(str(path))
 
 
-def write_modules(
-    folder: Path, pooling: Mapping[str, Any], modules: Sequence[str] = ("Transformer", "Pooling", "Normalize")
-) -> None:
+def write_modules(folder: Path, pooling: Mapping[str, Any], modules: Sequence[str] = MODULES) -> None:
     """The files of sentence-transformers."""
     listed = [
         {"idx": at, "name": str(at), "path": f"{at}_{kind}" if at else "", "type": f"{LAYERS}{kind}"}
         for at, kind in enumerate(modules)
     ]
     (folder / "modules.json").write_text(json.dumps(listed))
-    for each in listed[1:]:
+    said, layers = {"Pooling": pooling}, iter(LAYERS_AFTER)
+    for each, kind in zip(listed[1:], modules[1:], strict=True):
         (folder / each["path"]).mkdir(exist_ok=True)
-        (folder / each["path"] / "config.json").write_text(json.dumps(pooling if "Pooling" in each["path"] else {}))
+        content = write_dense(folder / each["path"], **next(layers)) if kind == "Dense" else said.get(kind, {})
+        (folder / each["path"] / "config.json").write_text(json.dumps(content))
     (folder / "config_sentence_transformers.json").write_text(
         json.dumps({"prompts": PROMPTS, "default_prompt_name": None, "similarity_fn_name": "cosine"})
     )
     (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 200, "do_lower_case": False}))
+
+
+def write_dense(folder: Path, inputs: int, outputs: int, activation: str, bias: bool) -> dict[str, Any]:
+    """The weights of a Dense, every one random. Returns its config.json."""
+    import torch
+    from safetensors.torch import save_file
+
+    torch.manual_seed(outputs)
+    tensors = {"linear.weight": torch.randn(outputs, inputs) * inputs**-0.5}
+    if bias:
+        tensors["linear.bias"] = torch.randn(outputs) * 0.3
+    save_file(tensors, folder / "model.safetensors")
+    return {"in_features": inputs, "out_features": outputs, "bias": bias, "activation_function": activation}
+
+
+def through_layers(folder: Path, embedding: Any) -> Any:
+    """What the Dense modules of a folder make of embeddings [texts, values], in torch."""
+    import torch
+    from safetensors.torch import load_file
+
+    for path in sorted(folder.glob("*_Dense")):
+        tensors, said = load_file(path / "model.safetensors"), json.loads((path / "config.json").read_text())
+        embedding = torch.nn.functional.linear(embedding, tensors["linear.weight"], tensors.get("linear.bias"))
+        embedding = getattr(torch.nn, said["activation_function"].rpartition(".")[2])()(embedding)
+    return embedding
 
 
 def expected(folder: Path, texts: Sequence[str], pool: Callable[[Any, Any], Any], *, normalized: bool) -> Any:
@@ -95,7 +129,7 @@ def expected(folder: Path, texts: Sequence[str], pool: Callable[[Any, Any], Any]
     model = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
     with torch.no_grad():
         hidden = model(input_ids=given["input_ids"], attention_mask=given["attention_mask"]).last_hidden_state
-        found = pool(hidden, given["attention_mask"])
+        found = through_layers(folder, pool(hidden, given["attention_mask"]))
         found = torch.nn.functional.normalize(found, dim=-1) if normalized else found
     return SimpleNamespace(
         ids=given["input_ids"].numpy(),
@@ -114,10 +148,13 @@ def difference(one: Any, other: Any) -> float:
 def kit() -> SimpleNamespace:
     return SimpleNamespace(
         TEXTS=TEXTS,
+        MODULES=MODULES,
         PROMPTS=PROMPTS,
         append_end=append_end,
         difference=difference,
         expected=expected,
         make_embedder=make_embedder,
+        through_layers=through_layers,
+        write_dense=write_dense,
         write_modules=write_modules,
     )

@@ -181,15 +181,17 @@ def test_without_pooling_files_the_tokenizer_decides_and_a_notice_says_so(kit: S
             "states of 32 values",
         ),
         (lambda folder, kit: kit.write_modules(folder, {"pooling_mode": "lastoken"}), "unknown pooling mode"),
-        (lambda folder, kit: kit.write_modules(folder, POOLING, ("Transformer", "Pooling", "Dense")), "'Dense'"),
+        (lambda folder, kit: kit.write_modules(folder, POOLING, ("Transformer", "Pooling", "LSTM")), "'LSTM'"),
+        (lambda folder, kit: dense(folder, kit, out_features=48), r"asks for .* but 2_Dense/model\.safetensors holds"),
+        (lambda folder, kit: dense(folder, kit, wrong_matrix=True), r"embeddings of 48 values, but those before"),
         (lambda folder, kit: [path.unlink() for path in folder.glob("tokenizer*")], "no tokenizer.json"),
-        (lambda folder, kit: tiny.edit_config(folder, is_causal=False), "lets each token read later ones"),
+        (lambda folder, kit: tiny.edit_config(folder, is_causal=None), "is_causal wants true or false"),
         (
             lambda folder, kit: tiny.edit_config(folder, architectures=["Qwen3ForSequenceClassification"]),
             "give embeddings",
         ),
     ],
-    ids=["width", "mode", "dense", "tokenizer", "direction", "class"],
+    ids=["width", "mode", "module", "dense", "dense-width", "tokenizer", "direction", "class"],
 )
 def test_what_is_wrong_is_one_error_before_anything_is_written(
     change: Any, says: str, kit: SimpleNamespace, source: Path, tmp_path: Path
@@ -205,11 +207,92 @@ def test_what_is_wrong_is_one_error_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
-def test_attention_in_both_directions_is_refused_by_name(kit: SimpleNamespace, tmp_path: Path) -> None:
-    settings = {"head_dim": 16, "use_bidirectional_attention": True}
-    folder = kit.make_embedder(tmp_path / "gemma", "gemma3_text", {"pooling_mode": "mean"}, **settings)
-    with pytest.raises(ModelError, match="EmbeddingGemma: attention in both directions is not built"):
-        drupe.optimize(str(folder), tmp_path / "out")
+def dense(folder: Path, kit: SimpleNamespace, *, wrong_matrix: bool = False, **changed: Any) -> None:
+    """Give the folder a module Dense whose files do not fit."""
+    kit.write_modules(folder, POOLING, ("Transformer", "Pooling", "Dense"))
+    place = folder / "2_Dense"
+    if wrong_matrix:
+        said = kit.write_dense(place, inputs=48, outputs=8, activation="torch.nn.Identity", bias=True)
+        (place / "config.json").write_text(json.dumps(said))
+    config = json.loads((place / "config.json").read_text())
+    (place / "config.json").write_text(json.dumps({**config, **changed}))
+
+
+@pytest.fixture(scope="module")
+def embedding_gemma(kit: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    settings = {"head_dim": 16, "sliding_window": 6, "num_hidden_layers": 3, "use_bidirectional_attention": True}
+    modules = ("Transformer", "Pooling", "Dense", "Dense", "Normalize")
+    folder: Path = kit.make_embedder(
+        tmp_path_factory.mktemp("gemma") / "source",
+        "gemma3_text",
+        {"pooling_mode": "mean"},
+        modules=modules,
+        **settings,
+    )
+    return folder
+
+
+def test_layers_after_pooling_have_8_bits_in_a_quantized_package(
+    embedding_gemma: Path, tmp_path: Path, kit: SimpleNamespace
+) -> None:
+    import onnx
+
+    out = tmp_path / "out"
+    outcome = drupe.optimize(str(embedding_gemma), out, quality="fast")
+    assert outcome.check.metrics["cosine_similarity"] > 0.9
+    graph = onnx.load(out / "model.onnx", load_external_data=False).graph
+    found = {node.name: onnx.helper.get_node_attr_value(node, "bits") for node in graph.node
+             if node.op_type == "MatMulNBits" and "Dense" in node.name}  # fmt: skip
+    assert found == {"pooling/2_Dense/MatMul": 8, "pooling/3_Dense/MatMul": 8}
+    assert not [each.name for each in graph.initializer if each.name.endswith("Dense.weight")]
+    assert not list(out.rglob("*.safetensors")) and (out / "2_Dense" / "config.json").is_file()
+    with drupe.open(out) as session:
+        assert kit.difference(session.embed(kit.TEXTS), accurate(out)(kit.TEXTS)) < 0.03
+    told = program("inspect", embedding_gemma).stdout
+    assert "mean, dense to 96, dense to 40, normalized" in told and "in both directions" in told
+
+
+def test_the_check_notices_a_layer_that_the_package_leaves_out(embedding_gemma: Path, tmp_path: Path) -> None:
+    """The folder's tensors are listed without the passes' help."""
+    from drupe_checkpoints.stored_tensors import stored_tensors
+
+    stored = stored_tensors(embedding_gemma)
+    assert stored is not None and {"2_Dense/linear.weight", "2_Dense/linear.bias", "3_Dense/linear.weight"} <= set(
+        stored
+    )
+
+
+def test_half_precision_stores_layers_after_pooling_in_half(embedding_gemma: Path, tmp_path: Path) -> None:
+    import onnx
+
+    drupe.optimize(str(embedding_gemma), tmp_path / "out", provider="cuda", precision="fp16", verify=False)
+    graph = onnx.load(tmp_path / "out" / "model.onnx", load_external_data=False).graph
+    (stored,) = [each.data_type for each in graph.initializer if each.name == "pooling/2_Dense.weight"]
+    assert stored == onnx.TensorProto.FLOAT16
+
+
+def test_a_model_for_texts_and_images_becomes_a_package_of_its_text_part(kit: SimpleNamespace, tmp_path: Path) -> None:
+    """EmbeddingGemma 2, without files of sentence-transformers and with them."""
+    text = {**tiny.TINY, "head_dim": 16, "global_head_dim": 32, "sliding_window": 3, "embedding_dim": 80,
+            "hidden_size_per_layer_input": 24}  # fmt: skip
+    images = {"model_type": "gemma4_vision", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1,
+              "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 16}  # fmt: skip
+    folder = kit.make_embedder(
+        tmp_path / "source", "embedding_gemma2", text_config=text, vision_config=images, audio_config=None
+    )
+    drupe.optimize(str(folder), tmp_path / "last", precision="fp32")
+    kit.write_modules(folder, {"pooling_mode": "mean"})
+    outcome = drupe.optimize(str(folder), tmp_path / "mean", precision="fp32")
+    (notice,) = outcome.notices
+    assert "vision_tower" in notice.what and "the text part of EmbeddingGemma2Model" in notice.what
+    pools = {
+        "last": (lambda hidden, mask: hidden[range(len(hidden)), mask.sum(1) - 1], False),
+        "mean": (lambda hidden, mask: (hidden * mask[..., None]).sum(1) / mask.sum(1)[:, None], True),
+    }
+    for name, (pool, normalized) in pools.items():
+        want = kit.expected(folder, kit.TEXTS, pool, normalized=normalized)
+        with drupe.open(tmp_path / name) as session:
+            assert kit.difference(session.embed(kit.TEXTS), want.pooled) < 1e-4
 
 
 @pytest.mark.parametrize(("option", "value"), [("max_kl", 0.1), ("all_logits", True)])

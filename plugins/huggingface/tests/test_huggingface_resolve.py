@@ -293,6 +293,20 @@ def test_weights_are_downloaded_only_when_they_are_needed(fake_hub: FakeHub, tmp
     assert fake_hub.fetched == ["config.json", "model.safetensors"]
 
 
+def test_weights_of_layers_after_pooling_are_downloaded_with_the_small_files(fake_hub: FakeHub, tmp_path: Path) -> None:
+    modules = [{"path": "", "type": "a.Transformer"}, {"path": "1_Pooling", "type": "a.Pooling"}]
+    modules.append({"path": "2_Dense", "type": "a.Dense"})
+    weights = fake_hub.files["model.safetensors"]
+    fake_hub.files |= {"modules.json": json.dumps(modules).encode(), "2_Dense/config.json": b"{}"}
+    fake_hub.files |= {"2_Dense/model.safetensors": weights, "onnx/model.safetensors": weights}
+    model = resolve("org/name", cache_dir=str(tmp_path))
+    assert (model.location / "2_Dense" / "model.safetensors").read_bytes() == weights
+    assert not (model.location / "model.safetensors").exists()
+    assert fake_hub.fetched.count("model.safetensors") == 1
+    resolve("org/name", cache_dir=str(tmp_path))
+    assert fake_hub.fetched.count("model.safetensors") == 1
+
+
 def test_the_fingerprint_of_a_hub_model_covers_its_weights(fake_hub: FakeHub, tmp_path: Path) -> None:
     model = resolve("org/name", cache_dir=str(tmp_path))
     lazily = HfKind().fingerprint(model, thorough=False)

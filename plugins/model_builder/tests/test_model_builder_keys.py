@@ -134,8 +134,8 @@ def test_is_causal_has_an_effect_in_transformers() -> None:
 @pytest.mark.parametrize(
     ("model_type", "changed", "says"),
     [
-        ("llama", {"is_causal": False}, "is_causal = false in config.json lets each token read later ones"),
-        ("llama", {"is_causal": None}, "is_causal"),
+        ("llama", {"is_causal": False}, "reads later ones, so it cannot write"),
+        ("llama", {"is_causal": None}, "is_causal wants true or false"),
         ("qwen3", {"use_bidirectional_attention": True}, "use_bidirectional_attention"),
         ("llama", {"attn_logit_softcapping": 50.0}, "limits the scores of attention"),
         ("mistral", {"attention_multiplier": 0.2}, "attention_multiplier"),

@@ -3,6 +3,9 @@
 from .checkpoint import Checkpoint as Checkpoint
 from .configuration import Configuration as Configuration
 from .context_length import context_of as context_of
+from .dense_modules import Dense as Dense
+from .dense_modules import DenseWeights as DenseWeights
+from .dense_modules import dense_weights as dense_weights
 from .opening import open_checkpoint as open_checkpoint
 from .sentence_transformers import SentenceModules as SentenceModules
 from .sentence_transformers import sentence_modules as sentence_modules

@@ -12,7 +12,7 @@ from drupe.api import ModelError, counted
 from drupe_checkpoints.configuration import Configuration
 from drupe_checkpoints.sentence_transformers import pools
 from drupe_checkpoints.tasks import FEATURE_EXTRACTION, TEXT, task_of
-from drupe_checkpoints.text_part import text_part
+from drupe_checkpoints.text_part import gives_embeddings, text_part
 
 if TYPE_CHECKING:
     from drupe_checkpoints.hub import Snapshot
@@ -68,12 +68,13 @@ class Checkpoint:
     @property
     def task(self) -> str | None:
         """What the model is for: embeddings where sentence-transformers' files say how tokens are pooled, text for the
-        text part of a larger model, otherwise what the class in config.json is for. None for an unknown class.
+        text part of a larger model that gives none, otherwise what the class in config.json is for. None for an unknown
+        class.
         """
         if pools(self.folder):
             return FEATURE_EXTRACTION
         if self.whole is not None:
-            return TEXT
+            return FEATURE_EXTRACTION if gives_embeddings(self.whole) else TEXT
         return task_of(self.architectures, self.config.text("model_type", ""))
 
     @property

@@ -176,13 +176,14 @@ FLOATS = frozenset({"float64", "float32", "float16", "bfloat16"})
 
 
 def _embeddings_of_a_decoder(checkpoint: Checkpoint) -> Iterator[Notice]:
-    named = task_of(checkpoint.architectures, checkpoint.config.text("model_type", ""))
-    if pools(checkpoint.folder) and named != FEATURE_EXTRACTION:
+    outer = checkpoint.whole or checkpoint.config
+    names = outer.texts("architectures")
+    if pools(checkpoint.folder) and task_of(names, outer.text("model_type", "")) != FEATURE_EXTRACTION:
         yield Notice(
             "folder",
             "chosen",
             f"{MODULES} pools the hidden states of tokens, so this is a model of embeddings, though config.json names "
-            f"{', '.join(checkpoint.architectures) or 'no class'}; a head takes no part in it",
+            f"{', '.join(names) or 'no class'}; a head takes no part in it",
             f"to convert it as the class that config.json names, move {MODULES} out of the folder",
         )
 

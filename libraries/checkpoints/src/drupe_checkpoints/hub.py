@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import functools
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from drupe.api import DrupeError, ModelError, OutputError
+from drupe_checkpoints.sentence_transformers import module_weights
 from drupe_checkpoints.summary import INDEX, shards_of
 
 SMALL = ("*.json", "*.jinja", "*.txt", "tokenizer*", "*.tiktoken", "*.model", "LICENSE*", "LICENCE*", "NOTICE*")
@@ -95,9 +96,14 @@ class Snapshot:
 
 
 def find(repository: str, options: Mapping[str, Any]) -> Snapshot:
-    """A revision of a hub repository. Small files that are not in the cache are downloaded. Raises ModelError."""
+    """A revision of a hub repository. Small files that are not in the cache are downloaded. Raises ModelError.
+
+    The weights of sentence-transformers' layers after pooling are small files, too.
+    """
     token, cache_dir = options.get("token"), options.get("cache_dir")
     folder = _download(repository, options.get("revision"), token, cache_dir, SMALL)
+    if missing := [name for name in module_weights(folder) if not (folder / name).is_file()]:
+        _download(repository, folder.name, token, cache_dir, missing, unwanted=())
     return Snapshot(repository, folder, token, cache_dir)
 
 
@@ -118,7 +124,12 @@ def _is_weights(name: str) -> bool:
 
 
 def _download(
-    repository: str, revision: str | None, token: str | None, cache_dir: str | None, wanted: tuple[str, ...]
+    repository: str,
+    revision: str | None,
+    token: str | None,
+    cache_dir: str | None,
+    wanted: Sequence[str],
+    unwanted: Sequence[str] = UNWANTED,
 ) -> Path:
     from huggingface_hub import snapshot_download
 
@@ -130,7 +141,7 @@ def _download(
                 token=token,
                 cache_dir=cache_dir,
                 allow_patterns=list(wanted),
-                ignore_patterns=list(UNWANTED),
+                ignore_patterns=list(unwanted),
             )
         )
 

@@ -123,7 +123,8 @@ def _pooling(checkpoint: Checkpoint) -> Mapping[str, Any]:
         modules = sentence_modules(sentence_files(checkpoint.folder))
     except ModelError:
         return {}
-    how = [*modules.modes, *(["normalized"] if modules.normalized else [])]
+    layers = [f"dense to {each.outputs:,}" for each in modules.dense]
+    how = [*modules.modes, *layers, *(["normalized"] if modules.normalized else [])]
     return {"pooling": how or None, "prompts": list(modules.prompts) or None}
 
 

@@ -1,6 +1,7 @@
 """The files of sentence-transformers in a folder: how the hidden states of a text's tokens become one embedding.
 
-modules.json lists modules, each with a folder of its own: a Transformer, a Pooling, and possibly more. The keys of
+modules.json lists modules, each with a folder of its own: a Transformer, a Pooling, and possibly some Dense (see
+`dense_modules`) and a Normalize. The keys of
 Pooling's config.json have two forms: a flag for each mode (`pooling_mode_lasttoken`), and since sentence-transformers 6
 one key `pooling_mode`.
 """
@@ -13,13 +14,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from drupe.api import ModelError, unknown
+from drupe_checkpoints.dense_modules import Dense, dense_of, weights_file
 from drupe_files import json_object, json_value
 from drupe_onnx import unreadable
 
 MODULES, PROMPTS = "modules.json", "config_sentence_transformers.json"
 TEXTS = "sentence_*_config.json"
 """The pattern of the file with the settings of the Transformer module: mostly sentence_bert_config.json."""
-TRANSFORMER, POOLING, NORMALIZE = "Transformer", "Pooling", "Normalize"
+TRANSFORMER, POOLING, DENSE, NORMALIZE = "Transformer", "Pooling", "Dense", "Normalize"
 MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 """How hidden states are pooled, by sentence-transformers' names and in the order in which it joins several."""
 FLAGS = {"pooling_mode_cls_token": "cls", "pooling_mode_max_tokens": "max", "pooling_mode_mean_tokens": "mean",
@@ -33,13 +35,14 @@ class SentenceModules:
     """What the files say.
 
     modes: of MODES; several are joined, and none means that no module pools. width: the values of a token's hidden
-    state; None where it is not said. normalized: whether embeddings have the length 1. max_length: the most tokens of a
-    text; None where it is not said. prompts: texts to put before a text, by name; default_prompt: the name of the one
-    that is put before a text where none is chosen.
+    state; None where it is not said. dense: the layers after pooling, in order. normalized: whether embeddings have the
+    length 1. max_length: the most tokens of a text; None where it is not said. prompts: texts to put before a text, by
+    name; default_prompt: the name of the one that is put before a text where none is chosen.
     """
 
     modes: tuple[str, ...] = ()
     width: int | None = None
+    dense: tuple[Dense, ...] = ()
     normalized: bool = False
     max_length: int | None = None
     prompts: Mapping[str, str] = field(default_factory=dict)
@@ -59,8 +62,19 @@ def sentence_files(folder: Path) -> dict[str, Path]:
     if not (folder / MODULES).is_file():
         return {}
     paths = [folder / MODULES, folder / PROMPTS, *sorted(folder.glob(TEXTS))]
-    paths += [folder / config for _, config in _listed(folder / MODULES) if config != "config.json"]
+    for kind, config in _listed(folder / MODULES):
+        if config != "config.json":
+            paths.append(folder / config)
+        if kind == DENSE:
+            paths.append(folder / weights_file(config))
     return {path.relative_to(folder).as_posix(): path for path in paths if path.is_file()}
+
+
+def module_weights(folder: Path) -> list[str]:
+    """The names of the files of weights that modules behind the Transformer have."""
+    if not (folder / MODULES).is_file():
+        return []
+    return [weights_file(config) for kind, config in _listed(folder / MODULES) if kind == DENSE]
 
 
 def sentence_modules(files: Mapping[str, Path | bytes]) -> SentenceModules:
@@ -79,10 +93,13 @@ def sentence_modules(files: Mapping[str, Path | bytes]) -> SentenceModules:
     for kind, config in others:
         if kind == POOLING and not found.modes:
             found = _pooled(found, files, config)
+        elif kind == DENSE and found.modes and not found.normalized:
+            said = _config_of(kind, files, config)
+            found = replace(found, dense=(*found.dense, dense_of(said, config, _place(files[config], config))))
         elif kind == NORMALIZE and found.modes and not found.normalized:
             found = replace(found, normalized=True)
         else:
-            raise _not_built(kind, "after the Transformer only a Pooling and a Normalize are", files)
+            raise _not_built(kind, "after the Transformer only a Pooling, then Dense, then a Normalize are", files)
     return found
 
 
@@ -94,12 +111,17 @@ def _not_built(kind: str, why: str, files: Mapping[str, Path | bytes]) -> ModelE
     )
 
 
+def _config_of(kind: str, files: Mapping[str, Path | bytes], name: str) -> dict[str, Any]:
+    """The content of a module's config.json. Raises ModelError where there is none."""
+    if name not in files:
+        what = f"{MODULES} lists a {kind}, but there is no {name}"
+        raise ModelError(what, where=_place(files[MODULES], MODULES), cure=AGAIN)
+    return _read(files[name], name)
+
+
 def _pooled(found: SentenceModules, files: Mapping[str, Path | bytes], name: str) -> SentenceModules:
     """The modules with what the config.json of a Pooling says."""
-    if name not in files:
-        what = f"{MODULES} lists a Pooling, but there is no {name}"
-        raise ModelError(what, where=_place(files[MODULES], MODULES), cure=AGAIN)
-    config, place = _read(files[name], name), _place(files[name], name)
+    config, place = _config_of(POOLING, files, name), _place(files[name], name)
     modes = tuple(_modes(config, name, place))
     width = config.get("embedding_dimension", config.get("word_embedding_dimension"))
     if width is not None and (not isinstance(width, int) or isinstance(width, bool) or width < 1):

@@ -73,18 +73,31 @@ def _stored_in_folder(folder: Path) -> Mapping[str, StoredTensor] | None:
         files = [folder / name for name in sorted(set(json.loads(index.read_bytes())["weight_map"].values()))]
     else:
         return None
-    found: dict[str, StoredTensor] = {}
-    for path in files:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length))
-        header.pop("__metadata__", None)
-        for name, entry in header.items():
-            start, stop = entry["data_offsets"]
-            found[name] = StoredTensor(
-                name, entry["dtype"], tuple(entry["shape"]), path, 8 + length + start, stop - start
-            )
-    return found
+    found = [each for path in files for each in _stored_in_safetensors(path)]
+    for place in _modules_with_weights(folder):
+        path = folder / place / "model.safetensors"
+        found += _stored_in_safetensors(path, f"{place}/") if path.is_file() else []
+    return {each.name: each for each in found}
+
+
+def _stored_in_safetensors(path: Path, prefix: str = "") -> Iterator[StoredTensor]:
+    """The tensors of a file; `prefix` comes before their names."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    for name, entry in header.items():
+        start, stop = entry["data_offsets"]
+        place, size = 8 + length + start, stop - start
+        yield StoredTensor(prefix + name, entry["dtype"], tuple(entry["shape"]), path, place, size)
+
+
+def _modules_with_weights(folder: Path) -> list[str]:
+    """The folders of sentence-transformers' layers after a pooling."""
+    path = folder / "modules.json"
+    modules = json.loads(path.read_bytes()) if path.is_file() else []
+    kinds = [str(each["type"]).rpartition(".")[2] for each in modules]
+    return [each["path"] for each, kind in zip(modules, kinds, strict=True) if kind == "Dense" and "Pooling" in kinds]
 
 
 GGML: Mapping[int, tuple[str, int, int]] = {

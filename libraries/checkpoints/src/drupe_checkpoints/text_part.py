@@ -25,6 +25,8 @@ from drupe_checkpoints.text_part_types import (
 
 GENERATES = ("ForConditionalGeneration", "CausalLM", "ChatModel", "OmniModel", "LMHeadModel")
 """The ends of names of classes that write text."""
+EMBEDS = ("EmbeddingGemma2Model",)
+"""Classes that give embeddings of texts, images or sound."""
 OUTSIDE = (
     "bos_token_id", "dtype", "eos_token_id", "pad_token_id", "quantization", "quantization_config",
     "tie_word_embeddings", "torch_dtype",
@@ -38,7 +40,7 @@ def text_part(config: Configuration) -> Configuration | None:
 
     Raises ModelError for a section that is no object.
     """
-    if not _writes_text(config):
+    if not (_writes_text(config) or gives_embeddings(config)):
         return None
     found = _section(config)
     if found is None:
@@ -54,6 +56,12 @@ def text_part(config: Configuration) -> Configuration | None:
     if not any("tie_word_embeddings" in each for each in (section, outside)):
         entries["tie_word_embeddings"] = True  # where a head of its own lies in the files, it counts
     return Configuration(config.path, {**_for_text(entries), "model_type": family})
+
+
+def gives_embeddings(config: Configuration) -> bool:
+    """Whether a wrapper is a model of embeddings."""
+    names = config.get("architectures")
+    return isinstance(names, list) and any(name in EMBEDS for name in names)
 
 
 def _writes_text(config: Configuration) -> bool:

@@ -31,6 +31,7 @@ FLAT: Mapping[str, str] = {
 UNNAMED: Mapping[str, str] = {
     "aya_vision": "cohere2",
     "cohere2_vision": "cohere2",
+    "embedding_gemma2": "embedding_gemma2_text",
     "fuyu": "persimmon",
     "gemma3": "gemma3_text",
     "gemma4": "gemma4_text",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,13 +31,44 @@ POOLED: Mapping[str, Callable[[Rows], Any]] = {
 """The formula of each mode, as in sentence-transformers."""
 
 
-def pooled(hidden: NDArray[Any], modes: Sequence[str], *, normalized: bool) -> NDArray[np.float32]:
-    """The embedding of one text's hidden states [tokens, hidden], without padding: [modes * hidden]."""
+ACTIVATED: Mapping[str, Callable[[Rows], Any]] = {
+    "Identity": lambda values: values,
+    "ReLU": lambda values: np.maximum(values, 0),
+    "Sigmoid": lambda values: 1 / (1 + np.exp(-values)),
+    "Tanh": np.tanh,
+}
+"""The formula of each activation function, by torch's names."""
+
+
+@dataclass(frozen=True)
+class DenseLayer:
+    """A layer after pooling. matrix: [outputs, inputs]. bias: [outputs]; None without one. activation: of ACTIVATED."""
+
+    matrix: NDArray[Any]
+    bias: NDArray[Any] | None
+    activation: str
+
+    def __call__(self, embedding: Rows) -> Rows:
+        """The layer's result [outputs] for an embedding [inputs]."""
+        given = self.matrix.astype(np.float64) @ embedding
+        found: Rows = ACTIVATED[self.activation](given if self.bias is None else given + self.bias.astype(np.float64))
+        return found
+
+
+def pooled(
+    hidden: NDArray[Any], modes: Sequence[str], dense: Sequence[DenseLayer] = (), *, normalized: bool
+) -> NDArray[np.float32]:
+    """The embedding of one text's hidden states [tokens, hidden], without padding.
+
+    It has modes * hidden values, or as many as the last layer of `dense` gives.
+    """
     rows = hidden.astype(np.float64)
     for mode in modes:
         if mode not in POOLED:
             raise unknown("pooling mode", mode, POOLED)
     embedding = np.concatenate([POOLED[mode](rows) for mode in modes])
+    for layer in dense:
+        embedding = layer(embedding)
     if normalized:
         embedding /= max(float(np.linalg.norm(embedding)), 1e-12)
     return embedding.astype(np.float32)

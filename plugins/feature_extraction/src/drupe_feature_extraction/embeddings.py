@@ -14,6 +14,7 @@ from pydantic import Field
 from drupe.api import CheckFailed, Context, Evaluator, EvaluatorConfig, Metric, Model, ModelError, UsageError
 from drupe_decoding import HIDDEN_STATES, MASK, TOKENS
 from drupe_embedding import SENTENCE_EMBEDDING, EmbeddingDescription, description_of, pooled
+from drupe_feature_extraction.layers import layers_in_numpy
 from drupe_layerwise import LayerByLayer
 from drupe_onnx import OnnxKind, OnnxPackage
 from drupe_text import Reference, Text, TextTokenizer
@@ -112,10 +113,11 @@ def _of(
             for segment in before:
                 layers.advance(segment)
                 progress.advance(1)
+        dense = layers_in_numpy(reference.payload) if description.modes else []
         for _, chunks in itertools.groupby(layers.logits(), lambda each: each.sequence):
             hidden = np.concatenate([each.rows for each in chunks])
             if description.modes:
-                hidden = pooled(hidden, description.modes, normalized=description.normalized)[None]
+                hidden = pooled(hidden, description.modes, dense, normalized=description.normalized)[None]
             yield hidden
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from drupe_checkpoints import SentenceModules
-    from drupe_onnx import OnnxPackage
+    from drupe_onnx import OnnxPackage, ir
 
 TOKENIZER = "tokenizer.json"
 AS_THE_CARD_SAYS = "--pooling last, mean or cls, as the model's card says"
@@ -36,7 +36,7 @@ class PackageEmbedding(Pass):
 
     name = "package-embedding"
     summary = "adds the output sentence_embedding: hidden states pooled as the model's folder says"
-    revision = 1
+    revision = 2
     Config = PackageEmbeddingConfig
     requires = Form("onnx", {"packaged": "no"})
     ensures = Form("onnx", {"packaged": "yes"})
@@ -45,17 +45,24 @@ class PackageEmbedding(Pass):
     def run(self, model: Model, config: PackageEmbeddingConfig, context: Context) -> Model:
         from drupe_checkpoints import sentence_modules
         from drupe_embedding import SENTENCE_EMBEDDING, EmbeddingDescription, describe_embedding
+        from drupe_feature_extraction.layers import layers_of, quantize_layers
         from drupe_feature_extraction.pooling_nodes import add_pooling, hidden_size
 
         package: OnnxPackage = model.payload
         graph = package.component.graph
         if any(value.name == SENTENCE_EMBEDDING for value in graph.outputs):
             return model
-        modules = sentence_modules(package.files)
-        _refuse_misfit(modules, hidden_size(graph), package.files)
+        modules, width = sentence_modules(package.files), hidden_size(graph)
+        _refuse_misfit(modules, width, package.files)
         modes, notices = _chosen(config, modules, package.files)
         if modes:
-            add_pooling(package.component, modes, normalized=modules.normalized)
+            quantized = model.facts.get("weights") == "quantized"
+            layers = layers_of(modules, width * len(modes), package.files, None if quantized else _stored(package))
+            add_pooling(package.component, modes, layers, normalized=modules.normalized)
+            if quantized:
+                quantize_layers(package.component, layers, context.target)
+        for each in modules.dense:  # the graph holds the weights now
+            package.files.pop(each.weights_file, None)
         lengths = [each for each in (modules.max_length, package.context_length) if each is not None]
         describe_embedding(
             package.component,
@@ -64,6 +71,14 @@ class PackageEmbedding(Pass):
             ),
         )
         return model.noticed(*notices)
+
+
+def _stored(package: OnnxPackage) -> ir.DataType:
+    """The type in which layers after pooling are stored where nothing is quantized: that of the graph's numbers."""
+    from drupe_onnx import ir
+
+    half = {"float16": ir.DataType.FLOAT16, "bfloat16": ir.DataType.BFLOAT16}
+    return half.get(package.decoder.activations if package.decoder else "", ir.DataType.FLOAT)
 
 
 def _refuse_misfit(modules: SentenceModules, width: int, files: Mapping[str, Path | bytes]) -> None:

@@ -1,4 +1,4 @@
-"""The nodes that pool hidden states: from last_hidden_state and attention_mask to sentence_embedding.
+"""The nodes from last_hidden_state and attention_mask to sentence_embedding: pooling, layers after it, the length 1.
 
 They are plain ONNX operators on float32, which every provider has. Only the mask says which tokens count, so padding
 may stand on either side.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,20 +16,45 @@ import numpy as np
 from drupe.api import ModelError
 from drupe_decoding import HIDDEN_STATES, MASK
 from drupe_embedding import SENTENCE_EMBEDDING
-from drupe_onnx import Array, Tape, ir, shared_initializer
+from drupe_onnx import Array, Expression, Tape, ir, shared_initializer
+from drupe_onnx import Transpose as TransposeWeight
 
 FLOAT = ir.DataType.FLOAT
+OPERATORS: Mapping[str, str] = {"Identity": "", "ReLU": "Relu", "Sigmoid": "Sigmoid", "Tanh": "Tanh"}
+"""The operator of each activation function."""
 SMALLEST_COUNT, SMALLEST_LENGTH = 1e-9, 1e-12
 """What counts and lengths of vectors are at least, so that nothing is divided by zero; as in sentence-transformers."""
 
 
-def add_pooling(model: ir.Model, modes: Sequence[str], *, normalized: bool) -> None:
-    """Give the graph the output sentence_embedding [batch, modes * hidden]."""
+@dataclass(frozen=True)
+class Layer:
+    """A layer after pooling, with its weights as they are stored. matrix: [outputs, inputs]."""
+
+    name: str
+    matrix: Expression
+    bias: Expression | None
+    activation: str
+
+
+def weight_name(layer: str) -> str:
+    """The name of a layer's matrix [inputs, outputs] in the graph."""
+    return f"pooling/{layer}.weight"
+
+
+def bias_name(layer: str) -> str:
+    """The name of a layer's bias in the graph."""
+    return f"pooling/{layer}.bias"
+
+
+def add_pooling(model: ir.Model, modes: Sequence[str], layers: Sequence[Layer], *, normalized: bool) -> None:
+    """Give the graph the output sentence_embedding: [batch, modes * hidden], or the last layer's values."""
     graph = model.graph
     nodes = _Pooling(graph)
     embeddings = [nodes.pooled(mode) for mode in modes]
-    whole = embeddings[0] if len(embeddings) == 1 else nodes.joined(embeddings)
-    result = nodes.normalized(whole) if normalized else whole
+    result = embeddings[0] if len(embeddings) == 1 else nodes.joined(embeddings)
+    for layer in layers:
+        result = nodes.dense(layer, result)
+    result = nodes.normalized(result) if normalized else result
     graph.extend(nodes.tape.nodes)
     result.name = SENTENCE_EMBEDDING
     graph.outputs.append(result)
@@ -70,6 +96,21 @@ class _Pooling:
     def joined(self, embeddings: Sequence[ir.Value]) -> ir.Value:
         width = self._width * len(embeddings)
         return self._node("Concat", embeddings, "Joined", [self._rows, width], axis=-1)
+
+    def dense(self, layer: Layer, x: ir.Value) -> ir.Value:
+        """activation(x @ matrix + bias) for x [batch, inputs]."""
+        shape, name = [self._rows, layer.matrix.shape[0]], layer.name
+        matrix = self._wide(weight_name(name), TransposeWeight(layer.matrix))
+        result = self._node("MatMul", [x, matrix], f"{name}/MatMul", shape)
+        if layer.bias is not None:
+            result = self._node("Add", [result, self._wide(bias_name(name), layer.bias)], f"{name}/Add", shape)
+        operator = OPERATORS[layer.activation]
+        return self._node(operator, [result], f"{name}/{operator}", shape) if operator else result
+
+    def _wide(self, name: str, stored: Expression) -> ir.Value:
+        """A weight in float32, with a Cast where it is stored in another type."""
+        value = shared_initializer(self._graph, name, stored)
+        return value if value.dtype == FLOAT else self._node("Cast", [value], f"{name}/Cast", stored.shape, to=FLOAT)
 
     def normalized(self, x: ir.Value) -> ir.Value:
         """x [batch, size] divided by the length of each vector."""

@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from drupe_model_builder.parts.attention import Attention
+from drupe_model_builder.parts.borrowed_attention import BorrowedAttention
 from drupe_model_builder.parts.ends import Embedding, Head
 from drupe_model_builder.parts.experts import Experts
+from drupe_model_builder.parts.latent_attention import LatentAttention
 from drupe_model_builder.parts.layer_inputs import LayerInputs
+from drupe_model_builder.parts.linear import Linear
 from drupe_model_builder.parts.norm import Norm
 from drupe_model_builder.parts.state import KeyValueState, State
 from drupe_model_builder.parts.step import Layer, Mixer, Part
@@ -18,6 +21,8 @@ from drupe_model_builder.parts.step import Layer, Mixer, Part
 @dataclass(frozen=True)
 class Decoder:
     """A decoder: an embedding, layers, a final norm, and a head; without a head it gives the hidden states.
+
+    projection: what the hidden states go through behind the final norm, in a family without a head.
 
     model_type: the name of its family. context_length: the most tokens that it reads. layer_inputs: where layers have
     inputs of their own. base: the prefix of all tensors but the head's. ignored: patterns of names of tensors that the
@@ -33,6 +38,7 @@ class Decoder:
     final_norm: Norm
     head: Head | None
     layer_inputs: LayerInputs | None = None
+    projection: Linear | None = None
     base: str = "model."
     ignored: tuple[str, ...] = ()
     aliases: tuple[tuple[str, str], ...] = ()
@@ -57,6 +63,12 @@ class Decoder:
     def attentions(self) -> tuple[Attention, ...]:
         """The attention of every layer that has one, in order."""
         return tuple(part for part in self.parts if isinstance(part, Attention))
+
+    @property
+    def both_ways(self) -> bool:
+        """Whether a token reads later ones."""
+        kinds = Attention | LatentAttention | BorrowedAttention
+        return any(isinstance(part, kinds) and part.both_ways for part in self.parts)
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -90,5 +102,7 @@ class Decoder:
         for layer in self.layers:
             yield from layer.tensors()
         yield from self.final_norm.tensors()
+        if self.projection is not None:
+            yield from self.projection.tensors()
         if self.head is not None:
             yield from self.head.tensors(self.vocab_size, self.hidden_size)

@@ -17,6 +17,7 @@ from drupe_model_builder.parts.experts import Experts, experts
 from drupe_model_builder.parts.gated_delta import GatedDelta, gated_delta
 from drupe_model_builder.parts.latent_attention import LatentAttention, latent_attention, wants_positions
 from drupe_model_builder.parts.layer_inputs import LayerInput, layer_input, layer_inputs
+from drupe_model_builder.parts.linear import linear
 from drupe_model_builder.parts.mamba1 import Mamba1, mamba1
 from drupe_model_builder.parts.mamba2 import Mamba2, mamba2
 from drupe_model_builder.parts.mlp import MLP, mlp
@@ -24,6 +25,7 @@ from drupe_model_builder.parts.norm import add_and_norm, norm
 from drupe_model_builder.parts.short_conv import ShortConv, short_conv
 from drupe_model_builder.parts.state import KeyValueState, States
 from drupe_model_builder.parts.step import Branch, Layer, Step
+from drupe_model_builder.parts.window import WindowBiases
 from drupe_model_builder.rotary_tables import RotaryTables
 from drupe_model_builder.sequence_lengths import Lengths
 from drupe_model_builder.shared import Shared
@@ -58,6 +60,7 @@ class DecoderGraph:
             States(graph, decoder.states, sizes, lengths.ids, carried=carried),
             RotaryTables(graph, decoder.context_length, lengths),
             DistanceBiases(graph, lengths),
+            WindowBiases(graph, lengths),
         )
         self._dropped: ir.Value | None = None
         """The place of the only token that is left; None before the others are dropped."""
@@ -95,6 +98,8 @@ class DecoderGraph:
             if residual is not None:
                 residual = lengths.restored(residual, "padding/RestoredResidual")
         x, _ = add_and_norm(graph, decoder.final_norm, x, residual)
+        if decoder.projection is not None:
+            x = linear(graph, decoder.projection, x, "projection")
         if decoder.head is None:
             graph.output(widened(graph, x, "last_hidden_state"), HIDDEN_STATES)
         else:

@@ -24,6 +24,7 @@ from drupe_model_builder.parts.step import Branch, Layer, Part, Step
 
 MOST_NAMED = 6
 """Numbers of layers that are named one by one."""
+BOTH_WAYS = "in both directions"
 
 
 def described(decoder: Decoder) -> dict[str, Any]:
@@ -165,6 +166,7 @@ def _attention(part: Attention) -> Iterator[str]:
             else f"{part.rotary.width} rotated"
         )
     yield from _set(
+        (part.both_ways, BOTH_WAYS),
         (part.window is not None, f"window {part.window}"),
         (part.query_norm is not None, "norms of query and key"),
         (part.query.bias is not None, "biases"),
@@ -184,6 +186,7 @@ def _latent_attention(part: LatentAttention) -> Iterator[str]:
     if part.query_latent is not None:
         yield f"one of {part.query_latent.size:,} for queries"
     yield from _set(
+        (part.both_ways, BOTH_WAYS),
         (part.latent.bias is not None, "biases"),
         (part.query_scale is not None, "queries that grow with the position"),
     )
@@ -212,7 +215,7 @@ def _experts(part: Experts) -> Iterator[str]:
 def _borrowed_attention(part: BorrowedAttention) -> Iterator[str]:
     yield f"{part.heads} heads of {part.source.head_dim}"
     yield f"keys and values of layer {part.source.layer}"
-    yield from _set((part.window is not None, f"window {part.window}"))
+    yield from _set((part.both_ways, BOTH_WAYS), (part.window is not None, f"window {part.window}"))
 
 
 def _short_convolution(part: ShortConv) -> Iterator[str]:

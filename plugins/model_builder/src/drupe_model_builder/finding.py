@@ -20,6 +20,7 @@ from drupe_checkpoints import FEATURE_EXTRACTION, Checkpoint, Configuration
 from drupe_model_builder import families
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.accounting import accounted, configuration_notices
+from drupe_model_builder.configuration.directions import refuse_generation
 from drupe_model_builder.refused import ENCODER, ENCODER_DECODER, ENCODERS, OTHER_TOOL, REFUSED
 
 if TYPE_CHECKING:
@@ -105,7 +106,10 @@ def composition_of(checkpoint: Checkpoint) -> Decoder:
         )
     _ = checkpoint.packing  # raises ModelError for an unsupported quantization
     decoder = accounted(checkpoint.config, family)
-    return decoder if has_head else decoder.without_head()
+    if not has_head:
+        return decoder.without_head()
+    refuse_generation(checkpoint.config, decoder)
+    return decoder
 
 
 def notices_of(checkpoint: Checkpoint) -> Iterator[Notice]:

@@ -6,15 +6,20 @@ from dataclasses import dataclass
 
 from drupe_model_builder.parts.distance import DistanceBiases
 from drupe_model_builder.parts.state import States
+from drupe_model_builder.parts.window import WindowBiases
 from drupe_model_builder.rotary_tables import RotaryTables
 from drupe_model_builder.sequence_lengths import Lengths
 
 
 @dataclass(frozen=True)
 class Shared:
-    """lengths: of the rows of the batch. states: the caches. tables: of the rotary embeddings. biases: by distance."""
+    """lengths: of the rows of the batch. states: the caches. tables: of the rotary embeddings. biases: by distance.
+
+    windows: biases that shut out the tokens outside a window.
+    """
 
     lengths: Lengths
     states: States
     tables: RotaryTables
     biases: DistanceBiases
+    windows: WindowBiases

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from drupe.api import CheckFailed, Outcome, Plan, Progress, Request, UsageError, counted, plan_of, registry
+from drupe.api import CheckFailed, Outcome, OutputError, Plan, Progress, Request, UsageError, counted, plan_of, registry
 from drupe_files import disk_errors, held, is_held
 from drupe_search_optuna.goals import Objective, choose, frontier, nearest_miss, objectives_of
 from drupe_search_optuna.settings import SearchSettings, as_mapping, settings_from
@@ -102,7 +102,7 @@ class Search:
         request_of: what a workflow with one value everywhere asks for. The trials lie beside the output, in a folder
         of its name with `.study` behind it. Raises CheckFailed where no trial keeps to the limits.
         """
-        registry().publisher().prepare(output, force)
+        _refuse_existing(output, force)
         folder = output.with_name(output.name + ".study")
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -244,6 +244,14 @@ def _key(values: Mapping[str, Any]) -> str:
 def _owner(parameter: Parameter) -> str:
     """The pass that a parameter belongs to, as far as its place tells."""
     return ".".join(map(str, parameter.path[:2]))
+
+
+def _refuse_existing(output: Path, force: bool) -> None:
+    """Raise OutputError before any trial; all else about the output is checked when the package is made."""
+    if output.exists() and not force and (not output.is_dir() or any(output.iterdir())):
+        raise OutputError(
+            "the output folder exists", where=output, cure="--force (force=True) replaces it, -o names another"
+        )
 
 
 def _nothing_fits(trials: Sequence[Trial], objectives: Sequence[Objective], folder: Path) -> CheckFailed:

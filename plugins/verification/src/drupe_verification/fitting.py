@@ -13,7 +13,7 @@ def refuse_other_task(evaluator: Evaluator, task: str | None, found: Registry) -
     tasks = [entry.ref.name for entry in found.tasks if found.tasks.make(entry.ref.name).evaluator == evaluator.name]
     if tasks:
         raise UsageError(
-            f"the evaluator '{evaluator.name}' measures models of the task {' or '.join(tasks)}, and this one is of the "
-            f"task {task}",
+            f"the evaluator '{evaluator.name}' measures models of the task {' or '.join(tasks)}, and this one is of "
+            f"the task {task}",
             cure=f"--evaluator {own.name}, or leave --evaluator out",
         )

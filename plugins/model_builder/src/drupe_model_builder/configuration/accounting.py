@@ -9,6 +9,7 @@ from drupe_checkpoints import Checkpoint, Configuration
 from drupe_checkpoints.wording import shown
 from drupe_decoding import GENERATION_KEYS, overruled_settings
 from drupe_model_builder.composition import Decoder
+from drupe_model_builder.configuration.directions import directed
 from drupe_model_builder.configuration.keys import (
     EXPERTS,
     LIMITED,
@@ -29,7 +30,7 @@ SAME_CLASS = {"kimi_k2": "deepseekv3"}
 def accounted(config: Configuration, family: Callable[[Configuration], Decoder]) -> Decoder:
     """What a family composes of config.json. Raises ModelError for a key that asks for what is not built."""
     recorded = RecordedConfiguration(config.path, config.entries)
-    decoder = family(recorded)
+    decoder = directed(recorded, family(recorded))
     for section, read, limits in _sections(recorded):
         for key, value in section.items():
             limit = limits.get(key)

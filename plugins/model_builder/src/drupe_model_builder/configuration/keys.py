@@ -69,14 +69,15 @@ def _as_gemmas_hidden_act(value: Any, config: Configuration) -> bool:
 
 EXPERTS = "asks for experts"
 NOT_A_GENERATOR = "use the causal language model that the checkpoint was made from"
-ONE_DIRECTION = "use a model whose tokens read earlier ones only: attention in both directions is not built"
+LATER = "lets each token read later ones"
+CAUSAL = 'remove the key; if the model was trained so, write "is_causal": false, which is what transformers reads'
 ONE_ATTENTION = "choose a model whose layers all compute alike"
 WINDOW = 'set "sliding_window": null if the model was trained without a window, or use a mistral or qwen2 configuration'
 
 READ_ELSEWHERE = frozenset(
     {
-        "architectures", "bos_token_id", "dtype", "eos_token_id", "model_type", "pad_token_id", "quantization",
-        "quantization_config", "torch_dtype",
+        "architectures", "bos_token_id", "dtype", "eos_token_id", "is_causal", "model_type", "pad_token_id",
+        "quantization", "quantization_config", "torch_dtype",
     }
 )  # fmt: skip
 """Keys that are used, but not by families."""
@@ -142,7 +143,6 @@ NEUTRAL = frozenset(
 
 LIMITED: Mapping[str, Limited] = {
     # Honoured by transformers for every decoder
-    "is_causal": Limited("lets each token read later ones", _is(True), ONE_DIRECTION),
     "is_encoder_decoder": Limited("asks for an encoder", cure=NOT_A_GENERATOR),
     "per_layer_config": Limited("gives single layers settings of their own", cure=ONE_ATTENTION),
     "attention_chunk_size": Limited("cuts attention into chunks", cure=ONE_ATTENTION),
@@ -164,10 +164,10 @@ LIMITED: Mapping[str, Limited] = {
     "attn_logit_softcapping": Limited("limits the scores of attention"),
     "attn_scale": Limited("scales attention"),
     "attn_temperature_tuning": Limited("scales attention by position"),
-    "bidirectional": Limited("lets each token read later ones"),
-    "bidirectional_attention": Limited("lets each token read later ones"),
+    "bidirectional": Limited(LATER, cure=CAUSAL),
+    "bidirectional_attention": Limited(LATER, cure=CAUSAL),
     "block_configs": Limited("gives layers different forms"),
-    "causal": Limited("lets each token read later ones", _is(None, True)),
+    "causal": Limited(LATER, _is(None, True), CAUSAL),
     "clip_qkv": Limited("limits queries, keys and values"),
     "cross_attention_hidden_size": Limited("adds attention to an encoder"),
     "cross_attention_layers": Limited("adds attention to an encoder"),
@@ -235,9 +235,9 @@ LIMITED: Mapping[str, Limited] = {
     "vision_config": Limited("adds a model for images"),
     "use_alibi": Limited("replaces the rotary embedding"),
     "use_attention_sinks": Limited("adds sinks to attention"),
-    "use_bidirectional_attention": Limited("lets each token read later ones", cure=NOT_A_GENERATOR),
-    "use_bidirectional_attn": Limited("lets each token read later ones"),
-    "use_causal_mask": Limited("lets each token read later ones", _is(None, True)),
+    "use_bidirectional_attention": Limited(LATER, cure=CAUSAL),
+    "use_bidirectional_attn": Limited(LATER, cure=CAUSAL),
+    "use_causal_mask": Limited(LATER, _is(None, True), CAUSAL),
     "use_dynamic_ntk": Limited("stretches the rotary embedding with the length of the text"),
     "use_logn_attn": Limited("scales attention by position"),
     "use_mla": Limited("asks for latent attention"),
@@ -272,8 +272,17 @@ ROPE_NEUTRAL = frozenset({"finetuned", "mrope_section", "rope_scaling"})
 
 QK_NORM = {name: Limited("leaves out the norms of queries and keys", _is(None, True))
            for name in ("qk_layernorm", "qk_norm", "use_qk_norm")}  # fmt: skip
+WITHOUT_PADDING = Limited(
+    "lets each token of a text without padding read later ones",
+    cure=f'{NOT_A_GENERATOR}; if it gives embeddings, write "is_causal": false in place of the key',
+)
+"""`use_bidirectional_attention` of Gemma 1 and 2: the mask of a padded batch in transformers is as without it."""
 OF_FAMILIES: Mapping[str, Mapping[str, Limited]] = {
-    "gemma": {"hidden_activation": Limited("names another activation function than hidden_act", _as_gemmas_hidden_act)},
+    "gemma": {
+        "hidden_activation": Limited("names another activation function than hidden_act", _as_gemmas_hidden_act),
+        "use_bidirectional_attention": WITHOUT_PADDING,
+    },
+    "gemma2": {"use_bidirectional_attention": WITHOUT_PADDING},
     "mistral": {"layer_types": Limited("gives layers different kinds of attention", _as_the_window, ONE_ATTENTION)},
     "mpt": {"norm_type": Limited("asks for another norm", _is(None, "low_precision_layernorm"))},
     "qwen3": QK_NORM,

@@ -6,6 +6,7 @@ last layers read the keys and values of earlier ones. The 26B has experts beside
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -42,10 +43,8 @@ USUAL_ROTARY = {
     FULL: {"rope_type": "proportional", "rope_theta": 1_000_000.0, "partial_rotary_factor": 0.25},
 }
 EXPERTS = MergedNames("", "router.proj", "experts.gate_up_proj", "experts.down_proj")
-UNSUPPORTED = {
-    "use_bidirectional_attention": "asks for attention in both directions",
-}
-"""Keys that must be missing, null, false or 0, and what they turn on."""
+BOTH_WAYS = "use_bidirectional_attention"
+"""With "all", each token reads later ones; with "vision", only the tokens of an image read one another."""
 
 
 def gemma4_text(config: Configuration) -> Decoder:
@@ -67,13 +66,17 @@ def gemma4_unified_text(config: Configuration) -> Decoder:
 
 def _decoder(config: Configuration, window: int, experts: ExpertSizes | None) -> Decoder:
     """window: the family's default. experts: beside the MLP; None for no experts."""
-    _refuse_unsupported(config)
     sizes = sizes_of(config, context_length=131_072, kv_heads=4, head_dim=256)
     gelu = activation(config, key="hidden_activation", default="gelu_pytorch_tanh")
     kinds = layer_types(config, [*every(6, sizes.layers)[:-1], FULL])
-    own = {number: _sizes_of_layer(config, sizes, number, kind) for number, kind in enumerate(kinds)}
+    shares = config.flag("attention_k_eq_v", False)
+    groups = config.integer("num_global_key_value_heads", sizes.kv_heads) if shares else sizes.kv_heads
+    own = {number: sizes_of_layer(config, sizes, number, kind, groups) for number, kind in enumerate(kinds)}
     told = with_rotary(config, USUAL_ROTARY)
-    slides, shares = sliding_window(config, window), config.flag("attention_k_eq_v", False)
+    slides = sliding_window(config, window)
+    both_ways = _reads_later_tokens(config)
+    if both_ways and slides is not None:
+        slides = slides // 2 + 2  # half of it and one more on each side
     sources, bias = _sources(config, kinds), config.flag("attention_bias", False)
     size = config.get("hidden_size_per_layer_input") or 0
     size = config.integer("hidden_size_per_layer_input") if size else 0
@@ -94,6 +97,7 @@ def _decoder(config: Configuration, window: int, experts: ExpertSizes | None) ->
             head_norm=True,
             scale=1.0,
             window=slides if kind == SLIDING else None,
+            both_ways=both_ways,
             value_norm=Norm(f"{block.name}.self_attn.v_norm", (block.sizes.head_dim,), sizes.epsilon, weight=False),
         )
         if shares and kind == FULL:
@@ -114,6 +118,13 @@ def _decoder(config: Configuration, window: int, experts: ExpertSizes | None) ->
         layer_inputs=_layer_inputs(config, sizes, size) if size else None,
         ignored=_unread(sources),
     )
+
+
+def _reads_later_tokens(config: Configuration) -> bool:
+    value = config.get(BOTH_WAYS)
+    if value not in (None, False, "vision", "all"):
+        raise config.mistake(f'{BOTH_WAYS} wants "all", "vision" or null, not {json.dumps(value)}')
+    return bool(value == "all")
 
 
 def _with_experts(block: Block, sizes: ExpertSizes, gelu: str) -> Step:
@@ -169,6 +180,7 @@ def _borrowed(attention: Attention, source: int, sizes: Sizes) -> BorrowedAttent
         attention.rotary,
         attention.query_norm,
         attention.window,
+        attention.both_ways,
     )
 
 
@@ -203,8 +215,11 @@ def _keys_as_values(attention: Attention) -> Attention:
     return replace(attention, value=replace(attention.key, name=attention.value.name))
 
 
-def _sizes_of_layer(config: Configuration, sizes: Sizes, number: int, kind: str) -> Sizes:
-    """A layer's own heads: transformers 5 keeps them by layer, the hub has keys for all full layers."""
+def sizes_of_layer(config: Configuration, sizes: Sizes, number: int, kind: str, full_groups: int) -> Sizes:
+    """A layer's own heads: transformers 5 keeps them by layer, the hub has keys for all full layers.
+
+    full_groups: how many keys and values full layers have, where they are not kept by layer.
+    """
     layers = config.get("per_layer_config")
     if layers is not None:
         if not isinstance(layers, Mapping) or not all(isinstance(each, Mapping) for each in layers.values()):
@@ -214,17 +229,9 @@ def _sizes_of_layer(config: Configuration, sizes: Sizes, number: int, kind: str)
         groups = found.integer("num_key_value_heads", sizes.kv_heads)
     elif kind == FULL:
         head_dim = config.integer("global_head_dim", 512)
-        shares = config.flag("attention_k_eq_v", False)
-        groups = config.integer("num_global_key_value_heads", sizes.kv_heads) if shares else sizes.kv_heads
+        groups = full_groups
     else:
         return sizes
     if sizes.heads % groups:
         raise config.mistake(f"{counted(sizes.heads, 'head')} cannot share {groups} keys and values in layer {number}")
     return replace(sizes, head_dim=head_dim, kv_heads=groups)
-
-
-def _refuse_unsupported(config: Configuration) -> None:
-    for key, what in UNSUPPORTED.items():
-        value = config.get(key)
-        if value and value != "vision":  # images see one another in both directions, text does not
-            raise not_built(config, key, value, what, "choose a Gemma 4 without it")

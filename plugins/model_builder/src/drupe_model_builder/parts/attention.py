@@ -39,8 +39,9 @@ class PositionScale:
 class Attention:
     """Grouped-query attention of one layer.
 
-    name: the prefix of its nodes. layer: its number, which its caches have. window: how many tokens it reads, including
-    the current one; None for all. scale: the factor on query times key. rotary: None without one.
+    name: the prefix of its nodes. layer: its number, which its caches have. both_ways: whether it reads later tokens,
+    too. window: how many tokens it reads, including the current one; to each side where it reads both ways; None for
+    all. scale: the factor on query times key. rotary: None without one.
     query_norm, key_norm: RMS norms or LayerNorms of query and key. norm_span: over each "head", or over the "whole"
     projection. norm_after_rotary: whether they come after the rotation. softcap: products of query and key become
     softcap * tanh(product / softcap); 0 for none. sinks: a tensor with one logit a head, which takes part in the
@@ -61,6 +62,7 @@ class Attention:
     scale: float
     rotary: Rotary | None = None
     window: int | None = None
+    both_ways: bool = False
     query_norm: Norm | None = None
     key_norm: Norm | None = None
     norm_span: Literal["head", "whole"] = "head"
@@ -242,6 +244,7 @@ def _wanted(part: Attention) -> str:
     wants = [
         word
         for word, wanted in (
+            ("later tokens", part.both_ways),
             ("a window", part.window),
             ("a softcap", part.softcap),
             ("sinks", part.sinks),
@@ -261,7 +264,7 @@ def _input_types(graph: GraphBuilder, part: Attention, form: AttentionForm) -> l
     tables = kind if form.rotates else None
     sinks = kind if part.sinks else None
     norms = kind if form.norms else None
-    bias = kind if part.distance else None
+    bias = kind if part.distance or _beside(part) else None
     types = [
         kind,
         apart,
@@ -299,7 +302,9 @@ def _attributes(part: Attention, form: AttentionForm) -> dict[str, Any]:
     }
     if form.rotates and part.rotary is not None and part.rotary.interleaved:
         attributes["rotary_interleaved"] = 1
-    if part.window is not None:
+    if part.both_ways:
+        attributes["causal"] = 0
+    elif part.window is not None:
         attributes["local_window_size"] = part.window
     if part.softcap:
         attributes["softcap"] = part.softcap
@@ -323,12 +328,25 @@ def _inputs(
     inputs += [lengths.last_keys(), lengths.total_length()]
     rotary = part.rotary if form.rotates else None
     inputs += shared.tables.of(rotary, _pairs(rotary, part, form)) if rotary else (None, None)
-    inputs += [None, shared.biases.of(part.distance) if part.distance else None]
+    inputs += [None, _bias(part, shared)]
     inputs += [graph.vector(part.sinks) if part.sinks else None, None, None]
     if form.norms:
         assert part.query_norm is not None and part.key_norm is not None
         inputs += [gamma(graph, part.query_norm), gamma(graph, part.key_norm)]
     return _trimmed(inputs)
+
+
+def _beside(part: Attention) -> int | None:
+    """The window of attention in both directions. The operator has none there, so a bias shuts out other tokens."""
+    return part.window if part.both_ways else None
+
+
+def _bias(part: Attention, shared: Shared) -> ir.Value | None:
+    """What is added to the products of query and key; None for nothing."""
+    if part.distance:
+        return shared.biases.of(part.distance)
+    window = _beside(part)
+    return None if window is None else shared.windows.of(window)
 
 
 def _past(graph: GraphBuilder, part: Attention, form: AttentionForm, shared: Shared) -> Sequence[ir.Value | None]:

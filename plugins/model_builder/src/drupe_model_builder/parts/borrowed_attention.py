@@ -42,6 +42,7 @@ class BorrowedAttention:
     rotary: Rotary
     query_norm: Norm
     window: int | None = None
+    both_ways: bool = False
 
     @property
     def states(self) -> tuple[KeyValueState, ...]:
@@ -67,9 +68,13 @@ def borrowed_attention(
     nothing = _nothing(graph, part, query)
     key, value = shared.states.present(source)
     attributes: dict[str, Any] = {"num_heads": part.heads, "kv_num_heads": source.heads, "scale": part.scale}
-    if part.window is not None:
+    inputs: list[ir.Value | None] = [query, nothing, nothing, key, value]
+    inputs += [lengths.last_keys(), lengths.total_length()]
+    if part.both_ways:
+        attributes["causal"] = 0
+        inputs += [None, None, None, shared.windows.of(part.window)] if part.window is not None else []
+    elif part.window is not None:
         attributes["local_window_size"] = part.window
-    inputs = [query, nothing, nothing, key, value, lengths.last_keys(), lengths.total_length()]
     outputs: list[tuple[ir.DataType, Dims]] = [(graph.dtype, dims(query))]
     (out,) = required(graph, OPERATOR, inputs, f"{part.name}/{OPERATOR}", outputs, "attention", **attributes)
     return linear(graph, part.output, out, "attention.output")

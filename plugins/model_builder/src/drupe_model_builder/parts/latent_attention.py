@@ -43,7 +43,7 @@ class LatentAttention:
     latent: the rows of keys' and values' latent, then those of the shared part of all keys. latent_norm: of the latent.
     expansion: from the latent to each head's key (`plain` rows) and value. scale: the factor on query times key.
     rotary: None without one. query_scale: a factor on the query that depends on the position. gate: of each head's
-    result, from the part's input: its sigmoid.
+    result, from the part's input: its sigmoid. both_ways: whether it reads later tokens, too.
     """
 
     name: str
@@ -63,6 +63,7 @@ class LatentAttention:
     query_norm: Norm | None = None
     query_scale: PositionScale | None = None
     gate: Linear | None = None
+    both_ways: bool = False
 
     @property
     def kv_heads(self) -> int:
@@ -157,6 +158,8 @@ def _attributes(part: LatentAttention, *, inside: bool) -> dict[str, Any]:
     }
     if inside and part.rotary is not None and part.rotary.interleaved:
         attributes["rotary_interleaved"] = 1
+    if part.both_ways:
+        attributes["causal"] = 0
     return attributes
 
 

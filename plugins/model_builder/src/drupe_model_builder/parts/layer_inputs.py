@@ -1,4 +1,7 @@
-"""LayerInputs: a second embedding with a row for each layer, which each layer mixes in (Gemma 4's small forms)."""
+"""LayerInputs: what each layer mixes in, made of a second embedding and of the first hidden states.
+
+Gemma 4's small forms use both, EmbeddingGemma 2 the hidden states alone.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from drupe_model_builder.dimensions import BATCH, SEQUENCE, Dims, dims
+from drupe_model_builder.dimensions import dims
 from drupe_model_builder.parts.activations import activate
 from drupe_model_builder.parts.ends import looked_up, scaled
 from drupe_model_builder.parts.linear import Linear, linear
@@ -22,10 +25,11 @@ if TYPE_CHECKING:
 class LayerInputs:
     """The inputs of all layers: (table row * factor + norm(projection of the first hidden states)) / sqrt(2).
 
-    table: the tensor [vocab_size, layers * size]. norm: over each layer's part of the projection.
+    table: the tensor [vocab_size, layers * size]; None for norm(projection) alone. norm: over each layer's part of the
+    projection.
     """
 
-    table: str
+    table: str | None
     vocab_size: int
     layers: int
     size: int
@@ -35,7 +39,8 @@ class LayerInputs:
 
     def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """The checkpoint's tensors, with their shapes."""
-        yield self.table, (self.vocab_size, self.layers * self.size)
+        if self.table is not None:
+            yield self.table, (self.vocab_size, self.layers * self.size)
         yield from self.projection.tensors()
         yield from self.norm.tensors()
 
@@ -58,13 +63,13 @@ class LayerInput:
 
 def layer_inputs(graph: GraphBuilder, part: LayerInputs, ids: ir.Value, x: ir.Value) -> Sequence[ir.Value]:
     """The input of each layer: [batch, sequence, size]. ids: [batch, sequence]. x: the first hidden states."""
-    name, wide = part.table.removesuffix(".weight"), part.layers * part.size
-    shape: Dims = [BATCH, SEQUENCE, wide]
-    rows = scaled(graph, looked_up(graph, part.table, ids, shape, "layer_inputs.table"), part.factor, name)
     made = heads(graph, linear(graph, part.projection, x, "layer_inputs.projection"), part.layers, part.norm.name)
     made = joined(graph, norm(graph, part.norm, made), part.norm.name)
-    both = scaled(graph, graph.node("Add", [rows, made], f"{name}/Add", shape), 2**-0.5, f"{name}.sum")
-    return split(graph, both, [part.size] * part.layers, name)
+    if part.table is not None:
+        name, shape = part.table.removesuffix(".weight"), dims(made)
+        rows = scaled(graph, looked_up(graph, part.table, ids, shape, "layer_inputs.table"), part.factor, name)
+        made = scaled(graph, graph.node("Add", [rows, made], f"{name}/Add", shape), 2**-0.5, f"{name}.sum")
+    return split(graph, made, [part.size] * part.layers, part.norm.name)
 
 
 def layer_input(graph: GraphBuilder, part: LayerInput, x: ir.Value, given: ir.Value) -> ir.Value:
