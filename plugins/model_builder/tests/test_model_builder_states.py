@@ -53,9 +53,7 @@ def test_a_target_without_the_operator_of_a_mixer_is_refused_by_its_name(
     table = processor.capabilities
     known = {key: each for key, each in table.operators.items() if not key.endswith(f":{operator}")}
     without = dataclasses.replace(processor, capabilities=dataclasses.replace(table, operators=known))
-    with pytest.raises(
-        ModelError, match=f"the target has no {operator} for float32 activations, which {wanted_by} needs"
-    ):
+    with pytest.raises(ModelError, match=f"'cpu' has no {operator} for float32 activations, which {wanted_by} needs"):
         built(checkpoints(name), without, tmp_path)
 
 

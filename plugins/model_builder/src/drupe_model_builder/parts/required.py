@@ -13,6 +13,13 @@ if TYPE_CHECKING:
     from drupe_onnx import ir
 
 
+class Lacking(ModelError):
+    """The target has no kernel for what a part needs, in any form that the part can be built in.
+
+    what: what it lacks, without a subject: the pass that builds the graph names the target and finds a cure.
+    """
+
+
 def required(
     graph: GraphBuilder,
     operator: str,
@@ -24,7 +31,7 @@ def required(
     domain: str = "com.microsoft",
     **attributes: Any,
 ) -> Sequence[ir.Value]:
-    """A node of one of onnxruntime's own operators. Raises ModelError where the target has no kernel for it.
+    """A node of one of onnxruntime's own operators. Raises Lacking where the target has no kernel for it.
 
     wanted_by: what in the model needs the operator, for the error.
     """
@@ -33,8 +40,5 @@ def required(
     types = [None if value is None else value.dtype for value in inputs]
     kinds = [dtype for dtype, _ in outputs]
     if not graph.serves(operator, *types, domain=domain, outputs=kinds, **attributes):
-        raise ModelError(
-            f"the target has no {operator} for {element_name(graph.dtype)} activations, which {wanted_by} needs",
-            cure="choose a precision with other activations, or another provider; drupe providers lists them",
-        )
+        raise Lacking(f"has no {operator} for {element_name(graph.dtype)} activations, which {wanted_by} needs")
     return graph.nodes(operator, inputs, name, outputs, domain=domain, **attributes)
