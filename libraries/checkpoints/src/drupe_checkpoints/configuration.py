@@ -86,6 +86,13 @@ class Configuration(Mapping[str, Any]):
             raise self._wrong(key, value, f"a whole number from 1 to {most}")
         return value
 
+    def epsilon(self, key: str, default: float) -> float:
+        """What a norm adds under its root: a finite number that is not negative."""
+        value = self.number(key, default)
+        if value < 0:
+            raise self._wrong(key, value, "a number that is not negative")
+        return value
+
     def number(self, key: str, default: float | None = None, *, above: float = -math.inf) -> float:
         """A finite number greater than `above`."""
         value = self._value(key, default)

@@ -49,7 +49,7 @@ def sizes_of(
         head_dim=config.integer("head_dim", head_dim or hidden // heads),
         layers=layer_count(config),
         context_length=context_of(config, context_length),
-        epsilon=config.number(epsilon_key, epsilon),
+        epsilon=config.epsilon(epsilon_key, epsilon),
         stated_length=stated,
     )
 

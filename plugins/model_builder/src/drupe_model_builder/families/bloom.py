@@ -72,5 +72,5 @@ def _sizes(config: Configuration) -> Sizes:
         head_dim=hidden // heads,
         layers=config.integer("n_layer", config.integer("num_hidden_layers", 2), most=MOST_LAYERS),
         context_length=config.integer("seq_length", 2048),
-        epsilon=config.number("layer_norm_epsilon", 1e-5),
+        epsilon=config.epsilon("layer_norm_epsilon", 1e-5),
     )

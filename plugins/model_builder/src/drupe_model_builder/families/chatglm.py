@@ -61,5 +61,5 @@ def _sizes(config: Configuration) -> Sizes:
         head_dim=config.integer("kv_channels", 128),
         layers=config.integer("num_layers", most=MOST_LAYERS),
         context_length=config.integer("seq_length"),
-        epsilon=config.number("layernorm_epsilon", 1e-5),
+        epsilon=config.epsilon("layernorm_epsilon", 1e-5),
     )

@@ -31,7 +31,7 @@ def exaone(config: Configuration) -> Decoder:
         head_dim=config.integer("head_dim", hidden // heads),
         layers=config.integer("num_layers", most=MOST_LAYERS),
         context_length=config.integer("max_position_embeddings", 2048),
-        epsilon=config.number("layer_norm_epsilon", 1e-5),
+        epsilon=config.epsilon("layer_norm_epsilon", 1e-5),
     )
     rotary, silu = rotary_of(config, sizes), activation(config, key="activation_function")
 

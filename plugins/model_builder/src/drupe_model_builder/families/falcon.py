@@ -73,7 +73,7 @@ def _sizes(config: Configuration, grouped: bool) -> Sizes:
         head_dim=hidden // heads,
         layers=layer_count(config),
         context_length=config.integer("max_position_embeddings", 2048),
-        epsilon=config.number("layer_norm_epsilon", 1e-5),
+        epsilon=config.epsilon("layer_norm_epsilon", 1e-5),
     )
 
 

@@ -49,7 +49,7 @@ def gpt2_sizes(config: Configuration, kv_heads: int | None) -> Sizes:
         head_dim=hidden // heads,
         layers=config.integer("n_layer", 12, most=MOST_LAYERS),
         context_length=config.integer("n_positions", 1024),
-        epsilon=config.number("layer_norm_epsilon", 1e-5),
+        epsilon=config.epsilon("layer_norm_epsilon", 1e-5),
     )
 
 

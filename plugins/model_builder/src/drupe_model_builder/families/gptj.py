@@ -54,7 +54,7 @@ def gptj_sizes(config: Configuration) -> Sizes:
         head_dim=hidden // heads,
         layers=config.integer("n_layer", 28, most=MOST_LAYERS),
         context_length=config.integer("n_positions", 2048),
-        epsilon=config.number("layer_norm_epsilon", 1e-5),
+        epsilon=config.epsilon("layer_norm_epsilon", 1e-5),
     )
 
 

@@ -172,5 +172,5 @@ def state_space_sizes(config: Configuration) -> Sizes:
         head_dim=hidden,
         layers=layer_count(config),
         context_length=UNLIMITED,
-        epsilon=config.number("layer_norm_epsilon", 1e-5),
+        epsilon=config.epsilon("layer_norm_epsilon", 1e-5),
     )

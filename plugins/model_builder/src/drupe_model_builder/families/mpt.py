@@ -63,5 +63,5 @@ def _sizes(config: Configuration) -> Sizes:
         head_dim=hidden // heads,
         layers=config.integer("n_layers", 24, most=MOST_LAYERS),
         context_length=config.integer("max_seq_len", 2048),
-        epsilon=config.number("layer_norm_epsilon", 1e-5),
+        epsilon=config.epsilon("layer_norm_epsilon", 1e-5),
     )
