@@ -40,8 +40,8 @@ CASES = {
     "nemotron_h, smaller experts": {"Experts"},
     "gemma4_text, experts": {"Experts in halves"},
 }
-"""The parts that each is there for. Experts are apart in deepseek_v2, merged in granitemoehybrid, woven and with biases in gpt_oss,
-without a gate in nemotron_h; in halves where no operator has their activation."""
+"""The parts that each is there for. Experts are apart in deepseek_v2, merged in granitemoehybrid, woven and with biases
+in gpt_oss, without a gate in nemotron_h; in halves where no operator has their activation."""
 NOT_ROTATED = {
     "olmo_hybrid, rotation": "post_feedforward_layernorm",
     "gemma4_text, small": "embed_tokens_per_layer/Split",

@@ -22,13 +22,15 @@ def instead(weights: DecoderWeights, activations: str, target: Target) -> str:
     activations: the type with which the target cannot run it.
     """
     found = registry()
-    if target.provider not in found.providers:
-        return NOWHERE
-    own = found.provider(target.provider)
-    asked = [recipe.precision for recipe in own.recipes() if _activations(recipe, target) in (activations, None)]
-    ways = [*_other_precisions(weights, own, target, activations), *_newer_runtimes(weights, own, target, activations)]
+    asked: list[str] = []
+    ways: list[str] = []
+    if target.provider in found.providers:
+        own = found.provider(target.provider)
+        asked = [recipe.precision for recipe in own.recipes() if _activations(recipe, target) in (activations, None)]
+        ways += _other_precisions(weights, own, target, activations)
+        ways += _newer_runtimes(weights, own, target, activations)
     for _, provider in found.sound_providers():
-        if provider.name != own.name:
+        if provider.name != target.provider:
             ways += _on(weights, provider, target_of(provider, found), asked)
     return " or ".join(ways) or NOWHERE
 
@@ -39,7 +41,7 @@ def _other_precisions(
     """The first precision with other activations that the target can run."""
     for recipe in provider.recipes():
         other = _activations(recipe, target)
-        if other not in (activations, None) and _fits(weights, other, target.capabilities):
+        if other not in (activations, None) and builds(weights, other, target.capabilities):
             yield f"--precision {recipe.precision}"
             return
 
@@ -51,7 +53,7 @@ def _newer_runtimes(
     if not isinstance(provider, TableProvider):
         return
     newest = provider.capabilities(None)
-    if newest.runtime_versions != target.capabilities.runtime_versions and _fits(weights, activations, newest):
+    if newest.runtime_versions != target.capabilities.runtime_versions and builds(weights, activations, newest):
         yield provider.packages[0].install.replace("install ", "install -U ")
 
 
@@ -59,7 +61,7 @@ def _on(weights: DecoderWeights, provider: ExecutionProvider, target: Target, as
     """The option that chooses another provider, with a precision where it has none of those that were asked for."""
     wanted = [recipe for recipe in provider.recipes() if recipe.precision in asked]
     for recipe in wanted or provider.recipes():
-        if _fits(weights, _activations(recipe, target), target.capabilities):
+        if builds(weights, _activations(recipe, target), target.capabilities):
             yield f"--provider {provider.name}" + ("" if wanted else f" --precision {recipe.precision}")
             return
 
@@ -73,8 +75,8 @@ def _activations(recipe: Recipe, target: Target) -> str | None:
     return next((str(stage.numerics.get("activations", default)) for stage in imports), None)
 
 
-def _fits(weights: DecoderWeights, activations: str | None, capabilities: object) -> bool:
-    """Whether the decoder can be built in that type, and each of its nodes has a kernel.
+def builds(weights: DecoderWeights, activations: str | None, capabilities: object) -> bool:
+    """Whether a target with this table of operators can run the decoder in that type: each of its nodes has a kernel.
 
     Experts have none where they run only when they are quantized; their part has seen that they do.
     """
