@@ -794,6 +794,20 @@ def model_type_of(name: str) -> str:
     return name.partition(",")[0]
 
 
+def write_configuration(name: str, folder: Path) -> Path:
+    """Write a case's config.json alone: what is composed and which operators that takes follow from it."""
+    from transformers import AutoConfig
+
+    case = EVERY_CASE[name]
+    made = AutoConfig.for_model(case.family, **{**case.sizes, **case.settings})
+    architecture = "Model" if case.headless else "ModelForCausalLM"
+    config = {**json.loads(made.to_json_string(use_diff=True)), "architectures": [architecture]}
+    told = config if case.told_as is None else case.told_as(config, {})[0]
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(told), encoding="utf-8")
+    return folder
+
+
 def make(name: str, folder: Path) -> tuple[Path, Path]:
     """Write a case's checkpoint. Returns it, and the one that transformers opens, which is another for some."""
     case = EVERY_CASE[name]

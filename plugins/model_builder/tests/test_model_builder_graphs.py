@@ -318,5 +318,5 @@ def test_an_unsupported_checkpoint_is_refused_before_weights_are_downloaded(
 
 def test_a_head_size_that_no_attention_takes_needs_a_target_that_pads(tmp_path: Path, kit: SimpleNamespace) -> None:
     config = {**SMALL, "model_type": "llama", "head_dim": 20}
-    with pytest.raises(ModelError, match="head dimension of 20"):
+    with pytest.raises(ModelError, match="has no Pad for float32 activations, which heads of 20 elements need"):
         build(write_checkpoint(tmp_path, config), Target("other", "1", kit.everything(Pad=None)))

@@ -28,7 +28,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("olmo_hybrid", {"linear_num_key_heads": 3, "linear_num_value_heads": 4}, "not a multiple"),
     ("granitemoehybrid", {"layer_types": ["mamba", "conv", "mamba"]}, "layer_types wants"),
     ("granitemoehybrid", {"layers_block_type": ["mamba"]}, "layers_block_type wants"),
-    ("granitemoehybrid", {"mamba_n_groups": 3}, "8 heads of Mamba-2 cannot share 3 groups"),
+    ("granitemoehybrid", {"mamba_n_groups": 3}, "mamba_n_heads = 8 is not a multiple of mamba_n_groups = 3"),
     ("granitemoehybrid", {"hidden_act": "gelu", "layer_types": ["mamba"] * 3}, 'hidden_act = "gelu"'),
     ("bamba", {"attn_layer_indices": [7]}, "numbers of layers below 3"),
     ("falcon_h1", {"ssm_multipliers": [1.0, 2.0]}, "ssm_multipliers wants 5 numbers"),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,11 +26,12 @@ CORRECT = "correct it to what the model was trained with, or download the checkp
 class Configuration(Mapping[str, Any]):
     """The keys of one JSON file. A key whose value is null counts as missing, as in transformers.
 
-    path: the file, named in errors.
+    path: the file, named in errors. spelt: what the file calls some of the keys.
     """
 
     path: Path
     entries: Mapping[str, Any]
+    spelt: Mapping[str, str] = field(default_factory=dict, kw_only=True)
 
     @classmethod
     def read(cls, path: Path) -> Configuration:
@@ -57,6 +59,12 @@ class Configuration(Mapping[str, Any]):
         """The configuration with other values for some keys."""
         return replace(self, entries={**self.entries, **values})
 
+    def with_spellings(self, spellings: Mapping[str, str]) -> Self:
+        """The configuration with more names for keys. spellings: each name that the file may have, and the new one."""
+        given = {known: own for own, known in spellings.items() if self.get(own) is not None}
+        named = self.with_values({known: self[own] for known, own in given.items()})
+        return replace(named, spelt={**self.spelt, **given})
+
     def require(self, key: str) -> Any:
         """The value of `key`. Raises a ModelError that names file and key where the key is missing."""
         value = self.get(key)
@@ -74,6 +82,13 @@ class Configuration(Mapping[str, Any]):
             value = int(value)
         if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= most:
             raise self._wrong(key, value, f"a whole number from 1 to {most}")
+        return value
+
+    def epsilon(self, key: str, default: float) -> float:
+        """What a norm adds under its root: a finite number that is not negative."""
+        value = self.number(key, default)
+        if value < 0:
+            raise self._wrong(key, value, "a number that is not negative")
         return value
 
     def number(self, key: str, default: float | None = None, *, above: float = -math.inf) -> float:
@@ -173,7 +188,9 @@ class Configuration(Mapping[str, Any]):
         return self.require(key) if default is None else default
 
     def mistake(self, what: str) -> ModelError:
-        """The error for values that do not fit together."""
+        """The error for values that do not fit together. It names keys as the file does."""
+        for known, own in self.spelt.items():
+            what = re.sub(rf"\b{known}\b", own, what)
         return ModelError(what, where=self.path, cure=CORRECT)
 
     def _wrong(self, key: str, value: Any, wanted: str) -> ModelError:

@@ -74,7 +74,7 @@ class GptqMatrix(PackedMatrix):
         zeros = self._levels(held)
         if self.less_one and self.bits != self.stored_bits:
             lowest = middle_level(self.stored_bits)
-            zeros = ((zeros - lowest + 1) & ((1 << self.stored_bits) - 1)) + lowest
+            zeros = (((zeros - lowest + 1) & ((1 << self.stored_bits) - 1)) + lowest).astype(np.uint8)
         skipped = start - start // levels * levels
         return np.ascontiguousarray(zeros[:, skipped : skipped + stop - start].T)
 

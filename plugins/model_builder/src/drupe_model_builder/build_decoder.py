@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Literal
 
-from drupe.api import ONLY_PART, Context, Form, Model, Notice, Pass, PassConfig
+from drupe.api import ONLY_PART, Context, Form, Model, Notice, Pass, PassConfig, Unfit
 from drupe_checkpoints import Checkpoint, open_checkpoint
 from drupe_decoding import GENERATION_KEYS, TAKEN_FROM, asks_for_something
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.finding import composition_of, notices_of
 from drupe_model_builder.parts.attention import Attention
 from drupe_model_builder.parts.latent_attention import LatentAttention
+from drupe_model_builder.parts.required import Lacking
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,16 +70,22 @@ class BuildDecoder(Pass):
         from drupe_model_builder.decoder import DecoderGraph
         from drupe_model_builder.graph import GraphBuilder
         from drupe_model_builder.precision import choose
-        from drupe_onnx import LEFT_OUT, OnnxPackage, describe_decoder, element_name
+        from drupe_onnx import LEFT_OUT, OnnxPackage, capabilities_of, describe_decoder, element_name, target_title
 
         checkpoint: Checkpoint = model.payload or open_checkpoint(model.location)
         decoder = composition_of(checkpoint)
         precision = choose(config.weights, config.activations, context.target)
         files = _files(checkpoint)  # checked before the weights, which may have to be downloaded
         weights = weights_of(checkpoint, decoder)
-        graph = GraphBuilder(weights.tensors, precision, context.target)
-        building = DecoderGraph(graph, weights.decoder)
-        made = building.build(all_logits=config.all_logits)
+        graph = GraphBuilder(weights.tensors, precision, capabilities_of(context.target))
+        try:
+            building = DecoderGraph(graph, weights.decoder)
+            made = building.build(all_logits=config.all_logits)
+        except Lacking as error:
+            from drupe_model_builder.instead import instead
+
+            cure = instead(weights, element_name(graph.dtype), context.target)
+            raise Unfit(f"{target_title(context.target)} {error.what}", cure=cure) from None
         if weights.left_out:
             made.metadata_props[LEFT_OUT] = json.dumps(weights.left_out)
         described = description_of(checkpoint, weights.decoder, building.head_size, element_name(graph.dtype))

@@ -29,20 +29,17 @@ def rotary(rope: Configuration, head_dim: int, stated: int, *, interleaved: bool
     stated: `max_position_embeddings`. Frequencies are float32 numbers, as transformers computes them. Raises ModelError
     for a type that is not supported and for parameters that give no frequencies.
     """
-    kind = rope.text("rope_type")
+    refuse_unknown_type(rope)
+    kind, share = rope.text("rope_type"), rope.number("partial_rotary_factor", above=0)
+    if head_dim > WIDEST:
+        raise rope.mistake(f"head_dim = {head_dim} is more than {WIDEST}")
     if kind == PROPORTIONAL:
         return _proportional(rope, head_dim, interleaved)
-    if kind not in SCALINGS:
-        raise ModelError(
-            f"rotary embeddings of type '{kind}' (rope_type in {rope.path.name}) are not supported; supported: "
-            + ", ".join((*SCALINGS, PROPORTIONAL)),
-            where=rope.path,
-            cure="correct rope_type if it is misspelt; otherwise the model needs a plugin that supports it",
-        )
-    width = int(head_dim * rope.number("partial_rotary_factor", above=0))
-    if width % 2 or not 0 < width <= min(head_dim, WIDEST):
+    width = int(head_dim * share)
+    if width % 2 or not 0 < width <= head_dim:
+        part = "" if share == 1 else f" and partial_rotary_factor = {share:g}"
         raise rope.mistake(
-            f"head_dim = {head_dim}: {width} elements cannot be rotated; it must be an even number up to {WIDEST}"
+            f"head_dim = {head_dim}{part}: {width} elements cannot be rotated; it must be an even number up to head_dim"
         )
     try:
         found = SCALINGS[kind](_frequencies(rope, width), rope, stated)
@@ -51,6 +48,18 @@ def rotary(rope: Configuration, head_dim: int, stated: int, *, interleaved: bool
     except (ArithmeticError, ValueError):  # a division by zero, or the logarithm of it
         pass
     raise rope.mistake(f"the rotary parameters give no usable frequencies: {dict(rope)}")
+
+
+def refuse_unknown_type(rope: Configuration) -> None:
+    """Raise ModelError for a `rope_type` that is not supported."""
+    kind = rope.text("rope_type")
+    if kind not in (*SCALINGS, PROPORTIONAL):
+        raise ModelError(
+            f"rotary embeddings of type '{kind}' (rope_type in {rope.path.name}) are not supported; supported: "
+            + ", ".join((*SCALINGS, PROPORTIONAL)),
+            where=rope.path,
+            cure="correct rope_type if it is misspelt; otherwise the model needs a plugin that supports it",
+        )
 
 
 def _usable(found: Rotary) -> bool:
@@ -62,10 +71,14 @@ def _usable(found: Rotary) -> bool:
 
 def _proportional(rope: Configuration, head_dim: int, interleaved: bool) -> Rotary:
     """The whole head takes part, but only the first pairs turn: `partial_rotary_factor` is their share."""
-    turning = int(rope.number("partial_rotary_factor", above=0) * head_dim // 2)
+    share = rope.number("partial_rotary_factor", above=0)
+    turning = int(share * head_dim // 2)
     factor = _f32(rope.number("factor", 1.0, above=0))
     if head_dim % 2 or not 0 < turning <= head_dim // 2:
-        raise rope.mistake(f"{turning} of the {head_dim // 2} pairs of a head's elements cannot turn")
+        pairs = counted(head_dim // 2, "pair")
+        raise rope.mistake(
+            f"head_dim = {head_dim} and partial_rotary_factor = {share:g}: {turning} of {pairs} cannot turn"
+        )
     frequencies = [_f32(each / factor) for each in _frequencies(rope, head_dim)[:turning]]
     return Rotary((*frequencies, *[0.0] * (head_dim // 2 - turning)), interleaved=interleaved)
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from drupe.api import Target
 from drupe_model_builder.dimensions import Dims, dims
 from drupe_model_builder.precision import Precision
 from drupe_onnx import (
@@ -16,11 +15,11 @@ from drupe_onnx import (
     MICROSOFT,
     ROLE,
     Array,
+    Capabilities,
     Expression,
     OperatorUse,
     Tape,
     as_type,
-    capabilities_of,
     element_name,
     initializer,
     ir,
@@ -34,11 +33,10 @@ IR_VERSION = 10
 class GraphBuilder:
     """A graph that is being built for a target, in a precision."""
 
-    def __init__(self, weights: Mapping[str, Expression], precision: Precision, target: Target) -> None:
+    def __init__(self, weights: Mapping[str, Expression], precision: Precision, capabilities: Capabilities) -> None:
         self.weights = weights
         self.precision = precision
-        self.target = target
-        self.capabilities = capabilities_of(target)
+        self.capabilities = capabilities
         self.inputs: list[ir.Value] = []
         self.outputs: list[ir.Value] = []
         self._tape = Tape()

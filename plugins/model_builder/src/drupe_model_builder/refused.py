@@ -43,8 +43,8 @@ ENCODERS = frozenset({
     "distilbert", "electra", "ernie", "ernie_m", "esm", "eurobert", "flaubert", "fnet", "funnel", "gte", "ibert",
     "jina_bert", "jina_embeddings_v3", "layoutlm", "layoutlmv3", "longformer", "luke", "megatron-bert", "mobilebert",
     "modernbert", "mpnet", "mra", "nezha", "neobert", "new", "nomic_bert", "nystromformer", "qdqbert", "rembert",
-    "roberta", "roberta-prelayernorm", "roc_bert", "roformer", "splinter", "squeezebert", "ultrabert", "xlm", "xlm-roberta",
-    "xlm-roberta-xl", "xmod", "yoso",
+    "roberta", "roberta-prelayernorm", "roc_bert", "roformer", "splinter", "squeezebert", "ultrabert", "xlm",
+    "xlm-roberta", "xlm-roberta-xl", "xmod", "yoso",
 })  # fmt: skip
 """The `model_type` of encoders of text: they give embeddings, classes or masked words, and write no text."""
 

@@ -9,9 +9,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from drupe.api import ModelError
 from drupe_model_builder.dimensions import TOTAL, Dims, dims
 from drupe_model_builder.graph import GraphBuilder
+from drupe_model_builder.parts.required import Lacking
 from drupe_model_builder.parts.rotary import DynamicNtk, LongRope, Rotary
 from drupe_model_builder.sequence_lengths import INT64, Lengths
 from drupe_onnx import POSITIONS, Array, Expression, Files, ir
@@ -67,8 +67,7 @@ class RotaryTables:
 
         pairs: their width; pairs without a frequency are not rotated.
         Tables of a long context, and those that change with a sequence's length, are computed in each run, so they cost
-        no bytes and reach as far as the sequence does. Raises ModelError where the target cannot compute tables that
-        change.
+        no bytes and reach as far as the sequence does. Raises Lacking where a table that changes cannot be computed.
         """
         key = (replace(rotary, interleaved=False), pairs)
         if key not in self._made:
@@ -79,14 +78,12 @@ class RotaryTables:
 
     def _tables(self, rotary: Rotary, pairs: int, prefix: str) -> tuple[ir.Value, ir.Value]:
         graph, length = self._graph, self._context_length
-        if _computes(graph):
+        missing = _missing(graph)
+        if not missing:
             if rotary.longer is not None or length > STORED:
                 return _Computed(graph, rotary, pairs, self._lengths, prefix).tables()
         elif rotary.longer is not None:
-            raise ModelError(
-                "the rotary embedding changes with the length of the sequence, and the target cannot compute that",
-                cure="convert for another provider; drupe providers lists them",
-            )
+            raise Lacking(f"has no {missing[0]}, which a rotary embedding that changes with the length needs")
         frequencies = rotary.frequencies + (0.0,) * (pairs - len(rotary.frequencies))
         return (
             graph.initializer(
@@ -98,10 +95,10 @@ class RotaryTables:
         )
 
 
-def _computes(graph: GraphBuilder) -> bool:
-    """Whether the target has the operators that compute tables."""
+def _missing(graph: GraphBuilder) -> list[str]:
+    """The operators that compute tables and that the target lacks."""
     operators = [("Range", [INT64] * 3, INT64), ("Cos", [FLOAT], FLOAT), ("Sin", [FLOAT], FLOAT)]
-    return all(graph.serves(name, *inputs, outputs=[output]) for name, inputs, output in operators)
+    return [name for name, inputs, output in operators if not graph.serves(name, *inputs, outputs=[output])]
 
 
 class _Computed:

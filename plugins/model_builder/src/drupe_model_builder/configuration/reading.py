@@ -9,7 +9,7 @@ from drupe.api import ModelError, counted
 from drupe_checkpoints import Configuration, context_of
 from drupe_checkpoints.configuration import DEFAULT_ROPE_THETA
 from drupe_model_builder.configuration.block import Sizes
-from drupe_model_builder.frequencies import PROPORTIONAL, rotary
+from drupe_model_builder.frequencies import PROPORTIONAL, refuse_unknown_type, rotary
 from drupe_model_builder.parts.activations import ACTIVATIONS
 from drupe_model_builder.parts.rotary import Rotary
 
@@ -36,9 +36,9 @@ def sizes_of(
     heads = config.integer("num_attention_heads")
     hidden = config.integer("hidden_size")
     usual = heads if "num_key_value_heads" in config else kv_heads or heads
-    groups = config.integer("num_key_value_heads", usual) if grouped else heads
-    if heads % groups:
-        raise config.mistake(f"num_attention_heads = {heads} is not a multiple of num_key_value_heads = {groups}")
+    groups = shared_by(config, heads, config.integer("num_key_value_heads", usual)) if grouped else heads
+    if head_dim is None and config.get("head_dim") is None and heads > hidden:
+        raise config.mistake(f"num_attention_heads = {heads} is more than hidden_size = {hidden}")
     stated = config.integer("max_position_embeddings", context_length)
     return Sizes(
         vocab_size=config.integer("vocab_size"),
@@ -49,9 +49,28 @@ def sizes_of(
         head_dim=config.integer("head_dim", head_dim or hidden // heads),
         layers=layer_count(config),
         context_length=context_of(config, context_length),
-        epsilon=config.number(epsilon_key, epsilon),
+        epsilon=config.epsilon(epsilon_key, epsilon),
         stated_length=stated,
     )
+
+
+def shared_by(
+    config: Configuration,
+    heads: int,
+    groups: int,
+    groups_key: str = "num_key_value_heads",
+    heads_key: str = "num_attention_heads",
+) -> int:
+    """`groups`, which share the heads. Raises ModelError where they cannot."""
+    if heads % groups:
+        raise config.mistake(f"{heads_key} = {heads} is not a multiple of {groups_key} = {groups}")
+    return groups
+
+
+def head_size(config: Configuration, hidden: int, heads: int, hidden_key: str, heads_key: str) -> int:
+    """The size of a head in families that have no key for it. Raises ModelError where it is no whole number."""
+    shared_by(config, hidden, heads, heads_key, hidden_key)
+    return hidden // heads
 
 
 def not_built(config: Configuration, key: str, value: object, means: str, cure: str) -> ModelError:
@@ -94,6 +113,7 @@ def with_rotary(config: Configuration, usual: Mapping[str, object]) -> Configura
 
 
 def _refuse_partial(config: Configuration, rope: Configuration) -> None:
+    refuse_unknown_type(rope)
     share = rope.number("partial_rotary_factor")
     if share != 1.0:
         raise not_built(

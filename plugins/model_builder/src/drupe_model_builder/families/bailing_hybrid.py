@@ -47,9 +47,8 @@ WITHOUT_EFFECT = (
 
 
 def bailing_hybrid(config: Configuration) -> Decoder:
-    renamed = {known: config[own] for own, known in SPELLINGS.items() if config.get(own) is not None}
     without_effect(config, *WITHOUT_EFFECT)
-    told = config.with_values({**renamed, "q_lora_rank": None})
+    told = config.with_spellings(SPELLINGS).with_values({"q_lora_rank": None})
     sizes, latent = sizes_with_latents(told, LatentSizes(None, 512, 128, 64, 128), context_length=262_144)
     rotary, scale = rotary_of(told, sizes, theta=6_000_000.0, interleaved=True), latent_scale(told, latent)
     silu, bias, many = activation(told), told.flag("attention_bias", False), expert_sizes(told, (512, 8, 768))

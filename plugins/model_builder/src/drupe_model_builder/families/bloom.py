@@ -7,7 +7,7 @@ import math
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.block import Block, Names, Sizes, decoder
-from drupe_model_builder.configuration.reading import MOST_LAYERS, not_built
+from drupe_model_builder.configuration.reading import MOST_LAYERS, head_size, not_built
 from drupe_model_builder.parts.distance import Distance
 from drupe_model_builder.parts.norm import Norm
 from drupe_model_builder.parts.rows import by_head
@@ -62,15 +62,16 @@ def distance_slopes(heads: int) -> tuple[float, ...]:
 
 def _sizes(config: Configuration) -> Sizes:
     hidden = config.integer("hidden_size", config.integer("n_embed", 64))
-    heads = config.integer("n_head", config.integer("num_attention_heads", 8))
+    heads_key = "n_head" if config.get("n_head") is not None else "num_attention_heads"
+    heads = config.integer(heads_key, 8)
     return Sizes(
         vocab_size=config.integer("vocab_size"),
         hidden=hidden,
         intermediate=4 * hidden,
         heads=heads,
         kv_heads=heads,
-        head_dim=hidden // heads,
+        head_dim=head_size(config, hidden, heads, "hidden_size", heads_key),
         layers=config.integer("n_layer", config.integer("num_hidden_layers", 2), most=MOST_LAYERS),
         context_length=config.integer("seq_length", 2048),
-        epsilon=config.number("layer_norm_epsilon", 1e-5),
+        epsilon=config.epsilon("layer_norm_epsilon", 1e-5),
     )

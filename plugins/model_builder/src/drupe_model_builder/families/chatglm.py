@@ -5,7 +5,7 @@ from __future__ import annotations
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.block import Block, Names, Sizes, decoder
-from drupe_model_builder.configuration.reading import MOST_LAYERS, not_built
+from drupe_model_builder.configuration.reading import MOST_LAYERS, not_built, shared_by
 from drupe_model_builder.frequencies import rotary
 from drupe_model_builder.parts.rows import one_after_another
 from drupe_model_builder.parts.step import Layer
@@ -25,7 +25,9 @@ BASE = 10_000.0
 
 def chatglm(config: Configuration) -> Decoder:
     sizes = _sizes(config)
-    rope = Configuration(config.path, {"rope_theta": BASE * config.number("rope_ratio", 1.0)}).rope(partial=0.5)
+    rope = Configuration(config.path, {"rope_theta": BASE * config.number("rope_ratio", 1.0, above=0)}).rope(
+        partial=0.5
+    )
     turned = rotary(rope, sizes.head_dim, sizes.context_length, interleaved=True)
     bias, all_biases = config.flag("add_qkv_bias", False), config.flag("add_bias_linear", False)
     for key, only in (("rmsnorm", True), ("apply_residual_connection_post_layernorm", False), ("original_rope", True)):
@@ -52,14 +54,15 @@ def chatglm(config: Configuration) -> Decoder:
 def _sizes(config: Configuration) -> Sizes:
     heads = config.integer("num_attention_heads")
     grouped = config.flag("multi_query_attention", False)
+    groups_key = "multi_query_group_num"
     return Sizes(
         vocab_size=config.integer("padded_vocab_size"),
         hidden=config.integer("hidden_size"),
         intermediate=config.integer("ffn_hidden_size"),
         heads=heads,
-        kv_heads=config.integer("multi_query_group_num") if grouped else heads,
+        kv_heads=shared_by(config, heads, config.integer(groups_key), groups_key) if grouped else heads,
         head_dim=config.integer("kv_channels", 128),
         layers=config.integer("num_layers", most=MOST_LAYERS),
         context_length=config.integer("seq_length"),
-        epsilon=config.number("layernorm_epsilon", 1e-5),
+        epsilon=config.epsilon("layernorm_epsilon", 1e-5),
     )

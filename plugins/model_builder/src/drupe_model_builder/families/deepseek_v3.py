@@ -29,7 +29,7 @@ from drupe_model_builder.configuration.latent import (
     refuse_other_words,
     sizes_with_latents,
 )
-from drupe_model_builder.configuration.reading import activation
+from drupe_model_builder.configuration.reading import MOST_LAYERS, activation
 from drupe_model_builder.parts.rotary import Rotary
 from drupe_model_builder.parts.step import Layer, both, pre
 
@@ -89,6 +89,6 @@ def further_layers(config: Configuration, sizes: Sizes) -> tuple[str, ...]:
     """The pattern of the names of tensors of layers behind the last one; empty where there are none."""
     if config.get("num_nextn_predict_layers") == 0:
         return ()
-    count = config.integer("num_nextn_predict_layers", 1)
+    count = config.integer("num_nextn_predict_layers", 1, most=MOST_LAYERS)
     numbers = "|".join(str(sizes.layers + each) for each in range(count))
     return (rf"model\.layers\.({numbers})\..*",)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.block import Block, Names, Sizes, decoder
-from drupe_model_builder.configuration.reading import MOST_LAYERS, activation, rotary_of
+from drupe_model_builder.configuration.reading import MOST_LAYERS, activation, head_size, rotary_of, shared_by
 from drupe_model_builder.parts.step import Layer, pre
 
 NAMES = Names(
@@ -27,11 +27,11 @@ def exaone(config: Configuration) -> Decoder:
         hidden=hidden,
         intermediate=config.integer("intermediate_size", 4 * hidden),
         heads=heads,
-        kv_heads=config.integer("num_key_value_heads", heads),
-        head_dim=config.integer("head_dim", hidden // heads),
+        kv_heads=shared_by(config, heads, config.integer("num_key_value_heads", heads)),
+        head_dim=config.integer("head_dim", head_size(config, hidden, heads, "hidden_size", "num_attention_heads")),
         layers=config.integer("num_layers", most=MOST_LAYERS),
         context_length=config.integer("max_position_embeddings", 2048),
-        epsilon=config.number("layer_norm_epsilon", 1e-5),
+        epsilon=config.epsilon("layer_norm_epsilon", 1e-5),
     )
     rotary, silu = rotary_of(config, sizes), activation(config, key="activation_function")
 

@@ -7,7 +7,7 @@ import struct
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.block import Block, Names, Sizes, decoder
-from drupe_model_builder.configuration.reading import activation, layer_count, rotary_of
+from drupe_model_builder.configuration.reading import activation, head_size, layer_count, rotary_of, shared_by
 from drupe_model_builder.families.bloom import distance_slopes
 from drupe_model_builder.parts.distance import Distance
 from drupe_model_builder.parts.rotary import Rotary
@@ -69,11 +69,11 @@ def _sizes(config: Configuration, grouped: bool) -> Sizes:
         hidden=hidden,
         intermediate=config.integer("ffn_hidden_size", 4 * hidden),
         heads=heads,
-        kv_heads=config.integer("num_kv_heads", heads) if grouped else shared,
-        head_dim=hidden // heads,
+        kv_heads=shared_by(config, heads, config.integer("num_kv_heads", heads), "num_kv_heads") if grouped else shared,
+        head_dim=head_size(config, hidden, heads, "hidden_size", "num_attention_heads"),
         layers=layer_count(config),
         context_length=config.integer("max_position_embeddings", 2048),
-        epsilon=config.number("layer_norm_epsilon", 1e-5),
+        epsilon=config.epsilon("layer_norm_epsilon", 1e-5),
     )
 
 

@@ -8,4 +8,4 @@ from drupe_model_builder.families.mamba import state_spaces
 
 
 def falcon_mamba(config: Configuration) -> Decoder:
-    return state_spaces(config, config.number("mixer_rms_eps", 1e-6))
+    return state_spaces(config, config.epsilon("mixer_rms_eps", 1e-6))

@@ -7,7 +7,7 @@ from typing import Any
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.block import Block, Names, Sizes, decoder
-from drupe_model_builder.configuration.reading import MOST_LAYERS, activation
+from drupe_model_builder.configuration.reading import MOST_LAYERS, activation, head_size
 from drupe_model_builder.parts.linear import Linear
 from drupe_model_builder.parts.mlp import MLP
 from drupe_model_builder.parts.rows import Rows, one_after_another
@@ -46,10 +46,10 @@ def gpt2_sizes(config: Configuration, kv_heads: int | None) -> Sizes:
         intermediate=config.integer("n_inner", 4 * hidden),
         heads=heads,
         kv_heads=kv_heads or heads,
-        head_dim=hidden // heads,
+        head_dim=head_size(config, hidden, heads, "n_embd", "n_head"),
         layers=config.integer("n_layer", 12, most=MOST_LAYERS),
         context_length=config.integer("n_positions", 1024),
-        epsilon=config.number("layer_norm_epsilon", 1e-5),
+        epsilon=config.epsilon("layer_norm_epsilon", 1e-5),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.block import Block, Names, Sizes, decoder
-from drupe_model_builder.configuration.reading import MOST_LAYERS, activation
+from drupe_model_builder.configuration.reading import MOST_LAYERS, activation, head_size
 from drupe_model_builder.frequencies import rotary
 from drupe_model_builder.parts.rotary import Rotary
 from drupe_model_builder.parts.step import Branch, Layer, side_by_side
@@ -51,16 +51,19 @@ def gptj_sizes(config: Configuration) -> Sizes:
         intermediate=config.integer("n_inner", 4 * hidden),
         heads=heads,
         kv_heads=heads,
-        head_dim=hidden // heads,
+        head_dim=head_size(config, hidden, heads, "n_embd", "n_head"),
         layers=config.integer("n_layer", 28, most=MOST_LAYERS),
         context_length=config.integer("n_positions", 2048),
-        epsilon=config.number("layer_norm_epsilon", 1e-5),
+        epsilon=config.epsilon("layer_norm_epsilon", 1e-5),
     )
 
 
 def partly_rotated(config: Configuration, sizes: Sizes) -> Rotary:
     """A rotary embedding of the first `rotary_dim` elements of a head, all of them for null."""
-    width = (
-        sizes.head_dim if "rotary_dim" in config and config["rotary_dim"] is None else config.integer("rotary_dim", 64)
-    )
+    whole = "rotary_dim" in config and config["rotary_dim"] is None
+    width = sizes.head_dim if whole else config.integer("rotary_dim", 64)
+    if width % 2 or width > sizes.head_dim:
+        raise config.mistake(
+            f"rotary_dim = {width} is not an even number up to the {sizes.head_dim} elements of a head"
+        )
     return rotary(config.rope(width / sizes.head_dim), sizes.head_dim, sizes.context_length, interleaved=True)

@@ -47,7 +47,7 @@ ALIASES = (
 
 
 def kimi_linear(config: Configuration) -> Decoder:
-    told = config.with_values({known: config[own] for own, known in SPELLINGS.items() if config.get(own) is not None})
+    told = config.with_spellings(SPELLINGS)
     sizes, latent = sizes_with_latents(
         told, LatentSizes(None, 512, 128, 64, 128), context_length=1_048_576, epsilon=1e-5
     )

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from drupe.api import counted
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.block import Block, Names, Sizes, decoder
-from drupe_model_builder.configuration.reading import layer_count, not_built
+from drupe_model_builder.configuration.reading import layer_count, not_built, shared_by
 from drupe_model_builder.parts.convolution import Convolution
 from drupe_model_builder.parts.mamba2 import Mamba2
 from drupe_model_builder.parts.rows import one_after_another
@@ -45,10 +44,11 @@ class MambaSizes:
 
 def mamba2(config: Configuration) -> Decoder:
     sizes = state_space_sizes(config)
+    heads = config.integer("num_heads", 128)
     mamba = MambaSizes(
-        heads=config.integer("num_heads", 128),
+        heads=heads,
         head_dim=config.integer("head_dim", 64),
-        groups=config.integer("n_groups", 8),
+        groups=shared_by(config, heads, config.integer("n_groups", 8), "n_groups", "num_heads"),
         state_size=config.integer("state_size", 128),
         kernel=config.integer("conv_kernel", 4),
         bias=config.flag("use_bias", False),
@@ -72,7 +72,7 @@ def hybrid_sizes(config: Configuration, width: int | None = None) -> MambaSizes:
     return MambaSizes(
         heads=heads,
         head_dim=wide // heads if automatic else config.integer("mamba_d_head"),
-        groups=config.integer("mamba_n_groups", 1),
+        groups=shared_by(config, heads, config.integer("mamba_n_groups", 1), "mamba_n_groups", "mamba_n_heads"),
         state_size=config.integer("mamba_d_state", 256),
         kernel=config.integer("mamba_d_conv", 4),
         bias=config.flag("mamba_proj_bias", False),
@@ -93,8 +93,6 @@ def mixer_of(
     **differences: Any,
 ) -> Mamba2:
     """The mixer of a layer. name: within the layer. factors: on z, x, B, C and the time step."""
-    if sizes.heads % sizes.groups:
-        raise config.mistake(f"{counted(sizes.heads, 'head')} of Mamba-2 cannot share {counted(sizes.groups, 'group')}")
     hidden, full = block.sizes.hidden, f"{block.name}.{name}"
     groups = sizes.groups * sizes.state_size
     rows = one_after_another([sizes.width, sizes.width, groups, groups, sizes.heads])
@@ -172,5 +170,5 @@ def state_space_sizes(config: Configuration) -> Sizes:
         head_dim=hidden,
         layers=layer_count(config),
         context_length=UNLIMITED,
-        epsilon=config.number("layer_norm_epsilon", 1e-5),
+        epsilon=config.epsilon("layer_norm_epsilon", 1e-5),
     )

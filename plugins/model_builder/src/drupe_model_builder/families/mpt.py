@@ -7,7 +7,7 @@ import math
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.block import Block, Names, Sizes, decoder
-from drupe_model_builder.configuration.reading import MOST_LAYERS, not_built
+from drupe_model_builder.configuration.reading import MOST_LAYERS, head_size, not_built
 from drupe_model_builder.parts.distance import Distance
 from drupe_model_builder.parts.rows import one_after_another
 from drupe_model_builder.parts.step import Layer, pre
@@ -70,8 +70,8 @@ def _sizes(config: Configuration) -> Sizes:
         intermediate=4 * hidden,
         heads=heads,
         kv_heads=heads,
-        head_dim=hidden // heads,
+        head_dim=head_size(config, hidden, heads, "d_model", "n_heads"),
         layers=config.integer("n_layers", 24, most=MOST_LAYERS),
         context_length=config.integer("max_seq_len", 2048),
-        epsilon=config.number("layer_norm_epsilon", 1e-5),
+        epsilon=config.epsilon("layer_norm_epsilon", 1e-5),
     )

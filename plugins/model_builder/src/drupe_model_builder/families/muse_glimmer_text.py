@@ -32,7 +32,7 @@ def muse_glimmer_text(config: Configuration) -> Decoder:
     windows = windows_of(layer_types(config, usual), sliding_window(config, 2048))
     rotary, turns = rotary_of(config, sizes), _turning(config, sizes, every_fourth)
     scale = config.number("qk_scale_factor", 3.87) * sizes.head_dim**-0.5
-    behind: dict[str, Any] = {"epsilon": config.number("post_norm_eps", 1e-8), **PLUS_ONE}
+    behind: dict[str, Any] = {"epsilon": config.epsilon("post_norm_eps", 1e-8), **PLUS_ONE}
 
     def layer(block: Block) -> Layer:
         name = f"{block.name}.self_attn"

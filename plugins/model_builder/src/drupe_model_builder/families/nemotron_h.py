@@ -10,7 +10,7 @@ from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.block import Block, decoder
 from drupe_model_builder.configuration.experts import ExpertNames, expert_sizes, experts_of, sigmoid_router
-from drupe_model_builder.configuration.reading import activation, sizes_of, without_effect
+from drupe_model_builder.configuration.reading import activation, shared_by, sizes_of, without_effect
 from drupe_model_builder.families.mamba2 import NAMES, MambaSizes, mixer_of, refuse_activation
 from drupe_model_builder.parts.experts import Experts
 from drupe_model_builder.parts.step import Layer, pre
@@ -94,10 +94,12 @@ def _kinds(config: Configuration) -> tuple[str, ...]:
 def _mamba(config: Configuration) -> MambaSizes:
     """Of the limits of the time step, transformers takes `time_step_min` only, and not `time_step_limit`."""
     refuse_activation(config, "mamba_hidden_act")
+    heads = config.integer("mamba_num_heads", 128)
+    groups_key = "n_groups" if config.get("n_groups") is not None else "mamba_n_groups"
     return MambaSizes(
-        heads=config.integer("mamba_num_heads", 128),
+        heads=heads,
         head_dim=config.integer("mamba_head_dim", 64),
-        groups=config.integer("n_groups", config.integer("mamba_n_groups", 8)),
+        groups=shared_by(config, heads, config.integer(groups_key, 8), groups_key, "mamba_num_heads"),
         state_size=config.integer("ssm_state_size", 128),
         kernel=config.integer("conv_kernel", config.integer("mamba_d_conv", 4)),
         bias=config.flag("use_bias", False),

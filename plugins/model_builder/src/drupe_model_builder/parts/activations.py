@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -40,11 +41,43 @@ def _silu(graph: GraphBuilder, x: ir.Value, name: str) -> ir.Value:
 
 
 def _gelu(graph: GraphBuilder, x: ir.Value, name: str) -> ir.Value:
-    return graph.node("Gelu", [x], f"{name}/Gelu", dims(x), approximate="none")
+    """x / 2 * (1 + erf(x / sqrt(2)))."""
+    made = _gelu_of_operator(graph, x, name, "none", "Gelu")
+    if made is not None:
+        return made
+    inner = graph.node("Mul", [x, graph.number(math.sqrt(0.5))], f"{name}/Inner", dims(x))
+    return _half_opened(graph, x, graph.node("Erf", [inner], f"{name}/Erf", dims(x)), name)
 
 
 def _gelu_tanh(graph: GraphBuilder, x: ir.Value, name: str) -> ir.Value:
-    return graph.node("Gelu", [x], f"{name}/Gelu", dims(x), approximate="tanh")
+    """x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))."""
+    made = _gelu_of_operator(graph, x, name, "tanh", "FastGelu")
+    if made is not None:
+        return made
+    shape = dims(x)
+    square = graph.node("Mul", [x, x], f"{name}/Square", shape)
+    bent = graph.node("Mul", [square, graph.number(0.044715 * math.sqrt(2 / math.pi))], f"{name}/Bent", shape)
+    slope = graph.node("Add", [bent, graph.number(math.sqrt(2 / math.pi))], f"{name}/Slope", shape)
+    inner = graph.node("Mul", [x, slope], f"{name}/Inner", shape)
+    return _half_opened(graph, x, graph.node("Tanh", [inner], f"{name}/Tanh", shape), name)
+
+
+def _gelu_of_operator(graph: GraphBuilder, x: ir.Value, name: str, approximate: str, older: str) -> ir.Value | None:
+    """ONNX's operator, or onnxruntime's own, which is `older`; None where the target has neither."""
+    from drupe_onnx import MICROSOFT
+
+    if graph.serves("Gelu", graph.dtype, outputs=[graph.dtype], approximate=approximate):
+        return graph.node("Gelu", [x], f"{name}/Gelu", dims(x), approximate=approximate)
+    if graph.serves(older, graph.dtype, domain=MICROSOFT, outputs=[graph.dtype]):
+        return graph.node(older, [x], f"{name}/{older}", dims(x), domain=MICROSOFT)
+    return None
+
+
+def _half_opened(graph: GraphBuilder, x: ir.Value, gate: ir.Value, name: str) -> ir.Value:
+    """x / 2 * (1 + gate)."""
+    opened = graph.node("Add", [gate, graph.number(1.0)], f"{name}/Opened", dims(x))
+    half = graph.node("Mul", [x, graph.number(0.5)], f"{name}/Half", dims(x))
+    return graph.node("Mul", [half, opened], f"{name}/Gated", dims(x))
 
 
 def _relu(graph: GraphBuilder, x: ir.Value, name: str) -> ir.Value:

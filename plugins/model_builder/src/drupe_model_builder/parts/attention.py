@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from drupe.api import Unfit
 from drupe_model_builder.dimensions import BATCH, SEQUENCE, TOTAL, Dims, dims
 from drupe_model_builder.parts.distance import Distance
 from drupe_model_builder.parts.ends import drop_all_but_last
 from drupe_model_builder.parts.heads import cut, pad
 from drupe_model_builder.parts.linear import Linear, can_be_fused, fused, linear
 from drupe_model_builder.parts.norm import Norm, gamma, norm
+from drupe_model_builder.parts.required import Lacking
 from drupe_model_builder.parts.rotary import Rotary
 from drupe_model_builder.parts.split import heads, joined
 from drupe_model_builder.parts.state import KeyValueState
@@ -107,8 +107,8 @@ class AttentionForm:
 
 
 def choose_form(graph: GraphBuilder, part: Attention) -> AttentionForm:
-    """The form in which the operator computes most. Raises Unfit where the target supports no form."""
-    from drupe_onnx import MICROSOFT, element_name, target_title
+    """The form in which the operator computes most. Raises Lacking where the target supports no form."""
+    from drupe_onnx import MICROSOFT, element_name
 
     for form in _forms(graph, part):
         types = _input_types(graph, part, form)
@@ -116,15 +116,11 @@ def choose_form(graph: GraphBuilder, part: Attention) -> AttentionForm:
         if graph.serves(OPERATOR, *types, domain=MICROSOFT, outputs=[graph.dtype] * 3, **attributes):
             return form
     if part.head_dim % HEAD_MULTIPLE and not _pads(graph):
-        raise Unfit(
-            f"a head dimension of {part.head_dim} is not supported: {OPERATOR} needs a multiple of {HEAD_MULTIPLE}, "
-            f"and {target_title(graph.target)} has no Pad for {element_name(graph.dtype)} activations",
-            cure="convert for another provider, or another version of this one; drupe providers lists them",
+        raise Lacking(
+            f"has no Pad for {element_name(graph.dtype)} activations, which heads of {part.head_dim} elements need: "
+            f"{OPERATOR} takes multiples of {HEAD_MULTIPLE}"
         )
-    raise Unfit(
-        f"{target_title(graph.target)} has no {OPERATOR} for {element_name(graph.dtype)} activations{_wanted(part)}",
-        cure="choose a precision with other activations, or another provider; drupe providers lists them",
-    )
+    raise Lacking(f"has no {OPERATOR} for {element_name(graph.dtype)} activations{_wanted(part)}")
 
 
 def needs_positions(part: Attention, form: AttentionForm) -> bool:

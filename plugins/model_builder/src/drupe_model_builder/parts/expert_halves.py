@@ -29,7 +29,7 @@ ALONE: dict[str, Any] = {"k": 1, "activation_type": "identity", "normalize_routi
 def expert_halves(graph: GraphBuilder, part: Experts, x: ir.Value) -> ir.Value:
     """x and the result are [batch, sequence, hidden].
 
-    Raises Unfit where the target has no operator for it, ModelError where experts are too wide.
+    Raises Lacking where the target has no operator for it, ModelError where experts are too wide.
     """
     name, chosen, down = part.name, part.router.chosen, part.down.rows[0].expression(graph.weights)
     hidden, width = down.shape

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from drupe.api import Unfit
 from drupe_model_builder.dimensions import Dims, dims
 from drupe_model_builder.parts.linear import Linear, linear
 from drupe_model_builder.parts.mlp import MLP, mlp
 from drupe_model_builder.parts.norm import Norm, norm
+from drupe_model_builder.parts.required import Lacking
 from drupe_model_builder.parts.router import Router, route, router_product
 from drupe_model_builder.parts.rows import Rows
 
@@ -83,7 +83,7 @@ class Experts:
 
 
 def experts(graph: GraphBuilder, part: Experts, x: ir.Value) -> ir.Value:
-    """x and the result are [batch, sequence, hidden]. Raises Unfit where the target has no operator for it."""
+    """x and the result are [batch, sequence, hidden]. Raises Lacking where the target has no operator for it."""
     from drupe_onnx import MICROSOFT
 
     attributes = _attributes(part)
@@ -120,8 +120,8 @@ def _attributes(part: Experts) -> dict[str, Any]:
 
 
 def refuse_unserved(graph: GraphBuilder, attributes: dict[str, Any]) -> None:
-    """Raise Unfit for a target that can run the experts neither in floating point nor quantized."""
-    from drupe_onnx import MICROSOFT, element_name, ir, target_title
+    """Raise Lacking for a target that can run the experts neither in floating point nor quantized."""
+    from drupe_onnx import MICROSOFT, element_name, ir
 
     kind, byte = graph.dtype, ir.DataType.UINT8
     plain = graph.serves(OPERATOR, *[kind] * 3, None, kind, domain=MICROSOFT, outputs=[kind], **attributes)
@@ -129,11 +129,7 @@ def refuse_unserved(graph: GraphBuilder, attributes: dict[str, Any]) -> None:
     types = (kind, kind, byte, kind, None, byte, kind)
     if plain or graph.serves("QMoE", *types, domain=MICROSOFT, outputs=[kind], **quantized):
         return
-    raise Unfit(
-        f"{target_title(graph.target)} has neither MoE nor QMoE for {element_name(kind)} activations, so it cannot run "
-        "experts",
-        cure="choose another provider, such as --provider cpu; drupe providers lists them",
-    )
+    raise Lacking(f"has neither MoE nor QMoE for {element_name(kind)} activations, so it cannot run experts")
 
 
 def _woven(graph: GraphBuilder, part: Experts) -> tuple[ir.Value, ir.Value | None]:

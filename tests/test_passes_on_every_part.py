@@ -1,0 +1,173 @@
+"""Passes that measure or rewrite weights, on small decoders that have every part and every layout of experts."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import decoder_families
+import numpy as np
+import pytest
+
+from drupe.api import Context, Model, ModelError, Pass, registry, target_of
+from drupe_checkpoints import open_checkpoint
+from drupe_equalize.rotate_weights import RotateWeights
+from drupe_equalize.scale_channels import ScaleChannels
+from drupe_equalize.smooth_activations import SmoothActivations
+from drupe_layerwise import LayerByLayer
+from drupe_mixed_precision.groups import groups_of
+from drupe_mixed_precision.losses import SENSITIVITY
+from drupe_mixed_precision.measure_sensitivity import MeasureSensitivity
+from drupe_model_builder.build_decoder import BuildDecoder
+from drupe_model_builder.composition import Decoder
+from drupe_model_builder.finding import composition_of
+from drupe_model_builder.parts.step import Part
+from drupe_quant_gptq.quantize_gptq import QuantizeGptq
+from drupe_quant_gptq.weigh_channels import WeighChannels
+from drupe_quant_rtn.quantize_weights import QuantizeWeights
+from drupe_text.tokens import TextTokenizer
+
+CASES = {
+    "deepseek_v2, groups": {"LatentAttention", "Experts"},
+    "kimi_linear": {"GatedDelta by channel", "LatentAttention"},
+    "olmo_hybrid, rotation": {"GatedDelta"},
+    "jamba, no experts": {"Mamba1", "MLP"},
+    "granitemoehybrid, experts": {"Mamba2", "Experts"},
+    "lfm2": {"ShortConv", "Attention"},
+    "gemma4_text, small": {"BorrowedAttention", "LayerInput"},
+    "gpt_oss": {"Experts"},
+    "nemotron_h, smaller experts": {"Experts"},
+    "gemma4_text, experts": {"Experts in halves"},
+}
+"""The parts that each is there for. Experts are apart in deepseek_v2, merged in granitemoehybrid, woven and with biases
+in gpt_oss, without a gate in nemotron_h; in halves where no operator has their activation."""
+NOT_ROTATED = {
+    "olmo_hybrid, rotation": "post_feedforward_layernorm",
+    "gemma4_text, small": "embed_tokens_per_layer/Split",
+    "gemma4_text, experts": "experts/Column",
+}
+"""The nodes that a rotation cannot pass through: norms on results, inputs of layers, experts in halves."""
+LITTLE = {"calibration_sequences": 1, "calibration_length": 72}
+
+
+class Kit:
+    """The checkpoints, made once, and what is done with their graphs. folder: takes what is written."""
+
+    def __init__(self, folder: Path) -> None:
+        found = registry()
+        self._folder, self._numbers = folder, itertools.count()
+        self._target, self._runtime = target_of(found.provider("cpu"), found), found.runtimes.make("onnxruntime")
+        self._checkpoints: dict[str, Path] = {}
+        self._expected: dict[str, Any] = {}
+
+    def checkpoint(self, name: str) -> Path:
+        if name not in self._checkpoints:
+            self._checkpoints[name] = decoder_families.make(name, self._new_folder())[0]
+        return self._checkpoints[name]
+
+    def after(self, name: str, *passes: tuple[Pass, dict[str, Any]]) -> Model:
+        """The graph of a decoder after some passes."""
+        model = Model("hf", self.checkpoint(name))
+        built = (BuildDecoder(), {"weights": "float32", "all_logits": True})
+        for each, settings in (built, *passes):
+            model = each.run(model, each.Config(**settings), self._context())
+        return model
+
+    def text(self, name: str) -> list[list[int]]:
+        """The tokens that the passes calibrate with."""
+        files = self.after(name).payload.files
+        return WeighChannels.Config(**LITTLE).calibration_tokens(TextTokenizer.among(files, self._new_folder()))
+
+    def logits(self, name: str, model: Model) -> Any:
+        with LayerByLayer(model.payload.component, self.text(name), self._context()) as layers:
+            return np.concatenate([each.rows for each in layers.logits()])
+
+    def expected(self, name: str) -> Any:
+        """The logits of the decoder that no pass has changed."""
+        if name not in self._expected:
+            self._expected[name] = self.logits(name, self.after(name))
+        return self._expected[name]
+
+    def error(self, name: str, model: Model) -> float:
+        """How far a model's logits are from those of the unchanged one: the root of the mean square."""
+        return float(np.sqrt(np.square(self.logits(name, model) - self.expected(name)).mean()))
+
+    def refuse_change(self, name: str, model: Model) -> None:
+        expected = self.expected(name)
+        np.testing.assert_allclose(self.logits(name, model), expected, atol=1e-4 * np.abs(expected).max(), rtol=0)
+
+    def _context(self) -> Context:
+        return Context(
+            self._target, self._new_folder(), threads=1, open=lambda model: self._runtime.open(model, self._target)
+        )
+
+    def _new_folder(self) -> Path:
+        folder = self._folder / str(next(self._numbers))
+        folder.mkdir()
+        return folder
+
+
+@pytest.fixture(scope="module")
+def kit(tmp_path_factory: pytest.TempPathFactory) -> Kit:
+    return Kit(tmp_path_factory.mktemp("parts"))
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRUPE_CACHE", str(tmp_path / "cache"))
+
+
+def words(part: Any) -> str:
+    """What the cases call a part."""
+    kind = type(part).__name__
+    if kind == "GatedDelta":
+        return kind if part.decay.size == part.value_heads else f"{kind} by channel"
+    return f"{kind} in halves" if kind == "Experts" and part.activation is not None else kind
+
+
+def composition(checkpoint: Path) -> Decoder:
+    return composition_of(open_checkpoint(checkpoint))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_case_has_the_parts_that_it_stands_for(name: str, kit: Kit) -> None:
+    assert CASES[name] <= {words(part) for part in composition(kit.checkpoint(name)).parts}
+
+
+def test_the_cases_have_every_part() -> None:
+    """Part is the union of all that can stand in a layer."""
+    every = {each.__name__ for each in Part.__args__}
+    assert {name.partition(" ")[0] for name in set().union(*CASES.values())} == every
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_gptq_is_closer_to_the_source_than_the_error_search(name: str, kit: Kit) -> None:
+    searched = kit.after(name, (QuantizeWeights(), {"block_size": 16, "method": "search"}))
+    solved = kit.after(name, (QuantizeGptq(), {"block_size": 16, **LITTLE}))
+    assert kit.error(name, solved) < 0.9 * kit.error(name, searched)
+    told = [each.about for each in solved.notices if each.handling == "quantized without calibration"]
+    assert told == (["weights"] if composition(kit.checkpoint(name)).experts else [])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_matrix_gets_a_sensitivity(name: str, kit: Kit) -> None:
+    groups = groups_of(kit.after(name, (MeasureSensitivity(), LITTLE)).payload.component.graph)
+    found = {group.name: float(site.node.metadata_props[SENSITIVITY]) for group in groups for site in group.sites}
+    assert len(found) > len(composition(kit.checkpoint(name)).layers)
+    assert all(np.isfinite(each) and each > 0 for each in found.values())
+
+
+@pytest.mark.parametrize("scaling", [ScaleChannels(), SmoothActivations()], ids=lambda each: each.name)
+@pytest.mark.parametrize("name", CASES)
+def test_scaled_channels_leave_the_output_as_it_is(name: str, scaling: Pass, kit: Kit) -> None:
+    kit.refuse_change(name, kit.after(name, (scaling, LITTLE)))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_rotation_leaves_the_output_as_it_is_or_names_what_it_cannot_pass(name: str, kit: Kit) -> None:
+    if name in NOT_ROTATED:
+        with pytest.raises(ModelError, match=NOT_ROTATED[name]):
+            kit.after(name, (RotateWeights(), {}))
+    else:
+        kit.refuse_change(name, kit.after(name, (RotateWeights(), {"seed": 5})))

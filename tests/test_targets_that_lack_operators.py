@@ -1,0 +1,122 @@
+"""A target that lacks what a decoder needs: the error names the operator, and what it says to try works."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import decoder_families
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from drupe.api import Context, Model, ModelError, Target, registry, target_of
+from drupe_commands.program import app
+from drupe_model_builder.build_decoder import BuildDecoder, BuildDecoderConfig
+
+LACKING = {
+    "lfm2": "'dml' has no CausalConvWithState for float16 activations, which a short convolution needs",
+    "kimi_linear": "'dml' has no CausalConvWithState for float16 activations, which linear attention needs",
+    "mixtral": "'dml' has neither MoE nor QMoE for float16 activations, so it cannot run experts",
+    "gemma2": "'dml' has no GroupQueryAttention for float16 activations with a window and a softcap",
+    "bloom": "'dml' has no GroupQueryAttention for float16 activations with a bias by distance",
+}
+PROMPT = np.array([[3, 77, 130, 9, 9, 250, 41]])
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    made: dict[str, Path] = {}
+
+    def make(name: str) -> Path:
+        if name not in made:
+            made[name] = decoder_families.make(name, tmp_path_factory.mktemp("lacking"))[0]
+        return made[name]
+
+    return make
+
+
+def plan(checkpoint: Path, *options: str) -> Any:
+    """What `drupe optimize --plan` does with these options."""
+    typed = ["optimize", str(checkpoint), "-o", "none", "--plan", "--quality", "fast", *options]
+    return CliRunner().invoke(app, typed, obj={})
+
+
+@pytest.mark.parametrize("name", LACKING)
+def test_a_provider_that_lacks_an_operator_is_refused_and_each_way_out_works(name: str, checkpoint: Any) -> None:
+    refused = plan(checkpoint(name), "--provider", "dml")
+    assert refused.exit_code == ModelError.exit_status
+    assert f"error: {LACKING[name]}\n" in refused.output
+    ways = refused.output.partition("try: ")[2].strip().split(" or ")
+    assert ways[0] == "--provider cpu"
+    for way in ways:
+        followed = plan(checkpoint(name), *way.split(), "--json")
+        assert followed.exit_code == 0, way
+        assert json.loads(followed.stdout)["problems"] == []
+
+
+def without(target: Target, *operators: str) -> Target:
+    """The target without some operators."""
+    table = target.capabilities
+    left = {key: each for key, each in table.operators.items() if key not in operators}
+    return dataclasses.replace(target, capabilities=dataclasses.replace(table, operators=left))
+
+
+@pytest.fixture(scope="module")
+def processor() -> Target:
+    found = registry()
+    return target_of(found.provider("cpu"), found)
+
+
+def build(checkpoint: Path, target: Target, folder: Path) -> Model:
+    folder.mkdir(exist_ok=True)
+    return BuildDecoder().run(Model("hf", checkpoint), BuildDecoderConfig(), Context(target, folder, threads=2))
+
+
+def test_a_runtime_that_is_too_old_is_to_be_updated(checkpoint: Any, tmp_path: Path) -> None:
+    provider = registry().provider("cpu")
+    old = dataclasses.replace(provider.target(), capabilities=provider.capabilities("1.24"))  # type: ignore[attr-defined]
+    with pytest.raises(ModelError, match="'cpu' has no CausalConvWithState") as caught:
+        build(checkpoint("lfm2"), old, tmp_path)
+    assert caught.value.cure == "pip install -U 'drupe[cpu]' or --provider cuda"
+
+
+def test_a_model_that_no_provider_can_run_is_to_be_exchanged(
+    checkpoint: Any, processor: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(registry()), "sound_providers", lambda self: iter(()))
+    table = without(processor, "com.microsoft::CausalConvWithState")
+    with pytest.raises(ModelError) as caught:
+        build(checkpoint("lfm2"), table, tmp_path)
+    assert caught.value.cure is not None and "choose another model" in caught.value.cure
+
+
+@pytest.mark.parametrize(("name", "own"), [("gpt2", "FastGelu"), ("gpt_neox", "Gelu")])
+def test_an_activation_is_made_of_what_the_target_has(
+    name: str, own: str, checkpoint: Any, processor: Target, tmp_path: Path
+) -> None:
+    import onnxruntime
+
+    from drupe_onnx import write_package
+
+    made = {}
+    for kind, missing in {"whole": (), "own": ("Gelu",), "written out": ("Gelu", f"com.microsoft::{own}")}.items():
+        folder = tmp_path / kind
+        model = build(checkpoint(name), without(processor, *missing), folder)
+        operators = {(node.domain, node.op_type) for node in model.payload.component.graph}
+        assert (("", "Gelu") in operators, ("com.microsoft", own) in operators) == (kind == "whole", kind == "own")
+        write_package(model.payload, folder, Context(processor, folder, threads=2))
+        session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+        feed = {
+            each.name: np.zeros((1, each.shape[1], 0, each.shape[3]), np.float32)
+            for each in session.get_inputs()
+            if each.name.startswith("past")
+        }
+        given = {"input_ids": PROMPT, "attention_mask": np.ones_like(PROMPT), "position_ids": np.arange(7)[None]}
+        names = {each.name for each in session.get_inputs()}
+        feed |= {key: each for key, each in given.items() if key in names}
+        made[kind] = session.run(["logits"], feed)[0]
+    for kind in ("own", "written out"):
+        np.testing.assert_allclose(made[kind], made["whole"], atol=1e-5 * np.abs(made["whole"]).max())
