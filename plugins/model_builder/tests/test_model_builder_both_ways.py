@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from tiny import edit_config
 
-from drupe.api import ModelError, Target, registry, target_of
+from drupe.api import ModelError, Target, Unfit, registry, target_of
 from drupe_checkpoints import open_checkpoint
-from drupe_model_builder.describing import in_words
+from drupe_model_builder.describing import described
 from drupe_model_builder.finding import composition_of
 
 LENGTHS = (23, 9, 14)
@@ -108,8 +108,9 @@ def test_such_a_model_cannot_generate_text(name: str, tmp_path: Path) -> None:
         composition_of(open_checkpoint(folder))
     assert "modules.json" in raised.value.cure
     without_head(folder)
-    words = in_words(composition_of(open_checkpoint(folder)))
-    assert all("in both directions" in text for label, text in words.items() if label.startswith("layer"))
+    groups = described(composition_of(open_checkpoint(folder)))["layer groups"]
+    assert groups and all("in both directions" in each["text"] for each in groups)
+    assert all(part["both directions"] for each in groups for part in each["parts"] if "attention" in part["part"])
 
 
 def test_targets_whose_attention_reads_earlier_tokens_only_are_refused(kit: SimpleNamespace, tmp_path: Path) -> None:
@@ -118,7 +119,7 @@ def test_targets_whose_attention_reads_earlier_tokens_only_are_refused(kit: Simp
     folder = kit.make_checkpoint(tmp_path / "source", "llama")
     without_head(folder, is_causal=False)
     causal = kit.everything(GroupQueryAttention=KernelSupport(attributes={"causal": (1,)}))
-    with pytest.raises(ModelError, match="no GroupQueryAttention for float32 activations with later tokens"):
+    with pytest.raises(Unfit, match="no GroupQueryAttention for float32 activations with later tokens"):
         kit.build(folder, Target("old", "1", causal), tmp_path / "out")
 
 
@@ -127,10 +128,3 @@ def test_gemma_4_wants_a_known_word(tmp_path: Path) -> None:
     edit_config(folder, use_bidirectional_attention="al")
     with pytest.raises(ModelError, match='"all", "vision" or null, not "al"'):
         composition_of(open_checkpoint(folder))
-
-
-@pytest.mark.parametrize("model_type", ["bert", "modernbert", "jina_embeddings_v3"])
-def test_encoders_are_refused_by_name(model_type: str, tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type, "architectures": ["AnyModel"]}))
-    with pytest.raises(ModelError, match="an encoder of BERT's kind; an ONNX file of it can be optimized"):
-        composition_of(open_checkpoint(tmp_path))

@@ -266,14 +266,15 @@ PARTS: Mapping[type, tuple[str, Callable[[Any], Iterator[str]]]] = {
 SIZES: Mapping[type, Mapping[str, str]] = {
     Attention: {
         "heads": "heads", "key and value heads": "kv_heads", "head size": "head_dim", "rotated": "rotary.width",
-        "window": "window", "softcap": "softcap", "scale": "scale",
+        "window": "window", "both directions": "both_ways", "softcap": "softcap", "scale": "scale",
     },
     LatentAttention: {
         "heads": "heads", "head size": "key", "value size": "value", "rotated": "rotated",
-        "query latent": "query_latent.size",
+        "query latent": "query_latent.size", "both directions": "both_ways",
     },
     BorrowedAttention: {
-        "heads": "heads", "head size": "source.head_dim", "layer of keys and values": "source.layer", "window": "window"
+        "heads": "heads", "head size": "source.head_dim", "layer of keys and values": "source.layer",
+        "window": "window", "both directions": "both_ways",
     },
     GatedDelta: {
         "heads": "value_heads", "head size": "value_size", "key heads": "key_heads", "key size": "key_size",

@@ -40,7 +40,7 @@ REFUSED: Mapping[str, str] = {
 
 ENCODERS = frozenset({
     "albert", "bert", "bge-m3", "big_bird", "camembert", "canine", "convbert", "data2vec-text", "deberta", "deberta-v2",
-    "distilbert", "electra", "ernie", "ernie_m", "esm", "eurobert", "flaubert", "fnet", "funnel", "gte", "ibert",
+    "distilbert", "electra", "ernie", "ernie_m", "esm", "flaubert", "fnet", "funnel", "gte", "ibert",
     "jina_bert", "jina_embeddings_v3", "layoutlm", "layoutlmv3", "longformer", "luke", "megatron-bert", "mobilebert",
     "modernbert", "mpnet", "mra", "nezha", "neobert", "new", "nomic_bert", "nystromformer", "qdqbert", "rembert",
     "roberta", "roberta-prelayernorm", "roc_bert", "roformer", "splinter", "squeezebert", "ultrabert", "xlm",
