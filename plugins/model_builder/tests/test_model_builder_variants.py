@@ -48,6 +48,10 @@ EQUAL: list[tuple[str, tuple[str, ...], dict[str, Any]]] = [
     ("olmo_hybrid", ("rope_parameters",), {"rope_theta": None}),
     ("smollm3, windows", (), {"use_sliding_window": False}),
     ("smollm3", (), {"sliding_window": 5}),
+    ("mistral4", (), {"norm_topk_prob": None}),  # a flag that is null is off, also where it is on by default
+    ("deepseek_v3", (), {"rope_interleave": None}),
+    ("bailing_hybrid", (), {"moe_renormalize": None}),
+    ("falcon_h1, norm behind the gate", (), {"mamba_norm_before_gate": None}),
     ("llama", (), {"rope_scaling": {"rope_type": "yarn", "factor": 0.5, "original_max_position_embeddings": 16}}),
 ]  # fmt: skip
 REFUSED: list[tuple[str, tuple[str, ...], dict[str, Any], str]] = [
@@ -61,6 +65,14 @@ REFUSED: list[tuple[str, tuple[str, ...], dict[str, Any], str]] = [
     ("hunyuan_v1_dense, alpha", ("rope_scaling",),
      {"rope_parameters": {"rope_type": "default", "rope_theta": 1000.0, "alpha": 50.0}}, "alpha = 50.0"),
     ("dots1", (), {"num_experts_per_tok": 5}, "num_experts_per_tok = 5 is more than"),
+    ("gptj", (), {"rope_theta": 300.0}, "whose gptj ignores it"),
+    ("codegen", (), {"rope_scaling": LINEAR}, "whose codegen ignores it"),
+    ("granite_swa", (), {"partial_rotary_factor": 0.5}, "rotates a part of each head"),
+    ("granitemoe", (), {"attention_multiplier": None}, "it must be a number"),
+    ("granite", (), {"attention_multiplier": 0.0}, "make the scale of attention 0"),
+    ("falcon_h1", (), {"key_multiplier": 0.0}, "make the scale of attention 0"),
+    ("bailing_hybrid", (), {"kda_lower_bound": 0.0}, "it must be below 0"),
+    ("olmo_hybrid", (), {"hidden_act": "gelu"}, "another activation of the convolution"),
 ]  # fmt: skip
 
 

@@ -24,7 +24,7 @@ CORRECT = "correct it to what the model was trained with, or download the checkp
 
 @dataclass(frozen=True)
 class Configuration(Mapping[str, Any]):
-    """The keys of one JSON file. A key whose value is null counts as missing, as in transformers.
+    """The keys of one JSON file. A key whose value is null counts as missing; a flag that is null is off.
 
     path: the file, named in errors. spelt: what the file calls some of the keys.
     """
@@ -60,8 +60,12 @@ class Configuration(Mapping[str, Any]):
         return replace(self, entries={**self.entries, **values})
 
     def with_spellings(self, spellings: Mapping[str, str]) -> Self:
-        """The configuration with more names for keys. spellings: each name that the file may have, and the new one."""
-        given = {known: own for own, known in spellings.items() if self.get(own) is not None}
+        """The configuration with more names for keys. spellings: each name that the file may have, and the new one.
+
+        Null, which turns a flag off, stands for nothing beside a value under the new name.
+        """
+        said = {own: known for own, known in spellings.items() if own in self}
+        given = {known: own for own, known in said.items() if self[own] is not None or known not in self}
         named = self.with_values({known: self[own] for known, own in given.items()})
         return replace(named, spelt={**self.spelt, **given})
 
@@ -109,7 +113,9 @@ class Configuration(Mapping[str, Any]):
         return tuple(map(float, value))
 
     def flag(self, key: str, default: bool) -> bool:
-        value = self._value(key, default)
+        """True or false. A missing key gives `default`; null counts as false, as in transformers."""
+        value = self.get(key, default)
+        value = False if value is None else value
         if not isinstance(value, bool):
             raise self._wrong(key, value, "true or false")
         return value

@@ -73,8 +73,8 @@ class GptqMatrix(PackedMatrix):
             held = held + np.uint32(sum(1 << place for place in range(0, WORD, self.bits)))
         zeros = self._levels(held)
         if self.less_one and self.bits != self.stored_bits:
-            lowest = middle_level(self.stored_bits)
-            zeros = (((zeros - lowest + 1) & ((1 << self.stored_bits) - 1)) + lowest).astype(np.uint8)
+            one, lowest, highest = np.uint8(1), middle_level(self.stored_bits), np.uint8((1 << self.stored_bits) - 1)
+            zeros = ((zeros - lowest + one) & highest) + lowest
         skipped = start - start // levels * levels
         return np.ascontiguousarray(zeros[:, skipped : skipped + stop - start].T)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from drupe.api import ModelError
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.parts.activations import Xielu
@@ -145,6 +146,11 @@ class Block:
         head_norm: whether each head's query and key have a norm. clip: a limit on query, key and value.
         differences: other fields of `Attention`.
         """
+        if scale == 0:  # the operator takes 0 as the usual scale
+            raise ModelError(
+                "the factors in config.json make the scale of attention 0",
+                cure="correct them to what the model was trained with",
+            )
         sizes, names, at = self.sizes, self.names, self.names.attention
         query, key, value = projections or (
             self.linear(f"{at}.{name}", rows, sizes.hidden, bias, clip=clip)

@@ -277,12 +277,18 @@ WITHOUT_PADDING = Limited(
     cure=f'{NOT_A_GENERATOR}; if it gives embeddings, write "is_causal": false in place of the key',
 )
 """`use_bidirectional_attention` of Gemma 1 and 2: the mask of a padded batch in transformers is as without it."""
+FIXED_ROTARY = {
+    "rope_theta": Limited("changes the base of the rotary embedding", _is(None, 10_000)),
+    **{name: Limited("changes the rotary embedding") for name in ("rope_parameters", "rope_scaling")},
+}
 OF_FAMILIES: Mapping[str, Mapping[str, Limited]] = {
+    "codegen": FIXED_ROTARY,
     "gemma": {
         "hidden_activation": Limited("names another activation function than hidden_act", _as_gemmas_hidden_act),
         "use_bidirectional_attention": WITHOUT_PADDING,
     },
     "gemma2": {"use_bidirectional_attention": WITHOUT_PADDING},
+    "gptj": FIXED_ROTARY,
     "mistral": {"layer_types": Limited("gives layers different kinds of attention", _as_the_window, ONE_ATTENTION)},
     "mpt": {"norm_type": Limited("asks for another norm", _is(None, "low_precision_layernorm"))},
     "qwen3": QK_NORM,

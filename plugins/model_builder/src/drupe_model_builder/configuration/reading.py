@@ -101,7 +101,7 @@ def rotary_of(
     """
     rope = config.rope(1.0 if partial is None else partial, theta)
     if partial is None:
-        _refuse_partial(config, rope)
+        refuse_partial(config, rope)
     return rotary(rope, sizes.head_dim, sizes.stated_length or sizes.context_length, interleaved=interleaved)
 
 
@@ -112,7 +112,8 @@ def with_rotary(config: Configuration, usual: Mapping[str, object]) -> Configura
     return config.with_values({"rope_parameters": dict(usual)})
 
 
-def _refuse_partial(config: Configuration, rope: Configuration) -> None:
+def refuse_partial(config: Configuration, rope: Configuration) -> None:
+    """Raise ModelError for a share of a head that is rotated, in a family that rotates whole heads."""
     refuse_unknown_type(rope)
     share = rope.number("partial_rotary_factor")
     if share != 1.0:
@@ -162,7 +163,7 @@ def _whole_heads(config: Configuration, parameters: Mapping[str, object], head_d
     share = config.get("partial_rotary_factor")
     rope = Configuration(config.path, {"partial_rotary_factor": share, "rope_parameters": dict(parameters)}).rope()
     if rope.get("rope_type") != PROPORTIONAL:
-        _refuse_partial(config, rope)
+        refuse_partial(config, rope)
     return rotary(rope, head_dim, stated)
 
 
@@ -192,6 +193,13 @@ def without_effect(config: Configuration, *keys: str) -> None:
     """Keys of the family that change nothing in this model, as others switch off what they are for: they are known."""
     for key in keys:
         config.get(key)
+
+
+def attention_multiplier(config: Configuration) -> float:
+    """Granite's scale of attention. Null is an error: of transformers' ways to compute attention, it stops one."""
+    if "attention_multiplier" in config and config["attention_multiplier"] is None:
+        raise config.mistake("attention_multiplier = null: it must be a number")
+    return config.number("attention_multiplier", 1.0)
 
 
 def sliding_window(config: Configuration, default: int) -> int | None:

@@ -57,7 +57,7 @@ def bailing_hybrid(config: Configuration) -> Decoder:
     usual = [LINEAR if (layer + 1) % interval else ATTENTION for layer in range(sizes.layers)]
     kinds, sparse = kinds_of_layers(told, (LINEAR, ATTENTION), usual), after_first(told, default=2)
     delta = (sizes.heads, told.integer("head_dim", 128), told.integer("short_conv_kernel_size", 4))
-    bound = told.number("kda_lower_bound", -5.0) if told.flag("kda_safe_gate", True) else None
+    bound = _bound(told) if told.flag("kda_safe_gate", True) else None
     width = shared_width(told, many, 1)
     refuse_other_activations(told)
 
@@ -79,3 +79,11 @@ def _linear_attention(block: Block, sizes: tuple[int, int, int], bound: float | 
     heads, size, kernel = sizes
     gate, decay = (block.linear(f"attention.{each}_proj", heads * size, block.sizes.hidden) for each in "gf")
     return delta_attention(block, heads, size, kernel, gate=gate, decay=decay, decay_bound=bound)
+
+
+def _bound(config: Configuration) -> float:
+    """The least logarithm of a decay."""
+    bound = config.number("kda_lower_bound", -5.0)
+    if bound >= 0:
+        raise config.mistake(f"kda_lower_bound = {bound:g}: it must be below 0, or nothing is ever forgotten")
+    return bound

@@ -66,4 +66,5 @@ def partly_rotated(config: Configuration, sizes: Sizes) -> Rotary:
         raise config.mistake(
             f"rotary_dim = {width} is not an even number up to the {sizes.head_dim} elements of a head"
         )
-    return rotary(config.rope(width / sizes.head_dim), sizes.head_dim, sizes.context_length, interleaved=True)
+    own = Configuration(config.path, {}).rope(width / sizes.head_dim)  # transformers has one base for all of them
+    return rotary(own, sizes.head_dim, sizes.context_length, interleaved=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.block import Block, decoder
-from drupe_model_builder.configuration.reading import activation, rotary_of, sizes_of
+from drupe_model_builder.configuration.reading import activation, attention_multiplier, rotary_of, sizes_of
 from drupe_model_builder.parts.step import Layer
 
 
@@ -13,7 +13,7 @@ def granite(config: Configuration) -> Decoder:
     sizes = sizes_of(config, context_length=2048)
     rotary, silu = rotary_of(config, sizes), activation(config)
     bias, mlp_bias = config.flag("attention_bias", False), config.flag("mlp_bias", False)
-    scale, factor = config.number("attention_multiplier", 1.0), config.number("residual_multiplier", 1.0)
+    scale, factor = attention_multiplier(config), config.number("residual_multiplier", 1.0)
 
     def layer(block: Block) -> Layer:
         attention = block.attention(rotary, bias=bias, output_bias=bias, scale=scale)

@@ -7,7 +7,9 @@ from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.block import Block, decoder
 from drupe_model_builder.configuration.reading import (
     activation,
+    attention_multiplier,
     layer_types,
+    refuse_partial,
     sizes_of,
     sliding_window,
     windows_of,
@@ -21,9 +23,10 @@ def granite_swa(config: Configuration) -> Decoder:
     sizes = sizes_of(config, context_length=2048, epsilon=1e-5)
     silu = activation(config)
     bias, mlp_bias = config.flag("attention_bias", False), config.flag("mlp_bias", False)
-    scale, factor = config.number("attention_multiplier", 1.0), config.number("residual_multiplier", 1.0)
+    scale, factor = attention_multiplier(config), config.number("residual_multiplier", 1.0)
     usual = ["sliding_attention" if layer % 4 else "full_attention" for layer in range(sizes.layers)]
     windows = windows_of(layer_types(config, usual), sliding_window(config, 128))
+    refuse_partial(config, config.rope())
     thetas = config.get("layer_rope_theta") or [config.rope().number("rope_theta")] * sizes.layers
     if not isinstance(thetas, list) or len(thetas) != sizes.layers:
         raise config.mistake(f"layer_rope_theta wants a number for each of {sizes.layers} layers")

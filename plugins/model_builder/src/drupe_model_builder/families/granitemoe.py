@@ -11,7 +11,7 @@ from drupe_model_builder.configuration.experts import (
     merged_experts,
     refuse_other_activations,
 )
-from drupe_model_builder.configuration.reading import activation, rotary_of, sizes_of
+from drupe_model_builder.configuration.reading import activation, attention_multiplier, rotary_of, sizes_of
 from drupe_model_builder.parts.mlp import MLP
 from drupe_model_builder.parts.step import Layer
 
@@ -41,7 +41,7 @@ def _decoder(config: Configuration, shared_width: int) -> Decoder:
     """shared_width: of the MLP that every token runs; 0 without one."""
     sizes = sizes_of(config, context_length=2048)
     rotary, silu, bias = rotary_of(config, sizes), activation(config), config.flag("attention_bias", False)
-    scale, factor = config.number("attention_multiplier", 1.0), config.number("residual_multiplier", 1.0)
+    scale, factor = attention_multiplier(config), config.number("residual_multiplier", 1.0)
     many = expert_sizes(config, (8, 2, 11008), width="intermediate_size")
     refuse_other_activations(config)
 

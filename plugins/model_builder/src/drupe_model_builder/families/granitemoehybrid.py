@@ -9,7 +9,14 @@ from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.block import Block, decoder
 from drupe_model_builder.configuration.experts import expert_sizes, merged_experts, refuse_other_activations
-from drupe_model_builder.configuration.reading import activation, kinds_of_layers, rotary_of, sizes_of, without_effect
+from drupe_model_builder.configuration.reading import (
+    activation,
+    attention_multiplier,
+    kinds_of_layers,
+    rotary_of,
+    sizes_of,
+    without_effect,
+)
 from drupe_model_builder.families.granitemoe import NAMES as EXPERTS
 from drupe_model_builder.families.granitemoe import shared_granite_mlp
 from drupe_model_builder.families.mamba2 import hybrid_sizes, mixer_of
@@ -33,7 +40,7 @@ def granitemoehybrid(config: Configuration) -> Decoder:
     mamba = hybrid_sizes(config) if "linear_attention" in kinds else None
     without_effect(config, *OF_SOME)
     bias = config.flag("attention_bias", False)
-    scale, factor = config.number("attention_multiplier", 1.0), config.number("residual_multiplier", 1.0)
+    scale, factor = attention_multiplier(config), config.number("residual_multiplier", 1.0)
 
     many = None
     if config.get("num_local_experts", 8):

@@ -8,6 +8,7 @@ from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.block import Block, Sizes, decoder
 from drupe_model_builder.configuration.reading import activation, kinds_of_layers, rotary_of, sizes_of
+from drupe_model_builder.families.mamba2 import refuse_activation
 from drupe_model_builder.families.olmo2 import normed_attention
 from drupe_model_builder.families.qwen3_5_text import ATTENTION, LINEAR
 from drupe_model_builder.parts.convolution import Convolution
@@ -27,6 +28,7 @@ ALIASES = (
 def olmo_hybrid(config: Configuration) -> Decoder:
     sizes = sizes_of(config, context_length=65_536)
     kinds, silu = kinds_of_layers(config, (LINEAR, ATTENTION), _usual(sizes)), activation(config)
+    refuse_activation(config)  # the linear attention's convolution has it, too
     rotary = rotary_of(config, sizes) if _rotates(config) else None
     delta = _delta_sizes(config, sizes)
 
