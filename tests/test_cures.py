@@ -16,7 +16,7 @@ from drupe_commands.program import app
 ROOT = Path(__file__).parents[1]
 FOREIGN = {"llama-gguf-split": {"--merge"}}
 """Other programs that cures name, with their options."""
-PROSE = {"needs", "the"}
+PROSE = {"made", "needs", "the"}
 """Words after "drupe" in cures that are no commands."""
 
 
