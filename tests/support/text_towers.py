@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import tiny
-from decoder_families import DELTA, EXPERTS, ROUTERS, SIZES, WINDOW
+from decoder_families import DELTA, EXPERTS, LATENTS, ROUTERS, SIZES, WINDOW
 
 TOWER: Mapping[str, Any] = {
     "hidden_size": 32, "embed_dim": 32, "intermediate_size": 48, "num_hidden_layers": 1, "depth": 1, "num_layers": 1,
@@ -30,18 +30,21 @@ class Wrapped:
     """One wrapper. text: the `model_type` of its text part; empty where the wrapper has a class of its own for it.
 
     settings: what differs from SIZES in the text part. outer: keys beside the sections. flat: whether config.json holds
-    the text part's settings on the top level, as the published files do.
+    the text part's settings on the top level, as the published files do. published: the beginning of names that
+    transformers writes otherwise than the published files have it, and what it is there.
     """
 
     text: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     outer: Mapping[str, Any] = field(default_factory=dict)
     flat: bool = False
+    published: tuple[str, str] | None = None
 
 
 CASES: Mapping[str, Wrapped] = {
     "aya_vision": Wrapped("cohere2", {"head_dim": 16, "sliding_window": WINDOW, "logit_scale": 1.0}),
     "cohere2_vision": Wrapped("cohere2", {"head_dim": 16, "sliding_window": WINDOW, "logit_scale": 1.0}),
+    "deepseek_vl": Wrapped("llama"),
     "exaone4_5": Wrapped("exaone4", {"sliding_window": WINDOW}),
     "fuyu": Wrapped("persimmon"),
     "gemma3": Wrapped("", {"head_dim": 32, "sliding_window": WINDOW, "num_hidden_layers": 7}),
@@ -56,6 +59,7 @@ CASES: Mapping[str, Wrapped] = {
     "glm4v": Wrapped("", {"rope_parameters": HALF, "num_attention_heads": 2, "num_key_value_heads": 1}),
     "glm4v_moe": Wrapped("", {**EXPERTS, "n_routed_experts": 8, "n_shared_experts": 1, "rope_parameters": HALF,
                               "head_dim": 32, "use_qk_norm": True}),
+    "glm46v": Wrapped("glm4v_text", {"rope_parameters": HALF, "num_attention_heads": 2, "num_key_value_heads": 1}),
     "glm_ocr": Wrapped("", {"rope_parameters": {**HALF, "partial_rotary_factor": 1.0}, "head_dim": 16}),
     "granite_docling": Wrapped("", {"residual_multiplier": 0.4, "logits_scaling": 2.0}),
     "granite_speech": Wrapped("granite", {"residual_multiplier": 0.4}),
@@ -64,6 +68,9 @@ CASES: Mapping[str, Wrapped] = {
     "idefics2": Wrapped("mistral", {"sliding_window": WINDOW}),
     "idefics3": Wrapped("llama"),
     "internvl": Wrapped("qwen2"),
+    "kimi_k25": Wrapped("deepseek_v3", {**LATENTS, **EXPERTS, "n_routed_experts": 8, "n_group": 1, "topk_group": 1,
+                                        "first_k_dense_replace": 1, "num_hidden_layers": 3, "pad_token_id": 2},
+                        published=("language_model.model.blocks.", "language_model.model.layers.")),
     "lfm2_vl": Wrapped("lfm2", {"layer_types": ["conv", "full_attention", "conv", "full_attention", "conv"],
                                 "block_multiple_of": 32}),
     "llava": Wrapped("llama"),
@@ -71,6 +78,9 @@ CASES: Mapping[str, Wrapped] = {
     "llava_onevision": Wrapped("qwen2", outer={"tie_word_embeddings": True}),
     "mistral3": Wrapped("ministral3", {"tie_word_embeddings": False}, {"tie_word_embeddings": False}),
     "mistral3, mistral": Wrapped("mistral", {"sliding_window": None}, {"tie_word_embeddings": False}),
+    "mistral3, mistral4": Wrapped("mistral4", {**LATENTS, **EXPERTS, "n_routed_experts": 8, "num_hidden_layers": 2,
+                                               "pad_token_id": 2}, {"tie_word_embeddings": False}),
+    "muse_glimmer": Wrapped("", {"head_dim": 32, "sliding_window": WINDOW, "final_logit_softcapping": 2.0}),
     "paddleocr_vl": Wrapped("", {"head_dim": 32, "rope_parameters": MROPE}),
     "qwen2_5_omni_thinker": Wrapped("", {"rope_parameters": {**MROPE, "mrope_section": [2, 3, 3]}}),
     "qwen2_5_vl": Wrapped("", {"rope_parameters": {**MROPE, "mrope_section": [2, 3, 3]}}),
@@ -109,6 +119,8 @@ def make(name: str, folder: Path) -> tuple[Path, Any]:
     tiny.write_tokenizer(folder)
     if case.flat:
         _flatten(folder / "config.json")
+    if case.published is not None:
+        _rename(folder / "model.safetensors", *case.published)
     return folder, model
 
 
@@ -131,6 +143,15 @@ def _model(kind: str, case: Wrapped) -> Any:
         if type(config) in automatic._model_mapping:
             return automatic.from_config(config)
     raise AssertionError(f"no class for {kind}")
+
+
+def _rename(path: Path, written: str, published: str) -> None:
+    """Give the tensors of a file whose names begin so their published names."""
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(path)
+    assert any(name.startswith(written) for name in tensors)
+    save_file({name.replace(written, published): each for name, each in tensors.items()}, path)
 
 
 def _flatten(path: Path) -> None:

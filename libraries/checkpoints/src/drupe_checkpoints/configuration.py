@@ -172,7 +172,7 @@ class Configuration(Mapping[str, Any]):
         original = self.get("original_max_position_embeddings")
         if original is not None:
             parameters["original_max_position_embeddings"] = original
-        return Configuration(self.path, parameters)
+        return Configuration(self.path, parameters, spelt=self.spelt)
 
     def _one_for_all_layers(self, parameters: dict[str, Any]) -> dict[str, Any]:
         """Parameters nested by layer type, where all types of this model agree."""

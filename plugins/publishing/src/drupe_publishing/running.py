@@ -154,7 +154,7 @@ def _refuse_unfit(model: Model, run: Run) -> Model:
         raise Unfit(
             f"the model would not run on '{provider.ref.name}' of {provider.plugin.title}: {problems[0]}{more}",
             where=run.job.plan.chain,
-            cure="choose another --precision or --provider",
+            cure="ask with --plan for another --precision or --provider: it lists what would not run there",
         )
     return model
 

@@ -14,6 +14,7 @@ from drupe_model_builder.parts.activations import ACTIVATIONS
 from drupe_model_builder.parts.rotary import Rotary
 
 MOST_LAYERS = 10_000
+MOST_HEADS = 65_536
 TYPES = ("full_attention", "sliding_attention")
 
 
@@ -33,7 +34,7 @@ def sizes_of(
     `num_key_value_heads` of null, and `head_dim` without a default, follow from the number of heads.
     grouped: whether the family knows `num_key_value_heads`; otherwise each head has its own keys and values.
     """
-    heads = config.integer("num_attention_heads")
+    heads = config.integer("num_attention_heads", most=MOST_HEADS)
     hidden = config.integer("hidden_size")
     usual = heads if "num_key_value_heads" in config else kv_heads or heads
     groups = shared_by(config, heads, config.integer("num_key_value_heads", usual)) if grouped else heads

@@ -27,6 +27,6 @@ class RecordedConfiguration(Configuration):
 
     def rope(self, partial: float = 1.0, theta: float = DEFAULT_ROPE_THETA) -> Configuration:
         # Reading them looks at the types of layers, too, which does not mean that the family minds these.
-        found = Configuration(self.path, self.entries).rope(partial, theta)
+        found = Configuration(self.path, self.entries, spelt=self.spelt).rope(partial, theta)
         self.keys_read.update(ROPE_KEYS)
-        return RecordedConfiguration(found.path, found.entries, self.rope_keys_read)
+        return RecordedConfiguration(found.path, found.entries, self.rope_keys_read, spelt=self.spelt)

@@ -62,8 +62,8 @@ def distance_slopes(heads: int) -> tuple[float, ...]:
 
 def _sizes(config: Configuration) -> Sizes:
     hidden = config.integer("hidden_size", config.integer("n_embed", 64))
-    heads_key = "n_head" if config.get("n_head") is not None else "num_attention_heads"
-    heads = config.integer(heads_key, 8)
+    heads = config.integer("n_head", config.integer("num_attention_heads", 8))
+    heads_key = "num_attention_heads" if config.get("n_head") is None else "n_head"
     return Sizes(
         vocab_size=config.integer("vocab_size"),
         hidden=hidden,

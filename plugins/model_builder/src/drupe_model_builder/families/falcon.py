@@ -7,7 +7,14 @@ import struct
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.block import Block, Names, Sizes, decoder
-from drupe_model_builder.configuration.reading import activation, head_size, layer_count, rotary_of, shared_by
+from drupe_model_builder.configuration.reading import (
+    MOST_HEADS,
+    activation,
+    head_size,
+    layer_count,
+    rotary_of,
+    shared_by,
+)
 from drupe_model_builder.families.bloom import distance_slopes
 from drupe_model_builder.parts.distance import Distance
 from drupe_model_builder.parts.rotary import Rotary
@@ -62,7 +69,7 @@ def falcon(config: Configuration) -> Decoder:
 
 
 def _sizes(config: Configuration, grouped: bool) -> Sizes:
-    hidden, heads = config.integer("hidden_size"), config.integer("num_attention_heads")
+    hidden, heads = config.integer("hidden_size"), config.integer("num_attention_heads", most=MOST_HEADS)
     shared = 1 if config.flag("multi_query", True) else heads
     return Sizes(
         vocab_size=config.integer("vocab_size"),

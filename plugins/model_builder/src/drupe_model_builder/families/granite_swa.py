@@ -32,7 +32,9 @@ def granite_swa(config: Configuration) -> Decoder:
         raise config.mistake(f"layer_rope_theta wants a number for each of {sizes.layers} layers")
 
     def turned(theta: float) -> Rotary | None:
-        rope = Configuration(config.path, {**config.rope(), "rope_theta": theta})
+        rope = Configuration(
+            config.path, {**config.rope(), "rope_theta": theta}, spelt={"rope_theta": "layer_rope_theta"}
+        )
         return rotary(rope, sizes.head_dim, sizes.context_length) if theta else None
 
     def layer(block: Block) -> Layer:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from drupe.api import counted
 from drupe_checkpoints import Configuration
+from drupe_checkpoints.configuration import LARGEST
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.block import Block, decoder
 from drupe_model_builder.configuration.experts import (
+    MOST_EXPERTS,
     ExpertNames,
     ExpertSizes,
     experts_of,
@@ -23,7 +25,7 @@ EXPERTS = ExpertNames(router="gate.wg")
 def hunyuan_v1_moe(config: Configuration) -> Decoder:
     sizes = sizes_of(config, context_length=2048, epsilon=1e-5)
     rotary, silu, bias = rotary_of(config, sizes), activation(config), config.flag("attention_bias", False)
-    count, chosen = (_of_layers(config, key, sizes.layers) for key in ("num_experts", "moe_topk"))
+    count, chosen = (_of_layers(config, key, sizes.layers, most=MOST_EXPERTS) for key in ("num_experts", "moe_topk"))
     width = _of_layers(config, "moe_intermediate_size", sizes.layers, sizes.intermediate)
     refuse_other_activations(config)
 
@@ -40,11 +42,11 @@ def hunyuan_v1_moe(config: Configuration) -> Decoder:
     return decoder(config, sizes, layer, names=NAMES)
 
 
-def _of_layers(config: Configuration, key: str, layers: int, default: int = 1) -> list[int]:
+def _of_layers(config: Configuration, key: str, layers: int, default: int = 1, most: int = LARGEST) -> list[int]:
     """A number for each layer: the key holds one for all, or a list."""
     value = config.get(key, default)
     if not isinstance(value, list):
-        return [config.integer(key, default)] * layers
-    if len(value) < layers or not all(isinstance(each, int) and each > 0 for each in value):
-        raise config.mistake(f"{key} wants a number for each of {counted(layers, 'layer')}")
+        return [config.integer(key, default, most=most)] * layers
+    if len(value) < layers or not all(isinstance(each, int) and 0 < each <= most for each in value):
+        raise config.mistake(f"{key} wants a number from 1 to {most} for each of {counted(layers, 'layer')}")
     return value[:layers]

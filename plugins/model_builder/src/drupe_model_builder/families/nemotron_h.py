@@ -95,11 +95,12 @@ def _mamba(config: Configuration) -> MambaSizes:
     """Of the limits of the time step, transformers takes `time_step_min` only, and not `time_step_limit`."""
     refuse_activation(config, "mamba_hidden_act")
     heads = config.integer("mamba_num_heads", 128)
-    groups_key = "n_groups" if config.get("n_groups") is not None else "mamba_n_groups"
+    groups = config.integer("n_groups", config.integer("mamba_n_groups", 8))
+    groups_key = "mamba_n_groups" if config.get("n_groups") is None else "n_groups"
     return MambaSizes(
         heads=heads,
         head_dim=config.integer("mamba_head_dim", 64),
-        groups=shared_by(config, heads, config.integer(groups_key, 8), groups_key, "mamba_num_heads"),
+        groups=shared_by(config, heads, groups, groups_key, "mamba_num_heads"),
         state_size=config.integer("ssm_state_size", 128),
         kernel=config.integer("conv_kernel", config.integer("mamba_d_conv", 4)),
         bias=config.flag("use_bias", False),

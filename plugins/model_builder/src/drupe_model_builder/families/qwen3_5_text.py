@@ -19,7 +19,7 @@ from drupe_model_builder.configuration.experts import (
     refuse_other_activations,
     shared_mlp,
 )
-from drupe_model_builder.configuration.reading import activation, kinds_of_layers, rotary_of, sizes_of
+from drupe_model_builder.configuration.reading import MOST_HEADS, activation, kinds_of_layers, rotary_of, sizes_of
 from drupe_model_builder.parts.attention import Attention
 from drupe_model_builder.parts.convolution import Convolution
 from drupe_model_builder.parts.experts import Experts
@@ -91,7 +91,8 @@ def gated_attention(config: Configuration, block: Block, rotary: Rotary) -> Atte
 
 def delta_sizes(config: Configuration) -> dict[str, Any]:
     """The heads of linear attention, and their sizes."""
-    keys, values = config.integer("linear_num_key_heads", 16), config.integer("linear_num_value_heads", 32)
+    keys = config.integer("linear_num_key_heads", 16, most=MOST_HEADS)
+    values = config.integer("linear_num_value_heads", 32)
     if values % keys:
         raise config.mistake(f"linear_num_value_heads = {values} is not a multiple of linear_num_key_heads = {keys}")
     return {
