@@ -307,6 +307,9 @@ THINGS = {
     "pass-of-a-strange-fact": pass_('"text")', '"text", {"sigend": "no"})', "unknown fact 'sigend'; did you mean"),
     "pass-of-a-strange-value": pass_('"text")', '"text", {"signed": "nope"})', "unknown value 'nope' of signed"),
     "pass-of-a-kind-that-is-not-there": pass_('"text")', '"txt")', "no plugin brings the model kind 'txt'"),
+    "pass-of-a-library-that-is-not-there": pass_(
+        "def run", "libraries = ('nowhere',)\n    def run", "it names the library nowhere, which is not installed"
+    ),
     "pass-called-otherwise": pass_('"tear"', '"taer"', "calls itself 'taer'"),
     "task-without-a-check": brings(
         "drupe_tasks",
@@ -324,6 +327,40 @@ THINGS = {
     ),
     "command-that-cannot-be-built": brings(
         "drupe_commands", "tear", "def Thing(unhinged: lambda: 3): pass", None
+    ),
+    "command-of-a-class-that-cannot-be-made": brings(
+        "drupe_commands",
+        "tear",
+        "class Thing:\n    def __init__(self):\n        1 / 0",
+        "command 'tear'.*ZeroDivisionError",
+        True,
+    ),
+    "command-that-is-async": brings("drupe_commands", "tear", "async def Thing(): pass", "async function"),
+    "evaluator-that-takes-too-little": brings(
+        "drupe_evaluators",
+        "tears",
+        "from drupe.api import Evaluator\nclass Thing(Evaluator):\n    name = 'tears'\n    summary = 'counts'\n"
+        "    def evaluate(self, model, reference, context):\n        return []\n",
+        r"its method evaluate cannot be called as evaluate\(model, reference, config, context\): too many positional",
+    ),
+    "runtime-that-opens-later": brings(
+        "drupe_runtimes",
+        "tore",
+        "from drupe.api import Runtime\nclass Thing(Runtime):\n    name = 'tore'\n    distributions = ()\n"
+        "    def refusal(self, model, target):\n        return None\n"
+        "    async def open(self, model, target, *, max_length=None):\n        return None\n",
+        "its method open cannot be called as .*it is async",
+    ),
+    "runtime-that-takes-no-length": brings(
+        "drupe_runtimes",
+        "tore",
+        "from drupe.api import Runtime\nclass Thing(Runtime):\n    name = 'tore'\n    distributions = ()\n"
+        "    @staticmethod\n    def refusal(model, target):\n        return None\n"
+        "    def open(self, model, target):\n        return None\n",
+        "its method open cannot be called as .*unexpected keyword argument 'max_length'",
+    ),
+    "reader-that-is-not-there": brings(
+        "drupe_workflow_readers", "tear", "", "workflow reader 'tear': cannot be imported: AttributeError"
     ),
     "command-that-cannot-be-imported": brings("drupe_commands", "tear", "raise SystemExit(3)", "SystemExit: 3"),
 }  # fmt: skip

@@ -42,9 +42,8 @@ def make_ready(planned: PlannedPass, found: Registry, named: Mapping[str, str] |
     runner = entry.make()
     for form in (runner.requires, runner.ensures):
         refuse_unknown_facts(form, entry.title, found)
-    return ReadyPass(
-        planned, runner, configure(f"pass '{planned.name}'", runner.Config, planned.config, named), entry.plugin
-    )
+    config = configure(f"pass '{planned.name}'", runner.Config, planned.config, named)
+    return ReadyPass(planned, runner, config, entry.plugin)
 
 
 def check(plan: Plan, source: Model, found: Registry) -> tuple[ReadyPass, ...]:
@@ -52,8 +51,7 @@ def check(plan: Plan, source: Model, found: Registry) -> tuple[ReadyPass, ...]:
 
     Raises PlanError or UsageError before anything has run.
     """
-    ready = []
-    model = source
+    ready, model = [], source
     for planned in plan.passes:
         step = make_ready(planned, found)
         model = follow(step, model, found, plan.chain)

@@ -62,6 +62,11 @@ class Plugin:
         mended = self._mended_import(error) if isinstance(error, ImportError) else None
         return f"{mended or f'pip install -U {self.distribution}'}, or {self.removal}"
 
+    def fail(self, reason: str, error: BaseException | None = None, where: str | None = None) -> None:
+        """Take it out of use. error: what its code has raised, at `where`."""
+        self.reason = reason + (f" ({where})" if where else "")
+        self.error, self.cure = error, self.cure or self.mending(error)
+
     def _mended_import(self, error: ImportError) -> str | None:
         """What mends an import that failed, where more is known than that another release may."""
         module = (error.name or "").partition(".")[0]

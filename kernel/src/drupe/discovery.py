@@ -140,8 +140,7 @@ def _load(
     except BaseException as error:  # a plugin may do anything when it is imported, exit included
         if manager.has_plugin(plugin.name):
             manager.unregister(name=plugin.name)
-        plugin.reason, plugin.error = _why(error, plugin), error
-        plugin.cure = plugin.mending(error)
+        plugin.fail(one_line(error), error, place(error, plugin))
 
 
 def _refuse_unmarked(module: ModuleType) -> None:
@@ -162,8 +161,7 @@ def _refuse_unknown_hooks(manager: pluggy.PluginManager, plugins: Iterable[Plugi
         if unknown and not plugin.reason:
             manager.unregister(name=plugin.name)
             meant = nearest(unknown, known, 1)
-            plugin.reason = f"unknown hook '{unknown}'" + (f"; did you mean {meant[0]}?" if meant else "")
-            plugin.cure = plugin.mending()
+            plugin.fail(f"unknown hook '{unknown}'" + (f"; did you mean {meant[0]}?" if meant else ""))
 
 
 def _met(requirement: str) -> bool:
@@ -175,9 +173,3 @@ def _met(requirement: str) -> bool:
         above, below, *lowest = map(int, bounds.groups())
         return lowest <= [int(part) for part in VERSION.split(".")[:2]] < [above, below]
     return not re.match(rf"{KERNEL}(?![\w-])", canonical(requirement)) or is_met(requirement)
-
-
-def _why(error: BaseException, plugin: Plugin) -> str:
-    """Why a plugin could not be loaded, in one line."""
-    where = place(error, plugin)
-    return one_line(error) + (f" ({where})" if where else "")

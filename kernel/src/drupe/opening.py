@@ -53,7 +53,7 @@ def runtime_for(model: Model, target: Target, provider: ExecutionProvider, found
             reasons.append(reason)
         else:
             return runtime
-    why = "; ".join(reasons) or "no runtime is known for it"
+    why = "; ".join(map(str, reasons)) or "no runtime is known for it"
     raise RuntimeMissing(f"'{target.provider}' cannot run it here: {why}", where=model.location, cure=cure)
 
 

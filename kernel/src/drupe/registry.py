@@ -58,6 +58,7 @@ class Registry:
             "provider", "drupe_execution_providers", "ExecutionProvider", "drupe providers"
         )
         self.runtimes: Table[Runtime] = Table("runtime", "drupe_runtimes", "Runtime", "drupe runtimes")
+        self.runtimes.guarded = ("version", "refusal", "open")
         self.evaluators: Table[Evaluator] = Table("evaluator", "drupe_evaluators", "Evaluator", "drupe evaluators")
         self.planners: Table[Planner] = Table("planner", "drupe_planners", "Planner")
         self.publishers: Table[Publisher] = Table("publisher", "drupe_publishers", "Publisher")
@@ -116,9 +117,7 @@ class Registry:
 
     def disable(self, plugin: Plugin, reason: str, error: DrupeError | None = None) -> None:
         """Take a plugin out for the rest of the run, and tell the user. error: what it raised, if it did."""
-        where = (error.where or place(error, plugin)) if error else None
-        plugin.reason = reason + (f" ({where})" if where else "")
-        plugin.error, plugin.cure = error, plugin.cure or plugin.mending(error)
+        plugin.fail(reason, error, (error.where or place(error, plugin)) if error else None)
         if self.manager.has_plugin(plugin.name):
             self.manager.unregister(name=plugin.name)
         for table in self.tables:

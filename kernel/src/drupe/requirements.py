@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from importlib import metadata
+from typing import Any
 
 
 def lacking(distribution: str) -> list[str]:
@@ -18,12 +19,12 @@ def lacking(distribution: str) -> list[str]:
     while left:
         for text in metadata.requires(left.pop()) or ():
             with contextlib.suppress(InvalidRequirement):
-                name = Requirement(text).name
+                wanted = Requirement(text)
                 if not is_met(text):
                     missing[text.partition(";")[0].strip()] = None
-                elif name not in seen and applies(text):
-                    seen.add(name)
-                    left.append(name)
+                elif wanted.name not in seen and _applies(wanted):
+                    seen.add(wanted.name)
+                    left.append(wanted.name)
     return list(missing)
 
 
@@ -36,14 +37,11 @@ def is_met(requirement: str) -> bool:
 
     wanted = Requirement(requirement)
     try:
-        return not applies(requirement) or wanted.specifier.contains(metadata.version(wanted.name), prereleases=True)
+        return not _applies(wanted) or wanted.specifier.contains(metadata.version(wanted.name), prereleases=True)
     except metadata.PackageNotFoundError:
         return False
 
 
-def applies(requirement: str) -> bool:
-    """Whether a requirement is one here: its marker may be for another system, or for an extra."""
-    from packaging.requirements import Requirement
-
-    marker = Requirement(requirement).marker
-    return marker is None or marker.evaluate({"extra": ""})
+def _applies(wanted: Any) -> bool:
+    """Whether a Requirement is one here: its marker may be for another system, or for an extra."""
+    return wanted.marker is None or wanted.marker.evaluate({"extra": ""})

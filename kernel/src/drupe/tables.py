@@ -6,6 +6,7 @@ import importlib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from drupe.containment import Plugin, call, one_line, timed
@@ -19,12 +20,13 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Entry(Generic[T]):
-    """A Ref and the plugin that brought it. contract: the class of drupe.api that it extends."""
+    """A Ref and the plugin that brought it. contract: the class of drupe.api that it extends. guarded: see Table."""
 
     ref: Ref
     plugin: Plugin
     what: str
     contract: str = ""
+    guarded: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -46,7 +48,10 @@ class Entry(Generic[T]):
 
     def make(self) -> T:
         """An instance. Raises PluginError where it cannot be made, as where a method of the contract is missing."""
-        return self._call("made", self.resolve())
+        made = self._call("made", self.resolve())
+        for name in self.guarded:
+            setattr(made, name, partial(call, self.plugin, f"{name}() of {self.title}", getattr(made, name)))
+        return made
 
     def error(self, what: str, where: str | None = None, cause: BaseException | None = None) -> PluginError:
         """The error of what is not as it should be. where: the Ref's target, where nothing better is known."""
@@ -72,8 +77,11 @@ class Entry(Generic[T]):
 class Table(Generic[T]):
     """The things of one sort that plugins bring, by name. hook: lists them. contract: see Entry.
 
-    listed_by: the command that lists them for a user.
+    listed_by: the command that lists them for a user. guarded: methods whose errors name the plugin, whoever
+    calls them.
     """
+
+    guarded: tuple[str, ...] = ()
 
     def __init__(self, what: str, hook: str, contract: str = "", listed_by: str = "drupe plugins") -> None:
         self.what, self.listed_by = what, listed_by
@@ -85,7 +93,7 @@ class Table(Generic[T]):
     def add(self, ref: Ref, plugin: Plugin) -> None:
         """Take in what a plugin brings. Of two things that want one name the user is told who does not have it."""
         plugin.modules.add(re.split("[.:]", ref.target)[0])
-        entry = Entry[T](ref, plugin, self.what, self.contract)
+        entry = Entry[T](ref, plugin, self.what, self.contract, self.guarded)
         for name in sorted(ref.names):
             for rival in self._called(name):
                 worse, better = sorted((entry, rival), key=lambda each: each.right(name))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import shutil
 import uuid
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from drupe.api import PluginError, installed_version
 from drupe_files.cache import cache_folder, key_of
 from drupe_files.disk import refuse_unwritable
 
@@ -76,14 +76,24 @@ def _key(run: Run, at: int) -> str:
 
 
 def identity_of(runner: Pass, config: PassConfig, target: Target) -> dict[str, Any]:
-    """All that decides what a pass makes of a model, beside the model itself."""
+    """All that decides what a pass makes of a model, beside the model itself.
+
+    Raises PluginError for a pass that names a library which is not installed.
+    """
     return {
         "revision": runner.revision,
         "config_version": config.version,
         "config": {key: _identity(value) for key, value in config.model_dump().items()},
-        "libraries": {name: metadata.version(name) for name in runner.libraries},
+        "libraries": {name: _version(name, runner) for name in runner.libraries},
         "target": (target.provider, target.runtime_version, target.here),
     }
+
+
+def _version(library: str, runner: Pass) -> str:
+    if (version := installed_version([library])) is None:
+        what = f"the pass '{runner.name}' names the library {library}, which is not installed"
+        raise PluginError(what, where=type(runner).__module__, cure=f"pip install {library}")
+    return version
 
 
 def _identity(value: Any) -> Any:

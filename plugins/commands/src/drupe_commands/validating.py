@@ -121,6 +121,9 @@ def _of_pass(entry: Entry[Pass], found: Registry) -> Iterator[str]:
         refuse_unknown_facts(form, entry.title, found)
         if form.kind not in found.kinds:
             yield f"no plugin brings the model kind '{form.kind}'{_meant(form.kind, found.kinds.entries)}"
+    for library in runner.libraries:
+        if installed_version([library]) is None:
+            yield f"it names the library {library}, which is not installed"
 
 
 def _of_task(entry: Entry[Any], found: Registry) -> Iterator[str]:

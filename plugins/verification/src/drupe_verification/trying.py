@@ -22,6 +22,7 @@ from drupe.api import (
     PlanError,
     Registry,
     RuntimeMissing,
+    Session,
     Target,
     call,
     configure,
@@ -95,9 +96,13 @@ def _in_child(package: Model, job: Job, target: Target, runtime: str) -> Check:
     error = error_from(answer)
     if isinstance(error, RuntimeMissing):
         return Check(runtime, _with_cure(error.what, error.cure), seconds=seconds)
+    owner = registry().runtimes.find(runtime).plugin
+    whose, report = "", REPORT
+    if not owner.shipped:
+        whose, report = f" of {owner.title}", f"report it to the makers of {owner.distribution}"
     raise CheckFailed(
-        f"the package fails its check in {runtime}: {error.what}",
-        cure=_with_cure(error.cure or REPORT, "--no-verify publishes the package without the check"),
+        f"the package fails its check in {runtime}{whose}: {error.what}",
+        cure=_with_cure(error.cure or report, "--no-verify publishes the package without the check"),
     )
 
 
@@ -125,7 +130,10 @@ def main(orders: Mapping[str, Any]) -> dict[str, Any]:
     provider = found.provider(orders["provider"])
     task, owner = found.tasks.make(orders["task"]), found.tasks.find(orders["task"]).plugin
     runtime = found.runtimes.make(orders["runtime"])
-    with runtime.open(package, target_of(provider, found), max_length=MAX_LENGTH) as session:
+    opened = runtime.open(package, target_of(provider, found), max_length=MAX_LENGTH)
+    if not isinstance(opened, Session):
+        raise CheckFailed(f"{runtime.name} gave {opened!r} in place of an open session")
+    with opened as session:
         missing = [name for name in task.offers if not hasattr(session, name)]
         if missing:
             raise CheckFailed(f"{runtime.name} opens the package, but its session does not offer {', '.join(missing)}")

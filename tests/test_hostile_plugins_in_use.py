@@ -1,0 +1,167 @@
+"""Hostile plugins that the user does use: what goes wrong has one error, which names the plugin and not its callers.
+
+Each hostile plugin is installed beside the program's commands and acme, the kernel's example plugin.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from sites import CRASHED, Site
+
+LISTING = """
+from drupe.api import Ref, hookimpl
+@hookimpl
+def drupe_{hook}():
+    return [Ref('{name}', 'villain_code:Thing', 'a thing'{more})]
+"""
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    site = Site(tmp_path / "site")
+    site.folder.mkdir()
+    site.add_acme()
+    site.ship("acme", "drupe-commands", "drupe-verification")
+    site.allow("villain")
+    return site
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    folder = tmp_path / "source"
+    folder.mkdir()
+    (folder / "model.txt").write_text("hello")
+    return folder
+
+
+def admit(site: Site, hook: str, name: str, code: str) -> None:
+    """Install a hostile plugin that brings one thing."""
+    files = {"villain.py": LISTING.format(hook=hook, name=name, more=""), "villain_code.py": code}
+    site.add("villain", {"villain": "villain"}, files)
+
+
+# Evaluators
+
+EVALUATOR = """
+from drupe.api import Evaluator, Metric
+class Thing(Evaluator):
+    name = "tears"
+    summary = "counts tears"
+    def evaluate(self, model, reference, config, context):
+        {body}
+"""
+METRICS = {
+    "text": ("return [Metric('a', 'high', '', 'lower')]", "whose value is no number"),
+    "nothing": ("return [Metric('a', None, '', 'lower')]", "whose value is no number"),
+    "a-number-for-a-name": ("return [Metric(1, 1.0, '', 'lower')]", "whose name is no text"),
+    "no-unit": ("return [Metric('a', 1.0, None, 'lower')]", "whose unit is no text"),
+    "no-direction": ("return [Metric('a', 1.0, '', 'sideways')]", "whose better is neither 'lower' nor 'higher'"),
+    "one-name-twice": ("return [Metric('a', 1.0, '', 'lower')] * 2", "it gave 'a' twice"),
+    "late": ("yield Metric('a', 1.0, '', 'lower')\n        1 / 0", "ZeroDivisionError"),
+    "exit": ("raise SystemExit(0)", "SystemExit: 0"),
+}
+
+
+@pytest.mark.parametrize("way", METRICS)
+def test_a_metric_that_nobody_can_read_is_an_error_of_its_evaluator(site: Site, source: Path, way: str) -> None:
+    body, told = METRICS[way]
+    admit(site, "evaluators", "tears", EVALUATOR.format(body=body))
+    for more in ((), ("--json",)):
+        done = site.run_here("evaluate", source, "--provider", "paper", "--evaluator", "tears", *more)
+        assert (done.returncode, done.stdout) == (CRASHED, "")
+        assert "error: the evaluator 'tears' of villain 1.0 raised " in done.stderr and told in done.stderr
+
+
+def test_a_metric_may_be_a_number_of_numpy(site: Site, source: Path) -> None:
+    body = "import numpy; return [Metric('a', numpy.float32(0.5), '', 'lower')]"
+    admit(site, "evaluators", "tears", EVALUATOR.format(body=body))
+    done = site.run_here("evaluate", source, "--provider", "paper", "--evaluator", "tears", "--json")
+    assert json.loads(done.stdout)["a"] == 0.5
+
+
+# Readers of other tools' workflow files
+
+READERS = {
+    "unknown-key": ("return {'modle': 'x'}, []", "gave a workflow with an unknown key 'modle'; did you mean model?"),
+    "no-json": ("return {'model': object()}, []", "gave a workflow that has no form in JSON"),
+    "changes-the-file": ("document.clear()", None),
+}
+
+
+@pytest.mark.parametrize("way", READERS)
+def test_a_reader_that_fails_leaves_the_file_to_others(site: Site, tmp_path: Path, way: str) -> None:
+    body, told = READERS[way]
+    admit(site, "workflow_readers", "tear", f"def Thing(document, model):\n    {body}\n")
+    file = tmp_path / "job.yaml"
+    file.write_text("job: sign\n")
+    done = site.run_here("run", file, "--dry-run", "--json")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "the file is neither a plan nor a workflow: it has the keys job\n" in done.stderr
+    assert told is None or f"the workflow reader 'tear' of villain 1.0 {told}" in done.stderr
+
+
+# Runtimes
+
+RUNTIME = """
+from acme import Echo, Paper
+from drupe.api import Evaluator, RuntimePackage
+class Opens(Evaluator):
+    name = "opens"
+    summary = "opens the model"
+    def evaluate(self, model, reference, config, context):
+        with context.open(model):
+            return []
+class Thing(Echo):
+    name = "tore"
+    {body}
+class Card(Paper):
+    name = "card"
+    runtime_name = "Card"
+    packages = (RuntimePackage("tore", "pip install villain"),)
+"""
+RUNTIMES = {
+    "version": "def version(self):\n        raise {error}",
+    "refusal": "def refusal(self, model, target):\n        raise {error}",
+    "open": "def open(self, model, target, *, max_length=None):\n        raise {error}",
+}
+
+
+def admit_runtime(site: Site, body: str) -> None:
+    """Install a hostile plugin with a runtime, a provider that uses it, and an evaluator that opens the model."""
+    module = LISTING.format(hook="runtimes", name="tore", more="")
+    module += LISTING.format(hook="execution_providers", name="card", more=", device='card'").replace("Thing", "Card")
+    module += LISTING.format(hook="evaluators", name="opens", more="").replace("Thing", "Opens")
+    files = {"villain.py": module, "villain_code.py": RUNTIME.format(body=body)}
+    site.add("villain", {"villain": "villain"}, files)
+
+
+@pytest.mark.parametrize("error", ["ValueError('out of order')", "SystemExit(0)"])
+@pytest.mark.parametrize("method", RUNTIMES)
+def test_a_runtime_that_fails_is_named_whoever_uses_it(site: Site, source: Path, method: str, error: str) -> None:
+    admit_runtime(site, RUNTIMES[method].format(error=error))
+    done = site.run_here("evaluate", source, "--provider", "card", "--evaluator", "opens")
+    assert (done.returncode, done.stdout) == (CRASHED, "")
+    assert f"error: {method}() of the runtime 'tore' of villain 1.0 raised {error.partition('(')[0]}" in done.stderr
+
+
+def test_a_package_that_a_runtime_of_a_third_party_fails_on_is_not_published_and_names_it(
+    site: Site, source: Path, tmp_path: Path
+) -> None:
+    admit_runtime(site, "def open(self, model, target, *, max_length=None):\n        import os; os._exit(0)")
+    out = tmp_path / "out"
+    done = site.run("optimize", source, "-o", out, "--provider", "card", "--precision", "plain")
+    assert done.returncode == 7 and not out.exists()
+    assert "the package fails its check in tore of villain 1.0: exit status 0" in done.stderr
+    assert "report it to the makers of villain" in done.stderr
+
+
+# Commands
+
+
+def test_a_command_that_closes_standard_output_ends_without_an_error(site: Site) -> None:
+    admit(site, "commands", "tear", "import sys\ndef Thing():\n    print('torn')\n    sys.stdout.close()\n")
+    done = site.run("tear")
+    assert (done.returncode, done.stderr) == (0, "")
