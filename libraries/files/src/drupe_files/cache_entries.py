@@ -13,7 +13,7 @@ from pathlib import Path
 
 from drupe_files.cache import cache_folder
 from drupe_files.disk import folder_bytes
-from drupe_files.entry_notes import EntryNote, damage_of, read_note
+from drupe_files.entry_notes import OTHER_VERSION, EntryNote, damage_of, note_problem, read_note
 from drupe_files.folder_marks import A_DAY, is_held, remove_unused
 
 PASSES, WORK = "passes", "work"
@@ -47,13 +47,21 @@ class CacheEntry:
         return read_note(self.folder) if self.finished else None
 
     @property
+    def foreign(self) -> bool:
+        """Whether another version of Drupe has kept it, for which it may be as good as new."""
+        return self.finished and note_problem(self.folder) == OTHER_VERSION
+
+    @property
     def in_use(self) -> bool:
         """Whether a process reads it, or writes to it."""
         return is_held(self.folder)
 
     def damage(self) -> str:
-        """What is wrong with it, in words; empty for a sound one. Passes check what is not finished themselves."""
-        return damage_of(self.folder) if self.finished else ""
+        """What is wrong with it, in words; empty for a sound one.
+
+        Passes check what is not finished themselves, and another version of Drupe what it has kept.
+        """
+        return "" if self.foreign or not self.finished else damage_of(self.folder)
 
     def remove(self) -> bool:
         """Remove it, unless it is in use. Returns whether it is gone."""

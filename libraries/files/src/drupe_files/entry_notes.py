@@ -54,6 +54,11 @@ def read_note(folder: Path) -> EntryNote | None:
     return EntryNote(told["source"], told["passes"], {name: (size, sha) for name, (size, sha) in told["files"].items()})
 
 
+def note_problem(folder: Path) -> str:
+    """What is wrong with the note of an entry, in words; empty for a whole one of this version."""
+    return _told(folder)[1]
+
+
 def damage_of(folder: Path) -> str:
     """What is wrong with an entry, in words; empty where every byte of it is as it was written."""
     told, wrong = _told(folder)

@@ -16,6 +16,7 @@ _COMMANDS = (
     ("evaluators", "listing:evaluators", "List evaluators, or show the configuration of one."),
     ("tasks", "listing:tasks", "List tasks, or show what one offers."),
     ("runtimes", "listing:runtimes", "List runtimes, or show who uses one."),
+    ("cache", "caching:app", "Show what the cache holds, check it, and remove what is in it."),
     ("plugins", "plugins:plugins", "List plugins, and say what is wrong with those that are broken."),
 )
 
