@@ -54,21 +54,26 @@ class Finished:
         return None
 
     def keep(self, segment: str, path: Path, parts: Parts) -> None:
-        """Keep a segment's parts, which lie in the file `path`."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._mark = Mark.on(self._folder)
+        """Keep a segment's parts, which lie in the file `path`.
+
+        Where the disk of the cache refuses that, a run that is killed does not go on after this segment.
+        """
         listed = {
             name: [{"dtype": part.dtype.name, "shape": part.shape, "offset": part.offset} for part in each]
             for name, each in parts.items()
         }
         note = json.dumps({"sha256": _digest(path), "parts": listed})
-        # The folder is missing only if another process has removed it before it was marked.
-        with contextlib.suppress(FileNotFoundError):
-            draft = self._folder / f".{uuid.uuid4().hex}"
-            link_or_copy(path, draft)
-            draft.replace(self._folder / f"{segment}.data")
-            draft.write_text(note, encoding="utf-8")
-            draft.replace(self._folder / f"{segment}.json")
+        draft = self._folder / f".{uuid.uuid4().hex}"
+        with contextlib.suppress(OSError):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._mark = Mark.on(self._folder)
+            try:
+                link_or_copy(path, draft)
+                draft.replace(self._folder / f"{segment}.data")
+                draft.write_text(note, encoding="utf-8")
+                draft.replace(self._folder / f"{segment}.json")
+            finally:
+                draft.unlink(missing_ok=True)
 
     def clear(self) -> None:
         """Remove all segments, because the pass is finished, unless another run with the same settings uses them."""
