@@ -24,9 +24,14 @@ OTHER_VERSION = "another version of Drupe made it"
 
 @dataclass(frozen=True)
 class EntryNote:
-    """What an entry is. source: the reference of its model. passes: the chain that made it. files: size and SHA-256."""
+    """What an entry is.
+
+    source: the reference of its model. location: the folder in which that lay. passes: the chain that made the entry.
+    files: the size and SHA-256 of each.
+    """
 
     source: str
+    location: str
     passes: str
     files: Mapping[str, tuple[int, str]]
 
@@ -36,14 +41,17 @@ class EntryNote:
         return sum(size for size, _ in self.files.values())
 
 
-def write_note(folder: Path, key: str, source: str, passes: str) -> None:
-    """Write the note of an entry that is complete otherwise, and will be found under `key`."""
+def write_note(folder: Path, key: str, **told: str) -> None:
+    """Write the note of an entry that is complete otherwise, and will be found under `key`.
+
+    told: `source`, `location` and `passes` of an EntryNote.
+    """
     files = _files(folder)
     with _pool() as pool:
         digests = pool.map(_digest, files.values())
     listed = {name: [path.stat().st_size, digest] for (name, path), digest in zip(files.items(), digests, strict=True)}
-    told = {"format": FORMAT, "key": key, "source": source, "passes": passes, "files": listed}
-    (folder / NOTE).write_text(json.dumps({**told, "sha256": key_of(told)}, indent=1), encoding="utf-8")
+    note = {"format": FORMAT, "key": key, **told, "files": listed}
+    (folder / NOTE).write_text(json.dumps({**note, "sha256": key_of(note)}, indent=1), encoding="utf-8")
 
 
 def read_note(folder: Path) -> EntryNote | None:
@@ -51,7 +59,8 @@ def read_note(folder: Path) -> EntryNote | None:
     told, wrong = _told(folder)
     if wrong:
         return None
-    return EntryNote(told["source"], told["passes"], {name: (size, sha) for name, (size, sha) in told["files"].items()})
+    files = {name: (size, sha) for name, (size, sha) in told["files"].items()}
+    return EntryNote(told["source"], told["location"], told["passes"], files)
 
 
 def note_problem(folder: Path) -> str:

@@ -15,7 +15,7 @@ from drupe.api import ModelError, OutputError
 from drupe_files.cache import cache_folder, cache_limit
 from drupe_files.cache_entries import PASSES, make_room, touch
 from drupe_files.disk import REASONS, refuse_unwritable
-from drupe_files.entry_notes import damage_of, write_note
+from drupe_files.entry_notes import damage_of, read_note, write_note
 from drupe_files.folder_marks import OPENED, Mark, held, remove_unused
 from drupe_files.pass_keys import key_at
 
@@ -78,8 +78,8 @@ class FolderCache:
             return None
         why = damage_of(folder)
         try:
-            if not why:
-                return kept_model(folder, run.found)
+            if not why and (note := read_note(folder)):
+                return kept_model(folder, run.found, (Path(note.location), _location(run)))
         except ModelError as error:
             why = error.what
         self._marks.pop(folder.name).release()
@@ -102,7 +102,8 @@ class FolderCache:
             with self._making(key) as folder:
                 keep_model(model, folder, run.context)
                 chain = " > ".join(step.planned.name for step in run.passes[: at + 1])
-                write_note(folder, key, run.job.plan.source.reference, chain)
+                source = run.job.plan.source.reference
+                write_note(folder, key, source=source, location=str(_location(run)), passes=chain)
                 self._publish(folder, key)
                 self._grew = True
                 make_room(cache_limit(), self._root)
@@ -153,6 +154,12 @@ class FolderCache:
             self._marks[folder.name] = mark
             touch(folder)
         return True
+
+
+def _location(run: Run) -> Path:
+    """The folder in which a run's source lies. The key vouches for the content of the model's files in it."""
+    location = run.job.source.location.absolute()
+    return location.parent if location.is_file() else location
 
 
 def _reason(error: OSError | OutputError) -> str:
