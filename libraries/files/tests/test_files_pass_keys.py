@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import os
 import random
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -269,3 +271,19 @@ def test_an_option_that_is_given_its_default_has_the_key_of_one_that_is_left_out
     inputs = Inputs("a", "acme 1.0", None, {}, (step,), "paper", "acme 1.0", "1.20", True, {})
     spelled = replace(inputs, steps=(replace(step, values={"number": 0, "text": None}),))
     assert key_of(spelled) == key_of(inputs)
+
+
+def test_a_set_has_one_key_in_every_process() -> None:
+    """Each process orders a set of texts in its own way."""
+    script = "from drupe_files.pass_keys import _identity; print(_identity({'a', 'b', 'c', 'd', frozenset('xyz')}))"
+    told = {
+        subprocess.run(
+            [sys.executable, "-c", script],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(told) == 1 and "xyz" not in told and told != {""}

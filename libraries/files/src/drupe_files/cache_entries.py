@@ -18,9 +18,9 @@ from drupe_files.folder_marks import A_DAY, is_held, remove_unused
 
 PASSES, WORK = "passes", "work"
 """Folders of the cache with entries: what passes have made, and what a pass that is not finished has made so far."""
-NOTES = ("digests", "commands")
-"""Folders of the cache with small files, which are made again in seconds."""
 _KEY = re.compile(r"[0-9a-f]{64}")
+NOTES = {"digests": _KEY, "commands": re.compile(r"[0-9a-f]{8}\.json")}
+"""Folders of the cache with small files, which are made again in seconds, and how those are called."""
 _DRAFT = re.compile(r"\.[0-9a-f-]{32,64}")
 
 
@@ -76,7 +76,7 @@ def cache_entries(root: Path | None = None) -> list[CacheEntry]:
 
 def note_bytes(root: Path | None = None) -> int:
     """Bytes of what the cache keeps beside its entries."""
-    return sum(folder_bytes((root or cache_folder()) / name) for name in NOTES)
+    return sum(path.stat().st_size for path in _notes(root))
 
 
 def make_room(limit: float, root: Path | None = None) -> list[CacheEntry]:
@@ -109,8 +109,9 @@ def remove_leftovers(root: Path | None = None) -> None:
 
 def remove_notes(root: Path | None = None) -> None:
     """Remove what the cache keeps beside its entries."""
-    for name in NOTES:
-        shutil.rmtree((root or cache_folder()) / name, ignore_errors=True)
+    for path in _notes(root):
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
 
 
 def touch(folder: Path) -> None:
@@ -123,6 +124,10 @@ def _remove_leftover(folder: Path) -> None:
     """A run marks the folder that it makes; one that is not a minute old may not be marked yet."""
     if time.time() - folder.stat().st_mtime > 60 and not is_held(folder):
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _notes(root: Path | None) -> Iterator[Path]:
+    return (path for part, names in NOTES.items() for path in _named(root, part, names) if path.is_file())
 
 
 def _named(root: Path | None, part: str, names: re.Pattern[str]) -> Iterator[Path]:
