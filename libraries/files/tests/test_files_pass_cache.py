@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -80,7 +81,7 @@ def test_a_damaged_entry_is_dropped_and_made_again_and_one_line_says_so(
 ) -> None:
     assert "note" not in make() + make() and runs(acme) == 1
     (entry,) = entries(acme)
-    damage(entry.folder / file)
+    damage(entry.path / file)
     said = make()
     assert said.count("note:") == 1 and "what the cache had kept of shout cannot be used, and is made again" in said
     assert runs(acme) == 2
@@ -94,16 +95,16 @@ def test_an_entry_under_the_key_of_another_is_not_used(acme: Site, make: Callabl
     (hello,) = entries(acme)
     make("bye")
     bye = next(entry for entry in entries(acme) if entry.key != hello.key)
-    key = bye.folder
+    key = bye.path
     assert bye.remove()
-    hello.folder.rename(key)
+    hello.path.rename(key)
     assert "it was kept under another name" in make("bye")
 
 
 def test_what_another_version_has_kept_is_told_apart_from_damage(acme: Site, make: Callable[..., str]) -> None:
     make()
     (entry,) = entries(acme)
-    (entry.folder / NOTE).unlink()
+    (entry.path / NOTE).unlink()
     assert entry.foreign and not entry.damage()
     assert "another version of Drupe made it" in make()  # no version of Drupe keeps anything under the key of another
     assert not entry.foreign
@@ -129,13 +130,13 @@ def test_what_was_not_used_for_the_longest_time_goes_first(acme: Site, make: Cal
 def test_an_entry_in_use_is_not_removed(acme: Site, make: Callable[..., str]) -> None:
     make()
     (entry,) = entries(acme)
-    marks = [Mark.on(entry.folder), Mark.on(entry.folder)]
+    marks = [Mark.on(entry.path), Mark.on(entry.path)]
     for mark in marks:
         assert mark is not None and entry.in_use and not entry.remove()
         assert not make_room(0, acme.folder / "cache")
         mark.release()
-    assert not entry.in_use and entry.remove() and not entry.folder.exists()
-    assert Mark.on(entry.folder) is None
+    assert not entry.in_use and entry.remove() and not entry.path.exists()
+    assert Mark.on(entry.path) is None
 
 
 @ON_POSIX
@@ -146,7 +147,7 @@ def test_a_mark_ends_with_its_process_however_that_ends(acme: Site, make: Callab
         "import sys, pathlib, drupe_files; print(drupe_files.Mark.on(pathlib.Path(sys.argv[1])), flush=True); input()"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", script.replace("print(", "print(mark := "), entry.folder],
+        [sys.executable, "-c", script.replace("print(", "print(mark := "), entry.path],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -172,7 +173,7 @@ def test_two_processes_at_once_make_one_entry(acme: Site, source: Path, tmp_path
     assert [process.returncode for process in running] == [0, 0, 0], said
     assert not any("note" in each for each in said)
     (entry,) = entries(acme)
-    assert not entry.damage() and [path.name for path in entry.folder.parent.iterdir()] == [entry.key]
+    assert not entry.damage() and [path.name for path in entry.path.parent.iterdir()] == [entry.key]
 
 
 @ON_POSIX
@@ -237,3 +238,17 @@ def test_nothing_but_entries_is_ever_removed(tmp_path: Path) -> None:
     assert not cache_entries(tmp_path) and not make_room(0, tmp_path)
     remove_notes(tmp_path)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_comparisons_keep_counts_and_is_checked(tmp_path: Path) -> None:
+    file = tmp_path / "activations" / ("0" * 64 + ".npz")
+    file.parent.mkdir()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("rows", "0123456789" * 100)
+    (entry,) = cache_entries(tmp_path)
+    assert entry.bytes == file.stat().st_size and not entry.damage() and not entry.in_use
+    flip(file)
+    assert entry.damage() == "rows is not as it was written"
+    shorten(file)
+    assert entry.damage().startswith("it cannot be read")
+    assert [each.key for each in make_room(0, tmp_path)] == [entry.key] and not file.exists()

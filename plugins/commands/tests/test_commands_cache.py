@@ -29,7 +29,9 @@ def told(site: Site, *command: str, status: int = 0) -> Any:
 
 def test_list_and_size_tell_what_is_kept(filled: Site, source: Path) -> None:
     listed = told(filled, "list")
-    assert [(each["passes"], each["model"], each["in_use"]) for each in listed] == [("shout", str(source), False)] * 2
+    assert [(each["what_it_is"], each["model"], each["in_use"]) for each in listed] == [
+        ("shout", str(source), False)
+    ] * 2
     size = told(filled, "size")
     assert size["results_of_passes"] == 2 and size["stopped_passes"] == 0 and size["limit_in_bytes"] == 50 * 10**9
     assert size["results_of_passes_bytes"] == sum(each["bytes"] for each in listed)
@@ -82,4 +84,4 @@ def test_verify_removes_what_is_damaged_and_leaves_what_is_of_another_version(fi
     assert record["what_is_wrong"] == "payload/model.txt has 1 bytes instead of 3"
     assert [path.name for path in passes.iterdir()] == [foreign["entry"]]
     (left,) = told(filled, "list")
-    assert left["passes"] == "of another version of Drupe"
+    assert left["what_it_is"] == "of another version of Drupe"

@@ -2,7 +2,17 @@
 and JSON files."""
 
 from drupe_files.cache import LIMIT, bytes_of, cache_folder, cache_limit, key_of
-from drupe_files.cache_entries import CacheEntry, cache_entries, make_room, note_bytes, remove_notes
+from drupe_files.cache_entries import (
+    ACTIVATIONS,
+    PASSES,
+    WORK,
+    CacheEntry,
+    cache_entries,
+    make_room,
+    note_bytes,
+    remove_notes,
+    touch,
+)
 from drupe_files.digests import file_digest, leave_note, quick_digest
 from drupe_files.disk import disk_errors, folder_bytes, refuse_unwritable
 from drupe_files.folder_marks import Mark, held, is_held, remove_unused
@@ -12,7 +22,10 @@ from drupe_files.pass_keys import identity_of
 from drupe_files.scratch_folders import scratch
 
 __all__ = [
+    "ACTIVATIONS",
     "LIMIT",
+    "PASSES",
+    "WORK",
     "CacheEntry",
     "FolderCache",
     "Mark",
@@ -37,4 +50,5 @@ __all__ = [
     "remove_notes",
     "remove_unused",
     "scratch",
+    "touch",
 ]

@@ -13,12 +13,14 @@ from pathlib import Path
 
 from drupe_files.cache import cache_folder
 from drupe_files.disk import folder_bytes
-from drupe_files.entry_notes import OTHER_VERSION, EntryNote, damage_of, note_problem, read_note
+from drupe_files.entry_notes import OTHER_VERSION, EntryNote, damage_of, damage_of_archive, note_problem, read_note
 from drupe_files.folder_marks import A_DAY, is_held, remove_unused
 
-PASSES, WORK = "passes", "work"
-"""Folders of the cache with entries: what passes have made, and what a pass that is not finished has made so far."""
 _KEY = re.compile(r"[0-9a-f]{64}")
+PASSES, WORK, ACTIVATIONS = "passes", "work", "activations"
+ENTRIES = {PASSES: _KEY, WORK: _KEY, ACTIVATIONS: re.compile(r"[0-9a-f]{64}\.npz")}
+"""Folders of the cache with entries, and how those are called: what passes have made, what a pass that is not finished
+has made so far, and what models give to their heads, which comparisons keep. The last are files, the others folders."""
 NOTES = {"digests": _KEY, "commands": re.compile(r"[0-9a-f]{8}\.json")}
 """Folders of the cache with small files, which are made again in seconds, and how those are called."""
 _DRAFT = re.compile(r"\.[0-9a-f-]{32,64}")
@@ -28,49 +30,55 @@ _DRAFT = re.compile(r"\.[0-9a-f-]{32,64}")
 class CacheEntry:
     """An entry of the cache. bytes: of its files. used: when it was used last, in seconds since 1970."""
 
-    folder: Path
+    path: Path
     bytes: int
     used: float
 
     @property
     def key(self) -> str:
-        return self.folder.name
+        return self.path.stem
 
     @property
-    def finished(self) -> bool:
-        """Whether it is what passes have made, and not a part of it."""
-        return self.folder.parent.name == PASSES
+    def part(self) -> str:
+        """The folder of the cache that it lies in: PASSES, WORK or ACTIVATIONS."""
+        return self.path.parent.name
 
     @property
     def note(self) -> EntryNote | None:
-        """What it is; None where that cannot be read, and for what is not finished."""
-        return read_note(self.folder) if self.finished else None
+        """What passes have made it of what; None where that cannot be read, and for other entries."""
+        return read_note(self.path) if self.part == PASSES else None
 
     @property
     def foreign(self) -> bool:
         """Whether another version of Drupe has kept it, for which it may be as good as new."""
-        return self.finished and note_problem(self.folder) == OTHER_VERSION
+        return self.part == PASSES and note_problem(self.path) == OTHER_VERSION
 
     @property
     def in_use(self) -> bool:
         """Whether a process reads it, or writes to it."""
-        return is_held(self.folder)
+        return self.path.is_dir() and is_held(self.path)
 
     def damage(self) -> str:
         """What is wrong with it, in words; empty for a sound one.
 
         Passes check what is not finished themselves, and another version of Drupe what it has kept.
         """
-        return "" if self.foreign or not self.finished else damage_of(self.folder)
+        if self.part == ACTIVATIONS:
+            return damage_of_archive(self.path)
+        return "" if self.foreign or self.part == WORK else damage_of(self.path)
 
     def remove(self) -> bool:
         """Remove it, unless it is in use. Returns whether it is gone."""
-        return remove_unused(self.folder)
+        if self.part != ACTIVATIONS:
+            return remove_unused(self.path)
+        with contextlib.suppress(OSError):
+            self.path.unlink(missing_ok=True)
+        return not self.path.exists()
 
 
 def cache_entries(root: Path | None = None) -> list[CacheEntry]:
     """The entries of the cache, those that were not used for the longest time first. root: None for the user's."""
-    found = (_entry(folder) for part in (PASSES, WORK) for folder in _named(root, part, _KEY))
+    found = (_entry(path) for part, names in ENTRIES.items() for path in _named(root, part, names))
     return sorted(filter(None, found), key=lambda entry: (entry.used, entry.key))
 
 
@@ -98,7 +106,7 @@ def make_room(limit: float, root: Path | None = None) -> list[CacheEntry]:
 
 def remove_leftovers(root: Path | None = None) -> None:
     """Remove what killed runs have left half-written or half-removed."""
-    for part in (PASSES, WORK, *NOTES):
+    for part in (*ENTRIES, *NOTES):
         for path in _named(root, part, _DRAFT):
             with contextlib.suppress(OSError):  # removed by another run just now
                 if path.is_dir():
@@ -114,10 +122,10 @@ def remove_notes(root: Path | None = None) -> None:
             path.unlink(missing_ok=True)
 
 
-def touch(folder: Path) -> None:
+def touch(path: Path) -> None:
     """Note that an entry is used now. In a cache that is read-only, nothing is removed either."""
     with contextlib.suppress(OSError):
-        os.utime(folder)
+        os.utime(path)
 
 
 def _remove_leftover(folder: Path) -> None:
@@ -136,9 +144,10 @@ def _named(root: Path | None, part: str, names: re.Pattern[str]) -> Iterator[Pat
         yield from [path for path in ((root or cache_folder()) / part).iterdir() if names.fullmatch(path.name)]
 
 
-def _entry(folder: Path) -> CacheEntry | None:
+def _entry(path: Path) -> CacheEntry | None:
     """None for an entry that is removed just now."""
     try:
-        return CacheEntry(folder, folder_bytes(folder), folder.stat().st_mtime)
+        state = path.stat()
+        return CacheEntry(path, folder_bytes(path) if path.is_dir() else state.st_size, state.st_mtime)
     except OSError:
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +73,18 @@ def damage_of(folder: Path) -> str:
     """What is wrong with an entry, in words; empty where every byte of it is as it was written."""
     told, wrong = _told(folder)
     return wrong or _damaged_files(folder, told["files"])
+
+
+def damage_of_archive(path: Path) -> str:
+    """What is wrong with an archive, which has checksums of its own; empty for a sound one."""
+    import zipfile
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            wrong = archive.testzip()
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        return f"it cannot be read: {error}"
+    return f"{wrong} is not as it was written" if wrong else ""
 
 
 def _told(folder: Path) -> tuple[dict[str, Any], str]:

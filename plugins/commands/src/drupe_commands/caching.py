@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SHOWN = 12
 """Digits of a key that are shown to a person; fewer are enough to name an entry."""
-UNFINISHED, FOREIGN, DAMAGED = "a pass that was stopped", "of another version of Drupe", "damaged"
+FOREIGN, DAMAGED = "of another version of Drupe", "damaged"
 
 app = typer.Typer(
     rich_markup_mode=None,
@@ -46,17 +46,14 @@ def list_entries(as_json: AsJson = False) -> None:
 @app.command(context_settings=CONTEXT)
 def size(as_json: AsJson = False) -> None:
     """Say where the cache is, how large, and how large it may be."""
-    from drupe_files import LIMIT, cache_entries, cache_folder, cache_limit, note_bytes
+    from drupe_files import ACTIVATIONS, LIMIT, PASSES, WORK, cache_entries, cache_folder, cache_limit, note_bytes
 
     entries, limit = cache_entries(), cache_limit()
-    finished = [entry for entry in entries if entry.finished]
-    stopped = [entry for entry in entries if not entry.finished]
-    facts = {
-        "folder": str(cache_folder()),
-        "results of passes": len(finished),
-        "results of passes, bytes": sum(entry.bytes for entry in finished),
-        "stopped passes": len(stopped),
-        "stopped passes, bytes": sum(entry.bytes for entry in stopped),
+    facts: dict[str, Any] = {"folder": str(cache_folder())}
+    for part, label in ((PASSES, "results of passes"), (WORK, "stopped passes"), (ACTIVATIONS, "sources compared")):
+        found = [entry.bytes for entry in entries if entry.part == part]
+        facts |= {label: len(found), f"{label}, bytes": sum(found)}
+    facts |= {
         "digests and names, bytes": note_bytes(),
         "limit in bytes": int(limit) if limit != float("inf") else None,
     }
@@ -105,13 +102,14 @@ def clean(
 def verify(as_json: AsJson = False) -> None:
     """Read every byte of the results; remove what is damaged.
 
-    What another version of Drupe has kept is left to that version, which may share this cache.
+    What another version of Drupe has kept is left to that version, which may share this cache. What stopped passes have
+    made is checked when they go on.
     """
-    from drupe_files import cache_entries
+    from drupe_files import WORK, cache_entries
 
-    finished = [entry for entry in cache_entries() if entry.finished]
-    foreign = [entry for entry in finished if entry.foreign]
-    entries = _left(finished, foreign)
+    all_entries = [entry for entry in cache_entries() if entry.part != WORK]
+    foreign = [entry for entry in all_entries if entry.foreign]
+    entries = _left(all_entries, foreign)
     damage = {entry.key: entry.damage() for entry in entries}
     wrong = [entry for entry in entries if damage[entry.key]]
     removed = [entry for entry in wrong if entry.remove()]
@@ -131,7 +129,7 @@ def verify(as_json: AsJson = False) -> None:
     if left := _left(wrong, removed):
         raise OutputError(
             f"{_counted(left)} could not be removed: in use, or on a disk that is read-only",
-            where=left[0].folder,
+            where=left[0].path,
             cure="run it again when no other process uses the cache",
         )
 
@@ -139,16 +137,23 @@ def verify(as_json: AsJson = False) -> None:
 def _record(entry: CacheEntry, as_json: bool) -> dict[str, Any]:
     """An entry in a line; of its content, only its note is read."""
     note = entry.note
-    what = note.passes if note else FOREIGN if entry.foreign else DAMAGED if entry.finished else UNFINISHED
+    what = note.passes if note else _told_without_note(entry)
     used = datetime.fromtimestamp(entry.used, UTC)
     return {
         "entry": _shown(entry.key, as_json),
         "bytes": entry.bytes,
         "used": used.isoformat(timespec="seconds") if as_json else f"{used.astimezone():%Y-%m-%d %H:%M}",
         "in use": entry.in_use,
-        "passes": what,
+        "what it is": what,
         "model": note.source if note else None,
     }
+
+
+def _told_without_note(entry: CacheEntry) -> str:
+    from drupe_files import ACTIVATIONS, WORK
+
+    of_part = {WORK: "of a pass that was stopped", ACTIVATIONS: "what a source gives to its head, for comparing with"}
+    return of_part.get(entry.part) or (FOREIGN if entry.foreign else DAMAGED)
 
 
 def _shown(key: str, as_json: bool) -> str:
@@ -165,8 +170,8 @@ def _named(name: str, entries: Iterable[CacheEntry]) -> CacheEntry:
 
 
 def _left(entries: Sequence[CacheEntry], removed: Sequence[CacheEntry]) -> list[CacheEntry]:
-    gone = {entry.folder for entry in removed}
-    return [entry for entry in entries if entry.folder not in gone]
+    gone = {entry.path for entry in removed}
+    return [entry for entry in entries if entry.path not in gone]
 
 
 def _tell_removed(removed: Sequence[CacheEntry], kept: Sequence[CacheEntry], as_json: bool) -> None:
