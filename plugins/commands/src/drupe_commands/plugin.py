@@ -39,6 +39,18 @@ def drupe_workflow_readers() -> list[Ref]:  # type: ignore[empty-body]
 
 
 @hookspec
+def drupe_command_line_readers() -> list[Ref]:  # type: ignore[empty-body]
+    """Readers of the command lines of other tools, which `drupe` takes as they are.
+
+    Each target is a function of a command's name, of the arguments as typed, and of the flags that Drupe's command of
+    that name has (a frozenset; None where there is no such command). It gives None for a command that the tool does
+    not have, and else a pair: the name of one of Drupe's commands with its arguments, and a list of notices
+    (drupe.api.Notice), one for each flag that something is to be said of, with a `handling` as above. It raises
+    drupe.api.UsageError for what is not done.
+    """
+
+
+@hookspec
 def drupe_searchers() -> list[Ref]:  # type: ignore[empty-body]
     """Searchers, which try values of options: `drupe run` asks them about each workflow of Drupe.
 
