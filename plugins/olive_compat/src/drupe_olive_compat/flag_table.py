@@ -222,6 +222,7 @@ _PACKAGES = missing(
 _RUN = (
     *MODEL,
     *SHARED,
+    _flag("--config --run-config", ONE, _SAME, gives("config")),
     _flag("--list-required-packages", NONE, _PACKAGES),
     _flag("--setup", NONE, _PACKAGES),
     _flag("--packages", NONE, _PACKAGES),
@@ -265,7 +266,9 @@ COMMANDS: Mapping[str, OliveCommand] = {
     "run-pass": OliveCommand(
         _RUN_PASS, changed("drupe optimize with what the pass asks for, or drupe run-pass"), "run-pass-output"
     ),
-    "benchmark": OliveCommand(_BENCHMARK, changed("drupe benchmark or drupe evaluate, without tasks of lm-eval")),
+    "benchmark": OliveCommand(
+        _BENCHMARK, changed("drupe benchmark, where a plugin brings it, without tasks of lm-eval; else drupe evaluate")
+    ),
 }
 """Commands that are carried out. One that Drupe has as well also takes all of Drupe's own flags."""
 
