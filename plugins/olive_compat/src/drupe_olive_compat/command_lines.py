@@ -63,7 +63,7 @@ def _take(line: Line, flag: Flag, name: str, values: list[str], own: frozenset[s
     """Take one flag of Olive's into the line. One that Drupe's command has, and that means the same, stays."""
     before = set(line.given)
     value = True if flag.takes == NONE else values if flag.takes == MANY else values[0]
-    spelled = next((each for each in flag.names if each in own), None)
+    spelled = name if name.replace("_", "-") in own else next((each for each in flag.names if each in own), None)
     is_own = spelled is not None and flag.treat is None
     said = None if is_own else flag.read(line, value, name)
     if said is None and spelled is not None:

@@ -145,7 +145,7 @@ def _capture(line: Line) -> list[str]:
         line.ledger.say("--precision", left_out("it is of the builders; --torch_dtype says the type of an export"))
     precision = precision or line.given.get("torch_dtype") or ("fp16" if builds else "fp32")
     on_gpu = str(precision) in ("fp16", "bf16") and builds
-    line.given["provider"] = "CUDAExecutionProvider" if on_gpu else "CPUExecutionProvider"
+    line.given.setdefault("provider", "CUDAExecutionProvider" if on_gpu else "CPUExecutionProvider")
     line.ledger.say("--precision", kept(f"{precision}, for {line.given['provider']}, as in Olive"))
     for name in line.builder:
         line.flags_of[f"passes.export.{name}"] = line.flags_of[name]

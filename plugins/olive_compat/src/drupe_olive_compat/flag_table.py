@@ -192,6 +192,7 @@ _CAPTURE = (
     ),
     _flag("--use-dynamo-exporter", NONE, _TRACED),
     _flag("--use-ort-genai", NONE, kept("genai_config.json and the tokenizer are part of every package")),
+    _flag("--provider --execution-provider", ONE, _SAME, gives("provider")),
     _flag("--conversion-device", ONE, _TRACED),
     _flag("--torch-dtype", ONE, kept("the precision"), gives("torch_dtype")),
     _flag("--target-opset", ONE, left_out("the target's kernels decide on the opset")),
