@@ -16,7 +16,7 @@ PAPER = ("--provider", "paper")
     ("arguments", "words"),
     [
         (("optimize", "-o", "out"), "no model is named"),
-        (("auto-opt", "one", "-m", "two", "-o", "out"), "two models are named"),
+        (("auto-opt", "one", "-m", "two", "-o", "out", "--precision", "int4"), "two models are named"),
         (("optimize", "model"), "no output folder is named"),
         (("optimize", "model", "-o", "out", "--device", "toaster"), "toaster"),
         (("optimize", "model", "-o", "out", "--provider", "cpu", "--device", "gpu"), "--device gpu"),
