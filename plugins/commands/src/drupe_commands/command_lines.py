@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from drupe.api import PluginError, call, registry
+from drupe.api import Notice, PluginError, call, registry
+
+if TYPE_CHECKING:
+    from drupe.api import Entry
 
 HOOK = "drupe_command_line_readers"
 SAID = ("changed", "left out", "missing")
@@ -21,11 +24,8 @@ def translated(typed: Sequence[str], own: frozenset[str] | None) -> list[str]:
     """
     found = registry()
     for entry in found.offered("command line reader", HOOK):
-        function: Any = entry.resolve()
         try:
-            answer = call(
-                entry.plugin, f"reading a command line with {entry.title}", function, typed[0], list(typed[1:]), own
-            )
+            answer = _by(entry, typed, own)
         except PluginError as error:
             if entry.plugin.shipped:
                 raise
@@ -34,8 +34,29 @@ def translated(typed: Sequence[str], own: frozenset[str] | None) -> list[str]:
         if answer is not None:
             arguments, notices = answer
             for notice in notices:
-                if notice.handling in SAID:
-                    cure = f"; {notice.cure}" if notice.cure else ""
-                    print(f"note: {notice.about}: {notice.handling}: {notice.what}{cure}", file=sys.stderr)
-            return list(arguments)
+                _say(notice)
+            return arguments
     return list(typed)
+
+
+def _by(entry: Entry[Any], typed: Sequence[str], own: frozenset[str] | None) -> tuple[list[str], list[Notice]] | None:
+    """What one plugin makes of a line. Raises PluginError for an answer that is none."""
+    function: Any = entry.resolve()
+    answer = call(entry.plugin, f"reading a command line with {entry.title}", function, typed[0], list(typed[1:]), own)
+    if answer is None:
+        return None
+    arguments, notices = answer if isinstance(answer, tuple) and len(answer) == 2 else (None, None)
+    if (
+        not (isinstance(arguments, list) and arguments and isinstance(notices, list))
+        or not all(isinstance(each, str) for each in arguments)
+        or not all(isinstance(each, Notice) for each in notices)
+    ):
+        what = f"{entry.title} gave {type(answer).__name__} in place of arguments and a list of notices"
+        raise PluginError(what, cure=entry.plugin.removal)
+    return arguments, notices
+
+
+def _say(notice: Notice) -> None:
+    if notice.handling in SAID:
+        cure = f"; {notice.cure}" if notice.cure else ""
+        print(f"note: {notice.about}: {notice.handling}: {notice.what}{cure}", file=sys.stderr)
