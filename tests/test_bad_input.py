@@ -224,7 +224,6 @@ def test_the_error_for_a_hub_id_without_a_network_says_what_was_tried(tmp_path: 
         (("--block-size", "48"), ("block_size = 48", "in: --block-size")),
         (("--quality", "finest"), ("unknown value 'finest' of --quality", "best")),
         (("--precision", "fp32", "--head-bits", "8"), ("--head-bits",)),
-        (("--trust_remote_code",), ("never",)),
     ],
 )
 def test_a_wrong_option_is_refused(

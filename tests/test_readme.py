@@ -45,7 +45,7 @@ def test_a_package_runs_without_drupe(folder: Path, block: str) -> None:
 def test_every_option_in_the_readme_exists() -> None:
     command = [sys.executable, "-c", "from drupe_commands.program import main; main()", "optimize", "--help"]
     known = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    table = README.partition("Options of `optimize`;")[2].partition("`drupe auto-opt`")[0]
+    table = README.partition("Options of `optimize`;")[2].partition("A workflow file")[0]
     options = set(re.findall(r"`(--[a-z-]+)", table))
     assert len(options) > 12
     assert [option for option in sorted(options) if option not in known] == []

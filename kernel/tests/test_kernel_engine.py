@@ -71,7 +71,6 @@ def test_the_plan_is_shown_without_writing_anything(acme, source, tmp_path):
         (("--provider", "papper", "--precision", "plain"), 2, "did you mean paper?"),
         (("--device", "gpu", "--precision", "plain"), 2, "device"),
         (("--precision", "plain", "--auhtor", "me"), 2, "--author"),
-        (("--precision", "plain", "--trust_remote_code"), 2, "never runs"),
     ],
 )
 def test_an_error_of_the_user_or_of_a_recipe_is_reported_before_anything_runs(

@@ -164,7 +164,10 @@ def keep_model(model: Model, folder: Path, context: Context) -> None:
     (folder / NOTE).write_text(json.dumps(note), encoding="utf-8")
 
 
-def kept_model(folder: Path, found: Registry) -> Model:
-    """The model that `keep_model` has put into a folder. Raises ModelError where what it refers to has changed."""
+def kept_model(folder: Path, found: Registry, moved: tuple[Path, Path] | None = None) -> Model:
+    """The model that `keep_model` has put into a folder. Raises ModelError where what it refers to has changed.
+
+    moved: see `ModelKind.restore`.
+    """
     note: Mapping[str, Any] = json.loads((folder / NOTE).read_text(encoding="utf-8"))
-    return found.kinds.make(note["kind"]).restore(Model.from_note(note, folder / PAYLOAD))
+    return found.kinds.make(note["kind"]).restore(Model.from_note(note, folder / PAYLOAD), moved)

@@ -224,6 +224,30 @@ def test_a_source_that_changed_is_not_restored(model, checkpoint, tmp_path, make
         KIND.restore(Model("onnx", kept))
 
 
+def test_a_source_whose_content_is_known_is_restored_wherever_it_lies(model, checkpoint, out, tmp_path, make_context):
+    kept, source = tmp_path / "kept", checkpoint["weight"].path.parent
+    kept.mkdir()
+    KIND.store(model, kept, make_context())
+    KIND.save(model, out, make_context())
+    os.utime(checkpoint["weight"].path, ns=(1, 1))
+    assert KIND.restore(Model("onnx", kept), (source, source)).payload is not None
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    checkpoint["weight"].path.rename(elsewhere / checkpoint["weight"].path.name)
+    restored = KIND.restore(Model("onnx", kept), (source, elsewhere))
+    again = tmp_path / "again"
+    again.mkdir()
+    KIND.save(restored, again, make_context())
+    assert bytes_in(again) == bytes_in(out)
+    assert (again / "model.onnx.data").read_bytes() == (out / "model.onnx.data").read_bytes()
+    with pytest.raises(ModelError, match="does not exist any more"):
+        KIND.restore(Model("onnx", kept), (tmp_path / "another", elsewhere))
+    path = elsewhere / checkpoint["weight"].path.name
+    path.write_bytes(path.read_bytes() + b"0")
+    with pytest.raises(ModelError, match=r"'model.safetensors' has changed"):
+        KIND.restore(Model("onnx", kept), (source, elsewhere))
+
+
 # Loading models of other tools
 
 

@@ -16,11 +16,10 @@ PAPER = ("--provider", "paper")
     ("arguments", "words"),
     [
         (("optimize", "-o", "out"), "no model is named"),
-        (("auto-opt", "one", "-m", "two", "-o", "out"), "two models are named"),
+        (("auto-opt", "one", "-m", "two", "-o", "out", "--precision", "int4"), "two models are named"),
         (("optimize", "model"), "no output folder is named"),
         (("optimize", "model", "-o", "out", "--device", "toaster"), "toaster"),
         (("optimize", "model", "-o", "out", "--provider", "cpu", "--device", "gpu"), "--device gpu"),
-        (("optimize", "model", "-o", "out", "--trust-remote-code"), "never runs code from a checkpoint"),
         (("optimize", "model", "-o", "out", "--set", "block_size=64"), "--set takes PASS.KEY=VALUE"),
         (("optimize", "model", "-o", "out", "--threads", "1000"), "threads = 1000"),
         (("optimize", "model", "-o", "out", "--passes="), "--passes is empty"),

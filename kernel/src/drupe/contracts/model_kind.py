@@ -98,6 +98,10 @@ class ModelKind(ABC):
         """
         self.save(model, folder, context)
 
-    def restore(self, model: Model) -> Model:
-        """The model that `store` kept in `model.location`."""
+    def restore(self, model: Model, moved: tuple[Path, Path] | None = None) -> Model:
+        """The model that `store` kept in `model.location`.
+
+        moved: the folder that the model's source lay in, and the one in which the same files are known to lie now. It
+        may be the same folder; times of change do not count in it.
+        """
         return self.load(model)

@@ -12,7 +12,7 @@ class Event:
     """Something that happened.
 
     name: "run-started", "pass-started", "pass-finished", "pass-cached", "run-finished", "write-started",
-    "write-finished", "check-started", "check-finished", "published", "run-failed".
+    "write-finished", "check-started", "check-finished", "published", "run-failed", "cache-dropped", "cache-failed".
     subject: the model, pass, folder or runtime it is about. seconds: how long it took, where it is an end.
     run: the run it belongs to. parent: the run that this run is a part of, such as the reference's build inside the
     closing check; empty for a run of its own.

@@ -7,10 +7,14 @@ import sys
 from drupe.api import Event, hookimpl
 
 INDENT, DETAIL = "  ", "    "
+NOTED = "cache-"
+"""How the names of events begin that a user is told of in any case."""
 
 
 class Narrator:
     """An observer that prints events to stderr. level: 1 names steps and times, 2 adds their details.
+
+    What the cache says is printed as a note at every level; at 0, nothing else is.
 
     Events of a run inside another run, such as the reference that the closing check builds, stand indented below it.
     """
@@ -21,6 +25,12 @@ class Narrator:
 
     @hookimpl
     def drupe_observe(self, event: Event) -> None:
+        if event.name.startswith(NOTED):
+            print(f"note: {event.details['what']}", file=sys.stderr)
+        elif self.level:
+            self._narrate(event)
+
+    def _narrate(self, event: Event) -> None:
         indent = INDENT * self._depth(event)
         ended = "" if event.seconds is None else f" ({event.seconds:.2f} s)"
         print(f"{indent}{event.name}: {event.subject}{ended}", file=sys.stderr)

@@ -1,16 +1,38 @@
 """Files and folders for plugins: the cache, digests and notes in it, scratch folders, and the errors of disks;
 and JSON files."""
 
-from drupe_files.cache import cache_folder, key_of
+from drupe_files.cache import LIMIT, bytes_of, cache_folder, cache_limit, key_of
+from drupe_files.cache_entries import (
+    ACTIVATIONS,
+    PASSES,
+    WORK,
+    CacheEntry,
+    cache_entries,
+    make_room,
+    note_bytes,
+    remove_notes,
+    touch,
+)
 from drupe_files.digests import file_digest, leave_note, quick_digest
 from drupe_files.disk import disk_errors, folder_bytes, refuse_unwritable
+from drupe_files.folder_marks import Mark, held, is_held, remove_unused
 from drupe_files.json_files import json_object, json_value
-from drupe_files.pass_cache import FolderCache, identity_of
-from drupe_files.scratch_folders import held, is_held, scratch
+from drupe_files.pass_cache import FolderCache
+from drupe_files.pass_keys import identity_of
+from drupe_files.scratch_folders import scratch
 
 __all__ = [
+    "ACTIVATIONS",
+    "LIMIT",
+    "PASSES",
+    "WORK",
+    "CacheEntry",
     "FolderCache",
+    "Mark",
+    "bytes_of",
+    "cache_entries",
     "cache_folder",
+    "cache_limit",
     "disk_errors",
     "file_digest",
     "folder_bytes",
@@ -21,7 +43,12 @@ __all__ = [
     "json_value",
     "key_of",
     "leave_note",
+    "make_room",
+    "note_bytes",
     "quick_digest",
     "refuse_unwritable",
+    "remove_notes",
+    "remove_unused",
     "scratch",
+    "touch",
 ]

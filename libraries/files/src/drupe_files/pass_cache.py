@@ -2,103 +2,168 @@
 
 from __future__ import annotations
 
-import hashlib
+import os
 import shutil
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING
 
-from drupe.api import PluginError, installed_version
-from drupe_files.cache import cache_folder, key_of
-from drupe_files.disk import refuse_unwritable
+from drupe.api import ModelError, OutputError
+from drupe_files.cache import cache_folder, cache_limit
+from drupe_files.cache_entries import PASSES, make_room, touch
+from drupe_files.disk import REASONS, refuse_unwritable
+from drupe_files.entry_notes import damage_of, read_note, write_note
+from drupe_files.folder_marks import OPENED, Mark, held, remove_unused
+from drupe_files.pass_keys import key_at
 
 if TYPE_CHECKING:
-    from drupe.api import Model, Pass, PassConfig, Run, Target
+    from drupe.api import Model, Run
 
 
 class FolderCache:
-    """A `drupe.api.PassCache` of folders. One appears whole or not at all, so a killed process leaves no half of it."""
+    """A `drupe.api.PassCache` of folders. One appears whole or not at all, so a killed process leaves no half of it.
 
-    def __init__(self, folder: Path | None = None) -> None:
-        """folder: None for the user's own cache."""
-        self.folder = folder or cache_folder() / "passes"
+    A context manager: what it gave is in use until the end, so that no process removes it; then the cache is brought
+    under its limit. Without a `with` block, this is until the object is gone.
+    """
 
-    def prepare(self) -> None:
-        """Make the cache's folder. Raises OutputError, before any work, where nothing can be kept there."""
-        folder = self.folder.absolute()
+    def __init__(self, root: Path | None = None) -> None:
+        """root: the folder of the cache; None for the user's own."""
+        self._root = root or cache_folder()
+        self._folder = self._root / PASSES
+        self._marks: dict[str, Mark] = {}
+        self._keys: dict[tuple[str, int], str] = {}
+        self._grew = False
+
+    def __enter__(self) -> FolderCache:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        for mark in self._marks.values():
+            mark.release()
+        self._marks.clear()
+        if self._grew:
+            make_room(cache_limit(), self._root)
+
+    def prepare(self, run: Run) -> None:
+        """Make the cache's folder. Raises UsageError for a limit that is none.
+
+        Raises OutputError, before any work, where nothing can be kept, unless all that is costly is there already.
+        """
+        cache_limit()
+        try:
+            self._refuse_unwritable()
+        except OutputError:
+            costly = [at for at, step in enumerate(run.passes) if step.runner.costly]
+            if not all((self._folder / self._key(run, at)).is_dir() for at in costly):
+                raise
+
+    def _refuse_unwritable(self) -> None:
+        folder = self._folder.absolute()
         refuse_unwritable(folder / "kept", "name another folder for the cache: DRUPE_CACHE=<folder>")
         folder.mkdir(parents=True, exist_ok=True)
 
     def find(self, run: Run, at: int) -> Model | None:
-        """What the passes up to `at` have made before, unless what it refers to has moved or changed since."""
-        from drupe.api import ModelError, kept_model
+        """What the passes up to `at` have made before, if every byte of it is as it was written.
 
-        folder = self.folder / _key(run, at)
-        try:
-            return kept_model(folder, run.found) if folder.is_dir() else None
-        except ModelError:
-            shutil.rmtree(folder, ignore_errors=True)
+        What is damaged, or refers to a file that has changed, is dropped, and an event "cache-dropped" says so.
+        """
+        from drupe.api import kept_model
+
+        folder = self._folder / self._key(run, at)
+        if not self._use(folder):
             return None
+        why = damage_of(folder)
+        try:
+            if not why and (note := read_note(folder)):
+                return kept_model(folder, run.found, (Path(note.location), _location(run)))
+        except ModelError as error:
+            why = error.what
+        self._marks.pop(folder.name).release()
+        remove_unused(folder)
+        name = run.passes[at].planned.name
+        what = f"what the cache had kept of {name} cannot be used, and is made again: {why}"
+        run.say("cache-dropped", name, what=what, entry=folder.name)
+        self._refuse_unwritable()
+        return None
 
     def keep(self, run: Run, at: int, model: Model) -> Model:
-        """Keep what the passes up to `at` have made; gives the model as it lies in the cache."""
+        """Keep what the passes up to `at` have made; gives the model as it lies in the cache.
+
+        Where the disk refuses that, an event "cache-failed" says so, and the run goes on with the model as it is.
+        """
         from drupe.api import keep_model, kept_model
 
-        self.prepare()
-        key = _key(run, at)
-        making = self.folder / f".{key[:16]}-{uuid.uuid4().hex}"
-        making.mkdir()
+        key = self._key(run, at)
         try:
-            keep_model(model, making, run.context)
-            try:
-                making.rename(self.folder / key)
-            except OSError:
-                if not (self.folder / key).is_dir():  # not merely made by another process in the meantime
-                    raise
+            with self._making(key) as folder:
+                keep_model(model, folder, run.context)
+                chain = " > ".join(step.planned.name for step in run.passes[: at + 1])
+                source = run.job.plan.source.reference
+                write_note(folder, key, source=source, location=str(_location(run)), passes=chain)
+                self._publish(folder, key)
+                self._grew = True
+                make_room(cache_limit(), self._root)
+            return kept_model(self._folder / key, run.found)
+        except (OSError, OutputError) as error:
+            name = run.passes[at].planned.name
+            what = f"what {name} made could not be kept in the cache ({self._folder}): {_reason(error)}"
+            run.say("cache-failed", name, what=what, entry=key)
+            return model
+
+    def _key(self, run: Run, at: int) -> str:
+        place = run.job.id, at
+        if place not in self._keys:
+            self._keys[place] = key_at(run, at)
+        return self._keys[place]
+
+    @contextmanager
+    def _making(self, key: str) -> Iterator[Path]:
+        """An empty folder for an entry, which is removed if it is not published."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        folder = self._folder / f".{key[:16]}-{uuid.uuid4().hex}"
+        folder.mkdir()
+        try:
+            with held(folder):
+                yield folder
         finally:
-            shutil.rmtree(making, ignore_errors=True)
-        return kept_model(self.folder / key, run.found)
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _publish(self, folder: Path, key: str) -> None:
+        """Give a whole entry its name. One that another process has made in the meantime is the same, and stays."""
+        if os.name == "nt":
+            (folder / OPENED).touch()
+        try:
+            folder.rename(self._folder / key)
+        except OSError:
+            if not (self._folder / key).is_dir():
+                raise
+            if damage_of(self._folder / key):
+                raise OSError("a damaged entry of that key cannot be removed") from None
+        if not self._use(self._folder / key):
+            raise OSError("another process has removed it")
+
+    def _use(self, folder: Path) -> bool:
+        """Mark an entry as in use by this process; False where there is none."""
+        if folder.name not in self._marks:
+            if (mark := Mark.on(folder)) is None:
+                return False
+            self._marks[folder.name] = mark
+            touch(folder)
+        return True
 
 
-def _key(run: Run, at: int) -> str:
-    """All that decides what the passes up to `at` make: source, passes, configurations, versions, target."""
-    steps = [
-        {
-            "pass": step.planned.name,
-            "parts": step.planned.parts,
-            "brought_by": step.plugin.title,
-            **identity_of(step.runner, step.config, run.context.target),
-        }
-        for step in run.passes[: at + 1]
-    ]
-    fingerprint = run.found.kinds.make(run.job.source.kind).fingerprint(run.job.source)
-    return key_of({"source": fingerprint, "steps": steps})
+def _location(run: Run) -> Path:
+    """The folder in which a run's source lies. The key vouches for the content of the model's files in it."""
+    location = run.job.source.location.absolute()
+    return location.parent if location.is_file() else location
 
 
-def identity_of(runner: Pass, config: PassConfig, target: Target) -> dict[str, Any]:
-    """All that decides what a pass makes of a model, beside the model itself.
-
-    Raises PluginError for a pass that names a library which is not installed.
-    """
-    return {
-        "revision": runner.revision,
-        "config_version": config.version,
-        "config": {key: _identity(value) for key, value in config.model_dump().items()},
-        "libraries": {name: _version(name, runner) for name in runner.libraries},
-        "target": (target.provider, target.runtime_version, target.here),
-    }
-
-
-def _version(library: str, runner: Pass) -> str:
-    if (version := installed_version([library])) is None:
-        what = f"the pass '{runner.name}' names the library {library}, which is not installed"
-        raise PluginError(what, where=type(runner).__module__, cure=f"pip install {library}")
-    return version
-
-
-def _identity(value: Any) -> Any:
-    """A configured value as the key sees it: a file by its content."""
-    if not isinstance(value, Path) or not value.is_file():
-        return value
-    with value.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _reason(error: OSError | OutputError) -> str:
+    if isinstance(error, OutputError):
+        return error.what
+    what, _ = REASONS.get(error.errno or 0, ("", ""))
+    return what or error.strerror or str(error)

@@ -120,10 +120,10 @@ class OnnxKind(ModelKind):
 
         store_package(self._package(model), folder, context.scratch)
 
-    def restore(self, model: Model) -> Model:
+    def restore(self, model: Model, moved: tuple[Path, Path] | None = None) -> Model:
         from drupe_onnx.package_store import restore_package
 
-        return model.but(payload=restore_package(model.location))
+        return model.but(payload=restore_package(model.location, moved))
 
     def _package(self, model: Model) -> OnnxPackage:
         package = self.load(model).payload

@@ -20,6 +20,7 @@ from drupe_onnx.layout import INLINE, reference, serialized
 from drupe_onnx.package import OnnxPackage, initializers_of
 from drupe_onnx.weights import LazyWeight, expression_of
 
+Moved = tuple[Path, Path] | None
 _VERSION = 1
 _DOCUMENT, _ARRAYS, _KEPT = "package.json", "arrays.data", "kept"
 
@@ -39,23 +40,40 @@ def store_package(package: OnnxPackage, folder: Path, scratch: Path) -> None:
     (folder / _DOCUMENT).write_text(json.dumps(document), encoding="utf-8")
 
 
-def restore_package(folder: Path) -> OnnxPackage:
-    """The package that `store_package` kept. Raises ModelError where a file that it refers to has changed."""
+def restore_package(folder: Path, moved: Moved = None) -> OnnxPackage:
+    """The package that `store_package` kept. Raises ModelError where a file that it refers to has changed.
+
+    moved: a folder that it refers to, and where the same files are known to lie now.
+    """
     document = json.loads((folder / _DOCUMENT).read_text(encoding="utf-8"))
     for path, size, changed in document["sources"]:
-        if file_stamp(Path(path)) != (path, size, changed):
-            raise ModelError(
-                f"'{Path(path).name}' has changed since this model was made from it",
-                where=path,
-                cure="run the command again",
-            )
+        _refuse_changed(Path(path), size, changed, moved)
     with Files() as files:
-        finder = _Finder(folder, files)
+        finder = _Finder(folder, files, moved)
         components = {
             name: _restore_graph(folder / f"{name}.onnx", expressions, finder)
             for name, expressions in document["components"].items()
         }
         return OnnxPackage(components, {name: finder.find_file(kept) for name, kept in document["files"].items()})
+
+
+def _refuse_changed(path: Path, size: int, changed: int, moved: Moved) -> None:
+    """Raise ModelError for a file that is another one now; of what has moved, all but the size is known."""
+    here = _now_at(path, moved)
+    _, size_now, changed_now = file_stamp(here or path)
+    if size_now != size or (here is None and changed_now != changed):
+        raise ModelError(
+            f"'{path.name}' has changed since this model was made from it",
+            where=here or path,
+            cure="run the command again",
+        )
+
+
+def _now_at(path: Path, moved: Moved) -> Path | None:
+    """Where a file lies now; None for one that is not among those that have moved."""
+    if moved is None or not path.is_relative_to(moved[0]):
+        return None
+    return moved[1] / path.relative_to(moved[0])
 
 
 def _store_graph(path: Path, model: ir.Model, keeper: _Keeper) -> list[Any]:
@@ -129,8 +147,8 @@ class _Keeper(Codec):
 class _Finder(Codec):
     """Finds the arrays and files that a _Keeper has kept."""
 
-    def __init__(self, folder: Path, files: Files) -> None:
-        self._folder, self._files = folder, files
+    def __init__(self, folder: Path, files: Files, moved: Moved) -> None:
+        self._folder, self._files, self._moved = folder, files, moved
 
     def find_array(self, document: Any) -> NDArray[Any]:
         if "offset" not in document:
@@ -140,7 +158,11 @@ class _Finder(Codec):
         return values
 
     def find_path(self, document: Any) -> Path:
-        return self._folder / _KEPT / document["kept"] if isinstance(document, dict) else super().find_path(document)
+        if isinstance(document, dict):
+            kept: Path = self._folder / _KEPT / document["kept"]
+            return kept
+        path = super().find_path(document)
+        return _now_at(path, self._moved) or path
 
     def find_file(self, document: Any) -> Path | bytes:
         if isinstance(document, dict) and "contents" in document:

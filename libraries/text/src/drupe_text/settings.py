@@ -33,7 +33,8 @@ class CalibrationConfig(PassConfig):
     calibration_length: int = Field(512, ge=2, description="tokens in each sequence")
     calibration_seed: int = Field(0, ge=0, description="the seed that chooses pieces of the text")
 
-    @computed_field  # type: ignore[prop-decorator]
+    # The cache's keys hold the digest instead of the text's place.
+    @computed_field(json_schema_extra={"stands_for": "calibration_data"})  # type: ignore[prop-decorator]
     @property
     def calibration_fingerprint(self) -> str:
         """The SHA-256 of the text."""

@@ -58,14 +58,12 @@ class Making:
     def begin(self) -> float:
         """Set up what is told of the run; returns the time. Raises UsageError where an output is missing."""
         from drupe import api
+        from drupe_console import Narrator
 
         started = time.perf_counter()
         self.context.find_root().ensure_object(dict)["debug"] = self.log_level == 2
         self.refuse_no_output()
-        if self.log_level:
-            from drupe_console import Narrator
-
-            api.listen(Narrator(self.log_level))
+        api.listen(Narrator(self.log_level))
         return started
 
     def refuse_no_output(self) -> None:

@@ -88,24 +88,11 @@ def optimize(
     ] = None,
     as_json: JsonResult = False,
     log_level: LogLevel = 0,
-    use_ort_genai: Annotated[
-        bool,
-        typer.Option(
-            "--use-ort-genai",
-            help="Accepted for Olive's users; packages always run there.",
-            rich_help_panel=RUNNING,
-        ),
-    ] = False,
-    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", hidden=True)] = False,
     options: Mapping[str, Any],
 ) -> None:
     """Make a small, fast package of a model, and run it once to see that it works."""
     from drupe.api import registry
 
-    if trust_remote_code:
-        raise UsageError(
-            "drupe never runs code from a checkpoint, and does not need to", cure="leave --trust-remote-code out"
-        )
     making = Making(context, output_path, force=force, only_plan=plan, as_json=as_json, log_level=log_level)
     reference = _one_model(model, model_name_or_path)
     making.refuse_no_output()
@@ -146,7 +133,7 @@ class AutoOpt(FlagApp):
 
 EPILOG = (
     "This is `drupe optimize`, under the name that Olive's users know. Options may be typed with underscores "
-    "(--model_name_or_path) or with dashes."
+    "(--model_name_or_path) or with dashes. docs/olive.md says what becomes of each of Olive's flags."
 )
 
 

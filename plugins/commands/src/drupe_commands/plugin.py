@@ -16,6 +16,7 @@ _COMMANDS = (
     ("evaluators", "listing:evaluators", "List evaluators, or show the configuration of one."),
     ("tasks", "listing:tasks", "List tasks, or show what one offers."),
     ("runtimes", "listing:runtimes", "List runtimes, or show who uses one."),
+    ("cache", "caching:app", "Show what the cache holds, check it, and remove what is in it."),
     ("plugins", "plugins:plugins", "List plugins, and say what is wrong with those that are broken."),
 )
 
@@ -34,6 +35,18 @@ def drupe_workflow_readers() -> list[Ref]:  # type: ignore[empty-body]
     docs/workflow.schema.json has it, and a list of notices (drupe.api.Notice), one for each thing that the file asks
     for. `about` is its place in the file, `handling` one of "kept", "changed", "left out" and "missing". The workflow
     is None where something is missing: a file is carried out whole or not at all.
+    """
+
+
+@hookspec
+def drupe_command_line_readers() -> list[Ref]:  # type: ignore[empty-body]
+    """Readers of the command lines of other tools, which `drupe` takes as they are.
+
+    Each target is a function of a command's name, of the arguments as typed, and of the flags that Drupe's command of
+    that name has (a frozenset; None where there is no such command). It gives None for a command that the tool does
+    not have, and else a pair: the name of one of Drupe's commands with its arguments, and a list of notices
+    (drupe.api.Notice), one for each flag that something is to be said of, with a `handling` as above. It raises
+    drupe.api.UsageError for what is not done.
     """
 
 

@@ -22,6 +22,8 @@ UNEXPECTED = 70
 """Exit status for an error that nobody foresaw."""
 TYPED = "drupe.typed"
 """Where a command's context holds the arguments as they were typed."""
+BUILT = "drupe.built"
+"""Where a context holds the commands that were built, by name."""
 HELP_IS_WANTED = "NoArgsIsHelpError"
 """typer's way to print the help of a group of commands; the class has no public name."""
 
@@ -42,12 +44,25 @@ class Commands(TyperGroup):
             _complain(told(error, args))
             raise typer.Exit(UsageError.exit_status) from None
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command of a line. Other tools' command lines are read by plugins first."""
+        from drupe.api import registry
+        from drupe_commands.command_lines import translated
+
+        own = None
+        if args[0] in registry().commands:
+            parameters = self.get_command(ctx, args[0]).params
+            own = frozenset(each for one in parameters for each in (*one.opts, *one.secondary_opts))
+        return super().resolve_command(ctx, translated(args, own))
+
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         from drupe.api import registry
 
-        entry = registry().commands.find(cmd_name)
-        found = entry.resolve()
-        return call(entry.plugin, f"building {entry.title[4:]}", as_command, cmd_name, found)
+        if cmd_name not in (built := ctx.meta.setdefault(BUILT, {})):
+            entry = registry().commands.find(cmd_name)
+            found = entry.resolve()
+            built[cmd_name] = call(entry.plugin, f"building {entry.title[4:]}", as_command, cmd_name, found)
+        return built[cmd_name]
 
     def get_help_option(self, ctx: Any) -> Any:
         """Not given, --help is False here: to make sense of a None, typer would import pydantic."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from drupe.api import Context
 from drupe_eval_quality.decoder import Decoder
-from drupe_files import cache_folder, key_of, leave_note
+from drupe_files import ACTIVATIONS, cache_folder, key_of, leave_note, touch
 from drupe_layerwise import LayerByLayer
 from drupe_onnx import OnnxPackage
 from drupe_onnx.package_fingerprint import fingerprint_of
@@ -112,7 +113,7 @@ def _note(package: OnnxPackage, windows: Sequence[Window], context: Context) -> 
         "runtime": (context.target.provider, context.target.runtime_version),
         "layerwise": metadata.version("drupe-layerwise"),
     }
-    return cache_folder() / "activations" / f"{key_of(decided)}.npz"
+    return cache_folder() / ACTIVATIONS / f"{key_of(decided)}.npz"
 
 
 def _start_from(note: Path, layers: LayerByLayer) -> bool:
@@ -122,8 +123,10 @@ def _start_from(note: Path, layers: LayerByLayer) -> bool:
     try:
         with np.load(note) as values:
             layers.start_at_head(values)
+        touch(note)
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
-        note.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a cache that is read-only
+            note.unlink(missing_ok=True)
         return False
     return True
 

@@ -51,15 +51,15 @@ def carry_out(
     runner: None for this process, with the user's cache. started: when the job was taken on, by `time.perf_counter`.
     """
     found = registry()
-    with prepared(output, source.location, force), scratch() as folder:
+    with prepared(output, source.location, force), scratch() as folder, FolderCache() as cache:
         observers = Watching(found)
         job = Job(plan, source, new_id(), folder, emit=observers, progress=progress)
         run = ready(job, found)
         costly = {step.planned.name for step in run.passes if step.runner.costly}
         if runner is None:
-            runner, observers.costly = InProcess(cache := FolderCache()), costly
+            runner, observers.costly = InProcess(cache), costly
             if costly:
-                cache.prepare()
+                cache.prepare(run)
         refuse_unmeasurable(run)
         if costly:  # the errors of later passes, and of what they make, come before the work of earlier ones
             foreseen = preview(run)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import shutil
 import time
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from drupe_files import cache_folder
+from drupe_files import Mark, cache_folder, remove_unused
 from drupe_onnx import ExternalTensor, ir, link_or_copy
 
 FORGOTTEN = 30 * 24 * 3600  # seconds
@@ -26,6 +25,8 @@ class Finished:
     def __init__(self, key: str) -> None:
         """key: a digest of everything that decides the result."""
         self._folder = cache_folder() / "work" / key
+        self._mark = Mark.on(self._folder)
+        """Other runs leave what is in use. None as long as nothing is kept."""
         _forget_old(self._folder.parent)
 
     def keeps(self, segment: str) -> bool:
@@ -35,8 +36,7 @@ class Finished:
     def find(self, segment: str, path: Path) -> Parts | None:
         """The parts of a segment, with their file put at `path`; None where the segment is unfinished or damaged.
 
-        After a loss of power, any part of a file may be missing. Another run with the same settings removes both files
-        when it has finished.
+        After a loss of power, any part of a file may be missing.
         """
         data = self._folder / f"{segment}.data"
         with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
@@ -54,27 +54,32 @@ class Finished:
         return None
 
     def keep(self, segment: str, path: Path, parts: Parts) -> None:
-        """Keep a segment's parts, which lie in the file `path`."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        """Keep a segment's parts, which lie in the file `path`.
+
+        Where the disk of the cache refuses that, a run that is killed does not go on after this segment.
+        """
         listed = {
             name: [{"dtype": part.dtype.name, "shape": part.shape, "offset": part.offset} for part in each]
             for name, each in parts.items()
         }
         note = json.dumps({"sha256": _digest(path), "parts": listed})
-        # The folder is missing only if another run with the same settings has just finished and removed it.
-        with contextlib.suppress(FileNotFoundError):
-            draft = self._folder / f".{uuid.uuid4().hex}"
-            link_or_copy(path, draft)
-            draft.replace(self._folder / f"{segment}.data")
-            draft.write_text(note, encoding="utf-8")
-            draft.replace(self._folder / f"{segment}.json")
+        draft = self._folder / f".{uuid.uuid4().hex}"
+        with contextlib.suppress(OSError):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._mark = Mark.on(self._folder)
+            try:
+                link_or_copy(path, draft)
+                draft.replace(self._folder / f"{segment}.data")
+                draft.write_text(note, encoding="utf-8")
+                draft.replace(self._folder / f"{segment}.json")
+            finally:
+                draft.unlink(missing_ok=True)
 
     def clear(self) -> None:
-        """Remove all segments, because the pass is finished. If this is killed, no other run finds half of them."""
-        rubbish = self._folder.with_name(f".{uuid.uuid4().hex}")
-        with contextlib.suppress(OSError):
-            self._folder.rename(rubbish)
-        shutil.rmtree(rubbish, ignore_errors=True)
+        """Remove all segments, because the pass is finished, unless another run with the same settings uses them."""
+        if self._mark is not None:
+            self._mark.release()
+        remove_unused(self._folder)
 
 
 def _digest(path: Path) -> str:
@@ -87,4 +92,4 @@ def _forget_old(home: Path) -> None:
     for folder in home.glob("*"):
         with contextlib.suppress(OSError):
             if time.time() - folder.stat().st_mtime > FORGOTTEN:
-                shutil.rmtree(folder, ignore_errors=True)
+                remove_unused(folder)

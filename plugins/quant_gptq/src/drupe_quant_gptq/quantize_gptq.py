@@ -198,8 +198,7 @@ class Quantizing:
             with self._context.progress.task("GPTQ of the head", len(heads), "matrix") as progress:
                 found = self._solve_before_blocks(heads, sequences, Solver(path, self._context))
                 progress.advance(len(heads))
-            with disk_errors(path):
-                finished.keep(SHARED, path, found)
+            finished.keep(SHARED, path, found)
         self._shared = {each.site.rows: found[_key_of(each)] for each in heads}
 
     def _solve_before_blocks(
@@ -233,8 +232,7 @@ class Quantizing:
             for each in group:
                 self._rewrite(each, parts)
         if found is None and solved:
-            with disk_errors(path):
-                finished.keep(label, path, solved)
+            finished.keep(label, path, solved)
 
     def _solve(self, group: Sequence[Choice], segment: Segment, layers: LayerByLayer, solver: Solver) -> Parts:
         """The sites of a group whose levels GPTQ finds."""

@@ -161,9 +161,9 @@ def reference_for(
             raise
         yield reference
         return
-    with scratch() as folder:
+    with scratch() as folder, FolderCache() as cache:
         job = Job(plan, reference, new_id(), folder, parent=parent, emit=Observers(found))
-        made = InProcess(FolderCache()).run(job)
+        made = InProcess(cache).run(job)
         refuse_unread(reference, made)
         yield made
 
