@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from drupe import hookspecs
 from drupe.api import (
     KERNEL,
     PROJECT,
@@ -27,11 +26,16 @@ from drupe_commands.misspelt import misspelt_attributes, unfit_methods
 if TYPE_CHECKING:
     from drupe.api import Entry, ExecutionProvider, Option, Pass, Plugin, Recipe, Registry, Target
 
+KERNEL_HOOKS = f"{PROJECT}.hookspecs"
+"""The module that declares the kernel's own hooks."""
+
 
 def brought_by(plugin: Plugin, found: Registry) -> list[Entry[Any]]:
     """All that a plugin brings, also for the hooks that another plugin declares."""
-    hooks = {caller.name for caller in found.manager.get_hookcallers(found.manager.get_plugin(plugin.name)) or ()}
-    declared = [found.offered(_thing(hook), hook) for hook in sorted(hooks) if not hasattr(hookspecs, hook)]
+    module = found.manager.get_plugin(plugin.name)
+    specs = [caller.spec for caller in found.manager.get_hookcallers(module) or () if caller.spec]
+    hooks = sorted(spec.name for spec in specs if getattr(spec.namespace, "__name__", "") != KERNEL_HOOKS)
+    declared = [found.offered(_thing(hook), hook) for hook in hooks]
     return [entry for table in (*found.tables, *declared) for entry in table if entry.plugin is plugin]
 
 
