@@ -122,7 +122,7 @@ def key_of(inputs: Inputs, at: int | None = None, accidents: int = 0) -> str:
     """The key of the passes up to `at`, in a folder of its own. accidents: decide on what must not matter."""
     chance = random.Random(accidents)
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pass_keys.metadata, "version", inputs.versions.__getitem__)
+        patch.setattr(pass_keys, "installed_version", lambda names: inputs.versions[names[0]])
         run = _run(inputs, Path(folder), chance)
         return pass_keys.key_at(run, len(inputs.steps) - 1 if at is None else at)
 
