@@ -159,7 +159,7 @@ def test_rotary_tables_agree_with_transformers_at_position_100_000(rope: dict[st
         ({"num_hidden_layers": 10**19}, "num_hidden_layers = 10000000000000000000 .* to 10000"),
         ({"head_dim": 10**19}, "head_dim = 10000000000000000000 .* to 2147483647"),
         ({"head_dim": 1 << 30}, "head_dim = 1073741824"),
-        ({"num_attention_heads": 512}, "head_dim = 0"),
+        ({"num_attention_heads": 512}, "num_attention_heads = 512 is more than hidden_size = 256"),
         ({"vocab_size": 1 << 40}, "vocab_size"),
         ({"model_type": "granite", "logits_scaling": 0}, "logits_scaling = 0"),
     ],
