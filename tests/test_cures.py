@@ -53,7 +53,8 @@ def cures() -> Iterator[tuple[str, str]]:
 
 def flags_by_command() -> dict[str, set[str]]:
     group: Any = typer.main.get_command(app)
-    commands = {name: group.get_command(None, name) for name in group.list_commands(None)}
+    context = group.context_class(group, info_name="drupe")
+    commands = {name: group.get_command(context, name) for name in group.list_commands(context)}
     return {
         name: {"--help", *(flag for each in command.params for flag in (*each.opts, *each.secondary_opts))}
         for name, command in commands.items()
