@@ -57,6 +57,28 @@ def test_a_provider_that_lacks_an_operator_is_refused_and_each_way_out_works(nam
         assert json.loads(followed.stdout)["problems"] == []
 
 
+@pytest.mark.parametrize("name", ["falcon_mamba", "nemotron_h", "olmo", "apertus", "deepseek_v2"])
+def test_operators_that_a_target_has_in_float32_only_stand_between_casts(name: str, checkpoint: Any) -> None:
+    planned = CliRunner().invoke(
+        app,
+        [
+            "optimize",
+            str(checkpoint(name)),
+            "-o",
+            "none",
+            "--plan",
+            "--json",
+            "--provider",
+            "cuda",
+            "--precision",
+            "bf16",
+        ],
+        obj={},
+    )
+    assert planned.exit_code == 0
+    assert json.loads(planned.stdout)["problems"] == []
+
+
 def without(target: Target, *operators: str) -> Target:
     """The target without some operators."""
     table = target.capabilities

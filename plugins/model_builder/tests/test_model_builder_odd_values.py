@@ -16,7 +16,7 @@ from drupe_model_builder.composition import Decoder
 from drupe_model_builder.finding import composition_of, own_families
 
 HUGE = 10**9
-FIRST = {decoder_families.model_type_of(name): name for name in reversed(decoder_families.CASES)}
+FIRST = {decoder_families.model_type_of(name): name for name in reversed(decoder_families.EVERY_CASE)}
 """The first case of each family."""
 WRONG = [
     ("bloom", {"n_head": HUGE}, "hidden_size = 96 is not a multiple of n_head = 1000000000"),

@@ -98,11 +98,40 @@ class GraphBuilder:
         role: str | None = None,
         **attributes: Any,
     ) -> ir.Value:
-        """Add a node with one output of `dtype`, by default that of the activations."""
-        marks = self._marks(role)
-        return self._tape.node(
-            operator, inputs, name, dtype or self.dtype, shape, attributes, domain=domain, marks=marks
+        """Add a node with one output of `dtype`, by default that of the activations.
+
+        An operator of ONNX that the target has in float32 only stands between two Casts.
+        """
+        marks, kind = self._marks(role), dtype or self.dtype
+        widens = role is None and not domain and self._wants_float32(operator, inputs, kind, attributes)
+        if widens:
+            inputs = [self._cast(value, f"{name}/Wide{place}") for place, value in enumerate(inputs)]
+        made = ir.DataType.FLOAT if widens and kind == self.dtype else kind
+        out = self._tape.node(operator, inputs, name, made, shape, attributes, domain=domain, marks=marks)
+        return (
+            out
+            if made == kind
+            else self._tape.node("Cast", [out], f"{name}/Narrow", kind, shape, {"to": kind}, marks=marks)
         )
+
+    def _wants_float32(
+        self, operator: str, inputs: Sequence[ir.Value | None], kind: ir.DataType, attributes: Mapping[str, Any]
+    ) -> bool:
+        """Whether the target has an operator for float32, and not for the type of the activations."""
+        types = [None if value is None else value.dtype for value in inputs]
+        if self.dtype == ir.DataType.FLOAT or self.dtype not in types:
+            return False
+        wide = [ir.DataType.FLOAT if each == self.dtype else each for each in types]
+        made = ir.DataType.FLOAT if kind == self.dtype else kind
+        served = self.serves(operator, *types, outputs=[kind], **attributes)
+        return not served and self.serves(operator, *wide, outputs=[made], **attributes)
+
+    def _cast(self, value: ir.Value | None, name: str) -> ir.Value | None:
+        """The value in float32 where it is of the activations' type."""
+        if value is None or value.dtype != self.dtype:
+            return value
+        kind = ir.DataType.FLOAT
+        return self._tape.node("Cast", [value], name, kind, dims(value), {"to": kind}, marks=self._marks(None))
 
     def nodes(
         self,
