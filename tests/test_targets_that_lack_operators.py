@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from drupe.api import Context, Model, Target, Unfit, registry, target_of
+from drupe.api import Context, Model, PlanError, Target, registry, target_of
 from drupe_commands.program import app
 from drupe_model_builder.build_decoder import BuildDecoder, BuildDecoderConfig
 
@@ -47,7 +47,7 @@ def plan(checkpoint: Path, *options: str) -> Any:
 @pytest.mark.parametrize("name", LACKING)
 def test_a_provider_that_lacks_an_operator_is_refused_and_each_way_out_works(name: str, checkpoint: Any) -> None:
     refused = plan(checkpoint(name), "--provider", "dml")
-    assert refused.exit_code == Unfit.exit_status
+    assert refused.exit_code == PlanError.exit_status
     assert f"error: 'dml' of drupe-ep-dml 0.1.0 {LACKING[name]}\n" in refused.output
     ways = refused.output.partition("try: ")[2].strip().split(" or ")
     assert ways[0] == "--provider cpu"
@@ -100,7 +100,7 @@ def build(checkpoint: Path, target: Target, folder: Path) -> Model:
 def test_a_runtime_that_is_too_old_is_to_be_updated(checkpoint: Any, tmp_path: Path) -> None:
     provider = registry().provider("cpu")
     old = dataclasses.replace(provider.target(), capabilities=provider.capabilities("1.24"))  # type: ignore[attr-defined]
-    with pytest.raises(Unfit, match=r"'cpu' of drupe-ep-cpu \S+ has no CausalConvWithState") as caught:
+    with pytest.raises(PlanError, match=r"'cpu' of drupe-ep-cpu \S+ has no CausalConvWithState") as caught:
         build(checkpoint("lfm2"), old, tmp_path)
     assert caught.value.cure == "pip install -U 'drupe[cpu]' or --provider cuda"
 
@@ -110,7 +110,7 @@ def test_a_model_that_no_provider_can_run_is_to_be_exchanged(
 ) -> None:
     monkeypatch.setattr(type(registry()), "sound_providers", lambda self: iter(()))
     table = without(processor, "com.microsoft::CausalConvWithState")
-    with pytest.raises(Unfit) as caught:
+    with pytest.raises(PlanError) as caught:
         build(checkpoint("lfm2"), table, tmp_path)
     assert caught.value.cure is not None and "choose another model" in caught.value.cure
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tiny import edit_config
 
-from drupe.api import ModelError, Target, Unfit, registry, target_of
+from drupe.api import ModelError, PlanError, Target, registry, target_of
 from drupe_checkpoints import open_checkpoint
 from drupe_model_builder.describing import described
 from drupe_model_builder.finding import composition_of
@@ -119,7 +119,7 @@ def test_targets_whose_attention_reads_earlier_tokens_only_are_refused(kit: Simp
     folder = kit.make_checkpoint(tmp_path / "source", "llama")
     without_head(folder, is_causal=False)
     causal = kit.everything(GroupQueryAttention=KernelSupport(attributes={"causal": (1,)}))
-    with pytest.raises(Unfit, match="no GroupQueryAttention for float32 activations with later tokens"):
+    with pytest.raises(PlanError, match="no GroupQueryAttention for float32 activations with later tokens"):
         kit.build(folder, Target("old", "1", causal), tmp_path / "out")
 
 

@@ -11,7 +11,7 @@ import decoder_families
 import numpy as np
 import pytest
 
-from drupe.api import DrupeError, ModelError, Target, Unfit
+from drupe.api import DrupeError, ModelError, PlanError, Target
 from drupe_checkpoints import open_checkpoint
 from drupe_model_builder.checkpoint_tensors import weights_of
 from drupe_model_builder.finding import composition_of
@@ -76,7 +76,7 @@ def test_a_configuration_that_does_not_fit_the_experts_is_refused(
 def test_a_target_without_an_operator_for_experts_is_refused(
     qwen: Path, kit: SimpleNamespace, cpu: Target, tmp_path: Path
 ) -> None:
-    with pytest.raises(Unfit, match="neither MoE nor QMoE"):
+    with pytest.raises(PlanError, match="neither MoE nor QMoE"):
         kit.build(qwen, cpu, tmp_path / "out")
 
 
@@ -86,7 +86,7 @@ def test_experts_in_halves_that_are_wider_than_half_the_hidden_size_are_refused(
     name = "gemma4_text, experts"
     case = decoder_families.CASES[name]
     wide = replace(case, settings={**case.settings, "moe_intermediate_size": 48})
-    monkeypatch.setattr(decoder_families, "CASES", {name: wide})
+    monkeypatch.setattr(decoder_families, "EVERY_CASE", {name: wide})
     checkpoint, _ = decoder_families.make(name, tmp_path)
     with pytest.raises(ModelError, match="experts of 48 values"):
         kit.build(checkpoint, cpu, tmp_path / "out")

@@ -11,7 +11,7 @@ import decoder_families
 import numpy as np
 import pytest
 
-from drupe.api import Context, Model, Target, Unfit, registry, target_of
+from drupe.api import Context, Model, PlanError, Target, registry, target_of
 from drupe_model_builder.build_decoder import BuildDecoder, BuildDecoderConfig
 
 MIXERS = {
@@ -54,7 +54,8 @@ def test_a_target_without_the_operator_of_a_mixer_is_refused_by_its_name(
     known = {key: each for key, each in table.operators.items() if not key.endswith(f":{operator}")}
     without = dataclasses.replace(processor, capabilities=dataclasses.replace(table, operators=known))
     with pytest.raises(
-        Unfit, match=f"'cpu' of drupe-ep-cpu [0-9.]+ has no {operator} for float32 activations, which {wanted_by} needs"
+        PlanError,
+        match=f"'cpu' of drupe-ep-cpu [0-9.]+ has no {operator} for float32 activations, which {wanted_by} needs",
     ):
         built(checkpoints(name), without, tmp_path)
 

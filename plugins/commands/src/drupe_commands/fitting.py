@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 def with_what_fits(request: Request, written: str = "--{} {}") -> Iterator[None]:
     """Let the error of a model that the target would not run say which other targets would, where one does.
 
+    A plugin that knows better what would help raises another error.
     written: how the user writes "precision" or "provider", and its value.
     """
     try:

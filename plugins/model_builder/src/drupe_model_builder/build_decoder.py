@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Literal
 
-from drupe.api import ONLY_PART, Context, Form, Model, Notice, Pass, PassConfig, Unfit
+from drupe.api import ONLY_PART, Context, Form, Model, Notice, Pass, PassConfig, PlanError
 from drupe_checkpoints import Checkpoint, open_checkpoint
 from drupe_decoding import GENERATION_KEYS, TAKEN_FROM, asks_for_something
 from drupe_model_builder.composition import Decoder
@@ -85,7 +85,7 @@ class BuildDecoder(Pass):
             from drupe_model_builder.instead import instead
 
             cure = instead(weights, element_name(graph.dtype), context.target)
-            raise Unfit(f"{target_title(context.target)} {error.what}", cure=cure) from None
+            raise PlanError(f"{target_title(context.target)} {error.what}", cure=cure) from None
         if weights.left_out:
             made.metadata_props[LEFT_OUT] = json.dumps(weights.left_out)
         described = description_of(checkpoint, weights.decoder, building.head_size, element_name(graph.dtype))
