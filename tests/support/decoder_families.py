@@ -54,6 +54,8 @@ DELTA = {"linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_hea
          "linear_value_head_dim": 24}  # fmt: skip
 GEMMA4 = {"head_dim": 16, "global_head_dim": 32, "sliding_window": WINDOW, "num_hidden_layers": 7,
           "final_logit_softcapping": 3.0}  # fmt: skip
+GEMMA3N = {"head_dim": 32, "sliding_window": WINDOW, "num_hidden_layers": 7, "final_logit_softcapping": 3.0,
+           "hidden_size_per_layer_input": 16, "vocab_size_per_layer_input": 70, "laurel_rank": 24}  # fmt: skip
 MAMBA = {"mamba_n_heads": 8, "mamba_n_groups": 2, "mamba_d_state": 24, "mamba_d_conv": 4, "mamba_expand": 2}
 FALCON_H1_FACTORS = {
     "ssm_multipliers": [0.5, 1.5, 0.7, 1.2, 0.8], "mlp_multipliers": [0.7, 1.4], "key_multiplier": 0.6,
@@ -450,6 +452,17 @@ CASES: Mapping[str, Case] = {
     ),
     "gemma3_text": Case(
         "gemma3_text", "two rotary bases, windows", {"head_dim": 32, "sliding_window": WINDOW, "num_hidden_layers": 7}
+    ),
+    "gemma3n_text": Case(
+        "gemma3n_text", "four streams, Laurel, inputs of each layer, sparse gates, keys and values of earlier layers",
+        {**GEMMA3N, "num_kv_shared_layers": 3, "activation_sparsity_pattern": [0.9, 0.9, 0.0, 0.0, 0.6, 0.0, 0.0],
+         "intermediate_size": [96, 96, 96, 96, 80, 96, 96],
+         "layer_types": ["sliding_attention", "full_attention"] * 2 + ["sliding_attention"] * 2 + ["full_attention"]},
+    ),
+    "gemma3n_text, another stream": Case(
+        "gemma3n_text", "three streams of which the layers compute the second, without its factor",
+        {**GEMMA3N, "num_kv_shared_layers": 0, "altup_num_inputs": 3, "altup_active_idx": 1, "num_hidden_layers": 6,
+         "altup_correct_scale": False, "tie_word_embeddings": True, "vocab_size_per_layer_input": tiny.VOCABULARY},
     ),
     "gemma4_text": Case(
         "gemma4_text", "heads by kind of layer, keys as values, a norm of the value, a factor on each layer",

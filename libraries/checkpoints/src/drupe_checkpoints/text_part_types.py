@@ -36,6 +36,7 @@ UNNAMED: Mapping[str, str] = {
     "embedding_gemma2": "embedding_gemma2_text",
     "fuyu": "persimmon",
     "gemma3": "gemma3_text",
+    "gemma3n": "gemma3n_text",
     "gemma4": "gemma4_text",
     "gemma4_unified": "gemma4_unified_text",
     "glm46v": "glm4v_text",
@@ -121,6 +122,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "gemma": _llama_like(256000, 3072, 24576, 28, 16),
     "gemma2": _llama_like(256000, 2304, 9216, 26, 8),
     "gemma3_text": _llama_like(262208, 2304, 9216, 26, 8),
+    "gemma3n_text": _llama_like(262400, 2048, 16384, 35, 8),
     "gemma4_text": _llama_like(262144, 2304, 9216, 30, 8),
     "gemma4_unified_text": _llama_like(262144, 2304, 9216, 30, 8, max_position_embeddings=262144),
     "glm4v_moe_text": _llama_like(

@@ -19,8 +19,6 @@ REFUSED: Mapping[str, str] = {
     "deepseek_v4": INDEXER,
     "diffusion_gemma": WORDS,
     "dots3_note": INDEXER,
-    "gemma3n": "its layers work on four streams of hidden states (AltUp)",
-    "gemma3n_text": "its layers work on four streams of hidden states (AltUp)",
     "glm5_next": INDEXER,
     "glm_moe_dsa": INDEXER,
     "hy_v4": INDEXER,
