@@ -125,24 +125,20 @@ class DecoderGraph:
         x, residual: those of the layer before. cut: the step in which all tokens but the last one are dropped.
         last_token: its place, where it is a step of this layer.
         """
-        altup, streams = layer.altup, self._streams
+        graph, altup, streams = self._graph, layer.altup, self._streams
         if altup is not None and streams is not None:
-            streams = predicted(self._graph, altup, streams)
-            x, residual = active(self._graph, altup, streams, altup.name), None
+            streams = predicted(graph, altup, streams)
+            x, residual = active(graph, altup, streams, altup.name), None
         for half, step in enumerate(layer.steps):
             index = last_token if step is cut else None
             x, residual = self._step(f"{layer.name}.step{half}", step, x, residual, index)
         if layer.factor is not None:
-            x = self._summed(layer.name, x, residual)
-            x, residual = (
-                self._graph.node("Mul", [x, self._graph.vector(layer.factor)], f"{layer.name}/Factor", dims(x)),
-                None,
-            )
+            inputs = [self._summed(layer.name, x, residual), graph.vector(layer.factor)]
+            x, residual = graph.node("Mul", inputs, f"{layer.name}/Factor", dims(x)), None
         if altup is not None and streams is not None:
-            if last_token is not None:
-                streams = drop_all_but_last(self._graph, streams, last_token, altup.name)
-            x = self._summed(layer.name, x, residual)
-            self._streams = corrected(self._graph, altup, streams, x, self._input_of(altup.given))
+            x, residual = self._summed(layer.name, x, residual), None
+            streams = streams if last_token is None else drop_all_but_last(graph, streams, last_token, altup.name)
+            self._streams = corrected(graph, altup, streams, x, self._input_of(altup.given))
         return x, residual
 
     def _step(

@@ -41,6 +41,7 @@ from drupe_model_builder.parts.step import Branch, Layer, Step, both
 
 MOST_STREAMS = 64
 USUAL_GATES = 10
+OF_TRAINING = ("altup_coef_clip", "altup_lr_multiplier")
 
 
 def gemma3n_text(config: Configuration) -> Decoder:
@@ -56,7 +57,7 @@ def gemma3n_text(config: Configuration) -> Decoder:
     sources, bias = sources_of(config, kinds, default=15), config.flag("attention_bias", False)
     gates, size = _gates(config, sizes.layers), config.integer("hidden_size_per_layer_input", 256)
     rank = config.integer("laurel_rank", 64)
-    without_effect(config, "altup_coef_clip")  # limits coefficients while training
+    without_effect(config, *OF_TRAINING, "query_pre_attn_scalar")  # queries are not scaled, whatever the files say
 
     def layer(block: Block) -> Layer:
         kind, source = kinds[block.number], sources.get(block.number)
