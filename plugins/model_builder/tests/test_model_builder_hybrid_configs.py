@@ -16,6 +16,7 @@ SIZES = {
     "vocab_size": 96, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
     "num_key_value_heads": 2, "mamba_n_heads": 8, "mamba_n_groups": 2, "num_local_experts": 0,
 }  # fmt: skip
+GEMMA3N = {"num_kv_shared_layers": 0}
 KIMI = {"num_key_value_heads": 4, "num_experts": 4, "num_experts_per_token": 2}
 LING = {**KIMI, "n_group": 2, "topk_group": 1}
 WRONG: list[tuple[str, dict[str, Any], str]] = [
@@ -55,10 +56,10 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("mamba2", {"time_step_limit": "all"}, "time_step_limit wants two numbers"),
     ("nemotron_h", {"hybrid_override_pattern": "M-X"}, "wants for each layer one of"),
     ("gemma3n_text", {}, "num_kv_shared_layers = 15"),
-    ("gemma3n_text", {"num_kv_shared_layers": 0, "intermediate_size": [96, 96]}, "intermediate_size wants, for each of 3"),
-    ("gemma3n_text", {"num_kv_shared_layers": 0, "altup_num_inputs": 1}, "altup_num_inputs = 1 leaves no stream"),
-    ("gemma3n_text", {"num_kv_shared_layers": 0, "altup_active_idx": 4}, "altup_active_idx = 4 is not one of 4 streams"),
-    ("gemma3n_text", {"num_kv_shared_layers": 0, "activation_sparsity_pattern": [1.0, 0.0, 0.0]}, "for each of 3 layers"),
+    ("gemma3n_text", {**GEMMA3N, "intermediate_size": [96, 96]}, "intermediate_size wants, for each of 3"),
+    ("gemma3n_text", {**GEMMA3N, "altup_num_inputs": 1}, "altup_num_inputs = 1 leaves no stream"),
+    ("gemma3n_text", {**GEMMA3N, "altup_active_idx": 4}, "altup_active_idx = 4 is not one of 4 streams"),
+    ("gemma3n_text", {**GEMMA3N, "activation_sparsity_pattern": [1.0, 0.0, 0.0]}, "for each of 3 layers"),
     ("gemma4_text", {"num_kv_shared_layers": 2, "layer_types": ["full_attention", "sliding_attention",
                                                                "full_attention"]}, "leaves no layer of the kind"),
     ("gemma4_text", {"num_kv_shared_layers": 3}, "num_kv_shared_layers = 3"),
