@@ -56,6 +56,8 @@ GEMMA4 = {"head_dim": 16, "global_head_dim": 32, "sliding_window": WINDOW, "num_
           "final_logit_softcapping": 3.0}  # fmt: skip
 GEMMA3N = {"head_dim": 32, "sliding_window": WINDOW, "num_hidden_layers": 7, "final_logit_softcapping": 3.0,
            "hidden_size_per_layer_input": 16, "vocab_size_per_layer_input": 70, "laurel_rank": 24}  # fmt: skip
+LLAMA4 = {"head_dim": 32, "intermediate_size_mlp": 80, "num_local_experts": 8, "num_experts_per_tok": 1,
+          "attention_chunk_size": 8, "floor_scale": 6, "attn_scale": 0.4}  # fmt: skip
 MAMBA = {"mamba_n_heads": 8, "mamba_n_groups": 2, "mamba_d_state": 24, "mamba_d_conv": 4, "mamba_expand": 2}
 FALCON_H1_FACTORS = {
     "ssm_multipliers": [0.5, 1.5, 0.7, 1.2, 0.8], "mlp_multipliers": [0.7, 1.4], "key_multiplier": 0.6,
@@ -581,6 +583,16 @@ CASES: Mapping[str, Case] = {
         "lfm3", "no gate, norms before only",
         {"use_attention_gate": False, "use_sandwich_norm": False, "tie_word_embeddings": False, "head_dim": 16,
          "layer_types": ["full_attention", "conv", "sliding_attention", "conv", "conv"], "conv_bias": True},
+    ),
+    "llama4_text": Case(
+        "llama4_text", "experts that read weighted inputs, a shared one, dense layers, chunks, layers without rotation",
+        {**LLAMA4, "interleave_moe_layer_step": 2, "num_hidden_layers": 6},
+    ),
+    "llama4_text, two experts": Case(
+        "llama4_text", "two experts a token, no norms of query and key, biases, Llama 3's rotation",
+        {**LLAMA4, "num_experts_per_tok": 2, "use_qk_norm": False, "attention_bias": True, "no_rope_layers": [1, 0, 1],
+         "num_hidden_layers": 3, "attention_chunk_size": 256, "attn_temperature_tuning": False,
+         "rope_parameters": {**LLAMA3, "high_freq_factor": 1.0}},
     ),
     "llama": Case("llama", "biases, tied", {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}),
     "mamba": Case(

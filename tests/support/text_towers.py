@@ -78,6 +78,8 @@ CASES: Mapping[str, Wrapped] = {
                         published=("language_model.model.blocks.", "language_model.model.layers.")),
     "lfm2_vl": Wrapped("lfm2", {"layer_types": ["conv", "full_attention", "conv", "full_attention", "conv"],
                                 "block_multiple_of": 32}),
+    "llama4": Wrapped("", {"head_dim": 32, "intermediate_size_mlp": 80, "num_local_experts": 8,
+                           "attention_chunk_size": 8, "interleave_moe_layer_step": 2, "num_hidden_layers": 4}),
     "llava": Wrapped("llama"),
     "llava_next": Wrapped("mistral", {"sliding_window": WINDOW}),
     "llava_onevision": Wrapped("qwen2", outer={"tie_word_embeddings": True}),

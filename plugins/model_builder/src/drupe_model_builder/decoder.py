@@ -11,6 +11,7 @@ from drupe_model_builder.graph import GraphBuilder
 from drupe_model_builder.parts.altup import active, corrected, merged, predicted, spread
 from drupe_model_builder.parts.attention import Attention, AttentionForm, attention, choose_form, needs_positions
 from drupe_model_builder.parts.borrowed_attention import BorrowedAttention, borrowed_attention
+from drupe_model_builder.parts.chunks import ChunkMasks
 from drupe_model_builder.parts.distance import DistanceBiases
 from drupe_model_builder.parts.ends import drop_all_but_last, embed, logits, scaled, widened
 from drupe_model_builder.parts.expert_halves import expert_halves
@@ -27,6 +28,7 @@ from drupe_model_builder.parts.norm import add_and_norm, norm
 from drupe_model_builder.parts.short_conv import ShortConv, short_conv
 from drupe_model_builder.parts.state import KeyValueState, States
 from drupe_model_builder.parts.step import Branch, Layer, Step
+from drupe_model_builder.parts.weighted_inputs import experts_of_weighted_inputs
 from drupe_model_builder.parts.window import WindowBiases
 from drupe_model_builder.rotary_tables import RotaryTables
 from drupe_model_builder.sequence_lengths import Lengths
@@ -63,6 +65,7 @@ class DecoderGraph:
             RotaryTables(graph, decoder.context_length, lengths),
             DistanceBiases(graph, lengths),
             WindowBiases(graph, lengths),
+            ChunkMasks(graph, lengths),
         )
         self._dropped: ir.Value | None = None
         """The place of the only token that is left; None before the others are dropped."""
@@ -208,6 +211,8 @@ class DecoderGraph:
             return laurel(self._graph, part, x)
         if isinstance(part, MLP):
             return mlp(self._graph, part, x)
+        if part.weighs_input:
+            return experts_of_weighted_inputs(self._graph, part, x)
         return (experts if part.activation is None else expert_halves)(self._graph, part, x)
 
     def _input_of(self, part: LayerInput) -> ir.Value:

@@ -172,6 +172,7 @@ def _attention(part: Attention) -> Iterator[str]:
     yield from _set(
         (part.both_ways, BOTH_WAYS),
         (part.window is not None, f"window {part.window}"),
+        (part.chunk is not None, f"chunks of {part.chunk}"),
         (part.query_norm is not None, "norms of query and key"),
         (part.query.bias is not None, "biases"),
         (bool(part.softcap), f"softcap {part.softcap:g}"),
@@ -216,6 +217,7 @@ def _experts(part: Experts) -> Iterator[str]:
         (router.score != "softmax", f"chosen by {router.score}"),
         (router.groups > 1, f"from {router.kept_groups} of {router.groups} groups"),
         (part.gate is None, "without a gate"),
+        (part.weighs_input, "weights on their input"),
         (bool(part.up.biases), "biases"),
     )
 

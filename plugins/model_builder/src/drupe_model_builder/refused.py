@@ -22,7 +22,6 @@ REFUSED: Mapping[str, str] = {
     "glm5_next": INDEXER,
     "glm_moe_dsa": INDEXER,
     "hy_v4": INDEXER,
-    "llama4_text": "attention within chunks, and weights of experts on their input, have no operator in onnxruntime",
     "longcat_flash": "some of its experts compute nothing, which no operator of onnxruntime for experts allows",
     "minimax_m3_vl": INDEXER,
     "mistral_large4": INDEXER,
