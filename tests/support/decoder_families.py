@@ -58,6 +58,9 @@ GEMMA3N = {"head_dim": 32, "sliding_window": WINDOW, "num_hidden_layers": 7, "fi
            "hidden_size_per_layer_input": 16, "vocab_size_per_layer_input": 70, "laurel_rank": 24}  # fmt: skip
 LLAMA4 = {"head_dim": 32, "intermediate_size_mlp": 80, "num_local_experts": 8, "num_experts_per_tok": 1,
           "attention_chunk_size": 8, "floor_scale": 6, "attn_scale": 0.4}  # fmt: skip
+ZAMBA2 = {"num_hidden_layers": 6, "layers_block_type": ["mamba", "hybrid", "mamba", "hybrid", "hybrid", "mamba"],
+          "num_key_value_heads": 4, "n_mamba_heads": 8, "mamba_d_state": 24, "adapter_rank": 12,
+          "time_step_min": 1e-9}  # fmt: skip
 MAMBA = {"mamba_n_heads": 8, "mamba_n_groups": 2, "mamba_d_state": 24, "mamba_d_conv": 4, "mamba_expand": 2}
 FALCON_H1_FACTORS = {
     "ssm_multipliers": [0.5, 1.5, 0.7, 1.2, 0.8], "mlp_multipliers": [0.7, 1.4], "key_multiplier": 0.6,
@@ -764,12 +767,20 @@ CASES: Mapping[str, Case] = {
         {"head_dim": 32, "sliding_window": WINDOW, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0},
     ),
     "youtu": Case("youtu", "latent attention, tied", {**LATENTS, "num_hidden_layers": 3}),
+    "zamba2": Case(
+        "zamba2", "two shared blocks with adapters of attention, rotation, biases, Mamba-2 in groups",
+        {**ZAMBA2, "use_shared_attention_adapter": True, "use_mem_rope": True, "add_bias_linear": True,
+         "num_mem_blocks": 2, "mamba_ngroups": 2, "rms_norm_eps": 1e-2},
+    ),
+    "zamba2, one block": Case(
+        "zamba2", "one shared block, attention without rotation and adapters", {**ZAMBA2, "num_key_value_heads": 2}
+    ),
 }  # fmt: skip
 """By name. The name begins with the family's `model_type`."""
 
 
 _RECURRENT = ("bailing_hybrid", "bamba", "falcon_h1", "falcon_mamba", "granitemoehybrid", "jamba", "kimi_linear",
-              "lfm2", "lfm3", "mamba", "nemotron_h", "olmo_hybrid", "qwen3_5", "qwen3_next")  # fmt: skip
+              "lfm2", "lfm3", "mamba", "nemotron_h", "olmo_hybrid", "qwen3_5", "qwen3_next", "zamba2")  # fmt: skip
 RECURRENT = tuple(name for name in CASES if name.startswith(_RECURRENT) and name != "granitemoehybrid, attention only")
 """Cases with states that later padding would get into: their graphs refuse it after the first call."""
 

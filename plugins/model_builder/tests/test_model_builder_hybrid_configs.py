@@ -16,6 +16,7 @@ SIZES = {
     "vocab_size": 96, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
     "num_key_value_heads": 2, "mamba_n_heads": 8, "mamba_n_groups": 2, "num_local_experts": 0,
 }  # fmt: skip
+ZAMBA2 = {"layers_block_type": ["mamba", "hybrid", "mamba"]}
 GEMMA3N = {"num_kv_shared_layers": 0}
 KIMI = {"num_key_value_heads": 4, "num_experts": 4, "num_experts_per_token": 2}
 LING = {**KIMI, "n_group": 2, "topk_group": 1}
@@ -72,6 +73,11 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("llama4_text", {"num_local_experts": 4, "num_experts_per_tok": 5}, "num_experts_per_tok = 5 is more than"),
     ("llama4_text", {"num_local_experts": 4, "attention_chunk_size": 0}, "attention_chunk_size = 0"),
     ("llama4_text", {"num_local_experts": 4, "attn_temperature_tuning": "yes"}, "attn_temperature_tuning"),
+    ("zamba2", {"layers_block_type": ["mamba", "hybrid"]}, "layers_block_type wants, for each of 3 layers"),
+    ("zamba2", {**ZAMBA2, "n_mamba_heads": 7}, "n_mamba_heads = 7 does not divide"),
+    ("zamba2", {**ZAMBA2, "mamba_ngroups": 3}, "8 heads of Mamba-2 cannot share 3 groups"),
+    ("zamba2", {**ZAMBA2, "use_shared_attention_adapter": True}, "use_shared_attention_adapter wants as many"),
+    ("zamba2", {**ZAMBA2, "num_mem_blocks": 0}, "num_mem_blocks = 0"),
     ("bloom", {"apply_residual_connection_post_layernorm": True}, "apply_residual_connection_post_layernorm = true"),
     ("mpt", {"attn_config": {"alibi": False}}, "attn_config.alibi = false in config.json changes"),
     ("mpt", {"attn_config": {"alibi_bias_max": 16}}, "attn_config.alibi_bias_max = 16 in config.json changes"),

@@ -76,13 +76,12 @@ class Decoder:
     @property
     def parts(self) -> tuple[Part, ...]:
         """The parts of all layers, in order."""
-        return tuple(branch.part for layer in self.layers for step in layer.steps for branch in step.branches)
+        return tuple(part for layer in self.layers for step in layer.steps for part in step.parts)
 
     @property
     def experts(self) -> tuple[Experts, ...]:
         """The experts of every layer that has some, in order."""
-        parts = (branch.part for layer in self.layers for step in layer.steps for branch in step.branches)
-        return tuple(part for part in parts if isinstance(part, Experts))
+        return tuple(part for part in self.parts if isinstance(part, Experts))
 
     @property
     def states(self) -> tuple[State, ...]:

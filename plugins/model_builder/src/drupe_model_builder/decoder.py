@@ -25,6 +25,7 @@ from drupe_model_builder.parts.mamba1 import Mamba1, mamba1
 from drupe_model_builder.parts.mamba2 import Mamba2, mamba2
 from drupe_model_builder.parts.mlp import MLP, mlp
 from drupe_model_builder.parts.norm import add_and_norm, norm
+from drupe_model_builder.parts.shared_block import SharedBlock
 from drupe_model_builder.parts.short_conv import ShortConv, short_conv
 from drupe_model_builder.parts.state import KeyValueState, States
 from drupe_model_builder.parts.step import Branch, Layer, Step
@@ -72,6 +73,8 @@ class DecoderGraph:
         self._layer_inputs: Sequence[ir.Value] = ()
         self._streams: ir.Value | None = None
         """The hidden states of decoders with several; None with one."""
+        self._embedded: ir.Value | None = None
+        """The first hidden states, which shared blocks read again."""
 
     def build(self, *, all_logits: bool) -> ir.Model:
         """The graph, with lazy weights.
@@ -83,7 +86,7 @@ class DecoderGraph:
         lengths = self._shared.lengths
         places = lengths.given_positions if decoder.embedding.positions else None
         embedded = embed(graph, decoder.embedding, lengths.ids, places)
-        x = lengths.arranged(embedded, "padding/Arranged")
+        x = self._embedded = lengths.arranged(embedded, "padding/Arranged")
         residual: ir.Value | None = None
         if decoder.layer_inputs is not None:
             given = layer_inputs(graph, decoder.layer_inputs, lengths.ids, embedded)
@@ -153,7 +156,12 @@ class DecoderGraph:
         index: the place of the only token of each row that is kept; None for all.
         """
         graph = self._graph
-        if step.before is not None:
+        if step.aside is not None:
+            residual = self._summed(name, x, residual)
+            aside = self._aside(step.aside, residual)
+            inner = graph.node("Add", [residual, aside], f"{name}/Aside", dims(residual))
+            inner = inner if step.before is None else norm(graph, step.before, inner)
+        elif step.before is not None:
             inner, residual = add_and_norm(graph, step.before, x, residual)
         else:
             residual = x if residual is None else graph.node("Add", [x, residual], f"{name}/Residual", dims(x))
@@ -170,6 +178,17 @@ class DecoderGraph:
         if step.factor == 1.0:
             return total, residual
         return scaled(graph, self._summed(name, total, residual), step.factor, name), None
+
+    def _aside(self, part: SharedBlock, x: ir.Value) -> ir.Value:
+        """The result of a shared block, for all tokens."""
+        graph, embedded = self._graph, self._embedded
+        assert embedded is not None
+        wide = [*dims(x)[:-1], part.norm.shape[0]]
+        both = graph.node("Concat", [x, embedded], f"{part.name}/Both", wide, axis=-1)
+        form = self._forms[self._decoder.attentions.index(part.attention)]
+        out = attention(graph, part.attention, form, norm(graph, part.norm, both), self._shared, None)
+        out = mlp(graph, part.mlp, norm(graph, part.mlp_norm, out))
+        return linear(graph, part.output, out, "shared.output")
 
     def _summed(self, name: str, x: ir.Value, residual: ir.Value | None) -> ir.Value:
         """The result of a step with the residual. name: the prefix of the node."""

@@ -140,6 +140,9 @@ def _layer(layer: Layer) -> str:
 
 def _step(step: Step) -> str:
     branches = " beside ".join(map(_branch, step.branches))
+    if step.aside is not None:
+        shared = f"{_part(step.aside.attention)}, {_part(step.aside.mlp)}"
+        branches = f"{branches} behind a shared block: {shared}"
     return f"{_norm(step.before)}, {branches}" if step.before else branches
 
 

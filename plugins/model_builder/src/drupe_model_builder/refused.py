@@ -31,7 +31,6 @@ REFUSED: Mapping[str, str] = {
     "rwkv": OF_ITS_OWN,
     "xlstm": OF_ITS_OWN,
     "zamba": SHARED,
-    "zamba2": SHARED,
 }
 """By `model_type`: why the family is not built."""
 

@@ -17,6 +17,7 @@ from drupe_model_builder.parts.mamba1 import Mamba1
 from drupe_model_builder.parts.mamba2 import Mamba2
 from drupe_model_builder.parts.mlp import MLP
 from drupe_model_builder.parts.norm import Norm
+from drupe_model_builder.parts.shared_block import SharedBlock
 from drupe_model_builder.parts.short_conv import ShortConv
 
 Mixer = Attention | LatentAttention | BorrowedAttention | ShortConv | GatedDelta | Mamba1 | Mamba2
@@ -46,21 +47,31 @@ class Step:
 
     before: the norm in front of all branches; None where the branches read the residual, or have norms of their own.
     after: a norm on the sum of the branches. factor: on the result, the residual included.
+    aside: its result is added to what the branches read, and not to the residual.
     """
 
     branches: tuple[Branch, ...]
     before: Norm | None = None
     after: Norm | None = None
     factor: float = 1.0
+    aside: SharedBlock | None = None
 
     def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """The checkpoint's tensors, with their shapes."""
-        if self.before is not None:
-            yield from self.before.tensors()
+        for part in (self.before, self.aside):
+            if part is not None:
+                yield from part.tensors()
         for branch in self.branches:
             yield from branch.tensors()
         if self.after is not None:
             yield from self.after.tensors()
+
+    @property
+    def parts(self) -> Iterator[Part]:
+        """The parts, in the order in which they are computed."""
+        if self.aside is not None:
+            yield from (self.aside.attention, self.aside.mlp)
+        yield from (branch.part for branch in self.branches)
 
     @property
     def keeps(self) -> bool:
