@@ -13,7 +13,7 @@ import tiny
 
 import drupe
 from drupe_nbits import ROUTER
-from drupe_nbits.sites import GATES
+from drupe_nbits.sites import GATES, TOKEN_TABLES
 from drupe_onnx import ROLE
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,6 +49,7 @@ def test_every_matrix_of_a_family_is_quantized_and_the_package_runs(name: str, m
     assert outcome.check.metrics["kl_divergence"] < 1.5  # random weights diverge more than trained ones
     graph = ir.load(tmp_path / "out" / "model.onnx").graph
     products = [node for node in graph if node.op_type in ("MatMul", "Gemm", "FusedMatMul", "MoE")]
+    assert not [node for node in graph if node.op_type == "Gather" and node.metadata_props.get(ROLE) in TOKEN_TABLES]
     with_weights = [node for node in products if any(_is_weight(value) for value in node.inputs)]
     assert {node.metadata_props.get(ROLE) for node in with_weights} <= {ROUTER, GATES}
 

@@ -6,7 +6,8 @@ A shared block reads the hidden state and the embedding. Small matrices (adapter
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
@@ -27,30 +28,73 @@ from drupe_model_builder.parts.shared_block import SharedBlock
 from drupe_model_builder.parts.step import Layer, Step, pre
 
 MAMBA, HYBRID = "linear_attention", "hybrid"
-WORDS = {"mamba": MAMBA, "m": MAMBA, "g": HYBRID}
-"""Older words for kinds of layers."""
+WORDS = {"mamba": MAMBA}
+"""An older word for a kind of layer."""
 USUAL = [MAMBA, *([MAMBA] * 5 + [HYBRID]) * 7, *[MAMBA] * 4, HYBRID, *[MAMBA] * 3, HYBRID, *[MAMBA] * 2]
 NAMES = Names(final_norm="model.final_layernorm")
 SHARED, ATTENTION, MLP = "shared_transformer", "shared_transformer.self_attn", "shared_transformer.feed_forward"
 LONG_CONTEXT = 16_384
 MIXER_EPSILON = 1e-5
 FOLLOWING = (
-    "attention_head_dim", "attention_hidden_size", "ffn_hidden_size", "hybrid_layer_ids", "kv_channels",
-    "mamba_headdim", "num_query_groups", "use_conv_bias", "use_mem_eff_path", "use_mem_rope", "layers_block_type",
+    "attention_head_dim", "attention_hidden_size", "ffn_hidden_size", "hybrid_layer_ids", "kv_channels", "layer_types",
+    "mamba_headdim", "num_query_groups", "use_conv_bias", "use_mem_eff_path",
 )  # fmt: skip
 """Keys that repeat what others say, as transformers writes them, and some that its class does not read."""
+
+
+@dataclass(frozen=True)
+class Use:
+    """One use of a shared block. block: the layer that uses it. source: the one that holds its tensors. number: which
+    use it is, of all layers with shared blocks.
+    """
+
+    block: Block
+    source: Block
+    number: int
+
+    def product(
+        self,
+        matrix: Linear,
+        adapters: str | None = None,
+        shapes: Sequence[tuple[int, int]] = (),
+        rows: tuple[range, ...] = (),
+    ) -> Linear:
+        """A product with a matrix of the source. adapters: the list in the source that holds one for each use.
+
+        shapes: of the adapter's two matrices. rows: those of the second one that belong to the matrix.
+        """
+        name = self._here(matrix.name)
+        adapter = None
+        if adapters is not None:
+            small, large = (
+                Rows(f"{self.source.name}.{adapters}.{self.number}.{place}.weight", shape)
+                for place, shape in enumerate(shapes)
+            )
+            adapter = Adapter(Linear(f"{name}.inward", small), Linear(f"{name}.outward", large.of(rows)))
+        return replace(matrix, name=name, matrix=matrix.name, adapter=adapter)
+
+    def norm(self, name: str, size: int) -> Norm:
+        """A norm of the source."""
+        there = self.source.norm(f"{SHARED}.{name}", size)
+        return replace(there, name=self._here(there.name), tensor=there.weight_name)
+
+    def _here(self, name: str) -> str:
+        """The name in this layer of something that the source has."""
+        return self.block.name + name.removeprefix(self.source.name)
 
 
 def zamba2(config: Configuration) -> Decoder:
     sizes, gelu, mamba = _sizes(config), activation(config, default="gelu"), _mamba(config)
     rotary = rotary_of(config, sizes) if config.flag("use_mem_rope", False) else None
-    uses, kinds = _uses(config), _kinds(config)
+    kinds = _kinds(config)
+    sources = _sources(config, kinds)
     without_effect(config, *FOLLOWING)
 
     def layer(block: Block) -> Layer:
         if kinds[block.number] == MAMBA:
             return block.layer(_mixing(config, block, mamba, ""))
-        aside = _shared_block(config, block, uses, rotary, gelu)
+        use = Use(block, replace(block, number=sources[block.number]), list(sources).index(block.number))
+        aside = _shared_block(config, use, rotary, gelu)
         return block.layer(replace(_mixing(config, block, mamba, "mamba_decoder."), aside=aside))
 
     return decoder(
@@ -59,7 +103,7 @@ def zamba2(config: Configuration) -> Decoder:
         layer,
         names=NAMES,
         tied=config.flag("tie_word_embeddings", True),
-        ignored=_copies(uses),
+        ignored=_copies(sources),
     )
 
 
@@ -70,78 +114,53 @@ def _mixing(config: Configuration, block: Block, sizes: MambaSizes, at: str) -> 
     return pre(block.norm(f"{at}input_layernorm"), replace(mixer, norm=replace(mixer.norm, epsilon=MIXER_EPSILON)))
 
 
-def _shared_block(
-    config: Configuration, block: Block, uses: dict[int, int], rotary: Rotary | None, gelu: str
-) -> SharedBlock:
-    """The shared block of a layer, with the layer's own adapters. uses: the layer that has the block's tensors."""
-    sizes, source = block.sizes, replace(block, number=uses[block.number])
-    wide, use = 2 * sizes.hidden, list(uses).index(block.number)
-    rank, adapted = config.integer("adapter_rank", 128), config.flag("use_shared_attention_adapter", False)
-    bias = config.flag("add_bias_linear", False)
-
-    def used(part: Linear, adapter: Adapter | None = None) -> Linear:
-        """A product of this layer with a matrix of the source."""
-        return replace(part, name=_here(block, source, part.name), matrix=part.name, adapter=adapter)
-
-    def norm(name: str, size: int) -> Norm:
-        there = source.norm(f"{SHARED}.{name}", size)
-        return replace(there, name=_here(block, source, there.name), tensor=there.weight_name)
-
-    def adapter(of: str, where: str, called: str, rows: int, ranges: tuple[range, ...] = ()) -> Adapter:
-        """where: the list of adapters in the source. called: what it is added to."""
-        inward, outward = (f"{source.name}.{where}.{use}.{number}.weight" for number in (0, 1))
-        name = f"{block.name}.{of}.{called}_adapter"
-        down = Rows(inward, (rank, wide if of == ATTENTION else sizes.hidden))
-        return Adapter(Linear(f"{name}.inward", down), Linear(f"{name}.outward", Rows(outward, (rows, rank), ranges)))
+def _shared_block(config: Configuration, use: Use, rotary: Rotary | None, gelu: str) -> SharedBlock:
+    """The shared block of a layer."""
+    sizes, block, wide = use.block.sizes, use.block, 2 * use.block.sizes.hidden
+    rank, bias = config.integer("adapter_rank", 128), config.flag("add_bias_linear", False)
+    adapted = config.flag("use_shared_attention_adapter", False)
+    own = replace(block, names=replace(block.names, attention=ATTENTION, mlp=MLP))
 
     def projection(letter: str, rows: int) -> Linear:
-        there = source.linear(f"{ATTENTION}.{letter}_proj", rows, wide)
-        own = adapter(ATTENTION, f"{ATTENTION}.linear_{letter}_adapter_list", letter, rows) if adapted else None
-        return used(there, own)
+        matrix = use.source.linear(f"{ATTENTION}.{letter}_proj", rows, wide)
+        shapes = (rank, wide), (rows, rank)
+        return use.product(matrix, f"{ATTENTION}.linear_{letter}_adapter_list" if adapted else None, shapes)
 
-    own = replace(block, names=replace(block.names, attention=ATTENTION, mlp=MLP))
+    def half(matrix: Linear, rows: tuple[range, ...]) -> Linear:
+        shapes = (rank, sizes.hidden), (2 * sizes.intermediate, rank)
+        return use.product(matrix, f"{MLP}.gate_up_proj_adapter_list", shapes, rows)
+
+    output = use.source.linear(f"{ATTENTION}.o_proj", sizes.hidden, sizes.query)
     attention = own.attention(
         rotary,
         projections=[projection("q", sizes.query), projection("k", sizes.key), projection("v", sizes.key)],
-        output=used(source.linear(f"{ATTENTION}.o_proj", sizes.hidden, sizes.query)),
+        output=use.product(output),
         scale=(sizes.head_dim / 2) ** -0.5,
     )
-    width = sizes.intermediate
-    halves = one_after_another([width, width])
-    called = [f"{MLP}.{each}_proj" for each in ("gate", "up")]
-    gate, up = (
-        used(part, adapter(MLP, f"{MLP}.gate_up_proj_adapter_list", part.name.rpartition(".")[2], 2 * width, ranges))
-        for part, ranges in zip(
-            source.split(f"{MLP}.gate_up_proj", sizes.hidden, halves, called, bias=bias), halves, strict=True
-        )
-    )
-    mlp = own.gated_mlp(gelu)
-    down = used(source.linear(f"{MLP}.down_proj", sizes.hidden, width, bias))
+    halves, called = one_after_another([sizes.intermediate] * 2), [f"{MLP}.gate_proj", f"{MLP}.up_proj"]
+    fused = use.source.split(f"{MLP}.gate_up_proj", sizes.hidden, halves, called, bias=bias)
+    gate, up = (half(matrix, rows) for matrix, rows in zip(fused, halves, strict=True))
+    down = use.product(use.source.linear(f"{MLP}.down_proj", sizes.hidden, sizes.intermediate, bias))
     return SharedBlock(
         f"{block.name}.{SHARED}",
-        norm("input_layernorm", wide),
+        use.norm("input_layernorm", wide),
         attention,
-        norm("pre_ff_layernorm", sizes.hidden),
-        replace(mlp, gate=gate, up=up, down=down),
+        use.norm("pre_ff_layernorm", sizes.hidden),
+        replace(own.gated_mlp(gelu), gate=gate, up=up, down=down),
         block.linear("linear", sizes.hidden, sizes.hidden),
     )
 
 
-def _here(block: Block, source: Block, name: str) -> str:
-    """The name in this layer of something that the source has."""
-    return block.name + name.removeprefix(source.name)
-
-
-def _uses(config: Configuration) -> dict[int, int]:
+def _sources(config: Configuration, kinds: Sequence[str]) -> dict[int, int]:
     """For each layer with a shared block: the layer that holds the block's tensors, one of the first ones in turn."""
-    hybrid = [number for number, kind in enumerate(_kinds(config)) if kind == HYBRID]
+    hybrid = [number for number, kind in enumerate(kinds) if kind == HYBRID]
     count = config.integer("num_mem_blocks", 1)
     return {number: hybrid[use % count] for use, number in enumerate(hybrid)}
 
 
-def _copies(uses: dict[int, int]) -> tuple[str, ...]:
+def _copies(sources: dict[int, int]) -> tuple[str, ...]:
     """Tensors of shared blocks that a checkpoint holds once more for a later layer."""
-    later = "|".join(str(number) for number, source in uses.items() if number != source)
+    later = "|".join(str(number) for number, source in sources.items() if number != source)
     return (rf"model\.layers\.({later})\.shared_transformer\..*",) if later else ()
 
 
