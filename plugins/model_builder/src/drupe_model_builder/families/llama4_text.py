@@ -52,6 +52,7 @@ def llama4_text(config: Configuration) -> Decoder:
     normed, grown = config.flag("use_qk_norm", True), _growing(config)
     bias, dense = config.flag("attention_bias", False), config.integer("intermediate_size_mlp", 16_384)
     many = expert_sizes(config, (16, 1, 8192), width="intermediate_size")
+    without_effect(config, "for_llm_compressor")  # a form of the experts while they are quantized
     if any(sparse):
         refuse_other_activations(config)
 
