@@ -9,7 +9,7 @@ INDEXER = (
     "tokens, and onnxruntime-genai has no cache for what the choice needs"
 )
 STREAMS = "its layers pass on several streams of hidden states (hyper-connections), which onnxruntime-genai cannot feed"
-SHARED = "its layers share blocks of attention that also read the embedding"
+HEADS = "its Mamba 1 layers are divided into heads, each with matrices of its own"
 WORDS = "it does not write one word after another"
 OF_ITS_OWN = "its recurrence is one that no operator of onnxruntime computes"
 
@@ -30,7 +30,7 @@ REFUSED: Mapping[str, str] = {
     "recurrent_gemma": OF_ITS_OWN,
     "rwkv": OF_ITS_OWN,
     "xlstm": OF_ITS_OWN,
-    "zamba": SHARED,
+    "zamba": HEADS,
 }
 """By `model_type`: why the family is not built."""
 

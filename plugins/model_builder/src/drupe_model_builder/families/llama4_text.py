@@ -15,9 +15,9 @@ from drupe_checkpoints.wording import shown
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.block import Block, Names, Sizes, decoder
 from drupe_model_builder.configuration.experts import (
-    MergedNames,
+    ExpertNames,
     expert_sizes,
-    merged_experts,
+    experts_of,
     refuse_other_activations,
     shared_mlp,
 )
@@ -35,13 +35,8 @@ from drupe_model_builder.parts.step import Layer
 
 CHUNKED, FULL = "chunked_attention", "full_attention"
 NAMES = Names(mlp="feed_forward")
-EXPERTS = MergedNames(
-    "feed_forward",
-    "feed_forward.router",
-    "feed_forward.experts.gate_up_proj",
-    "feed_forward.experts.down_proj",
-    transposed=True,
-)
+EXPERTS = ExpertNames("feed_forward", "router", merged_at="feed_forward")
+"""Checkpoints hold merged, transposed experts; those that were quantized later have tensors for each expert."""
 
 
 def llama4_text(config: Configuration) -> Decoder:
@@ -76,9 +71,7 @@ def llama4_text(config: Configuration) -> Decoder:
         if not sparse[number]:
             return block.pre_norm(attention, shared_mlp(block, NAMES.mlp, dense, silu))
         shared = shared_mlp(block, "feed_forward.shared_expert", many.width, silu)
-        experts = merged_experts(
-            block, many, EXPERTS, shared=shared, score="sigmoid", chosen_by="logit", normalise=False
-        )
+        experts = experts_of(block, many, EXPERTS, shared=shared, score="sigmoid", chosen_by="logit", normalise=False)
         return block.pre_norm(attention, replace(experts, weighs_input=True))
 
     return decoder(config, sizes, layer, names=NAMES)
