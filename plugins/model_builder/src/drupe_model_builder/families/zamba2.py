@@ -16,6 +16,7 @@ from drupe_model_builder.configuration.reading import (
     activation,
     kinds_of_layers,
     rotary_of,
+    shared_by,
     sizes_of,
     without_effect,
 )
@@ -196,7 +197,7 @@ def _mamba(config: Configuration) -> MambaSizes:
     return MambaSizes(
         heads=heads,
         head_dim=width // heads,
-        groups=config.integer("mamba_ngroups", 1),
+        groups=shared_by(config, heads, config.integer("mamba_ngroups", 1), "mamba_ngroups", "n_mamba_heads"),
         state_size=config.integer("mamba_d_state", 64),
         kernel=config.integer("mamba_d_conv", 4),
         bias=config.flag("add_bias_linear", False),
