@@ -39,15 +39,23 @@ CASES = {
     "gpt_oss": {"Experts"},
     "nemotron_h, smaller experts": {"Experts"},
     "gemma4_text, experts": {"Experts in halves"},
+    "gemma3n_text": {"Laurel"},
+    "llama4_text, two experts": {"Experts of weighted inputs"},
+    "zamba2": {"Mamba2", "Attention"},
 }
 """The parts that each is there for. Experts are apart in deepseek_v2, merged in granitemoehybrid, woven and with biases
-in gpt_oss, without a gate in nemotron_h; in halves where no operator has their activation."""
+in gpt_oss, without a gate in nemotron_h; in halves where no operator has their activation. gemma3n_text has several
+streams, and zamba2 blocks that layers share."""
 NOT_ROTATED = {
     "olmo_hybrid, rotation": "post_feedforward_layernorm",
-    "gemma4_text, small": "embed_tokens_per_layer/Split",
+    "gemma4_text, small": "per_layer_projection_norm/Split",
     "gemma4_text, experts": "experts/Column",
+    "gemma3n_text": "per_layer_projection_norm/Split",
+    "llama4_text, two experts": "experts/Column",
+    "zamba2": "shared_transformer/Both",
 }
-"""The nodes that a rotation cannot pass through: norms on results, inputs of layers, experts in halves."""
+"""The nodes that a rotation cannot pass through: norms on results, inputs of layers, experts with a row for each, and
+what is joined with the embedding."""
 LITTLE = {"calibration_sequences": 1, "calibration_length": 72}
 
 
@@ -123,6 +131,8 @@ def words(part: Any) -> str:
     kind = type(part).__name__
     if kind == "GatedDelta":
         return kind if part.decay.size == part.value_heads else f"{kind} by channel"
+    if kind == "Experts" and part.weighs_input:
+        return f"{kind} of weighted inputs"
     return f"{kind} in halves" if kind == "Experts" and part.activation is not None else kind
 
 

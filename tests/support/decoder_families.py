@@ -54,6 +54,13 @@ DELTA = {"linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_hea
          "linear_value_head_dim": 24}  # fmt: skip
 GEMMA4 = {"head_dim": 16, "global_head_dim": 32, "sliding_window": WINDOW, "num_hidden_layers": 7,
           "final_logit_softcapping": 3.0}  # fmt: skip
+GEMMA3N = {"head_dim": 32, "sliding_window": WINDOW, "num_hidden_layers": 7, "final_logit_softcapping": 3.0,
+           "hidden_size_per_layer_input": 16, "vocab_size_per_layer_input": 70, "laurel_rank": 24}  # fmt: skip
+LLAMA4 = {"head_dim": 32, "intermediate_size_mlp": 80, "num_local_experts": 8, "num_experts_per_tok": 1,
+          "attention_chunk_size": 8, "floor_scale": 6, "attn_scale": 0.4}  # fmt: skip
+ZAMBA2 = {"num_hidden_layers": 6, "layers_block_type": ["mamba", "hybrid", "mamba", "hybrid", "hybrid", "mamba"],
+          "num_key_value_heads": 4, "n_mamba_heads": 8, "mamba_d_state": 24, "adapter_rank": 12,
+          "time_step_min": 1e-9}  # fmt: skip
 MAMBA = {"mamba_n_heads": 8, "mamba_n_groups": 2, "mamba_d_state": 24, "mamba_d_conv": 4, "mamba_expand": 2}
 FALCON_H1_FACTORS = {
     "ssm_multipliers": [0.5, 1.5, 0.7, 1.2, 0.8], "mlp_multipliers": [0.7, 1.4], "key_multiplier": 0.6,
@@ -451,6 +458,17 @@ CASES: Mapping[str, Case] = {
     "gemma3_text": Case(
         "gemma3_text", "two rotary bases, windows", {"head_dim": 32, "sliding_window": WINDOW, "num_hidden_layers": 7}
     ),
+    "gemma3n_text": Case(
+        "gemma3n_text", "four streams, Laurel, inputs of each layer, sparse gates, keys and values of earlier layers",
+        {**GEMMA3N, "num_kv_shared_layers": 3, "activation_sparsity_pattern": [0.9, 0.9, 0.0, 0.0, 0.6, 0.0, 0.0],
+         "intermediate_size": [96, 96, 96, 96, 80, 96, 96],
+         "layer_types": ["sliding_attention", "full_attention"] * 2 + ["sliding_attention"] * 2 + ["full_attention"]},
+    ),
+    "gemma3n_text, another stream": Case(
+        "gemma3n_text", "three streams of which the layers compute the second, without its factor",
+        {**GEMMA3N, "num_kv_shared_layers": 0, "altup_num_inputs": 3, "altup_active_idx": 1, "num_hidden_layers": 6,
+         "altup_correct_scale": False, "tie_word_embeddings": True, "vocab_size_per_layer_input": tiny.VOCABULARY},
+    ),
     "gemma4_text": Case(
         "gemma4_text", "heads by kind of layer, keys as values, a norm of the value, a factor on each layer",
         {**GEMMA4, "hidden_size_per_layer_input": 0, "attention_k_eq_v": True, "num_global_key_value_heads": 1},
@@ -568,6 +586,16 @@ CASES: Mapping[str, Case] = {
         "lfm3", "no gate, norms before only",
         {"use_attention_gate": False, "use_sandwich_norm": False, "tie_word_embeddings": False, "head_dim": 16,
          "layer_types": ["full_attention", "conv", "sliding_attention", "conv", "conv"], "conv_bias": True},
+    ),
+    "llama4_text": Case(
+        "llama4_text", "experts that read weighted inputs, a shared one, dense layers, chunks, layers without rotation",
+        {**LLAMA4, "interleave_moe_layer_step": 2, "num_hidden_layers": 6},
+    ),
+    "llama4_text, two experts": Case(
+        "llama4_text", "two experts a token, no norms of query and key, biases, Llama 3's rotation",
+        {**LLAMA4, "num_experts_per_tok": 2, "use_qk_norm": False, "attention_bias": True, "no_rope_layers": [1, 0, 1],
+         "num_hidden_layers": 3, "attention_chunk_size": 256, "attn_temperature_tuning": False,
+         "rope_parameters": {**LLAMA3, "high_freq_factor": 1.0}},
     ),
     "llama": Case("llama", "biases, tied", {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}),
     "mamba": Case(
@@ -739,12 +767,20 @@ CASES: Mapping[str, Case] = {
         {"head_dim": 32, "sliding_window": WINDOW, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0},
     ),
     "youtu": Case("youtu", "latent attention, tied", {**LATENTS, "num_hidden_layers": 3}),
+    "zamba2": Case(
+        "zamba2", "two shared blocks with adapters of attention, rotation, biases, Mamba-2 in groups",
+        {**ZAMBA2, "use_shared_attention_adapter": True, "use_mem_rope": True, "add_bias_linear": True,
+         "num_mem_blocks": 2, "mamba_ngroups": 2, "rms_norm_eps": 1e-2},
+    ),
+    "zamba2, one block": Case(
+        "zamba2", "one shared block, attention without rotation and adapters", {**ZAMBA2, "num_key_value_heads": 2}
+    ),
 }  # fmt: skip
 """By name. The name begins with the family's `model_type`."""
 
 
 _RECURRENT = ("bailing_hybrid", "bamba", "falcon_h1", "falcon_mamba", "granitemoehybrid", "jamba", "kimi_linear",
-              "lfm2", "lfm3", "mamba", "nemotron_h", "olmo_hybrid", "qwen3_5", "qwen3_next")  # fmt: skip
+              "lfm2", "lfm3", "mamba", "nemotron_h", "olmo_hybrid", "qwen3_5", "qwen3_next", "zamba2")  # fmt: skip
 RECURRENT = tuple(name for name in CASES if name.startswith(_RECURRENT) and name != "granitemoehybrid, attention only")
 """Cases with states that later padding would get into: their graphs refuse it after the first call."""
 

@@ -18,7 +18,7 @@ TOWER: Mapping[str, Any] = {
     "hidden_size": 32, "embed_dim": 32, "intermediate_size": 48, "num_hidden_layers": 1, "depth": 1, "num_layers": 1,
     "encoder_layers": 1, "num_attention_heads": 2, "num_heads": 2, "encoder_attention_heads": 2,
     "encoder_ffn_dim": 48, "d_model": 32, "image_size": 28, "patch_size": 14, "out_hidden_size": 64,
-    "vision_output_dim": 64, "projection_dim": 32,
+    "vision_output_dim": 64, "projection_dim": 32, "conf_num_attention_heads": 2, "conf_num_hidden_layers": 1,
 }  # fmt: skip
 """Sizes of towers, of which each kind takes those that it knows."""
 MROPE = {"rope_type": "default", "rope_theta": 500.0, "mrope_section": [4, 6, 6]}
@@ -31,7 +31,8 @@ class Wrapped:
 
     settings: what differs from SIZES in the text part. outer: keys beside the sections. flat: whether config.json holds
     the text part's settings on the top level, as the published files do. published: the beginning of names that
-    transformers writes otherwise than the published files have it, and what it is there.
+    transformers writes otherwise than the published files have it, and what it is there. tower: the `model_type` of
+    another tower for images, where the wrapper's own needs a library that tests do without.
     """
 
     text: str = ""
@@ -39,6 +40,7 @@ class Wrapped:
     outer: Mapping[str, Any] = field(default_factory=dict)
     flat: bool = False
     published: tuple[str, str] | None = None
+    tower: str = ""
 
 
 CASES: Mapping[str, Wrapped] = {
@@ -48,6 +50,9 @@ CASES: Mapping[str, Wrapped] = {
     "exaone4_5": Wrapped("exaone4", {"sliding_window": WINDOW}),
     "fuyu": Wrapped("persimmon"),
     "gemma3": Wrapped("", {"head_dim": 32, "sliding_window": WINDOW, "num_hidden_layers": 7}),
+    "gemma3n": Wrapped("", {"head_dim": 32, "sliding_window": WINDOW, "num_hidden_layers": 7, "num_kv_shared_layers": 2,
+                            "hidden_size_per_layer_input": 16, "vocab_size_per_layer_input": 70, "laurel_rank": 24,
+                            "activation_sparsity_pattern": [0.9] * 3 + [0.0] * 4}, tower="siglip_vision_model"),
     "gemma4": Wrapped("", {"head_dim": 16, "global_head_dim": 32, "sliding_window": WINDOW, "num_hidden_layers": 7,
                            "hidden_size_per_layer_input": 16, "vocab_size_per_layer_input": tiny.VOCABULARY,
                            "pad_token_id": 0}),
@@ -73,6 +78,8 @@ CASES: Mapping[str, Wrapped] = {
                         published=("language_model.model.blocks.", "language_model.model.layers.")),
     "lfm2_vl": Wrapped("lfm2", {"layer_types": ["conv", "full_attention", "conv", "full_attention", "conv"],
                                 "block_multiple_of": 32}),
+    "llama4": Wrapped("", {"head_dim": 32, "intermediate_size_mlp": 80, "num_local_experts": 8,
+                           "attention_chunk_size": 8, "interleave_moe_layer_step": 2, "num_hidden_layers": 4}),
     "llava": Wrapped("llama"),
     "llava_next": Wrapped("mistral", {"sliding_window": WINDOW}),
     "llava_onevision": Wrapped("qwen2", outer={"tie_word_embeddings": True}),
@@ -139,6 +146,8 @@ def _model(kind: str, case: Wrapped) -> Any:
             sections[key] = {name: value for name, value in TOWER.items() if name in known}
             sections[key] |= {"model_type": known["model_type"]} if "model_type" in known else {}
     config = made(**sections, **case.outer)
+    if case.tower:
+        _replace_tower(config, case.tower)
     for automatic in (transformers.AutoModelForImageTextToText, transformers.AutoModelForMultimodalLM):
         if type(config) in automatic._model_mapping:
             return automatic.from_config(config)
@@ -152,6 +161,19 @@ def _rename(path: Path, written: str, published: str) -> None:
     tensors = load_file(path)
     assert any(name.startswith(written) for name in tensors)
     save_file({name.replace(written, published): each for name, each in tensors.items()}, path)
+
+
+def _replace_tower(config: Any, kind: str) -> None:
+    """Another kind of tower for images, which has what the wrapper reads of its own."""
+    from transformers import CONFIG_MAPPING
+
+    own, made = config.vision_config, CONFIG_MAPPING[kind]
+    known = made().to_dict()
+    tower = made(**{name: value for name, value in TOWER.items() if name in known})
+    for name, value in vars(own).items():
+        if not hasattr(tower, name):
+            setattr(tower, name, value)
+    object.__setattr__(config, "vision_config", tower)  # around the check of the field's type
 
 
 def _flatten(path: Path) -> None:

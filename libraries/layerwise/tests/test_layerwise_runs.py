@@ -350,6 +350,8 @@ def test_bad_input_is_refused(build: Callable[..., Any], context: Context, seque
         ("gpt_oss", {"num_local_experts": 6, "num_experts_per_tok": 2, "head_dim": 16}),
         ("gemma4_text", {"num_experts": 5, "top_k_experts": 2, "moe_intermediate_size": 16, "enable_moe_block": True,
                          "hidden_size_per_layer_input": 0, "head_dim": 16, "global_head_dim": 16}),
+        ("llama4_text", {"num_local_experts": 5, "num_experts_per_tok": 2, "intermediate_size_mlp": 48,
+                         "head_dim": 16}),
     ],
 )  # fmt: skip
 def test_experts_that_do_not_fit_are_run_in_groups_with_the_same_results(

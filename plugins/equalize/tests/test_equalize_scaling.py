@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import decoder_families
 import numpy as np
 import onnx
 import onnx.parser
@@ -82,6 +84,17 @@ def test_a_value_with_another_reader_makes_no_group(kit: SimpleNamespace, cpu: T
     down = next(site for site in find_sites(graph) if site.role == "mlp.down")
     graph.outputs.append(down.activations)
     assert len(find_groups(graph, list(graph))) == count - 1
+
+
+def test_matrices_that_several_products_share_stay_shared(cpu: Target, kit: SimpleNamespace, tmp_path: Path) -> None:
+    checkpoint, _ = decoder_families.make("zamba2, one block", tmp_path)
+    graph = kit.build(checkpoint, cpu).payload.component.graph
+    groups = find_groups(graph, list(graph))
+    users = Counter(site.weight for site in find_sites(graph) if not site.is_look_up)
+    assert set(users.values()) == {1, 3}
+    assert groups and all(users[site.weight] == 1 for group in groups for site in group.sites(graph))
+    shared = {site.node for site in find_sites(graph) if users[site.weight] > 1}
+    assert not [group for group in groups if isinstance(group.giver, Rows) and group.giver.node in shared]
 
 
 def with_outliers(channels: int = 128) -> tuple[np.ndarray, np.ndarray]:

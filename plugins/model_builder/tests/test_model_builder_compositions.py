@@ -181,7 +181,7 @@ def test_a_setting_that_is_not_supported_is_refused_by_name(
         ({"rope_type": "linear", "factor": 0}, "factor = 0"),
         ({"rope_type": "llama3", **LLAMA3, "factor": 0}, "factor = 0"),
         ({"rope_type": "llama3", **LLAMA3, "low_freq_factor": 0}, "low_freq_factor = 0"),
-        ({"rope_type": "llama3", **LLAMA3, "high_freq_factor": 1.0}, "high_freq_factor = 1"),
+        ({"rope_type": "llama3", **LLAMA3, "high_freq_factor": 0.5}, "high_freq_factor = 0.5"),
         ({"rope_type": "yarn", "factor": -4.0}, "factor = -4"),
         ({"rope_type": "yarn", "factor": 4.0, "rope_theta": 1}, "rope_theta = 1"),
         ({"rope_type": "yarn", "factor": 4.0, "beta_fast": "32"}, "beta_fast"),

@@ -10,6 +10,7 @@ from typing import Any
 import decoder_families
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from drupe.api import DrupeError, ModelError, PlanError, Target
 from drupe_checkpoints import open_checkpoint
@@ -38,15 +39,41 @@ def test_merged_experts_are_the_same_tensors(name: str, tmp_path: Path) -> None:
     merged = tmp_path / "merged"
     AutoModelForCausalLM.from_pretrained(single).save_pretrained(merged, save_original_format=False)
     assert any(tensor.endswith("experts.gate_up_proj") for tensor in open_checkpoint(merged).tensors())
-    found = []
-    for folder in (single, merged):
-        checkpoint = open_checkpoint(folder)
-        decoder = composition_of(checkpoint)
-        tensors = weights_of(checkpoint, decoder).tensors
-        with Files() as files:
-            found.append({each: np.array(tensors[each].value(files)) for each in decoder.tensors()})
-    for tensor, values in found[0].items():
-        np.testing.assert_array_equal(values, found[1][tensor], tensor)
+    assert_same(tensors_of(single), tensors_of(merged))
+
+
+def test_experts_of_llama4_with_tensors_of_their_own_are_the_merged_ones(tmp_path: Path) -> None:
+    """Programs that quantize save them so: one linear layer for each matrix."""
+    folder, _ = decoder_families.make("llama4_text", tmp_path)
+    expected, path = tensors_of(folder), folder / "model.safetensors"
+    stored: dict[str, np.ndarray] = {}
+    for name, values in load_file(path).items():
+        before, merged, kind = name.rpartition("experts.")
+        if not merged or kind not in ("gate_up_proj", "down_proj"):
+            stored[name] = values
+            continue
+        for number, matrix in enumerate(values):
+            called = ["down_proj"] if kind == "down_proj" else ["gate_proj", "up_proj"]
+            for part, each in zip(called, np.split(matrix.T, len(called)), strict=True):
+                stored[f"{before}experts.{number}.{part}.weight"] = np.ascontiguousarray(each)
+    assert len(stored) > len(load_file(path))
+    save_file(stored, path, {"format": "pt"})
+    assert_same(tensors_of(folder), expected)
+
+
+def tensors_of(folder: Path) -> dict[str, np.ndarray]:
+    """A checkpoint's tensors by the decoder's names."""
+    checkpoint = open_checkpoint(folder)
+    decoder = composition_of(checkpoint)
+    tensors = weights_of(checkpoint, decoder).tensors
+    with Files() as files:
+        return {each: np.array(tensors[each].value(files)) for each in decoder.tensors()}
+
+
+def assert_same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+    assert found.keys() == expected.keys()
+    for tensor, values in expected.items():
+        np.testing.assert_array_equal(values, found[tensor], tensor)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,8 @@ SIZES = {
     "vocab_size": 96, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
     "num_key_value_heads": 2, "mamba_n_heads": 8, "mamba_n_groups": 2, "num_local_experts": 0,
 }  # fmt: skip
+ZAMBA2 = {"layers_block_type": ["mamba", "hybrid", "mamba"]}
+GEMMA3N = {"num_kv_shared_layers": 0}
 KIMI = {"num_key_value_heads": 4, "num_experts": 4, "num_experts_per_token": 2}
 LING = {**KIMI, "n_group": 2, "topk_group": 1}
 WRONG: list[tuple[str, dict[str, Any], str]] = [
@@ -54,12 +56,28 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("mamba2", {"time_step_limit": [1.0, 0.5]}, "time_step_limit wants two numbers"),
     ("mamba2", {"time_step_limit": "all"}, "time_step_limit wants two numbers"),
     ("nemotron_h", {"hybrid_override_pattern": "M-X"}, "wants for each layer one of"),
+    ("gemma3n_text", {}, "num_kv_shared_layers = 15"),
+    ("gemma3n_text", {**GEMMA3N, "intermediate_size": [96, 96]}, "intermediate_size wants, for each of 3"),
+    ("gemma3n_text", {**GEMMA3N, "altup_num_inputs": 1}, "altup_num_inputs = 1 leaves no stream"),
+    ("gemma3n_text", {**GEMMA3N, "altup_active_idx": 4}, "altup_active_idx = 4 is not one of 4 streams"),
+    ("gemma3n_text", {**GEMMA3N, "activation_sparsity_pattern": [1.0, 0.0, 0.0]}, "for each of 3 layers"),
     ("gemma4_text", {"num_kv_shared_layers": 2, "layer_types": ["full_attention", "sliding_attention",
                                                                "full_attention"]}, "leaves no layer of the kind"),
     ("gemma4_text", {"num_kv_shared_layers": 3}, "num_kv_shared_layers = 3"),
     ("gemma4_text", {"hidden_size_per_layer_input": 0, "enable_moe_block": True, "num_experts": 4, "top_k_experts": 9,
                      "moe_intermediate_size": 16}, "top_k_experts = 9 is more than num_experts = 4"),
     ("gemma4_unified_text", {"enable_moe_block": True}, "enable_moe_block = true"),
+    ("llama4_text", {"num_local_experts": 4, "no_rope_layers": [1, 0]}, "no_rope_layers wants, for each of 3 layers"),
+    ("llama4_text", {"num_local_experts": 4, "moe_layers": [0, 3]}, "moe_layers wants a list of numbers of layers"),
+    ("llama4_text", {"num_local_experts": 4, "layer_types": ["chunked_attention"]}, "layer_types wants, for each of 3"),
+    ("llama4_text", {"num_local_experts": 4, "num_experts_per_tok": 5}, "num_experts_per_tok = 5 is more than"),
+    ("llama4_text", {"num_local_experts": 4, "attention_chunk_size": 0}, "attention_chunk_size = 0"),
+    ("llama4_text", {"num_local_experts": 4, "attn_temperature_tuning": "yes"}, "attn_temperature_tuning"),
+    ("zamba2", {"layers_block_type": ["mamba", "hybrid"]}, "layers_block_type wants, for each of 3 layers"),
+    ("zamba2", {**ZAMBA2, "n_mamba_heads": 7}, "n_mamba_heads = 7 does not divide"),
+    ("zamba2", {**ZAMBA2, "mamba_ngroups": 3}, "n_mamba_heads = 8 is not a multiple of mamba_ngroups = 3"),
+    ("zamba2", {**ZAMBA2, "use_shared_attention_adapter": True}, "use_shared_attention_adapter wants as many"),
+    ("zamba2", {**ZAMBA2, "num_mem_blocks": 0}, "num_mem_blocks = 0"),
     ("bloom", {"apply_residual_connection_post_layernorm": True}, "apply_residual_connection_post_layernorm = true"),
     ("mpt", {"attn_config": {"alibi": False}}, "attn_config.alibi = false in config.json changes"),
     ("mpt", {"attn_config": {"alibi_bias_max": 16}}, "attn_config.alibi_bias_max = 16 in config.json changes"),

@@ -11,6 +11,8 @@ from drupe_nbits.schemes import assigned
 from drupe_onnx import MICROSOFT, ROLE, Array, Cast, Expression, LazyWeight, Transpose, as_type, expression_of, ir
 
 EMBEDDING, HEAD, ROUTER, GATES = "embedding", "head", "router", "gates"
+TOKEN_TABLES = (EMBEDDING, "layer_inputs.table")
+"""The roles of look-ups of tokens: a builder may have changed the ids before."""
 FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 
@@ -168,7 +170,7 @@ def without_casts(expression: Expression) -> Expression:
 def _is_embedding(node: ir.Node) -> bool:
     """Whether a Gather looks tokens up. Other tables, such as rotary caches, are not quantized."""
     indices = node.inputs[1]
-    looked_up = node.metadata_props.get(ROLE) == EMBEDDING or (indices is not None and indices.is_graph_input())
+    looked_up = node.metadata_props.get(ROLE) in TOKEN_TABLES or (indices is not None and indices.is_graph_input())
     return looked_up and _integer(node, "axis") == 0
 
 

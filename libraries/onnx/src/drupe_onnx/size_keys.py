@@ -9,7 +9,7 @@ SIZE_KEYS: Mapping[str, tuple[str, ...]] = {
     "layers": ("num_hidden_layers", "n_layer", "num_layers", "n_layers"),
     "heads": ("num_attention_heads", "n_head", "n_heads", "num_heads"),
     "kv_heads": ("num_key_value_heads", "n_head_kv", "num_kv_heads"),
-    "head_dim": ("head_dim", "head_size"),
+    "head_dim": ("head_dim", "attention_head_dim", "head_size"),
     "vocab_size": ("vocab_size", "padded_vocab_size"),
     "context_length": (
         "context_length",

@@ -6,6 +6,7 @@ divided by it: those of the norm before the product, or the rows of an earlier p
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -69,7 +70,10 @@ class Group:
 
 
 def find_groups(graph: ir.Graph, nodes: Sequence[ir.Node]) -> list[Group]:
-    """The groups among `nodes`, in their order. A value that other nodes read as well has no group."""
+    """The groups among `nodes`, in their order. A value that other nodes read as well has no group.
+
+    Nor have matrices that several products share: each product would get a matrix of its own.
+    """
     sites = find_sites(graph)
     finder = _Finder(sites, {id(node) for node in nodes})
     found = [
@@ -80,10 +84,13 @@ def find_groups(graph: ir.Graph, nodes: Sequence[ir.Node]) -> list[Group]:
 
 class _Finder:
     def __init__(self, sites: Sequence[Site], inside: set[int]) -> None:
-        self.sites = [site for site in sites if id(site.node) in inside and not site.is_look_up]
+        products = [site for site in sites if not site.is_look_up]
+        users = Counter(id(site.weight) for site in products)
+        self.sites = [site for site in products if id(site.node) in inside]
         self._inside = inside
-        self._at = {id(site.node): site for site in self.sites}
-        self._made_by = {id(site.result): site for site in self.sites}
+        alone = [site for site in self.sites if users[id(site.weight)] == 1]
+        self._at = {id(site.node): site for site in alone}
+        self._made_by = {id(site.result): site for site in alone}
 
     def group(self, value: ir.Value) -> Group | None:
         """The group of the products that read `value`."""

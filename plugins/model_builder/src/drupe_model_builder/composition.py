@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from drupe_model_builder.parts.altup import Streams
 from drupe_model_builder.parts.attention import Attention
 from drupe_model_builder.parts.borrowed_attention import BorrowedAttention
 from drupe_model_builder.parts.ends import Embedding, Head
@@ -25,8 +26,9 @@ class Decoder:
     projection: what the hidden states go through behind the final norm, in a family without a head.
 
     model_type: the name of its family. context_length: the most tokens that it reads. layer_inputs: where layers have
-    inputs of their own. base: the prefix of all tensors but the head's. ignored: patterns of names of tensors that the
-    checkpoint may hold and that take no part (vision towers, layers for several tokens at once).
+    inputs of their own. streams: where layers have an `altup`. base: the prefix of all tensors but the head's.
+    ignored: patterns of names of tensors that the checkpoint may hold and that take no part (vision towers, layers for
+    several tokens at once).
     aliases: patterns of other names that some checkpoints have for tensors, with what they are replaced by.
     zeros: patterns of names of tensors that are zeros where the checkpoint lacks them.
     """
@@ -39,6 +41,7 @@ class Decoder:
     head: Head | None
     layer_inputs: LayerInputs | None = None
     projection: Linear | None = None
+    streams: Streams | None = None
     base: str = "model."
     ignored: tuple[str, ...] = ()
     aliases: tuple[tuple[str, str], ...] = ()
@@ -73,13 +76,12 @@ class Decoder:
     @property
     def parts(self) -> tuple[Part, ...]:
         """The parts of all layers, in order."""
-        return tuple(branch.part for layer in self.layers for step in layer.steps for branch in step.branches)
+        return tuple(part for layer in self.layers for step in layer.steps for part in step.parts)
 
     @property
     def experts(self) -> tuple[Experts, ...]:
         """The experts of every layer that has some, in order."""
-        parts = (branch.part for layer in self.layers for step in layer.steps for branch in step.branches)
-        return tuple(part for part in parts if isinstance(part, Experts))
+        return tuple(part for part in self.parts if isinstance(part, Experts))
 
     @property
     def states(self) -> tuple[State, ...]:
@@ -99,6 +101,8 @@ class Decoder:
         yield from self.embedding.tensors()
         if self.layer_inputs is not None:
             yield from self.layer_inputs.tensors()
+        if self.streams is not None:
+            yield from self.streams.tensors()
         for layer in self.layers:
             yield from layer.tensors()
         yield from self.final_norm.tensors()

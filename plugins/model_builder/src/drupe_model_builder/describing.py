@@ -14,6 +14,7 @@ from drupe_model_builder.parts.ends import Head
 from drupe_model_builder.parts.experts import Experts
 from drupe_model_builder.parts.gated_delta import GatedDelta
 from drupe_model_builder.parts.latent_attention import LatentAttention
+from drupe_model_builder.parts.laurel import Laurel
 from drupe_model_builder.parts.layer_inputs import LayerInput
 from drupe_model_builder.parts.mamba1 import Mamba1
 from drupe_model_builder.parts.mamba2 import Mamba2
@@ -131,11 +132,17 @@ def _numbers(numbers: list[int]) -> str:
 
 
 def _layer(layer: Layer) -> str:
-    return "; ".join(map(_step, layer.steps))
+    steps = [_step(step) for step in layer.steps]
+    if layer.altup is not None:
+        steps += [f"{layer.altup.count} streams (AltUp)", _part(layer.altup.given)]
+    return "; ".join(steps)
 
 
 def _step(step: Step) -> str:
     branches = " beside ".join(map(_branch, step.branches))
+    if step.aside is not None:
+        shared = f"{_part(step.aside.attention)}, {_part(step.aside.mlp)}"
+        branches = f"{branches} behind a shared block: {shared}"
     return f"{_norm(step.before)}, {branches}" if step.before else branches
 
 
@@ -168,6 +175,7 @@ def _attention(part: Attention) -> Iterator[str]:
     yield from _set(
         (part.both_ways, BOTH_WAYS),
         (part.window is not None, f"window {part.window}"),
+        (part.chunk is not None, f"chunks of {part.chunk}"),
         (part.query_norm is not None, "norms of query and key"),
         (part.query.bias is not None, "biases"),
         (bool(part.softcap), f"softcap {part.softcap:g}"),
@@ -195,7 +203,11 @@ def _latent_attention(part: LatentAttention) -> Iterator[str]:
 def _mlp(part: MLP) -> Iterator[str]:
     yield f"{part.up.size:,} wide"
     yield "xielu" if isinstance(part.activation, Xielu) else part.activation
-    yield from _set((part.gate is None, "without a gate"), (part.up.bias is not None, "biases"))
+    yield from _set(
+        (part.gate is None, "without a gate"),
+        (part.sparse_gate is not None, "a sparse gate"),
+        (part.up.bias is not None, "biases"),
+    )
 
 
 def _experts(part: Experts) -> Iterator[str]:
@@ -208,6 +220,7 @@ def _experts(part: Experts) -> Iterator[str]:
         (router.score != "softmax", f"chosen by {router.score}"),
         (router.groups > 1, f"from {router.kept_groups} of {router.groups} groups"),
         (part.gate is None, "without a gate"),
+        (part.weighs_input, "weights on their input"),
         (bool(part.up.biases), "biases"),
     )
 
@@ -244,6 +257,10 @@ def _mamba1(part: Mamba1) -> Iterator[str]:
     yield f"convolution over {part.convolution.kernel} tokens"
 
 
+def _laurel(part: Laurel) -> Iterator[str]:
+    yield f"{part.inward.size:,} wide"
+
+
 def _layer_input(part: LayerInput) -> Iterator[str]:
     yield f"{part.gate.size:,} wide"
 
@@ -258,6 +275,7 @@ PARTS: Mapping[type, tuple[str, Callable[[Any], Iterator[str]]]] = {
     ShortConv: ("short convolution", _short_convolution),
     MLP: ("MLP", _mlp),
     Experts: ("experts", _experts),
+    Laurel: ("Laurel", _laurel),
     LayerInput: ("an input of the layer's own", _layer_input),
 }
 """What each part is called, and what is said of it."""

@@ -110,10 +110,15 @@ def _linear(frequencies: Floats, rope: Configuration, stated: int) -> Rotary:
 
 
 def _llama3(frequencies: Floats, rope: Configuration, stated: int) -> Rotary:
-    """Llama 3.1: long wavelengths are stretched by a factor, short ones are kept, and those between are mixed."""
+    """Llama 3.1: long wavelengths are stretched by a factor, short ones are kept, and those between are mixed.
+
+    Llama 4 Scout has none between: both limits are one.
+    """
     factor = _f32(rope.number("factor", above=0))
     low = rope.number("low_freq_factor", above=0)
-    high = rope.number("high_freq_factor", above=low)
+    high = rope.number("high_freq_factor", above=0)
+    if high < low:
+        raise rope.mistake(f"high_freq_factor = {high:g} is less than low_freq_factor = {low:g}")
     trained = rope.integer("original_max_position_embeddings", stated)
     turn, short, long = _f32(2 * math.pi), _f32(trained / high), _f32(trained / low)
 

@@ -9,7 +9,7 @@ INDEXER = (
     "tokens, and onnxruntime-genai has no cache for what the choice needs"
 )
 STREAMS = "its layers pass on several streams of hidden states (hyper-connections), which onnxruntime-genai cannot feed"
-SHARED = "its layers share blocks of attention that also read the embedding"
+HEADS = "its Mamba 1 layers are divided into heads, each with matrices of its own"
 WORDS = "it does not write one word after another"
 OF_ITS_OWN = "its recurrence is one that no operator of onnxruntime computes"
 
@@ -19,12 +19,9 @@ REFUSED: Mapping[str, str] = {
     "deepseek_v4": INDEXER,
     "diffusion_gemma": WORDS,
     "dots3_note": INDEXER,
-    "gemma3n": "its layers work on four streams of hidden states (AltUp)",
-    "gemma3n_text": "its layers work on four streams of hidden states (AltUp)",
     "glm5_next": INDEXER,
     "glm_moe_dsa": INDEXER,
     "hy_v4": INDEXER,
-    "llama4_text": "attention within chunks, and weights of experts on their input, have no operator in onnxruntime",
     "longcat_flash": "some of its experts compute nothing, which no operator of onnxruntime for experts allows",
     "minimax_m3_vl": INDEXER,
     "mistral_large4": INDEXER,
@@ -33,8 +30,7 @@ REFUSED: Mapping[str, str] = {
     "recurrent_gemma": OF_ITS_OWN,
     "rwkv": OF_ITS_OWN,
     "xlstm": OF_ITS_OWN,
-    "zamba": SHARED,
-    "zamba2": SHARED,
+    "zamba": HEADS,
 }
 """By `model_type`: why the family is not built."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from drupe_model_builder.parts.chunks import ChunkMasks
 from drupe_model_builder.parts.distance import DistanceBiases
 from drupe_model_builder.parts.state import States
 from drupe_model_builder.parts.window import WindowBiases
@@ -15,7 +16,7 @@ from drupe_model_builder.sequence_lengths import Lengths
 class Shared:
     """lengths: of the rows of the batch. states: the caches. tables: of the rotary embeddings. biases: by distance.
 
-    windows: biases that shut out the tokens outside a window.
+    windows: biases that shut out the tokens outside a window. chunks: the same for attention within chunks.
     """
 
     lengths: Lengths
@@ -23,3 +24,4 @@ class Shared:
     tables: RotaryTables
     biases: DistanceBiases
     windows: WindowBiases
+    chunks: ChunkMasks

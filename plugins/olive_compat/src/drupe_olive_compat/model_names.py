@@ -24,6 +24,7 @@ _ROWS: tuple[tuple[str, Named], ...] = (
     (r"clip|(^|/)sam|resnet|vit-base|mobilenet|adetailer|table-transformer", Named(what="a model for images")),
     (r"bert|gte-|minilm|bge-", Named(what="an encoder of text")),
     (r"gemma-?4", Named("gemma4_text", "images and sound")),
+    (r"gemma-?3n", Named("gemma3n_text", "images and sound")),
     (r"gemma-?3-(270m|1b)", Named("gemma3_text")),
     (r"gemma-?3|translategemma", Named("gemma3_text", "images")),
     (r"ministral-?3", Named("ministral3", "images")),
@@ -42,6 +43,8 @@ _ROWS: tuple[tuple[str, Named], ...] = (
     (r"gpt-?2", Named("gpt2")),
     (r"(^|/)opt-", Named("opt")),
     (r"phi-[34]", Named("phi3")),
+    (r"zamba-?2", Named("zamba2")),
+    (r"llama-?4", Named("llama4_text", "images")),
     (r"llama", Named("llama")),
 )
 """The first pattern that is found in the name counts; upper and lower case are the same."""

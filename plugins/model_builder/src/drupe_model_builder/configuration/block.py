@@ -10,6 +10,7 @@ from drupe.api import ModelError
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.parts.activations import Xielu
+from drupe_model_builder.parts.altup import Streams
 from drupe_model_builder.parts.attention import Attention
 from drupe_model_builder.parts.ends import Embedding, Head
 from drupe_model_builder.parts.experts import Experts
@@ -213,6 +214,7 @@ def decoder(
     embedding: dict[str, Any] | None = None,
     head: dict[str, Any] | None = None,
     layer_inputs: LayerInputs | None = None,
+    streams: Streams | None = None,
     ignored: Sequence[str] = (),
     aliases: Sequence[tuple[str, str]] = (),
 ) -> Decoder:
@@ -232,6 +234,7 @@ def decoder(
         head=Head(f"{names.head}.weight", tied=is_tied, **(head or {})),
         base=f"{names.embedding.partition('.')[0]}.",
         layer_inputs=layer_inputs,
+        streams=streams,
         ignored=tuple(ignored),
         aliases=tuple(aliases),
     )

@@ -10,6 +10,7 @@ from drupe_model_builder.composition import Decoder
 from drupe_model_builder.parts.attention import Attention
 from drupe_model_builder.parts.borrowed_attention import BorrowedAttention
 from drupe_model_builder.parts.latent_attention import LatentAttention
+from drupe_model_builder.parts.shared_block import SharedBlock
 from drupe_model_builder.parts.step import Layer, Part
 
 KEY = "is_causal"
@@ -36,8 +37,12 @@ def _of_layer(layer: Layer) -> Layer:
     steps = []
     for step in layer.steps:
         branches = tuple(replace(branch, part=_of_part(branch.part)) for branch in step.branches)
-        steps.append(replace(step, branches=branches))
+        steps.append(replace(step, branches=branches, aside=step.aside and _of_block(step.aside)))
     return replace(layer, steps=tuple(steps))
+
+
+def _of_block(block: SharedBlock) -> SharedBlock:
+    return replace(block, attention=replace(block.attention, both_ways=True))
 
 
 def _of_part(part: Part) -> Part:

@@ -15,6 +15,13 @@ from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.block import Block, Sizes, decoder
 from drupe_model_builder.configuration.experts import ExpertSizes, MergedNames, expert_sizes, merged_experts
+from drupe_model_builder.configuration.later_layers import (
+    borrowed,
+    layer_input_of,
+    layer_inputs_of,
+    sources_of,
+    unread_of,
+)
 from drupe_model_builder.configuration.reading import (
     activation,
     every,
@@ -28,13 +35,8 @@ from drupe_model_builder.configuration.reading import (
 )
 from drupe_model_builder.families.gemma2 import sandwich, softcap
 from drupe_model_builder.parts.attention import Attention
-from drupe_model_builder.parts.borrowed_attention import BorrowedAttention
-from drupe_model_builder.parts.layer_inputs import LayerInput, LayerInputs
-from drupe_model_builder.parts.linear import Linear
 from drupe_model_builder.parts.norm import Norm
 from drupe_model_builder.parts.rotary import Rotary
-from drupe_model_builder.parts.rows import Rows
-from drupe_model_builder.parts.state import KeyValueState
 from drupe_model_builder.parts.step import Branch, Layer, Step, post
 
 FULL, SLIDING = "full_attention", "sliding_attention"
@@ -77,7 +79,7 @@ def _decoder(config: Configuration, window: int, experts: ExpertSizes | None) ->
     both_ways = _reads_later_tokens(config)
     if both_ways and slides is not None:
         slides = slides // 2 + 2  # half of it and one more on each side
-    sources, bias = _sources(config, kinds), config.flag("attention_bias", False)
+    sources, bias = sources_of(config, kinds), config.flag("attention_bias", False)
     size = config.get("hidden_size_per_layer_input") or 0
     size = config.integer("hidden_size_per_layer_input") if size else 0
     wider = 2 if config.flag("use_double_wide_mlp", False) else 1
@@ -102,11 +104,14 @@ def _decoder(config: Configuration, window: int, experts: ExpertSizes | None) ->
         )
         if shares and kind == FULL:
             attention = _keys_as_values(attention)
-        mixer = attention if source is None else _borrowed(attention, source, own[source])
+        mixer = attention if source is None else borrowed(attention, source, own[source])
         made = replace(sandwich(block, mixer, gelu), factor=f"{block.name}.layer_scalar")
         if experts is not None:
             made = replace(made, steps=(made.steps[0], _with_experts(block, experts, gelu)))
-        return made if not size else replace(made, steps=(*made.steps, _layer_input(block, size, gelu)))
+        if not size:
+            return made
+        given = post(layer_input_of(block, size, gelu), block.norm("post_per_layer_input_norm"))
+        return replace(made, steps=(*made.steps, given))
 
     return decoder(
         config,
@@ -115,8 +120,8 @@ def _decoder(config: Configuration, window: int, experts: ExpertSizes | None) ->
         embedding={"factor": sizes.hidden**0.5},
         head={"softcap": softcap(config, "final_logit_softcapping", 0.0)},
         tied=config.flag("tie_word_embeddings", True),
-        layer_inputs=_layer_inputs(config, sizes, size) if size else None,
-        ignored=_unread(sources),
+        layer_inputs=layer_inputs_of(config, sizes, size) if size else None,
+        ignored=unread_of(sources),
     )
 
 
@@ -148,66 +153,6 @@ def _with_experts(block: Block, sizes: ExpertSizes, gelu: str) -> Step:
         Branch(made, after=block.norm("post_feedforward_layernorm_2")),
     )
     return Step(branches, after=block.norm("post_feedforward_layernorm"))
-
-
-def _sources(config: Configuration, kinds: tuple[str, ...]) -> dict[int, int]:
-    """For each of the last layers that read keys and values of another: the last layer of its kind before them all."""
-    count = config.get("num_kv_shared_layers") or 0
-    count = config.integer("num_kv_shared_layers", most=len(kinds) - 1) if count else 0
-    first = len(kinds) - count
-    last = {kind: number for number, kind in enumerate(kinds[:first])}
-    if missing := [kind for kind in kinds[first:] if kind not in last]:
-        raise config.mistake(f"num_kv_shared_layers = {count} leaves no layer of the kind {missing[0]} to read from")
-    return {number: last[kinds[number]] for number in range(first, len(kinds))}
-
-
-def _unread(sources: Mapping[int, int]) -> tuple[str, ...]:
-    """The tensors of keys and values that checkpoints hold for layers that read those of another."""
-    numbers = "|".join(map(str, sources))
-    return (rf"model\.layers\.({numbers})\.self_attn\.(k_proj|v_proj|k_norm|v_norm)\..*",) if sources else ()
-
-
-def _borrowed(attention: Attention, source: int, sizes: Sizes) -> BorrowedAttention:
-    """Attention's query over the keys and values of the layer `source`, which has these sizes."""
-    assert attention.rotary is not None and attention.query_norm is not None
-    return BorrowedAttention(
-        attention.name,
-        KeyValueState(source, sizes.kv_heads, sizes.head_dim),
-        attention.query,
-        attention.output,
-        attention.heads,
-        attention.scale,
-        attention.rotary,
-        attention.query_norm,
-        attention.window,
-        attention.both_ways,
-    )
-
-
-def _layer_inputs(config: Configuration, sizes: Sizes, size: int) -> LayerInputs:
-    wide = sizes.layers * size
-    projection = "model.per_layer_model_projection"
-    return LayerInputs(
-        "model.embed_tokens_per_layer.weight",
-        config.integer("vocab_size_per_layer_input", 262_144),
-        sizes.layers,
-        size,
-        size**0.5,
-        Linear(projection, Rows(f"{projection}.weight", (wide, sizes.hidden)), factor=sizes.hidden**-0.5),
-        Norm("model.per_layer_projection_norm", (size,), sizes.epsilon),
-    )
-
-
-def _layer_input(block: Block, size: int, gelu: str) -> Step:
-    hidden = block.sizes.hidden
-    part = LayerInput(
-        f"{block.name}.per_layer_input",
-        block.number,
-        block.linear("per_layer_input_gate", size, hidden),
-        block.linear("per_layer_projection", hidden, size),
-        gelu,
-    )
-    return post(part, block.norm("post_per_layer_input_norm"))
 
 
 def _keys_as_values(attention: Attention) -> Attention:

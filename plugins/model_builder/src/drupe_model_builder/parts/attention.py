@@ -29,10 +29,14 @@ HEAD_MULTIPLE, ROTATED_MULTIPLE = 8, 16
 
 @dataclass(frozen=True)
 class PositionScale:
-    """A factor on the query at position p: 1 + beta * ln(1 + floor(p / every)), as in Ministral 3."""
+    """A factor on the query at position p: 1 + beta * ln(1 + floor((p + shift) / every)).
+
+    Ministral 3 counts positions from 0, Llama 4 from 1.
+    """
 
     beta: float
     every: int
+    shift: int = 0
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,8 @@ class Attention:
     softcap * tanh(product / softcap); 0 for none. sinks: a tensor with one logit a head, which takes part in the
     softmax and adds nothing. output_norm: before `output`, as BitNet has one. value_norm: of each head's value. gate:
     of the result before `output`, from the part's input: one value an element, or one a head; gate_activation: what
-    opens it. distance: a bias on products of query and key.
+    opens it. distance: a bias on products of query and key. chunk: how many tokens a chunk has, of which each token
+    reads its own only; None for one chunk.
     """
 
     name: str
@@ -75,6 +80,7 @@ class Attention:
     gate: Linear | None = None
     gate_activation: Literal["Sigmoid", "Softplus"] = "Sigmoid"
     distance: Distance | None = None
+    chunk: int | None = None
 
     @property
     def states(self) -> tuple[KeyValueState]:
@@ -125,7 +131,8 @@ def choose_form(graph: GraphBuilder, part: Attention) -> AttentionForm:
 
 def needs_positions(part: Attention, form: AttentionForm) -> bool:
     """Whether nodes outside the operator need the tokens' positions."""
-    return part.query_scale is not None or (part.rotary is not None and not form.rotates)
+    outside = part.rotary is not None and not form.rotates
+    return outside or part.query_scale is not None or part.chunk is not None
 
 
 def attention(
@@ -245,6 +252,7 @@ def _wanted(part: Attention) -> str:
             ("a softcap", part.softcap),
             ("sinks", part.sinks),
             ("a bias by distance", part.distance),
+            ("chunks", part.chunk),
         )
         if wanted
     ]
@@ -260,7 +268,7 @@ def _input_types(graph: GraphBuilder, part: Attention, form: AttentionForm) -> l
     tables = kind if form.rotates else None
     sinks = kind if part.sinks else None
     norms = kind if form.norms else None
-    bias = kind if part.distance or _beside(part) else None
+    bias = kind if part.distance or part.chunk or _beside(part) else None
     types = [
         kind,
         apart,
@@ -338,9 +346,11 @@ def _beside(part: Attention) -> int | None:
 
 
 def _bias(part: Attention, shared: Shared) -> ir.Value | None:
-    """What is added to the products of query and key; None for nothing."""
+    """What is added to the products of query and key; None for nothing. No family has two of these."""
     if part.distance:
         return shared.biases.of(part.distance)
+    if part.chunk is not None:
+        return shared.chunks.of(part.chunk)
     window = _beside(part)
     return None if window is None else shared.windows.of(window)
 
@@ -480,7 +490,10 @@ def scaled_by_position(
     if scale is None:
         return query
     name, shape, wide = f"{prefix}/PositionScale", [BATCH, SEQUENCE], ir.DataType.FLOAT
-    at = graph.node("Cast", [shared.lengths.positions], f"{name}/Position", shape, dtype=wide, to=wide)
+    places = shared.lengths.positions
+    if scale.shift:
+        places = graph.node("Add", [places, graph.integers(scale.shift)], f"{name}/Shift", shape, dtype=places.dtype)
+    at = graph.node("Cast", [places], f"{name}/Position", shape, dtype=wide, to=wide)
     times = graph.node("Div", [at, graph.number(scale.every, wide)], f"{name}/Div", shape, dtype=wide)
     whole = graph.node("Floor", [times], f"{name}/Floor", shape, dtype=wide)
     more = graph.node("Add", [whole, graph.number(1.0, wide)], f"{name}/More", shape, dtype=wide)

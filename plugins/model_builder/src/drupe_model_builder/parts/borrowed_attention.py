@@ -1,4 +1,4 @@
-"""BorrowedAttention: attention over the keys and values of an earlier layer, as in Gemma 4's small forms.
+"""BorrowedAttention: attention over the keys and values of an earlier layer, as in Gemma 3n and Gemma 4.
 
 GroupQueryAttention computes it when it gets no new keys and values, and the earlier layer's present ones as past.
 """

@@ -92,12 +92,14 @@ def logits(graph: GraphBuilder, part: Head, embedding: Embedding, x: ir.Value) -
 
 
 def drop_all_but_last(graph: GraphBuilder, x: ir.Value, index: ir.Value, name: str) -> ir.Value:
-    """The last token's row of x [batch, sequence, K]: [batch, 1, K]. The node is marked, so it can be removed again."""
+    """The last token's row of x [batch, sequence, ...]: [batch, 1, ...].
+
+    The node is marked, so it can be removed again.
+    """
     from drupe_onnx import LAST_TOKEN
 
-    return graph.node(
-        "GatherND", [x, index], f"{name}/LastToken", [BATCH, 1, dims(x)[-1]], role=LAST_TOKEN, batch_dims=1
-    )
+    shape = [BATCH, 1, *dims(x)[2:]]
+    return graph.node("GatherND", [x, index], f"{name}/LastToken", shape, role=LAST_TOKEN, batch_dims=1)
 
 
 def scaled(graph: GraphBuilder, x: ir.Value, factor: float, name: str) -> ir.Value:

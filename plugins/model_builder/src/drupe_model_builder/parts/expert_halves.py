@@ -16,7 +16,8 @@ from drupe_model_builder.dimensions import Dims, dims
 from drupe_model_builder.parts.activations import activate
 from drupe_model_builder.parts.experts import EXPERTS, OPERATOR, Experts, of_one_type, refuse_unserved, stacked
 from drupe_model_builder.parts.norm import norm
-from drupe_model_builder.parts.router import NEVER, weights_of_chosen
+from drupe_model_builder.parts.router import weights_of_chosen
+from drupe_model_builder.parts.slots import by_token, in_slots, one_hot, weight_column
 
 if TYPE_CHECKING:
     from drupe_model_builder.graph import GraphBuilder
@@ -46,35 +47,12 @@ def expert_halves(graph: GraphBuilder, part: Experts, x: ir.Value) -> ir.Value:
     apart: Dims = [batch, sequence, chosen, hidden]
     column = graph.node("Unsqueeze", [inner, graph.integers([2])], f"{name}/Column", [batch, sequence, 1, hidden])
     rows = graph.node("Expand", [column, graph.integers([1, 1, chosen, 1])], f"{name}/Copies", apart)
-    slots: Dims = [batch, f"{sequence}*{chosen}", hidden]
-    rows = graph.node("Reshape", [rows, graph.integers([0, -1, hidden])], f"{name}/Slots", slots)
-    logits = _one_hot(graph, part, places)
-    raised = _raised(graph, part, rows, logits, width)
+    logits = one_hot(graph, places, part.router.experts, name)
+    raised = _raised(graph, part, in_slots(graph, rows, name), logits, width)
     lowered = _lowered(graph, part, _activated(graph, part, raised, width), logits)
-    lowered = graph.node("Reshape", [lowered, graph.integers([0, -1, chosen, hidden])], f"{name}/Apart", apart)
-    if weights.dtype != graph.dtype:
-        weights = graph.node("Cast", [weights], f"{name}/Weights", dims(weights), to=graph.dtype)
-    weights = graph.node(
-        "Unsqueeze", [weights, graph.integers([-1])], f"{name}/WeightColumn", [batch, sequence, chosen, 1]
-    )
-    weighted = graph.node("Mul", [lowered, weights], f"{name}/Weighted", apart)
+    lowered = by_token(graph, lowered, inner, chosen, name)
+    weighted = graph.node("Mul", [lowered, weight_column(graph, weights, name)], f"{name}/Weighted", apart)
     return graph.node("ReduceSum", [weighted, graph.integers([2])], f"{name}/Sum", dims(inner), keepdims=0)
-
-
-def _one_hot(graph: GraphBuilder, part: Experts, places: ir.Value) -> ir.Value:
-    """Logits [rows, experts] that choose one expert for each row."""
-    import numpy as np
-
-    from drupe_onnx import Array, ir
-
-    name, count = part.name, part.router.experts
-    flat = graph.node("Reshape", [places, graph.integers([-1])], f"{name}/Places", ["slots"], dtype=ir.DataType.INT64)
-    values = graph.initializer("constant/chosen", Array(np.array([NEVER, 0.0], np.float32)))
-    inputs = [flat, graph.integers([count]), values]
-    logits = graph.node("OneHot", inputs, f"{name}/OneHot", ["slots", count], dtype=ir.DataType.FLOAT, axis=-1)
-    if graph.dtype == ir.DataType.FLOAT:
-        return logits
-    return graph.node("Cast", [logits], f"{name}/Logits", ["slots", count], to=graph.dtype)
 
 
 def _raised(graph: GraphBuilder, part: Experts, rows: ir.Value, logits: ir.Value, width: int) -> ir.Value:

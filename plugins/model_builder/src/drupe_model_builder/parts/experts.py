@@ -51,10 +51,11 @@ class Experts:
 
     name: the prefix of their tensors and nodes. limit: gate is at most this, and up at most this in size; None for no
     limit. shared: an MLP that every token runs; shared_gate: a product whose sigmoid it is multiplied with.
-    activation: of the gate, in place of the sigmoid; see
-    `expert_halves`. before: a norm that the experts read and the router does not.
-    inward, outward: products before and after the experts, which have another hidden size then. factor: on the sum of
-    all. renamed: pairs of the beginning of a tensor's name here, and in a checkpoint with merged experts.
+    activation: of the gate, in place of the sigmoid; see `expert_halves`. weighs_input: whether the router's weights
+    multiply the input in place of the result; see `weighted_inputs`. before: a norm that the experts read and the
+    router does not. inward, outward: products before and after the experts, which have another hidden size then.
+    factor: on the sum of all. renamed: pairs of the beginning of a tensor's name here, and in a checkpoint with merged
+    experts.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Experts:
     factor: float = 1.0
     renamed: tuple[tuple[str, str], ...] = ()
     activation: str | None = None
+    weighs_input: bool = False
     before: Norm | None = None
 
     def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -84,23 +86,35 @@ class Experts:
 
 def experts(graph: GraphBuilder, part: Experts, x: ir.Value) -> ir.Value:
     """x and the result are [batch, sequence, hidden]. Raises Lacking where the target has no operator for it."""
-    from drupe_onnx import MICROSOFT
-
-    attributes = _attributes(part)
     routing = route(graph, part.router, x)
-    attributes["normalize_routing_weights"] = int(routing.normalised)
-    refuse_unserved(graph, attributes)
-    raised, raised_bias = _woven(graph, part)
-    lowered, lowered_bias = _down(graph, part)
     inner = x if part.before is None else norm(graph, part.before, x)
     inner = inner if part.inward is None else linear(graph, part.inward, inner, "mlp.up")
-    inputs = [inner, routing.logits, raised, raised_bias, lowered, lowered_bias]
-    inputs = inputs if lowered_bias is not None else inputs[:-1]
-    out = graph.node(OPERATOR, inputs, part.name, dims(inner), domain=MICROSOFT, role=EXPERTS, **attributes)
+    out = run_experts(graph, part, inner, routing.logits, normalize_routing_weights=int(routing.normalised))
     if routing.factor is not None:
         out = graph.node("Mul", [out, routing.factor], f"{part.name}/Weighted", dims(inner))
     if part.outward is not None:
         out = linear(graph, part.outward, out, "mlp.down")
+    return with_shared(graph, part, out, x)
+
+
+def run_experts(graph: GraphBuilder, part: Experts, x: ir.Value, logits: ir.Value, **settings: Any) -> ir.Value:
+    """The node of the experts for x [batch, rows, hidden]. logits: [rows, experts]. settings: attributes on routing.
+
+    Raises Lacking where the target has no operator for it.
+    """
+    from drupe_onnx import MICROSOFT
+
+    attributes = {**_attributes(part), **settings}
+    refuse_unserved(graph, attributes)
+    raised, raised_bias = _woven(graph, part)
+    lowered, lowered_bias = _down(graph, part)
+    inputs = [x, logits, raised, raised_bias, lowered, lowered_bias]
+    inputs = inputs if lowered_bias is not None else inputs[:-1]
+    return graph.node(OPERATOR, inputs, part.name, dims(x), domain=MICROSOFT, role=EXPERTS, **attributes)
+
+
+def with_shared(graph: GraphBuilder, part: Experts, out: ir.Value, x: ir.Value) -> ir.Value:
+    """The sum of the chosen experts and the MLP that every token runs, times the factor. x: what they read."""
     if part.shared is not None:
         out = graph.node("Add", [out, _shared(graph, part, part.shared, x)], f"{part.name}/Shared", dims(x))
     if part.factor != 1.0:

@@ -1,6 +1,6 @@
 """LayerInputs: what each layer mixes in, made of a second embedding and of the first hidden states.
 
-Gemma 4's small forms use both, EmbeddingGemma 2 the hidden states alone.
+Gemma 3n and Gemma 4's small forms use both, EmbeddingGemma 2 the hidden states alone.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class LayerInputs:
     """The inputs of all layers: (table row * factor + norm(projection of the first hidden states)) / sqrt(2).
 
     table: the tensor [vocab_size, layers * size]; None for norm(projection) alone. norm: over each layer's part of the
-    projection.
+    projection. first_beyond: whether tokens beyond the table have its first row; otherwise there are none.
     """
 
     table: str | None
@@ -36,6 +36,7 @@ class LayerInputs:
     factor: float
     projection: Linear
     norm: Norm
+    first_beyond: bool = False
 
     def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """The checkpoint's tensors, with their shapes."""
@@ -67,9 +68,20 @@ def layer_inputs(graph: GraphBuilder, part: LayerInputs, ids: ir.Value, x: ir.Va
     made = joined(graph, norm(graph, part.norm, made), part.norm.name)
     if part.table is not None:
         name, shape = part.table.removesuffix(".weight"), dims(made)
+        ids = _inside(graph, part, ids, name) if part.first_beyond else ids
         rows = scaled(graph, looked_up(graph, part.table, ids, shape, "layer_inputs.table"), part.factor, name)
         made = scaled(graph, graph.node("Add", [rows, made], f"{name}/Add", shape), 2**-0.5, f"{name}.sum")
     return split(graph, made, [part.size] * part.layers, part.norm.name)
+
+
+def _inside(graph: GraphBuilder, part: LayerInputs, ids: ir.Value, name: str) -> ir.Value:
+    """The tokens' ids, with 0 for those beyond the table."""
+    from drupe_onnx import ir
+
+    shape, kind = dims(ids), ir.DataType.INT64
+    inputs = [ids, graph.integers(part.vocab_size)]
+    known = graph.node("Less", inputs, f"{name}/Known", shape, dtype=ir.DataType.BOOL)
+    return graph.node("Where", [known, ids, graph.integers(0)], f"{name}/Inside", shape, dtype=kind)
 
 
 def layer_input(graph: GraphBuilder, part: LayerInput, x: ir.Value, given: ir.Value) -> ir.Value:

@@ -15,11 +15,20 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Adapter:
+    """A product through few values that is added to another product: outward(inward(x)), as in LoRA."""
+
+    inward: Linear
+    outward: Linear
+
+
+@dataclass(frozen=True)
 class Linear:
     """x times a matrix, plus a bias.
 
     name: of the matrix in the graph, without ".weight". rows: its rows in the checkpoint. bias: None without one.
-    clip: values are limited to this size, as OLMo's queries, keys and values are. factor: on the result.
+    clip: values are limited to this size, as OLMo's queries, keys and values are. factor: on the result. matrix: the
+    name of a matrix that several products use; `name` is that of the nodes then. adapter: added to the result.
     """
 
     name: str
@@ -27,6 +36,8 @@ class Linear:
     bias: Rows | None = None
     clip: float | None = None
     factor: float = 1.0
+    matrix: str | None = None
+    adapter: Adapter | None = None
 
     @property
     def size(self) -> int:
@@ -38,11 +49,18 @@ class Linear:
         for rows in (self.rows, self.bias):
             if rows is not None:
                 yield rows.tensor, rows.shape
+        if self.adapter is not None:
+            yield from self.adapter.inward.tensors()
+            yield from self.adapter.outward.tensors()
 
 
 def linear(graph: GraphBuilder, part: Linear, x: ir.Value, role: str) -> ir.Value:
     """The product for x [batch, sequence, K]: [batch, sequence, N]."""
-    return fused(graph, [part], part.name, x, role)
+    out = fused(graph, [part], part.name, x, role)
+    if part.adapter is None:
+        return out
+    more = linear(graph, part.adapter.outward, linear(graph, part.adapter.inward, x, role), role)
+    return graph.node("Add", [out, more], f"{part.name}/Adapter", dims(out))
 
 
 def fused(graph: GraphBuilder, parts: Sequence[Linear], name: str, x: ir.Value, role: str) -> ir.Value:
@@ -50,13 +68,13 @@ def fused(graph: GraphBuilder, parts: Sequence[Linear], name: str, x: ir.Value, 
 
     name: of the fused matrix. The parts have biases or have none, and one factor and one limit, all alike.
     """
-
+    called = _shared_name(parts[0], name)
     shape: Dims = [*dims(x)[:-1], sum(part.size for part in parts)]
-    matrix = graph.matrix(f"{name}.weight", _stacked(graph, [part.rows for part in parts]), transposed=True)
+    matrix = graph.matrix(f"{called}.weight", _stacked(graph, [part.rows for part in parts]), transposed=True)
     out = graph.node("MatMul", [x, graph.computable(matrix)], f"{name}/MatMul", shape, role=role)
     biases = [part.bias for part in parts if part.bias is not None]
     if biases:
-        vector = graph.vector(f"{name}.bias", _stacked(graph, biases))
+        vector = graph.vector(f"{called}.bias", _stacked(graph, biases))
         out = graph.node("Add", [out, vector], f"{name}/Add", shape)
     return _limited(graph, parts[0], out, name, shape)
 
@@ -65,7 +83,15 @@ def can_be_fused(parts: Sequence[Linear]) -> bool:
     """Whether several linear parts give the same as one product with all their rows."""
     first = parts[0]
     alike = all((part.clip, part.factor) == (first.clip, first.factor) for part in parts)
-    return alike and len({part.bias is None for part in parts}) == 1
+    adapted = any(part.adapter is not None for part in parts)
+    return alike and not adapted and len({part.bias is None for part in parts}) == 1
+
+
+def _shared_name(first: Linear, name: str) -> str:
+    """The name of a matrix, which several products share where the first part's does: that of a fused one beside it."""
+    if first.matrix is None or name == first.name:
+        return first.matrix or name
+    return f"{first.matrix.rpartition('.')[0]}.{name.rpartition('.')[2]}"
 
 
 def _limited(graph: GraphBuilder, part: Linear, out: ir.Value, name: str, shape: Dims) -> ir.Value:

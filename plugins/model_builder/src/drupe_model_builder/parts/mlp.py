@@ -10,6 +10,7 @@ from drupe_model_builder.dimensions import dims
 from drupe_model_builder.parts.activations import Xielu, activate
 from drupe_model_builder.parts.linear import Linear, linear
 from drupe_model_builder.parts.norm import Norm, norm
+from drupe_model_builder.parts.sparse_gate import SparseGate, sparse
 
 if TYPE_CHECKING:
     from drupe_model_builder.graph import GraphBuilder
@@ -21,7 +22,7 @@ class MLP:
     """The feed-forward half of a block.
 
     name: the prefix of its nodes. gate: None without a gate. activation: its name in ACTIVATIONS, or one with tensors.
-    inner_norm: a norm before `down`, as BitNet has one.
+    inner_norm: a norm before `down`, as BitNet has one. sparse_gate: before the activation; None for all values.
     """
 
     name: str
@@ -30,6 +31,7 @@ class MLP:
     activation: str | Xielu
     gate: Linear | None = None
     inner_norm: Norm | None = None
+    sparse_gate: SparseGate | None = None
 
     def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """The checkpoint's tensors, with their shapes."""
@@ -47,6 +49,8 @@ def mlp(graph: GraphBuilder, part: MLP, x: ir.Value) -> ir.Value:
         inner = activate(graph, activation, raised, name)
     else:
         opened = linear(graph, part.gate, x, "mlp.gate")
+        if part.sparse_gate is not None:
+            opened = sparse(graph, part.sparse_gate, opened, f"{part.name}.sparse")
         opened = activate(graph, activation, opened, name)
         raised = linear(graph, part.up, x, "mlp.up")
         inner = graph.node("Mul", [opened, raised], f"{part.name}/Mul", dims(raised))

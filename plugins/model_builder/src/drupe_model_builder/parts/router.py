@@ -137,19 +137,22 @@ def _logits(graph: GraphBuilder, part: Router, x: ir.Value) -> tuple[_Steps, ir.
     return steps, logits
 
 
-def router_product(graph: GraphBuilder, part: Linear, x: ir.Value) -> ir.Value:
-    """The product for x, with a matrix in the activations' type, which is never quantized: it is small."""
+def router_product(graph: GraphBuilder, part: Linear, x: ir.Value, called: str | None = None) -> ir.Value:
+    """The product for x, with a matrix in the activations' type, which is never quantized: it is small.
+
+    called: the prefix of the nodes where a matrix is used twice.
+    """
     from drupe_onnx import Transpose, as_type
 
-    name, shape = part.name, [*dims(x)[:-1], part.size]
+    name, shape = called or part.name, [*dims(x)[:-1], part.size]
     matrix = Transpose(as_type(part.rows.expression(graph.weights), graph.dtype))
-    weight = graph.initializer(f"{name}.weight", matrix)
+    weight = graph.initializer(f"{part.name}.weight", matrix)
     out = graph.node("MatMul", [x, weight], f"{name}/MatMul", shape, role=ROUTER)
     if part.factor != 1.0:
         out = graph.node("Mul", [out, graph.number(part.factor)], f"{name}/Scale", shape)
     if part.bias is None:
         return out
-    bias = graph.vector(f"{name}.bias", part.bias.expression(graph.weights))
+    bias = graph.vector(f"{part.name}.bias", part.bias.expression(graph.weights))
     return graph.node("Add", [out, bias], f"{name}/Add", shape)
 
 

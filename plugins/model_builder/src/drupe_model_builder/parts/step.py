@@ -5,21 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from drupe_model_builder.parts.altup import AltUp
 from drupe_model_builder.parts.attention import Attention
 from drupe_model_builder.parts.borrowed_attention import BorrowedAttention
 from drupe_model_builder.parts.experts import Experts
 from drupe_model_builder.parts.gated_delta import GatedDelta
 from drupe_model_builder.parts.latent_attention import LatentAttention
+from drupe_model_builder.parts.laurel import Laurel
 from drupe_model_builder.parts.layer_inputs import LayerInput
 from drupe_model_builder.parts.mamba1 import Mamba1
 from drupe_model_builder.parts.mamba2 import Mamba2
 from drupe_model_builder.parts.mlp import MLP
 from drupe_model_builder.parts.norm import Norm
+from drupe_model_builder.parts.shared_block import SharedBlock
 from drupe_model_builder.parts.short_conv import ShortConv
 
 Mixer = Attention | LatentAttention | BorrowedAttention | ShortConv | GatedDelta | Mamba1 | Mamba2
 """A part that reads the tokens before the current one."""
-Part = Mixer | MLP | Experts | LayerInput
+Part = Mixer | MLP | Experts | Laurel | LayerInput
 
 
 @dataclass(frozen=True)
@@ -43,21 +46,32 @@ class Step:
     """residual + the sum of the branches, each a function of the residual's norm.
 
     before: the norm in front of all branches; None where the branches read the residual, or have norms of their own.
-    after: a norm on the sum of the branches.
+    after: a norm on the sum of the branches. factor: on the result, the residual included.
+    aside: its result is added to what the branches read, and not to the residual.
     """
 
     branches: tuple[Branch, ...]
     before: Norm | None = None
     after: Norm | None = None
+    factor: float = 1.0
+    aside: SharedBlock | None = None
 
     def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """The checkpoint's tensors, with their shapes."""
-        if self.before is not None:
-            yield from self.before.tensors()
+        for part in (self.before, self.aside):
+            if part is not None:
+                yield from part.tensors()
         for branch in self.branches:
             yield from branch.tensors()
         if self.after is not None:
             yield from self.after.tensors()
+
+    @property
+    def parts(self) -> Iterator[Part]:
+        """The parts, in the order in which they are computed."""
+        if self.aside is not None:
+            yield from (self.aside.attention, self.aside.mlp)
+        yield from (branch.part for branch in self.branches)
 
     @property
     def keeps(self) -> bool:
@@ -69,12 +83,14 @@ class Step:
 class Layer:
     """A decoder's block. name: the prefix of its tensors and nodes, without the last dot.
 
-    factor: a tensor [1] that the block's result is multiplied with, the residual included.
+    factor: a tensor [1] that the block's result is multiplied with, the residual included. altup: how the block takes
+    part in several streams; None for one stream.
     """
 
     name: str
     steps: tuple[Step, ...]
     factor: str | None = None
+    altup: AltUp | None = None
 
     def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """The checkpoint's tensors, with their shapes."""
@@ -82,6 +98,8 @@ class Layer:
             yield from step.tensors()
         if self.factor is not None:
             yield self.factor, (1,)
+        if self.altup is not None:
+            yield from self.altup.tensors()
 
 
 def step(part: Part, *, before: Norm | None = None, after: Norm | None = None, factor: float = 1.0) -> Step:
