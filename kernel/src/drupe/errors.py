@@ -28,12 +28,8 @@ class DrupeError(Exception):
         return {"error": type(self).__name__, "what": self.what, "where": self.where, "cure": self.cure}
 
     def __str__(self) -> str:
-        lines = [self.what]
-        if self.where:
-            lines.append(f"  in: {self.where}")
-        if self.cure:
-            lines.append(f"  try: {self.cure}")
-        return "\n".join(lines)
+        lines = (self.what, self.where and f"  in: {self.where}", self.cure and f"  try: {self.cure}")
+        return "\n".join(filter(None, lines))
 
 
 class UsageError(DrupeError):

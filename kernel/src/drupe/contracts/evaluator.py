@@ -40,6 +40,10 @@ class Evaluator(ABC):
     """For a key of its configuration, the name of the option that sets it in the closing comparison."""
     verifying: ClassVar[Mapping[str, Any]] = {}
     """Its settings when it compares a finished package with its source: with limits that catch what is broken."""
+    metrics: ClassVar[Mapping[str, str]] = {}
+    """The names of its metrics, with one line on each; empty where they depend on the model."""
+    alone: ClassVar[bool] = False
+    """Whether it measures one model only: it is then given no reference."""
 
     def refuse(self, source: Model, config: Any) -> None:  # noqa: B027 - most have nothing to say
         """Raise DrupeError where a package of `source`, not yet made, could not be measured under `config`."""

@@ -22,6 +22,8 @@ class Session(contextlib.AbstractContextManager["Session"], ABC):
 
     parts: tuple[str, ...] = (ONLY_PART,)
     """The roles of the parts that can be run."""
+    threads: int | None = None
+    """How many threads of the processor it computes with; None where the runtime decides or does not tell."""
 
     def run(
         self, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None, part: str = ONLY_PART
@@ -54,7 +56,7 @@ class Runtime(ABC):
             def refusal(self, model, target):
                 return None if model.kind == "text" else f"echo does not run models of kind '{model.kind}'"
 
-            def open(self, model, target, *, max_length=None):
+            def open(self, model, target, *, max_length=None, threads=0):
                 return EchoSession(model)
     """
 
@@ -71,9 +73,10 @@ class Runtime(ABC):
         """Why this runtime cannot open the model on the target; None when it can. Imports nothing heavy."""
 
     @abstractmethod
-    def open(self, model: Model, target: Target, *, max_length: int | None = None) -> Session:
+    def open(self, model: Model, target: Target, *, max_length: int | None = None, threads: int = 0) -> Session:
         """Open the model. max_length: room for this many tokens (prompt and answer); None for the package's own.
 
+        threads: how many threads of the processor it computes with; 0 for the package's own number.
         Raises RuntimeMissing where the runtime is not installed, CheckFailed where it refuses the model.
         """
 

@@ -22,7 +22,7 @@ class Task(ABC):
             evaluator = "length"
             offers = {"echo": "gives back a text"}
 
-            def samples(self, model, target, seed=0):
+            def samples(self, model, target, seed=0, sizes=None):
                 return {"model": {"text": "hello"}}
 
             def check(self, session, model):
@@ -40,8 +40,14 @@ class Task(ABC):
     """The methods that a session of such a model has beside `run`, with one line on each."""
 
     @abstractmethod
-    def samples(self, model: Model, target: Target, seed: int = 0) -> Mapping[str, Mapping[str, Any]]:
-        """Inputs that the model can be run on: for each part, arrays by the name of the input."""
+    def samples(
+        self, model: Model, target: Target, seed: int = 0, sizes: Mapping[str, int] | None = None
+    ) -> Mapping[str, Mapping[str, Any]]:
+        """Inputs that the model can be run on: for each part, arrays by the name of the input.
+
+        sizes: of axes that vary: "batch" for rows, "length" for tokens of a row, and others as the graph names them;
+        the task chooses those that are not given. Raises UsageError for a size that the model has no axis for.
+        """
 
     @abstractmethod
     def check(self, session: Session, model: Model) -> str:

@@ -28,9 +28,14 @@ class Event:
 
 @dataclass(frozen=True)
 class Metric:
-    """One measured number with what is needed to read it. better: the direction in which it improves."""
+    """One measured number with what is needed to read it.
+
+    better: the direction in which it improves. spread: the lowest and the highest value that repeating the measurement
+    makes plausible; None where it was measured once.
+    """
 
     name: str
     value: float
     unit: str
     better: Literal["lower", "higher"]
+    spread: tuple[float, float] | None = None

@@ -49,10 +49,10 @@ def numpy_type(port: Port) -> np.dtype[Any]:
 
 
 class DecoderFeed:
-    """The inputs of a decoder for one sequence, step after step.
+    """The inputs of a decoder for rows of tokens of one length, step after step.
 
     In each step, `step` gives the inputs, the caller runs the graph for `ports.outputs`, and passes the results to
-    `keep`. length: how many tokens the decoder has read.
+    `keep`. length: how many tokens of each row the decoder has read.
     """
 
     def __init__(
@@ -60,11 +60,12 @@ class DecoderFeed:
         ports: DecoderPorts,
         sizes: CacheSizes | None = None,
         empty: Callable[[Port, tuple[int, ...]], Any] = empty_cache,
+        rows: int = 1,
     ) -> None:
         """empty: makes an empty cache, for a runtime whose caches are not numpy arrays."""
         self.ports = ports
         self._empty = {
-            cache.past.name: empty(cache.past, empty_cache_shape(cache.past, 1, sizes)) for cache in ports.caches
+            cache.past.name: empty(cache.past, empty_cache_shape(cache.past, rows, sizes)) for cache in ports.caches
         }
         self.reset()
 
@@ -73,11 +74,14 @@ class DecoderFeed:
         self.length = 0
         self._past: dict[str, Any] = dict(self._empty)
 
-    def step(self, tokens: Sequence[int]) -> dict[str, Any]:
-        """The inputs, by name, for further `tokens`: numpy arrays, and the caches as the runtime returned them."""
-        row = np.asarray(tokens, np.int64)[None]
-        arrays = {name: input_array(port, row, self.length) for name, port in self.ports.plain.items()}
-        self.length += len(tokens)
+    def step(self, tokens: Sequence[int] | NDArray[Any]) -> dict[str, Any]:
+        """The inputs, by name, for further `tokens`: numpy arrays, and the caches as the runtime returned them.
+
+        tokens: those of the only row, or [rows, length].
+        """
+        rows = np.atleast_2d(np.asarray(tokens, np.int64))
+        arrays = {name: input_array(port, rows, self.length) for name, port in self.ports.plain.items()}
+        self.length += rows.shape[1]
         return {**arrays, **self._past}
 
     def keep(self, results: Mapping[str, Any]) -> None:

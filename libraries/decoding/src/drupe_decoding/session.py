@@ -5,10 +5,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from drupe.api import ModelError, Session
 from drupe_decoding.generation import Generation, Timing, Turn
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class TextSession(Session):
@@ -23,6 +27,8 @@ class TextSession(Session):
     """How many tokens there is room for, prompt and answer together; None where there is no limit."""
     context_length: int | None = None
     """The model's context length, which is the largest possible `max_length`; None where it is not known."""
+    vocabulary: int | None = None
+    """How many tokens the model knows; None where that is not known."""
 
     @abstractmethod
     def stream(self, prompt: str, generation: Generation | None = None) -> Iterator[str]:
@@ -35,6 +41,17 @@ class TextSession(Session):
     def generate(self, prompt: str, generation: Generation | None = None, **options: Any) -> str:
         """Continue `prompt`; the text without the prompt. options: fields of Generation, one by one."""
         return "".join(self.stream(prompt, replace(generation or Generation(), **options)))
+
+    def continue_tokens(self, prompts: NDArray[np.int64], new_tokens: int) -> Iterator[NDArray[np.integer[Any]]]:
+        """Continue `prompts`, [rows, length], with `new_tokens` likeliest tokens each; yields the next of each row.
+
+        This is for measuring: nothing but `new_tokens` ends a row, and no rule of generation_config.json changes a
+        token. The prompts are read when the first tokens are asked for. Raises RuntimeMissing where the runtime has no
+        such loop.
+        """
+        raise RuntimeMissing(
+            f"{type(self).__name__} does not continue rows of tokens", cure="open it with another runtime"
+        )
 
     @abstractmethod
     def conversation(

@@ -222,7 +222,7 @@ def test_a_run_that_fails_is_one_error_and_the_runtime_prints_nothing(
 ) -> None:
     with opened(package, cpu) as session:
         monkeypatch.setattr(session, "encode", lambda prompt: [10**6])
-        monkeypatch.setattr(session, "_vocab_size", 10**7)
+        monkeypatch.setattr(session, "vocabulary", 10**7)
         with pytest.raises(CheckFailed, match="cannot run the package"):
             session.generate("def")
     assert capfd.readouterr() == ("", "")

@@ -44,7 +44,7 @@ class OnnxRuntimeGenai(Runtime):
             return f"the model has no {CONFIG}"
         return no_device(target) or only_on_the_processor(target)
 
-    def open(self, model: Model, target: Target, *, max_length: int | None = None) -> GenaiSession:
+    def open(self, model: Model, target: Target, *, max_length: int | None = None, threads: int = 0) -> GenaiSession:
         refuse_absence(GENAI, ONNXRUNTIME, install=target.install)
         folder = _folder(model)
         config = _read_config(model, folder)
@@ -56,7 +56,7 @@ class OnnxRuntimeGenai(Runtime):
             refuse_missing_provider(load(ONNXRUNTIME, target.install), target)
         module = load(GENAI, target.install)
         try:
-            opened = module.Model(_settings(module, folder, target, length))
+            opened = module.Model(_settings(module, folder, target, length, threads))
         except RuntimeError as error:
             raise CheckFailed(
                 f"onnxruntime-genai cannot open the package: {error}", where=folder, cure=MAKE_AGAIN
@@ -64,7 +64,10 @@ class OnnxRuntimeGenai(Runtime):
         entry = config["model"]
         ends = _stop_tokens(entry)
         rules = GenerationRules.read(read_object(folder / GENERATION), ends)
-        return GenaiSession(module, opened, folder, length, entry["context_length"], entry["vocab_size"], rules, ends)
+        used = threads or entry.get("decoder", {}).get("session_options", {}).get("intra_op_num_threads")
+        return GenaiSession(
+            module, opened, folder, length, entry["context_length"], entry["vocab_size"], rules, ends, used
+        )
 
 
 def _folder(model: Model) -> Path:
@@ -109,8 +112,8 @@ def _length(config: dict[str, Any], asked: int | None) -> int:
     return min(asked, context)
 
 
-def _settings(module: Any, folder: Path, target: Target, length: int) -> Any:
-    """The package's configuration with the target's provider instead of its own."""
+def _settings(module: Any, folder: Path, target: Target, length: int, threads: int) -> Any:
+    """The package's configuration with the target's provider instead of its own. threads: 0 for its own number."""
     settings = module.Config(str(folder))
     settings.clear_providers()
     for entry in genai_provider_options(target):
@@ -118,6 +121,7 @@ def _settings(module: Any, folder: Path, target: Target, length: int) -> Any:
             settings.append_provider(provider)
             for key, value in options.items():
                 settings.set_provider_option(provider, key, value)
-    decoder = {"session_options": {"log_severity_level": FATAL}}
-    settings.overlay(json.dumps({"search": {"max_length": length}, "model": {"decoder": decoder}}))
+    options = {"log_severity_level": FATAL} | ({"intra_op_num_threads": threads} if threads else {})
+    model = {"decoder": {"session_options": options}}
+    settings.overlay(json.dumps({"search": {"max_length": length}, "model": model}))
     return settings

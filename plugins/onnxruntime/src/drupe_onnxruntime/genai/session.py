@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from drupe.api import CheckFailed
 from drupe_decoding import (
@@ -19,6 +19,10 @@ from drupe_decoding import (
 )
 from drupe_onnxruntime.refusals import MAKE_AGAIN
 from drupe_tokenization import TextStream, Tokenizer, apply_chat_template
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 NO_RULES = {"min_length": 0, "no_repeat_ngram_size": 0, "repetition_penalty": 1.0}
 """The search options with which onnxruntime-genai applies no rule of its own."""
@@ -44,6 +48,7 @@ class GenaiSession(TextSession):
         vocab_size: int,
         rules: GenerationRules,
         ends: Sequence[int],
+        threads: int | None = None,
     ) -> None:
         """ends: the tokens that end an answer. Raises ModelError where tokenizer.json cannot be read."""
         self._og = module
@@ -51,7 +56,8 @@ class GenaiSession(TextSession):
         self._folder = folder
         self._tokenizer = Tokenizer(folder)
         self._ends = frozenset(ends)
-        self._vocab_size = vocab_size
+        self.vocabulary: int = vocab_size
+        self.threads = threads
         self._rules = rules
         self.max_length = max_length
         self.context_length = context_length
@@ -65,7 +71,7 @@ class GenaiSession(TextSession):
         generation = generation or Generation()
         tokens = self.encode(prompt)
         refuse_no_room(tokens, self)
-        refuse_without_row(tokens, self._vocab_size, self._tokenizer.name)
+        refuse_without_row(tokens, self.vocabulary, self._tokenizer.name)
         return self._answer(tokens, generation)
 
     def encode(self, prompt: str) -> Sequence[int]:
@@ -110,6 +116,27 @@ class GenaiSession(TextSession):
         finally:
             generator = None  # freed before the model, whose memory it uses; also when the caller stops early
 
+    def continue_tokens(self, prompts: NDArray[np.int64], new_tokens: int) -> Iterator[NDArray[np.integer[Any]]]:
+        import numpy as np
+
+        rows, length = prompts.shape
+        whole = length + new_tokens
+        parameters = self._og.GeneratorParams(self._model)
+        # Nothing ends a row before it has `min_length` tokens, and a row of `max_length` tokens has ended.
+        options = NO_RULES | {"min_length": whole, "max_length": whole, "batch_size": rows, "num_beams": 1}
+        parameters.set_search_options(do_sample=False, **options)
+        generator = None
+        try:
+            generator = self._og.Generator(self._model, parameters)
+            generator.append_tokens(np.ascontiguousarray(prompts, np.int32))
+            for _ in range(new_tokens):
+                generator.generate_next_token()
+                yield np.asarray(generator.get_next_tokens())
+        except RuntimeError as error:
+            raise CheckFailed(f"onnxruntime-genai cannot run the package: {error}", cure=MAKE_AGAIN) from error
+        finally:
+            generator = None  # freed before the model, whose memory it uses; also when the caller stops early
+
     def _parameters(self, prompt_tokens: int, generation: Generation) -> Any:
         """Search parameters. The cache is allocated for `max_length`, so it is no larger than the text can become."""
         parameters = self._og.GeneratorParams(self._model)
@@ -124,7 +151,7 @@ class GenaiSession(TextSession):
                 "do_sample": True,
                 "temperature": generation.temperature,
                 "top_p": generation.top_p,
-                "top_k": min(generation.top_k, self._vocab_size),
+                "top_k": min(generation.top_k, self.vocabulary),
                 "random_seed": generation.seed % 2**31,
             }
         parameters.set_search_options(**options)

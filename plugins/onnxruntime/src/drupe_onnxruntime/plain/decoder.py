@@ -40,16 +40,16 @@ def _port(value: Any) -> Port:
 
 
 class Decoder:
-    """Runs a decoder on one sequence: takes tokens, keeps the caches, and gives the logits of the last token."""
+    """Runs a decoder on rows of tokens: takes tokens, keeps the caches, and gives the logits of the last ones."""
 
-    def __init__(self, module: Any, graph: Any, sizes: CacheSizes) -> None:
+    def __init__(self, module: Any, graph: Any, sizes: CacheSizes, rows: int = 1) -> None:
         """graph: an onnxruntime.InferenceSession. Raises ModelError for one that is not a decoder."""
         self._values = module.OrtValue
         self._graph = graph
-        self._feed = DecoderFeed(ports_of(graph), sizes, self._empty)
+        self._feed = DecoderFeed(ports_of(graph), sizes, self._empty, rows)
 
     @property
-    def rows(self) -> int | None:
+    def vocabulary(self) -> int | None:
         """How many tokens the model knows; None where the graph does not say it."""
         return self._feed.ports.logits.size(2)
 
@@ -59,7 +59,12 @@ class Decoder:
         return self._feed.length
 
     def step(self, tokens: Sequence[int]) -> NDArray[np.floating]:
-        """Read further `tokens`; returns the logits of the last one: [vocabulary]."""
+        """Read further `tokens` of the only row; returns the logits of the last one: [vocabulary]."""
+        last: NDArray[np.floating] = self.step_rows(np.asarray(tokens)[None])[0]
+        return last
+
+    def step_rows(self, tokens: NDArray[Any]) -> NDArray[np.floating]:
+        """Read further `tokens`, [rows, length]; returns the logits of the last ones: [rows, vocabulary]."""
         feeds = {name: self._value(given) for name, given in self._feed.step(tokens).items()}
         names = self._feed.ports.outputs
         try:
@@ -67,7 +72,7 @@ class Decoder:
         except Exception as error:  # onnxruntime's exceptions have no class of their own but Exception
             raise CheckFailed(f"onnxruntime cannot run the model: {error}") from error
         self._feed.keep(results)
-        last: NDArray[np.floating] = results[self._feed.ports.logits.name].numpy()[0, -1]
+        last: NDArray[np.floating] = results[self._feed.ports.logits.name].numpy()[:, -1]
         return last
 
     def _empty(self, cache: Port, shape: tuple[int, ...]) -> Any:

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 class OrtEmbeddingSession(OrtSession, EmbeddingSession):
     """Gives embeddings of texts, as the graph's metadata describes them."""
 
-    def __init__(self, graphs: Graphs) -> None:
+    def __init__(self, graphs: Graphs, threads: int | None = None) -> None:
         """graphs: those of a model of one part."""
-        super().__init__(graphs)
+        super().__init__(graphs, threads)
         (part,) = graphs.files
         self._folder: Path = graphs.files[part].parent
         text = graphs[part].get_modelmeta().custom_metadata_map.get(DESCRIPTION_KEY)

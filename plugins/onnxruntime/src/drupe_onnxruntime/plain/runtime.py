@@ -46,7 +46,7 @@ class OnnxRuntime(Runtime):
             return f"onnxruntime runs models of kind 'onnx', not '{model.kind}'"
         return no_graph(model) or no_device(target)
 
-    def open(self, model: Model, target: Target, *, max_length: int | None = None) -> OrtSession:
+    def open(self, model: Model, target: Target, *, max_length: int | None = None, threads: int = 0) -> OrtSession:
         """Open a model of one part at once. The parts of a model of several are opened when they are first run."""
         refuse_absence(ONNXRUNTIME, install=target.install)
         if model.kind != "onnx":
@@ -58,10 +58,13 @@ class OnnxRuntime(Runtime):
         refuse_missing_provider(module, target)
         files = files_of(model)
         settings = read_settings(next(iter(files.values())).parent)
-        graphs = Graphs(files, functools.partial(_inference_session, module, target, settings.threads))
+        used = _threads(target, threads or settings.threads)
+        graphs = Graphs(files, functools.partial(_inference_session, module, target, used))
         if model.task == EMBEDDING and len(files) == 1:
-            return OrtEmbeddingSession(graphs)
-        return OrtTextSession(module, graphs, settings, max_length) if _writes(model, graphs) else OrtSession(graphs)
+            return OrtEmbeddingSession(graphs, used)
+        if _writes(model, graphs):
+            return OrtTextSession(module, graphs, settings, max_length, used)
+        return OrtSession(graphs, used)
 
 
 def _writes(model: Model, graphs: Graphs) -> bool:
@@ -75,12 +78,19 @@ def _writes(model: Model, graphs: Graphs) -> bool:
     return decoder if model.task is None else model.task == TEXT
 
 
+def _threads(target: Target, wanted: int | None) -> int | None:
+    """How many threads a session has: on the processor all that the process may use, unless a number is wanted."""
+    if target.device is not None and target.device.kind == "cpu":
+        return wanted or usable_threads()
+    return None
+
+
 def _inference_session(module: Any, target: Target, threads: int | None, path: Path) -> Any:
     """Open a graph. Raises RuntimeMissing where the provider does not start, CheckFailed where the model is refused."""
     options = module.SessionOptions()
     options.log_severity_level = FATAL
-    if target.device is not None and target.device.kind == "cpu":
-        options.intra_op_num_threads = threads or usable_threads()
+    if threads is not None:
+        options.intra_op_num_threads = threads
     providers = [(target.runtime_name, onnxruntime_provider_options(target))]
     graph = graph_with_whole_caches(path)
     if graph is not None:

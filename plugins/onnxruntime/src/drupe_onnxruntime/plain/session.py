@@ -15,8 +15,9 @@ class OrtSession(Session):
     graphs: the onnxruntime.InferenceSession of each part.
     """
 
-    def __init__(self, graphs: Graphs) -> None:
+    def __init__(self, graphs: Graphs, threads: int | None = None) -> None:
         self.graphs = graphs
+        self.threads = threads
         self.parts = tuple(graphs.files)
 
     def run(

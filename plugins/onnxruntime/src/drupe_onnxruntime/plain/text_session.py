@@ -10,6 +10,9 @@ from drupe_decoding import Generation, Stopwatch, TextSession, Turn, not_finite,
 from drupe_onnxruntime.plain.session import OrtSession
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from drupe_onnxruntime.plain.decoder import Decoder
     from drupe_onnxruntime.plain.graphs import Graphs
     from drupe_onnxruntime.plain.model_settings import ModelSettings
@@ -20,8 +23,10 @@ if TYPE_CHECKING:
 class OrtTextSession(OrtSession, TextSession):
     """Runs the graph of a model of one part by name, and generates text with it."""
 
-    def __init__(self, module: Any, graphs: Graphs, settings: ModelSettings, max_length: int | None) -> None:
-        super().__init__(graphs)
+    def __init__(
+        self, module: Any, graphs: Graphs, settings: ModelSettings, max_length: int | None, threads: int | None
+    ) -> None:
+        super().__init__(graphs, threads)
         self._ort = module
         ((self._part, path),) = graphs.files.items()
         self._folder = path.parent
@@ -45,8 +50,24 @@ class OrtTextSession(OrtSession, TextSession):
         tokens = self.encode(prompt)
         refuse_no_room(tokens, self)
         decoder = Decoder(self._ort, self.graphs[self._part], self._settings.cache_sizes)
-        refuse_without_row(tokens, decoder.rows, self._tokenizer.name)
+        refuse_without_row(tokens, decoder.vocabulary, self._tokenizer.name)
         return self._answer(decoder, sampler, tokens, generation)
+
+    @property
+    def vocabulary(self) -> int | None:  # type: ignore[override]  # it takes a look at the graph
+        from drupe_onnxruntime.plain.decoder import ports_of
+
+        return ports_of(self.graphs[self._part]).logits.size(2)
+
+    def continue_tokens(self, prompts: NDArray[np.int64], new_tokens: int) -> Iterator[NDArray[np.integer[Any]]]:
+        from drupe_onnxruntime.plain.decoder import Decoder
+
+        decoder = Decoder(self._ort, self.graphs[self._part], self._settings.cache_sizes, len(prompts))
+        given = prompts
+        for _ in range(new_tokens):
+            chosen = decoder.step_rows(given).argmax(-1)
+            yield chosen
+            given = chosen[:, None]
 
     def encode(self, prompt: str) -> list[int]:
         """The prompt's tokens, with the beginning of sequence if the tokenizer puts one before a text.

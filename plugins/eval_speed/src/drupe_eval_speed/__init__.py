@@ -1,0 +1,1 @@
+"""How fast a package runs and what it takes: evaluators, and the command benchmark."""
