@@ -4,6 +4,7 @@ from .feeding import DecoderFeed as DecoderFeed
 from .feeding import empty_cache as empty_cache
 from .feeding import input_array as input_array
 from .feeding import numpy_type as numpy_type
+from .feeding import token_shape as token_shape
 from .generation import Generation as Generation
 from .generation import Message as Message
 from .generation import Stopwatch as Stopwatch

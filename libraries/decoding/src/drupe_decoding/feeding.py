@@ -8,8 +8,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from drupe.api import ModelError
+from drupe.api import ModelError, unknown
 from drupe_decoding.ports import MASK, POSITIONS, TOKENS, CacheSizes, DecoderPorts, Port, cache_name, empty_cache_shape
+
+ROWS, LENGTH = "batch", "length"
+"""What Task.samples calls the axes of tokens, [rows, length]."""
+
+
+def token_shape(sizes: Mapping[str, int] | None, length: int) -> tuple[int, int]:
+    """The rows and the length of sample tokens, as the sizes of Task.samples say. length: where these do not.
+
+    Raises UsageError for the size of another axis.
+    """
+    asked = sizes or {}
+    for name in asked:
+        if name not in (ROWS, LENGTH):
+            raise unknown("axis of the model's tokens", name, (ROWS, LENGTH))
+    return asked.get(ROWS, 1), asked.get(LENGTH, length)
 
 
 def input_array(port: Port, tokens: NDArray[np.int64], past: int = 0, sizes: CacheSizes | None = None) -> NDArray[Any]:

@@ -27,9 +27,11 @@ class FeatureExtraction(Task):
     evaluator = "embeddings"
     offers: ClassVar[Mapping[str, str]] = {"embed": "gives the embedding of each text"}
 
-    def samples(self, model: Model, target: Target, seed: int = 0) -> Mapping[str, Mapping[str, Any]]:
-        """Random tokens [1, 8] with their mask, for models of the kind `onnx`."""
-        return {next(iter(model.parts)): _random_tokens(package_of(model), seed)}
+    def samples(
+        self, model: Model, target: Target, seed: int = 0, sizes: Mapping[str, int] | None = None
+    ) -> Mapping[str, Mapping[str, Any]]:
+        """Random tokens, by default [1, 8], with their mask, for models of the kind `onnx`."""
+        return {next(iter(model.parts)): _random_tokens(package_of(model), seed, sizes)}
 
     def check(self, session: Session, model: Model) -> str:
         """Embed two texts; says what came of it. Raises CheckFailed where a value is not finite."""
@@ -55,13 +57,13 @@ class FeatureExtraction(Task):
         return told
 
 
-def _random_tokens(package: OnnxPackage, seed: int = 0) -> dict[str, Any]:
+def _random_tokens(package: OnnxPackage, seed: int = 0, sizes: Mapping[str, int] | None = None) -> dict[str, Any]:
     import numpy
 
-    from drupe_decoding import MASK, TOKENS
+    from drupe_decoding import MASK, TOKENS, token_shape
 
     vocabulary = package.decoder.vocab_size if package.decoder else VOCABULARY
-    tokens = numpy.random.default_rng(seed).integers(0, vocabulary, (1, SAMPLE_TOKENS))
+    tokens = numpy.random.default_rng(seed).integers(0, vocabulary, token_shape(sizes, SAMPLE_TOKENS))
     return {TOKENS: tokens, MASK: numpy.ones_like(tokens)}
 
 

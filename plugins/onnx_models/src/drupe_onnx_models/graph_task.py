@@ -21,11 +21,16 @@ class GraphTask(Task):
     summary = "any ONNX graph: tried on random inputs, and compared with its source output by output"
     evaluator = "outputs"
 
-    def samples(self, model: Model, target: Target, seed: int = 0) -> Mapping[str, Mapping[str, Any]]:
+    def samples(
+        self, model: Model, target: Target, seed: int = 0, sizes: Mapping[str, int] | None = None
+    ) -> Mapping[str, Mapping[str, Any]]:
         """One set of inputs for each part. Raises ModelError for an input whose type cannot be drawn."""
+        from drupe_onnx_models.drawing import refuse_unknown_axes
         from drupe_onnx_models.graphs import inputs_of, outlines_of
 
-        return {role: next(inputs_of(model, outline, seed)) for role, outline in outlines_of(model).items()}
+        outlines = outlines_of(model)
+        refuse_unknown_axes(sizes or {}, outlines.values())
+        return {role: next(inputs_of(model, outline, seed, sizes)) for role, outline in outlines.items()}
 
     def check(self, session: Session, model: Model) -> str:
         """Raises CheckFailed for a graph that does not run, and for outputs that are not finite.

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drupe.api import CheckFailed, Model, Session
-from drupe_decoding import CacheSizes, DecoderFeed, DecoderPorts, cache_sizes
+from drupe_decoding import CacheSizes, DecoderFeed, DecoderPorts, cache_sizes, token_shape
 from drupe_onnx import OnnxKind, OnnxPackage
 from drupe_onnx.outline import Outline, read_outline
 from drupe_onnx.package_folder import graph_files
@@ -44,15 +44,19 @@ def run_on_random(session: Session, part: str, model: Model, outline: Outline, s
     raise refused[0] if refused else CheckFailed("the graph gives empty outputs for all inputs that were tried")
 
 
-def inputs_of(model: Model, outline: Outline, seed: int) -> Iterator[Arrays]:
-    """Inputs that fit a graph, for one choice of sizes after another; for a decoder, random tokens."""
+def inputs_of(model: Model, outline: Outline, seed: int, sizes: Mapping[str, int] | None = None) -> Iterator[Arrays]:
+    """Inputs that fit a graph, for one choice of sizes after another; for a decoder, random tokens.
+
+    sizes: of axes that vary, as Task.samples takes them.
+    """
     ports = decoder_ports(outline)
     if ports is None:
-        yield from attempts(outline, seed)
+        yield from attempts(outline, seed, sizes)
         return
     vocabulary = rows_of_tables(outline).get(next(iter(ports.plain)), 2)
-    tokens = np.random.default_rng(seed).integers(0, vocabulary, TOKENS)
-    yield DecoderFeed(ports, _cache_sizes(model, ports)).step(tokens.tolist())
+    rows, length = token_shape(sizes, TOKENS)
+    tokens = np.random.default_rng(seed).integers(0, vocabulary, (rows, length))
+    yield DecoderFeed(ports, _cache_sizes(model, ports), rows=rows).step(tokens)
 
 
 def _cache_sizes(model: Model, ports: DecoderPorts) -> CacheSizes | None:

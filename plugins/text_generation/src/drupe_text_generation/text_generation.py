@@ -27,16 +27,18 @@ class TextGeneration(Task):
         "conversation": "makes a prompt of messages with the model's chat template",
     }
 
-    def samples(self, model: Model, target: Target, seed: int = 0) -> Mapping[str, Mapping[str, Any]]:
-        """Random tokens [1, 8] with mask, positions and empty caches, for models of the kind `onnx`."""
+    def samples(
+        self, model: Model, target: Target, seed: int = 0, sizes: Mapping[str, int] | None = None
+    ) -> Mapping[str, Mapping[str, Any]]:
+        """Random tokens, by default [1, 8], with mask, positions and empty caches, for models of the kind `onnx`."""
         import numpy
 
-        from drupe_decoding import cache_sizes, decoder_ports, input_array, port_of, vocabulary_size
+        from drupe_decoding import cache_sizes, decoder_ports, input_array, port_of, token_shape, vocabulary_size
 
         package = _package(model)
         graph = package.component.graph
         vocabulary = vocabulary_size(decoder_ports(graph), package.decoder)
-        tokens = numpy.random.default_rng(seed).integers(0, vocabulary, (1, SAMPLE_TOKENS))
+        tokens = numpy.random.default_rng(seed).integers(0, vocabulary, token_shape(sizes, SAMPLE_TOKENS))
         inputs = {
             value.name or "": input_array(port_of(value), tokens, sizes=cache_sizes(value, package.decoder))
             for value in graph.inputs
