@@ -29,14 +29,12 @@ def resolve(reference: str, options: Mapping[str, Any], found: Registry) -> Mode
             continue
         if model is not None and _is_sound(model, plugin, found):
             answers.append((plugin, model))
+    if not answers and complaints:
+        raise complaints[0]
     if not answers:
-        raise (
-            complaints[0]
-            if complaints
-            else ModelError(
-                f"'{reference}' is not a model that any installed plugin knows{found.why_missing(reference)}",
-                cure="name a checkpoint's folder, an .onnx file or a hub id; drupe plugins lists what else could know it",
-            )
+        raise ModelError(
+            f"'{reference}' is not a model that any installed plugin knows{found.why_missing(reference)}",
+            cure="name a checkpoint's folder, an .onnx file or a hub id; drupe plugins lists what else could know it",
         )
     shipped = [each for each in answers if each[0].shipped]
     if len(shipped or answers) > 1:

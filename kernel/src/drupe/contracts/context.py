@@ -19,10 +19,8 @@ MEMORY_BUDGET = 128 << 20  # bytes of weights in flight
 
 def usable_threads() -> int:
     """How many threads this process may keep busy: its CPU affinity, and the CPU quota of its control group."""
-    try:
-        count = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS and Windows
-        count = os.cpu_count() or 1
+    affinity = hasattr(os, "sched_getaffinity")  # not on macOS and Windows
+    count = len(os.sched_getaffinity(0)) if affinity else os.cpu_count() or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
         count = min(count, max(1, round(int(quota) / int(period))))

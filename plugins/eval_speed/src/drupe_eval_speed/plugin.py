@@ -2,17 +2,18 @@
 
 from drupe.api import Ref, hookimpl
 
+_EVALUATORS = (
+    ("latency", "Latency", "time to the first token and between tokens; for other models, the time of a run"),
+    ("throughput", "Throughput", "tokens, rows or runs a second"),
+    ("footprint", "Footprint", "load time, peak memory, size on disk, and energy where the machine counts it"),
+)
+
 
 @hookimpl
 def drupe_evaluators() -> list[Ref]:
-    where = "drupe_eval_speed.evaluators"
-    return [
-        Ref("latency", f"{where}:Latency", "time to the first token and between tokens; of other models, time of a run"),
-        Ref("throughput", f"{where}:Throughput", "tokens or rows a second"),
-        Ref("footprint", f"{where}:Footprint", "load time, peak memory, size on disk, and energy where it is counted"),
-    ]
+    return [Ref(name, f"drupe_eval_speed.evaluators:{target}", summary) for name, target, summary in _EVALUATORS]
 
 
 @hookimpl
 def drupe_commands() -> list[Ref]:
-    return [Ref("benchmark", "drupe_eval_speed.benchmark:benchmark", "Measure packages side by side.")]
+    return [Ref("benchmark", "drupe_eval_speed.benchmark:benchmark", "Measure how fast packages are, side by side.")]

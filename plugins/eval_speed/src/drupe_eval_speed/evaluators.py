@@ -1,0 +1,70 @@
+"""The evaluators `latency`, `throughput` and `footprint`: each gives a part of one measurement."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from drupe.api import Context, Evaluator, EvaluatorConfig, Metric, Model, UsageError, registry
+from drupe_eval_speed.measuring import Measurement, Row, measure, subject_of
+from drupe_eval_speed.quantities import FOOTPRINT, LATENCY, QUANTITIES, THROUGHPUT
+from drupe_eval_speed.settings import SpeedConfig
+from drupe_eval_speed.spread import spread_of
+
+
+class _Speed(Evaluator):
+    """Measures one package, in a process of its own. A metric is the median of several runs, with its spread."""
+
+    Config: ClassVar[type[EvaluatorConfig]] = SpeedConfig
+    alone: ClassVar[bool] = True
+
+    def refuse(self, source: Model, config: SpeedConfig) -> None:
+        raise UsageError(
+            f"the evaluator '{self.name}' measures one model, and cannot compare a package with its source",
+            cure=f"leave it out; measure the finished package with drupe evaluate OUT --evaluator {self.name}",
+        )
+
+    def evaluate(
+        self, model: Model, reference: Model | None, config: SpeedConfig, context: Context
+    ) -> Sequence[Metric]:
+        subject = subject_of(str(model.location), context.target.provider, registry())
+        loads = config.repeats if "load_time" in self.metrics else 0
+        measured = measure([subject], config, context.progress, loads=loads, stop=context.stop_if_cancelled)
+        return [_metric(row, measured) for row in measured.rows if row.quantity.name in self.metrics]
+
+
+def _metric(row: Row, measured: Measurement) -> Metric:
+    """A row as a metric; where there are several cases, its name says which."""
+    quantity = row.quantity
+    name = f"{quantity.name}[{row.case.key}]" if row.case and len(measured.cases) > 1 else quantity.name
+    spread = spread_of(row.values[0])
+    several = (spread.low, spread.high) if len(row.values[0]) > 1 else None
+    return Metric(name, spread.median, quantity.unit, quantity.better, several)
+
+
+def _metrics_of(evaluator: str) -> dict[str, str]:
+    return {name: each.meaning for name, each in QUANTITIES.items() if each.evaluator == evaluator}
+
+
+class Latency(_Speed):
+    """Milliseconds. Of models that write text: to the first token and between tokens. Of others: of a run."""
+
+    name = LATENCY
+    summary = "time to the first token and between tokens; for other models, the time of a run"
+    metrics: ClassVar[Mapping[str, str]] = _metrics_of(LATENCY)
+
+
+class Throughput(_Speed):
+    """Of models that write text: tokens of the prompt and of the answer a second. Of others: runs and rows."""
+
+    name = THROUGHPUT
+    summary = "tokens, rows or runs a second"
+    metrics: ClassVar[Mapping[str, str]] = _metrics_of(THROUGHPUT)
+
+
+class Footprint(_Speed):
+    """What a package takes."""
+
+    name = FOOTPRINT
+    summary = "load time, peak memory, size on disk, and energy where the machine counts it"
+    metrics: ClassVar[Mapping[str, str]] = _metrics_of(FOOTPRINT)

@@ -1,0 +1,216 @@
+"""Measuring packages in turn: each in a process of its own, all cases, A B A B, so that other load disturbs all."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from drupe.api import (
+    Model,
+    Progress,
+    Registry,
+    UsageError,
+    counted,
+    provider_of,
+    resolve_package,
+    runtime_for,
+    target_of,
+)
+from drupe_eval_speed.cases import BATCH, LENGTH, Case, cases_of
+from drupe_eval_speed.process import PackageProcess
+from drupe_eval_speed.quantities import QUANTITIES, Quantity
+from drupe_eval_speed.settings import SpeedConfig
+from drupe_files import folder_bytes
+
+TEXT = "text"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A package to measure. threads: of its session, None where the runtime does not tell."""
+
+    path: str
+    model: Model
+    provider: str
+    runtime: str
+    runtime_version: str
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """The values of one quantity: those of each package, in the order of the packages and of the rounds.
+
+    case: None for a quantity of the package as a whole.
+    """
+
+    quantity: Quantity
+    case: Case | None
+    values: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """All that was measured. notes: what a reader of the numbers should know."""
+
+    subjects: tuple[Subject, ...]
+    cases: tuple[Case, ...]
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
+
+
+def subject_of(path: str, provider: str | None, found: Registry) -> Subject:
+    """A package, found and fit to run here. Raises the error of one that is not, before anything is measured."""
+    model = resolve_package(path, found)
+    chosen = provider_of(model, provider, found)
+    target = target_of(chosen, found)
+    runtime = runtime_for(model, target, chosen, found)
+    return Subject(path, model, chosen.name, runtime.name, runtime.version() or "")
+
+
+def measure(
+    subjects: Sequence[Subject],
+    config: SpeedConfig,
+    progress: Progress,
+    *,
+    loads: int = 0,
+    stop: Callable[[], None] = lambda: None,
+) -> Measurement:
+    """Measure packages side by side. loads: how often loading is timed. stop: raises where the user wants to stop."""
+    with contextlib.ExitStack() as stack:
+        run = _Run(subjects, config, stop)
+        for each in subjects:
+            run.processes.append(stack.enter_context(PackageProcess(each.path, each.provider, config.threads)))
+        with progress.task("opening", (loads + 1) * len(subjects), "load") as task:
+            times = run.load(loads, task)
+        described = run.describe()
+        cases = run.cases(described)
+        rows = [Row(QUANTITIES["load_time"], None, times)] if loads else []
+        with progress.task("measuring", len(cases) * config.repeats * len(subjects), "run") as task:
+            for case in cases:
+                rows += run.measure(case, task)
+        return Measurement(
+            tuple(run.subjects), cases, (*run.whole(), *rows), tuple(dict.fromkeys(run.notes(described)))
+        )
+
+
+class _Run:
+    """The processes of one measurement, and what they are asked."""
+
+    def __init__(self, subjects: Sequence[Subject], config: SpeedConfig, stop: Callable[[], None]) -> None:
+        self.subjects = list(subjects)
+        self.processes: list[PackageProcess] = []
+        self._config = config
+        self._stop = stop
+
+    def load(self, loads: int, progress: Progress) -> tuple[tuple[float, ...], ...]:
+        """Open all packages `loads` times and once before: milliseconds by package. They are open afterwards.
+
+        The first load is not timed: it imports the runtime, and reads files that the system then has in memory.
+        """
+        times: list[list[float]] = [[] for _ in self.processes]
+        for number in range(loads + 1):
+            for at, process in self._in_turn(number):
+                process.ask("close")
+                opened = process.ask("open", room=self._room())
+                times[at] += [opened["milliseconds"]] if number else []
+                self.subjects[at] = _with_threads(self.subjects[at], opened["threads"])
+                progress.advance(1)
+        return tuple(map(tuple, times))
+
+    def describe(self) -> list[dict[str, Any]]:
+        """What each package is. Raises UsageError for packages that cannot be measured in the same way."""
+        described = [process.ask("describe") for process in self.processes]
+        for subject, each in zip(self.subjects, described, strict=True):
+            if each["kind"] != described[0]["kind"]:
+                first = self.subjects[0]
+                raise UsageError(
+                    f"{first.path} and {subject.path} are of different tasks ({first.model.task} and "
+                    f"{subject.model.task}), and what is measured of them differs",
+                    cure="measure packages of one task at a time",
+                )
+        return described
+
+    def cases(self, described: Sequence[Mapping[str, Any]]) -> tuple[Case, ...]:
+        """The cases, with the packages' default sizes where the user names none. Raises UsageError for one too long."""
+        config, sizes = self._config, described[0]["sizes"]
+        lengths, batches = (
+            asked if asked is not None else (sizes[name],) if all(name in each["sizes"] for each in described) else None
+            for asked, name in ((config.prompt_lengths, LENGTH), (config.batch_sizes, BATCH))
+        )
+        if described[0]["kind"] == TEXT:
+            if config.sizes:
+                name = next(iter(config.sizes))
+                raise UsageError(
+                    f"the model has no axis that varies for the size '{name}'; it has prompt lengths and batch sizes",
+                    cure="leave the size out",
+                )
+            for subject, each in zip(self.subjects, described, strict=True):
+                _refuse_too_long(subject.path, each["room"], max(lengths or ()), config.new_tokens)
+        return cases_of(lengths, batches, config.sizes)
+
+    def measure(self, case: Case, progress: Progress) -> list[Row]:
+        """All quantities of one case: the packages in turn, in every second round in the other order."""
+        order = {"sizes": case.by_name, "new_tokens": self._config.new_tokens}
+        for process in self.processes:
+            process.ask("warm", **order)
+        found: list[list[dict[str, float]]] = [[] for _ in self.processes]
+        for number in range(self._config.repeats):
+            for at, process in self._in_turn(number):
+                found[at].append(process.ask("run", **order)["values"])
+                progress.advance(1)
+        names = [name for name in QUANTITIES if all(name in run for runs in found for run in runs)]
+        return [
+            Row(QUANTITIES[name], case, tuple(tuple(run[name] for run in runs) for runs in found)) for name in names
+        ]
+
+    def whole(self) -> Iterator[Row]:
+        """Size on disk and peak memory, where the system tells it."""
+        sizes = tuple((float(bytes_on_disk(subject.model.location)),) for subject in self.subjects)
+        yield Row(QUANTITIES["size_on_disk"], None, sizes)
+        peaks = [process.ask("memory")["bytes"] for process in self.processes]
+        if None not in peaks:
+            yield Row(QUANTITIES["peak_memory"], None, tuple((float(each),) for each in peaks))
+
+    def notes(self, described: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+        yield from (each["energy_missing"] for each in described if each["energy_missing"])
+
+    def _in_turn(self, number: int) -> list[tuple[int, PackageProcess]]:
+        """The processes with their places, in the order of a round. Raises where the user wants to stop."""
+        self._stop()
+        return list(enumerate(self.processes))[:: -1 if number % 2 else 1]
+
+    def _room(self) -> int | None:
+        """The tokens that the longest case needs; None where the lengths are the packages' own."""
+        lengths = self._config.prompt_lengths
+        return None if lengths is None else max(lengths) + self._config.new_tokens
+
+
+def _with_threads(subject: Subject, threads: int | None) -> Subject:
+    from dataclasses import replace
+
+    return replace(subject, threads=threads)
+
+
+def _refuse_too_long(package: str, room: int | None, prompt: int, new_tokens: int) -> None:
+    """Raise UsageError for a prompt that leaves too little room for the answer."""
+    if room is None or prompt + new_tokens <= room:
+        return
+    left = room - new_tokens
+    cure = f"prompts of at most {counted(left, 'token')}" if left > 0 else "fewer new tokens"
+    raise UsageError(
+        f"a prompt of {counted(prompt, 'token')} and {new_tokens} new ones take {prompt + new_tokens}, but the package "
+        f"has room for {room}",
+        where=package,
+        cure=cure,
+    )
+
+
+def bytes_on_disk(location: Path) -> int:
+    """The bytes of a package's folder, or of a graph's file and those that begin with its name (its weights)."""
+    if location.is_dir():
+        return folder_bytes(location)
+    return sum(file.stat().st_size for file in location.parent.iterdir() if file.name.startswith(location.name))

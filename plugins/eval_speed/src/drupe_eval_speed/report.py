@@ -1,0 +1,139 @@
+"""The report of `drupe benchmark`: tables for a person, a document for a program."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from drupe.api import counted
+from drupe_console import figure, size, table
+from drupe_eval_speed.measuring import Measurement, Row, Subject
+from drupe_eval_speed.settings import SpeedConfig
+from drupe_eval_speed.spread import Ratio, ratio_of, spread_of
+
+BYTES = "bytes"
+
+
+def print_tables(measured: Measurement, config: SpeedConfig, notes: Sequence[str] = ()) -> None:
+    """One table of the packages, one of each case, and notes."""
+    names = _names(measured.subjects)
+    head = [names[0], *(column for name in names[1:] for column in (name, f"{name} / {names[0]}"))]
+    whole = [row for row in measured.rows if row.case is None]
+    facts = [_in_columns(title, [_fact(each) for each in cells]) for title, cells in _facts(measured.subjects)]
+    table([*facts, *map(_line, whole)], ("", *head))
+    for case in measured.cases:
+        print()
+        table([_line(row) for row in measured.rows if row.case == case], (case.label or "a run", *head))
+    print()
+    for note in (_about(config), *measured.notes, *notes):
+        print(f"note: {note}")
+
+
+def print_document(measured: Measurement, config: SpeedConfig, notes: Sequence[str] = ()) -> None:
+    """The whole measurement as JSON, with the values of each run."""
+    document = {
+        "packages": [_described(each) for each in measured.subjects],
+        "settings": config.model_dump(mode="json"),
+        "results": [_result(row) for row in measured.rows],
+        "notes": [*measured.notes, *notes],
+    }
+    json.dump(document, sys.stdout, indent=1)
+    print()
+
+
+def _names(subjects: Sequence[Subject]) -> list[str]:
+    """What the packages are called: their folders' names, or whole paths where two have one name."""
+    short = [Path(each.path).resolve().name for each in subjects]
+    names = [each.path for each in subjects] if len(set(short)) < len(short) else short
+    return [
+        f"{name} ({names[: at + 1].count(name)})" if names.count(name) > 1 else name for at, name in enumerate(names)
+    ]
+
+
+def _facts(subjects: Sequence[Subject]) -> Iterator[tuple[str, list[Any]]]:
+    yield "task", [each.model.task for each in subjects]
+    yield "provider", [each.provider for each in subjects]
+    yield "runtime", [f"{each.runtime} {each.runtime_version}".strip() for each in subjects]
+    yield "threads", [each.threads for each in subjects]
+
+
+def _fact(value: Any) -> str:
+    return "not told" if value is None else str(value)
+
+
+def _in_columns(title: str, cells: Sequence[str], ratios: Sequence[str] = ()) -> list[str]:
+    """A line of a table: a cell for each package, and after each but the first its ratio to the first."""
+    rest = zip(cells[1:], ratios or [""] * len(cells), strict=False)
+    return [title, cells[0], *(cell for pair in rest for cell in pair)]
+
+
+def _line(row: Row) -> list[str]:
+    quantity = row.quantity
+    title = quantity.title if quantity.unit == BYTES else f"{quantity.title} ({quantity.unit})"
+    ratios = [_ratio_text(ratio) if ratio else "" for ratio in _ratios(row)]
+    return _in_columns(title, [_value_text(values, quantity.unit) for values in row.values], ratios)
+
+
+def _ratios(row: Row) -> list[Ratio | None]:
+    """The ratio of each package but the first to the first."""
+    return [ratio_of(values, row.values[0]) for values in row.values[1:]]
+
+
+def _value_text(values: Sequence[float], unit: str) -> str:
+    shown = size if unit == BYTES else figure
+    spread = spread_of(values)
+    if len(values) == 1:
+        return shown(spread.median)
+    return f"{shown(spread.median)} ({shown(spread.low)} to {shown(spread.high)})"
+
+
+def _ratio_text(ratio: Ratio) -> str:
+    spread = ratio.spread
+    if spread.low == spread.high:  # one value of each, such as bytes
+        return f"{spread.median:.2f}"
+    verdict = f", {ratio.verdict}" if ratio.verdict else ""
+    return f"{spread.median:.2f} ({spread.low:.2f} to {spread.high:.2f}){verdict}"
+
+
+def _about(config: SpeedConfig) -> str:
+    """How to read the table."""
+    if config.repeats == 1:
+        return "one run each: the spread is not known, and small differences may be noise"
+    runs = f"medians of {counted(config.repeats, 'run')} in turn"
+    return f"{runs}; in brackets, where the median lies with 95 % confidence (all runs, where there are few)"
+
+
+def _described(subject: Subject) -> dict[str, Any]:
+    return {
+        "package": subject.path,
+        "task": subject.model.task,
+        "provider": subject.provider,
+        "runtime": subject.runtime,
+        "runtime_version": subject.runtime_version,
+        "threads": subject.threads,
+    }
+
+
+def _result(row: Row) -> dict[str, Any]:
+    quantity = row.quantity
+    return {
+        "metric": quantity.name,
+        "unit": quantity.unit,
+        "better": quantity.better,
+        "case": row.case.by_name if row.case else None,
+        "packages": [_summary(values) for values in row.values],
+        "ratios_to_first": [_ratio_document(ratio) if ratio else None for ratio in _ratios(row)],
+    }
+
+
+def _summary(values: Sequence[float]) -> dict[str, Any]:
+    spread = spread_of(values)
+    return {"median": spread.median, "low": spread.low, "high": spread.high, "runs": list(values)}
+
+
+def _ratio_document(ratio: Ratio) -> dict[str, Any]:
+    spread = ratio.spread
+    return {"median": spread.median, "low": spread.low, "high": spread.high, "verdict": ratio.verdict or "different"}

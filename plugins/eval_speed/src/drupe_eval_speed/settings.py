@@ -1,0 +1,44 @@
+"""SpeedConfig: on what shapes is measured, how often, and with how many threads."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from drupe.api import EvaluatorConfig
+
+MOST = 1 << 20
+"""Larger numbers of tokens or rows are mistakes."""
+
+
+def _listed(value: Any) -> Any:
+    """A number alone, or numbers in a text ("128,512"), as a list."""
+    if isinstance(value, str):
+        return [each.strip() for each in value.split(",")]
+    return [value] if isinstance(value, int) else value
+
+
+def _once(value: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(dict.fromkeys(value))
+
+
+Number = Annotated[int, Field(ge=1, le=MOST)]
+Numbers = Annotated[
+    tuple[Number, ...], Field(min_length=1, max_length=32), BeforeValidator(_listed), AfterValidator(_once)
+]
+
+
+class SpeedConfig(EvaluatorConfig):
+    """The cases are all combinations of prompt lengths and batch sizes. A run is one prompt and its answer."""
+
+    prompt_lengths: Numbers | None = Field(
+        None, description="tokens of a prompt, or of a row of a model that reads tokens; by default 128"
+    )
+    batch_sizes: Numbers | None = Field(None, description="rows that are run at once; by default 1")
+    sizes: dict[str, Number] = Field(
+        default_factory=dict, description="sizes of other axes, by the names that the graph has for them"
+    )
+    new_tokens: int = Field(64, ge=2, le=MOST, description="tokens of an answer")
+    repeats: int = Field(7, ge=1, le=1000, description="runs of each case, and loads; the median counts")
+    threads: int = Field(0, ge=0, le=1024, description="threads of the processor; 0 for the package's own number")
