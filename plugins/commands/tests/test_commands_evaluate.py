@@ -28,12 +28,22 @@ class Meter(Evaluator):
         if config.most is not None and metrics[0].value > config.most:
             raise CheckFailed(f"it is longer than {config.most}", metrics=metrics)
         return metrics
+
+class Alone(Evaluator):
+    name = "alone"
+    summary = "how deep and how long a text is"
+    metrics = {"depth": "how deep it is", "length": "how long it is"}
+    alone = True
+
+    def evaluate(self, model, reference, config, context):
+        assert reference is None
+        return [Metric("depth[rows=2]", 3, "mm", "lower", (2, 5)), Metric("length", 4, "mm", "lower")]
 """
 PLUGIN = """
 from drupe.api import Option, Ref, hookimpl
 @hookimpl
 def drupe_evaluators():
-    return [Ref("meter", "meter:Meter", "how long a text is")]
+    return [Ref("meter", "meter:Meter", "how long a text is"), Ref("alone", "meter:Alone", "how deep a text is")]
 @hookimpl
 def drupe_options():
     return [Option("at_most", "How long it may be.", type=int, group="Meters")]
@@ -51,16 +61,37 @@ def package(acme: Site, source: Path, tmp_path: Path) -> Path:
 
 def test_the_tasks_evaluator_is_used_unless_another_is_named(acme: Site, package: Path, source: Path) -> None:
     own = acme.run_here("evaluate", package, "--against", source, "--json")
-    assert json.loads(own.stdout) == {"length": 18, "longer": 13, "settings": {"limit": None}}
+    assert json.loads(own.stdout) == {"length": 18, "longer": 13, "settings": {"length": {"limit": None}}}
     named = acme.run_here("evaluate", package, "--evaluator", "meter", "--set", "unit=letters")
     assert named.stdout.splitlines()[1].split() == ["meters", "18", "letters", "lower"]
     unknown = acme.run_here("evaluate", package, "--evaluator", "metre")
     assert unknown.returncode == 2 and "did you mean meter" in unknown.stderr
 
 
+def test_several_evaluators_measure_in_one_command(acme: Site, package: Path, source: Path) -> None:
+    both = ("evaluate", package, "--evaluator", "length", "--evaluator", "alone", "--against", source)
+    done = acme.run_here(*both)
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines()] == [
+        "metric", "length:length", "longer", "depth[rows=2]", "alone:length",
+    ]  # fmt: skip
+    assert done.stdout.splitlines()[3].split() == ["depth[rows=2]", "3", "mm", "lower", "2", "to", "5"]
+    told = json.loads(acme.run_here(*both, "--json").stdout)
+    assert (told["length:length"], told["alone:length"]) == (18, 4)
+    assert told["spread"] == {"depth[rows=2]": [2, 5]} and told["settings"] == {"length": {"limit": None}, "alone": {}}
+
+
+def test_only_the_named_metrics_of_an_evaluator_are_shown(acme: Site, package: Path) -> None:
+    asked = ("evaluate", package, "--evaluator", "alone:depth", "--evaluator", "meter:meters", "--json")
+    told = json.loads(acme.run_here(*asked).stdout)
+    assert set(told) == {"depth[rows=2]", "meters", "spread", "settings"}
+    whole = acme.run_here("evaluate", package, "--evaluator", "alone:depth", "--evaluator", "alone", "--json")
+    assert "length" in json.loads(whole.stdout)
+
+
 def test_evaluate_has_the_options_of_plugins_that_bring_evaluators(acme: Site, package: Path) -> None:
     text = acme.run_here("evaluate", "--help").stdout
-    assert "--at-most" in text and "--longest" in text and "--speed" in text
+    assert "--at-most" in text and "--longest" in text
     assert "--quality" not in text  # an option of drupe-quantization, which brings no evaluator
 
 
@@ -70,7 +101,7 @@ def test_metrics_are_printed_before_a_limit_fails_the_command(acme: Site, packag
         assert done.returncode == 7 and "it is longer than 3" in done.stderr
         assert done.stdout.splitlines()[1].split() == ["meters", "18", "characters", "lower"]
     done = acme.run_here("evaluate", package, "--evaluator", "meter", "--at-most", "3", "--json")
-    assert done.returncode == 7 and json.loads(done.stdout)["settings"]["most"] == 3
+    assert done.returncode == 7 and json.loads(done.stdout)["settings"]["meter"]["most"] == 3
 
 
 def test_optimize_sets_keys_of_the_evaluator_as_of_passes(acme: Site, package: Path, source: Path) -> None:
@@ -105,7 +136,10 @@ def test_optimize_sets_keys_of_the_evaluator_as_of_passes(acme: Site, package: P
             ("--evaluator", "meter", "--set", "length.limit=3"),
             "is for the evaluator 'length', and this command uses meter",
         ),
-        (("--evaluator", "speed", "--against", "/nowhere"), "--against has no effect with the evaluator 'speed'"),
+        (("--evaluator", "alone", "--against", "/nowhere"), "--against has no effect with the evaluator 'alone'"),
+        (("--evaluator", "meter:"), "--evaluator takes NAME or NAME:METRIC, not 'meter:'"),
+        (("--evaluator", "alone:depht"), "unknown metric 'depht' of the evaluator 'alone'; did you mean depth?"),
+        (("--evaluator", "meter:depth"), "unknown metric 'depth' of the evaluator 'meter'; there are: meters"),
         (("--set", "limit=many"), "limit = 'many'"),
         (("--set", "limit"), "--set takes KEY=VALUE"),
         (("--against", "/nowhere"), "/nowhere"),

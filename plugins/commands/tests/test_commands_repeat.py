@@ -81,7 +81,7 @@ def test_a_workflow_with_settings_makes_the_same_bytes_as_the_command_line(check
     assert digests(typed) == digests(written)
 
 
-def test_evaluator_flags_measure_quality_and_speed(checkpoint: Path, tmp_path: Path) -> None:
+def test_evaluator_flags_measure_quality_and_throughput(checkpoint: Path, tmp_path: Path) -> None:
     package, text = tmp_path / "package", tmp_path / "text.txt"
     text.write_text("def parse(text):\n    return text.split()\n" * 40)
     assert drupe("optimize", checkpoint, "-o", package, "--quality", "fast", "--no-verify").returncode == 0
@@ -90,12 +90,13 @@ def test_evaluator_flags_measure_quality_and_speed(checkpoint: Path, tmp_path: P
     assert done.returncode == 0, done.stderr
     measured = json.loads(done.stdout)
     assert measured["kl_divergence"] > 0 and measured["perplexity"] > 1
-    settings = measured["settings"]
+    settings = measured["settings"]["quality"]
     assert (settings["tokens"], settings["length"], settings["seed"]) == (48, 24, 3)
     assert settings["evaluation_fingerprint"] == hashlib.sha256(text.read_bytes()).hexdigest()
     failed = drupe(*asked, "--max-kl", 1e-9)
     assert failed.returncode == 7 and "above the limit" in failed.stderr and "kl divergence" in failed.stdout
-    fast = drupe("evaluate", package, "--speed", "--tokens", 40, "--set", "prompt_tokens=16", "--set", "new_tokens=4")
+    small = ("--set", "prompt_lengths=16", "--set", "new_tokens=4", "--set", "repeats=2")
+    fast = drupe("evaluate", package, "--evaluator", "quality", "--evaluator", "throughput", "--tokens", 40, *small)
     assert fast.returncode == 0, fast.stderr
     assert "decode rate" in fast.stdout and "perplexity" in fast.stdout
     alone = drupe("evaluate", package, "--max-kl", 1)

@@ -38,7 +38,7 @@ def test_the_numbers_are_plausible_and_output_path_keeps_the_package(tmp_path: P
     assert 5 < before["perplexity"] < 100
     assert after["perplexity"] == pytest.approx(before["perplexity"], rel=0.1)
     for side in (before, after):
-        assert side["prompt_rate"] > side["decode_rate"] > 1
+        assert side["prefill_rate"] > side["decode_rate"] > 1
         assert side["sample"].startswith("def parse(")
         assert len(side["sample"]) > 30
     with drupe.open(kept) as session:

@@ -24,7 +24,7 @@ from drupe.api import (
     registry,
 )
 from drupe_ep_cpu.provider import Cpu
-from drupe_eval_quality.speed import Speed
+from drupe_eval_quality.quality import Quality
 from drupe_verification.measuring import float_recipe
 
 CALM = {"quality": "fast", "tokens": 32}
@@ -55,9 +55,9 @@ def test_an_evaluator_that_gives_no_metrics_is_named(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: object
 ) -> None:
     drupe.optimize(checkpoint, tmp_path / "out", quality="fast", verify=False)
-    monkeypatch.setattr(Speed, "evaluate", lambda *_: given)
-    with pytest.raises(PluginCrash, match=r"the evaluator 'speed' of drupe-eval-quality .* which is not a Metric"):
-        drupe.evaluate(tmp_path / "out", evaluator="speed")
+    monkeypatch.setattr(Quality, "evaluate", lambda *_: given)
+    with pytest.raises(PluginCrash, match=r"the evaluator 'quality' of drupe-eval-quality .* which is not a Metric"):
+        drupe.evaluate(tmp_path / "out", evaluator="quality")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -65,9 +65,11 @@ def test_an_evaluator_that_gives_a_number_that_is_not_finite_is_named(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
 ) -> None:
     drupe.optimize(checkpoint, tmp_path / "out", quality="fast", verify=False)
-    monkeypatch.setattr(Speed, "evaluate", lambda *_: [Metric("length", value, "tokens", "lower")])
-    with pytest.raises(PluginCrash, match=rf"the evaluator 'speed' of drupe-eval-quality .* gave {value} for 'length'"):
-        drupe.evaluate(tmp_path / "out", evaluator="speed")
+    monkeypatch.setattr(Quality, "evaluate", lambda *_: [Metric("length", value, "tokens", "lower")])
+    with pytest.raises(
+        PluginCrash, match=rf"the evaluator 'quality' of drupe-eval-quality .* gave {value} for 'length'"
+    ):
+        drupe.evaluate(tmp_path / "out", evaluator="quality")
 
 
 def test_a_misspelt_key_of_a_recipe_is_laid_to_the_plugin_that_brings_the_recipe(

@@ -1,10 +1,12 @@
-"""`drupe evaluate`: measure a package with an evaluator."""
+"""`drupe evaluate`: measure a package with one evaluator or several."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +14,7 @@ import typer
 
 import drupe
 from drupe.api import UsageError
+from drupe_commands.asked_evaluators import AskedEvaluator, asked_evaluators
 from drupe_commands.flags import FlagApp, declared_options, refuse_wrong_values
 from drupe_commands.messages import tell
 from drupe_commands.package_records import from_record
@@ -21,7 +24,6 @@ from drupe_commands.settings import settings_of
 if TYPE_CHECKING:
     from drupe.api import Evaluator, Metric, Option, Registry
 
-SPEED = "speed"
 MEASURING = "Measuring"
 
 
@@ -37,21 +39,14 @@ def evaluate(
         ),
     ] = None,
     evaluator: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            metavar="<name>",
-            help="What measures; drupe evaluators lists them.  [default: the task's own]",
+            metavar="<name[:metric]>",
+            help="What measures, and which of its metrics are shown; drupe evaluators lists them; may be given several "
+            "times.  [default: the task's own]",
             rich_help_panel=MEASURING,
         ),
     ] = None,
-    speed: Annotated[
-        bool,
-        typer.Option(
-            "--speed",
-            help="Measure prompt and decode rates as well, with the evaluator speed.",
-            rich_help_panel=MEASURING,
-        ),
-    ] = False,
     settings: Annotated[
         list[str] | None,
         set_option("<[name.]key=value>", "Set a key of an evaluator, which drupe evaluators NAME lists", MEASURING),
@@ -64,32 +59,34 @@ def evaluate(
 
     Of text generation: perplexity, and with --against also KL divergence and top-1 agreement. Of embeddings, always
     with --against: cosine similarity, and agreement on nearest texts. A checkpoint to compare with is run at float32,
-    one layer at a time.
+    one layer at a time. The evaluators latency, throughput and footprint measure how fast a package is and what it
+    takes; drupe benchmark compares packages by these.
     """
     from drupe.api import CheckFailed, registry
 
     found = registry()
     refuse_wrong_values(options, found.options)
-    evaluators = list(_evaluators(package, evaluator, speed, found))
-    if against is not None and [each.name for each in evaluators] == [SPEED]:
+    asked = asked_evaluators(evaluator or (), package, found)
+    evaluators = [each.evaluator for each in asked]
+    if against is not None and all(each.alone for each in evaluators):
         raise UsageError(
-            f"--against has no effect with the evaluator '{SPEED}', which measures one package",
-            cure=f"leave --against out; or leave --evaluator {SPEED} out and give --speed, which measures both",
+            f"--against has no effect with the evaluator {_named(evaluators)}, which measures one package",
+            cure="leave --against out; drupe benchmark PACKAGE PACKAGE compares how fast packages are",
         )
-    asked = _configurations(evaluators, options, settings or ())
-    metrics: list[Metric] = []
+    configured = _configurations(evaluators, options, settings or ())
+    measured: list[tuple[AskedEvaluator, Sequence[Metric]]] = []
     failure: CheckFailed | None = None
-    for each, values in asked:
+    for each, (evaluating, values) in zip(asked, configured, strict=True):
         try:
-            metrics += _measure(package, None if each.name == SPEED else against, each, values, provider)
+            given = _measure(package, None if evaluating.alone else against, evaluating, values, provider)
         except CheckFailed as error:
             if not error.metrics:
                 raise
-            metrics += error.metrics
-            failure = error
+            given, failure = error.metrics, error
+        measured.append((each, each.chosen(given)))
     if against is not None and _is_another_source(package, against):
         tell(f"note: the record of {package} says that it was made of another model than {against}")
-    _show(metrics, asked, as_json)
+    _show(_told_apart(measured), configured, as_json)
     if failure:  # what was measured is worth knowing beyond a limit as well
         raise failure
 
@@ -113,18 +110,8 @@ def evaluation_options(found: Registry) -> list[Option]:
     ]
 
 
-def _evaluators(package: str, named: str | None, speed: bool, found: Registry) -> Iterator[Evaluator]:
-    """The evaluators to measure with. Raises UsageError where none is named, and the task has none."""
-    from drupe.api import evaluator_of, resolve_package
-
-    chosen = evaluator_of(named or "", None if named else resolve_package(package, found).task, found)
-    if chosen is None:
-        raise UsageError(
-            f"nothing is known to measure {package} with", cure="--evaluator NAME; drupe evaluators lists them"
-        )
-    yield chosen
-    if speed and chosen.name != SPEED:
-        yield found.evaluators.make(SPEED)
+def _named(evaluators: Iterable[Evaluator]) -> str:
+    return " or ".join(f"'{each.name}'" for each in evaluators)
 
 
 def _configurations(
@@ -133,10 +120,10 @@ def _configurations(
     """What each evaluator is told. Raises UsageError for what none of them reads, and for a wrong value."""
     from drupe.api import configure, flag
 
-    names = " or ".join(f"'{each.name}'" for each in evaluators)
     for name in options:
         if all(name not in _read(each).values() for each in evaluators):
-            raise UsageError(f"{flag(name)} has no effect with the evaluator {names}", cure=f"leave {flag(name)} out")
+            what = f"{flag(name)} has no effect with the evaluator {_named(evaluators)}"
+            raise UsageError(what, cure=f"leave {flag(name)} out")
     set_by_key = _settings(evaluators, settings)
     found = []
     for each in evaluators:
@@ -207,7 +194,17 @@ def _recorded_source(package: Path) -> dict[str, Any] | None:
     return from_record(package, lambda record: {key: record["source"][key] for key in ("kind", "fingerprint")})
 
 
-def _show(metrics: Iterable[Metric], asked: Iterable[tuple[Evaluator, dict[str, Any]]], as_json: bool) -> None:
+def _told_apart(measured: Sequence[tuple[AskedEvaluator, Sequence[Metric]]]) -> list[Metric]:
+    """All metrics. Where two evaluators have one of the same name, the names of both begin with the evaluator's."""
+    times = Counter(metric.name for _, metrics in measured for metric in metrics)
+    return [
+        replace(metric, name=f"{asked.name}:{metric.name}") if times[metric.name] > 1 else metric
+        for asked, metrics in measured
+        for metric in metrics
+    ]
+
+
+def _show(metrics: Sequence[Metric], asked: Iterable[tuple[Evaluator, dict[str, Any]]], as_json: bool) -> None:
     from drupe_console import figure, table
 
     if as_json:
@@ -215,14 +212,21 @@ def _show(metrics: Iterable[Metric], asked: Iterable[tuple[Evaluator, dict[str, 
         print()
         return
     rows = [(each.name.replace("_", " "), figure(each.value), each.unit, each.better) for each in metrics]
-    table(rows, ("metric", "value", "unit", "better"))
+    head: tuple[str, ...] = ("metric", "value", "unit", "better")
+    if any(each.spread for each in metrics):
+        spreads = [" to ".join(map(figure, each.spread)) if each.spread else "" for each in metrics]
+        rows, head = [(*row, spread) for row, spread in zip(rows, spreads, strict=True)], (*head, "spread")
+    table(rows, head)
 
 
 def _document(metrics: Iterable[Metric], asked: Iterable[tuple[Evaluator, dict[str, Any]]]) -> dict[str, Any]:
-    """The metrics, and the whole settings that they were measured with."""
+    """The metrics, the spread of those that have one, and each evaluator's whole settings."""
     from drupe.api import configure
 
-    settings: dict[str, Any] = {}
-    for each, values in reversed(list(asked)):
-        settings |= configure(f"evaluator '{each.name}'", each.Config, values).model_dump(mode="json")
-    return {**{metric.name: metric.value for metric in metrics}, "settings": settings}
+    settings = {
+        each.name: configure(f"evaluator '{each.name}'", each.Config, values).model_dump(mode="json")
+        for each, values in asked
+    }
+    spreads = {metric.name: metric.spread for metric in metrics if metric.spread}
+    values = {metric.name: metric.value for metric in metrics}
+    return {**values, **({"spread": spreads} if spreads else {}), "settings": settings}

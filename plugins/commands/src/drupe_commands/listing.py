@@ -63,7 +63,10 @@ def evaluators(name: Name = None, as_json: AsJson = False) -> None:
         return
     entry = found.evaluators.find(name)
     kind = entry.resolve()
-    facts = {"brought by": entry.plugin.title}
+    facts = {
+        "brought by": entry.plugin.title,
+        "metrics": [f"{metric}: {meaning}" for metric, meaning in kind.metrics.items()],
+    }
     setting = {key: flag(option) for key, option in kind.options.items()}
     _show_one(name, entry.ref.summary, facts, "configuration", _keys(kind.Config, setting), as_json)
 

@@ -25,6 +25,8 @@ TEMPERATURE, TOP_K, SEED = 0.5, 20, 6
 """The samples' temperature: a model this small repeats itself if the likeliest token is always taken."""
 TOKENS, WINDOW = 2048, 512
 """How many tokens of the held-out text are predicted, and how many in one context."""
+PROMPT_TOKENS, RUNS = 256, 5
+"""Of the measurement of speed: how long the prompt is, and of how many runs the median is shown."""
 ABOUT = "a Qwen3 decoder of 5.6 M parameters, trained on Python's standard library"
 
 
@@ -36,7 +38,7 @@ class Side:
     bytes: int
     conversion_seconds: float
     sample: str
-    prompt_rate: float
+    prefill_rate: float
     decode_rate: float
     kl_divergence: float
     top1_agreement: float
@@ -94,7 +96,8 @@ def _measured(metrics: tuple[Metric, ...]) -> dict[str, float]:
 
 
 def _speed(package: Path) -> dict[str, float]:
-    return _measured(drupe.evaluate(package, evaluator="speed", evaluation_data=HELDOUT, prompt_tokens=256))
+    timed = drupe.evaluate(package, evaluator="throughput", prompt_lengths=PROMPT_TOKENS, repeats=RUNS)
+    return _measured(timed)
 
 
 def _sample(package: Path) -> str:
@@ -147,7 +150,7 @@ def _show(before: Side, after: Side, seconds: float, kept: Path | None) -> None:
 def _rows(before: Side, after: Side) -> Iterator[tuple[str, str, str, str]]:
     """The rows of the table: name, both numbers, and their comparison."""
     yield "size", _size(before.bytes), _size(after.bytes), f"{before.bytes / after.bytes:.1f} times smaller"
-    for name, field in (("prefill", "prompt_rate"), ("decode", "decode_rate")):
+    for name, field in (("prefill", "prefill_rate"), ("decode", "decode_rate")):
         old, new = getattr(before, field), getattr(after, field)
         yield name, f"{old:,.0f} tok/s", f"{new:,.0f} tok/s", f"{new / old:.1f} times the speed"
     yield "KL divergence", "0", f"{after.kl_divergence:.4f}", "nats per token from the source"

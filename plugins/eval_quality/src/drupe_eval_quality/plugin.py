@@ -9,7 +9,6 @@ GROUP = "Comparing with the source"
 def drupe_evaluators() -> list[Ref]:
     return [
         Ref("quality", "drupe_eval_quality.quality:Quality", "KL divergence, top-1 agreement and perplexity of a text"),
-        Ref("speed", "drupe_eval_quality.speed:Speed", "prompt and decode rates"),
     ]
 
 

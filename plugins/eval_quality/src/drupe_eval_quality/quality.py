@@ -64,6 +64,12 @@ class Quality(Evaluator):
         name: name for name in ("evaluation_data", "tokens", "length", "seed", "max_kl")
     }
     verifying: ClassVar[Mapping[str, Any]] = {"max_kl": BROKEN}
+    metrics: ClassVar[Mapping[str, str]] = {
+        "kl_divergence": "from the reference, the mean over all tokens",
+        "top1_agreement": "the share of tokens that package and reference predict alike",
+        "perplexity": "of the text, under the package",
+        "reference_perplexity": "of the text, under the reference",
+    }
 
     def refuse(self, source: Model, config: QualityConfig) -> None:
         """Raise an error for a text that cannot be read, or that is too short if the source has a tokenizer.json."""

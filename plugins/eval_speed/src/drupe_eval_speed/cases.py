@@ -32,10 +32,9 @@ class Case:
         """The tokens of a prompt, for a model that generates text."""
         return self.by_name.get(LENGTH, PROMPT)
 
-    @property
-    def label(self) -> str:
-        """The sizes in words ("length 128, batch 4"); empty where all are the model's own."""
-        return ", ".join(f"{name} {size}" for name, size in self.sizes)
+    def label(self, length: str = LENGTH) -> str:
+        """The sizes in words ("length 128, batch 4"); empty where all are the model's own. length: the word for it."""
+        return ", ".join(f"{length if name == LENGTH else name} {size}" for name, size in self.sizes)
 
     @property
     def key(self) -> str:

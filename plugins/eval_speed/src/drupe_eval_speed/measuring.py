@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +54,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Measurement:
-    """All that was measured. notes: what a reader of the numbers should know."""
+    """All that was measured. notes: what a reader of the numbers should know.
+
+    writes_text: whether the packages write text, so that a run is a prompt and its answer.
+    """
 
     subjects: tuple[Subject, ...]
+    writes_text: bool
     cases: tuple[Case, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
@@ -92,9 +96,8 @@ def measure(
         with progress.task("measuring", len(cases) * config.repeats * len(subjects), "run") as task:
             for case in cases:
                 rows += run.measure(case, task)
-        return Measurement(
-            tuple(run.subjects), cases, (*run.whole(), *rows), tuple(dict.fromkeys(run.notes(described)))
-        )
+        notes = tuple(dict.fromkeys(run.notes(described)))
+        return Measurement(tuple(run.subjects), described[0]["kind"] == TEXT, cases, (*run.whole(), *rows), notes)
 
 
 class _Run:
@@ -117,7 +120,7 @@ class _Run:
                 process.ask("close")
                 opened = process.ask("open", room=self._room())
                 times[at] += [opened["milliseconds"]] if number else []
-                self.subjects[at] = _with_threads(self.subjects[at], opened["threads"])
+                self.subjects[at] = replace(self.subjects[at], threads=opened["threads"])
                 progress.advance(1)
         return tuple(map(tuple, times))
 
@@ -187,12 +190,6 @@ class _Run:
         """The tokens that the longest case needs; None where the lengths are the packages' own."""
         lengths = self._config.prompt_lengths
         return None if lengths is None else max(lengths) + self._config.new_tokens
-
-
-def _with_threads(subject: Subject, threads: int | None) -> Subject:
-    from dataclasses import replace
-
-    return replace(subject, threads=threads)
 
 
 def _refuse_too_long(package: str, room: int | None, prompt: int, new_tokens: int) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from drupe.api import counted
 from drupe_console import figure, size, table
+from drupe_eval_speed.cases import LENGTH
 from drupe_eval_speed.measuring import Measurement, Row, Subject
 from drupe_eval_speed.settings import SpeedConfig
 from drupe_eval_speed.spread import Ratio, ratio_of, spread_of
@@ -24,9 +25,13 @@ def print_tables(measured: Measurement, config: SpeedConfig, notes: Sequence[str
     whole = [row for row in measured.rows if row.case is None]
     facts = [_in_columns(title, [_fact(each) for each in cells]) for title, cells in _facts(measured.subjects)]
     table([*facts, *map(_line, whole)], ("", *head))
+    length = "prompt" if measured.writes_text else LENGTH
     for case in measured.cases:
         print()
-        table([_line(row) for row in measured.rows if row.case == case], (case.label or "a run", *head))
+        table(
+            [_line(row) for row in measured.rows if row.case == case],
+            (case.label(length) or "a run", *head),
+        )
     print()
     for note in (_about(config), *measured.notes, *notes):
         print(f"note: {note}")

@@ -62,6 +62,13 @@ class Embeddings(Evaluator):
     }  # fmt: skip
     verifying: ClassVar[Mapping[str, Any]] = {"min_cosine": BROKEN}
 
+    metrics: ClassVar[Mapping[str, str]] = {
+        "cosine_similarity": "with the reference's embeddings, the mean over all texts",
+        "smallest_cosine": "the smallest of these similarities",
+        "relative_error": "the length of the difference from the reference's embedding, relative to that",
+        "top1_agreement": "the share of texts whose nearest other text is the same as with the reference",
+    }
+
     def refuse(self, source: Model, config: EmbeddingsConfig) -> None:
         """Raise an error for a text that cannot be read, or that is too short if the source has a tokenizer.json."""
         Text(config.evaluation_data).read()
