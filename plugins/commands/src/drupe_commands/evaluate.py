@@ -211,12 +211,18 @@ def _show(metrics: Sequence[Metric], asked: Iterable[tuple[Evaluator, dict[str, 
         json.dump(_document(metrics, asked), sys.stdout, indent=1)
         print()
         return
-    rows = [(each.name.replace("_", " "), figure(each.value), each.unit, each.better) for each in metrics]
-    head: tuple[str, ...] = ("metric", "value", "unit", "better")
-    if any(each.spread for each in metrics):
-        spreads = [" to ".join(map(figure, each.spread)) if each.spread else "" for each in metrics]
-        rows, head = [(*row, spread) for row, spread in zip(rows, spreads, strict=True)], (*head, "spread")
-    table(rows, head)
+    spread = any(each.spread for each in metrics)
+    rows = [
+        (each.name.replace("_", " "), figure(each.value), each.unit, each.better, *([_spread(each)] if spread else []))
+        for each in metrics
+    ]
+    table(rows, ("metric", "value", "unit", "better", *(["spread"] if spread else [])))
+
+
+def _spread(metric: Metric) -> str:
+    from drupe_console import figure
+
+    return " to ".join(map(figure, metric.spread)) if metric.spread else ""
 
 
 def _document(metrics: Iterable[Metric], asked: Iterable[tuple[Evaluator, dict[str, Any]]]) -> dict[str, Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
 import typer
 
@@ -38,7 +39,7 @@ def passes(name: Name = None, as_json: AsJson = False) -> None:
         **_added_choices(entry, found),
     }
     setting = _options_of_pass(entry, runner.Config, found)
-    _show_one(name, entry.ref.summary, facts, "configuration", _keys(runner.Config, setting), as_json)
+    _show_one(name, entry.ref.summary, facts, {"configuration": _keys(runner.Config, setting)}, as_json)
 
 
 def _added_choices(entry: Entry[Any], found: Registry) -> dict[str, list[str]]:
@@ -65,10 +66,11 @@ def evaluators(name: Name = None, as_json: AsJson = False) -> None:
     kind = entry.resolve()
     facts = {
         "brought by": entry.plugin.title,
-        "metrics": [f"{metric}: {meaning}" for metric, meaning in kind.metrics.items()],
     }
     setting = {key: flag(option) for key, option in kind.options.items()}
-    _show_one(name, entry.ref.summary, facts, "configuration", _keys(kind.Config, setting), as_json)
+    metrics = [{"metric": metric, "meaning": meaning} for metric, meaning in kind.metrics.items()]
+    tables = {"metrics": metrics, "configuration": _keys(kind.Config, setting)}
+    _show_one(name, entry.ref.summary, facts, tables, as_json)
 
 
 def tasks(name: Name = None, as_json: AsJson = False) -> None:
@@ -83,7 +85,7 @@ def tasks(name: Name = None, as_json: AsJson = False) -> None:
     task = entry.resolve()
     facts = {"brought by": entry.plugin.title, "compared by": task.evaluator}
     offers = [{"a session can": method, "what it does": what} for method, what in task.offers.items()]
-    _show_one(name, entry.ref.summary, facts, "offers", offers, as_json)
+    _show_one(name, entry.ref.summary, facts, {"offers": offers}, as_json)
 
 
 def runtimes(name: Name = None, as_json: AsJson = False) -> None:
@@ -101,7 +103,7 @@ def runtimes(name: Name = None, as_json: AsJson = False) -> None:
         "runtime": _version(entry),
         "distributions": list(entry.resolve().distributions),
     }
-    _show_one(name, entry.ref.summary, facts, "", [], as_json)
+    _show_one(name, entry.ref.summary, facts, {}, as_json)
 
 
 def providers(name: Name = None, as_json: AsJson = False) -> None:
@@ -115,7 +117,7 @@ def providers(name: Name = None, as_json: AsJson = False) -> None:
     provider = found.provider(name)
     entry = found.providers.find(provider.name)
     facts = _about_provider(provider, entry, found)
-    _show_one(provider.name, entry.ref.summary, facts, "recipes", _recipes(provider, entry), as_json)
+    _show_one(provider.name, entry.ref.summary, facts, {"recipes": _recipes(provider, entry)}, as_json)
 
 
 def _list(what: str, entries: Any, as_json: bool) -> None:
@@ -131,15 +133,15 @@ def _print(records: list[dict[str, Any]], as_json: bool) -> None:
 
 
 def _show_one(
-    name: str, summary: str, facts: dict[str, Any], label: str, records: list[dict[str, Any]], as_json: bool
+    name: str, summary: str, facts: dict[str, Any], tables: dict[str, list[dict[str, Any]]], as_json: bool
 ) -> None:
-    """Something in full: its facts, and the records that it has under `label`; "" for what has none."""
+    """Something in full: its facts, and its records by label, each of which is a table."""
     if as_json:
-        print_json({"name": name, "summary": summary, **facts, **({label: records} if label else {})})
+        print_json({"name": name, "summary": summary, **facts, **tables})
         return
     print(f"{name}: {summary}\n")
     print_facts(facts)
-    if records:
+    for records in filter(None, tables.values()):
         print()
         print_records(records)
 
@@ -270,5 +272,13 @@ def _either(value: str | tuple[str, ...]) -> str:
 
 
 def _type(annotation: Any) -> str:
+    """A type in words, without what restricts its values."""
+    kind, inside = get_origin(annotation), get_args(annotation)
+    if kind is Annotated:
+        return _type(inside[0])
+    if kind in (Union, UnionType):
+        return " | ".join(map(_type, inside))
+    if isinstance(kind, type):
+        return f"{kind.__name__}[{', '.join(map(_type, inside))}]"
     text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
-    return text.replace("typing.", "").replace("NoneType", "None")
+    return {"Ellipsis": "..."}.get(text, text.replace("typing.", "").replace("NoneType", "None"))

@@ -69,7 +69,7 @@ def benchmark(
         str | None,
         typer.Option(
             metavar="<int>",
-            help="Runs of each case, and loads; 6 or more tell a difference from noise.  [default: 7]",
+            help="Runs of each case, and loads; at least 6 tell a difference from noise.  [default: 7]",
             show_default=False,
             rich_help_panel=CASES,
         ),

@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import time
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -140,8 +141,16 @@ def main() -> None:
             except DrupeError as error:
                 answer = error.document()
             print(json.dumps(answer), file=there, flush=True)
-    os._exit(0)  # skips a runtime's own clean-up at exit, which is not part of the measurement
 
 
 if __name__ == "__main__":
-    main()
+    status = 1
+    try:
+        main()
+        status = 0
+    except BrokenPipeError:  # nobody waits for an answer any more
+        pass
+    except Exception:
+        traceback.print_exc()
+    finally:
+        os._exit(status)  # skips a runtime's own clean-up at exit, which is not part of the measurement

@@ -13,25 +13,23 @@ from drupe_console import figure, size, table
 from drupe_eval_speed.cases import LENGTH
 from drupe_eval_speed.measuring import Measurement, Row, Subject
 from drupe_eval_speed.settings import SpeedConfig
-from drupe_eval_speed.spread import Ratio, ratio_of, spread_of
+from drupe_eval_speed.spread import CONFIDENCE, ENOUGH, WITHIN, Ratio, ratio_of, spread_of
 
 BYTES = "bytes"
 
 
 def print_tables(measured: Measurement, config: SpeedConfig, notes: Sequence[str] = ()) -> None:
-    """One table of the packages, one of each case, and notes."""
+    """A table with the packages and each case, and notes."""
     names = _names(measured.subjects)
     head = [names[0], *(column for name in names[1:] for column in (name, f"{name} / {names[0]}"))]
     whole = [row for row in measured.rows if row.case is None]
     facts = [_in_columns(title, [_fact(each) for each in cells]) for title, cells in _facts(measured.subjects)]
-    table([*facts, *map(_line, whole)], ("", *head))
+    rows = [*facts, *map(_line, whole)]
     length = "prompt" if measured.writes_text else LENGTH
     for case in measured.cases:
-        print()
-        table(
-            [_line(row) for row in measured.rows if row.case == case],
-            (case.label(length) or "a run", *head),
-        )
+        rows += [[], [case.label(length) or "sizes of the model"]]
+        rows += [_line(row) for row in measured.rows if row.case == case]
+    table(rows, ("", *head))
     print()
     for note in (_about(config), *measured.notes, *notes):
         print(f"note: {note}")
@@ -99,16 +97,16 @@ def _ratio_text(ratio: Ratio) -> str:
     spread = ratio.spread
     if spread.low == spread.high:  # one value of each, such as bytes
         return f"{spread.median:.2f}"
-    verdict = f", {ratio.verdict}" if ratio.verdict else ""
+    verdict = f", {WITHIN}" if ratio.verdict == WITHIN else ""
     return f"{spread.median:.2f} ({spread.low:.2f} to {spread.high:.2f}){verdict}"
 
 
 def _about(config: SpeedConfig) -> str:
     """How to read the table."""
-    if config.repeats == 1:
-        return "one run each: the spread is not known, and small differences may be noise"
-    runs = f"medians of {counted(config.repeats, 'run')} in turn"
-    return f"{runs}; in brackets, where the median lies with 95 % confidence (all runs, where there are few)"
+    if config.repeats < ENOUGH:
+        runs = counted(config.repeats, "run")
+        return f"the median of {runs}, in brackets the lowest and the highest: too few to tell a difference from noise"
+    return f"the median of {config.repeats} runs in turn, in brackets where it lies with {CONFIDENCE:.0%} confidence"
 
 
 def _described(subject: Subject) -> dict[str, Any]:

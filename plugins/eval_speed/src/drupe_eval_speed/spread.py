@@ -10,6 +10,8 @@ from dataclasses import dataclass
 CONFIDENCE = 0.95
 ALIKE = 0.02
 """Two processes that run the same package differ by up to this share of the time; README.md has the measurement."""
+ENOUGH = 6
+"""From so many values on there is an interval with this confidence."""
 WITHIN, TOO_FEW = "within the noise", "too few repeats to tell"
 
 

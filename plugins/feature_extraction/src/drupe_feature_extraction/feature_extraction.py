@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from drupe.api import CheckFailed, Model, ModelError, RuntimeMissing, Session, Target, Task
+from drupe.api import CheckFailed, Model, ModelError, RuntimeMissing, Session, Target, Task, UsageError, counted
 
 if TYPE_CHECKING:
     from drupe_onnx import OnnxPackage
@@ -30,8 +30,17 @@ class FeatureExtraction(Task):
     def samples(
         self, model: Model, target: Target, seed: int = 0, sizes: Mapping[str, int] | None = None
     ) -> Mapping[str, Mapping[str, Any]]:
-        """Random tokens, by default [1, 8], with their mask, for models of the kind `onnx`."""
-        return {next(iter(model.parts)): _random_tokens(package_of(model), seed, sizes)}
+        """Random tokens, by default [1, 8], with their mask, for models of the kind `onnx`.
+
+        Raises UsageError for more tokens than the model reads.
+        """
+        package = package_of(model)
+        inputs = _random_tokens(package, seed, sizes)
+        length, most = next(iter(inputs.values())).shape[1], package.context_length
+        if most is not None and length > most:
+            what = f"a text of {counted(length, 'token')} is longer than the model's context of {most}"
+            raise UsageError(what, where=model.location, cure=f"texts of at most {counted(most, 'token')}")
+        return {next(iter(model.parts)): inputs}
 
     def check(self, session: Session, model: Model) -> str:
         """Embed two texts; says what came of it. Raises CheckFailed where a value is not finite."""

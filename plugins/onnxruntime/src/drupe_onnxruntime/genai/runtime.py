@@ -121,7 +121,7 @@ def _settings(module: Any, folder: Path, target: Target, length: int, threads: i
             settings.append_provider(provider)
             for key, value in options.items():
                 settings.set_provider_option(provider, key, value)
-    options = {"log_severity_level": FATAL} | ({"intra_op_num_threads": threads} if threads else {})
-    model = {"decoder": {"session_options": options}}
+    session = {"log_severity_level": FATAL} | ({"intra_op_num_threads": threads} if threads else {})
+    model = {"decoder": {"session_options": session}}
     settings.overlay(json.dumps({"search": {"max_length": length}, "model": model}))
     return settings
