@@ -23,7 +23,7 @@ def print_tables(measured: Measurement, config: SpeedConfig, notes: Sequence[str
     names = _names(measured.subjects)
     head = [names[0], *(column for name in names[1:] for column in (name, f"{name} / {names[0]}"))]
     whole = [row for row in measured.rows if row.case is None]
-    facts = [_in_columns(title, [_fact(each) for each in cells]) for title, cells in _facts(measured.subjects)]
+    facts = [_in_columns(title, list(map(str, cells))) for title, cells in _facts(measured.subjects)]
     rows = [*facts, *map(_line, whole)]
     length = "prompt" if measured.writes_text else LENGTH
     for case in measured.cases:
@@ -48,23 +48,28 @@ def print_document(measured: Measurement, config: SpeedConfig, notes: Sequence[s
 
 
 def _names(subjects: Sequence[Subject]) -> list[str]:
-    """What the packages are called: their folders' names, or whole paths where two have one name."""
-    short = [Path(each.path).resolve().name for each in subjects]
-    names = [each.path for each in subjects] if len(set(short)) < len(short) else short
+    """What the packages are called: the ends of their paths that tell them apart, and numbers where none does."""
+    paths = [Path(each.path).resolve() for each in subjects]
+    names = [_shortest(path, set(paths)) for path in paths]
     return [
         f"{name} ({names[: at + 1].count(name)})" if names.count(name) > 1 else name for at, name in enumerate(names)
     ]
+
+
+def _shortest(path: Path, paths: set[Path]) -> str:
+    """The end of a path, as short as it can be and be that of no other one."""
+    for count in range(1, len(path.parts)):
+        end = path.parts[-count:]
+        if sum(other.parts[-count:] == end for other in paths) == 1:
+            return str(Path(*end))
+    return str(path)
 
 
 def _facts(subjects: Sequence[Subject]) -> Iterator[tuple[str, list[Any]]]:
     yield "task", [each.model.task for each in subjects]
     yield "provider", [each.provider for each in subjects]
     yield "runtime", [f"{each.runtime} {each.runtime_version}".strip() for each in subjects]
-    yield "threads", [each.threads for each in subjects]
-
-
-def _fact(value: Any) -> str:
-    return "not told" if value is None else str(value)
+    yield "threads", [each.threads or "as the runtime decides" for each in subjects]
 
 
 def _in_columns(title: str, cells: Sequence[str], ratios: Sequence[str] = ()) -> list[str]:

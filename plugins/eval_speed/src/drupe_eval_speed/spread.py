@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 CONFIDENCE = 0.95
 ALIKE = 0.02
-"""Two processes that run the same package differ by up to this share of the time; README.md has the measurement."""
+"""Smaller differences count as noise: that far apart are two processes that run the same package."""
 ENOUGH = 6
 """From so many values on there is an interval with this confidence."""
 WITHIN, TOO_FEW = "within the noise", "too few repeats to tell"
