@@ -90,10 +90,8 @@ class Site:
 
     def run_here(self, *arguments: object) -> Done:
         """Run `drupe` in this process, which is faster. Each run looks for the installed plugins again."""
-        out, err = io.StringIO(), io.StringIO()
-        with self.installed_here(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            status = _program([str(each) for each in arguments])
-        return Done(status, out.getvalue(), err.getvalue())
+        with self.installed_here():
+            return program_here(*arguments)
 
     @contextlib.contextmanager
     def installed_here(self) -> Iterator[None]:
@@ -127,6 +125,14 @@ class Site:
             "COLUMNS": "200",
         }
         return {**own, **self.environment}
+
+
+def program_here(*arguments: object) -> Done:
+    """Run `drupe` in this process, with the distributions that are installed in it."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = _program([str(each) for each in arguments])
+    return Done(status, out.getvalue(), err.getvalue())
 
 
 def _program(arguments: list[str]) -> int:

@@ -51,10 +51,10 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A graph of images: pixels [batch, 3, height, width]."""
     from onnx import TensorProto, helper, save
 
-    shapes = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
-              for name, shape in (("pixels", ["batch", 3, "height", "width"]), ("half", ["batch", 3, "h", "w"]))}  # fmt: skip
+    shapes = {"pixels": ["batch", 3, "height", "width"], "half": ["batch", 3, "h", "w"]}
+    ports = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()}
     node = helper.make_node("AveragePool", ["pixels"], ["half"], kernel_shape=[2, 2], strides=[2, 2])
-    made = helper.make_graph([node], "images", [shapes["pixels"]], [shapes["half"]])
+    made = helper.make_graph([node], "images", [ports["pixels"]], [ports["half"]])
     path = tmp_path_factory.mktemp("graph") / "model.onnx"
     save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), path)
     return path
