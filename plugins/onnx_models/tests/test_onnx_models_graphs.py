@@ -166,6 +166,22 @@ def test_a_decoder_without_a_tokenizer_is_tried_on_tokens(name, made, kit):
     assert samples["past_key_values.0.key"].shape == (1, 2, 0, 16)
 
 
+def test_samples_have_the_sizes_that_are_asked_for(tmp_path, made):
+    nodes = [helper.make_node("Gather", ["table", "ids"], ["rows"]), helper.make_node("Add", ["rows", "more"], ["y"])]
+    inputs = [("ids", TensorProto.INT64, ["batch_size", "seq_len"]), ("more", TensorProto.FLOAT, ["depth"])]
+    outputs = [("y", TensorProto.FLOAT, ["batch_size", "seq_len", "depth"])]
+    model = resolve(str(save(make(nodes, inputs, outputs, {"table": np.ones((5, 4), np.float32)}), tmp_path)))
+    target = registry().provider("cpu").target()
+    samples = GraphTask().samples(model, target, sizes={"batch": 2, "length": 7, "depth": 4})["model"]
+    assert (samples["ids"].shape, samples["more"].shape) == ((2, 7), (4,))
+    for wrong in ("width", "lenght"):
+        with pytest.raises(UsageError, match=rf"no axis that varies for the size '{wrong}'; it has batch_size, depth"):
+            GraphTask().samples(model, target, sizes={wrong: 3})
+    decoder = resolve(str(made("genai-int4")))
+    (samples,) = GraphTask().samples(decoder, target, sizes={"batch": 3, "length": 4}).values()
+    assert samples["input_ids"].shape == (3, 4) and samples["past_key_values.0.key"].shape == (3, 2, 0, 16)
+
+
 # The comparison
 
 

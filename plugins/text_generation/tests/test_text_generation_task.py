@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tiny import VOCABULARY, make_checkpoint
 
-from drupe.api import Context, Model, ModelError, RuntimeMissing, Session, Target
+from drupe.api import Context, Model, ModelError, RuntimeMissing, Session, Target, UsageError
 from drupe_decoding import Generation, Message, TextSession
 from drupe_onnx import OnnxKind, OnnxPackage
 from drupe_text_generation.text_generation import PROMPT, TextGeneration
@@ -52,6 +52,14 @@ def test_the_seed_decides_the_tokens(decoder: Model, target: Target) -> None:
     assert first["input_ids"].tolist() == same["input_ids"].tolist() != other["input_ids"].tolist()
     assert first["input_ids"].shape == first["attention_mask"].shape == (1, 8)
     assert first["input_ids"].max() < VOCABULARY
+
+
+def test_the_sizes_of_samples_are_those_that_are_asked_for(decoder: Model, target: Target) -> None:
+    samples = TextGeneration().samples(decoder, target, sizes={"batch": 3, "length": 5})["model"]
+    assert samples["input_ids"].shape == samples["attention_mask"].shape == (3, 5)
+    assert samples["past_key_values.0.key"].shape[0] == 3
+    with pytest.raises(UsageError, match="unknown axis 'lenght' of the model's tokens; did you mean length"):
+        TextGeneration().samples(decoder, target, sizes={"lenght": 5})
 
 
 def test_samples_are_for_decoders_of_one_part(decoder: Model, target: Target, tmp_path: Path) -> None:

@@ -46,8 +46,8 @@ class TextSession(Session):
         """Continue `prompts`, [rows, length], with `new_tokens` likeliest tokens each; yields the next of each row.
 
         This is for measuring: nothing but `new_tokens` ends a row, and no rule of generation_config.json changes a
-        token. The prompts are read when the first tokens are asked for. Raises RuntimeMissing where the runtime has no
-        such loop.
+        token. A runtime that cannot go on after an end token leaves end tokens out. The prompts are read when the first
+        tokens are asked for. Raises RuntimeMissing where the runtime has no such loop.
         """
         raise RuntimeMissing(
             f"{type(self).__name__} does not continue rows of tokens", cure="open it with another runtime"

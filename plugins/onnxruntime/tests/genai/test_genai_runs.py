@@ -240,3 +240,33 @@ def test_options_of_the_pass_are_written_into_the_package(
         assert session.max_length == 40
     with opened(model, cpu, max_length=10**6) as session:
         assert session.max_length == 256
+
+
+def test_rows_of_tokens_continue_beyond_the_end_token_and_alike_in_both_runtimes(
+    kit: SimpleNamespace, tmp_path: Path, cpu: Target
+) -> None:
+    from drupe_onnxruntime.plain.runtime import OnnxRuntime
+
+    model = scripted(kit, tmp_path, cpu, "one")
+    rows = np.random.default_rng(3).integers(2, 512, (2, 5))
+    with opened(model, cpu, threads=1) as session, OnnxRuntime().open(model, cpu) as plain:
+        assert session.threads == 1
+        steps, others = ([each.tolist() for each in it.continue_tokens(rows, 40)] for it in (session, plain))
+    end = 1  # onnxruntime-genai takes the next likeliest token in its place
+    assert [end] * 2 in others and all(end not in step for step in steps)
+    before = others.index([end] * 2)
+    assert steps[:before] == others[:before] != []
+    assert len(steps) == len(others) == 40
+
+
+def test_the_threads_of_a_session_are_those_of_the_package(kit: SimpleNamespace, tmp_path: Path, cpu: Target) -> None:
+    model = scripted(kit, tmp_path, cpu, "one")
+    file = model.location / "genai_config.json"
+    config = json.loads(file.read_text())
+    for threads in (3, None):
+        session_options = config["model"]["decoder"]["session_options"]
+        session_options.pop("intra_op_num_threads", None)
+        session_options |= {"intra_op_num_threads": threads} if threads else {}
+        file.write_text(json.dumps(config))
+        with opened(model, cpu) as session:
+            assert session.threads == threads

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from tiny import VOCABULARY
 
-from drupe.api import CheckFailed, Model, ModelError, RuntimeMissing, Target, UsageError
+from drupe.api import CheckFailed, Model, ModelError, RuntimeMissing, Target, UsageError, usable_threads
 from drupe_decoding import Generation, Message, TextSession
 
 pytest.importorskip("onnxruntime")
@@ -52,6 +52,29 @@ def test_greedy_text_equals_that_of_transformers(checkpoint: Path, graph: Model,
     with opened(graph, cpu) as session:
         got = session.generate("def parse(", Generation(max_new_tokens=24))
     assert got == expected.rstrip("\ufffd") != ""
+
+
+def test_rows_of_tokens_continue_as_transformers_continues_them(checkpoint: Path, graph: Model, cpu: Target) -> None:
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    model = transformers.AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
+    rows = np.random.default_rng(3).integers(2, VOCABULARY, (3, 7))
+    tokens = model.generate(torch.tensor(rows), max_new_tokens=6, min_new_tokens=6, do_sample=False, pad_token_id=0)
+    with opened(graph, cpu) as session:
+        steps = [step.tolist() for step in session.continue_tokens(rows, 6)]
+        assert session.vocabulary == VOCABULARY
+    expected = tokens[:, 7:].T.tolist()
+    assert steps == expected
+
+
+def test_a_session_has_the_threads_that_it_is_opened_with(graph: Model, cpu: Target) -> None:
+    for threads in (1, 3):
+        with opened(graph, cpu, threads=threads) as session:
+            assert session.threads == threads
+            options = session.graphs["model"].get_session_options()
+            assert options.intra_op_num_threads == threads
+    with opened(graph, cpu) as session:
+        assert session.threads == usable_threads()
 
 
 def test_short_caches_of_sliding_windows_are_opened_as_whole_ones(graph: Model, tmp_path: Path, cpu: Target) -> None:
