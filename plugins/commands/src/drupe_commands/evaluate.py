@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-import drupe
 from drupe.api import UsageError
-from drupe_commands.asked_evaluators import AskedEvaluator, asked_evaluators
+from drupe_commands.asked_evaluators import asked_evaluators
 from drupe_commands.flags import FlagApp, declared_options, refuse_wrong_values
+from drupe_commands.measured import measured_with
 from drupe_commands.messages import tell
 from drupe_commands.package_records import from_record
 from drupe_commands.parameters import MODEL, JsonResult, Package, Provider, set_option
 from drupe_commands.settings import settings_of
 
 if TYPE_CHECKING:
-    from drupe.api import Evaluator, Metric, Option, Registry
+    from drupe.api import Evaluator, Option, Registry
 
 MEASURING = "Measuring"
 
@@ -62,7 +59,7 @@ def evaluate(
     one layer at a time. The evaluators latency, throughput and footprint measure how fast a package is and what it
     takes; drupe benchmark compares packages by these.
     """
-    from drupe.api import CheckFailed, registry
+    from drupe.api import registry
 
     found = registry()
     refuse_wrong_values(options, found.options)
@@ -74,21 +71,15 @@ def evaluate(
             cure="leave --against out; drupe benchmark PACKAGE PACKAGE compares how fast packages are",
         )
     configured = _configurations(evaluators, options, settings or ())
-    measured: list[tuple[AskedEvaluator, Sequence[Metric]]] = []
-    failure: CheckFailed | None = None
-    for each, (evaluating, values) in zip(asked, configured, strict=True):
-        try:
-            given = _measure(package, None if evaluating.alone else against, evaluating, values, provider)
-        except CheckFailed as error:
-            if not error.metrics:
-                raise
-            given, failure = error.metrics, error
-        measured.append((each, each.chosen(given)))
+    measured = measured_with(list(zip(asked, configured, strict=True)), package, against, provider)
     if against is not None and _is_another_source(package, against):
         tell(f"note: the record of {package} says that it was made of another model than {against}")
-    _show(_told_apart(measured), configured, as_json)
-    if failure:  # what was measured is worth knowing beyond a limit as well
-        raise failure
+    if as_json:
+        print(json.dumps(measured.document(), indent=1))
+    else:
+        measured.show()
+    if measured.failure:  # what was measured is worth knowing beyond a limit as well
+        raise measured.failure
 
 
 class Evaluate(FlagApp):
@@ -116,7 +107,7 @@ def _named(evaluators: Iterable[Evaluator]) -> str:
 
 def _configurations(
     evaluators: Collection[Evaluator], options: Mapping[str, Any], settings: Iterable[str]
-) -> list[tuple[Evaluator, dict[str, Any]]]:
+) -> list[dict[str, Any]]:
     """What each evaluator is told. Raises UsageError for what none of them reads, and for a wrong value."""
     from drupe.api import configure, flag
 
@@ -125,14 +116,14 @@ def _configurations(
             what = f"{flag(name)} has no effect with the evaluator {_named(evaluators)}"
             raise UsageError(what, cure=f"leave {flag(name)} out")
     set_by_key = _settings(evaluators, settings)
-    found = []
+    found: list[dict[str, Any]] = []
     for each in evaluators:
         typed = {key: name for key, name in _read(each).items() if name in options}
         values = {key: options[name] for key, name in typed.items()} | set_by_key[each.name]
         named = {key: flag(name) for key, name in typed.items()}
         named |= {key: f"--set {each.name}.{key}" for key in set_by_key[each.name]}
         configure(f"evaluator '{each.name}'", each.Config, values, named)
-        found.append((each, values))
+        found.append(values)
     return found
 
 
@@ -162,16 +153,6 @@ def _read(evaluator: Evaluator) -> dict[str, str]:
     return {**alike, **evaluator.options}
 
 
-def _measure(
-    package: str, against: str | None, evaluator: Evaluator, values: Mapping[str, Any], provider: str | None
-) -> tuple[Metric, ...]:
-    from drupe_console import progress
-
-    return drupe.evaluate(
-        package, against, evaluator=evaluator.name, provider=provider, progress=progress(lines=False), **values
-    )
-
-
 def _is_another_source(package: str, against: str) -> bool:
     """Whether the package's record names another source than `against`, and than what `against` was made of.
 
@@ -192,47 +173,3 @@ def _is_another_source(package: str, against: str) -> bool:
 def _recorded_source(package: Path) -> dict[str, Any] | None:
     """What the record of a package says of its source; None for a model without a record."""
     return from_record(package, lambda record: {key: record["source"][key] for key in ("kind", "fingerprint")})
-
-
-def _told_apart(measured: Sequence[tuple[AskedEvaluator, Sequence[Metric]]]) -> list[Metric]:
-    """All metrics. Where two evaluators have one of the same name, the names of both begin with the evaluator's."""
-    times = Counter(metric.name for _, metrics in measured for metric in metrics)
-    return [
-        replace(metric, name=f"{asked.name}:{metric.name}") if times[metric.name] > 1 else metric
-        for asked, metrics in measured
-        for metric in metrics
-    ]
-
-
-def _show(metrics: Sequence[Metric], asked: Iterable[tuple[Evaluator, dict[str, Any]]], as_json: bool) -> None:
-    from drupe_console import figure, table
-
-    if as_json:
-        json.dump(_document(metrics, asked), sys.stdout, indent=1)
-        print()
-        return
-    spread = any(each.spread for each in metrics)
-    rows = [
-        (each.name.replace("_", " "), figure(each.value), each.unit, each.better, *([_spread(each)] if spread else []))
-        for each in metrics
-    ]
-    table(rows, ("metric", "value", "unit", "better", *(["spread"] if spread else [])))
-
-
-def _spread(metric: Metric) -> str:
-    from drupe_console import figure
-
-    return " to ".join(map(figure, metric.spread)) if metric.spread else ""
-
-
-def _document(metrics: Iterable[Metric], asked: Iterable[tuple[Evaluator, dict[str, Any]]]) -> dict[str, Any]:
-    """The metrics, the spread of those that have one, and each evaluator's whole settings."""
-    from drupe.api import configure
-
-    settings = {
-        each.name: configure(f"evaluator '{each.name}'", each.Config, values).model_dump(mode="json")
-        for each, values in asked
-    }
-    spreads = {metric.name: metric.spread for metric in metrics if metric.spread}
-    values = {metric.name: metric.value for metric in metrics}
-    return {**values, **({"spread": spreads} if spreads else {}), "settings": settings}

@@ -14,11 +14,12 @@ from drupe_commands.messages import tell
 
 if TYPE_CHECKING:
     from drupe.api import Model, Plan, Request
+    from drupe_commands.measured import Configured
 
 
 @dataclass(frozen=True)
 class Making:
-    """How the user wants a package to be made, and told of."""
+    """How the user wants a package to be made, and told of. measure: what measures it when it is made."""
 
     context: typer.Context
     output: Path | None
@@ -26,6 +27,7 @@ class Making:
     only_plan: bool
     as_json: bool
     log_level: int
+    measure: Configured = ()
 
     def of_request(self, request: Request, save_plan: Path | None = None) -> None:
         """Compose the plan of a request, then carry it out, or only show it."""
@@ -40,8 +42,9 @@ class Making:
     def of_plan(self, plan: Plan, source: Model, started: float, save_plan: Path | None = None) -> None:
         """Carry a plan out, or only show it."""
         from drupe import api
+        from drupe_commands.measured import measured_here
         from drupe_commands.previewing import preview_of, show_preview
-        from drupe_commands.summing_up import show_outcome
+        from drupe_commands.summing_up import print_outcome, show_outcome
         from drupe_console import progress
 
         if save_plan is not None:
@@ -52,8 +55,17 @@ class Making:
             return
         publisher, output = api.registry().publisher(), self.named_output()
         outcome = publisher.carry_out(plan, source, output, force=self.force, progress=progress(), started=started)
-        show_outcome(outcome, plan, self.as_json)
+        if not self.as_json:  # before the package is measured, which may take long
+            show_outcome(outcome, plan)
+        measured = measured_here(self.measure, str(output), plan.source.reference) if self.measure else None
+        if self.as_json:
+            print_outcome(outcome, measured)
+        elif measured is not None:
+            print()
+            measured.show()
         _note_many_threads(plan)
+        if measured is not None and measured.failure:
+            raise measured.failure
 
     def begin(self) -> float:
         """Set up what is told of the run; returns the time. Raises UsageError where an output is missing."""

@@ -224,6 +224,9 @@ def _run_document(document: dict[str, Any], job: _Job) -> None:
 
     with located(job.file):
         search = search_in(document, job.file)
+    if search is not None and document.get("measure"):
+        what = "a search measures each package with `search.evaluators`, and `measure` has no effect"
+        raise UsageError(what, where=f"{job.file}, at measure", cure="name them under search.evaluators")
     if search is None:
         _run_workflow(workflow_from(document, job.file), job)
     else:
@@ -252,11 +255,14 @@ def _run_search(search: FoundSearch, document: dict[str, Any], job: _Job) -> Non
 
 def _run_workflow(workflow: Workflow, job: _Job) -> None:
     from drupe.api import plan_of, registry
+    from drupe_commands.measured import configured_by
     from drupe_commands.workflow import request_of
 
     file = job.file
     workflow = _about(workflow, job.model, file)
-    making = replace(job.making, output=job.making.output or (Path(workflow.output) if workflow.output else None))
+    output = job.making.output or (Path(workflow.output) if workflow.output else None)
+    measure = configured_by(workflow.measure, registry(), f"{file}, at measure")
+    making = replace(job.making, output=output, measure=measure)
     with located(file):
         request = request_of(workflow, registry(), file)
     if job.save_plan is not None:

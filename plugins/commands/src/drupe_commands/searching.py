@@ -46,7 +46,7 @@ class FoundSearch:
             return
         print("\n".join(self._call(found.lines)))
         print()
-        show_outcome(found.outcome, found.plan, False)
+        show_outcome(found.outcome, found.plan)
 
     def _call(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
         return call(self._entry.plugin, f"a search with {self._entry.title}", function, *arguments, **named)

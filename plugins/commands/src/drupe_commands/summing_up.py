@@ -12,6 +12,7 @@ from drupe_commands.messages import tell, tell_notices
 
 if TYPE_CHECKING:
     from drupe.api import Check, Outcome, Plan
+    from drupe_commands.measured import Measured
 
 ALIKE = 1.05
 """Sizes whose ratio is below this are one size to a person."""
@@ -21,13 +22,16 @@ LONGEST = 80
 """Characters of what the package did that are shown."""
 
 
-def show_outcome(outcome: Outcome, plan: Plan, as_json: bool) -> None:
-    """Print what a run has made, for a person or as JSON."""
+def print_outcome(outcome: Outcome, measured: Measured | None) -> None:
+    """Print what a run has made as JSON, and what was measured of it."""
+    more = {} if measured is None else {"measured": measured.document()}
+    print(json.dumps({**asdict(outcome), **more}, indent=1, default=str))
+
+
+def show_outcome(outcome: Outcome, plan: Plan) -> None:
+    """Print what a run has made, for a person."""
     from drupe_console import size
 
-    if as_json:
-        print(json.dumps(asdict(outcome), indent=1, default=str))
-        return
     peak = f", {size(outcome.peak_bytes)} of memory at most" if outcome.peak_bytes else ""
     print(f"{outcome.output}: {size(outcome.bytes)}{compared(outcome.bytes, outcome.source_bytes)}")
     print(f"converted in {outcome.conversion_seconds:.1f} s{peak}")

@@ -49,6 +49,11 @@ def _as_target(value: Any) -> Any:
     return {"provider": value} if isinstance(value, str) else value
 
 
+def _as_evaluators(value: Any) -> Any:
+    """A list of names, or names with settings."""
+    return {name: {} for name in value} if isinstance(value, list) else value
+
+
 def _as_pass(value: Any) -> Any:
     """`build-decoder`, `{quantize-weights: {block_size: 64}}`, or all keys written out."""
     if isinstance(value, str):
@@ -59,6 +64,7 @@ def _as_pass(value: Any) -> Any:
     return value
 
 
+MeasureForms = list[str] | dict[str, dict[str, Any]]
 PassForms = str | dict[str, dict[str, Any]] | WorkflowPass
 
 
@@ -88,6 +94,12 @@ class Workflow(_Part):
     threads: int = Field(default=0, ge=0, le=256, description="0 stands for all that the process may use")
     verify: bool = Field(default=True, description="run the finished package, and compare it with its source")
     require_check: bool = Field(default=False, description="fail where the package could not be run or compared")
+    measure: Annotated[
+        dict[str, dict[str, Any]], BeforeValidator(_as_evaluators, json_schema_input_type=MeasureForms)
+    ] = Field(
+        default_factory=dict,
+        description="evaluators that measure the finished package: NAME or NAME:METRIC, or these with their settings",
+    )
     search: dict[str, Any] = Field(
         default_factory=dict,
         description="how values are tried, where several stand in place of one: sampler, trials, seconds, goals, ...",

@@ -1,0 +1,127 @@
+"""Measuring a package with several evaluators, and showing what they give."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import drupe
+from drupe_commands.asked_evaluators import AskedEvaluator, asked_evaluators
+
+if TYPE_CHECKING:
+    from drupe.api import CheckFailed, Metric, Registry
+
+Configured = Sequence[tuple[AskedEvaluator, Mapping[str, Any]]]
+"""Evaluators, each with the values of its configuration that are set."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The metrics of a package, in the order of the evaluators.
+
+    failure: a limit that it is beyond. reason: why it could not be measured here.
+    """
+
+    metrics: tuple[Metric, ...]
+    configured: Configured
+    failure: CheckFailed | None = None
+    reason: str = ""
+
+    def document(self) -> dict[str, Any]:
+        """The metrics, the spread of those that have one, and each evaluator's whole settings."""
+        from drupe.api import configure
+
+        settings = {
+            each.name: configure(f"evaluator '{each.name}'", each.evaluator.Config, values).model_dump(mode="json")
+            for each, values in self.configured
+        }
+        if self.reason:
+            return {"not_measured": self.reason, "settings": settings}
+        spreads = {metric.name: metric.spread for metric in self.metrics if metric.spread}
+        values = {metric.name: metric.value for metric in self.metrics}
+        return {**values, **({"spread": spreads} if spreads else {}), "settings": settings}
+
+    def show(self) -> None:
+        """Print the metrics as a table."""
+        from drupe_console import figure, table
+
+        if self.reason:
+            print(f"not measured here: {self.reason}")
+            return
+        spread = any(each.spread for each in self.metrics)
+        rows = [
+            (each.name.replace("_", " "), figure(each.value), each.unit, each.better, *_spread(each, spread))
+            for each in self.metrics
+        ]
+        table(rows, ("metric", "value", "unit", "better", *(["spread"] if spread else [])))
+
+
+def measured_with(configured: Configured, package: str, against: str | None, provider: str | None = None) -> Measured:
+    """Measure a package. against: what those evaluators are given that take a reference.
+
+    Raises CheckFailed where one fails without metrics.
+    """
+    from drupe.api import CheckFailed
+    from drupe_console import progress
+
+    measured: list[tuple[AskedEvaluator, Sequence[Metric]]] = []
+    failure: CheckFailed | None = None
+    for each, values in configured:
+        reference = None if each.evaluator.alone else against
+        try:
+            given: Sequence[Metric] = drupe.evaluate(
+                package, reference, evaluator=each.name, provider=provider, progress=progress(lines=False), **values
+            )
+        except CheckFailed as error:
+            if not error.metrics:
+                raise
+            given, failure = error.metrics, error
+        measured.append((each, each.chosen(given)))
+    return Measured(tuple(_told_apart(measured)), configured, failure)
+
+
+def measured_here(configured: Configured, package: str, against: str) -> Measured:
+    """Measure a package that was just made. One that this machine cannot run is not measured, and says so."""
+    from drupe.api import RuntimeMissing
+
+    try:
+        return measured_with(configured, package, against)
+    except RuntimeMissing as error:
+        return Measured((), configured, reason=error.what)
+
+
+def configured_by(measure: Mapping[str, Mapping[str, Any]], found: Registry, place: str) -> Configured:
+    """What a workflow measures: "NAME" or "NAME:METRIC", with settings. Raises UsageError that names the place."""
+    from drupe.api import UsageError, configure
+
+    texts = list(measure)
+    try:
+        asked = asked_evaluators(texts, "", found) if texts else []
+        values: dict[str, dict[str, Any]] = {each.name: {} for each in asked}
+        for text, settings in measure.items():
+            values[text.partition(":")[0]].update(settings)
+        for each in asked:
+            configure(f"evaluator '{each.name}'", each.evaluator.Config, values[each.name])
+    except UsageError as error:
+        error.where = place
+        raise
+    return [(each, values[each.name]) for each in asked]
+
+
+def _told_apart(measured: Iterable[tuple[AskedEvaluator, Sequence[Metric]]]) -> list[Metric]:
+    """All metrics. Where two evaluators have one of the same name, the names of both begin with the evaluator's."""
+    pairs = [(asked, metric) for asked, metrics in measured for metric in metrics]
+    times = Counter(metric.name for _, metric in pairs)
+    return [
+        replace(metric, name=f"{asked.name}:{metric.name}") if times[metric.name] > 1 else metric
+        for asked, metric in pairs
+    ]
+
+
+def _spread(metric: Metric, shown: bool) -> list[str]:
+    """The cell of the column of spreads, where there is one."""
+    from drupe_console import figure
+
+    return [" to ".join(map(figure, metric.spread or ()))] if shown else []
