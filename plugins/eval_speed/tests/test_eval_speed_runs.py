@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -85,6 +86,20 @@ def test_packages_take_turns_in_one_run(packages: Callable[[str], Path], monkeyp
     assert all(len(values) == (3 if row.case else 1) for row in found.rows for values in row.values)
 
 
+def test_what_is_left_open_fits_into_the_room_of_the_package(package: Path, tmp_path: Path) -> None:
+    small = Path(shutil.copytree(package, tmp_path / "small"))
+    config = json.loads((small / "genai_config.json").read_text())
+    config["model"]["context_length"] = config["search"]["max_length"] = 40
+    (small / "genai_config.json").write_text(json.dumps(config))
+    subjects = [subject_of(str(each), None, registry()) for each in (package, small)]
+    found = measure(subjects, SpeedConfig(repeats=1), Progress())
+    assert ([case.by_name for case in found.cases], found.new_tokens) == ([{"length": 20, "batch": 1}], 20)
+    found = measure(subjects, SpeedConfig(repeats=1, prompt_lengths=(33,)), Progress())
+    assert found.new_tokens == 7
+    found = measure(subjects[:1], SpeedConfig(repeats=1), Progress())
+    assert (found.cases[0].tokens, found.new_tokens) == (128, 64)
+
+
 def test_the_number_of_threads_is_the_packages_own_unless_one_is_given(package: Path) -> None:
     own = json.loads((package / "genai_config.json").read_text())["model"]["decoder"]["session_options"]
     for threads, expected in ((0, own.get("intra_op_num_threads")), (1, 1), (3, 3)):
@@ -116,7 +131,9 @@ def test_the_table_compares_packages_with_the_first(packages: Callable[[str], Pa
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0].split() == ["int4", "fp32", "fp32", "/", "int4"]
-    assert [line for line in lines if line.startswith("prompt")] == ["prompt 8, batch 1", "prompt 16, batch 1"]
+    assert [line for line in lines if line.startswith("prompt")] == [
+        f"prompt {length}, batch 1, 4 new tokens" for length in (8, 16)
+    ]
     (size,) = (line.split() for line in lines if line.startswith("size on disk"))
     assert float(size[-1]) > 2
     assert sum(line.startswith("decode rate (tokens/s)") for line in lines) == 2
@@ -146,7 +163,8 @@ def test_a_package_beside_itself_has_two_names_and_no_clear_difference_in_size(p
         (("PACKAGE", "--threads", "many"), 2, "in: --threads"),
         (("PACKAGE", "--size", "height"), 2, "--size takes AXIS=NUMBER, not 'height'"),
         (("PACKAGE", "--size", "height=3"), 2, "no axis that varies for the size 'height'"),
-        (("PACKAGE", "--prompt-lengths", "8,300"), 2, "take 364, but the package has room for 256"),
+        (("PACKAGE", "--prompt-lengths", "8,300"), 2, "take 302, but the package has room for 256"),
+        (("PACKAGE", "--prompt-lengths", "8,300", "--new-tokens", "9"), 2, "try: prompts of at most 247 tokens"),
         (("PACKAGE", "--new-tokens", "1000"), 2, "try: fewer new tokens"),
         (("PACKAGE", "--provider", "cuda"), 6, "cuda"),
         (("PACKAGE", "--provider", "cudda"), 2, "unknown provider 'cudda'"),

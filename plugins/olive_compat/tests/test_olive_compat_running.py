@@ -68,9 +68,10 @@ def test_a_file_with_engine_evaluator_and_search_runs_as_it_stands(seed: Path, d
     assert done.returncode == 0, done.stderr
     package = tmp_path / "models" / "llama"
     assert json.loads((package / "drupe.json").read_text("utf-8"))["plan"]["target"]["precision"] == "int4"
-    for said in ("nothing is left to fuse", "'tpe'", "'joint'", "speed is not measured", "cache_dir"):
+    for said in ("nothing is left to fuse", "'tpe'", "'joint'", "measured of the finished", "cache_dir"):
         assert said in done.stderr
     assert "runs it" in done.stdout
+    assert "inter token mean" in done.stdout.partition("runs it")[2]
 
 
 def test_a_dry_run_looks_for_no_model_and_takes_less_than_a_second(seed: Path, tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ BATCH, LENGTH = "batch", "length"
 """What drupe.api.Task.samples calls rows and their tokens."""
 PROMPT = 128
 """Tokens of a prompt, and of a row, where the user names no number."""
+ANSWER = 64
+"""Tokens of an answer, where the user names no number."""
 
 
 @dataclass(frozen=True)

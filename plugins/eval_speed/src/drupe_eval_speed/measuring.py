@@ -19,7 +19,7 @@ from drupe.api import (
     runtime_for,
     target_of,
 )
-from drupe_eval_speed.cases import BATCH, LENGTH, Case, cases_of
+from drupe_eval_speed.cases import ANSWER, BATCH, LENGTH, PROMPT, Case, cases_of
 from drupe_eval_speed.process import PackageProcess
 from drupe_eval_speed.quantities import QUANTITIES, Quantity
 from drupe_eval_speed.settings import SpeedConfig
@@ -56,11 +56,11 @@ class Row:
 class Measurement:
     """All that was measured. notes: what a reader of the numbers should know.
 
-    writes_text: whether the packages write text, so that a run is a prompt and its answer.
+    new_tokens: of an answer; None where the packages write no text, so that a run is no prompt with an answer.
     """
 
     subjects: tuple[Subject, ...]
-    writes_text: bool
+    new_tokens: int | None
     cases: tuple[Case, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
@@ -97,7 +97,8 @@ def measure(
             for case in cases:
                 rows += run.measure(case, task)
         notes = tuple(dict.fromkeys(run.notes(described)))
-        return Measurement(tuple(run.subjects), described[0]["kind"] == TEXT, cases, (*run.whole(), *rows), notes)
+        new_tokens = run.new_tokens if described[0]["kind"] == TEXT else None
+        return Measurement(tuple(run.subjects), new_tokens, cases, (*run.whole(), *rows), notes)
 
 
 class _Run:
@@ -108,6 +109,7 @@ class _Run:
         self.processes: list[PackageProcess] = []
         self._config = config
         self._stop = stop
+        self.new_tokens = config.new_tokens or ANSWER
 
     def load(self, loads: int, progress: Progress) -> tuple[tuple[float, ...], ...]:
         """Open all packages `loads` times and once before: milliseconds by package. They are open afterwards.
@@ -151,13 +153,29 @@ class _Run:
                     f"the model has no axis that varies for the size '{name}'; it has prompt lengths and batch sizes",
                     cure="leave the size out",
                 )
-            for subject, each in zip(self.subjects, described, strict=True):
-                _refuse_too_long(subject.path, each["room"], max(lengths or ()), config.new_tokens)
+            lengths = self._fit([each["room"] for each in described])
         return cases_of(lengths, batches, config.sizes)
+
+    def _fit(self, rooms: Sequence[int | None]) -> tuple[int, ...]:
+        """The lengths of prompts. What the user leaves open is made to fit into the rooms for tokens of all packages.
+
+        Raises UsageError for prompts and answers that do not fit.
+        """
+        lengths = self._config.prompt_lengths
+        known = [each for each in rooms if each is not None]
+        room = min(known, default=max(lengths or (PROMPT,)) + ANSWER)
+        if self._config.new_tokens is None:
+            left = room // 2 if lengths is None else room - max(lengths)
+            self.new_tokens = max(2, min(ANSWER, left))
+        if lengths is None:
+            lengths = (max(1, min(PROMPT, room - self.new_tokens)),)
+        for subject, each in zip(self.subjects, rooms, strict=True):
+            _refuse_too_long(subject.path, each, max(lengths), self.new_tokens)
+        return lengths
 
     def measure(self, case: Case, progress: Progress) -> list[Row]:
         """All quantities of one case: the packages in turn, in every second round in the other order."""
-        order = {"sizes": case.by_name, "new_tokens": self._config.new_tokens}
+        order = {"sizes": case.by_name, "new_tokens": self.new_tokens}
         for process in self.processes:
             process.ask("warm", **order)
         found: list[list[dict[str, float]]] = [[] for _ in self.processes]
@@ -189,7 +207,7 @@ class _Run:
     def _room(self) -> int | None:
         """The tokens that the longest case needs; None where the lengths are the packages' own."""
         lengths = self._config.prompt_lengths
-        return None if lengths is None else max(lengths) + self._config.new_tokens
+        return None if lengths is None else max(lengths) + self.new_tokens
 
 
 def _refuse_too_long(package: str, room: int | None, prompt: int, new_tokens: int) -> None:

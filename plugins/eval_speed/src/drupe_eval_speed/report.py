@@ -10,7 +10,7 @@ from typing import Any
 
 from drupe.api import counted
 from drupe_console import figure, size, table
-from drupe_eval_speed.cases import LENGTH
+from drupe_eval_speed.cases import Case
 from drupe_eval_speed.measuring import Measurement, Row, Subject
 from drupe_eval_speed.settings import SpeedConfig
 from drupe_eval_speed.spread import CONFIDENCE, ENOUGH, WITHIN, Ratio, ratio_of, spread_of
@@ -25,9 +25,8 @@ def print_tables(measured: Measurement, config: SpeedConfig, notes: Sequence[str
     whole = [row for row in measured.rows if row.case is None]
     facts = [_in_columns(title, list(map(str, cells))) for title, cells in _facts(measured.subjects)]
     rows = [*facts, *map(_line, whole)]
-    length = "prompt" if measured.writes_text else LENGTH
     for case in measured.cases:
-        rows += [[], [case.label(length) or "sizes of the model"]]
+        rows += [[], [_title(case, measured.new_tokens)]]
         rows += [_line(row) for row in measured.rows if row.case == case]
     table(rows, ("", *head))
     print()
@@ -35,11 +34,18 @@ def print_tables(measured: Measurement, config: SpeedConfig, notes: Sequence[str
         print(f"note: {note}")
 
 
+def _title(case: Case, new_tokens: int | None) -> str:
+    """What is run in a case, in words."""
+    if new_tokens is None:
+        return case.label() or "sizes of the model"
+    return f"{case.label('prompt')}, {counted(new_tokens, 'new token')}"
+
+
 def print_document(measured: Measurement, config: SpeedConfig, notes: Sequence[str] = ()) -> None:
     """The whole measurement as JSON, with the values of each run."""
     document = {
         "packages": [_described(each) for each in measured.subjects],
-        "settings": config.model_dump(mode="json"),
+        "settings": {**config.model_dump(mode="json"), "new_tokens": measured.new_tokens},
         "results": [_result(row) for row in measured.rows],
         "notes": [*measured.notes, *notes],
     }

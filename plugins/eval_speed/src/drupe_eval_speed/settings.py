@@ -33,12 +33,16 @@ class SpeedConfig(EvaluatorConfig):
     """The cases are all combinations of prompt lengths and batch sizes. A run is one prompt and its answer."""
 
     prompt_lengths: Numbers | None = Field(
-        None, description="tokens of a prompt, or of a row of a model that reads tokens; by default 128"
+        None,
+        description="tokens of a prompt, or of a row of a model that reads tokens; by default 128, or as many as there "
+        "is room for",
     )
     batch_sizes: Numbers | None = Field(None, description="rows that are run at once; by default 1")
     sizes: dict[str, Number] = Field(
         default_factory=dict, description="sizes of other axes, by the names that the graph has for them"
     )
-    new_tokens: int = Field(64, ge=2, le=MOST, description="tokens of an answer")
+    new_tokens: int | None = Field(
+        None, ge=2, le=MOST, description="tokens of an answer; by default 64, or as many as there is room for"
+    )
     repeats: int = Field(7, ge=1, le=1000, description="runs of each case, and loads; the median counts")
     threads: int = Field(0, ge=0, le=1024, description="threads of the processor; 0 for the package's own number")

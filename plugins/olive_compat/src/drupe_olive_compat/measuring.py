@@ -8,15 +8,16 @@ from typing import Any
 from drupe_olive_compat.answers import Answer, Ledger, changed, kept, left_out
 from drupe_olive_compat.components import Component, OliveFile, component
 
-SPEED = "drupe evaluate OUT --speed"
 AGAINST = "drupe evaluate OUT --against MODEL"
 _CLOSE = "the package is compared with its source: KL divergence, agreement and perplexity, or similarity"
 
-_SPEED = changed("speed is not measured in the run", f"{SPEED} measures prompt and decode rates")
+_OF_THE_PACKAGE = "measured of the finished package, on random inputs, in a process of its own"
 
+MEASURED: Mapping[str, str] = {"latency": "latency", "throughput": "throughput"}
+"""The evaluator of Drupe that measures a metric, by the metric's type."""
 METRICS: Mapping[str, Answer] = {
-    "latency": _SPEED,
-    "throughput": _SPEED,
+    "latency": changed(f"{_OF_THE_PACKAGE}: time to the first token and between tokens, or of a run"),
+    "throughput": changed(f"{_OF_THE_PACKAGE}: prefill and decode rates, or rows a second"),
     "size_on_disk": kept("the summary and drupe.json say the size"),
     "accuracy": left_out(f"not measured; {_CLOSE}", AGAINST),
     "custom": left_out("a function of a script, and Drupe runs no code of a workflow", AGAINST),
@@ -25,19 +26,26 @@ HARNESSES: Mapping[str, str] = {"lmevaluator": "lm-eval", "mtebevaluator": "MTEB
 """What runs the tasks of an evaluator, by its type in lower case."""
 _PERPLEXITY = changed("perplexity, on Drupe's own text unless evaluation_data names another", AGAINST)
 _UNREAD = left_out("nothing that is done here reads it")
+_RUNS = changed("one run to warm up, and the median of 7", "drupe evaluate OUT --evaluator NAME --set repeats=N")
+_SESSION = left_out("speed is measured in the package's own session, on random inputs")
 _GOAL = left_out("no goal decides on the package", "the options max_kl and min_cosine limit what quantizing may cost")
 
 
-def say_measuring(file: OliveFile, calibrating: set[str], ledger: Ledger) -> None:
-    """Say what becomes of all that a file measures. calibrating: the names of data configs that passes read."""
+def say_measuring(file: OliveFile, calibrating: set[str], ledger: Ledger) -> list[str]:
+    """Say what becomes of all that a file measures; the evaluators that measure the finished package.
+
+    calibrating: the names of data configs that passes read.
+    """
     evaluator = file.settings.pop("evaluator", None)
     top_metrics = file.settings.pop("metrics", None)
     if isinstance(evaluator, Mapping):
         file.evaluators["evaluator"] = component(evaluator, "evaluator", ledger)
     elif evaluator is not None:
         ledger.say("evaluator", changed(f"in place of {evaluator}, {_CLOSE}"))
-    for each in file.evaluators.values():
-        _say_evaluator(each, ledger)
+    used = "evaluator" if isinstance(evaluator, Mapping) else evaluator
+    measure: list[str] = []
+    for name, each in file.evaluators.items():
+        measure += _say_evaluator(each, ledger, used=name == used)
     if top_metrics:
         ledger.say("metrics", METRICS["accuracy"])
     for config in file.data_configs:
@@ -45,9 +53,12 @@ def say_measuring(file: OliveFile, calibrating: set[str], ledger: Ledger) -> Non
         used = kept("the text to calibrate with") if name in calibrating else _UNREAD
         ledger.say(config.place, used)
     _say_search(file.settings.pop("search_strategy", None), ledger)
+    return list(dict.fromkeys(measure))
 
 
-def _say_evaluator(evaluator: Component, ledger: Ledger) -> None:
+def _say_evaluator(evaluator: Component, ledger: Ledger, used: bool) -> list[str]:
+    """Say what becomes of an evaluator; returns Drupe's in its place. used: whether the file measures with it."""
+    measure: list[str] = []
     if evaluator.type:
         harness = HARNESSES.get(evaluator.type.casefold(), f"an evaluator of the type {evaluator.type}")
         tasks = evaluator.options.get("tasks")
@@ -60,12 +71,27 @@ def _say_evaluator(evaluator: Component, ledger: Ledger) -> None:
         kind = str(metric.get("type", "")).casefold()
         names = [str(each.get("name", "")) for each in _mappings(metric.get("sub_types"))]
         answer = METRICS.get(kind, left_out(f"metrics of the type {kind} are not measured", AGAINST))
+        if kind in MEASURED:
+            measure += [MEASURED[kind]] if used else []
+            answer = answer if used else _UNREAD
+            _say_how_often(place, metric, ledger)
         if kind == "accuracy" and "perplexity" in names:
             answer = _PERPLEXITY
         ledger.say(place, answer)
         for each in _mappings(metric.get("sub_types")):
             if each.get("goal"):
                 ledger.say(f"{place}.{each.get('name', '')}.goal", _GOAL)
+    return measure
+
+
+def _say_how_often(place: str, metric: Mapping[str, Any], ledger: Ledger) -> None:
+    """Say what becomes of the number of runs and of the session that a metric of speed asks for."""
+    for each in _mappings(metric.get("sub_types")):
+        if each.get("metric_config"):
+            ledger.say(f"{place}.{each.get('name', '')}.metric_config", _RUNS)
+    settings = metric.get("user_config")
+    for name in settings if isinstance(settings, Mapping) else ():
+        ledger.say(f"{place}.user_config.{name}", _SESSION)
 
 
 def _metrics(evaluator: Component) -> Iterator[tuple[str, Mapping[str, Any]]]:

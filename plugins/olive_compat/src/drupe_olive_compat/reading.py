@@ -34,7 +34,7 @@ def read(document: Mapping[str, Any], model: str) -> tuple[dict[str, Any] | None
         follow(chain, part)
     _say_what_is_made(file, chain)
     precision, options, settings = request_of(chain)
-    say_measuring(file, chain.read, ledger)
+    measure = say_measuring(file, chain.read, ledger)
     output = _output(file, ledger)
     for name, value in file.settings.items():
         ledger.say(name, answer_to(name, value))
@@ -44,6 +44,7 @@ def read(document: Mapping[str, Any], model: str) -> tuple[dict[str, Any] | None
     workflow: dict[str, Any] = {"model": reference, "target": {"provider": provider, "precision": precision}}
     workflow |= {"options": options} if options else {}
     workflow |= {"settings": settings} if settings else {}
+    workflow |= {"measure": measure} if measure else {}
     return workflow | ({"output": output} if output else {}), ledger.notices
 
 
