@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from drupe.api import ModelError, Session
+from drupe.api import ModelError, RuntimeMissing, Session
 from drupe_decoding.generation import Generation, Timing, Turn
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ class TextSession(Session):
         tokens are asked for. Raises RuntimeMissing where the runtime has no such loop.
         """
         raise RuntimeMissing(
-            f"{type(self).__name__} does not continue rows of tokens", cure="open it with another runtime"
+            "the model's runtime does not continue rows of tokens, and its speed cannot be measured",
+            cure="run it in onnxruntime-genai or onnxruntime",
         )
 
     @abstractmethod

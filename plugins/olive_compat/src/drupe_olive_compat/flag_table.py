@@ -274,9 +274,7 @@ COMMANDS: Mapping[str, OliveCommand] = {
 """Commands that are carried out. One that Drupe has as well also takes all of Drupe's own flags."""
 
 NOT_DONE: Mapping[str, Answer] = {
-    "benchmark": missing(
-        "there is no command that runs tasks of lm-eval", "drupe evaluate PACKAGE --against MODEL, or --speed"
-    ),
+    "benchmark": missing("there is no command that runs tasks of lm-eval", "drupe evaluate PACKAGE --against MODEL"),
     "tune-session-params": missing(
         "settings of a session are not tuned", "drupe optimize --threads N sets what counts most"
     ),
