@@ -54,7 +54,7 @@ class Measured:
         """Open the package; how long that takes, and what the session is. room: for tokens; None for its own."""
         settings: dict[str, Any] = {"max_length": room}
         if self._threads:
-            if "threads" not in inspect.signature(self._runtime.open).parameters:
+            if "threads" not in inspect.signature(type(self._runtime).open).parameters:
                 what = f"the runtime {self._runtime.name} takes no number of threads"
                 raise UsageError(what, cure="leave the number of threads out")
             settings["threads"] = self._threads

@@ -113,7 +113,7 @@ class GraphTimer:
         """Sample inputs. A task that knows nothing of sizes is not asked for any."""
         if not sizes:
             return self._task.samples(self._model, self._target)
-        if "sizes" not in inspect.signature(self._task.samples).parameters:
+        if "sizes" not in inspect.signature(type(self._task).samples).parameters:
             raise UsageError(
                 f"the task '{self._task.name}' chooses the sizes of its inputs itself",
                 cure="leave prompt lengths, batch sizes and other sizes out",
