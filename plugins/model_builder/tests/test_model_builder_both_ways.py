@@ -21,6 +21,7 @@ LENGTHS = (23, 9, 14)
 """Of the texts: longer than every window, and than the YaRN model's first context."""
 BY_KEY = (
     "llama", "mistral", "bloom", "gemma2", "gpt_oss", "deepseek_v2", "gemma4_text, small", "bamba",
+    "gemma3n_text", "llama4_text", "zamba2",
 )  # fmt: skip
 """Cases of all kinds of attention, of windows, biases by distance, sinks and recurrences beside attention."""
 OWN_KEYS = {

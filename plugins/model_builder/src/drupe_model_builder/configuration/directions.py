@@ -48,6 +48,8 @@ def _of_block(block: SharedBlock) -> SharedBlock:
 def _of_part(part: Part) -> Part:
     if isinstance(part, LatentAttention):
         return replace(part, both_ways=True)
+    if isinstance(part, Attention) and part.only_earlier:
+        return part
     if isinstance(part, Attention | BorrowedAttention) and not part.both_ways:
         return replace(part, both_ways=True, window=None if part.window is None else part.window + 1)
     return part

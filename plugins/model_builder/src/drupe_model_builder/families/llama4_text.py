@@ -25,7 +25,6 @@ from drupe_model_builder.configuration.reading import (
     activation,
     kinds_of_layers,
     layer_count,
-    not_built,
     rotary_of,
     sizes_of,
     without_effect,
@@ -41,14 +40,6 @@ EXPERTS = ExpertNames("feed_forward", "router", merged_at="feed_forward")
 
 
 def llama4_text(config: Configuration) -> Decoder:
-    if not config.flag("is_causal", True):
-        raise not_built(
-            config,
-            "is_causal",
-            False,
-            "lets each token read later ones",
-            "use a model whose tokens read earlier ones only",
-        )
     sizes = sizes_of(config, context_length=131_072, kv_heads=8, head_dim=128, epsilon=1e-5)
     rotary, silu = rotary_of(config, sizes, theta=500_000.0, interleaved=True), activation(config)
     turns, sparse, chunk = _turning(config), _with_experts(config), _chunk(config, sizes)
@@ -75,6 +66,7 @@ def llama4_text(config: Configuration) -> Decoder:
             norm_after_rotary=True,
             query_scale=None if turns[number] else grown,
             chunk=chunk if kinds[number] == CHUNKED else None,
+            only_earlier=kinds[number] == CHUNKED,
             **norms,
         )
         if not sparse[number]:

@@ -52,7 +52,7 @@ class Attention:
     softmax and adds nothing. output_norm: before `output`, as BitNet has one. value_norm: of each head's value. gate:
     of the result before `output`, from the part's input: one value an element, or one a head; gate_activation: what
     opens it. distance: a bias on products of query and key. chunk: how many tokens a chunk has, of which each token
-    reads its own only; None for one chunk.
+    reads its own only; None for one chunk. only_earlier: whether it reads no later tokens whatever `is_causal` says.
     """
 
     name: str
@@ -81,6 +81,7 @@ class Attention:
     gate_activation: Literal["Sigmoid", "Softplus"] = "Sigmoid"
     distance: Distance | None = None
     chunk: int | None = None
+    only_earlier: bool = False
 
     @property
     def states(self) -> tuple[KeyValueState]:
