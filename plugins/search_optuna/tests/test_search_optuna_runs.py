@@ -100,8 +100,11 @@ def test_limits_that_no_trial_keeps_to_end_the_search_with_the_nearest_one(check
 def test_samplers_try_each_combination_once_at_most(checkpoint: Path, tmp_path: Path, search: dict[str, Any]) -> None:
     done = drupe("run", workflow(tmp_path, checkpoint, search={**search, "trials": 3}))
     assert done.returncode == 0, done.stderr
+    more = drupe("run", workflow(tmp_path, checkpoint, search={**search, "trials": 4}), "--force")
+    assert "going on after 3 trials" in more.stderr
     trials = json.loads((tmp_path / "out.study" / "study.json").read_text())["trials"]
-    assert len({json.dumps(trial["values"]) for trial in trials}) == len(trials) == 3
+    assert [trial["number"] for trial in trials] == [1, 2, 3, 4]
+    assert len({json.dumps(trial["values"]) for trial in trials}) == 4
 
 
 @pytest.mark.parametrize(

@@ -220,7 +220,7 @@ class _Trying:
             known = tried.get(_key(values))
             if known is None:
                 return values
-            self._study.tell(known, self.objectives)
+            self._study.tell(known, self.objectives, known=True)
         chance = random.Random(self._search.settings.seed + len(self._trials))
         while True:
             values = {each.name: each.drawn(chance) for each in self._search.parameters}

@@ -92,13 +92,14 @@ class Study:
         self._asked = asked = study.ask()
         return {each.name: _suggested(asked, each) for each in self._parameters}
 
-    def tell(self, trial: Trial, objectives: Sequence[Objective]) -> None:
-        """Keep what came of the trial that was begun last."""
+    def tell(self, trial: Trial, objectives: Sequence[Objective], *, known: bool = False) -> None:
+        """Keep what came of the trial that was begun last. known: it has values that an earlier one had."""
         import optuna
 
         study, asked = self._begun, self._asked
         assert asked is not None, "a trial begins with propose() or take()"
-        asked.set_user_attr(TRIAL, json.dumps(trial.document()))
+        if not known:
+            asked.set_user_attr(TRIAL, json.dumps(trial.document()))
         if not trial.worked:
             study.tell(asked, state=optuna.trial.TrialState.FAIL)
             return
