@@ -362,8 +362,8 @@ def test_a_full_disk_during_a_download_is_reported_as_such(fake_hub: FakeHub, tm
     ("status", "code", "message", "cure"),
     [
         (403, "GatedRepo", "terms", "hf auth login"),
-        (401, "RepoNotFound", "no repository org/name, or it is private", "--token"),
-        (404, "RepoNotFound", "no repository org/name, or it is private", "--token"),
+        (401, "RepoNotFound", "no repository org/name, or it is private", "HF_TOKEN"),
+        (404, "RepoNotFound", "no repository org/name, or it is private", "HF_TOKEN"),
         (404, "RevisionNotFound", "no revision 'v9'", "tree/main"),
         (501, None, "downloading it from http://127.0.0.1", "folder"),
     ],

@@ -9,7 +9,7 @@ import decoder_families
 import onnx_ir as ir
 import pytest
 
-from drupe.api import Target, Unfit, registry, target_of
+from drupe.api import PlanError, Target, registry, target_of
 from drupe_onnx import KernelSupport
 
 NAME = "llama4_text"
@@ -59,5 +59,5 @@ def test_a_target_whose_attention_takes_no_mask_is_refused(
 ) -> None:
     kit.edit_config(checkpoint, attention_chunk_size=8)
     without = Target("other", "1.32.0", kit.everything(GroupQueryAttention=KernelSupport({}, refused=(BIAS,))))
-    with pytest.raises(Unfit, match="no GroupQueryAttention for float32 activations with chunks"):
+    with pytest.raises(PlanError, match="no GroupQueryAttention for float32 activations with chunks"):
         kit.build(checkpoint, without, tmp_path / "out", activations="float32")

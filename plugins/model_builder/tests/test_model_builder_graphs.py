@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from drupe.api import Context, Model, ModelError, Target, UsageError
+from drupe.api import Context, Model, ModelError, PlanError, Target, UsageError
 from drupe_checkpoints import open_checkpoint
 from drupe_model_builder.build_decoder import BuildDecoder, BuildDecoderConfig
 from drupe_model_builder.finding import composition_of
@@ -272,7 +272,7 @@ def test_activations_that_the_target_lacks_are_refused(tmp_path: Path, cpu: Targ
 
 def test_a_target_without_attention_is_refused(tmp_path: Path, kit: SimpleNamespace) -> None:
     bare = Target("other", "", kit.everything(GroupQueryAttention=None))
-    with pytest.raises(ModelError, match="GroupQueryAttention for float32"):
+    with pytest.raises(PlanError, match="GroupQueryAttention for float32"):
         build(write_checkpoint(tmp_path), bare)
 
 
@@ -318,5 +318,5 @@ def test_an_unsupported_checkpoint_is_refused_before_weights_are_downloaded(
 
 def test_a_head_size_that_no_attention_takes_needs_a_target_that_pads(tmp_path: Path, kit: SimpleNamespace) -> None:
     config = {**SMALL, "model_type": "llama", "head_dim": 20}
-    with pytest.raises(ModelError, match="has no Pad for float32 activations, which heads of 20 elements need"):
+    with pytest.raises(PlanError, match="has no Pad for float32 activations, which heads of 20 elements need"):
         build(write_checkpoint(tmp_path, config), Target("other", "1", kit.everything(Pad=None)))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from drupe.api import Model, ModelError, Target
+from drupe.api import Model, PlanError, Target
 from drupe_onnx import OnnxKind, decoder_of
 
 TRAINED = 32
@@ -89,7 +89,7 @@ def test_a_rotary_embedding_that_changes_with_the_length_is_refused_for_targets_
     kit: SimpleNamespace, tmp_path: Path
 ) -> None:
     folder = kit.make_checkpoint(tmp_path / "checkpoint", "llama", rope_parameters=ROPES["dynamic"])
-    with pytest.raises(ModelError, match="changes with the length"):
+    with pytest.raises(PlanError, match="changes with the length"):
         kit.build(folder, Target("other", "1", kit.everything(Cos=None)), tmp_path / "out")
 
 

@@ -309,6 +309,7 @@ SIZES: Mapping[type, Mapping[str, str]] = {
         "experts": "router.experts", "chosen": "router.chosen", "size": "up.size", "shared size": "shared.up.size",
         "groups": "router.groups",
     },
+    Laurel: {"size": "inward.size"},
     LayerInput: {"size": "gate.size"},
 }  # fmt: skip
 """For each part: its sizes by label, and where they stand in it."""

@@ -21,6 +21,7 @@ from drupe_model_builder.configuration.reading import (
     sizes_of,
     sliding_window,
     windows_of,
+    without_effect,
 )
 from drupe_model_builder.parts.step import Layer
 
@@ -48,6 +49,8 @@ def qwen2_moe(config: Configuration) -> Decoder:
 def _windows(config: Configuration) -> tuple[int | None, ...]:
     """Its windows lie on every other layer below `max_window_layers`, unlike those of Qwen2."""
     slides = config.flag("use_sliding_window", False)
+    if not slides:
+        without_effect(config, "sliding_window")  # transformers writes 0 there
     last = config.integer("max_window_layers", 28)
     layers = config.integer("num_hidden_layers")
     usual = ["sliding_attention" if slides and at % 2 == 0 and at < last else "full_attention" for at in range(layers)]

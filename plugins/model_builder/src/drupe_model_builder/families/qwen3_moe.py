@@ -6,14 +6,17 @@ from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.block import Block, decoder
 from drupe_model_builder.configuration.experts import by_step, expert_sizes, experts_of, refuse_other_activations
-from drupe_model_builder.configuration.reading import activation, rotary_of, sizes_of, sliding_window
+from drupe_model_builder.configuration.reading import activation, rotary_of, sizes_of, sliding_window, without_effect
 from drupe_model_builder.parts.step import Layer
 
 
 def qwen3_moe(config: Configuration) -> Decoder:
     sizes = sizes_of(config, context_length=32768, kv_heads=4)
     rotary, silu, bias = rotary_of(config, sizes), activation(config), config.flag("attention_bias", False)
-    window = sliding_window(config, 4096) if config.flag("use_sliding_window", False) else None
+    slides = config.flag("use_sliding_window", False)
+    window = sliding_window(config, 4096) if slides else None
+    if not slides:
+        without_effect(config, "sliding_window")
     many, sparse = expert_sizes(config, (128, 8, 768)), by_step(config)
     normalise = config.flag("norm_topk_prob", False)
     refuse_other_activations(config)
