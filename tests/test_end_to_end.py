@@ -217,7 +217,8 @@ def test_the_plan_shows_the_scheme_and_the_bytes_of_each_matrix(
     assert all("bits" in row["scheme"] for row in estimate["weights"] if row["role"] == "mlp.down")
     calibration = FEW if options else {}
     outcome = drupe.optimize(checkpoints["qwen3"], tmp_path / "out", verify=False, **options, **calibration)
-    assert estimate["output_bytes"] == pytest.approx(outcome.bytes, rel=0.05)
+    record = (tmp_path / "out" / "drupe.json").stat().st_size  # holds times, and is not estimated
+    assert estimate["output_bytes"] == pytest.approx(outcome.bytes - record, rel=0.05)
 
 
 def test_a_key_of_a_pass_has_the_same_effect_as_its_option(checkpoints: dict[str, Path], tmp_path: Path) -> None:
