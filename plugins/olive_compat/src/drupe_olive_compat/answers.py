@@ -58,6 +58,19 @@ class Ledger:
         if notice not in self.notices:
             self.notices.append(notice)
 
+    def instead(self, place: str, answer: Answer) -> None:
+        """Put an answer in the place of the kept one that there is for an option."""
+        notice = Notice(place, answer.handling, answer.what, answer.cure)
+        for at, each in enumerate(self.notices):
+            if each.about == place and each.handling == KEPT:
+                self.notices[at] = notice
+                return
+        self.notices.append(notice)
+
+    def add(self, other: Ledger) -> None:
+        """Take the answers of another ledger."""
+        self.notices += [each for each in other.notices if each not in self.notices]
+
     @property
     def lacks(self) -> bool:
         """Whether something is missing."""

@@ -17,6 +17,8 @@ TAKEN: Mapping[str, tuple[str, ...]] = {
     "int8": ("block_size", "symmetric", "head_bits"),
 }  # fmt: skip
 """The options that have an effect, by precision; no option has one where nothing is quantized."""
+HARMLESS: Mapping[str, tuple[str, ...]] = {"int8": ("quality",)}
+"""Options that may stand there without effect, by precision; others are refused where they have none."""
 FOR_FOUR_BITS = ("quality", "method", "bits_per_weight")
 """Options that no file states, so that nothing has to be said where they have no effect."""
 WITH_THE_BITS = ("block_size", "head_bits")

@@ -85,7 +85,12 @@ def _first(value: Any, place: str, ledger: Ledger) -> Any:
         raise UsageError("the list of passes is empty", where=place)
     if len(value) > 1:
         types = ", ".join(str(each.get("type")) if isinstance(each, dict) else str(each) for each in value[1:])
-        ledger.say(place, left_out(f"the alternatives {types}: nothing is searched, and the first pass is used"))
+        ledger.say(
+            place,
+            left_out(
+                f"the alternatives {types}: passes are not searched, only values of options, and the first pass is used"
+            ),
+        )
     return value[0]
 
 

@@ -1,12 +1,14 @@
-"""What a file measures: evaluators, metrics, goals, data, and the search that they are for."""
+"""What a file measures: evaluators, metrics, data, and the goals of a search."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from drupe_olive_compat.answers import Answer, Ledger, changed, kept, left_out
 from drupe_olive_compat.components import Component, OliveFile, component
+from drupe_olive_compat.goals import limit_of, ranked
 
 AGAINST = "drupe evaluate OUT --against MODEL"
 _CLOSE = "the package is compared with its source: KL divergence, agreement and perplexity, or similarity"
@@ -28,13 +30,37 @@ _PERPLEXITY = changed("perplexity, on Drupe's own text unless evaluation_data na
 _UNREAD = left_out("nothing that is done here reads it")
 _RUNS = changed("one run to warm up, and the median of 7", "drupe evaluate OUT --evaluator NAME --set repeats=N")
 _SESSION = left_out("speed is measured in the package's own session, on random inputs")
-_GOAL = left_out("no goal decides on the package", "the options max_kl and min_cosine limit what quantizing may cost")
+_GOAL = left_out(
+    "nothing is searched, so no goal decides on the package",
+    "the options max_kl and min_cosine limit what quantizing may cost",
+)
 
 
-def say_measuring(file: OliveFile, calibrating: set[str], ledger: Ledger) -> list[str]:
-    """Say what becomes of all that a file measures; the evaluators that measure the finished package.
+LOWER = ("latency", "size_on_disk")
+"""Types of metrics of which less is better, unless the file says another direction."""
+LOWER_ACCURACY = ("perplexity", "wer")
 
-    calibrating: the names of data configs that passes read.
+
+@dataclass
+class Measures:
+    """What is measured. evaluators: of Drupe, by name; goals: of a search, by metric.
+
+    gives: what the model gives, as far as a search needs to know it; "" where there are no goals.
+    """
+
+    gives: str = ""
+    evaluators: list[str] = field(default_factory=list)
+    goals: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def goal_list(self) -> list[Any]:
+        """The goals as a workflow has them."""
+        return [name if not keys else {"metric": name, **keys} for name, keys in self.goals.items()]
+
+
+def say_measuring(file: OliveFile, calibrating: set[str], gives: str, ledger: Ledger) -> Measures:
+    """Say what becomes of all that a file measures.
+
+    calibrating: the names of data configs that passes read. gives: as in Measures.
     """
     evaluator = file.settings.pop("evaluator", None)
     top_metrics = file.settings.pop("metrics", None)
@@ -43,22 +69,24 @@ def say_measuring(file: OliveFile, calibrating: set[str], ledger: Ledger) -> lis
     elif evaluator is not None:
         ledger.say("evaluator", changed(f"in place of {evaluator}, {_CLOSE}"))
     used = "evaluator" if isinstance(evaluator, Mapping) else evaluator
-    measure: list[str] = []
+    measures = Measures(gives)
     for name, each in file.evaluators.items():
-        measure += _say_evaluator(each, ledger, used=name == used)
+        _say_evaluator(each, measures, ledger, used=name == used)
     if top_metrics:
         ledger.say("metrics", METRICS["accuracy"])
     for config in file.data_configs:
         name = str(config.options.get("name", config.place.rpartition(".")[2]))
-        used = kept("the text to calibrate with") if name in calibrating else _UNREAD
-        ledger.say(config.place, used)
-    _say_search(file.settings.pop("search_strategy", None), ledger)
-    return list(dict.fromkeys(measure))
+        read = kept("the text to calibrate with") if name in calibrating else _UNREAD
+        ledger.say(config.place, read)
+    measures.evaluators = list(dict.fromkeys(measures.evaluators))
+    return measures
 
 
-def _say_evaluator(evaluator: Component, ledger: Ledger, used: bool) -> list[str]:
-    """Say what becomes of an evaluator; returns Drupe's in its place. used: whether the file measures with it."""
-    measure: list[str] = []
+def _say_evaluator(evaluator: Component, measures: Measures, ledger: Ledger, used: bool) -> None:
+    """Say what becomes of an evaluator, and note what is measured in its place.
+
+    used: whether the file measures with it.
+    """
     if evaluator.type:
         harness = HARNESSES.get(evaluator.type.casefold(), f"an evaluator of the type {evaluator.type}")
         tasks = evaluator.options.get("tasks")
@@ -72,16 +100,74 @@ def _say_evaluator(evaluator: Component, ledger: Ledger, used: bool) -> list[str
         names = [str(each.get("name", "")) for each in _mappings(metric.get("sub_types"))]
         answer = METRICS.get(kind, left_out(f"metrics of the type {kind} are not measured", AGAINST))
         if kind in MEASURED:
-            measure += [MEASURED[kind]] if used else []
+            measures.evaluators += [MEASURED[kind]] if used else []
             answer = answer if used else _UNREAD
             _say_how_often(place, metric, ledger)
         if kind == "accuracy" and "perplexity" in names:
             answer = _PERPLEXITY
         ledger.say(place, answer)
-        for each in _mappings(metric.get("sub_types")):
+    if used and measures.gives:
+        _say_goals(evaluator, measures, ledger)
+    else:
+        for place, _, each in _sub_types(evaluator):
             if each.get("goal"):
-                ledger.say(f"{place}.{each.get('name', '')}.goal", _GOAL)
-    return measure
+                ledger.say(f"{place}.goal", _GOAL if used else _UNREAD)
+
+
+def _say_goals(evaluator: Component, measures: Measures, ledger: Ledger) -> None:
+    """Say which goals the metrics become, and note them.
+
+    What has a priority is optimized, and the rest keeps to its limits. Where nothing has one, all is optimized.
+    """
+    subs = list(_sub_types(evaluator))
+    has_priorities = any(_priority(each) > 0 for _, _, each in subs)
+    for place, kind, each in subs:
+        sub, is_optimized = str(each.get("name", "")), not has_priorities or _priority(each) > 0
+        found = ranked(kind, sub, measures.gives)
+        if found is None:
+            ledger.say(place, left_out("no goal of the search: it is not measured"))
+            continue
+        is_lower = kind in LOWER or (kind == "accuracy" and sub in LOWER_ACCURACY)
+        keys: dict[str, Any] = {}
+        if found.alike and isinstance(turned := each.get("higher_is_better"), bool) and turned == is_lower:
+            # Olive takes a perplexity for the better the higher it is, unless the file says more
+            is_lower = not turned
+            keys["better"] = "lower" if is_lower else "higher"
+        if isinstance(goal := each.get("goal"), Mapping):
+            limit, answer = limit_of(goal, found, is_lower, f"{place}.goal")
+            ledger.say(f"{place}.goal", answer)
+            keys |= limit
+        if is_optimized:
+            instead = "" if found.alike else ", which is measured in its place"
+            ledger.say(place, changed(f"a goal of the search: {found.metric}{instead}"))
+        elif keys:
+            keys["optimize"] = False
+        else:
+            ledger.say(place, kept("it has no priority, and is no goal of the search"))
+            continue
+        _note(measures, found.metric, keys)
+
+
+def _note(measures: Measures, metric: str, keys: Mapping[str, Any]) -> None:
+    """Take a goal. Of two for one metric, the limits of both count, and it is optimized if one of them is."""
+    earlier = measures.goals.get(metric)
+    together = {**(earlier or {}), **keys}
+    if earlier is not None and ("optimize" not in earlier or "optimize" not in keys):
+        together.pop("optimize", None)
+    measures.goals[metric] = together
+
+
+def _priority(sub: Mapping[str, Any]) -> float:
+    priority = sub.get("priority")
+    return priority if isinstance(priority, int | float) else -1
+
+
+def _sub_types(evaluator: Component) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """The sub types of an evaluator's metrics, with their places and the types of the metrics."""
+    for place, metric in _metrics(evaluator):
+        kind = str(metric.get("type", "")).casefold()
+        for each in _mappings(metric.get("sub_types")):
+            yield f"{place}.{each.get('name', '')}", kind, each
 
 
 def _say_how_often(place: str, metric: Mapping[str, Any], ledger: Ledger) -> None:
@@ -109,17 +195,3 @@ def _mappings(value: Any) -> list[Mapping[str, Any]]:
 
 def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
-
-
-def _say_search(strategy: Any, ledger: Ledger) -> None:
-    """Say what becomes of a search: nothing is searched, and every pass runs once."""
-    if not strategy:
-        if strategy is not None:
-            ledger.say("search_strategy", kept("there is no search"))
-        return
-    once = "there is no search over options: every pass runs once, with the values of the file"
-    if not isinstance(strategy, Mapping):
-        ledger.say("search_strategy", left_out(once))
-        return
-    for name, value in strategy.items():
-        ledger.say(f"search_strategy.{name}", left_out(f"{value!r}: {once}"))

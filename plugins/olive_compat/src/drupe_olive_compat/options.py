@@ -15,7 +15,8 @@ Treatment = Callable[[Chain, Any, str], Answer | None]
 
 None: the answer depends on other options too, and the effect of the pass's rule gives it.
 """
-DEFAULTS = ("DEFAULT_VALUE", "SEARCHABLE_VALUES")
+SEARCHABLE = "SEARCHABLE_VALUES"
+DEFAULTS = ("DEFAULT_VALUE", SEARCHABLE)
 """Olive's words for a pass's default, and for the values that a search tries."""
 DEPTHS: Mapping[str, int] = {"int4": 4, "uint4": 4, "int8": 8, "uint8": 8}
 

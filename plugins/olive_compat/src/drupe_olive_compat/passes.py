@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from drupe_olive_compat.answers import CHANGED, KEPT, Answer, changed, left_out, missing
+from drupe_olive_compat.answers import CHANGED, KEPT, Answer, changed, kept, left_out, missing
 from drupe_olive_compat.chain import Chain
 from drupe_olive_compat.components import Component
 from drupe_olive_compat.options import DEFAULTS, Treatment
@@ -20,12 +20,13 @@ NESTED = {"extra_options": "", "search": "search."}
 OF_ANY_PASS = {
     "host": left_out("all passes run here"),
     "evaluator": left_out("the package is compared with its source at the end"),
-    "disable_search": left_out("nothing is searched"),
+    "disable_search": kept("where it is true, the first of several values counts"),
     "clean_run_cache": left_out("a cached result is used only where all that it depends on is the same"),
     "output_name": left_out("one package is made"),
     "user_script": missing("a Python file, which Drupe does not run", "leave it out"),
     "script_dir": missing("a Python file, which Drupe does not run", "leave it out"),
 }
+DEFAULT = changed("Drupe's default")
 UNKNOWN = left_out("no option of this name; Olive ignores it with a warning")
 
 
@@ -42,9 +43,24 @@ def follow(chain: Chain, part: Component) -> None:
                 chain.ledger.say(part.at(option), treated)
     elif "user_script" in part.options:
         chain.ledger.say(part.at("user_script"), OF_ANY_PASS["user_script"])
+    if name in SAID_BY_EFFECT:
+        for option in _left_to_defaults(part):
+            chain.ledger.say(part.at(option), DEFAULT)
+    part = replace(part, options={k: v for k, v in part.options.items() if k not in _left_to_defaults(part)})
     if rule.effect is not None and (answer.handling in (KEPT, CHANGED) or name in SAID_BY_EFFECT):
         rule.effect(chain, part)
     chain.exports = chain.exports or rule.exports
+
+
+def are_read(chain: Chain, part: Component) -> bool:
+    """Whether the options of a pass count: not where the pass is left out, or missing."""
+    name, rule = rule_of(part.type)
+    return name in SAID_BY_EFFECT or rule.answer(chain).handling in (KEPT, CHANGED)
+
+
+def _left_to_defaults(part: Component) -> list[str]:
+    """Options for which the file has a word instead of a value."""
+    return [name for name, value in part.options.items() if isinstance(value, str) and value in DEFAULTS]
 
 
 def _options(part: Component) -> Iterator[tuple[str, Any]]:
@@ -64,22 +80,5 @@ def _treated(chain: Chain, rule: Rule, option: str, value: Any, place: str) -> A
     if treatment is None:
         return OF_ANY_PASS.get(option, UNKNOWN)
     if isinstance(value, str) and value in DEFAULTS:
-        return changed("Drupe's default: nothing is searched")
-    if isinstance(value, list) and value and known in SEARCHED:
-        answer = treatment(chain, value[0], place)
-        chain.ledger.say(place, left_out(f"the values {value[1:]}: nothing is searched, and the first counts"))
-        return answer
+        return DEFAULT
     return treatment(chain, value, place)
-
-
-SEARCHED = (
-    "precision",
-    "bits",
-    "group_size",
-    "block_size",
-    "sym",
-    "int4_block_size",
-    "int4_accuracy_level",
-    "algorithm",
-)
-"""Options with one value, for which a list stands for the values that a search tries."""

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
 from drupe.api import Notice
-from drupe_olive_compat.answers import Ledger, changed, kept, missing
+from drupe_olive_compat.answers import Answer, Ledger, changed, kept, left_out, missing
 from drupe_olive_compat.chain import Chain, request_of
-from drupe_olive_compat.components import OliveFile, file_of, is_olives
+from drupe_olive_compat.components import Component, OliveFile, file_of, is_olives
+from drupe_olive_compat.goals import ROWS, TEXT
 from drupe_olive_compat.measuring import say_measuring
-from drupe_olive_compat.passes import follow
+from drupe_olive_compat.passes import are_read, follow
 from drupe_olive_compat.settings_table import answer_to
-from drupe_olive_compat.sources import CHECKPOINT, source_of
+from drupe_olive_compat.several_values import Made, Space, filled, leaves_of, several_in, space_of, with_value
+from drupe_olive_compat.sources import CHECKPOINT, GRAPH, Source, source_of, task_of
+from drupe_olive_compat.strategy import (
+    INSTALL,
+    NONE_SEARCHES,
+    NOTHING,
+    can_search,
+    is_searching,
+    say_no_search,
+    search_of,
+)
 from drupe_olive_compat.targets import provider_of
 
 
@@ -29,23 +41,91 @@ def read(document: Mapping[str, Any], model: str) -> tuple[dict[str, Any] | None
     source = source_of(file.model, model, ledger)
     provider = provider_of(file, ledger)
     data = {str(each.options.get("name", each.place.rpartition(".")[2])): each.options for each in file.data_configs}
-    chain = Chain(source, provider, ledger, data)
-    for part in file.passes:
-        follow(chain, part)
+    strategy = file.settings.pop("search_strategy", None)
+    space = _space(file, _Follow(source, provider, data), strategy, ledger)
+    chain = _Follow(source, provider, data).chain(space.parts)
     _say_what_is_made(file, chain)
-    precision, options, settings = request_of(chain)
-    measure = say_measuring(file, chain.read, ledger)
+    leaves = leaves_of(*request_of(chain))
+    ledger.add(chain.ledger)
+    for place, answer in space.said:
+        ledger.instead(place, answer)
+    gives = _gives(source) if space.values else ""
+    measures = say_measuring(file, chain.read, gives, ledger)
+    search = search_of(strategy, space.combinations, ledger) if space.values else {}
     output = _output(file, ledger)
     for name, value in file.settings.items():
         ledger.say(name, answer_to(name, value))
     if ledger.lacks:
         return None, ledger.notices
+    made = filled(space, leaves)
     reference = {"reference": source.reference, "revision": source.revision} if source.revision else source.reference
-    workflow: dict[str, Any] = {"model": reference, "target": {"provider": provider, "precision": precision}}
-    workflow |= {"options": options} if options else {}
-    workflow |= {"settings": settings} if settings else {}
-    workflow |= {"measure": measure} if measure else {}
+    workflow: dict[str, Any] = {"model": reference, **made, "target": {"provider": provider, **made["target"]}}
+    if search:
+        search |= {"evaluators": measures.evaluators} if measures.evaluators else {}
+        search |= {"goals": measures.goal_list()} if measures.goals else {}
+        workflow["search"] = search
+    elif measures.evaluators:
+        workflow["measure"] = measures.evaluators
     return workflow | ({"output": output} if output else {}), ledger.notices
+
+
+@dataclass(frozen=True)
+class _Follow:
+    """Follows passes with one value for each option."""
+
+    source: Source
+    provider: str
+    data: Mapping[str, Mapping[str, Any]]
+
+    def chain(self, parts: Sequence[Component]) -> Chain:
+        chain = Chain(self.source, self.provider, Ledger(), self.data)
+        for part in parts:
+            follow(chain, part)
+        return chain
+
+    def made(self, parts: Sequence[Component]) -> Made:
+        chain = self.chain(parts)
+        return Made(leaves_of(*request_of(chain)), chain.ledger)
+
+
+def _space(file: OliveFile, follow_all: _Follow, strategy: Any, ledger: Ledger) -> Space:
+    """What of the file's several values is searched, with an answer to each of them, and to a search of nothing."""
+    searches = is_searching(strategy)
+    nothing = Chain(follow_all.source, follow_all.provider, Ledger())
+    found = [
+        several
+        for number, part in enumerate(file.passes)
+        if are_read(nothing, part)
+        for several in several_in(number, part, searches)
+    ]
+    tried = [each for each in found if not file.passes[each.number].options.get("disable_search")]
+    why = "" if searches else "the file has no search"
+    if tried and searches and not can_search():
+        why = NONE_SEARCHES
+    parts: Sequence[Component] = file.passes
+    firsts: list[tuple[str, Answer]] = []
+    for each in found:
+        parts = with_value(parts, each, each.values[0])
+        if (why or each not in tried) and len(each.values) > 1:
+            others = ", ".join(map(repr, each.values[1:]))
+            told = f"the values {others}: {why or 'disable_search is set'}, and the first counts"
+            firsts.append((each.place, left_out(told, INSTALL if why == NONE_SEARCHES else "")))
+    if why or not tried:
+        say_no_search(strategy, why or NOTHING, ledger)
+        return Space(parts, said=firsts)
+    space = space_of(parts, [each for each in tried if len(each.values) > 1], follow_all.made)
+    space.said += firsts
+    if not space.values:
+        say_no_search(strategy, NOTHING, ledger)
+    return space
+
+
+def _gives(source: Source) -> str:
+    """What a model gives, for the goals of a search; "" for a graph of which nobody knows it yet."""
+    task = task_of(source)
+    if not task and source.kind == GRAPH:
+        return ""
+    return TEXT if not task or task.startswith("text-generation") else ROWS
 
 
 def _say_what_is_made(file: OliveFile, chain: Chain) -> None:

@@ -69,12 +69,12 @@ def calibrating(bits: int, size: int) -> Effect:
 
     def effect(chain: Chain, part: Component) -> None:
         chain.bits = chain.bits or bits
+        if part.options.get("group_size", part.options.get("q_group_size")) is None:
+            chain.options.setdefault("block_size", size)
         if chain.bits == 8:
             chain.ledger.say(part.title, changed("weights of 8 bits are rounded to nearest, without a text"))
             return
         chain.calibrates = True
-        if part.options.get("group_size", part.options.get("q_group_size")) is None:
-            chain.options.setdefault("block_size", size)
         if not part.options.get("data_config"):
             what = "calibrated on Drupe's own text, not on wikitext-2"
             chain.ledger.say(part.at("data_config"), changed(what, "the option calibration_data names another text"))

@@ -72,6 +72,16 @@ def source_of(part: Component, replacement: str, ledger: Ledger) -> Source:
     return found
 
 
+def task_of(source: Source) -> str:
+    """The task of a source. A model of this machine is looked at; "" where nothing tells."""
+    if source.task or not source.reference or not Path(source.reference).expanduser().exists():
+        return source.task
+    try:
+        return resolve(source.reference, {}, registry()).task or ""
+    except ModelError:
+        return ""  # the error is told when the file is carried out
+
+
 def _without_hf_config(part: Component, ledger: Ledger) -> Component:
     """`hf_config`, as before Olive 0.7, says what an HfModel says now."""
     held = part.options.get("hf_config")

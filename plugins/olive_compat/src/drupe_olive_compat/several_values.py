@@ -1,0 +1,246 @@
+"""Several values of one option, which a search tries: where they stand in a file, and in Drupe's workflow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from drupe.api import registry
+from drupe_olive_compat.answers import KEPT, MISSING, Answer, Ledger, changed, kept, left_out
+from drupe_olive_compat.chain import HARMLESS
+from drupe_olive_compat.components import Component
+from drupe_olive_compat.options import SEARCHABLE
+
+LISTS = frozenset(
+    (
+        "components", "components_to_export", "exclude_modules", "force_fp32_nodes", "force_fp32_ops",
+        "inside_layer_modules", "int4_nodes_to_exclude", "int4_op_types_to_quantize", "keep_io_types",
+        "modules_to_not_convert", "node_block_list", "node_include_list", "nodes_to_exclude", "nodes_to_include",
+        "nodes_to_quantize", "op_block_list", "op_include_list", "op_types_to_exclude", "op_types_to_quantize",
+        "outside_layer_modules", "surgeries", "test_metrics",
+    )
+)  # fmt: skip
+"""Options of which a list is one value."""
+SEARCHABLE_VALUES: Mapping[str, tuple[Any, ...]] = {
+    "accuracy_level": (0, 1, 2, 3, 4),
+    "bits": (4, 2, 8),
+    "damp_percent": (0.01, 0.001, 0.1),
+    "group_size": (128, -1, 16, 32, 64),
+    "high_bits": (8, 16),
+    "int4_accuracy_level": (1, 2, 3, 4),
+    "int4_algo_config": ("default", "rtn", "k_quant_mixed", "k_quant_last"),
+    "int4_block_size": (32, 16, 64, 128, 256),
+    "ratio": (0.5, 0.8, 0.9, 0.95),
+    "rotate_mode": ("hadamard", "random"),
+}
+"""The values that Olive's passes list for an option; its default, where it is one of them, is the first."""
+OPEN = ("accuracy_level",)
+"""Keys of settings for which null means the same as no key: the target decides."""
+Path = tuple[str, ...]
+"""A place in a workflow of Drupe."""
+Leaves = Mapping[Path, Any]
+_ABSENT = object()
+
+
+@dataclass(frozen=True)
+class Several:
+    """An option with several values. number: of its pass in the file. keys: of the option, and of what holds it."""
+
+    number: int
+    keys: tuple[str, ...]
+    values: tuple[Any, ...]
+    place: str
+
+
+@dataclass(frozen=True)
+class Made:
+    """What passes with one value everywhere become: the leaves of a workflow, and the answers."""
+
+    leaves: Leaves
+    ledger: Ledger
+
+    @property
+    def lacks(self) -> set[str]:
+        return {f"{each.about}: {each.what}" for each in self.ledger.notices if each.handling == MISSING}
+
+    def said_at(self, place: str) -> str:
+        """Why a value is not as it is in the file; "" where it is kept."""
+        return next((each.what for each in self.ledger.notices if each.about == place and each.handling != KEPT), "")
+
+
+@dataclass
+class Space:
+    """What is searched: by place in the workflow, the values there; the passes with the first of them.
+
+    said: an answer for each option that has several values. more: leaves that only some of the values need.
+    """
+
+    parts: Sequence[Component]
+    values: dict[Path, list[Any]] = field(default_factory=dict)
+    more: dict[Path, Any] = field(default_factory=dict)
+    said: list[tuple[str, Answer]] = field(default_factory=list)
+
+    @property
+    def combinations(self) -> int:
+        count = 1
+        for values in self.values.values():
+            count *= len(values)
+        return count
+
+
+def several_in(number: int, part: Component, searches: bool) -> Iterator[Several]:
+    """The options of a pass that have several values.
+
+    searches: whether the file has a search, for which SEARCHABLE_VALUES is a word.
+    """
+    for keys, value in _options(part.options):
+        option = keys[-1]
+        if searches and value == SEARCHABLE:
+            value = list(SEARCHABLE_VALUES.get(option, ()))
+        if option not in LISTS and isinstance(value, list) and value:
+            yield Several(number, keys, tuple(value), ".".join((part.place, *keys)))
+
+
+def _options(options: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Options, and those inside of `extra_options` and `search`."""
+    for name, value in options.items():
+        if isinstance(value, Mapping) and name in ("extra_options", "search"):
+            yield from (((name, str(inner)), each) for inner, each in value.items())
+        else:
+            yield (name,), value
+
+
+def with_value(parts: Sequence[Component], several: Several, value: Any) -> list[Component]:
+    """The passes with one value of an option."""
+    part = parts[several.number]
+    outer, *inner = several.keys
+    held = {**part.options[outer], inner[0]: value} if inner else value
+    changed_part = replace(part, options={**part.options, outer: held})
+    return [changed_part if at == several.number else each for at, each in enumerate(parts)]
+
+
+def space_of(parts: Sequence[Component], found: Sequence[Several], made_of: Callable[..., Made]) -> Space:
+    """Which values can be searched, and where. made_of: what passes with one value everywhere become."""
+    possible: list[tuple[Several, list[Any], list[str]]] = []
+    for several in found:
+        parts = with_value(parts, several, several.values[0])
+    for several in found:
+        values, dropped = _possible(parts, several, made_of)
+        parts = with_value(parts, several, values[0])
+        possible.append((several, values, dropped))
+    space = Space(parts)
+    for several, values, dropped in possible:
+        _place(space, several, values, dropped, made_of)
+    return space
+
+
+def _possible(
+    parts: Sequence[Component], several: Several, made_of: Callable[..., Made]
+) -> tuple[list[Any], list[str]]:
+    """The values with which nothing is missing that is there with another one; why others are not."""
+    made = [(value, made_of(with_value(parts, several, value))) for value in several.values]
+    always = set.intersection(*(each.lacks for _, each in made))
+    good = [value for value, each in made if each.lacks == always] or [several.values[0]]
+    return good, [
+        f"{value!r} ({(each.said_at(several.place) or 'it is not made')})"
+        for value, each in made
+        if not any(value is kept_value for kept_value in good)
+    ]
+
+
+def _place(space: Space, several: Several, values: list[Any], dropped: list[str], made_of: Callable[..., Made]) -> None:
+    """Take the values of an option into the space: those that change one place of the workflow alone."""
+    made = [(value, made_of(with_value(space.parts, several, value))) for value in values]
+    path: Path | None = None
+    while made and path is None:
+        (first, base), *others = made
+        alone = (next(iter(changes)) for _, each in others if len(changes := _changes(base, each)) == 1)
+        path = next((each for each in alone if each not in space.values), None)
+        if path is None or _leaf(base, path) is not _ABSENT:
+            break
+        dropped.append(f"{first!r} ({base.said_at(several.place) or 'it has no value of its own in a workflow'})")
+        made, path = others, None
+    if path is None:
+        what = "makes no difference to what Drupe makes" if _all_alike(made) else "changes several things at once"
+        rest = ", ".join(repr(value) for value in values[1:])
+        told = f"the values {rest} are not searched, and the first counts: another value {what}"
+        space.said.append((several.place, left_out(_with(told, dropped))))
+        return
+    base = made[0][1]
+    space.parts = with_value(space.parts, several, made[0][0])
+    taken: list[Any] = []
+    for value, each in made:
+        leaf = _leaf(each, path)
+        if each is not base and _changes(base, each) - {path}:
+            dropped.append(f"{value!r} (it changes several things at once)")
+        elif leaf is _ABSENT:
+            dropped.append(f"{value!r} ({each.said_at(several.place) or 'it has no value of its own in a workflow'})")
+        elif not any(type(leaf) is type(other) and leaf == other for other in taken):
+            taken.append(leaf)
+            space.more |= {name: value for name, value in each.leaves.items() if name not in base.leaves}
+    space.values[path] = taken
+    told = f"searched as {'.'.join(path)}: {', '.join(map(str, taken))}"
+    space.said.append((several.place, changed(_with(told, dropped)) if dropped else kept(told)))
+
+
+def _with(told: str, dropped: Sequence[str]) -> str:
+    return f"{told}; not searched: {', '.join(dropped)}" if dropped else told
+
+
+def _all_alike(made: Sequence[tuple[Any, Made]]) -> bool:
+    return all(not _changes(made[0][1], each) for _, each in made)
+
+
+def _changes(one: Made, other: Made) -> set[Path]:
+    """The places where two workflows differ, without those of options that a precision takes without effect."""
+    return {
+        path
+        for path in one.leaves.keys() | other.leaves.keys()
+        if _leaf(one, path) != _leaf(other, path) and not (_is_harmless(one, path) or _is_harmless(other, path))
+    }
+
+
+def _is_harmless(made: Made, path: Path) -> bool:
+    """Whether an option that a workflow does not have may stand there as well, without effect."""
+    owner, name = path[0], path[-1]
+    return owner == "options" and path not in made.leaves and name in HARMLESS.get(made.leaves[PRECISION], ())
+
+
+def _leaf(made: Made, path: Path) -> Any:
+    """The value at a place. Some places have one that says the same as none."""
+    if path in made.leaves:
+        return made.leaves[path]
+    if path[0] == "settings" and path[-1] in OPEN:
+        return None
+    if path[0] == "options" and registry().options[path[-1]].multiple:
+        return []
+    return _ABSENT
+
+
+PRECISION: Path = ("target", "precision")
+
+
+def leaves_of(precision: str, options: Mapping[str, Any], settings: Mapping[str, Mapping[str, Any]]) -> Leaves:
+    """A workflow's target, options and settings by their places."""
+    return {
+        PRECISION: precision,
+        **{("options", name): value for name, value in options.items()},
+        **{("settings", owner, key): value for owner, keys in settings.items() for key, value in keys.items()},
+    }
+
+
+def filled(space: Space, leaves: Leaves) -> dict[str, Any]:
+    """The target's precision, options and settings of a workflow with all values of a space."""
+    workflow: dict[str, Any] = {"target": {}}
+    for path, value in {**space.more, **leaves, **space.values}.items():
+        owner = workflow
+        for key in path[:-1]:
+            owner = owner.setdefault(key, {})
+        owner[path[-1]] = _as_values(value) if path in space.values else value
+    return workflow
+
+
+def _as_values(values: list[Any]) -> Any:
+    """Values as a workflow has them: lists among them are told from the list of all."""
+    return {"choices": values} if any(isinstance(each, list) for each in values) else values
