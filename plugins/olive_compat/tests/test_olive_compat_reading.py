@@ -193,15 +193,6 @@ def test_a_provider_that_is_not_installed_is_named_with_those_that_are() -> None
     assert "QNNExecutionProvider" in missing.what and "cpu" in missing.cure
 
 
-def test_a_search_is_said_line_by_line_and_the_first_values_count() -> None:
-    strategy = {"execution_order": "joint", "sampler": "tpe", "max_samples": 3}
-    passes = {"b": [{**BUILDER, "int4_block_size": [32, 64]}, {"type": "OnnxConversion"}]}
-    answers = Answers.to({"input_model": LLAMA, "passes": passes, "search_strategy": strategy})
-    assert answers.made["options"] == {"block_size": 32}
-    assert {each.about for each in answers.at("search_strategy.")} == {f"search_strategy.{name}" for name in strategy}
-    assert "OnnxConversion" in str(answers.of("left out")) and "[64]" in str(answers.of("left out"))
-
-
 def test_a_file_that_makes_nothing_is_not_carried_out() -> None:
     assert "only evaluates" in str(answered().of("missing"))
     assert "no pass of the file makes an ONNX graph" in str(answered({"type": "Gptq"}).of("missing"))

@@ -74,6 +74,27 @@ def test_a_file_with_engine_evaluator_and_search_runs_as_it_stands(seed: Path, d
     assert "inter token mean" in done.stdout.partition("runs it")[2]
 
 
+def test_a_file_that_searches_is_searched_and_its_saved_workflow_is_the_same_search(
+    seed: Path, decoder: Path, tmp_path: Path
+) -> None:
+    builder = {**SEED["passes"]["builder"]["config"], "int4_algo_config": "rtn", "int4_block_size": [64, 128]}
+    goal = {"name": "avg", "goal": {"type": "percent-max-degradation", "value": 1000}}
+    evaluators = {"common": {"metrics": [{"name": "latency", "type": "latency", "sub_types": [goal]}]}}
+    passes = {"builder": {"type": "ModelBuilder", "config": builder}}
+    strategy = {"search_algorithm": "exhaustive", "search_algorithm_config": {"num_samples": 2}}
+    engine = {**SEED["engine"], "search_strategy": strategy}
+    searching = {**SEED, "passes": passes, "evaluators": evaluators, "engine": engine}
+    seed.write_text(json.dumps(searching), "utf-8")
+    done = run(tmp_path, seed, "--model", decoder, "--save-plan", "ours.yaml")
+    assert done.returncode == 0, done.stderr
+    study = json.loads((tmp_path / "models" / "llama.study" / "study.json").read_text("utf-8"))
+    assert [trial["values"] for trial in study["trials"]] == [{"options.block_size": size} for size in (64, 128)]
+    assert all("inter_token_mean" in trial["metrics"] for trial in study["trials"])
+    assert (tmp_path / "models" / "llama" / "drupe.json").is_file()
+    told = json.loads(run(tmp_path, "ours.yaml", "--dry-run", "--json").stdout)
+    assert told["parameters"] == study["parameters"] and told["settings"] == study["settings"]
+
+
 def test_a_dry_run_looks_for_no_model_and_takes_less_than_a_second(seed: Path, tmp_path: Path) -> None:
     run(tmp_path, seed, "--dry-run")  # the first one may compile bytecode
     started = time.perf_counter()

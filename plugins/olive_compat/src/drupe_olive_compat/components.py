@@ -78,7 +78,7 @@ def component(value: Any, place: str, ledger: Ledger) -> Component:
 
 
 def _first(value: Any, place: str, ledger: Ledger) -> Any:
-    """A pass may be a list of alternatives, for a search. Without a search, the first is used."""
+    """A pass may be a list of alternatives, for a search. The first is used."""
     if not isinstance(value, list):
         return value
     if not value:
@@ -86,10 +86,7 @@ def _first(value: Any, place: str, ledger: Ledger) -> Any:
     if len(value) > 1:
         types = ", ".join(str(each.get("type")) if isinstance(each, dict) else str(each) for each in value[1:])
         ledger.say(
-            place,
-            left_out(
-                f"the alternatives {types}: passes are not searched, only values of options, and the first pass is used"
-            ),
+            place, left_out(f"the alternatives {types}: only values of options are searched, and the first is used")
         )
     return value[0]
 

@@ -67,7 +67,8 @@ def limit_of(goal: Mapping[str, Any], found: Ranked, is_lower: bool, place: str)
     is_lower: whether less of the metric is better.
     """
     kind = str(goal.get("type", ""))
-    value = number(goal.get("value"), f"{place}.value")
+    value: Any = goal.get("value")
+    number(value, f"{place}.value")  # raises its error for anything else
     if not found.alike:
         return {}, left_out(f"a limit of an accuracy says nothing of {found.metric}", "limits in search.goals")
     if kind == "threshold":

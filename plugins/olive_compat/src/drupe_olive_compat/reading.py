@@ -99,7 +99,7 @@ def _space(file: OliveFile, follow_all: _Follow, strategy: Any, ledger: Ledger) 
         for several in several_in(number, part, searches)
     ]
     tried = [each for each in found if not file.passes[each.number].options.get("disable_search")]
-    why = "" if searches else "the file has no search"
+    why = "" if searches else "include_pass_params is false" if strategy else "the file has no search"
     if tried and searches and not can_search():
         why = NONE_SEARCHES
     parts: Sequence[Component] = file.passes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,6 +12,7 @@ from drupe_olive_compat.answers import KEPT, MISSING, Answer, Ledger, changed, k
 from drupe_olive_compat.chain import HARMLESS
 from drupe_olive_compat.components import Component
 from drupe_olive_compat.options import SEARCHABLE
+from drupe_olive_compat.passes import NESTED
 
 LISTS = frozenset(
     (
@@ -37,6 +39,7 @@ SEARCHABLE_VALUES: Mapping[str, tuple[Any, ...]] = {
 """The values that Olive's passes list for an option; its default, where it is one of them, is the first."""
 OPEN = ("accuracy_level",)
 """Keys of settings for which null means the same as no key: the target decides."""
+A_FILE_FOR_EACH = "a file for each value, and drupe benchmark to compare the packages"
 Path = tuple[str, ...]
 """A place in a workflow of Drupe."""
 Leaves = Mapping[Path, Any]
@@ -73,13 +76,15 @@ class Made:
 class Space:
     """What is searched: by place in the workflow, the values there; the passes with the first of them.
 
-    said: an answer for each option that has several values. more: leaves that only some of the values need.
+    said: an answer for each option that has several values. more: leaves that only some of the values need. placed:
+    the options that are searched, with their values in the file.
     """
 
     parts: Sequence[Component]
     values: dict[Path, list[Any]] = field(default_factory=dict)
     more: dict[Path, Any] = field(default_factory=dict)
     said: list[tuple[str, Answer]] = field(default_factory=list)
+    placed: list[tuple[Several, list[Any]]] = field(default_factory=list)
 
     @property
     def combinations(self) -> int:
@@ -103,9 +108,9 @@ def several_in(number: int, part: Component, searches: bool) -> Iterator[Several
 
 
 def _options(options: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Options, and those inside of `extra_options` and `search`."""
+    """The keys and the value of each option, also of those inside of others."""
     for name, value in options.items():
-        if isinstance(value, Mapping) and name in ("extra_options", "search"):
+        if isinstance(value, Mapping) and name in NESTED:
             yield from (((name, str(inner)), each) for inner, each in value.items())
         else:
             yield (name,), value
@@ -162,34 +167,71 @@ def _place(space: Space, several: Several, values: list[Any], dropped: list[str]
         dropped.append(f"{first!r} ({base.said_at(several.place) or 'it has no value of its own in a workflow'})")
         made, path = others, None
     if path is None:
-        what = "makes no difference to what Drupe makes" if _all_alike(made) else "changes several things at once"
-        rest = ", ".join(repr(value) for value in values[1:])
-        told = f"the values {rest} are not searched, and the first counts: another value {what}"
-        space.said.append((several.place, left_out(_with(told, dropped))))
+        space.said.append((several.place, _not_searched(made, dropped)))
         return
-    base = made[0][1]
-    space.parts = with_value(space.parts, several, made[0][0])
-    taken: list[Any] = []
-    for value, each in made:
+    first, base = made[0]
+    space.parts = with_value(space.parts, several, first)
+    raw, taken, more = [first], [_leaf(base, path)], dict[Path, Any]()
+    for value, each in made[1:]:
         leaf = _leaf(each, path)
-        if each is not base and _changes(base, each) - {path}:
-            dropped.append(f"{value!r} (it changes several things at once)")
+        if changes := _changes(base, each) - {path}:
+            dropped.append(f"{value!r} (it changes {_named(changes | {path})} together)")
         elif leaf is _ABSENT:
             dropped.append(f"{value!r} ({each.said_at(several.place) or 'it has no value of its own in a workflow'})")
-        elif not any(type(leaf) is type(other) and leaf == other for other in taken):
+        elif _depends(space, several, (first, value), path, made_of):
+            dropped.append(f"{value!r} (what it changes depends on another option that is searched)")
+        elif not any(_is_same(leaf, other) for other in taken):
+            raw.append(value)
             taken.append(leaf)
-            space.more |= {name: value for name, value in each.leaves.items() if name not in base.leaves}
+            more |= {name: its for name, its in each.leaves.items() if name not in base.leaves}
+    if len(taken) == 1:
+        space.said.append((several.place, left_out(_with(f"the only value is {first!r}", dropped))))
+        return
     space.values[path] = taken
-    told = f"searched as {'.'.join(path)}: {', '.join(map(str, taken))}"
+    space.more |= more
+    space.placed.append((several, raw))
+    told = f"searched as {'.'.join(path)}: {', '.join(map(json.dumps, taken))}"
     space.said.append((several.place, changed(_with(told, dropped)) if dropped else kept(told)))
+
+
+def _depends(space: Space, several: Several, values: tuple[Any, Any], path: Path, made_of: Callable[..., Made]) -> bool:
+    """Whether two values differ elsewhere, or otherwise, with a value of another option that is searched."""
+    alone = [made_of(with_value(space.parts, several, value)) for value in values]
+    for other, its_values in space.placed:
+        for its_value in its_values:
+            parts = with_value(space.parts, other, its_value)
+            both = [made_of(with_value(parts, several, value)) for value in values]
+            if _changes(*both) != {path} or any(
+                not _is_same(_leaf(one, path), _leaf(two, path)) for one, two in zip(alone, both, strict=True)
+            ):
+                return True
+    return False
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether two values are the same; true and 1 are not."""
+    return type(one) is type(other) and bool(one == other)
+
+
+def _not_searched(made: Sequence[tuple[Any, Made]], dropped: Sequence[str]) -> Answer:
+    """The answer where the first value counts, because no other one changes one place of the workflow alone."""
+    (first, base), *others = made
+    if not others:
+        return left_out(_with(f"the only value is {first!r}", dropped))
+    rest = f"the values {', '.join(repr(value) for value, _ in others)} are not searched, and {first!r} counts"
+    changes = set[Path]().union(*(_changes(base, each) for _, each in others))
+    if not changes:
+        return left_out(_with(f"{rest}: they make no difference here", dropped))
+    together = " together" if len(changes) > 1 else ", as another option does that is searched"
+    return left_out(_with(f"{rest}: they change {_named(changes)}{together}", dropped), A_FILE_FOR_EACH)
+
+
+def _named(paths: set[Path]) -> str:
+    return " and ".join(sorted(".".join(path) for path in paths))
 
 
 def _with(told: str, dropped: Sequence[str]) -> str:
     return f"{told}; not searched: {', '.join(dropped)}" if dropped else told
-
-
-def _all_alike(made: Sequence[tuple[Any, Made]]) -> bool:
-    return all(not _changes(made[0][1], each) for _, each in made)
 
 
 def _changes(one: Made, other: Made) -> set[Path]:
