@@ -15,7 +15,7 @@ from drupe_olive_compat.goals import ROWS, TEXT
 from drupe_olive_compat.measuring import say_measuring
 from drupe_olive_compat.passes import are_read, follow
 from drupe_olive_compat.settings_table import answer_to
-from drupe_olive_compat.several_values import Made, Space, filled, leaves_of, several_in, space_of, with_value
+from drupe_olive_compat.several_values import Made, Space, filled, leaves_of, several_in, shown, space_of, with_value
 from drupe_olive_compat.sources import CHECKPOINT, GRAPH, Source, source_of, task_of
 from drupe_olive_compat.strategy import (
     INSTALL,
@@ -107,8 +107,8 @@ def _space(file: OliveFile, follow_all: _Follow, strategy: Any, ledger: Ledger) 
     for each in found:
         parts = with_value(parts, each, each.values[0])
         if (why or each not in tried) and len(each.values) > 1:
-            others = ", ".join(map(repr, each.values[1:]))
-            told = f"the values {others}: {why or 'disable_search is set'}, and the first counts"
+            others = ", ".join(map(shown, each.values[1:]))
+            told = f"{shown(each.values[0])} counts, and {others} not: {why or 'disable_search is set'}"
             firsts.append((each.place, left_out(told, INSTALL if why == NONE_SEARCHES else "")))
     if why or not tried:
         say_no_search(strategy, why or NOTHING, ledger)

@@ -22,7 +22,7 @@ SETTINGS: Mapping[str, Answer] = {
     "ort_py_log_severity_level": _NO_LOG,
     "log_to_file": left_out("the output of drupe can be sent to a file: 2>&1 | tee FILE"),
     "no_artifacts": left_out("drupe.json in the package is the only record"),
-    "plot_pareto_frontier": left_out("one package is made, so there is no frontier"),
+    "plot_pareto_frontier": left_out("drupe run prints the frontier of a search, and drupe report OUT.study draws it"),
     "evaluate_input_model": left_out("a package is always compared with its source, which is measured for that"),
     "packaging_config": missing(
         "packing the result as an archive or an image", "leave it out, and pack the folder yourself"

@@ -148,7 +148,7 @@ def _possible(
     always = set.intersection(*(each.lacks for _, each in made))
     good = [value for value, each in made if each.lacks == always] or [several.values[0]]
     return good, [
-        f"{value!r} ({(each.said_at(several.place) or 'it is not made')})"
+        f"{shown(value)} ({each.said_at(several.place) or 'it is not made'})"
         for value, each in made
         if not any(value is kept_value for kept_value in good)
     ]
@@ -164,7 +164,7 @@ def _place(space: Space, several: Several, values: list[Any], dropped: list[str]
         path = next((each for each in alone if each not in space.values), None)
         if path is None or _leaf(base, path) is not _ABSENT:
             break
-        dropped.append(f"{first!r} ({base.said_at(several.place) or 'it has no value of its own in a workflow'})")
+        dropped.append(f"{shown(first)} ({base.said_at(several.place) or 'it has no value of its own in a workflow'})")
         made, path = others, None
     if path is None:
         space.said.append((several.place, _not_searched(made, dropped)))
@@ -175,22 +175,24 @@ def _place(space: Space, several: Several, values: list[Any], dropped: list[str]
     for value, each in made[1:]:
         leaf = _leaf(each, path)
         if changes := _changes(base, each) - {path}:
-            dropped.append(f"{value!r} (it changes {_named(changes | {path})} together)")
+            dropped.append(f"{shown(value)} (it changes {_named(changes | {path})} together)")
         elif leaf is _ABSENT:
-            dropped.append(f"{value!r} ({each.said_at(several.place) or 'it has no value of its own in a workflow'})")
+            dropped.append(
+                f"{shown(value)} ({each.said_at(several.place) or 'it has no value of its own in a workflow'})"
+            )
         elif _depends(space, several, (first, value), path, made_of):
-            dropped.append(f"{value!r} (what it changes depends on another option that is searched)")
+            dropped.append(f"{shown(value)} (what it changes depends on another option that is searched)")
         elif not any(_is_same(leaf, other) for other in taken):
             raw.append(value)
             taken.append(leaf)
             more |= {name: its for name, its in each.leaves.items() if name not in base.leaves}
     if len(taken) == 1:
-        space.said.append((several.place, left_out(_with(f"the only value is {first!r}", dropped))))
+        space.said.append((several.place, left_out(_with(f"{shown(first)} alone counts", dropped))))
         return
     space.values[path] = taken
     space.more |= more
     space.placed.append((several, raw))
-    told = f"searched as {'.'.join(path)}: {', '.join(map(json.dumps, taken))}"
+    told = f"searched as {'.'.join(path)}: {', '.join(map(shown, taken))}"
     space.said.append((several.place, changed(_with(told, dropped)) if dropped else kept(told)))
 
 
@@ -217,13 +219,18 @@ def _not_searched(made: Sequence[tuple[Any, Made]], dropped: Sequence[str]) -> A
     """The answer where the first value counts, because no other one changes one place of the workflow alone."""
     (first, base), *others = made
     if not others:
-        return left_out(_with(f"the only value is {first!r}", dropped))
-    rest = f"the values {', '.join(repr(value) for value, _ in others)} are not searched, and {first!r} counts"
+        return left_out(_with(f"{shown(first)} alone counts", dropped))
+    rest = f"{shown(first)} counts, and {', '.join(shown(value) for value, _ in others)} not"
     changes = set[Path]().union(*(_changes(base, each) for _, each in others))
     if not changes:
-        return left_out(_with(f"{rest}: they make no difference here", dropped))
+        return left_out(_with(f"{rest}: there is no difference here", dropped))
     together = " together" if len(changes) > 1 else ", as another option does that is searched"
-    return left_out(_with(f"{rest}: they change {_named(changes)}{together}", dropped), A_FILE_FOR_EACH)
+    return left_out(_with(f"{rest}: another value changes {_named(changes)}{together}", dropped), A_FILE_FOR_EACH)
+
+
+def shown(value: Any) -> str:
+    """A value as it stands in a file."""
+    return json.dumps(value, default=str)
 
 
 def _named(paths: set[Path]) -> str:
