@@ -110,6 +110,24 @@ def test_no_file_that_needs_a_python_file_is_carried_out_and_the_file_is_named()
                 assert any(str(value) in notice.what for notice in case.missing), case.path
 
 
+def test_files_in_which_every_option_has_several_values_are_answered_in_time() -> None:
+    searching = 0
+    for case in cases():
+        passes = {name: _with_several_values(part) for name, part in (case.document.get("passes") or {}).items()}
+        started = time.perf_counter()
+        answer = read({**case.document, "passes": passes, "search_strategy": {"sampler": "tpe"}}, "")
+        assert answer is not None and time.perf_counter() - started < PER_FILE, case.path
+        searching += answer[0] is not None and "search" in answer[0]
+    assert searching > 30
+
+
+def _with_several_values(part: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: [value, not value] if isinstance(value, bool) else [value, 32, 64] if isinstance(value, int) else value
+        for name, value in part.items()
+    }
+
+
 def test_documents_that_look_like_workflows_and_are_none_are_not_claimed() -> None:
     assert FILES is not None
     with tarfile.open(FILES / "corpus.tar.xz") as archive:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -72,6 +73,10 @@ class Made:
         return next((each.what for each in self.ledger.notices if each.about == place and each.handling != KEPT), "")
 
 
+MadeOf = Callable[[Sequence[Component]], Made]
+"""What passes with one value for each option become."""
+
+
 @dataclass
 class Space:
     """What is searched: by place in the workflow, the values there; the passes with the first of them.
@@ -88,10 +93,7 @@ class Space:
 
     @property
     def combinations(self) -> int:
-        count = 1
-        for values in self.values.values():
-            count *= len(values)
-        return count
+        return math.prod(len(values) for values in self.values.values())
 
 
 def several_in(number: int, part: Component, searches: bool) -> Iterator[Several]:
@@ -125,8 +127,8 @@ def with_value(parts: Sequence[Component], several: Several, value: Any) -> list
     return [changed_part if at == several.number else each for at, each in enumerate(parts)]
 
 
-def space_of(parts: Sequence[Component], found: Sequence[Several], made_of: Callable[..., Made]) -> Space:
-    """Which values can be searched, and where. made_of: what passes with one value everywhere become."""
+def space_of(parts: Sequence[Component], found: Sequence[Several], made_of: MadeOf) -> Space:
+    """Which values can be searched, and where."""
     possible: list[tuple[Several, list[Any], list[str]]] = []
     for several in found:
         parts = with_value(parts, several, several.values[0])
@@ -140,9 +142,7 @@ def space_of(parts: Sequence[Component], found: Sequence[Several], made_of: Call
     return space
 
 
-def _possible(
-    parts: Sequence[Component], several: Several, made_of: Callable[..., Made]
-) -> tuple[list[Any], list[str]]:
+def _possible(parts: Sequence[Component], several: Several, made_of: MadeOf) -> tuple[list[Any], list[str]]:
     """The values with which nothing is missing that is there with another one; why others are not."""
     made = [(value, made_of(with_value(parts, several, value))) for value in several.values]
     always = set.intersection(*(each.lacks for _, each in made))
@@ -154,7 +154,7 @@ def _possible(
     ]
 
 
-def _place(space: Space, several: Several, values: list[Any], dropped: list[str], made_of: Callable[..., Made]) -> None:
+def _place(space: Space, several: Several, values: list[Any], dropped: list[str], made_of: MadeOf) -> None:
     """Take the values of an option into the space: those that change one place of the workflow alone."""
     made = [(value, made_of(with_value(space.parts, several, value))) for value in values]
     path: Path | None = None
@@ -196,7 +196,7 @@ def _place(space: Space, several: Several, values: list[Any], dropped: list[str]
     space.said.append((several.place, changed(_with(told, dropped)) if dropped else kept(told)))
 
 
-def _depends(space: Space, several: Several, values: tuple[Any, Any], path: Path, made_of: Callable[..., Made]) -> bool:
+def _depends(space: Space, several: Several, values: tuple[Any, Any], path: Path, made_of: MadeOf) -> bool:
     """Whether two values differ elsewhere, or otherwise, with a value of another option that is searched."""
     alone = [made_of(with_value(space.parts, several, value)) for value in values]
     for other, its_values in space.placed:
