@@ -348,7 +348,7 @@ THINGS = {
         "tore",
         "from drupe.api import Runtime\nclass Thing(Runtime):\n    name = 'tore'\n    distributions = ()\n"
         "    def refusal(self, model, target):\n        return None\n"
-        "    async def open(self, model, target, *, max_length=None):\n        return None\n",
+        "    async def open(self, model, target, *, max_length=None, threads=0):\n        return None\n",
         "its method open cannot be called as .*it is async",
     ),
     "runtime-that-takes-no-length": brings(

@@ -125,7 +125,7 @@ class Card(Paper):
 RUNTIMES = {
     "version": "def version(self):\n        raise {error}",
     "refusal": "def refusal(self, model, target):\n        raise {error}",
-    "open": "def open(self, model, target, *, max_length=None):\n        raise {error}",
+    "open": "def open(self, model, target, *, max_length=None, threads=0):\n        raise {error}",
 }
 
 
@@ -150,7 +150,7 @@ def test_a_runtime_that_fails_is_named_whoever_uses_it(site: Site, source: Path,
 def test_a_package_that_a_runtime_of_a_third_party_fails_on_is_not_published_and_names_it(
     site: Site, source: Path, tmp_path: Path
 ) -> None:
-    admit_runtime(site, "def open(self, model, target, *, max_length=None):\n        import os; os._exit(0)")
+    admit_runtime(site, "def open(self, model, target, *, max_length=None, threads=0):\n        import os; os._exit(0)")
     out = tmp_path / "out"
     done = site.run("optimize", source, "-o", out, "--provider", "card", "--precision", "plain")
     assert done.returncode == 7 and not out.exists()

@@ -246,7 +246,7 @@ class Echo(Runtime):
     def refusal(self, model, target):
         return None if model.kind == "text" else "echo reads texts"
 
-    def open(self, model, target, *, max_length=None):
+    def open(self, model, target, *, max_length=None, threads=0):
         return EchoSession((model.location / "model.txt").read_text())
 
 

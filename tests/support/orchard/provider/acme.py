@@ -55,7 +55,7 @@ class Simulator(Runtime):
     def refusal(self, model, target):
         return None if model.kind == "onnx" else f"it runs graphs, not models of kind '{model.kind}'"
 
-    def open(self, model, target, *, max_length=None):
+    def open(self, model, target, *, max_length=None, threads=0):
         return SimulatorSession(model.location / "model.onnx")
 
 
