@@ -17,6 +17,7 @@ from drupe_files.digests import file_digest, leave_note, quick_digest
 from drupe_files.disk import disk_errors, folder_bytes, refuse_unwritable
 from drupe_files.folder_marks import Mark, held, is_held, remove_unused
 from drupe_files.json_files import json_object, json_value
+from drupe_files.output_lock import claimed
 from drupe_files.pass_cache import FolderCache
 from drupe_files.pass_keys import identity_of
 from drupe_files.scratch_folders import scratch
@@ -33,6 +34,7 @@ __all__ = [
     "cache_entries",
     "cache_folder",
     "cache_limit",
+    "claimed",
     "disk_errors",
     "file_digest",
     "folder_bytes",

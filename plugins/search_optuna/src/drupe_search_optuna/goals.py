@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -76,6 +77,17 @@ def _objective(goal: Goal, metrics: Mapping[str, Metric], where: str) -> Objecti
     if low is not None and high is not None and low > high:
         raise UsageError(f"no value is accepted: at least {low:g} and at most {high:g}", where=where)
     return Objective(goal.metric, metric.unit, 1 if lower else -1, low, high, goal.optimize)
+
+
+def unmeasured_goal(trial: Trial, objectives: Iterable[Objective]) -> str:
+    """Which goal a trial has no number for, in words; empty where it has one for each."""
+    for each in objectives:
+        metric = trial.metrics.get(each.metric)
+        if metric is None:
+            return f"{each.metric} was not measured"
+        if math.isnan(metric.value):
+            return f"{each.metric} is not a number"
+    return ""
 
 
 def keeps_limits(trial: Trial, objectives: Iterable[Objective]) -> bool:

@@ -141,8 +141,8 @@ def _suggested(asked: optuna.Trial, parameter: Parameter) -> Any:
         return parameter.choices[asked.suggest_categorical(parameter.name, range(len(parameter.choices)))]
     if parameter.is_whole:
         step = int(parameter.step or 1)
-        return asked.suggest_int(parameter.name, int(parameter.low), int(parameter.high), step=step, log=parameter.log)
-    return asked.suggest_float(parameter.name, parameter.low, parameter.high, step=parameter.step, log=parameter.log)
+        return asked.suggest_int(parameter.name, int(parameter.low), int(parameter.last), step=step, log=parameter.log)
+    return asked.suggest_float(parameter.name, parameter.low, parameter.last, step=parameter.step, log=parameter.log)
 
 
 def _as_number(parameter: Parameter, value: Any) -> Any:
