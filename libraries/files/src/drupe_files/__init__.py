@@ -10,6 +10,7 @@ from drupe_files.cache_entries import (
     cache_entries,
     make_room,
     note_bytes,
+    remove_leftovers,
     remove_notes,
     touch,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "note_bytes",
     "quick_digest",
     "refuse_unwritable",
+    "remove_leftovers",
     "remove_notes",
     "remove_unused",
     "scratch",
