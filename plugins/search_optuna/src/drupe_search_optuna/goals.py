@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -81,13 +80,7 @@ def _objective(goal: Goal, metrics: Mapping[str, Metric], where: str) -> Objecti
 
 def unmeasured_goal(trial: Trial, objectives: Iterable[Objective]) -> str:
     """Which goal a trial has no number for, in words; empty where it has one for each."""
-    for each in objectives:
-        metric = trial.metrics.get(each.metric)
-        if metric is None:
-            return f"{each.metric} was not measured"
-        if math.isnan(metric.value):
-            return f"{each.metric} is not a number"
-    return ""
+    return next((f"{each.metric} was not measured" for each in objectives if each.metric not in trial.metrics), "")
 
 
 def keeps_limits(trial: Trial, objectives: Iterable[Objective]) -> bool:

@@ -166,12 +166,6 @@ class _Trying:
             self._say(f"going on after {counted(len(self._trials), 'trial')}")
         base = self._base()
         self.objectives = objectives_of(self._search.settings.goals, base)
-        if unmeasured := unmeasured_goal(base, self.objectives):
-            raise CheckFailed(
-                f"of the first trial, to which relative limits refer, {unmeasured}",
-                where="search.goals",
-                cure="begin each list with a value that works",
-            )
         self._study.begin(workflow, self.objectives)
         if not self._trials:
             self._study.take(base.values)
