@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -76,7 +77,7 @@ def package_facts(folder: Path) -> dict[str, Any]:
             "notices": record["notices"],
             "plan": record["plan"],
             "versions": {"drupe": record["drupe"], **record["plugins"], **record["libraries"]},
-            "repeat": f"drupe run {folder.name}/{RECORD} -o OUT",
+            "repeat": _run(folder, RECORD),
         }
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(
@@ -116,12 +117,17 @@ def study_facts(folder: Path) -> dict[str, Any]:
                 }
                 for trial in study["trials"]
             ],
-            "repeat": f"drupe run {folder.name}/plan-{chosen}.json -o OUT",
+            "repeat": _run(folder, f"plan-{chosen}.json"),
         }  # fmt: skip
     except (KeyError, TypeError, AttributeError) as error:
         raise ModelError(
             f"the study is damaged, or of another version of Drupe: {error!r}", where=str(folder / STUDY)
         ) from error
+
+
+def _run(folder: Path, plan: str) -> str:
+    """The command that makes a package again."""
+    return f"drupe run {shlex.quote(f'{folder.absolute().name}/{plan}')} -o OUT"
 
 
 def _by_layer(folder: Path) -> dict[str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -117,7 +118,8 @@ class Search:
         of its name with `.study` behind it. Raises CheckFailed where no trial keeps to the limits.
         """
         _refuse_existing(output, force)
-        folder = output.absolute().with_name(output.name + ".study")
+        named = Path(os.path.abspath(output))  # noqa: PTH100 - "." and ".." have no name to put `.study` behind
+        folder = named.with_name(named.name + ".study")
 
         def asked(values: Mapping[str, Any]) -> Request:
             return request_of(filled(self.workflow, values, self.parameters))
