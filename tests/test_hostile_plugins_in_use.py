@@ -165,3 +165,28 @@ def test_a_command_that_closes_standard_output_ends_without_an_error(site: Site)
     admit(site, "commands", "tear", "import sys\ndef Thing():\n    print('torn')\n    sys.stdout.close()\n")
     done = site.run("tear")
     assert (done.returncode, done.stderr) == (0, "")
+
+
+# Searchers
+
+WORKFLOW = {"target": {"provider": "paper", "precision": "loud"}}
+
+
+@pytest.mark.parametrize("body", ["1 / 0", "return document.clear()"])
+def test_a_searcher_that_fails_or_changes_the_document_stops_no_workflow(site: Site, source: Path, body: str) -> None:
+    admit(site, "searchers", "tears", f"def Thing(document):\n    {body}")
+    file = site.folder / "workflow.json"
+    file.write_text(json.dumps({"model": str(source), **WORKFLOW}))
+    done = site.run_here("run", file, "-o", site.folder / "out")
+    assert done.returncode == 0, done.stderr
+    assert ("ZeroDivisionError" in done.stderr) == (body == "1 / 0")
+
+
+def test_a_search_that_nobody_carries_out_is_refused_also_beside_a_searcher_that_finds_none(
+    site: Site, source: Path
+) -> None:
+    admit(site, "searchers", "tears", "def Thing(document):\n    return None")
+    file = site.folder / "workflow.json"
+    file.write_text(json.dumps({"model": str(source), "search": {}, **WORKFLOW}))
+    done = site.run_here("run", file, "-o", site.folder / "out")
+    assert done.returncode == 2 and "no installed plugin searches" in done.stderr

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from sites import Site
 
-from drupe_files import Mark, cache_entries, make_room, remove_notes
+from drupe_files import Mark, cache_entries, is_held, make_room, remove_notes, remove_unused
 from drupe_files.cache_entries import CacheEntry
 from drupe_files.entry_notes import NOTE
 
@@ -252,3 +252,12 @@ def test_what_comparisons_keep_counts_and_is_checked(tmp_path: Path) -> None:
     shorten(file)
     assert entry.damage().startswith("it cannot be read")
     assert [each.key for each in make_room(0, tmp_path)] == [entry.key] and not file.exists()
+
+
+@ON_POSIX
+def test_a_folder_that_this_user_may_not_open_counts_as_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "open", refuse)
+    assert is_held(tmp_path) and not remove_unused(tmp_path) and tmp_path.is_dir()

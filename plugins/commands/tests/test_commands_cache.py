@@ -55,6 +55,13 @@ def test_clean_removes_what_is_named_or_above_a_size_or_all(filled: Site) -> Non
     assert filled.run_here("cache", "list").stdout.startswith("nothing is kept in ")
 
 
+def test_clean_removes_entries_without_bytes(filled: Site) -> None:
+    empty = filled.folder / "cache" / "work" / ("a" * 64)
+    empty.mkdir(parents=True)
+    assert len(told(filled, "clean")["removed"]) == 3
+    assert not empty.exists()
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="marks are others there")
 def test_clean_leaves_what_is_in_use_and_says_so(filled: Site) -> None:
     from drupe_files import Mark

@@ -32,7 +32,7 @@ class Meter(Evaluator):
 class Alone(Evaluator):
     name = "alone"
     summary = "how deep and how long a text is"
-    metrics = {"depth": "how deep it is", "length": "how long it is"}
+    metrics = {"depth": "how deep it is", "length": "how long it is", "heat": "how warm it is, in summer"}
     alone = True
 
     def evaluate(self, model, reference, config, context):
@@ -139,6 +139,7 @@ def test_optimize_sets_keys_of_the_evaluator_as_of_passes(acme: Site, package: P
         (("--evaluator", "alone", "--against", "/nowhere"), "--against has no effect with the evaluator 'alone'"),
         (("--evaluator", "meter:"), "--evaluator takes NAME or NAME:METRIC, not 'meter:'"),
         (("--evaluator", "alone:depht"), "unknown metric 'depht' of the evaluator 'alone'; did you mean depth?"),
+        (("--evaluator", "alone:heat"), "does not measure heat of this package on this machine"),
         (("--evaluator", "meter:depth"), "unknown metric 'depth' of the evaluator 'meter'; there are: meters"),
         (("--set", "limit=many"), "limit = 'many'"),
         (("--set", "limit"), "--set takes KEY=VALUE"),

@@ -56,9 +56,14 @@ def test_values_and_a_strategy_become_a_search() -> None:
     ("strategy", "search"),
     [
         (True, {"sampler": "grid"}),
+        ({"search_algorithm": "exhaustive", "execution_order": "Pass-By-Pass"}, {"sampler": "grid"}),
         (
-            {"search_algorithm": "exhaustive", "execution_order": "Pass-By-Pass"},
-            {"sampler": "grid", "order": "pass-by-pass"},
+            {"execution_order": "Pass-By-Pass", "search_algorithm": "tpe"},
+            {"sampler": "tpe", "order": "pass-by-pass", "trials": 2},
+        ),
+        (
+            {"execution_order": "pass-by-pass", "search_algorithm": "tpe", "max_time": 60},
+            {"sampler": "tpe", "seconds": 60},
         ),
         ({"sampler": "random", "max_samples": 0}, {"sampler": "random", "trials": 2}),
         (

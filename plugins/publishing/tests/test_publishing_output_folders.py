@@ -78,7 +78,7 @@ def test_a_failed_rename_puts_the_old_output_back(tmp_path):
 
 
 def claim(output: Path):
-    from drupe_publishing.output_lock import claimed
+    from drupe_files import claimed
 
     return claimed(output)
 
@@ -102,7 +102,7 @@ def test_a_second_run_into_one_output_is_refused_and_nothing_is_left(tmp_path):
 def test_the_claim_of_a_killed_run_counts_no_more(tmp_path):
     pytest.importorskip("fcntl")
     code = (
-        "import os, sys, time; from pathlib import Path; from drupe_publishing.output_lock import claimed\n"
+        "import os, sys, time; from pathlib import Path; from drupe_files import claimed\n"
         "with claimed(Path(sys.argv[1])):\n    os.kill(os.getpid(), 9)"
     )
     done = subprocess.run([sys.executable, "-c", code, tmp_path / "out"], check=False)

@@ -134,3 +134,14 @@ def test_what_cannot_be_reported_is_said(package: Path, study: Path, tmp_path: P
         done = drupe("report", *arguments)
         assert done.returncode not in (0, 70) and said in done.stderr, done.stderr
     assert (tmp_path / "page.html").read_text() == "mine"
+
+
+def test_layers_of_several_parts_are_told_apart(package: Path, tmp_path: Path) -> None:
+    parts = shutil.copytree(package, tmp_path / "parts")
+    shutil.copy(parts / "model.onnx", parts / "encoder.onnx")
+    one, two = (json.loads(drupe("report", folder, "--json").stdout) for folder in (package, parts))
+    layers, outside = one["bytes_by_layer"], "outside of the layers"
+    both = {f"{part} {number}": size for part in ("encoder", "model") for number, size in layers.items()}
+    expected = {name: size for name, size in both.items() if not name.endswith(outside)}
+    assert two["bytes_by_layer"] == {**expected, outside: 2 * layers[outside]}
+    assert sum(two["bytes_by_matrix"].values()) == 2 * sum(one["bytes_by_matrix"].values())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from drupe.api import Metric, UsageError
-from drupe_search_optuna.goals import choose, frontier, nearest_miss, objectives_of
+from drupe_search_optuna.goals import choose, frontier, nearest_miss, objectives_of, unmeasured_goal
 from drupe_search_optuna.settings import Goal
 from drupe_search_optuna.trials import Trial
 
@@ -25,6 +25,12 @@ def test_the_frontier_has_what_no_other_trial_beats_once() -> None:
 def test_what_failed_is_not_on_the_frontier() -> None:
     failed = Trial(6, {}, reason="too small")
     assert failed not in frontier([*TRIALS, failed], objectives_of((), TRIALS[0]))
+
+
+def test_a_goal_that_was_not_measured_is_named() -> None:
+    objectives = objectives_of((), TRIALS[0])
+    assert unmeasured_goal(TRIALS[1], objectives) == ""
+    assert unmeasured_goal(Trial(7, {}, {"rate": TRIALS[0].metrics["rate"]}), objectives) == "bytes was not measured"
 
 
 def test_the_chosen_one_is_nearest_to_the_best_of_every_goal() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -116,6 +117,8 @@ def test_samplers_try_each_combination_once_at_most(checkpoint: Path, tmp_path: 
         ({"search": {"trails": 3}}, "did you mean trials"),
         ({"options": {"block_size": 32}}, "nothing to search"),
         ({"search": {"goals": ["accuracy"]}}, "metric"),
+        ({"search": {"sampler": "grid", "order": "pass-by-pass"}}, "has no effect with the sampler 'grid'"),
+        ({"search": {"seconds": 9, "order": "pass-by-pass"}}, "only a time is given"),
         ({"options": {"bits_per_weight": {"low": 4.5, "high": 6.0}}}, "give it a step"),
     ],
 )
@@ -133,6 +136,19 @@ def test_a_study_of_another_workflow_is_not_gone_on_with(checkpoint: Path, tmp_p
     assert drupe("run", workflow(tmp_path, checkpoint)).returncode == 0
     done = drupe("run", workflow(tmp_path, checkpoint, threads=[1, 2]), "--force")
     assert done.returncode != 0 and "the study of another workflow" in done.stderr
+
+
+def test_a_study_of_another_model_is_not_gone_on_with(checkpoint: Path, tmp_path: Path) -> None:
+    model = shutil.copytree(checkpoint, tmp_path / "model")
+    options = {"block_size": [32], "tokens": 32}
+    file = workflow(tmp_path, model, options=options)
+    assert drupe("run", file).returncode == 0
+    done = drupe("run", file, "--force", "-m", checkpoint)
+    assert done.returncode != 0 and "the study of another workflow" in done.stderr
+    shutil.rmtree(model)
+    make_checkpoint(model, tie_word_embeddings=True)
+    done = drupe("run", file, "--force")
+    assert done.returncode != 0 and "the model has changed since the trials" in done.stderr
 
 
 def test_a_dry_run_prints_what_would_be_searched(checkpoint: Path, tmp_path: Path) -> None:

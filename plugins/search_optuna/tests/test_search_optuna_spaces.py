@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
@@ -48,6 +49,7 @@ def test_true_and_1_are_two_values_and_repeated_ones_are_one() -> None:
         ({"low": 32, "high": 64, "steps": 8}, "no key 'steps'"),
         ({"low": 32, "high": 64, "step": 0}, "a number above 0"),
         ({"low": 0, "high": 64, "log": True}, "starts above 0"),
+        ({"low": 32, "high": 64, "step": 48}, "a step of 48 is larger than the range"),
         ({"choices": []}, "no value to choose from"),
         ({"choices": 3}, "choices are a list"),
     ],
@@ -70,3 +72,13 @@ def test_a_range_that_makes_no_sense_is_refused_with_its_place(value: dict[str, 
 def test_the_number_of_values_is_known(value: dict[str, Any], count: float) -> None:
     (parameter,) = parameters_in({"options": {"bits_per_weight": value}}, registry())
     assert parameter.count == count
+
+
+def test_what_the_steps_of_a_range_do_not_reach_is_no_value_of_it() -> None:
+    (parameter,) = parameters_in({"options": {"block_size": {"low": 32, "high": 100, "step": 32}}}, registry())
+    assert parameter.values() == (32, 64, 96) and parameter.examples == (32, 96)
+
+
+def test_a_value_is_drawn_from_a_range_of_any_size() -> None:
+    (parameter,) = parameters_in({"options": {"tokens": {"low": 1, "high": 10**12}}}, registry())
+    assert 1 <= parameter.drawn(random.Random(0)) <= 10**12

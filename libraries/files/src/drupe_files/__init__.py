@@ -1,5 +1,5 @@
-"""Files and folders for plugins: the cache, digests and notes in it, scratch folders, and the errors of disks;
-and JSON files."""
+"""Files and folders for plugins: the cache, digests and notes in it, scratch folders, the errors of disks, and JSON
+files; and the memory of this process."""
 
 from drupe_files.cache import LIMIT, bytes_of, cache_folder, cache_limit, key_of
 from drupe_files.cache_entries import (
@@ -10,6 +10,7 @@ from drupe_files.cache_entries import (
     cache_entries,
     make_room,
     note_bytes,
+    remove_leftovers,
     remove_notes,
     touch,
 )
@@ -17,6 +18,8 @@ from drupe_files.digests import file_digest, leave_note, quick_digest
 from drupe_files.disk import disk_errors, folder_bytes, refuse_unwritable
 from drupe_files.folder_marks import Mark, held, is_held, remove_unused
 from drupe_files.json_files import json_object, json_value
+from drupe_files.memory import peak_memory
+from drupe_files.output_lock import claimed
 from drupe_files.pass_cache import FolderCache
 from drupe_files.pass_keys import identity_of
 from drupe_files.scratch_folders import scratch
@@ -33,6 +36,7 @@ __all__ = [
     "cache_entries",
     "cache_folder",
     "cache_limit",
+    "claimed",
     "disk_errors",
     "file_digest",
     "folder_bytes",
@@ -45,8 +49,10 @@ __all__ = [
     "leave_note",
     "make_room",
     "note_bytes",
+    "peak_memory",
     "quick_digest",
     "refuse_unwritable",
+    "remove_leftovers",
     "remove_notes",
     "remove_unused",
     "scratch",

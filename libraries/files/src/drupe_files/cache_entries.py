@@ -14,7 +14,7 @@ from pathlib import Path
 from drupe_files.cache import cache_folder
 from drupe_files.disk import folder_bytes
 from drupe_files.entry_notes import OTHER_VERSION, EntryNote, damage_of, damage_of_archive, note_problem, read_note
-from drupe_files.folder_marks import A_DAY, is_held, remove_unused
+from drupe_files.folder_marks import A_DAY, MARKS_DRAFTS, is_held, remove_unused
 
 _KEY = re.compile(r"[0-9a-f]{64}")
 PASSES, WORK, ACTIVATIONS = "passes", "work", "activations"
@@ -129,8 +129,8 @@ def touch(path: Path) -> None:
 
 
 def _remove_leftover(folder: Path) -> None:
-    """A run marks the folder that it makes; one that is not a minute old may not be marked yet."""
-    if time.time() - folder.stat().st_mtime > 60 and not is_held(folder):
+    """A run marks the folder that it makes, where it can; one that is not a minute old may not be marked yet."""
+    if time.time() - folder.stat().st_mtime > (60 if MARKS_DRAFTS else A_DAY) and not is_held(folder):
         shutil.rmtree(folder, ignore_errors=True)
 
 

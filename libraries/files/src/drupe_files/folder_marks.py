@@ -16,6 +16,8 @@ try:
 except ImportError:  # Windows: it lets nobody rename a folder in which a file is open, so an open file is the mark
     fcntl = None  # type: ignore[assignment]
 
+MARKS_DRAFTS = fcntl is not None
+"""Whether a folder can be marked that is going to be renamed."""
 A_DAY = 24 * 60 * 60
 """Seconds after which a folder counts as unused on a disk that has no locks."""
 OPENED = ".in-use"
@@ -60,7 +62,7 @@ def held(folder: Path) -> Iterator[None]:
 
     The folder may be renamed meanwhile; Windows would not allow that, so there it is not marked.
     """
-    if fcntl is None:
+    if not MARKS_DRAFTS:
         yield
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -127,6 +129,9 @@ def _alone(folder: Path) -> Iterator[bool]:
         descriptor = os.open(folder, os.O_RDONLY)
     except FileNotFoundError:
         yield True
+        return
+    except PermissionError:  # another user's, of whose processes nothing is known
+        yield False
         return
     try:
         yield _lock_alone(descriptor)

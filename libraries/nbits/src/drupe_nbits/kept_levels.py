@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from drupe.api import Notice, counted
 from drupe_onnx import ir
-from drupe_onnx.facts import QUANTIZED, STATED_BITS
-
-FEWEST = 4
-"""The bits of MatMulNBits and the operators like it where a node does not say them."""
+from drupe_onnx.facts import QUANTIZED, STATED_BITS, USUAL_BITS
 
 
 def kept_levels(graph: ir.Graph, asked: int | None) -> list[Notice]:
@@ -33,4 +30,4 @@ def _bits(node: ir.Node) -> int | None:
     stated = STATED_BITS.get(node.op_type)
     if stated is None:
         return None
-    return node.attributes[stated].as_int() if stated in node.attributes else FEWEST
+    return node.attributes[stated].as_int() if stated in node.attributes else USUAL_BITS

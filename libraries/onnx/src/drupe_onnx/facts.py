@@ -15,7 +15,9 @@ PACKAGED = "genai_config.json"
 LOGITS = "logits"
 EMBEDDING = "embedding"
 STATED_BITS = {"GatherBlockQuantized": "bits", "MatMulNBits": "bits", "QMoE": "expert_weight_bits"}
-"""Operators on quantized weights with the attribute that says their bits; 4 by default."""
+"""Operators on quantized weights with the attribute that says their bits."""
+USUAL_BITS = 4
+"""The bits of a node without that attribute."""
 _FOUR_BITS = frozenset({"MatMulBnb4", "MatMulFpQ4"})
 QUANTIZED = frozenset(
     {
@@ -43,7 +45,7 @@ def bits_of(outline: Outline) -> set[int]:
     found = set()
     for node in outline.nodes:
         if node.operator in STATED_BITS:
-            found.add(node.integers.get(STATED_BITS[node.operator], 4))
+            found.add(node.integers.get(STATED_BITS[node.operator], USUAL_BITS))
         elif node.operator in _FOUR_BITS:
             found.add(4)
         elif node.operator in QUANTIZED:

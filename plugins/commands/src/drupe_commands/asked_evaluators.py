@@ -24,13 +24,23 @@ class AskedEvaluator:
         return self.evaluator.name
 
     def chosen(self, metrics: Sequence[Metric]) -> list[Metric]:
-        """Those of its metrics that are shown. Raises UsageError for one that was asked for and is not there."""
+        """Those of its metrics that are shown. Raises UsageError for one that was asked for and was not measured."""
         if not self.metrics:
             return list(metrics)
         for wanted in self.metrics:
             if not any(wanted in _names(each) for each in metrics):
-                raise _unknown(self.name, wanted, [each.name for each in metrics])
+                raise self._unmeasured(wanted, metrics)
         return [each for each in metrics if _names(each) & set(self.metrics)]
+
+    def _unmeasured(self, wanted: str, metrics: Sequence[Metric]) -> UsageError:
+        given = [each.name for each in metrics]
+        if wanted not in self.evaluator.metrics:
+            return _unknown(self.name, wanted, given)
+        return UsageError(
+            f"the evaluator '{self.name}' does not measure {wanted} of this package on this machine",
+            where=f"--evaluator {self.name}:{wanted}",
+            cure=f"it measures {', '.join(given)}" if given else "leave it out",
+        )
 
 
 def asked_evaluators(texts: Sequence[str], package: str, found: Registry) -> list[AskedEvaluator]:

@@ -79,23 +79,24 @@ def clean(
     as_json: AsJson = False,
 ) -> None:
     """Remove all that no process uses, or a part of it."""
-    from drupe_files import bytes_of, cache_entries, make_room, remove_notes
+    from drupe_files import bytes_of, cache_entries, make_room, remove_leftovers, remove_notes
 
     if named and limit is not None:
         raise UsageError("entries and --limit are given", cure="give one of the two")
     before = cache_entries()
-    if named:
-        wanted = [_named(name, before) for name in named]
-        removed = [entry for entry in wanted if entry.remove()]
-        _tell_removed(removed, _left(wanted, removed), as_json)
+    if limit is not None:
+        most = bytes_of(limit, "--limit")
+        removed = make_room(most)
+        left = _left(before, removed)
+        over = sum(entry.bytes for entry in left) > most
+        _tell_removed(removed, left if over else [], as_json)
         return
-    most = 0 if limit is None else bytes_of(limit, "--limit")
-    removed = make_room(most)
-    if limit is None:
+    wanted = [_named(name, before) for name in named] if named else before
+    removed = [entry for entry in wanted if entry.remove()]
+    if not named:
+        remove_leftovers()
         remove_notes()
-    left = _left(before, removed)
-    over = sum(entry.bytes for entry in left) > most
-    _tell_removed(removed, left if over else [], as_json)
+    _tell_removed(removed, _left(wanted, removed), as_json)
 
 
 @app.command(context_settings=CONTEXT)

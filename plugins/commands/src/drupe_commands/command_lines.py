@@ -6,7 +6,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from drupe.api import Notice, PluginError, call, registry
+from drupe.api import Notice, PluginError, call
+from drupe_commands.asking import first_answer
 
 if TYPE_CHECKING:
     from drupe.api import Entry
@@ -20,23 +21,14 @@ def translated(typed: Sequence[str], own: frozenset[str] | None) -> list[str]:
     """A command line as Drupe's commands take it. What is done about flags of other tools is printed, one in a line.
 
     typed: a command's name and its arguments. own: the flags of Drupe's command of that name; None where there is none.
-    A plugin of another party that fails is not asked again, and the user is told.
     """
-    found = registry()
-    for entry in found.offered("command line reader", HOOK):
-        try:
-            answer = _by(entry, typed, own)
-        except PluginError as error:
-            if entry.plugin.shipped:
-                raise
-            found.disable(entry.plugin, error.what, error)
-            continue
-        if answer is not None:
-            arguments, notices = answer
-            for notice in notices:
-                _say(notice)
-            return arguments
-    return list(typed)
+    answer = first_answer("command line reader", HOOK, lambda entry: _by(entry, typed, own))
+    if answer is None:
+        return list(typed)
+    arguments, notices = answer
+    for notice in notices:
+        _say(notice)
+    return arguments
 
 
 def _by(entry: Entry[Any], typed: Sequence[str], own: frozenset[str] | None) -> tuple[list[str], list[Notice]] | None:

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from drupe.api import PluginError, UsageError, call, registry, timed, unknown
+from drupe.api import PluginError, UsageError, call, timed, unknown
+from drupe_commands.asking import first_answer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -50,22 +51,8 @@ class Translation:
 
 
 def translation_of(document: dict[str, Any], model: str | None) -> Translation | None:
-    """What the first plugin that knows the document makes of it; None where no plugin does.
-
-    A plugin of another party that fails is not asked again, and the user is told.
-    """
-    found = registry()
-    for entry in found.offered("workflow reader", HOOK):
-        try:
-            translation = _by(entry, document, model)
-        except PluginError as error:
-            if entry.plugin.shipped:
-                raise
-            found.disable(entry.plugin, error.what, error)
-            continue
-        if translation is not None:
-            return translation
-    return None
+    """What the first plugin that knows the document makes of it; None where no plugin does."""
+    return first_answer("workflow reader", HOOK, lambda entry: _by(entry, document, model))
 
 
 def _by(entry: Entry[Any], document: dict[str, Any], model: str | None) -> Translation | None:

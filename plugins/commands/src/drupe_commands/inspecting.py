@@ -108,8 +108,7 @@ def _support(reference: str, model: Model, options: Mapping[str, Any]) -> tuple[
     """The passes that `drupe optimize` would run on this machine, or why it would run none; and what it would notice.
 
     The last is the exit status with which it would refuse the model; 0 where it would not. Of a package, only what was
-    noticed when it was made. The passes are not previewed where weights would have to be
-    downloaded first.
+    noticed when it was made. The passes are not previewed where weights would have to be downloaded first.
     """
     from drupe.api import DrupeError, Notice, Request, Unfit, plan_of, registry
     from drupe_commands.previewing import preview_of

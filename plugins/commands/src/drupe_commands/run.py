@@ -222,6 +222,8 @@ def _run_document(document: dict[str, Any], job: _Job) -> None:
     from drupe_commands.searching import search_in
     from drupe_commands.workflow import workflow_from
 
+    if job.model is not None:
+        document = {**document, "model": job.model}
     with located(job.file):
         search = search_in(document, job.file)
     if search is not None and document.get("measure"):
@@ -239,7 +241,7 @@ def _run_search(search: FoundSearch, document: dict[str, Any], job: _Job) -> Non
 
     def asked(filled: dict[str, Any]) -> Request:
         with located(job.file):
-            return request_of(_about(workflow_from(filled, job.file), job.model, job.file), registry(), job.file)
+            return request_of(_with_model(workflow_from(filled, job.file), job.file), registry(), job.file)
 
     if job.save_plan is not None:
         write_workflow(document, job.save_plan)
@@ -259,7 +261,7 @@ def _run_workflow(workflow: Workflow, job: _Job) -> None:
     from drupe_commands.workflow import request_of
 
     file = job.file
-    workflow = _about(workflow, job.model, file)
+    workflow = _with_model(workflow, file)
     output = job.making.output or (Path(workflow.output) if workflow.output else None)
     measure = configured_by(workflow.measure, registry(), f"{file}, at measure")
     making = replace(job.making, output=output, measure=measure)
@@ -275,12 +277,8 @@ def _run_workflow(workflow: Workflow, job: _Job) -> None:
         making.of_plan(*plan_of(request, registry()), started)
 
 
-def _about(workflow: Workflow, model: str | None, file: str) -> Workflow:
-    """The workflow with the model that the user names, if one is named. Raises UsageError where there is none."""
-    from drupe_commands.workflow import WorkflowModel
-
-    if model is not None:
-        return workflow.model_copy(update={"model": WorkflowModel(reference=model)})
+def _with_model(workflow: Workflow, file: str) -> Workflow:
+    """The workflow. Raises UsageError where neither it nor the command line names a model."""
     if workflow.model is None:
         raise UsageError("the workflow names no model", where=f"{file}, at model", cure="--model MODEL, or a key model")
     return workflow

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from drupe.api import UsageError, call, registry
+from drupe.api import UsageError, call
+from drupe_commands.asking import first_answer
 
 if TYPE_CHECKING:
     from drupe.api import Entry, Request
@@ -57,15 +59,19 @@ def search_in(document: dict[str, Any], file: str) -> FoundSearch | None:
 
     Raises UsageError where the workflow asks for a search and no plugin searches.
     """
-    entries = list(registry().offered("searcher", HOOK))
-    for entry in entries:
-        search = call(entry.plugin, f"reading a workflow with {entry.title}", entry.resolve(), document)
-        if search is not None:
-            return FoundSearch(entry, search)
-    if document.get("search") is not None and not entries:
+    found = first_answer("searcher", HOOK, lambda entry: _by(entry, document))
+    if found is None and document.get("search") is not None:
         raise UsageError(
             "the file asks for a search, and no installed plugin searches",
             where=f"{file}, at search",
             cure="pip install 'drupe[search]', or take the key `search` out",
         )
-    return None
+    return found
+
+
+def _by(entry: Entry[Any], document: dict[str, Any]) -> FoundSearch | None:
+    """The search that one plugin finds."""
+    function: Any = entry.resolve()
+    own = copy.deepcopy(document)  # the next searcher is to see what stands in the file
+    search = call(entry.plugin, f"reading a workflow with {entry.title}", function, own)
+    return None if search is None else FoundSearch(entry, search)

@@ -14,7 +14,6 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import IO, Any
 
 from drupe.api import (
@@ -32,8 +31,7 @@ from drupe_decoding import TextSession
 from drupe_eval_speed.cases import Case
 from drupe_eval_speed.energy import Energy
 from drupe_eval_speed.timing import GraphTimer, TextTimer, Timer
-
-STATUS = Path("/proc/self/status")
+from drupe_files import peak_memory
 
 
 class Measured:
@@ -104,18 +102,6 @@ class Measured:
                 f"the task of the model {known}, so there are no inputs to measure it with", where=self._model.location
             )
         return GraphTimer(session, self._model, self._target, self._found.tasks.make(task), self._energy)
-
-
-def peak_memory() -> int | None:
-    """Bytes. Linux counts them from the start of the program, and not of the process, only in this file."""
-    if STATUS.is_file():
-        line = next(each for each in STATUS.read_text(encoding="ascii").splitlines() if each.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024
-    if sys.platform == "win32":
-        return None
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 @contextmanager

@@ -108,7 +108,7 @@ def _run_pass(line: Line) -> list[str]:
     config = _json(line)
     if name in registry().passes:
         sets = [word for key, value in config.items() for word in ("--set", f"{key}={json.dumps(value)}")]
-        output = [] if "output" in line.passed else ["-o", str(line.given.get("output"))]
+        output = ["-o", str(line.given["output"])] if "output" in line.given and "output" not in line.passed else []
         return ["run-pass", str(name), _model(line), *line.arguments, *output, *sets]
     passes = {"pass": {"type": name, **config}}
     if not _is_graph(_model(line)) and not rule_of(str(name))[1].exports:

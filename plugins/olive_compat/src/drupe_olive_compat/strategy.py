@@ -18,7 +18,7 @@ NOTHING = "there is nothing to search: no option of a pass has several values th
 NONE_SEARCHES = "no installed plugin searches"
 SAMPLERS: Mapping[str, str] = {"sequential": "grid", "exhaustive": "grid", "random": "random", "tpe": "tpe"}
 """Drupe's samplers, by Olive's names for them."""
-ORDERS = ("joint", "pass-by-pass")
+ORDER, ORDERS = "execution_order", ("joint", "pass-by-pass")
 HOLDERS = ("sampler_config", "search_algorithm_config")
 """Keys that hold others, which may also stand beside them."""
 Part = Callable[[dict[str, Any], Any, str], Answer]
@@ -50,7 +50,7 @@ def search_of(strategy: Any, combinations: int, ledger: Ledger) -> dict[str, Any
     """The key `search`, without what is measured. combinations: of all values."""
     search: dict[str, Any] = {}
     keys = _flat(strategy) if isinstance(strategy, Mapping) else {}
-    for name, (place, value) in keys.items():
+    for name, (place, value) in sorted(keys.items(), key=lambda each: each[0] == ORDER):  # it depends on the others
         part = _PARTS.get(name)
         ledger.say(place, part(search, value, place) if part else left_out("Olive has no such key"))
     if "sampler" not in search:
@@ -87,6 +87,10 @@ def _order(search: dict[str, Any], value: Any, place: str) -> Answer:
     order = str(value).casefold()
     if order not in ORDERS:
         raise UsageError(f"there is no order {value!r}", where=place, cure=", ".join(ORDERS))
+    if order != "joint" and search.get("sampler", "grid") == "grid":
+        return changed("each combination of values is tried, whatever the order")
+    if order != "joint" and "seconds" in search and "trials" not in search:
+        return changed("the values of all passes are tried together: only a number of trials can be divided among them")
     search["order"] = order
     return kept(f"the order {order}")
 
@@ -123,7 +127,7 @@ def _stopping(search: dict[str, Any], value: Any, place: str) -> Answer:
 
 _OF_THE_SAMPLER = left_out("how the sampler proposes values is its own")
 _PARTS: Mapping[str, Part] = {
-    "execution_order": _order,
+    ORDER: _order,
     "sampler": _sampler,
     "search_algorithm": _sampler,
     "max_samples": _trials,

@@ -12,8 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from drupe.api import RECORD, OutputError
-from drupe_files import disk_errors, held, is_held, refuse_unwritable
-from drupe_publishing.output_lock import claimed
+from drupe_files import claimed, disk_errors, held, is_held, refuse_unwritable
 
 _AT_FDCWD, _SWAP = -100, 2
 """Flags of renameat2(2) and renamex_np(2): paths are relative to the working folder; the two names are exchanged."""

@@ -18,7 +18,7 @@ def report(
     ],
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="<file>", help="The page.  [default: report.html beside the package]"),
+        typer.Option("-o", "--output", metavar="<file>", help="The page.  [default: OUT.html beside OUT]"),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON, and write no page.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the page.")] = False,

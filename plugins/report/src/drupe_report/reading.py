@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from drupe_onnx.package_folder import graph_files
 STUDY = "study.json"
 _QUANTIZED = re.compile(r"_Q\d+[A-Z]+\d+_\w+$")
 """What ONNX Runtime's tools and ours put behind the name of a quantized weight: bits, symmetry, block size, role."""
+_LAYER = re.compile(r"(?:^|[./])(?:layers|blocks|h|layer)\.(\d+)\.")
 _UNTELLING = re.compile(r"weight|bias|scales?|zero_points?|transposed|\d+(-\d+)?")
 """Parts of names that do not say which matrix it is."""
 
@@ -75,9 +77,9 @@ def package_facts(folder: Path) -> dict[str, Any]:
             "notices": record["notices"],
             "plan": record["plan"],
             "versions": {"drupe": record["drupe"], **record["plugins"], **record["libraries"]},
-            "repeat": f"drupe run {folder.name}/{RECORD} -o OUT",
+            "repeat": _run(folder, RECORD),
         }
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(
             f"the record is damaged, or of another version of Drupe: {error!r}",
             where=str(folder / RECORD),
@@ -115,49 +117,53 @@ def study_facts(folder: Path) -> dict[str, Any]:
                 }
                 for trial in study["trials"]
             ],
-            "repeat": f"drupe run {folder.name}/plan-{chosen}.json -o OUT",
+            "repeat": _run(folder, f"plan-{chosen}.json"),
         }  # fmt: skip
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise ModelError(
             f"the study is damaged, or of another version of Drupe: {error!r}", where=str(folder / STUDY)
         ) from error
 
 
+def _run(folder: Path, plan: str) -> str:
+    """The command that makes a package again."""
+    return f"drupe run {shlex.quote(f'{folder.absolute().name}/{plan}')} -o OUT"
+
+
 def _by_layer(folder: Path) -> dict[str, int]:
-    """Bytes of weights by the number of the layer; all others under "outside of the layers"."""
-    sizes: dict[int, int] = defaultdict(int)
+    """Bytes of weights by part and number of the layer; all others under "outside of the layers"."""
+    sizes: dict[tuple[str, int], int] = defaultdict(int)
     outside = 0
-    for name, size in _weights(folder):
-        number = _layer(name)
-        if number is None:
-            outside += size
+    for part, name, size in _weights(folder):
+        if found := _LAYER.search(name):
+            sizes[part, int(found[1])] += size
         else:
-            sizes[number] += size
-    return {**{str(number): sizes[number] for number in sorted(sizes)}, "outside of the layers": outside}
+            outside += size
+    layers = {f"{part} {number}".strip(): sizes[part, number] for part, number in sorted(sizes)}
+    return {**layers, "outside of the layers": outside}
 
 
 def _by_matrix(folder: Path) -> dict[str, int]:
-    """Bytes of weights by what they belong to in each layer: the module's name without the layer's number."""
+    """Bytes of weights by what they belong to in each layer: the part, and the module's name without the number."""
     sizes: dict[str, int] = defaultdict(int)
-    for name, size in _weights(folder):
-        sizes[_matrix(name)] += size
+    for part, name, size in _weights(folder):
+        sizes[f"{part} {_matrix(name)}".strip()] += size
     return dict(sorted(sizes.items(), key=lambda each: -each[1]))
 
 
-def _weights(folder: Path) -> list[tuple[str, int]]:
+def _weights(folder: Path) -> list[tuple[str, str, int]]:
+    """The part, name and bytes of each weight. part: empty where the package has one."""
+    graphs = graph_files(folder)
     return [
-        (weight.name, weight.nbytes) for path in graph_files(folder).values() for weight in read_outline(path).weights
+        (role if len(graphs) > 1 else "", weight.name, weight.nbytes)
+        for role, path in graphs.items()
+        for weight in read_outline(path).weights
     ]
-
-
-def _layer(name: str) -> int | None:
-    found = re.search(r"(?:layers|blocks|h|layer)\.(\d+)\.", name)
-    return int(found[1]) if found else None
 
 
 def _matrix(name: str) -> str:
     """The module of a weight: `model.layers.3.mlp.up_proj.weight_Q4A32_scales` is mlp.up_proj."""
-    short = _QUANTIZED.sub("", re.sub(r".*(?:layers|blocks|h|layer)\.\d+\.", "", name))
+    short = _QUANTIZED.sub("", _LAYER.split(name)[-1])
     parts = [part for part in re.split(r"[./]", short) if part and not _UNTELLING.fullmatch(part)]
     return ".".join(parts[-2:]) or name
 

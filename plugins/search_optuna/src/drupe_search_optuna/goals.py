@@ -78,6 +78,11 @@ def _objective(goal: Goal, metrics: Mapping[str, Metric], where: str) -> Objecti
     return Objective(goal.metric, metric.unit, 1 if lower else -1, low, high, goal.optimize)
 
 
+def unmeasured_goal(trial: Trial, objectives: Iterable[Objective]) -> str:
+    """Which goal a trial has no number for, in words; empty where it has one for each."""
+    return next((f"{each.metric} was not measured" for each in objectives if each.metric not in trial.metrics), "")
+
+
 def keeps_limits(trial: Trial, objectives: Iterable[Objective]) -> bool:
     return trial.worked and all(each.excess(trial) <= 0 for each in objectives)
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from drupe.api import CheckFailed, Outcome, OutputError, Plan, Progress, Request, UsageError, counted, plan_of, registry
-from drupe_files import disk_errors, held, is_held
-from drupe_search_optuna.goals import Objective, choose, frontier, nearest_miss, objectives_of
+from drupe_files import claimed, disk_errors
+from drupe_search_optuna.goals import Objective, choose, frontier, nearest_miss, objectives_of, unmeasured_goal
 from drupe_search_optuna.settings import SearchSettings, as_mapping, settings_from
 from drupe_search_optuna.spaces import SEARCH, Parameter, filled, parameters_in
 from drupe_search_optuna.study import Study
@@ -40,10 +41,24 @@ def search_in(document: Mapping[str, Any]) -> Search | None:
             where=SEARCH,
             cure="give an option several values, as in `block_size: [32, 64, 128]`, or leave `search` out",
         )
+    _refuse_idle_order(settings)
     if settings.sampler == "grid":
         for each in parameters:
             each.values()  # raises its error for endless values
     return Search(dict(document), parameters, settings)
+
+
+def _refuse_idle_order(settings: SearchSettings) -> None:
+    """Raise UsageError for `pass-by-pass` where it would change nothing."""
+    if settings.order == "joint":
+        return
+    what = "the order 'pass-by-pass' "
+    if settings.sampler == "grid":
+        what += "has no effect with the sampler 'grid'"
+        raise UsageError(what, where="search.order", cure="leave it out, or name another sampler")
+    if settings.number_of_trials is None:
+        what += "divides a number of trials among the passes, and only a time is given"
+        raise UsageError(what, where="search.order", cure="name trials as well, or leave the order out")
 
 
 @dataclass(frozen=True)
@@ -103,17 +118,16 @@ class Search:
         of its name with `.study` behind it. Raises CheckFailed where no trial keeps to the limits.
         """
         _refuse_existing(output, force)
-        folder = output.with_name(output.name + ".study")
-        with disk_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        if is_held(folder):
-            raise UsageError("another search is at work there", where=str(folder), cure="wait, or name another output")
+        named = Path(os.path.abspath(output))  # noqa: PTH100 - "." and ".." have no name to put `.study` behind
+        folder = named.with_name(named.name + ".study")
 
         def asked(values: Mapping[str, Any]) -> Request:
             return request_of(filled(self.workflow, values, self.parameters))
 
         refuse_impossible(asked, self._alternatives())
-        with held(folder):
+        with claimed(folder):
+            with disk_errors(folder):
+                folder.mkdir(exist_ok=True)
             trying = _Trying(self, Measuring(asked, self.settings.evaluators, folder), folder, say)
             trials = trying.all()
             best = frontier(trials, trying.objectives)
@@ -152,12 +166,7 @@ class _Trying:
         self._before = len(self._trials)
         if self._trials:
             self._say(f"going on after {counted(len(self._trials), 'trial')}")
-        base = self._trials[0] if self._trials else self._measuring.trial(1, self._search.first_values)
-        if not base.worked:
-            raise CheckFailed(
-                f"the first trial, with the first of the values in each place, failed: {base.reason}",
-                cure="begin each list with a value that works",
-            )
+        base = self._base()
         self.objectives = objectives_of(self._search.settings.goals, base)
         self._study.begin(workflow, self.objectives)
         if not self._trials:
@@ -166,6 +175,23 @@ class _Trying:
         for values in self._proposals():
             self._end(self._measuring.trial(len(self._trials) + 1, values))
         return self._trials
+
+    def _base(self) -> Trial:
+        """The first trial, to which relative limits refer.
+
+        Raises CheckFailed where it fails, and UsageError where the model has changed since it was made.
+        """
+        first = self._search.first_values
+        if self._trials:
+            self._measuring.refuse_changed(self._trials[0], first)
+            return self._trials[0]
+        base = self._measuring.trial(1, first)
+        if not base.worked:
+            raise CheckFailed(
+                f"the first trial, with the first of the values in each place, failed: {base.reason}",
+                cure=base.cure or "begin each list with a value that works",
+            )
+        return base
 
     def _rest(self) -> dict[str, Any]:
         """The workflow without what may change when a search goes on: how long it goes on."""
@@ -176,12 +202,12 @@ class _Trying:
         """Values of trials until the search ends."""
         search = self._search
         if search.settings.sampler == "grid":
-            tried = [trial.values for trial in self._trials]
+            tried = {_key(trial.values) for trial in self._trials}
             for values in itertools.product(*(each.values() for each in search.parameters)):
                 named = {each.name: value for each, value in zip(search.parameters, values, strict=True)}
                 if self._is_over():
                     return
-                if named not in tried:
+                if _key(named) not in tried:
                     self._study.take(named)
                     yield named
             return
@@ -229,6 +255,8 @@ class _Trying:
                 return values
 
     def _end(self, trial: Trial) -> None:
+        if trial.worked and (unmeasured := unmeasured_goal(trial, self.objectives)):
+            trial = replace(trial, metrics={}, main=(), reason=unmeasured)
         self._study.tell(trial, self.objectives)
         self._trials.append(trial)
         search, done = self._search, len(self._trials)

@@ -48,7 +48,15 @@ class Parameter:
     @property
     def examples(self) -> tuple[Any, ...]:
         """Values that show whether it can be set at all: every choice, or the ends of the range."""
-        return self.choices or (self.low, self.high)
+        return self.choices or (self.low, self.last)
+
+    @property
+    def last(self) -> float:
+        """The largest value of its range that the steps reach."""
+        return self.high if self.step is None else self._at(int(self.count) - 1)
+
+    def _at(self, place: int) -> float:
+        return self.low + place * (self.step or 1)
 
     @property
     def count(self) -> float:
@@ -66,13 +74,14 @@ class Parameter:
             return self.choices
         if math.isinf(self.count):
             raise UsageError(f"{self.name} has endless values, and a grid takes each of them", cure="give it a step")
-        step = self.step or 1
-        return tuple(self.low + at * step for at in range(int(self.count)))
+        return tuple(map(self._at, range(int(self.count))))
 
     def drawn(self, chance: random.Random) -> Any:
         """A value at random."""
-        if self.choices or not math.isinf(self.count):
-            return chance.choice(self.values())
+        if self.choices:
+            return chance.choice(self.choices)
+        if not math.isinf(self.count):
+            return self._at(chance.randrange(int(self.count)))
         if self.log:
             return math.exp(chance.uniform(math.log(self.low), math.log(self.high)))
         return chance.uniform(self.low, self.high)
@@ -95,7 +104,7 @@ def parameters_in(document: Mapping[str, Any], found: Registry) -> list[Paramete
             parameters.append(_ranged(path, value))
         elif isinstance(value, list) and not takes_lists and value:
             parameters.append(_chosen(path, value))
-    return [each for each in parameters if each.count > 1 or each.choices]
+    return parameters
 
 
 def filled(document: Mapping[str, Any], values: Mapping[str, Any], parameters: Sequence[Parameter]) -> dict[str, Any]:
@@ -180,6 +189,9 @@ def _ranged(path: Path, value: Mapping[str, Any]) -> Parameter:
         raise UsageError(f"a range goes from a number up to a larger one, not from {low!r} to {high!r}", where=name)
     if step is not None and (isinstance(step, bool) or not isinstance(step, int | float) or step <= 0):
         raise UsageError(f"a step is a number above 0, not {step!r}", where=name)
+    if step is not None and step > high - low:
+        what = f"a step of {step} is larger than the range from {low} to {high}"
+        raise UsageError(what, where=name, cure=f"a smaller step, or choices: [{low}, {high}]")
     if not isinstance(log, bool) or (log and (low <= 0 or step is not None)):
         raise UsageError("a logarithmic range starts above 0 and has no step", where=name, cure="leave log or step out")
     return Parameter(path, low=low, high=high, step=step, log=log)

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from drupe.api import UsageError
 from drupe_search_optuna.goals import Objective
@@ -113,7 +114,7 @@ class Study:
         return self._study
 
     def _storage(self) -> str:
-        return f"sqlite:///{self._file.absolute()}"
+        return f"sqlite:///{quote(str(self._file.absolute()))}"
 
     def _sampler(self, done: int, fixed: Mapping[str, Any]) -> optuna.samplers.BaseSampler:
         """The sampler, seeded by the number of trials before, so that a search that goes on does not repeat itself."""
@@ -141,8 +142,8 @@ def _suggested(asked: optuna.Trial, parameter: Parameter) -> Any:
         return parameter.choices[asked.suggest_categorical(parameter.name, range(len(parameter.choices)))]
     if parameter.is_whole:
         step = int(parameter.step or 1)
-        return asked.suggest_int(parameter.name, int(parameter.low), int(parameter.high), step=step, log=parameter.log)
-    return asked.suggest_float(parameter.name, parameter.low, parameter.high, step=parameter.step, log=parameter.log)
+        return asked.suggest_int(parameter.name, int(parameter.low), int(parameter.last), step=step, log=parameter.log)
+    return asked.suggest_float(parameter.name, parameter.low, parameter.last, step=parameter.step, log=parameter.log)
 
 
 def _as_number(parameter: Parameter, value: Any) -> Any:

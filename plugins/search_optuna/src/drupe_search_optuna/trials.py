@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from drupe.api import Cancelled, DrupeError, Metric, Model, Plan, Request, plan_of, registry
+from drupe.api import Cancelled, DrupeError, Metric, Model, Plan, Request, UsageError, plan_of, registry
 
 OWN_UNITS = {"bytes": "bytes", "conversion_seconds": "s"}
 """Metrics that need no evaluator, of which less is better, and their units."""
@@ -20,6 +20,7 @@ class Trial:
     """A trial that has ended. values: by the name of the parameter. reason: why it has no metrics.
 
     number: from 1 on. main: the first metric of each evaluator. plan: as JSON; empty where there is none.
+    cure: what would mend the reason, where that is known.
     """
 
     number: int
@@ -27,6 +28,7 @@ class Trial:
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     main: tuple[str, ...] = ()
     reason: str = ""
+    cure: str = ""
     seconds: float = 0.0
     plan: Mapping[str, Any] = field(default_factory=dict)
 
@@ -66,19 +68,34 @@ class Measuring:
         metrics: dict[str, Metric] = {}
         main: list[str] = []
         plan: Plan | None = None
-        reason = ""
+        reason = cure = ""
         try:
-            plan, source = plan_of(self._request_of(values), registry())
-            plan = registry().publisher().fixed(plan, source)
+            plan, source = self._planned(values)
             metrics, main = self._measured(plan, source, self._folder / "package")
         except Cancelled:
             raise
         except DrupeError as error:
-            reason = error.what
+            reason, cure = error.what, error.cure or ""
         finally:
             shutil.rmtree(self._folder / "package", ignore_errors=True)
         told = {} if plan is None else plan.model_dump(mode="json")
-        return Trial(number, dict(values), metrics, tuple(main), reason, round(time.perf_counter() - started, 3), told)
+        seconds = round(time.perf_counter() - started, 3)
+        return Trial(number, dict(values), metrics, tuple(main), reason, cure, seconds, told)
+
+    def refuse_changed(self, earlier: Trial, values: Mapping[str, Any]) -> None:
+        """Raise UsageError where the model is no longer the one that an earlier trial with these values was made of."""
+        plan, _ = self._planned(values)
+        if earlier.plan and plan.source.fingerprint != earlier.plan["source"]["fingerprint"]:
+            raise UsageError(
+                "the model has changed since the trials of the study were made",
+                where=str(self._folder),
+                cure="name another output folder, or remove that one",
+            )
+
+    def _planned(self, values: Mapping[str, Any]) -> tuple[Plan, Model]:
+        """The plan for these values, with what makes it repeatable, and its source."""
+        plan, source = plan_of(self._request_of(values), registry())
+        return registry().publisher().fixed(plan, source), source
 
     def _measured(self, plan: Plan, source: Model, package: Path) -> tuple[dict[str, Metric], list[str]]:
         """The metrics of a package, and the first one of each evaluator."""

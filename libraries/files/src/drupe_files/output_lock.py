@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from drupe.api import OutputError
-from drupe_files import disk_errors
+from drupe_files.disk import disk_errors
 
 LOCK = ".drupe-lock"
 
