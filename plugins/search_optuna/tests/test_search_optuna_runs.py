@@ -132,6 +132,24 @@ def test_what_is_wrong_in_the_file_is_said_before_the_work(
     assert not (tmp_path / "out").exists() and time.perf_counter() - started < 60
 
 
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"options": {"blok_size": [32, 64]}}, "did you mean block_size"),
+        ({"serach": {}}, "did you mean search"),
+        ({"options": {"block_size": [32, 64], "symmetric": "maybe"}}, "symmetric"),
+        ({"options": {"block_size": [32, 64], "symmetric": []}}, "symmetric"),
+    ],
+)
+def test_what_the_search_refuses_a_dry_run_refuses_and_no_study_is_left(
+    checkpoint: Path, tmp_path: Path, changed: dict[str, Any], said: str
+) -> None:
+    file = workflow(tmp_path, checkpoint, **changed)
+    for done in (drupe("run", file, "--dry-run"), drupe("run", file)):
+        assert done.returncode == 2 and said in done.stderr
+    assert not (tmp_path / "out.study").exists()
+
+
 def test_a_study_of_another_workflow_is_not_gone_on_with(checkpoint: Path, tmp_path: Path) -> None:
     assert drupe("run", workflow(tmp_path, checkpoint)).returncode == 0
     done = drupe("run", workflow(tmp_path, checkpoint, threads=[1, 2]), "--force")

@@ -246,6 +246,7 @@ def _run_search(search: FoundSearch, document: dict[str, Any], job: _Job) -> Non
     if job.save_plan is not None:
         write_workflow(document, job.save_plan)
     if job.dry_run or job.making.only_plan:
+        search.check(asked)
         search.show(job.making.as_json)
         return
     output = document.get("output")

@@ -26,6 +26,10 @@ class FoundSearch:
         self._entry = entry
         self._search = search
 
+    def check(self, request_of: Callable[[dict[str, Any]], Request]) -> None:
+        """Raise the error of what a workflow cannot ask for, such as an option that does not exist."""
+        self._call(self._search.check, request_of)
+
     def show(self, as_json: bool) -> None:
         """Print what would be searched."""
         if as_json:

@@ -32,9 +32,9 @@ def facts_of(source: Path) -> dict[str, Any]:
         raise UsageError("there is no such folder", where=str(source))
     if (source / "study.sqlite3").is_file():
         raise UsageError(
-            "the search has not ended, so there is nothing to report yet",
+            "the search has chosen no trial: it was stopped, or no trial keeps to its limits",
             where=str(source),
-            cure="run the search again: it goes on where it was stopped",
+            cure="run the search again: it goes on where it was stopped, or says which limit no trial keeps to",
         )
     raise UsageError(
         f"it has neither {RECORD} nor {STUDY}", where=str(source), cure="name a package that drupe made, or OUT.study"

@@ -103,6 +103,11 @@ class Search:
         return {"parameters": [{"name": each.name, **asdict(each)} for each in self.parameters],
                 "settings": as_mapping(self.settings)}  # fmt: skip
 
+    def check(self, request_of: Callable[[dict[str, Any]], Request]) -> None:
+        """Raise the error of a workflow that asks for nothing, with one of the values. No model is looked for."""
+        for values in self._alternatives():
+            request_of(filled(self.workflow, values, self.parameters))
+
     def carry_out(
         self,
         request_of: Callable[[dict[str, Any]], Request],
