@@ -88,6 +88,7 @@ def test_values_that_cannot_be_made_are_trials_with_a_reason(checkpoint: Path, t
     assert done.returncode == 0, done.stderr
     study = json.loads((tmp_path / "out.study" / "study.json").read_text())
     assert any(trial["reason"] for trial in study["trials"]) and "failed:" in done.stderr
+    assert "precision fp32: no package can be made of it" in done.stderr.partition("trial 1")[0]
 
 
 def test_limits_that_no_trial_keeps_to_end_the_search_with_the_nearest_one(checkpoint: Path, tmp_path: Path) -> None:
@@ -173,7 +174,7 @@ def test_a_dry_run_prints_what_would_be_searched(checkpoint: Path, tmp_path: Pat
     done = drupe("run", workflow(tmp_path, checkpoint), "--dry-run")
     assert done.stdout.splitlines() == [
         "searched  options.block_size: 32, 64",
-        "searched  options.symmetric: True, False",
+        "searched  options.symmetric: true, false",
         "4 combinations; 4 trials with the sampler 'grid'",
     ]
     assert not (tmp_path / "out.study").exists()

@@ -15,7 +15,10 @@ MOST = 1 << 20
 def _listed(value: Any) -> Any:
     """A number alone, or numbers in a text ("128,512"), as a list."""
     if isinstance(value, str):
-        return [each.strip() for each in value.split(",")]
+        parts = [each.strip() for each in value.split(",")]
+        if strange := [each for each in parts if not each.lstrip("+-").isdecimal()]:
+            raise ValueError(f"'{strange[0]}' is no whole number; give numbers with commas between them, as in 128,512")
+        return parts
     return [value] if isinstance(value, int) else value
 
 

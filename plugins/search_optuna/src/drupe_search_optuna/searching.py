@@ -19,8 +19,8 @@ from drupe_search_optuna.goals import Objective, choose, frontier, nearest_miss,
 from drupe_search_optuna.settings import SearchSettings, as_mapping, settings_from
 from drupe_search_optuna.spaces import SEARCH, Parameter, filled, parameters_in
 from drupe_search_optuna.study import Study
-from drupe_search_optuna.telling import told_of, told_of_time
-from drupe_search_optuna.trials import Measuring, Trial, refuse_impossible
+from drupe_search_optuna.telling import told_of, told_of_time, values_of
+from drupe_search_optuna.trials import Measuring, Trial, impossible
 
 SUMMARY = "study.json"
 REPEATS = 10
@@ -129,7 +129,9 @@ class Search:
         def asked(values: Mapping[str, Any]) -> Request:
             return request_of(filled(self.workflow, values, self.parameters))
 
-        refuse_impossible(asked, self._alternatives())
+        for values, error in impossible(asked, self._alternatives()):
+            other = [each for each in self.parameters if values[each.name] != self.first_values[each.name]]
+            say(f"note: {values_of(values, other or self.parameters)}: no package can be made of it: {error.what}")
         with claimed(folder):
             with disk_errors(folder):
                 folder.mkdir(exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -88,9 +89,16 @@ class Parameter:
 
     def __str__(self) -> str:
         if self.choices:
-            return f"{self.name}: {', '.join(map(str, self.choices))}"
+            return f"{self.name}: {', '.join(map(plain, self.choices))}"
         step = f" in steps of {self.step}" if self.step else ""
         return f"{self.name}: {self.low} to {self.high}{step}{', on a logarithmic scale' if self.log else ''}"
+
+
+def plain(value: Any) -> str:
+    """A value as a workflow file has it; numbers with four digits."""
+    if isinstance(value, str):
+        return value
+    return f"{value:.4g}" if isinstance(value, float) else json.dumps(value)
 
 
 def parameters_in(document: Mapping[str, Any], found: Registry) -> list[Parameter]:

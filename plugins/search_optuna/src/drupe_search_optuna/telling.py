@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from drupe_console import figure, size
 from drupe_search_optuna.goals import Objective
-from drupe_search_optuna.spaces import Parameter
+from drupe_search_optuna.spaces import Parameter, plain
 from drupe_search_optuna.trials import Trial
 
 
 def told_of(trial: Trial, parameters: Sequence[Parameter], objectives: Sequence[Objective]) -> str:
     """A trial in one line: its values and its metrics, or why it has none."""
-    values = ", ".join(f"{each.short} {_plain(trial.values[each.name])}" for each in parameters)
+    values = values_of(trial.values, parameters)
     if not trial.worked:
         return f"{values}: failed: {trial.reason}"
     metrics = ", ".join(f"{each.metric} {measured(trial, each)}" for each in objectives)
     beyond = [each.metric for each in objectives if each.excess(trial) > 0]
     return f"{values}: {metrics}{f' (beyond the limit of {beyond[0]})' if beyond else ''}"
+
+
+def values_of(values: Mapping[str, Any], parameters: Sequence[Parameter]) -> str:
+    """Values with the keys that they belong to."""
+    return ", ".join(f"{each.short} {plain(values[each.name])}" for each in parameters)
 
 
 def told_of_time(seconds: float, made: int, most: int | None, done: int) -> str:
@@ -45,7 +50,7 @@ def frontier_table(
     rows = [
         [
             f"{trial.number}{' *' if trial is chosen else ''}",
-            *(_plain(trial.values[each.name]) for each in parameters),
+            *(plain(trial.values[each.name]) for each in parameters),
             *(measured(trial, each) for each in objectives),
         ]
         for trial in best
@@ -55,7 +60,3 @@ def frontier_table(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in [head, *rows]
     ]
     return [*(f"  {row}" for row in made), "  * chosen: nearest to the best of every goal"]
-
-
-def _plain(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else f"{value:.4g}" if isinstance(value, float) else str(value)

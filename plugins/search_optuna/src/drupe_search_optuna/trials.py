@@ -122,19 +122,21 @@ class Measuring:
         return [*runs, *((name, config, False) for name, config in others.items())]
 
 
-def refuse_impossible(
+def impossible(
     request_of: Callable[[Mapping[str, Any]], Request], alternatives: list[Mapping[str, Any]]
-) -> None:
-    """Raise the error of the first workflow where no plan can be composed for any of them, before the work.
+) -> list[tuple[Mapping[str, Any], DrupeError]]:
+    """Those of some values for which no plan can be composed, with the reason.
 
-    A value that is wrong by itself is an error in any case: no trial with it could work.
+    Raises the first reason where that are all of them. A value that is wrong by itself is an error in any case: no
+    trial with it could work.
     """
-    errors: list[DrupeError] = []
+    found: list[tuple[Mapping[str, Any], DrupeError]] = []
     for values in alternatives:
         request = request_of(values)
         try:
             plan_of(request, registry())
         except DrupeError as error:
-            errors.append(error)
-    if errors and len(errors) == len(alternatives):
-        raise errors[0]
+            found.append((values, error))
+    if found and len(found) == len(alternatives):
+        raise found[0][1]
+    return found
