@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -65,21 +66,35 @@ def test_the_plan_of_a_trial_makes_the_package_that_was_measured(checkpoint: Pat
     assert sum(file.stat().st_size for file in files) == pytest.approx(trial["metrics"]["bytes"]["value"], rel=0.1)
 
 
-def test_a_killed_search_goes_on_with_the_trials_that_it_has(checkpoint: Path, tmp_path: Path) -> None:
-    file = workflow(tmp_path, checkpoint)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "drupe", "run", str(file)], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-    )
+def started(file: Path) -> subprocess.Popen[str]:
+    """A search of which two trials have ended."""
+    command = [sys.executable, "-m", "drupe", "run", str(file)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     assert process.stderr is not None
     while not process.stderr.readline().startswith("trial 2"):
         assert process.poll() is None
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    process.stderr.close()
+    return process
+
+
+def test_a_killed_search_goes_on_with_the_trials_that_it_has(checkpoint: Path, tmp_path: Path) -> None:
+    file = workflow(tmp_path, checkpoint)
+    process = started(file)
+    process.kill()
+    process.communicate()
     done = drupe("run", file)
     assert done.returncode == 0, done.stderr
     assert "going on after 2 trials" in done.stderr and "trial 1 " not in done.stderr
     assert len(json.loads((tmp_path / "out.study" / "study.json").read_text())["trials"]) == 4
+
+
+def test_a_stopped_search_says_after_which_trial_it_goes_on(checkpoint: Path, tmp_path: Path) -> None:
+    process = started(workflow(tmp_path, checkpoint))
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate()
+    assert process.returncode == 130
+    ended = r"error: stopped; nothing was published\n  try: run it again: it goes on after [2-4] trials\n$"
+    assert re.search(ended, told), told
+    assert not (tmp_path / "out").exists()
 
 
 def test_values_that_cannot_be_made_are_trials_with_a_reason(checkpoint: Path, tmp_path: Path) -> None:

@@ -13,7 +13,19 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from drupe.api import CheckFailed, Outcome, OutputError, Plan, Progress, Request, UsageError, counted, plan_of, registry
+from drupe.api import (
+    Cancelled,
+    CheckFailed,
+    Outcome,
+    OutputError,
+    Plan,
+    Progress,
+    Request,
+    UsageError,
+    counted,
+    plan_of,
+    registry,
+)
 from drupe_files import claimed, disk_errors
 from drupe_search_optuna.goals import Objective, choose, frontier, nearest_miss, objectives_of, unmeasured_goal
 from drupe_search_optuna.settings import SearchSettings, as_mapping, settings_from
@@ -167,7 +179,14 @@ class _Trying:
         self.objectives: list[Objective] = []
 
     def all(self) -> list[Trial]:
-        """Make the trials that are missing, and give all."""
+        """Make the trials that are missing, and give all. Raises Cancelled, which says what is kept."""
+        try:
+            return self._all()
+        except (KeyboardInterrupt, Cancelled):
+            kept = f"run it again: it goes on after {counted(len(self._trials), 'trial')}" if self._trials else None
+            raise Cancelled("stopped; nothing was published", cure=kept) from None
+
+    def _all(self) -> list[Trial]:
         workflow = {"parameters": [str(each) for each in self._search.parameters], "workflow": self._rest()}
         self._trials = self._study.earlier(workflow)
         self._before = len(self._trials)
