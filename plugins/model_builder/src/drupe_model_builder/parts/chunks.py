@@ -8,34 +8,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from drupe_model_builder.dimensions import BATCH, SEQUENCE, TOTAL, Dims
+from drupe_model_builder.parts.attention_bias import AttentionBiases
 from drupe_model_builder.parts.router import NEVER
 
 if TYPE_CHECKING:
-    from drupe_model_builder.graph import GraphBuilder
-    from drupe_model_builder.sequence_lengths import Lengths
     from drupe_onnx import ir
 
 
-class ChunkMasks:
-    """The masks of one graph; layers with chunks of one size share one."""
+class ChunkMasks(AttentionBiases[int]):
+    """The masks of one graph, by how many tokens a chunk has."""
 
-    def __init__(self, graph: GraphBuilder, lengths: Lengths) -> None:
-        self._graph = graph
-        self._lengths = lengths
-        self._made: dict[int, ir.Value] = {}
+    def _bias(self, size: int) -> ir.Value:
+        """[batch, 1, sequence, total]: 0 for keys from the beginning of the query's chunk on.
 
-    def of(self, size: int) -> ir.Value:
-        """The mask [batch, 1, sequence, total] in the activations' type. size: how many tokens a chunk has."""
-        if size not in self._made:
-            with self._graph.block(None):  # no block's own: later ones read it, too
-                self._made[size] = self._mask(size, f"chunks.{size}")
-        return self._made[size]
-
-    def _mask(self, size: int, name: str) -> ir.Value:
-        """0 for keys from the beginning of the query's chunk on. The operator leaves later tokens out itself."""
+        The operator leaves later tokens out itself.
+        """
         from drupe_onnx import POSITIONS, ir
 
-        graph, whole = self._graph, ir.DataType.INT64
+        graph, whole, name = self._graph, ir.DataType.INT64, f"chunks.{size}"
         column: Dims = [BATCH, 1, SEQUENCE, 1]
         at, length = self._lengths.positions, graph.integers(size)
         number = graph.node("Div", [at, length], f"{name}/Number", [BATCH, SEQUENCE], dtype=whole)

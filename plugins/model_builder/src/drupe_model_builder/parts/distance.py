@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from drupe_model_builder.dimensions import SEQUENCE, TOTAL, Dims, dims
+from drupe_model_builder.parts.attention_bias import AttentionBiases
 
 if TYPE_CHECKING:
-    from drupe_model_builder.graph import GraphBuilder
-    from drupe_model_builder.sequence_lengths import Lengths
     from drupe_onnx import ir
 
 
@@ -25,28 +24,17 @@ class Distance:
     factor: float = 1.0
 
 
-class DistanceBiases:
-    """The biases of one graph; layers with equal slopes share one."""
+class DistanceBiases(AttentionBiases[Distance]):
+    """The biases of one graph, by what they are made of."""
 
-    def __init__(self, graph: GraphBuilder, lengths: Lengths) -> None:
-        self._graph = graph
-        self._lengths = lengths
-        self._made: dict[Distance, ir.Value] = {}
-
-    def of(self, part: Distance) -> ir.Value:
-        """The bias [1, heads, sequence, total] in the activations' type."""
-        if part not in self._made:
-            with self._graph.block(None):  # no block's own: later ones read it, too
-                self._made[part] = self._bias(part, f"distance.{len(self._made)}")
-        return self._made[part]
-
-    def _bias(self, part: Distance, name: str) -> ir.Value:
+    def _bias(self, part: Distance) -> ir.Value:
+        """[1, heads, sequence, total]."""
         import numpy as np
 
         from drupe_onnx import POSITIONS, Array, ir
 
         graph, wide, int32, int64 = self._graph, ir.DataType.FLOAT, ir.DataType.INT32, ir.DataType.INT64
-        heads = len(part.slopes)
+        heads, name = len(part.slopes), f"distance.{len(self._made)}"
         row: Dims = [1, heads, 1, TOTAL]
         shape: Dims = [1, heads, SEQUENCE, TOTAL]
         limits = [graph.integers(0, np.int32), self._lengths.total_length(), graph.integers(1, np.int32)]

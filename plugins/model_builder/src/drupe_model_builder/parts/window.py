@@ -5,35 +5,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from drupe_model_builder.dimensions import SEQUENCE, Dims
+from drupe_model_builder.parts.attention_bias import AttentionBiases
 
 if TYPE_CHECKING:
-    from drupe_model_builder.graph import GraphBuilder
-    from drupe_model_builder.sequence_lengths import Lengths
     from drupe_onnx import ir
 
 SHUT_OUT = -30_000.0
 """The bias of a token outside: it fits into float16, and softmax makes 0 of it."""
 
 
-class WindowBiases:
-    """The biases of one graph without a past; layers with equal windows share one."""
+class WindowBiases(AttentionBiases[int]):
+    """The biases of one graph without a past, by the window."""
 
-    def __init__(self, graph: GraphBuilder, lengths: Lengths) -> None:
-        self._graph = graph
-        self._lengths = lengths
-        self._made: dict[int, ir.Value] = {}
-
-    def of(self, window: int) -> ir.Value:
-        """[1, 1, sequence, sequence] in the activations' type: 0 for tokens whose distance is less than the window."""
-        if window not in self._made:
-            with self._graph.block(None):  # no block's own: later ones read it, too
-                self._made[window] = self._bias(window, f"window.{window}")
-        return self._made[window]
-
-    def _bias(self, window: int, name: str) -> ir.Value:
+    def _bias(self, window: int) -> ir.Value:
+        """[1, 1, sequence, sequence]: 0 for tokens whose distance is less than the window."""
         from drupe_onnx import POSITIONS, ir
 
-        graph, int64 = self._graph, ir.DataType.INT64
+        graph, int64, name = self._graph, ir.DataType.INT64, f"window.{window}"
         square: Dims = [SEQUENCE, SEQUENCE]
         bounds = [graph.integers(0), self._lengths.width_number, graph.integers(1)]
         places = graph.node("Range", bounds, f"{name}/Places", [SEQUENCE], dtype=int64)
