@@ -14,7 +14,7 @@ from drupe_files.cache_entries import (
     remove_notes,
     touch,
 )
-from drupe_files.digests import file_digest, leave_note, quick_digest
+from drupe_files.digests import content_digest, file_digest, leave_note, quick_digest
 from drupe_files.disk import disk_errors, folder_bytes, refuse_unwritable
 from drupe_files.folder_marks import Mark, held, is_held, remove_unused
 from drupe_files.json_files import json_object, json_value
@@ -37,6 +37,7 @@ __all__ = [
     "cache_folder",
     "cache_limit",
     "claimed",
+    "content_digest",
     "disk_errors",
     "file_digest",
     "folder_bytes",

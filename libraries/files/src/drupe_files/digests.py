@@ -25,6 +25,12 @@ def file_digest(path: Path) -> str:
     return _remembered_digest(path, state.st_size, state.st_mtime_ns)
 
 
+def content_digest(path: Path) -> str:
+    """The SHA-256 of a file's content, read now: a file may be damaged without another size or time."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def quick_digest(path: Path, header: int = 0) -> str:
     """A SHA-256 that takes little time for any file: of the content, or for a large file of a part of it.
 
@@ -48,8 +54,7 @@ def _remembered_digest(path: Path, size: int, changed: int) -> str:
     with contextlib.suppress(OSError):
         if len(remembered := note.read_text(encoding="ascii")) == DIGEST_LENGTH:
             return remembered
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = content_digest(path)
     leave_note(note, digest)
     return digest
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import zlib
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from drupe_files.cache import key_of
+from drupe_files.digests import content_digest
 from drupe_files.folder_marks import OPENED
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def write_note(folder: Path, key: str, **told: str) -> None:
     """
     files = _files(folder)
     with _pool() as pool:
-        digests = pool.map(_digest, files.values())
+        digests = pool.map(content_digest, files.values())
     listed = {name: [path.stat().st_size, digest] for (name, path), digest in zip(files.items(), digests, strict=True)}
     note = {"format": FORMAT, "key": key, **told, "files": listed}
     (folder / NOTE).write_text(json.dumps({**note, "sha256": key_of(note)}, indent=1), encoding="utf-8")
@@ -117,7 +117,7 @@ def _damaged_files(folder: Path, listed: Mapping[str, tuple[int, str]]) -> str:
             if (there := found[name].stat().st_size) != size:
                 return f"{name} has {there:,} bytes instead of {size:,}"
         with _pool() as pool:
-            digests = pool.map(_digest, (found[name] for name in listed))
+            digests = pool.map(content_digest, (found[name] for name in listed))
             wrong = [name for name, digest in zip(listed, digests, strict=True) if digest != listed[name][1]]
     except OSError as error:
         return f"{Path(str(error.filename)).name} cannot be read: {error.strerror}"
@@ -140,8 +140,3 @@ def _pool() -> ThreadPoolExecutor:
     from drupe.api import usable_threads
 
     return ThreadPoolExecutor(usable_threads())
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

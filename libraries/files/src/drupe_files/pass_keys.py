@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Set
 from enum import Enum
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from drupe.api import PluginError, installed_version
 from drupe_files.cache import key_of
+from drupe_files.digests import content_digest
 from drupe_files.entry_notes import FORMAT
 
 if TYPE_CHECKING:
@@ -97,14 +97,9 @@ def _identity(value: Any) -> Any:
 
 def _identity_of_path(path: Path) -> dict[str, Any]:
     if path.is_dir():
-        return {"folder": {each.relative_to(path).as_posix(): _digest(each) for each in _files(path)}}
-    return {"file": _digest(path)} if path.is_file() else {"path": str(path)}
+        return {"folder": {each.relative_to(path).as_posix(): content_digest(each) for each in _files(path)}}
+    return {"file": content_digest(path)} if path.is_file() else {"path": str(path)}
 
 
 def _files(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.rglob("*")) if path.is_file()]
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import time
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from drupe_files import Mark, cache_folder, remove_unused
+from drupe_files import Mark, cache_folder, content_digest, remove_unused
 from drupe_onnx import ExternalTensor, ir, link_or_copy
 
 FORGOTTEN = 30 * 24 * 3600  # seconds
@@ -48,7 +47,7 @@ class Finished:
                 ]
                 for name, parts in note["parts"].items()
             }
-            if note["sha256"] == _digest(data):
+            if note["sha256"] == content_digest(data):
                 link_or_copy(data, path)
                 return parts
         return None
@@ -62,7 +61,7 @@ class Finished:
             name: [{"dtype": part.dtype.name, "shape": part.shape, "offset": part.offset} for part in each]
             for name, each in parts.items()
         }
-        note = json.dumps({"sha256": _digest(path), "parts": listed})
+        note = json.dumps({"sha256": content_digest(path), "parts": listed})
         draft = self._folder / f".{uuid.uuid4().hex}"
         with contextlib.suppress(OSError):
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -80,11 +79,6 @@ class Finished:
         if self._mark is not None:
             self._mark.release()
         remove_unused(self._folder)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _forget_old(home: Path) -> None:
