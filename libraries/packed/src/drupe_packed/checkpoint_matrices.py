@@ -133,17 +133,21 @@ class _Parts:
             _refuse(tensor, f"'{self.module}.{part}' has the shape {list(tensor.shape)} instead of {list(shape)}")
 
 
+def _levels_in(words: int, tensor: Expression, name: str, line: str, rule: Rule) -> int:
+    """How many levels so many words hold, in a row or a column of a tensor. Raises ModelError where bits are left."""
+    levels, rest = divmod(words * WORD, rule.bits)
+    if rest:
+        _refuse(
+            tensor, f"{name} has {counted(words, 'word')} in a {line}, which do not hold levels of {rule.bits} bits"
+        )
+    return levels
+
+
 def _gptq(parts: _Parts, rule: Rule, *, less_one: bool) -> PackedMatrix:
     qweight, qzeros = parts.matrix("qweight"), parts.matrix("qzeros")
     scales = parts.matrix("scales", SCALES)
     words, n = qweight.shape
-    k, rest = divmod(words * WORD, rule.bits)
-    if rest:
-        _refuse(
-            qweight,
-            f"'{parts.module}.qweight' has {counted(words, 'word')} in a column, which do not hold levels of "
-            f"{rule.bits} bits",
-        )
+    k = _levels_in(words, qweight, f"'{parts.module}.qweight'", "column", rule)
     group_size, groups = _groups(rule, k)
     parts.expect("scales", scales, (groups, n))
     parts.expect("qzeros", qzeros, (groups, -(-n * rule.bits // WORD)))
@@ -180,13 +184,7 @@ def _mlx(parts: _Parts, rule: Rule) -> PackedMatrix:
     words = parts.matrix("weight", (ir.DataType.UINT32,))
     scales, biases = parts.matrix("scales", SCALES), parts.matrix("biases", SCALES)
     n, width = words.shape
-    k, rest = divmod(width * WORD, rule.bits)
-    if rest:
-        _refuse(
-            words,
-            f"'{parts.module}.weight' has {counted(width, 'word')} in a row, which do not hold levels of "
-            f"{rule.bits} bits",
-        )
+    k = _levels_in(width, words, f"'{parts.module}.weight'", "row", rule)
     group_size, groups = _groups(rule, k)
     parts.expect("scales", scales, (n, groups))
     parts.expect("biases", biases, (n, groups))
