@@ -16,20 +16,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import IO, Any
 
-from drupe.api import (
-    DrupeError,
-    ModelError,
-    Session,
-    UsageError,
-    provider_of,
-    registry,
-    resolve_package,
-    runtime_for,
-    target_of,
-)
+from drupe.api import DrupeError, ModelError, Session, UsageError, registry
 from drupe_decoding import TextSession
 from drupe_eval_speed.cases import Case
 from drupe_eval_speed.energy import Energy
+from drupe_eval_speed.locating import located
 from drupe_eval_speed.timing import GraphTimer, TextTimer, Timer
 from drupe_files import peak_memory
 
@@ -39,10 +30,8 @@ class Measured:
 
     def __init__(self, package: str, provider: str | None, threads: int) -> None:
         self._found = registry()
-        self._model = resolve_package(package, self._found)
-        chosen = provider_of(self._model, provider, self._found)
-        self._target = target_of(chosen, self._found)
-        self._runtime = runtime_for(self._model, self._target, chosen, self._found)
+        here = located(package, provider, self._found)
+        self._model, self._target, self._runtime = here.model, here.target, here.runtime
         self._threads = threads
         self._session: Session | None = None
         self._timer: Timer | None = None

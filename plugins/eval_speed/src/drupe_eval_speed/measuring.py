@@ -8,18 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from drupe.api import (
-    Model,
-    Progress,
-    Registry,
-    UsageError,
-    counted,
-    provider_of,
-    resolve_package,
-    runtime_for,
-    target_of,
-)
+from drupe.api import Model, Progress, Registry, UsageError, counted
 from drupe_eval_speed.cases import ANSWER, BATCH, LENGTH, PROMPT, Case, cases_of
+from drupe_eval_speed.locating import located
 from drupe_eval_speed.process import PackageProcess
 from drupe_eval_speed.quantities import QUANTITIES, Quantity
 from drupe_eval_speed.settings import SpeedConfig
@@ -68,11 +59,8 @@ class Measurement:
 
 def subject_of(path: str, provider: str | None, found: Registry) -> Subject:
     """A package, found and fit to run here. Raises the error of one that is not, before anything is measured."""
-    model = resolve_package(path, found)
-    chosen = provider_of(model, provider, found)
-    target = target_of(chosen, found)
-    runtime = runtime_for(model, target, chosen, found)
-    return Subject(path, model, chosen.name, runtime.name, runtime.version() or "")
+    here = located(path, provider, found)
+    return Subject(path, here.model, here.provider, here.runtime.name, here.runtime.version() or "")
 
 
 def measure(
