@@ -2,6 +2,6 @@
 
 from drupe_console.narrator import Narrator
 from drupe_console.progress import LineProgress, TerminalProgress, progress
-from drupe_console.tables import figure, size, table
+from drupe_console.tables import figure, size, table, table_lines
 
-__all__ = ["LineProgress", "Narrator", "TerminalProgress", "figure", "progress", "size", "table"]
+__all__ = ["LineProgress", "Narrator", "TerminalProgress", "figure", "progress", "size", "table", "table_lines"]

@@ -12,6 +12,11 @@ UNFOLDED = 1000
 
 def table(rows: Iterable[Sequence[object]], head: Sequence[str] = ()) -> None:
     """Print rows in aligned columns, folded at words on a terminal and not at all elsewhere."""
+    print("\n".join(table_lines(rows, head)))
+
+
+def table_lines(rows: Iterable[Sequence[object]], head: Sequence[str] = ()) -> list[str]:
+    """The lines of a table, as `table` prints them."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -19,13 +24,13 @@ def table(rows: Iterable[Sequence[object]], head: Sequence[str] = ()) -> None:
     cells = [[str(cell) for cell in row] for row in rows]
     grid = Table(box=None, show_header=bool(head), pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for at in range(max(map(len, cells), default=len(head))):
-        grid.add_column(head[at] if head else "", no_wrap=at == 0)
+        grid.add_column(Text(head[at] if head else ""), no_wrap=at == 0)
     for row in cells:
         grid.add_row(*map(Text, row))
     console = Console(width=None if sys.stdout.isatty() else UNFOLDED)
     with console.capture() as printed:
         console.print(grid)
-    print("\n".join(line.rstrip() for line in printed.get().splitlines()))
+    return [line.rstrip() for line in printed.get().splitlines()]
 
 
 def size(count: float) -> str:

@@ -31,7 +31,7 @@ from drupe_search_optuna.goals import Objective, choose, frontier, nearest_miss,
 from drupe_search_optuna.settings import SearchSettings, as_mapping, settings_from
 from drupe_search_optuna.spaces import SEARCH, Parameter, filled, parameters_in
 from drupe_search_optuna.study import Study
-from drupe_search_optuna.telling import told_of, told_of_time, values_of
+from drupe_search_optuna.telling import frontier_table, told_of, told_of_time, values_of
 from drupe_search_optuna.trials import Measuring, Trial, impossible
 
 SUMMARY = "study.json"
@@ -350,8 +350,6 @@ class Found:
 
     def lines(self) -> list[str]:
         """The frontier as a table, and where the rest lies."""
-        from drupe_search_optuna.telling import frontier_table
-
         failed = sum(not trial.worked for trial in self.trials)
         told = f"{counted(len(self.trials), 'trial')}" + (f", of which {failed} failed" if failed else "")
         return [

@@ -101,6 +101,11 @@ def plain(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else json.dumps(value)
 
 
+def is_same(one: Any, other: Any) -> bool:
+    """Whether two values are one: true and 1 are not."""
+    return type(one) is type(other) and bool(one == other)
+
+
 def parameters_in(document: Mapping[str, Any], found: Registry) -> list[Parameter]:
     """What is searched: the places of a workflow that have several values, or a range, where one value is wanted.
 
@@ -179,8 +184,7 @@ def _chosen(path: Path, values: Sequence[Any]) -> Parameter:
 
 
 def _is_among(value: Any, others: Sequence[Any]) -> bool:
-    """True and 1 are different values here."""
-    return any(type(value) is type(other) and value == other for other in others)
+    return any(is_same(value, other) for other in others)
 
 
 def _ranged(path: Path, value: Mapping[str, Any]) -> Parameter:

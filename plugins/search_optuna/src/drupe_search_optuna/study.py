@@ -12,7 +12,7 @@ from urllib.parse import quote
 from drupe.api import UsageError
 from drupe_search_optuna.goals import Objective
 from drupe_search_optuna.settings import SearchSettings
-from drupe_search_optuna.spaces import Parameter
+from drupe_search_optuna.spaces import Parameter, is_same
 from drupe_search_optuna.trials import Trial
 
 if TYPE_CHECKING:
@@ -150,5 +150,4 @@ def _as_number(parameter: Parameter, value: Any) -> Any:
     """A value as Optuna has it."""
     if not parameter.choices:
         return value
-    same = (at for at, choice in enumerate(parameter.choices) if type(choice) is type(value) and choice == value)
-    return next(same)
+    return next(at for at, choice in enumerate(parameter.choices) if is_same(choice, value))

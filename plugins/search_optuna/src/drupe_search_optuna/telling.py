@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from drupe_console import figure, size
+from drupe_console import figure, size, table_lines
 from drupe_search_optuna.goals import Objective
 from drupe_search_optuna.spaces import Parameter, plain
 from drupe_search_optuna.trials import Trial
@@ -55,8 +55,4 @@ def frontier_table(
         ]
         for trial in best
     ]
-    widths = [max(len(row[at]) for row in [head, *rows]) for at in range(len(head))]
-    made = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in [head, *rows]
-    ]
-    return [*(f"  {row}" for row in made), "  * chosen: nearest to the best of every goal"]
+    return [*(f"  {line}" for line in table_lines(rows, head)), "  * chosen: nearest to the best of every goal"]

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import drupe
 from drupe.api import Cancelled, DrupeError, Metric, Model, Plan, Request, UsageError, plan_of, registry
 
 OWN_UNITS = {"bytes": "bytes", "conversion_seconds": "s"}
@@ -104,10 +105,9 @@ class Measuring:
         own = {"bytes": float(outcome.bytes), "conversion_seconds": outcome.conversion_seconds}
         found = {name: Metric(name, own[name], unit, "lower") for name, unit in OWN_UNITS.items()}
         main: list[str] = []
-        verifier = registry().verifiers.needed("measures packages", "drupe-verification")
         for name, config, compared in self._runs(plan):
             against = plan.source.reference if compared else None
-            measured = verifier.evaluate(str(package), against, evaluator=name, config=config)
+            measured = drupe.evaluate(package, against, evaluator=name, **config)
             main += [metric.name for metric in measured[:1]]
             found |= {metric.name: metric for metric in measured}
         return found, main
@@ -116,8 +116,7 @@ class Measuring:
         """Which evaluators run: name, settings, and whether they compare with the source."""
         check, runs = plan.check, []
         if check.evaluator is not None:
-            config = {key: value for key, value in check.config.items() if value is not None}
-            runs.append((check.evaluator, config | dict(self._evaluators.get(check.evaluator, {})), True))
+            runs.append((check.evaluator, {**check.config, **self._evaluators.get(check.evaluator, {})}, True))
         others = {name: config for name, config in self._evaluators.items() if name != check.evaluator}
         return [*runs, *((name, config, False) for name, config in others.items())]
 
