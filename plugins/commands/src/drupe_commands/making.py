@@ -14,7 +14,7 @@ from drupe_commands.messages import tell
 
 if TYPE_CHECKING:
     from drupe.api import Model, Plan, Request
-    from drupe_commands.measured import Configured
+    from drupe_commands.measured import Configured, Measured
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,6 @@ class Making:
     def of_plan(self, plan: Plan, source: Model, started: float, save_plan: Path | None = None) -> None:
         """Carry a plan out, or only show it."""
         from drupe import api
-        from drupe_commands.measured import measured_here
         from drupe_commands.previewing import preview_of, show_preview
         from drupe_commands.summing_up import print_outcome, show_outcome
         from drupe_console import progress
@@ -57,7 +56,7 @@ class Making:
         outcome = publisher.carry_out(plan, source, output, force=self.force, progress=progress(), started=started)
         if not self.as_json:  # before the package is measured, which may take long
             show_outcome(outcome, plan)
-        measured = measured_here(self.measure, str(output), plan.source.reference) if self.measure else None
+        measured = self._measured(str(output), plan)
         if self.as_json:
             print_outcome(outcome, measured)
         elif measured is not None:
@@ -66,6 +65,14 @@ class Making:
         _note_many_threads(plan)
         if measured is not None and measured.failure:
             raise measured.failure
+
+    def _measured(self, package: str, plan: Plan) -> Measured | None:
+        """What the workflow wants measured of the package; None where it wants nothing."""
+        if not self.measure:
+            return None
+        from drupe_commands.measured import measured_here
+
+        return measured_here(self.measure, package, plan.source.reference)
 
     def begin(self) -> float:
         """Set up what is told of the run; returns the time. Raises UsageError where an output is missing."""
