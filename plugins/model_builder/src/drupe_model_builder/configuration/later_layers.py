@@ -67,13 +67,13 @@ def layer_inputs_of(config: Configuration, sizes: Sizes, size: int) -> LayerInpu
     )
 
 
-def layer_input_of(block: Block, size: int, gelu: str) -> LayerInput:
-    """The part that reads the layer's own input."""
+def layer_input_of(block: Block, size: int, gelu: str, name: str = "per_layer_input", prefix: str = "") -> LayerInput:
+    """The part that reads the layer's own input. name: of the part. prefix: of its tensors' names in the block."""
     hidden = block.sizes.hidden
     return LayerInput(
-        f"{block.name}.per_layer_input",
+        f"{block.name}.{name}",
         block.number,
-        block.linear("per_layer_input_gate", size, hidden),
-        block.linear("per_layer_projection", hidden, size),
+        block.linear(f"{prefix}per_layer_input_gate", size, hidden),
+        block.linear(f"{prefix}per_layer_projection", hidden, size),
         gelu,
     )

@@ -10,6 +10,7 @@ from dataclasses import replace
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.block import Block, Sizes, decoder
+from drupe_model_builder.configuration.later_layers import layer_input_of
 from drupe_model_builder.configuration.reading import (
     activation,
     every,
@@ -22,7 +23,7 @@ from drupe_model_builder.configuration.reading import (
 )
 from drupe_model_builder.families.gemma2 import sandwich
 from drupe_model_builder.families.gemma4_text import FULL, SLIDING, sizes_of_layer
-from drupe_model_builder.parts.layer_inputs import LayerInput, LayerInputs
+from drupe_model_builder.parts.layer_inputs import LayerInputs
 from drupe_model_builder.parts.linear import Linear
 from drupe_model_builder.parts.norm import Norm
 from drupe_model_builder.parts.rows import Rows
@@ -88,12 +89,5 @@ def _layer_inputs(sizes: Sizes, size: int) -> LayerInputs:
 
 
 def _layer_input(block: Block, size: int, gelu: str) -> Step:
-    hidden, name = block.sizes.hidden, "ple_block"
-    part = LayerInput(
-        f"{block.name}.{name}",
-        block.number,
-        block.linear(f"{name}.per_layer_input_gate", size, hidden),
-        block.linear(f"{name}.per_layer_projection", hidden, size),
-        gelu,
-    )
-    return post(part, block.norm(f"{name}.post_per_layer_input_norm"))
+    part = layer_input_of(block, size, gelu, "ple_block", "ple_block.")
+    return post(part, block.norm("ple_block.post_per_layer_input_norm"))
