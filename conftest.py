@@ -18,3 +18,11 @@ def cache_of_this_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         del os.environ["DRUPE_CACHE"]
     else:
         os.environ["DRUPE_CACHE"] = before
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_plugin_is_slow() -> Iterator[None]:
+    """A machine under load must not add "took 1.2 s to ..." to what a test reads. Tests of slow ones set it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("drupe.containment.SLOW", 600.0)
+        yield

@@ -499,11 +499,11 @@ def is_about(line: str) -> bool:
 
 
 SLOW = {
-    "import": ("import time\ntime.sleep(0.4)\n", "say what it brings"),
-    "listing": (hook("drupe_passes", "import time; time.sleep(0.4); return []"), "say what it brings"),
-    "resolving": (hook("drupe_resolve_model", "import time; time.sleep(0.4)"), r"answer drupe_resolve_model\(\)"),
+    "import": ("import time\ntime.sleep(1.6)\n", "say what it brings"),
+    "listing": (hook("drupe_passes", "import time; time.sleep(1.6); return []"), "say what it brings"),
+    "resolving": (hook("drupe_resolve_model", "import time; time.sleep(1.6)"), r"answer drupe_resolve_model\(\)"),
     "observing": (
-        hook("drupe_observe", "import time; time.sleep(0.4 * event.name.startswith('run'))"),
+        hook("drupe_observe", "import time; time.sleep(1.6 * event.name.startswith('run'))"),
         r"answer drupe_observe\(\)",
     ),
 }
@@ -512,7 +512,7 @@ SLOW = {
 @pytest.mark.parametrize("way", SLOW)
 def test_a_slow_plugin_is_named_once(world: World, peace: Peace, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
     module, doing = SLOW[way]
-    monkeypatch.setattr("drupe.containment.SLOW", 0.3)
+    monkeypatch.setattr("drupe.containment.SLOW", 1.5)
     world.admit(Villain(module, None))
     try:
         done = world.optimize("--volume", "loud")

@@ -57,6 +57,9 @@ class Site:
         for file, content in files.items():
             (self.folder / file).parent.mkdir(parents=True, exist_ok=True)
             (self.folder / file).write_text(content)
+        # Python takes a module for unchanged whose new text has the size and the second of the old one.
+        for compiled in self.folder.rglob("__pycache__"):
+            shutil.rmtree(compiled)
 
     def add_acme(self) -> None:
         """Install acme, the kernel's example of a third party."""

@@ -133,15 +133,16 @@ class Overheard:
 def timed(plugin: Plugin, doing: str) -> Iterator[None]:
     """Add what a block takes to the plugin's account; a third party's that keeps the user waiting is named, once.
 
-    doing: what the block does ("say what it brings").
+    doing: what the block does ("say what it brings"). Of a plugin that fails in it, the failure alone is told.
     """
     started = time.perf_counter()
     try:
         yield
     finally:
         plugin.seconds += (seconds := time.perf_counter() - started)
-        if seconds > SLOW and not plugin.shipped and not any(note.endswith(f" s to {doing}") for note in plugin.notes):
-            plugin.remark(f"took {seconds:.1f} s to {doing}")
+    unnamed = not any(note.endswith(f" s to {doing}") for note in plugin.notes)
+    if seconds > SLOW and unnamed and plugin.reason is None and not plugin.shipped:
+        plugin.remark(f"took {seconds:.1f} s to {doing}")
 
 
 def one_line(value: object) -> str:
