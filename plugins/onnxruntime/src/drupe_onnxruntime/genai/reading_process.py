@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from drupe_onnxruntime.genai.empty_model import write_empty_model
+from drupe_tokenization import LARGE_PAGES
 
 PATIENCE = 120.0
 """Seconds after which the process is taken to be caught in a loop."""
@@ -31,7 +32,7 @@ class ReadingProcess:
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "drupe_onnxruntime.genai.reading_process"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", errors="replace",
-            env={**os.environ, "ORT_DISABLE_TELEMETRY": "1"},
+            env={**LARGE_PAGES, **os.environ, "ORT_DISABLE_TELEMETRY": "1"},
         )  # fmt: skip
         assert self._process.stdin is not None
         with contextlib.suppress(OSError):  # where it has ended already, `answer` says why
