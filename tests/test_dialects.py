@@ -55,6 +55,22 @@ def test_gptq_is_read_however_it_is_said(source: Path, tmp_path: Path, said: Con
 
 
 @pytest.mark.parametrize(
+    ("form", "packed", "bits"),
+    [
+        ("auto_round:auto_gptq", "gptq", 3), ("auto_round:gptq", "gptq", 5), ("auto", "gptq", 6),
+        ("auto_round", "gptq_v2", 3), ("auto_round:gptqmodel", "gptq_v2", 7), ("auto_round", "gptq_v2", 4),
+        ("auto_round:auto_awq", "awq", 5), ("auto_round:awq", "awq", 7),
+    ],
+)  # fmt: skip
+def test_auto_round_packs_all_widths(source: Path, tmp_path: Path, form: str, packed: str, bits: int) -> None:
+    modules = quantize_checkpoint(source, tmp_path / "in", packed, bits=bits)
+    said = {"quant_method": "auto-round", "bits": bits, "group_size": 32, "sym": False, "packing_format": form}
+    edit_config(tmp_path / "in", quantization_config=said)
+    dequantize_checkpoint(source, tmp_path / "float", modules)
+    assert package(tmp_path / "in", "fp32") == package(tmp_path / "float", "fp32")
+
+
+@pytest.mark.parametrize(
     ("said", "file"),
     [
         ({"zero_point": True, "q_group_size": 32, "w_bit": 4, "version": "GEMM"}, "quant_config.json"),

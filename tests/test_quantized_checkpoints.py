@@ -88,12 +88,16 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "compressed-tensors channel": ("llama", "compressed-tensors", {"symmetric": True, "group_size": -1}),
 }
 
-THREE_BITS: dict[str, tuple[str, str, dict[str, Any]]] = {
+ODD_WIDTHS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "gptq 3 bits": ("llama", "gptq", {"bits": 3}),
     "gptq 3 bits symmetric act-order": ("qwen2", "gptq", {"bits": 3, "symmetric": True, "act_order": True}),
     "gptq_v2 3 bits": ("qwen3", "gptq_v2", {"bits": 3, "group_size": 64}),
+    "gptq_p 3 bits": ("llama", "gptq_p", {"bits": 3}),
+    "gptq_p 5 bits": ("llama", "gptq_p", {"bits": 5}),
+    "gptq_p 6 bits act-order": ("qwen2", "gptq_p", {"bits": 6, "act_order": True}),
+    "gptq_p 7 bits symmetric": ("qwen3", "gptq_p", {"bits": 7, "symmetric": True}),
 }
-"""Levels that are stored in 4 bits, in the middle."""
+"""Levels that are stored in 4 or 8 bits, in the middle."""
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -128,12 +132,12 @@ def test_levels_scales_and_zero_points_equal_those_of_the_checkpoint(
     assert seen == len(modules) == 14
 
 
-@pytest.mark.parametrize("name", CASES | THREE_BITS)
+@pytest.mark.parametrize("name", CASES | ODD_WIDTHS)
 def test_inspect_counts_weights_and_not_packed_words(checkpoints: dict[str, Path], tmp_path: Path, name: str) -> None:
     from drupe.api import Model
     from drupe_checkpoints.kind import HfKind
 
-    architecture, method, settings = (CASES | THREE_BITS)[name]
+    architecture, method, settings = (CASES | ODD_WIDTHS)[name]
     quantize_checkpoint(checkpoints[architecture], tmp_path / "in", method, **settings)
     described, source = (HfKind().describe(Model("hf", each)) for each in (tmp_path / "in", checkpoints[architecture]))
     assert described["parameters"] == source["parameters"]
@@ -192,11 +196,11 @@ def ends(graph: ir.Graph) -> dict[str, np.ndarray]:
     return found
 
 
-@pytest.mark.parametrize("name", CASES | THREE_BITS)
+@pytest.mark.parametrize("name", CASES | ODD_WIDTHS)
 def test_a_package_has_the_logits_of_the_dequantized_model(
     checkpoints: dict[str, Path], tmp_path: Path, name: str
 ) -> None:
-    architecture, method, settings = (CASES | THREE_BITS)[name]
+    architecture, method, settings = (CASES | ODD_WIDTHS)[name]
     source, folder = checkpoints[architecture], tmp_path / "in"
     modules = quantize_checkpoint(source, folder, method, **settings)
     drupe.optimize(folder, tmp_path / "out", verify=False)
@@ -241,6 +245,7 @@ def test_a_block_size_that_differs_from_the_checkpoints_is_refused(
         ({"quant_method": "quanto"}, "quant_method 'quanto'"),
         ({"quant_method": "exl2", "bits": 4.5}, "quant_method 'exl2'"),
         ({"quant_method": "gptq", "bits": 5, "group_size": 128}, "weights of 5 bits"),
+        ({"quant_method": "awq", "bits": 5, "group_size": 128}, "5 bits"),
         ({"quant_method": "gptq", "bits": 4, "group_size": 128, "checkpoint_format": "marlin"}, "format 'marlin'"),
         ({"quant_method": "gptq", "bits": 4, "group_size": 0}, "group_size = 0"),
         ({"quant_method": "gptq", "bits": 4}, "lacks the key 'group_size'"),

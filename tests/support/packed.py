@@ -52,13 +52,33 @@ def quantized(
 
 def words(levels: np.ndarray, bits: int) -> np.ndarray:
     """Levels as int32 words along the last axis, the first in the lowest bits; the rest of the last word is 0."""
-    if bits == 3:
-        return words_of_three_bits(levels)
+    if 32 % bits:
+        return words_across(levels, bits)
     per_word = 32 // bits
     padded = np.zeros((*levels.shape[:-1], -(-levels.shape[-1] // per_word) * per_word), np.int64)
     padded[..., : levels.shape[-1]] = levels
     grouped = padded.reshape(*padded.shape[:-1], -1, per_word)
     return (grouped << (np.arange(per_word) * bits)).sum(-1).astype(np.uint32).view(np.int32)
+
+
+def words_across(levels: np.ndarray, bits: int) -> np.ndarray:
+    """32 levels in `bits` words, as one row of bits: a level may go on in the next word."""
+    if bits == 3:
+        return words_of_three_bits(levels)
+    row = np.unpackbits(levels[..., None].astype(np.uint8), axis=-1, bitorder="little", count=bits)
+    return np.packbits(row.reshape(*levels.shape[:-1], -1), axis=-1, bitorder="little").view(np.int32)
+
+
+def words_in_planes(levels: np.ndarray, bits: int) -> np.ndarray:
+    """32 levels in `bits` words: those of the low bits, then those of the others."""
+    planes = {3: (2, 1), 5: (4, 1), 6: (4, 2), 7: (4, 2, 1)}.get(bits)
+    if planes is None:
+        return words(levels, bits)
+    blocks, done, found = levels.reshape(*levels.shape[:-1], -1, 32), 0, []
+    for width in planes:
+        found.append(words(blocks >> done & ((1 << width) - 1), width))
+        done += width
+    return np.concatenate(found, -1).reshape(*levels.shape[:-1], -1)
 
 
 def words_of_three_bits(levels: np.ndarray) -> np.ndarray:
@@ -74,22 +94,23 @@ def words_of_three_bits(levels: np.ndarray) -> np.ndarray:
     return packed.reshape(*levels.shape[:-1], -1).view(np.int32)
 
 
-def gptq(module: Module, bits: int, less_one: bool = True) -> dict[str, np.ndarray]:
-    stored = (module.zero_points - 1) & 7 if bits == 3 and less_one else module.zero_points
-    zeros = words(stored.T, bits)
-    if less_one and bits != 3:  # subtracted from whole words, as in GPTQModel's convert_gptq_v2_to_v1_format
+def gptq(module: Module, bits: int, less_one: bool = True, planar: bool = False) -> dict[str, np.ndarray]:
+    alone, pack = 32 % bits != 0, words_in_planes if planar else words
+    stored = (module.zero_points - 1) & ((1 << bits) - 1) if alone and less_one else module.zero_points
+    zeros = pack(stored.T, bits)
+    if less_one and not alone:  # subtracted from whole words, as in GPTQModel's convert_gptq_v2_to_v1_format
         zeros = (zeros.view(np.uint32) - np.uint32(sum(1 << at for at in range(0, 32, bits)))).view(np.int32)
     return {
-        "qweight": np.ascontiguousarray(words(module.levels, bits).T),
+        "qweight": np.ascontiguousarray(pack(module.levels, bits).T),
         "qzeros": zeros,
         "scales": np.ascontiguousarray(module.scales.T),
         "g_idx": module.group_of.astype(np.int32),
     }
 
 
-def awq(module: Module) -> dict[str, np.ndarray]:
+def awq(module: Module, bits: int = 4) -> dict[str, np.ndarray]:
     def interleaved(levels: np.ndarray) -> np.ndarray:
-        return words(levels.reshape(len(levels), -1, 8)[:, :, AWQ_ORDER].reshape(len(levels), -1), 4)
+        return words(levels.reshape(len(levels), -1, 8)[:, :, AWQ_ORDER].reshape(len(levels), -1), bits)
 
     return {
         "qweight": interleaved(module.levels.T),
@@ -122,7 +143,7 @@ def quantize_checkpoint(
 ) -> dict[str, Module]:
     """Write the checkpoint `source` into `folder` with its linear layers quantized; returns these by name.
 
-    method: gptq, gptq_v2, awq or compressed-tensors. The embedding and the head stay in float16. edit: called with the
+    method: gptq, gptq_v2, gptq_p, awq or compressed-tensors. The embedding and the head stay in float16. edit: called with the
     tensors before they are written.
     """
     from safetensors.numpy import load_file
@@ -149,7 +170,8 @@ def quantize_checkpoint(
         parts = {
             "gptq": lambda held: gptq(held, bits),
             "gptq_v2": lambda held: gptq(held, bits, less_one=False),
-            "awq": awq,
+            "gptq_p": lambda held: gptq(held, bits, less_one=False, planar=True),
+            "awq": lambda held: awq(held, bits),
             "compressed-tensors": lambda held: pack_quantized(held, bits, symmetric),
         }[method](modules[module])
         tensors |= {f"{module}.{part}": values for part, values in parts.items()}

@@ -35,7 +35,8 @@ def made(layout: str, module: Module, rule: Rule) -> PackedMatrix:
     parts = {
         "gptq": lambda: gptq(module, rule.bits),
         "gptq_v2": lambda: gptq(module, rule.bits, less_one=False),
-        "awq": lambda: awq(module),
+        "gptq_p": lambda: gptq(module, rule.bits, less_one=False, planar=True),
+        "awq": lambda: awq(module, rule.bits),
         "pack-quantized": lambda: pack_quantized(module, rule.bits, rule.symmetric),
     }[layout]()
     return opened(parts, layout, rule)
@@ -43,7 +44,7 @@ def made(layout: str, module: Module, rule: Rule) -> PackedMatrix:
 
 CASES = [
     ("gptq", 4, False), ("gptq", 4, True), ("gptq", 8, False), ("gptq", 2, False), ("gptq_v2", 4, False),
-    ("gptq_v2", 8, True), ("awq", 4, False), ("pack-quantized", 4, False), ("pack-quantized", 4, True),
+    ("gptq_v2", 8, True), ("gptq_p", 4, False), ("gptq_p", 2, True), ("gptq_p", 8, False), ("awq", 4, False), ("pack-quantized", 4, False), ("pack-quantized", 4, True),
     ("pack-quantized", 8, False),
 ]  # fmt: skip
 
@@ -62,20 +63,26 @@ def test_unpacking_gives_the_packed_values(layout: str, bits: int, symmetric: bo
             np.testing.assert_array_equal(found.rows(start, stop, files), module.values[start:stop])
 
 
-@pytest.mark.parametrize("layout", ["gptq", "gptq_v2"])
+@pytest.mark.parametrize(
+    ("layout", "bits"),
+    [(layout, bits) for layout in ("gptq", "gptq_v2", "gptq_p") for bits in (3, 5, 6, 7)]
+    + [("awq", bits) for bits in (5, 6, 7)],
+)
 @pytest.mark.parametrize("symmetric", [True, False])
-def test_three_bits_are_given_as_the_middle_levels_of_four(layout: str, symmetric: bool) -> None:
+def test_odd_widths_are_given_as_the_middle_levels_of_the_next_width(layout: str, bits: int, symmetric: bool) -> None:
     """A level may lie in two words. GPTQ subtracts the one from each zero point there, also from 0."""
-    module = quantized(np.abs(matrix(96)) if not symmetric else matrix(96), 3, 32, symmetric)
+    module = quantized(np.abs(matrix(96)) if not symmetric else matrix(96), bits, 32, symmetric)
     assert symmetric or (module.zero_points == 0).any()
-    found = made(layout, module, Rule(3, 32, symmetric))
-    assert (found.bits, found.shape) == (4, (96, 128))
+    found = made(layout, module, Rule(bits, 32, symmetric))
+    given = 4 if bits == 3 else 8
+    middle = (1 << given - 1) - (1 << bits - 1)
+    assert (found.bits, found.shape) == (given, (96, 128))
     with Files() as files:
         for start, stop in [*RANGES, (31, 65), (90, 96)]:
-            np.testing.assert_array_equal(
-                unpack_levels(found.packed(start, stop, files), 4), module.levels[start:stop] + 4
-            )
-            np.testing.assert_array_equal(found.zero_points(start, stop, files), module.zero_points[start:stop] + 4)
+            levels = unpack_levels(found.packed(start, stop, files), given)
+            np.testing.assert_array_equal(levels, module.levels[start:stop] + middle)
+            zeros = found.zero_points(start, stop, files)
+            np.testing.assert_array_equal(zeros, module.zero_points[start:stop] + middle)
             np.testing.assert_array_equal(found.rows(start, stop, files), module.values[start:stop])
 
 

@@ -11,13 +11,14 @@ import numpy as np
 
 from drupe.api import ModelError, counted
 from drupe_onnx import Array, Expression, Files, Reshape, Source, element_name, ir
-from drupe_packed.int32_words import AWQ_OUTPUTS
 from drupe_packed.layouts import AwqMatrix, GptqMatrix, MlxMatrix, PackQuantizedMatrix
 from drupe_packed.mxfp4 import BLOCK_BYTES, Mxfp4Values
 from drupe_packed.packed_matrix import PackedMatrix
 from drupe_packed.packing import (
     AWQ,
+    BITS,
     GPTQ,
+    GPTQ_P,
     GPTQ_V2,
     MARKS,
     MLX,
@@ -143,16 +144,18 @@ def _levels_in(words: int, tensor: Expression, name: str, line: str, rule: Rule)
     return levels
 
 
-def _gptq(parts: _Parts, rule: Rule, *, less_one: bool) -> PackedMatrix:
+def _gptq(parts: _Parts, rule: Rule, *, less_one: bool, planar: bool = False) -> PackedMatrix:
     qweight, qzeros = parts.matrix("qweight"), parts.matrix("qzeros")
     scales = parts.matrix("scales", SCALES)
     words, n = qweight.shape
     k = _levels_in(words, qweight, f"'{parts.module}.qweight'", "column", rule)
+    if planar and rule.bits not in BITS and (k % WORD or n % WORD):
+        _refuse(qweight, f"'{parts.module}.qweight' has {k} inputs and {n} outputs; planes hold multiples of {WORD}")
     group_size, groups = _groups(rule, k)
     parts.expect("scales", scales, (groups, n))
     parts.expect("qzeros", qzeros, (groups, -(-n * rule.bits // WORD)))
     order = _order(parts, rule, "g_idx", k, group_size)
-    return GptqMatrix(qweight, qzeros, scales, rule.bits, group_size, rule.symmetric, less_one, order)
+    return GptqMatrix(qweight, qzeros, scales, rule.bits, group_size, rule.symmetric, less_one, order, planar)
 
 
 def _awq(parts: _Parts, rule: Rule) -> PackedMatrix:
@@ -162,9 +165,10 @@ def _awq(parts: _Parts, rule: Rule) -> PackedMatrix:
     group_size, groups = _groups(rule, k)
     if k % 2:
         _refuse(qweight, f"'{parts.module}.qweight' has an odd number of inputs: {k}")
-    parts.expect("scales", scales, (groups, words * AWQ_OUTPUTS))
+    n = _levels_in(words, qweight, f"'{parts.module}.qweight'", "row", rule)
+    parts.expect("scales", scales, (groups, n))
     parts.expect("qzeros", qzeros, (groups, words))
-    return AwqMatrix(qweight, qzeros, scales, group_size)
+    return AwqMatrix(qweight, qzeros, scales, rule.bits, group_size)
 
 
 def _pack_quantized(parts: _Parts, rule: Rule) -> PackedMatrix:
@@ -248,6 +252,7 @@ def _refuse(tensor: Expression, what: str) -> NoReturn:
 _READERS: Mapping[str, Callable[[_Parts, Rule], PackedMatrix]] = {
     GPTQ: lambda parts, rule: _gptq(parts, rule, less_one=True),
     GPTQ_V2: lambda parts, rule: _gptq(parts, rule, less_one=False),
+    GPTQ_P: lambda parts, rule: _gptq(parts, rule, less_one=False, planar=True),
     AWQ: _awq,
     MLX: _mlx,
     PACK_QUANTIZED: _pack_quantized,

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drupe_blockquant.layout import unpack_levels
+from drupe_packed.packing import WORD
 
 UInt8 = NDArray[np.uint8]
 
@@ -41,9 +42,27 @@ def across_bytes(packed: UInt8, bits: int) -> UInt8:
     return found.reshape(rows, -1)[:, :levels]
 
 
-def awq_unpacked(words: NDArray[np.int32]) -> UInt8:
-    """The 4-bit levels of AWQ's words [rows, w]: [rows, w * 8], in the order of the outputs."""
-    levels = unpacked(words, 4).reshape(len(words), -1, AWQ_OUTPUTS)
+def across_planes(words: NDArray[Any], bits: int) -> UInt8:
+    """The levels of words [rows, w] in planes, 32 levels in `bits` words: [rows, w * 32 / bits].
+
+    The words of the low bits come first, then those of the others: of 7 bits, 4 and 2 and 1. A plane is packed as
+    levels of as many bits would be. See GPTQModel's utils/planar_packing.py.
+    """
+    rows = len(words)
+    grouped = np.ascontiguousarray(words).reshape(-1, bits)
+    found = np.zeros((len(grouped), WORD), np.uint8)
+    done = 0
+    for width in (width for width in (4, 2, 1) if bits & width):
+        plane = np.ascontiguousarray(grouped[:, done : done + width]).view(np.uint8)
+        found |= across_bytes(plane, width) << done
+        done += width
+    return found.reshape(rows, -1)
+
+
+def awq_unpacked(words: NDArray[np.int32], bits: int) -> UInt8:
+    """The levels of AWQ's words [rows, w]: [rows, w * 32 / bits], in the order of the outputs."""
+    packed = np.ascontiguousarray(words).view(np.uint8)
+    levels = across_bytes(packed, bits).reshape(len(words), -1, AWQ_OUTPUTS)
     return levels[:, :, np.argsort(_AWQ_ORDER)].reshape(len(words), -1)
 
 

@@ -7,7 +7,6 @@ MLX: https://github.com/ml-explore/mlx (affine quantization).
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from drupe_blockquant.layout import pack_levels
 from drupe_onnx import Array, Expression, Files, Transpose, ir
 from drupe_onnx.numeric import transposed
-from drupe_packed.int32_words import AWQ_OUTPUTS, across_bytes, awq_pairs, awq_unpacked, unpacked
+from drupe_packed.int32_words import across_bytes, across_planes, awq_pairs, awq_unpacked, unpacked
 from drupe_packed.packed_matrix import PackedMatrix, UInt8
 from drupe_packed.packing import BITS, WORD
 
@@ -28,8 +27,9 @@ class GptqMatrix(PackedMatrix):
 
     group_scales [groups, N]. less_one: zero points are stored minus one (the format "gptq"; "gptq_v2" stores them
     unchanged). GPTQ subtracts the one from whole words, so a zero point of 0 borrows from its neighbour; adding it to
-    whole words undoes that. stored_bits: of a level in the words, also 3: a level may lie in two words then, the one is
-    subtracted from each zero point, and levels are given as the middle ones of 4 bits, as those of MlxMatrix are.
+    whole words undoes that. stored_bits: of a level in the words, also 3, 5, 6 and 7: a level may lie in two words
+    then, the one is subtracted from each zero point, and levels are given as the middle ones of 4 or 8 bits, as those
+    of MlxMatrix are. planar: such levels lie in planes (the format "gptq_p"), and none lies in two words.
     """
 
     qweight: Expression
@@ -40,6 +40,7 @@ class GptqMatrix(PackedMatrix):
     symmetric: bool
     less_one: bool
     order: Array | None = None
+    planar: bool = False
 
     @property
     def bits(self) -> int:
@@ -65,9 +66,8 @@ class GptqMatrix(PackedMatrix):
         return Transpose(self.group_scales).rows(start, stop, files)
 
     def stored_zero_points(self, start: int, stop: int, files: Files) -> UInt8:
-        together = math.lcm(WORD, self.stored_bits)  # bits of the fewest words that hold whole levels
-        words, levels = together // WORD, together // self.stored_bits
-        first, last = start // levels * words, min(-(-stop // levels) * words, self.qzeros.shape[1])
+        first, last = start // WORD * self.stored_bits, -(-stop // WORD) * self.stored_bits
+        last = min(last, self.qzeros.shape[1])  # so many words hold 32 levels
         held = self.qzeros.columns(first, last, files).view(np.uint32)
         if self.less_one and self.bits == self.stored_bits:
             held = held + np.uint32(sum(1 << place for place in range(0, WORD, self.bits)))
@@ -75,13 +75,15 @@ class GptqMatrix(PackedMatrix):
         if self.less_one and self.bits != self.stored_bits:
             one, lowest, highest = np.uint8(1), middle_level(self.stored_bits), np.uint8((1 << self.stored_bits) - 1)
             zeros = ((zeros - lowest + one) & highest) + lowest
-        skipped = start - start // levels * levels
+        skipped = start % WORD
         return np.ascontiguousarray(zeros[:, skipped : skipped + stop - start].T)
 
     def _levels(self, words: NDArray[Any]) -> UInt8:
         """The levels of rows of words, in `bits`."""
         if self.bits == self.stored_bits:
             return unpacked(words, self.bits)
+        if self.planar:
+            return across_planes(words, self.stored_bits) + middle_level(self.stored_bits)
         found = across_bytes(np.ascontiguousarray(words).view(np.uint8), self.stored_bits)
         return found + middle_level(self.stored_bits)
 
@@ -101,43 +103,59 @@ def middle_level(stored: int) -> np.uint8:
 
 @dataclass(frozen=True)
 class AwqMatrix(PackedMatrix):
-    """AWQ's "gemm": `qweight` int32 [K, N / 8] and `qzeros` [groups, N / 8], both with eight outputs in a word.
+    """AWQ's "gemm": `qweight` int32 [K, N * bits / 32] and `qzeros` [groups, N * bits / 32], both along N.
 
-    group_scales [groups, N].
+    group_scales [groups, N]. stored_bits: of a level in the words. Four bits put eight outputs into a word. AutoRound
+    also writes 5, 6 and 7: a level may lie in two words then, and is given as one of the middle ones of 8 bits.
     """
 
     qweight: Expression
     qzeros: Expression
     group_scales: Expression
+    stored_bits: int
     group_size: int
 
-    bits = 4
     symmetric = False
     order = None
 
     @property
+    def bits(self) -> int:
+        return given_bits(self.stored_bits)
+
+    @property
     def shape(self) -> tuple[int, ...]:
         k, words = self.qweight.shape
-        return (words * AWQ_OUTPUTS, k)
+        return (words * WORD // self.stored_bits, k)
 
     @property
     def scale_dtype(self) -> ir.DataType:
         return self.group_scales.dtype
 
     def packed(self, start: int, stop: int, files: Files) -> UInt8:
-        first = start // AWQ_OUTPUTS
-        words = self.qweight.columns(first, -(-stop // AWQ_OUTPUTS), files)
-        skipped = first * AWQ_OUTPUTS
-        return awq_pairs(words)[start - skipped : stop - skipped]
+        words, skipped = self._words(self.qweight, start, stop, files)
+        if self.stored_bits == self.bits:
+            return awq_pairs(words)[skipped : skipped + stop - start]
+        return pack_levels(self._levels(words)[skipped : skipped + stop - start], self.bits)
 
     def scales(self, start: int, stop: int, files: Files) -> NDArray[Any]:
         return Transpose(self.group_scales).rows(start, stop, files)
 
     def stored_zero_points(self, start: int, stop: int, files: Files) -> UInt8:
-        first = start // AWQ_OUTPUTS
-        words = self.qzeros.columns(first, -(-stop // AWQ_OUTPUTS), files)
-        skipped = first * AWQ_OUTPUTS
-        return np.ascontiguousarray(awq_unpacked(words)[:, start - skipped : stop - skipped].T)
+        words, skipped = self._words(self.qzeros, start, stop, files)
+        return self._levels(words)[skipped : skipped + stop - start]
+
+    def _words(self, packed: Expression, start: int, stop: int, files: Files) -> tuple[NDArray[Any], int]:
+        """The words with the levels of outputs [start, stop), and how many outputs come before these."""
+        words, outputs = (1, WORD // self.bits) if self.stored_bits == self.bits else (self.stored_bits, WORD)
+        first = start // outputs
+        return packed.columns(first * words, -(-stop // outputs) * words, files), start - first * outputs
+
+    def _levels(self, words: NDArray[Any]) -> UInt8:
+        """The levels of words [rows, w], in `bits`: [w * 32 / stored_bits, rows]."""
+        return np.ascontiguousarray(awq_unpacked(words, self.stored_bits).T) + middle_level(self.stored_bits)
+
+    def packed_bytes(self, rows: int) -> int:
+        return super().packed_bytes(rows) + (rows * self.shape[1] * 3 if self.bits != self.stored_bits else 0)
 
 
 @dataclass(frozen=True)

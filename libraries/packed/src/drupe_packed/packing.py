@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-GPTQ, GPTQ_V2, AWQ, PACK_QUANTIZED, MLX, MXFP4 = "gptq", "gptq_v2", "awq", "pack-quantized", "mlx", "mxfp4"
+GPTQ, GPTQ_V2, GPTQ_P, AWQ = "gptq", "gptq_v2", "gptq_p", "awq"
+PACK_QUANTIZED, MLX, MXFP4 = "pack-quantized", "mlx", "mxfp4"
 SCALED = "scaled"
 """Values of 8 bits, each times a scale: FP8 and int8."""
 BITS = (2, 4, 8)
 GPTQ_BITS = (2, 3, 4, 8)
+AWQ_BITS = (4, 5, 6, 7)
 MLX_BITS = (2, 3, 4, 5, 6, 8)
+ALL_BITS = (2, 3, 4, 5, 6, 7, 8)
+"""What GPTQ's layout in planes holds, and what AutoRound writes in GPTQ's layout."""
 LINEAR = "Linear"
 WORD = 32
 BYTE = 8
@@ -18,6 +22,7 @@ _GPTQ_PARTS = ("qweight", "qzeros", "scales", "g_idx")
 PARTS = {
     GPTQ: _GPTQ_PARTS,
     GPTQ_V2: _GPTQ_PARTS,
+    GPTQ_P: _GPTQ_PARTS,
     AWQ: ("qweight", "qzeros", "scales"),
     PACK_QUANTIZED: (
         "weight_packed", "weight_scale", "weight_zero_point", "weight_shape", "weight_g_idx",

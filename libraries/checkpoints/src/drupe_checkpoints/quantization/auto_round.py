@@ -8,10 +8,15 @@ from collections.abc import Mapping
 
 from drupe_checkpoints.configuration import Configuration
 from drupe_checkpoints.quantization.scheme import bits_of, group_size_of, refuse_pattern, refused
-from drupe_packed.packing import AWQ, GPTQ, Packing, Rule
+from drupe_packed.packing import ALL_BITS, AWQ, AWQ_BITS, GPTQ, GPTQ_V2, Packing, Rule
 
-AUTO_ROUND: Mapping[str, str] = {"auto_gptq": GPTQ, "auto_awq": AWQ}
+AUTO_ROUND: Mapping[str, str] = {
+    "auto_gptq": GPTQ, "gptq": GPTQ, "auto": GPTQ, "gptqmodel": GPTQ_V2, "auto_round": GPTQ_V2, "auto_awq": AWQ,
+    "awq": AWQ,
+}  # fmt: skip
 """AutoRound's formats that are read, and whose layout each has."""
+BITS = {GPTQ: ALL_BITS, GPTQ_V2: ALL_BITS, AWQ: AWQ_BITS}
+"""The bits that it writes in each layout."""
 
 
 def auto_round(section: Configuration) -> Packing:
@@ -30,13 +35,14 @@ def auto_round(section: Configuration) -> Packing:
             f"AutoRound's format '{layout}' is not supported; supported: {', '.join(AUTO_ROUND)}",
         )
     layout = AUTO_ROUND[layout]
+    known = BITS[layout]
     symmetric = section.flag("sym", True) and layout != AWQ
-    rule = Rule(bits_of(section, "bits"), group_size_of(section, "group_size"), symmetric)
+    rule = Rule(bits_of(section, "bits", known), group_size_of(section, "group_size"), symmetric)
     own = section.section("extra_config") or Configuration(section.path, {})
-    return Packing(layout, (*(_own_scheme(own, name, rule) for name in own), rule))
+    return Packing(layout, (*(_own_scheme(own, name, rule, known) for name in own), rule))
 
 
-def _own_scheme(modules: Configuration, name: str, base: Rule) -> Rule:
+def _own_scheme(modules: Configuration, name: str, base: Rule, known: tuple[int, ...]) -> Rule:
     """The rule of a module, or of the modules that a regular expression finds, in AutoRound's extra_config."""
     own = modules.section(name) or Configuration(modules.path, {})
     target = (name,) if re.fullmatch(r"[\w.]+", name) else (f"re:.*(?:{name})",)
@@ -44,7 +50,7 @@ def _own_scheme(modules: Configuration, name: str, base: Rule) -> Rule:
     if own.get("bits") is not None and own.integer("bits") >= 16:
         return dataclasses.replace(base, targets=target, unpacked=True)
     return Rule(
-        bits_of(own, "bits") if "bits" in own else base.bits,
+        bits_of(own, "bits", known) if "bits" in own else base.bits,
         group_size_of(own, "group_size") if "group_size" in own else base.group_size,
         own.flag("sym", base.symmetric) and base.symmetric,
         targets=target,

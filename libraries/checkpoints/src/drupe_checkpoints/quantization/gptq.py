@@ -6,7 +6,7 @@ import dataclasses
 
 from drupe_checkpoints.configuration import Configuration
 from drupe_checkpoints.quantization.scheme import bits_of, group_size_of, refuse_pattern, refused
-from drupe_packed.packing import GPTQ, GPTQ_BITS, GPTQ_V2, Packing, Rule
+from drupe_packed.packing import ALL_BITS, GPTQ, GPTQ_BITS, GPTQ_P, GPTQ_V2, Packing, Rule
 
 GPTQ_SCHEME = frozenset({"bits", "group_size", "sym", "desc_act", "pack_dtype"})
 """The keys of a GPTQ section that say how modules are packed."""
@@ -19,24 +19,29 @@ GPTQ_EFFORT = frozenset(
 """Those that say how levels were found, which changes nothing in how they are read."""
 
 
+LAYOUTS = {GPTQ: GPTQ_BITS, GPTQ_V2: GPTQ_BITS, GPTQ_P: ALL_BITS}
+"""The bits that each layout holds. GPTQModel writes 5, 6 and 7 bits in gptq_p only."""
+
+
 def gptq(section: Configuration) -> Packing:
     layout = section.text("checkpoint_format", section.text("format", GPTQ))
-    if layout not in (GPTQ, GPTQ_V2) or section.flag("is_marlin_format", False):
-        raise refused(section, f"the checkpoint's GPTQ format '{layout}' is not supported; supported: gptq and gptq_v2")
+    if layout not in LAYOUTS or section.flag("is_marlin_format", False):
+        known = ", ".join(LAYOUTS)
+        raise refused(section, f"the checkpoint's GPTQ format '{layout}' is not supported; supported: {known}")
     _refuse_words(section)
     if section.get("adapter"):
         raise refused(section, "GPTQ with an adapter that corrects its errors (EoRA) is not supported")
     rule = Rule(
-        bits_of(section, "bits", GPTQ_BITS),
+        bits_of(section, "bits", LAYOUTS[layout]),
         group_size_of(section, "group_size"),
         section.flag("sym", True),
         section.flag("desc_act", False),
     )
     dynamic = section.section("dynamic") or Configuration(section.path, {})
-    return Packing(layout, (*(_dynamic(dynamic, pattern, rule) for pattern in dynamic), rule))
+    return Packing(layout, (*(_dynamic(dynamic, pattern, rule, LAYOUTS[layout]) for pattern in dynamic), rule))
 
 
-def _dynamic(dynamic: Configuration, pattern: str, base: Rule) -> Rule:
+def _dynamic(dynamic: Configuration, pattern: str, base: Rule, known: tuple[int, ...]) -> Rule:
     """The rule of one of GPTQModel's patterns: "-:" for modules in floating point, "+:" or nothing for own schemes."""
     target = (f"re:{pattern.removeprefix('-:').removeprefix('+:')}",)
     refuse_pattern(target[0], dynamic.path)
@@ -47,7 +52,7 @@ def _dynamic(dynamic: Configuration, pattern: str, base: Rule) -> Rule:
     if other := sorted(own.keys() - GPTQ_SCHEME - GPTQ_EFFORT):
         raise refused(dynamic, f"GPTQ with {', '.join(other)} for some modules ('dynamic') is not supported")
     return Rule(
-        bits_of(own, "bits", GPTQ_BITS) if "bits" in own else base.bits,
+        bits_of(own, "bits", known) if "bits" in own else base.bits,
         group_size_of(own, "group_size") if "group_size" in own else base.group_size,
         own.flag("sym", base.symmetric),
         own.flag("desc_act", base.reordered),
