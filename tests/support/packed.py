@@ -143,8 +143,8 @@ def quantize_checkpoint(
 ) -> dict[str, Module]:
     """Write the checkpoint `source` into `folder` with its linear layers quantized; returns these by name.
 
-    method: gptq, gptq_v2, gptq_p, awq or compressed-tensors. The embedding and the head stay in float16. edit: called with the
-    tensors before they are written.
+    method: gptq, gptq_v2, gptq_p, awq or compressed-tensors. The embedding and the head stay in float16. edit: called
+    with the tensors before they are written.
     """
     from safetensors.numpy import load_file
 

@@ -44,7 +44,8 @@ def made(layout: str, module: Module, rule: Rule) -> PackedMatrix:
 
 CASES = [
     ("gptq", 4, False), ("gptq", 4, True), ("gptq", 8, False), ("gptq", 2, False), ("gptq_v2", 4, False),
-    ("gptq_v2", 8, True), ("gptq_p", 4, False), ("gptq_p", 2, True), ("gptq_p", 8, False), ("awq", 4, False), ("pack-quantized", 4, False), ("pack-quantized", 4, True),
+    ("gptq_v2", 8, True), ("gptq_p", 4, False), ("gptq_p", 2, True), ("gptq_p", 8, False),
+    ("awq", 4, False), ("pack-quantized", 4, False), ("pack-quantized", 4, True),
     ("pack-quantized", 8, False),
 ]  # fmt: skip
 
