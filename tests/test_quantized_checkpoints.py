@@ -259,6 +259,11 @@ def test_a_block_size_that_differs_from_the_checkpoints_is_refused(
         ({"quant_method": "compressed-tensors"}, "no config_groups"),
         ({"quant_method": "compressed-tensors", "format": "marlin-24", "config_groups": {"a": {}}}, "'marlin-24'"),
         ({"bits": 4}, "does not name the method"),
+        ({"quant_method": "gptq", "bits": 4, "group_size": 64, "is_marlin_format": True}, "is_marlin_format"),
+        ({"quant_method": "gptq", "bits": 4, "group_size": 64, "dynamic": {"+:a": {"bits": "x"}}}, r"dynamic.\+:a of"),
+        ({"quant_method": "compressed-tensors", "format": "pack-quantized", "config_groups": {"a": None}},
+         "'num_bits' in quantization_config.config_groups.a.weights"),
+        ({"quant_method": "mlx", "bits": 4, "group_size": {}}, "group_size = "),
     ],
 )  # fmt: skip
 def test_the_error_for_an_unsupported_checkpoint_names_the_reason(

@@ -26,12 +26,14 @@ CORRECT = "correct it to what the model was trained with, or download the checkp
 class Configuration(Mapping[str, Any]):
     """The keys of one JSON file. A key whose value is null counts as missing; a flag that is null is off.
 
-    path: the file, named in errors. spelt: what the file calls some of the keys.
+    path: the file, named in errors. spelt: what the file calls some of the keys. inside: the key of the object in the
+    file that these are the keys of, with the keys of the objects around it; "" for the whole file.
     """
 
     path: Path
     entries: Mapping[str, Any]
     spelt: Mapping[str, str] = field(default_factory=dict, kw_only=True)
+    inside: str = field(default="", kw_only=True)
 
     @classmethod
     def read(cls, path: Path) -> Configuration:
@@ -73,7 +75,8 @@ class Configuration(Mapping[str, Any]):
         """The value of `key`. Raises a ModelError that names file and key where the key is missing."""
         value = self.get(key)
         if value is None:
-            raise ModelError(f"{self.path.name} lacks the key '{key}'", where=self.path, cure=DOWNLOAD_AGAIN)
+            place = f" in {self.inside}" if self.inside else ""
+            raise ModelError(f"{self.path.name} lacks the key '{key}'{place}", where=self.path, cure=DOWNLOAD_AGAIN)
         return value
 
     def integer(self, key: str, default: int | None = None, *, most: int = LARGEST) -> int:
@@ -153,7 +156,11 @@ class Configuration(Mapping[str, Any]):
             return None
         if not isinstance(value, dict):
             raise self._wrong(key, value, "an object")
-        return Configuration(self.path, value)
+        return Configuration(self.path, value, inside=self._place(key))
+
+    def part(self, key: str) -> Configuration:
+        """A nested object; an empty one where the key is missing."""
+        return self.section(key) or Configuration(self.path, {}, inside=self._place(key))
 
     def rope(self, partial: float = 1.0, theta: float = DEFAULT_ROPE_THETA) -> Configuration:
         """The rotary embedding's parameters as transformers 5 keeps them: `rope_type`, `rope_theta`, the type's own.
@@ -187,6 +194,9 @@ class Configuration(Mapping[str, Any]):
             )
         return dict(nested[0])
 
+    def _place(self, key: str) -> str:
+        return f"{self.inside}.{key}" if self.inside else key
+
     def _value(self, key: str, default: Any) -> Any:
         value = self.get(key)
         if value is not None:
@@ -200,7 +210,8 @@ class Configuration(Mapping[str, Any]):
         return ModelError(what, where=self.path, cure=CORRECT)
 
     def _wrong(self, key: str, value: Any, wanted: str) -> ModelError:
-        return self.mistake(f"{key} = {shown(value)} in {self.path.name}: it must be {wanted}")
+        place = f"{self.inside} of {self.path.name}" if self.inside else self.path.name
+        return self.mistake(f"{key} = {shown(value)} in {place}: it must be {wanted}")
 
 
 def _is_finite(value: Any) -> bool:

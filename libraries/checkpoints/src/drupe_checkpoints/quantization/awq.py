@@ -11,7 +11,7 @@ from drupe_packed.packing import AWQ, Packing, Rule
 def awq(section: Configuration) -> Packing:
     version = section.text("version", "gemm").lower()
     if version != "gemm":
-        raise refused(section, f"the checkpoint's AWQ layout '{version}' is not supported; supported: gemm")
+        raise refused(section, f"the checkpoint's AWQ layout '{version}' (version) is not supported; supported: gemm")
     bits = bits_of(section, "bits" if "bits" in section else "w_bit")
     if bits != 4:
         raise refused(section, f"AWQ with {counted(bits, 'bit')} is not supported; supported: 4 bits")

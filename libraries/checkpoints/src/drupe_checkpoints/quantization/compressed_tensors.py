@@ -28,13 +28,13 @@ def compressed_tensors(section: Configuration) -> Packing:
 
 
 def _layout(section: Configuration, groups: Configuration, name: str) -> str:
-    group = groups.section(name) or Configuration(groups.path, {})
+    group = groups.part(name)
     return group.text("format", section.text("format", ""))
 
 
 def _weights(groups: Configuration, name: str) -> Configuration:
-    group = groups.section(name) or Configuration(groups.path, {})
-    return group.section("weights") or Configuration(groups.path, {})
+    group = groups.part(name)
+    return group.part("weights")
 
 
 def _of_eight_bits(section: Configuration, weights: Configuration, layout: str) -> Rule:
@@ -50,7 +50,7 @@ def _of_eight_bits(section: Configuration, weights: Configuration, layout: str) 
 
 
 def _group(section: Configuration, groups: Configuration, name: str) -> Rule:
-    group = groups.section(name) or Configuration(groups.path, {})
+    group = groups.part(name)
     layout, weights = _layout(section, groups, name), _weights(groups, name)
     if layout != PACK_QUANTIZED:
         raise refused(

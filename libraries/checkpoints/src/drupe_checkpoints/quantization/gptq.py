@@ -25,9 +25,11 @@ LAYOUTS = {GPTQ: GPTQ_BITS, GPTQ_V2: GPTQ_BITS, GPTQ_P: ALL_BITS}
 
 def gptq(section: Configuration) -> Packing:
     layout = section.text("checkpoint_format", section.text("format", GPTQ))
-    if layout not in LAYOUTS or section.flag("is_marlin_format", False):
-        known = ", ".join(LAYOUTS)
-        raise refused(section, f"the checkpoint's GPTQ format '{layout}' is not supported; supported: {known}")
+    if section.flag("is_marlin_format", False):
+        raise refused(section, "GPTQ in Marlin's layout (is_marlin_format) is not supported")
+    if layout not in LAYOUTS:
+        said, known = "checkpoint_format" if "checkpoint_format" in section else "format", ", ".join(LAYOUTS)
+        raise refused(section, f"the checkpoint's GPTQ format '{layout}' ({said}) is not supported; supported: {known}")
     _refuse_words(section)
     if section.get("adapter"):
         raise refused(section, "GPTQ with an adapter that corrects its errors (EoRA) is not supported")
@@ -37,7 +39,7 @@ def gptq(section: Configuration) -> Packing:
         section.flag("sym", True),
         section.flag("desc_act", False),
     )
-    dynamic = section.section("dynamic") or Configuration(section.path, {})
+    dynamic = section.part("dynamic")
     return Packing(layout, (*(_dynamic(dynamic, pattern, rule, LAYOUTS[layout]) for pattern in dynamic), rule))
 
 
@@ -47,13 +49,13 @@ def _dynamic(dynamic: Configuration, pattern: str, base: Rule, known: tuple[int,
     refuse_pattern(target[0], dynamic.path)
     if pattern.startswith("-:"):
         return dataclasses.replace(base, targets=target, unpacked=True)
-    own = dynamic.section(pattern) or Configuration(dynamic.path, {})
+    own = dynamic.part(pattern)
     _refuse_words(own)
     if other := sorted(own.keys() - GPTQ_SCHEME - GPTQ_EFFORT):
         raise refused(dynamic, f"GPTQ with {', '.join(other)} for some modules ('dynamic') is not supported")
     return Rule(
-        bits_of(own, "bits", known) if "bits" in own else base.bits,
-        group_size_of(own, "group_size") if "group_size" in own else base.group_size,
+        bits_of(own, "bits", known) if own.get("bits") is not None else base.bits,
+        group_size_of(own, "group_size") if own.get("group_size") is not None else base.group_size,
         own.flag("sym", base.symmetric),
         own.flag("desc_act", base.reordered),
         target,
@@ -62,4 +64,6 @@ def _dynamic(dynamic: Configuration, pattern: str, base: Rule, known: tuple[int,
 
 def _refuse_words(section: Configuration) -> None:
     if section.text("pack_dtype", "int32") != "int32":
-        raise refused(section, f"GPTQ in words of {section['pack_dtype']} is not supported; supported: int32")
+        raise refused(
+            section, f"GPTQ in words of {section['pack_dtype']} (pack_dtype) is not supported; supported: int32"
+        )

@@ -8,12 +8,14 @@ from drupe_checkpoints.configuration import Configuration
 from drupe_checkpoints.quantization.scheme import bits_of, group_size_of, refused
 from drupe_packed.packing import LINEAR, MLX, MLX_BITS, Packing, Rule
 
+SCHEME = ("bits", "group_size", "mode")
+"""The keys that hold for all modules; others name a module."""
+
 
 def mlx(section: Configuration) -> Packing:
     """MLX's affine quantization; modules with a scheme of their own, or with false, stand beside the common keys."""
-    rules = [
-        _mlx_module(section, name) for name in section if isinstance(section[name], dict) or section[name] is False
-    ]
+    named = [name for name in section if name not in SCHEME]
+    rules = [_mlx_module(section, name) for name in named if isinstance(section[name], dict) or section[name] is False]
     return Packing(MLX, (*rules, _mlx_scheme(section, (LINEAR,))))
 
 
@@ -21,12 +23,12 @@ def _mlx_module(section: Configuration, name: str) -> Rule:
     own = section.section(name) if section[name] is not False else None
     if own is None:
         return dataclasses.replace(_mlx_scheme(section, (name,)), unpacked=True)
-    return _mlx_scheme(Configuration(section.path, {"mode": section.get("mode"), **own}), (name,))
+    return _mlx_scheme(own.with_defaults({"mode": section.get("mode")}), (name,))
 
 
 def _mlx_scheme(section: Configuration, targets: tuple[str, ...]) -> Rule:
     mode = section.text("mode", "affine")
     if mode != "affine":
-        raise refused(section, f"MLX's quantization '{mode}' is not supported; supported: affine")
+        raise refused(section, f"MLX's quantization '{mode}' (mode) is not supported; supported: affine")
     bits = bits_of(section, "bits", MLX_BITS)
     return Rule(bits, group_size_of(section, "group_size"), symmetric=True, targets=targets)

@@ -137,7 +137,7 @@ def rotary_by_type(
     sliding ones are not scaled, and have the base of the key `local_key`, or their default without one.
     Raises ModelError for parameters that are not nested, and for a base that the sliding layers may or may not have.
     """
-    nested = config.section("rope_parameters") or Configuration(config.path, {})
+    nested = config.part("rope_parameters")
     if nested and not set(TYPES) & set(nested):
         raise config.mistake(f"rope_parameters wants an object for each of {' and '.join(TYPES)}")
     full = {**(nested.section("full_attention") or {}), **(config.section("rope_scaling") or {})}

@@ -131,7 +131,7 @@ def delta_attention(
 
 def _delta_sizes(config: Configuration) -> dict[str, int]:
     """The sizes of linear attention: in a section of their own, or beside the other keys."""
-    own = config.section("linear_attn_config") or Configuration(config.path, {})
+    own = config.part("linear_attn_config")
     return {
         "heads": own.integer("num_heads", config.integer("linear_num_heads", 32)),
         "size": own.integer("head_dim", config.integer("linear_head_dim", 128)),

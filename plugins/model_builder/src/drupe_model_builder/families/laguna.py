@@ -85,10 +85,10 @@ def _heads(config: Configuration, sizes: Sizes) -> list[int]:
 
 def _rotaries(config: Configuration, sizes: Sizes) -> dict[str, Rotary]:
     """The rotary embedding of each type of layer."""
-    nested = config.section("rope_parameters") or Configuration(config.path, {})
+    nested = config.part("rope_parameters")
     found = {}
     for kind, (theta, partial) in DEFAULTS.items():
-        own = nested.section(kind) or Configuration(config.path, {})
+        own = nested.part(kind)
         rope = Configuration(config.path, {"rope_parameters": {"rope_theta": theta, **own}})
         found[kind] = rotary(rope.rope(partial), sizes.head_dim, sizes.context_length)
     return found

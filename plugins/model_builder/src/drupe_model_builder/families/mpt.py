@@ -23,7 +23,7 @@ STEEPEST = 8
 
 
 def mpt(config: Configuration) -> Decoder:
-    settings = config.section("attn_config") or Configuration(config.path, {})
+    settings = config.part("attn_config")
     for key, only in LEFT_OUT.items():
         if settings.flag(key, only) != only:
             raise not_built(
