@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from drupe.api import ModelError, counted
+from drupe_checkpoints.class_tokens import with_class_tokens
 from drupe_checkpoints.configuration import Configuration
 from drupe_checkpoints.sentence_transformers import pools
 from drupe_checkpoints.tasks import FEATURE_EXTRACTION, TEXT, task_of
@@ -33,7 +34,7 @@ class Checkpoint:
     config: the content of config.json; of a model for text and images or sound, what it says of the text part.
     whole: the content of config.json of such a model; None for any other.
     generation: the settings for generating text: the content of generation_config.json, or where the file is missing,
-        that of config.json, as in transformers.
+        that of config.json and the tokens of transformers' class, as in transformers.
     snapshot: the hub's revision that was downloaded into the folder; its weights may not be downloaded yet.
     """
 
@@ -52,7 +53,7 @@ class Checkpoint:
         whole, generation = Configuration.read(path), folder / GENERATION
         part = text_part(whole)
         config = part or whole
-        settings = Configuration.read(generation) if is_file(generation) else config
+        settings = Configuration.read(generation) if is_file(generation) else with_class_tokens(config)
         return cls(folder, config, settings, snapshot, None if part is None else whole)
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -27,6 +28,19 @@ def description(**changes: object) -> SimpleNamespace:
         "vocab_size": 100, "context_length": 2048, "bos": 1, "eos": (2,), "pad": None,
     }  # fmt: skip
     return SimpleNamespace(**{**values, **changes})
+
+
+def document(made: SimpleNamespace, threads: int | None = None) -> dict[str, Any]:
+    return genai_config.document(
+        made,  # type: ignore[arg-type]
+        port_names(),
+        filename="model.onnx",
+        provider_options=[],
+        generation={},
+        length=64,
+        shares_cache=True,
+        threads=threads,
+    )
 
 
 def test_inputs_and_outputs_have_the_names_of_the_graph() -> None:
@@ -143,6 +157,17 @@ def test_an_end_token_that_the_model_lacks_beside_one_that_it_has_is_said(
     assert not list(genai_config.end_notices(description(eos=eos), settings))
 
 
+@pytest.mark.parametrize("token", [100, -1, 10**30])
+def test_a_beginning_or_padding_that_the_model_lacks_is_said_and_not_written(token: int) -> None:
+    made = description(bos=token, pad=token)
+    told = list(generation_notices(genai_config.settings_beside_ends(made, {}), 100))
+    assert [(notice.about, notice.what.partition(":")[0]) for notice in told] == [
+        ("config.json", f"bos_token_id = {token}"), ("config.json", f"pad_token_id = {token}")
+    ]  # fmt: skip
+    assert genai_config.stop_tokens(made, {}) == ([2], 2)
+    assert "bos_token_id" not in document(made)["model"]
+
+
 def test_sampling_settings_come_from_the_checkpoint_or_transformers_defaults() -> None:
     asked = genai_config.search({"do_sample": True, "temperature": 0.7, "top_k": 20, "top_p": 0.8}, 100, 64, True)
     assert (asked["do_sample"], asked["temperature"], asked["top_k"], asked["top_p"]) == (True, 0.7, 20, 0.8)
@@ -168,17 +193,7 @@ def test_sampling_values_that_the_runtime_refuses_are_not_written(
 
 def test_the_number_of_threads_is_written_only_if_it_is_known() -> None:
     def session(threads: int | None) -> dict[str, object]:
-        made = genai_config.document(
-            description(),  # type: ignore[arg-type]
-            port_names(),
-            filename="model.onnx",
-            provider_options=[],
-            generation={},
-            length=64,
-            shares_cache=True,
-            threads=threads,
-        )
-        options: dict[str, object] = made["model"]["decoder"]["session_options"]
+        options: dict[str, object] = document(description(), threads)["model"]["decoder"]["session_options"]
         return options
 
     assert session(3)["intra_op_num_threads"] == 3

@@ -145,13 +145,15 @@ def end_notices(description: DecoderDescription, generation: Mapping[str, Any]) 
 def settings_beside_ends(description: DecoderDescription, generation: Mapping[str, Any]) -> Mapping[str, Any]:
     """The settings for generating text of which `end_notices` says nothing: no end tokens, where none is the model's.
 
-    End tokens that only config.json names are among them.
+    Tokens that only config.json names are among them.
     """
+    others = {TAKEN_FROM: "config.json", "bos_token_id": description.bos, "pad_token_id": description.pad}
+    told = generation or {key: value for key, value in others.items() if value is not None}
     if not _stated_ends(description, generation):
-        return {key: value for key, value in generation.items() if key != "eos_token_id"}
-    if generation.get("eos_token_id") is not None:
-        return generation
-    return {TAKEN_FROM: "config.json", **generation, "eos_token_id": list(description.eos)}
+        return {key: value for key, value in told.items() if key != "eos_token_id"}
+    if told.get("eos_token_id") is not None:
+        return told
+    return {TAKEN_FROM: "config.json", **told, "eos_token_id": list(description.eos)}
 
 
 def _stated_ends(description: DecoderDescription, generation: Mapping[str, Any]) -> list[int]:
@@ -230,6 +232,6 @@ def document(
         model["decoder"]["layer_types"] = [
             "full_attention" if layer in names.attending else "conv" for layer in range(description.layers)
         ]
-    if description.bos is not None:
-        model["bos_token_id"] = description.bos
+    if begins := _valid(description.bos, description):
+        model["bos_token_id"] = begins[0]
     return {"model": model, "search": search(generation, description.vocab_size, length, shares_cache)}
