@@ -290,3 +290,24 @@ def test_a_model_of_sentencepiece_beside_is_compared(tmp_path: Path) -> None:
     model.pieces[-1].piece = "he"
     (notice,) = beside(folder, "tokenizer.model", model.SerializeToString())
     assert "of 1 of its 274 tokens, such as 'he' (id 276; tokenizer.json has no such token)" in notice.what
+
+
+@pytest.mark.parametrize(
+    "config", [{}, {"pad_token": "<new>"}, {"unk_token": None}, {"bos_token": "<b>", "eos_token": None}]
+)
+def test_tokens_of_the_class_that_the_vocabulary_lacks_get_ids_behind_it(
+    config: Mapping[str, Any], tmp_path: Path
+) -> None:
+    document = by_bytes()
+    assert "<|endoftext|>" not in document["model"]["vocab"]
+    document["pre_tokenizer"] = {**document["pre_tokenizer"], "use_regex": True}
+    folder = make_folder(tmp_path, document, {"tokenizer_class": "GPT2Tokenizer", **config}, "gpt2")
+    found = compare(folder)
+    assert "<|endoftext|>" in opened(found).get_vocab()
+    assert any("put into tokenizer.json" in what for what in said(found, "rewritten"))
+
+
+@pytest.mark.parametrize("name", ["Qwen3_5Tokenizer", "CohereTokenizer"])
+def test_a_class_that_would_read_the_file_otherwise_is_named(name: str, tmp_path: Path) -> None:
+    found = resolved(make_folder(tmp_path, by_bytes(), {"tokenizer_class": name}))
+    assert any(f"the class {name} has its own" in what for what in said(found, "chosen"))

@@ -148,8 +148,9 @@ def test_several_templates_without_a_default_are_an_error_with_a_cure(folder: Pa
 
 PLACES = {
     "chat_template.jinja": "1", "tokenizer_config.json": '{"chat_template": "2"}',
-    "chat_template.json": '{"chat_template": "3"}', "processor_config.json": '{"chat_template": "4"}',
-    "preprocessor_config.json": '{"chat_template": "5"}', "chat_templates/default.jinja": "6",
+    "special_tokens_map.json": '{"chat_template": "3"}', "chat_template.json": '{"chat_template": "4"}',
+    "processor_config.json": '{"chat_template": "5"}', "preprocessor_config.json": '{"chat_template": "6"}',
+    "chat_templates/default.jinja": "7",
 }  # fmt: skip
 
 

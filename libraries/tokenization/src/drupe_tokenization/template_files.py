@@ -70,9 +70,10 @@ def templates_in_folder(folder: Path) -> ChatTemplates:
 def chat_templates(files: Mapping[str, Path | bytes]) -> ChatTemplates:
     """The templates in files, by the files' names. Of several places the one that transformers 5 prefers wins.
 
-    transformers' tokenizers read `chat_template.jinja` with `additional_chat_templates/`, then tokenizer_config.json.
-    What only processors or other versions read comes after that: chat_template.json, the processor's configuration,
-    `chat_templates/`. Raises ModelError for a file that cannot be read.
+    transformers' tokenizers read `chat_template.jinja` with `additional_chat_templates/`, then tokenizer_config.json,
+    and special_tokens_map.json where the former lists no tokens. What only processors or other versions read comes
+    after that: chat_template.json, the processor's configuration, `chat_templates/`. Raises ModelError for a file that
+    cannot be read.
     """
     config = object_in(files, CONFIG)
     tokens = special_tokens(config, object_in(files, SPECIAL_TOKENS))
@@ -90,7 +91,7 @@ def chat_templates(files: Mapping[str, Path | bytes]) -> ChatTemplates:
         for place, others in places
         if DEFAULT in others and DEFAULT in texts and place != where[DEFAULT] and not _same(texts, others)
     ]
-    if where.get(DEFAULT, chosen) not in (TEMPLATE, CONFIG):
+    if where.get(DEFAULT, chosen) not in (TEMPLATE, CONFIG, SPECIAL_TOKENS):
         notices.append(_unusual(where.get(DEFAULT, chosen)))
     return ChatTemplates(texts, where, tokens, tuple(notices))
 
@@ -100,6 +101,8 @@ def _places(files: Mapping[str, Path | bytes], config: Mapping[str, Any]) -> Ite
     own = {DEFAULT: text_in(files, TEMPLATE)} if TEMPLATE in files else {}
     yield TEMPLATE, own | _in_folder(files, MORE_TEMPLATES)
     yield CONFIG, _in_json(config, CONFIG)
+    if "added_tokens_decoder" not in config:  # transformers reads the older file only without that key
+        yield SPECIAL_TOKENS, _in_json(object_in(files, SPECIAL_TOKENS), SPECIAL_TOKENS)
     for name in PROCESSOR_FILES:
         yield name, _in_json(object_in(files, name), name)
     yield FORMER_FOLDER, _in_folder(files, FORMER_FOLDER)

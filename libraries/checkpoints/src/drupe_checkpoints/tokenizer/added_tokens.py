@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from drupe.api import Notice, counted
@@ -89,20 +90,21 @@ class Outcome:
 
 def gathered(
     vocabulary: Mapping[str, int], held: Sequence[Json], settings: Settings, *, kept: bool = True,
-    defaults: Iterable[str] = (), plain: bool = False, source: str = "tokenizer.json",
+    defaults: Mapping[str, str] = MappingProxyType({}), plain: bool = False, source: str = "tokenizer.json",
 ) -> Outcome:  # fmt: skip
     """All added tokens of a tokenizer.
 
     vocabulary: that of the model. held: the added tokens of `source`. kept: they are there before others are added.
-    defaults: special tokens that the tokenizer's class brings; those that the vocabulary lacks are left out, since no
-    file names them. plain: the class gives all special tokens the usual flags at the end.
+    defaults: special tokens that the tokenizer's class brings where no file names others, by name; those that the
+    vocabulary lacks get ids behind it, as in transformers 5. plain: the class gives all special tokens the usual flags
+    at the end.
     """
     added = Added(vocabulary)
     here = [Wanted(token, source, each.get("id")) for each in held if (token := Token.of(each, special=False))]
     moved = [(wanted, at) for wanted in here if kept and (at := added.add(wanted.token)) != wanted.number]
     listed, notices = _by_id(settings, here)
-    names = _names(settings)
-    special = dict(names)
+    names = _names(settings, defaults)
+    special = dict(_names(settings))
     for number in sorted(listed):
         wanted = listed[number]
         token = wanted.token if wanted.token.content not in special else replace(wanted.token, special=True)
@@ -121,9 +123,6 @@ def gathered(
             added.add(token)
         elif not added.tokens[added.ids[token.content]].special:
             notices.append(_stays_plain(token.content))
-    for text in defaults:
-        if text not in known and text in vocabulary:
-            added.add(Token(text, special=True))
     if plain:
         for text in (*special, *(each.content for each in extra)):
             added.add(Token(text, special=True))
@@ -159,12 +158,16 @@ def _by_id(settings: Settings, here: Sequence[Wanted]) -> tuple[dict[int, Wanted
     return found, lost
 
 
-def _names(settings: Settings) -> list[tuple[str, str]]:
-    """The special tokens that have a name: text and name. The model may have names of its own, such as image_token."""
+def _names(settings: Settings, defaults: Mapping[str, str] = MappingProxyType({})) -> list[tuple[str, str]]:
+    """The special tokens that have a name: text and name. The model may have names of its own, such as image_token.
+
+    defaults: those of the class, by name, where no file names one.
+    """
     config = {**settings.config, **(settings.special if "added_tokens_decoder" not in settings.config else {})}
     own = {key: value for key, value in config.items() if key.endswith("_token") and key not in NAMES}
     extra = config.get("extra_special_tokens")
-    named = {name: config.get(name) for name in NAMES} | own | (dict(extra) if isinstance(extra, Mapping) else {})
+    usual = {name: config.get(name) or defaults.get(name) for name in NAMES}
+    named = usual | own | (dict(extra) if isinstance(extra, Mapping) else {})
     return [
         (text, name) for name, value in named.items() if not isinstance(value, bool) and (text := content_of(value))
     ]

@@ -13,6 +13,7 @@ from typing import Any
 from drupe_checkpoints.tokenizer.parts import (
     MARK,
     QWEN2_WORDS,
+    QWEN3_5_WORDS,
     Json,
     byte_level,
     metaspace,
@@ -159,6 +160,17 @@ def _qwen2(settings: Settings) -> Steps:
     return Steps({}, BYTES, {"type": "NFC"}, sequence("pretokenizers", cut), plain=True)
 
 
+def _qwen3_5(settings: Settings) -> Steps:
+    cut = [split(QWEN3_5_WORDS), byte_level(cuts=False, prefix=settings.says("add_prefix_space", False))]
+    return Steps({}, BYTES, {"type": "NFC"}, sequence("pretokenizers", cut))
+
+
+def _cohere(settings: Settings) -> Steps:
+    digits: Json = {"type": "Digits", "individual_digits": True}
+    cut = [digits, byte_level(cuts=True, prefix=settings.says("add_prefix_space", False))]
+    return Steps({}, BYTES, {"type": "NFC"}, sequence("pretokenizers", cut))
+
+
 def _gpt2(settings: Settings) -> Steps:
     return Steps({}, BYTES, None, byte_level(cuts=True, prefix=settings.says("add_prefix_space", False)))
 
@@ -193,6 +205,19 @@ CLASSES: Mapping[str, tuple[Callable[[Settings], Steps], Mapping[str, str]]] = {
     QWEN2: (_qwen2, dict.fromkeys(("unk_token", "eos_token", "pad_token"), _END)),
     GPT2: (_gpt2, dict.fromkeys(("unk_token", "bos_token", "eos_token"), _END)),
     NEOX: (_neox, {**dict.fromkeys(("unk_token", "bos_token", "eos_token"), _END), "pad_token": "<|padding|>"}),
+    "Qwen3_5Tokenizer": (_qwen3_5, dict.fromkeys(("unk_token", "eos_token", "pad_token"), _END)),
+    "CohereTokenizer": (
+        _cohere,
+        {
+            "unk_token": "<UNK>",
+            "bos_token": "<BOS_TOKEN>",
+            "eos_token": "<|END_OF_TURN_TOKEN|>",
+            "pad_token": "<PAD>",
+            "cls_token": "<CLS>",
+            "sep_token": "<SEP>",
+            "mask_token": "<MASK_TOKEN>",
+        },
+    ),
     LLAMA: (_llama, {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}),
     GEMMA: (
         _gemma,

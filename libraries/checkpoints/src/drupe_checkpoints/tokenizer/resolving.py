@@ -59,7 +59,7 @@ def _as_kept(folder: Path, settings: Settings) -> ResolvedTokenizer:
         held,
         settings,
         kept=made is None,
-        defaults=made.defaults.values() if made else (),
+        defaults=made.defaults if made else {},
         plain=made.plain if made else False,
     )
     notices += outcome.notices
@@ -83,7 +83,7 @@ def _converted(folder: Path, settings: Settings) -> ResolvedTokenizer:
         vocabulary_of(made.document["model"]) or {},
         made.document["added_tokens"],
         settings,
-        defaults=made.named.values(),
+        defaults=made.named,
         source=made.source,
     )
     tokens = [{**token, "normalized": False} for token in outcome.tokens] if made.pieces else outcome.tokens
