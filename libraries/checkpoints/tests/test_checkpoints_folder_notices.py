@@ -54,6 +54,20 @@ def shards_of_another_model(folder: Path) -> None:
     (folder / INDEX).unlink()
 
 
+def a_tensor_in_two_shards(folder: Path) -> None:
+    """The index names the first."""
+    from safetensors.numpy import load_file, save_file
+
+    weights = load_file(folder / SINGLE)
+    other = {"model.norm.weight": weights["model.norm.weight"] + 1, "lm_head.weight": weights.pop("lm_head.weight")}
+    save_file(weights, folder / "model-00001-of-00002.safetensors", {"format": "pt"})
+    save_file(other, folder / "model-00002-of-00002.safetensors", {"format": "pt"})
+    homes = dict.fromkeys(weights, "model-00001-of-00002.safetensors")
+    homes["lm_head.weight"] = "model-00002-of-00002.safetensors"
+    write(folder, INDEX, {"metadata": {}, "weight_map": homes})
+    (folder / SINGLE).unlink()
+
+
 def a_shard_that_the_index_leaves_out(folder: Path) -> None:
     shutil.copy(shard(folder), folder / "model-00002-of-00003.safetensors")
     (folder / SINGLE).unlink()
@@ -156,6 +170,7 @@ CASES: Mapping[Callable[[Path], None], tuple[str, str, str]] = {
     two_sets_of_weights: ("weights", "chosen", "model.safetensors is read"),
     shards_of_another_model: ("weights", "left out", "model-00001-of-00001.safetensors is not read"),
     a_shard_that_the_index_leaves_out: ("weights", "left out", "model-00002-of-00003.safetensors is not read"),
+    a_tensor_in_two_shards: ("weights", "chosen", "both hold the tensor model.norm.weight; that of model-00002"),
     adapter: ("adapter", "left out", "an adapter (LORA)"),
     an_adapter_without_its_configuration: ("adapter", "left out", "adapter_model.safetensors is an adapter's weights"),
     an_index_that_is_not_json: ("weights", "chosen", "the index is broken: it is not JSON"),
@@ -219,7 +234,10 @@ def test_what_transformers_saves_gives_no_notice(model_type: str, tmp_path: Path
     assert folder_notices(Checkpoint.open_folder(make_checkpoint(tmp_path / "checkpoint", model_type))) == ()
 
 
-@pytest.mark.parametrize("case", [two_sets_of_weights, shards_of_another_model, a_shard_that_the_index_leaves_out])
+WHICH = [two_sets_of_weights, shards_of_another_model, a_shard_that_the_index_leaves_out, a_tensor_in_two_shards]
+
+
+@pytest.mark.parametrize("case", WHICH)
 def test_the_weights_that_are_read_are_those_that_transformers_reads(
     case: Callable[[Path], None], folder: Path
 ) -> None:

@@ -64,6 +64,14 @@ def _files(folder: Path) -> list[Path]:
     return [only]
 
 
+def names_in(path: Path) -> list[str]:
+    """The tensors of a file, by name; none of one that is missing or broken."""
+    try:
+        return list(_header(path)[0])
+    except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError):
+        return []
+
+
 def stored_types(folder: Path) -> dict[str, str] | None:
     """The type of each tensor by its name; None for files that are missing or broken."""
     try:
@@ -73,17 +81,23 @@ def stored_types(folder: Path) -> dict[str, str] | None:
 
 
 def _summary(files: list[Path], packing: Packing | None) -> Summary:
-    elements: Counter[str] = Counter()
-    size = 0
+    """Of tensors with one name, the last file's counts."""
+    known: dict[str, dict[str, Any]] = {}
     for path in files:
         tensors, data = _header(path)
-        for name, tensor in tensors.items():
-            elements += _weights(name, tensor, packing)
-        held = sum(tensor["data_offsets"][1] - tensor["data_offsets"][0] for tensor in tensors.values())
+        held = sum(map(_bytes, tensors.values()))
         if held != data:
             raise ValueError(f"{path} has {data} bytes of data, and its tensors need {held}")
-        size += held
-    return Summary(elements, size)
+        known |= tensors
+    elements: Counter[str] = Counter()
+    for name, tensor in known.items():
+        elements += _weights(name, tensor, packing)
+    return Summary(elements, sum(map(_bytes, known.values())))
+
+
+def _bytes(tensor: Mapping[str, Any]) -> int:
+    start, end = tensor["data_offsets"]
+    return int(end - start)
 
 
 def _weights(name: str, tensor: Mapping[str, Any], packing: Packing | None) -> Counter[str]:

@@ -6,12 +6,12 @@ As in transformers, model.safetensors comes first, then the shards of the index;
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from drupe.api import Notice, counted
-from drupe_checkpoints.summary import INDEX, NOT_THE_MODEL, SINGLE, shards_of
+from drupe_checkpoints.summary import INDEX, NOT_THE_MODEL, SINGLE, names_in, shards_of
 from drupe_checkpoints.wording import listed
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def weight_file_notices(checkpoint: Checkpoint) -> Iterator[Notice]:
     yield from _unusual_name(read)
     yield from _adapter_alone(folder)
     yield from _left_out(folder, read)
+    yield from _stored_twice(folder, read)
 
 
 def _index_beside(folder: Path) -> Iterator[Notice]:
@@ -70,6 +71,29 @@ def _index_beside(folder: Path) -> Iterator[Notice]:
         f"to convert the other weights, {'download what is missing and ' if missing else ''}move {SINGLE} out of the "
         f"folder; otherwise remove {INDEX}",
     )
+
+
+def _stored_twice(folder: Path, read: Set[str]) -> Iterator[Notice]:
+    """Tensors that several shards hold. The index does not decide which one is taken."""
+    if len(read) < 2:
+        return
+    homes: dict[str, str] = {}
+    twice: dict[str, tuple[str, str]] = {}
+    for file in sorted(read):
+        for name in names_in(folder / file):
+            if name in homes:
+                twice[name] = (homes[name], file)
+            homes[name] = file
+    if twice:
+        name, (first, last) = min(twice.items())
+        yield Notice(
+            "weights",
+            "chosen",
+            f"{first} and {last} both hold the tensor {name}"
+            + (f", and so with {len(twice) - 1} more" if len(twice) > 1 else "")
+            + f"; that of {last} is taken, the last file, as in transformers",
+            "download the index and the shards again, from one revision",
+        )
 
 
 def _problem(index: Path) -> str:

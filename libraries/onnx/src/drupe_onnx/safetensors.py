@@ -203,13 +203,12 @@ def _bad(path: Path, problem: str) -> ModelError:
 
 
 def _open_shards(folder: Path) -> dict[str, SafetensorsTensor]:
-    """Every tensor of the shards that the index names, as in transformers.
+    """Every tensor of the shards that the index names, as in transformers: of two with one name the last file's counts.
 
     The index need not be complete, and may name tensors that no shard has, such as a tied head. A tensor that a model
     needs and nobody has is an error of its builder.
     """
-    shard_of = _read_index(folder / INDEX)
-    names = sorted(set(shard_of.values()))
+    names = sorted(set(_read_index(folder / INDEX).values()))
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise ModelError(
@@ -220,23 +219,8 @@ def _open_shards(folder: Path) -> dict[str, SafetensorsTensor]:
         )
     tensors: dict[str, SafetensorsTensor] = {}
     for name in names:
-        for tensor, found in read_header(folder / name).items():
-            if tensor in tensors:
-                found = _at_home(found, tensors[tensor], shard_of.get(tensor), folder)
-            tensors[tensor] = found
+        tensors |= read_header(folder / name)
     return tensors
-
-
-def _at_home(one: SafetensorsTensor, other: SafetensorsTensor, home: str | None, folder: Path) -> SafetensorsTensor:
-    """Of two tensors of one name, the one in the shard that the index names."""
-    found = next((each for each in (one, other) if each.path.name == home), None)
-    if found is None:
-        raise ModelError(
-            f"'{one.path.name}' and '{other.path.name}' both have the tensor '{one.name}'",
-            where=folder,
-            cure=f"download {INDEX} and the shards again, from one revision",
-        )
-    return found
 
 
 def _read_index(path: Path) -> dict[str, str]:
