@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from sites import CRASHED, Site
+from tiny import make_checkpoint
 
 LISTING = """
 from drupe.api import Ref, hookimpl
@@ -190,3 +191,84 @@ def test_a_search_that_nobody_carries_out_is_refused_also_beside_a_searcher_that
     file.write_text(json.dumps({"model": str(source), "search": {}, **WORKFLOW}))
     done = site.run_here("run", file, "-o", site.folder / "out")
     assert done.returncode == 2 and "no installed plugin searches" in done.stderr
+
+
+# Passes
+
+PASS = """
+from pathlib import Path
+from drupe.api import Form, Model, Notice, Pass
+class Thing(Pass):
+    name = "tear"
+    summary = "tears a model"
+    requires = ensures = Form("{kind}")
+    def run(self, model, config, context):
+        {body}
+"""
+RESULTS = {
+    "no-model": ("return model.payload", "gave 'hello', which is not a Model"),
+    "another-kind": ("return model.but(kind='draft')", "made a model of kind 'draft', which it does not declare"),
+    "other-parts": ("return model.but(parts={'low': {}})", "made a model of other parts: low instead of model"),
+    "a-fact-of-no-text": ("return model.but(facts={'signed': 1})", "Model has parts = "),
+    "a-part-of-no-text": ("return model.but(parts={3: {}})", "Model has parts = {3: "),
+    "facts-that-are-a-list": ("return Model('text', model.location, {'model': ['signed']})", "Model has parts = "),
+    "an-unknown-fact": ("return model.but(facts={'sigend': 'no'})", "unknown fact 'sigend'; did you mean signed"),
+    "an-unknown-value": ("return model.but(facts={'signed': 'yess'})", "unknown value 'yess' of signed; did you mean"),
+    "a-location-of-text": ("return model.but(location='x')", "Model has location = 'x'"),
+    "a-task-of-no-text": ("return model.but(task=3)", "Model has task = 3"),
+    "notices-of-text": ("return model.but(notices=('beware',))", "Model has notices = ('beware',)"),
+    "a-notice-of-text": ("return model.noticed('beware')", "Model has notices = ('beware',)"),
+    "a-notice-of-nothing": ("return model.noticed(Notice('a', 'b', None))", "Notice has what = None"),
+}
+
+
+def admit_pass(site: Site, kind: str, body: str) -> None:
+    admit(site, "passes", "tear", PASS.format(kind=kind, body=body))
+
+
+@pytest.mark.parametrize("way", RESULTS)
+def test_the_error_for_a_result_that_nothing_can_work_with_names_the_pass(
+    site: Site, source: Path, tmp_path: Path, way: str
+) -> None:
+    body, told = RESULTS[way]
+    admit_pass(site, "text", body)
+    out = tmp_path / "out"
+    done = site.run_here("optimize", source, "-o", out, "--provider", "paper", "--passes", "tear,sign")
+    assert done.returncode in (8, CRASHED) and not out.exists(), done
+    assert "the pass 'tear' of villain 1.0 " in done.stderr.replace("1.0: ", "1.0 ") and told in done.stderr, (
+        done.stderr
+    )
+
+
+PAYLOADS = {
+    "no-package": (
+        "return model.but(payload={'model': 1})",
+        "has the payload {'model': 1}, which is not an OnnxPackage",
+    ),
+    "no-dict": ("model.payload.components = None; return model", "has an OnnxPackage with components = None, which is"),
+    "no-graph": ("model.payload.components['model'] = None; return model", "has None as the graph of the part 'model'"),
+    "another-part": (
+        "model.payload.components['more'] = None; return model",
+        "has the graphs model, more for",
+    ),
+    "a-file-of-text": (
+        "model.payload.files['a'] = 'text'; return model",
+        "has 'text' as the file 'a', which",
+    ),
+    "a-file-of-no-name": ("model.payload.files[3] = b''; return model", "has a file called 3"),
+    "a-file-elsewhere": ("model.payload.files['../a'] = b''; return model", "has a file called '../a'"),
+}
+
+
+@pytest.mark.parametrize("way", PAYLOADS)
+def test_the_error_for_a_package_that_nothing_can_work_with_names_the_pass_that_made_it(
+    tmp_path: Path, way: str
+) -> None:
+    body, told = PAYLOADS[way]
+    site = Site(tmp_path / "site")
+    site.folder.mkdir()
+    admit_pass(site, "onnx", body)
+    model, out = make_checkpoint(tmp_path / "checkpoint"), tmp_path / "out"
+    done = site.run_here("optimize", model, "-o", out, "--passes", "build-decoder,tear,package-genai", "--no-verify")
+    assert done.returncode == 8 and not out.exists(), done
+    assert f"error: the result of the pass 'tear' of villain 1.0 {told}" in done.stderr

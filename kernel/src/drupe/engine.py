@@ -6,19 +6,18 @@ import json
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from drupe.checking import ReadyPass, check
-from drupe.containment import call
+from drupe.containment import call, one_line
 from drupe.contracts.context import Context, usable_threads
 from drupe.contracts.main_job import Job, Runner
 from drupe.errors import PluginError
 from drupe.opening import open_here, target_of
-from drupe.registry import Registry, registry
+from drupe.registry import Registry, refuse_unsound, registry
 from drupe.values.event import Event
 from drupe.values.model import Model
 
@@ -42,14 +41,6 @@ class Run:
     def say(self, name: str, subject: str, seconds: float | None = None, **details: Any) -> None:
         """Tell every observer of the run."""
         self.job.emit(Event(name, subject, seconds, details, self.job.id, self.job.parent))
-
-    @contextmanager
-    def told(self, name: str, subject: str) -> Iterator[None]:
-        """Tell when a block starts and finishes."""
-        started = time.perf_counter()
-        self.say(f"{name}-started", subject)
-        yield
-        self.say(f"{name}-finished", subject, time.perf_counter() - started)
 
 
 class PassCache(Protocol):
@@ -128,8 +119,7 @@ def run_pass(step: ReadyPass, model: Model, run: Run, function: Callable[..., Mo
     """Let a pass work on a copy of a model: whole, or on each of its parts that the pass is for."""
     kind = run.found.kinds.make(model.kind)
     forked = kind.fork(kind.load(model))
-    who = f"the pass '{step.planned.name}'"
-    call(step.plugin, who, step.runner.refuse_whole, forked, step.config, run.context)
+    call(step.plugin, f"the pass '{step.planned.name}'", step.runner.refuse_whole, forked, step.config, run.context)
     if step.runner.whole or len(forked.parts) == 1:
         return _run_on(step, forked, run, function)
     parts = kind.split(forked)
@@ -145,13 +135,17 @@ def _run_on(step: ReadyPass, model: Model, run: Run, function: Callable[..., Mod
     """Call a pass, and hold it to what it declares."""
     own = Path(tempfile.mkdtemp(dir=run.context.scratch))
     context = replace(run.context, scratch=own)
-    made = call(step.plugin, f"the pass '{step.planned.name}'", function, model, step.config, context)
-    ensures, who = step.runner.ensures, f"the pass '{step.planned.name}' of {step.plugin.title}"
-    cure = f"report it to the makers of {step.plugin.distribution}"
+    ensures, who, wrong = step.runner.ensures, f"the pass '{step.planned.name}' of {step.plugin.title}", ""
+    made = call(step.plugin, who, function, model, step.config, context)
     if not isinstance(made, Model):
-        raise PluginError(f"{who} gave {made!r}, which is not a Model", cure=cure)
-    if made.kind != ensures.kind:
-        raise PluginError(f"{who} made a model of kind '{made.kind}', which it does not declare", cure=cure)
+        wrong = f"gave {one_line(made)}, which is not a Model"
+    elif made.kind != ensures.kind:
+        wrong = f"made a model of kind '{made.kind}', which it does not declare"
+    elif not step.runner.whole and made.parts.keys() != model.parts.keys():
+        wrong = f"made a model of other parts: {', '.join(made.parts)} instead of {', '.join(model.parts)}"
+    if wrong:
+        raise PluginError(f"{who} {wrong}", cure=f"report it to the makers of {step.plugin.distribution}")
+    refuse_unsound(made, f"the result of {who}", run.found)
     return made.but(facts=ensures.stated, task=made.task or model.task, notices=model.notices).noticed(*made.notices)
 
 

@@ -15,7 +15,7 @@ from drupe.discovery import discover
 from drupe.errors import DrupeError, PluginCrash, PluginError, unknown
 from drupe.hookspecs import ALLOW_LIST, PROJECT, Ref
 from drupe.tables import Entry, Table
-from drupe.values.model import Fact, Form
+from drupe.values.model import Fact, Form, Model
 from drupe.values.option import Option
 from drupe.values.recipe import Recipe
 
@@ -205,6 +205,14 @@ def refuse_unknown_facts(form: Form, title: str, found: Registry) -> None:
         for value in (wanted,) if isinstance(wanted, str) else wanted:
             if known and value not in known:
                 raise PluginError(f"{title}: {unknown(f'value of {fact}', value, known).what}")
+
+
+def refuse_unsound(model: Model, title: str, found: Registry) -> None:
+    """Raise PluginError for a model, made by a plugin, whose facts nobody knows or whose payload is of no use."""
+    for facts in model.parts.values():
+        refuse_unknown_facts(Form(model.kind, facts), title, found)
+    if wrong := found.kinds.make(model.kind).payload_problem(model):
+        raise PluginError(f"{title} {wrong}")
 
 
 class Observers:

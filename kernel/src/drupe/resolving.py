@@ -9,8 +9,8 @@ from typing import Any
 
 from drupe.containment import Plugin, one_line
 from drupe.errors import DrupeError, ModelError, PluginError
-from drupe.registry import Registry, refuse_unknown_facts
-from drupe.values.model import Form, Model
+from drupe.registry import Registry, refuse_unsound
+from drupe.values.model import Model
 
 
 def resolve(reference: str, options: Mapping[str, Any], found: Registry) -> Model:
@@ -56,11 +56,8 @@ def from_environment(names: Iterable[str], found: Registry) -> dict[str, str]:
 def _is_sound(model: Model, plugin: Plugin, found: Registry) -> bool:
     """Whether a model's kind, place and facts can be worked with; a plugin that made another is disabled."""
     try:
-        found.kinds.find(model.kind)
-        Path(model.location)
-        for facts in model.parts.values():
-            refuse_unknown_facts(Form(model.kind, facts), f"'{model.location}'", found)
-    except (DrupeError, TypeError) as error:
+        refuse_unsound(model, f"'{model.location}'", found)
+    except DrupeError as error:
         found.disable(plugin, f"drupe_resolve_model() gave a model that nothing can work with: {one_line(error)}")
         return False
     return True

@@ -59,6 +59,13 @@ class ModelKind(ABC):
         """Whether all of the model is on this machine, so that nothing has to be downloaded before a pass works."""
         return True
 
+    def payload_problem(self, model: Model) -> str | None:
+        """What is wrong with the payload that a plugin has given to a model ("has a payload that is not a text").
+
+        None where this kind can work with it, and for a model without a payload, which is loaded from its location.
+        """
+        return None
+
     def fork(self, model: Model) -> Model:
         """A copy whose payload a pass may change; weights are shared."""
         return model

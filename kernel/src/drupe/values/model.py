@@ -30,7 +30,7 @@ class Fact(Typed):
 
 
 @dataclass(frozen=True)
-class Form:
+class Form(Typed):
     """What a chain of passes is checked by: a model's kind, and facts of its parts.
 
     facts: for each fact its value; where a pass requires it, a tuple of values stands for any of them.
@@ -61,7 +61,7 @@ class Notice(Typed):
 
 
 @dataclass(frozen=True)
-class Model:
+class Model(Typed):
     """A model as passes hand it on.
 
     kind: an open string ("hf", "onnx", ...) that names a registered ModelKind.
@@ -80,6 +80,7 @@ class Model:
     notices: tuple[Notice, ...] = ()
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         frozen = {role: MappingProxyType(dict(facts)) for role, facts in self.parts.items()}
         object.__setattr__(self, "parts", MappingProxyType(frozen))
 

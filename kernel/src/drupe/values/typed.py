@@ -44,5 +44,5 @@ def _fits(value: object, hint: Any) -> bool:
     if origin is tuple:
         return isinstance(value, tuple) and all(_fits(each, inner[0]) for each in value)
     if origin is Mapping:
-        return isinstance(value, Mapping) and all(_fits(each, inner[1]) for each in value.values())
+        return isinstance(value, Mapping) and all(_fits(k, inner[0]) and _fits(v, inner[1]) for k, v in value.items())
     return hint is Any or isinstance(value, origin or hint)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import reprlib
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,6 +32,11 @@ class HfKind(ModelKind):
 
     def load(self, model: Model) -> Model:
         return model if model.payload is not None else model.but(payload=open_checkpoint(model.location))
+
+    def payload_problem(self, model: Model) -> str | None:
+        if model.payload is None or isinstance(model.payload, Checkpoint):
+            return None
+        return f"has the payload {reprlib.repr(model.payload)}, which is not a Checkpoint"
 
     def save(self, model: Model, folder: Path, context: Context) -> Mapping[str, str]:
         """Copy the checkpoint's files in chunks. Links are followed."""

@@ -5,6 +5,7 @@ Each method imports what it needs: numpy and onnx_ir take half a second to load,
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -43,6 +44,13 @@ class OnnxKind(ModelKind):
         from drupe_onnx.writer import write_package
 
         return write_package(self._package(model), folder, context)
+
+    def payload_problem(self, model: Model) -> str | None:
+        if model.payload is None:
+            return None
+        if not isinstance(model.payload, OnnxPackage):
+            return f"has the payload {reprlib.repr(model.payload)}, which is not an OnnxPackage"
+        return model.payload.problem(model.parts)
 
     def fork(self, model: Model) -> Model:
         return model.but(payload=self._package(model).clone())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import reprlib
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
@@ -31,6 +32,25 @@ class OnnxPackage:
     def clone(self) -> OnnxPackage:
         """A copy whose graphs and files may be changed; the weights are shared."""
         return OnnxPackage({role: model.clone() for role, model in self.components.items()}, dict(self.files))
+
+    def problem(self, roles: Collection[str]) -> str | None:
+        """What is wrong with a package that a plugin has made, for a model with these parts; None where all is well."""
+        from drupe_onnx import ir
+
+        for name in ("components", "files"):
+            if not isinstance(held := getattr(self, name), dict):
+                return f"has an OnnxPackage with {name} = {reprlib.repr(held)}, which is not a dict"
+        if set(self.components) != set(roles):
+            return f"has the graphs {', '.join(map(str, self.components))} for the parts {', '.join(roles)}"
+        for role, graph in self.components.items():
+            if not isinstance(graph, ir.Model):
+                return f"has {reprlib.repr(graph)} as the graph of the part '{role}', which is not an onnx_ir.Model"
+        for name, content in self.files.items():
+            if not isinstance(name, str) or PurePath(name).is_absolute() or ".." in PurePath(name).parts:
+                return f"has a file called {name!r}, which is no name of a file in a package"
+            if not isinstance(content, Path | bytes):
+                return f"has {reprlib.repr(content)} as the file '{name}', which is neither a path nor bytes"
+        return None
 
     @property
     def component(self) -> ir.Model:
