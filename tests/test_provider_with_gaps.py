@@ -139,3 +139,32 @@ def test_a_stage_that_nobody_fills_names_the_recipe_and_what_it_asks_for(
     assert done.returncode == 4
     wanted = f"fills the stage 'quantize' with {asked}, as the recipe 'acme-int4' of acme-npu 1.0 asks,"
     assert wanted in told(done)[0]
+
+
+@pytest.mark.parametrize(
+    ("stage", "told"),
+    [
+        ('Stage("fuse", {"flavour": 1})', "acme-npu asks the stage 'fuse' for flavour = 1, which no pass reads;"),
+        (
+            'Stage("package", {"max_lenght": 9})',
+            "acme-npu asks the stage 'package' for max_lenght = 9, which no pass reads; did you mean max_length",
+        ),
+        (
+            'Stage("import", {"activation": "float32"})',
+            "acme-npu gives the pass 'build-decoder' an unknown key 'activation'; did you mean activations",
+        ),
+    ],
+)
+def test_numerics_that_no_pass_reads_are_the_mistake_of_their_plugin(
+    checkpoint: Path, tmp_path: Path, stage: str, told: str
+) -> None:
+    code = PROVIDER.replace("import Device", "import Device, Stage")
+    code = code.replace("quantized_stages(4)", f'(Stage("import"), {stage}, Stage("quantize", {{"bits": 4}}))')
+    if "import" in stage:
+        code = code.replace('Stage("import"), ', "")
+    site = site_without(CAST, tmp_path, code)
+    done = site.run_here("optimize", checkpoint, "-o", tmp_path / "out", "--provider", "acme")
+    assert done.returncode == 8 and told in done.stderr, done.stderr
+    key = stage.partition('{"')[2].partition('"')[0]
+    listed = site.run_here("plugins").stdout
+    assert f"'{key}', which no installed pass has as a key" in listed, listed

@@ -120,6 +120,8 @@ def test_eight_bits_read_neither_a_budget_nor_a_method() -> None:
     assert read == {"block_size", "symmetric", "head_bits"}
     with pytest.raises(UsageError, match="--prepare weigh has no effect on weights of 8 bits"):
         steps({"prepare": ["weigh"]}, bits=8)
+    with pytest.raises(UsageError, match="--quality best has no effect on weights of 8 bits"):
+        steps({"quality": "best"}, bits=8)
 
 
 @pytest.mark.parametrize("asked", [{"quality": "fast"}, {"method": "hqq"}, {"quality": "fast", "method": "rtn"}])

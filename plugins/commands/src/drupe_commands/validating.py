@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -125,6 +126,8 @@ def _of_pass(entry: Entry[Pass], found: Registry) -> Iterator[str]:
         refuse_unknown_facts(form, entry.title, found)
         if form.kind not in found.kinds:
             yield f"no plugin brings the model kind '{form.kind}'{_meant(form.kind, found.kinds.entries)}"
+    for fact in runner.ensures.facts.keys() - runner.ensures.stated.keys():
+        yield f"it ensures several values of the fact '{fact}', which ensures none: a pass makes one"
     for library in runner.libraries:
         if installed_version([library]) is None:
             yield f"it names the library {library}, which is not installed"
@@ -163,6 +166,8 @@ def _of_provider(entry: Entry[ExecutionProvider], found: Registry) -> Iterator[s
         yield from _unsupported_activations(recipes, target)
     for recipe in recipes:
         yield from (f"recipe '{recipe.name}': {problem}" for problem in _of_recipe(recipe, found))
+        if not _implements(entry.plugin, "drupe_claim", found):  # its own claims may read keys of their own
+            yield from (f"recipe '{recipe.name}': {problem}" for problem in _unread_numerics(recipe, found))
 
 
 def _unsupported_activations(recipes: list[Recipe], target: Target) -> Iterator[str]:
@@ -181,6 +186,30 @@ def _of_recipe(recipe: Recipe, found: Registry) -> Iterator[str]:
             yield from _of_step(each, found)
         elif each.name not in STAGES:
             yield f"there is no stage '{each.name}'{_meant(each.name, STAGES)}"
+
+
+def _unread_numerics(recipe: Recipe, found: Registry) -> Iterator[str]:
+    """Keys of a recipe's numerics that no pass has: nothing would read them."""
+    asked = [(each.name, key) for each in recipe.stages if isinstance(each, Stage) for key in each.numerics]
+    known = _keys_of_passes(found) if asked else set()
+    for stage, key in asked:
+        if key not in known:
+            yield f"it asks the stage '{stage}' for '{key}', which no installed pass has as a key{_meant(key, known)}"
+
+
+def _keys_of_passes(found: Registry) -> set[str]:
+    """The keys of all installed passes that can be imported; those that cannot have a line of their own."""
+    keys: set[str] = set()
+    for entry in found.passes:
+        with contextlib.suppress(DrupeError):
+            keys.update(entry.resolve().Config.model_fields)
+    return keys
+
+
+def _implements(plugin: Plugin, hook: str, found: Registry) -> bool:
+    """Whether a plugin implements a hook."""
+    callers = found.manager.get_hookcallers(found.manager.get_plugin(plugin.name)) or ()
+    return any(caller.name == hook for caller in callers)
 
 
 def _of_step(step: Step, found: Registry) -> Iterator[str]:

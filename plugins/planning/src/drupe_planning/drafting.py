@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from drupe.api import DrupeError, PlannedPass, PluginError, Step, UsageError, flag, follow, make_ready
 from drupe_planning.claiming import claim_for
 from drupe_planning.draft import Draft, reporting
+from drupe_planning.unread_numerics import refuse_unread_numerics
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,7 +60,10 @@ def _fill(draft: Draft, recipe: Recipe) -> None:
     for stage in recipe.stages:
         if isinstance(stage, Step):
             _add_of_plugin(draft, stage, "", owner.distribution)
-        elif claimed := claim_for(stage, draft):
+            continue
+        claimed = claim_for(stage, draft)
+        refuse_unread_numerics(stage, claimed, draft)
+        if claimed:
             plugin, claim = claimed
             draft.reads.update(claim.reads)
             draft.because = claim.because or draft.because

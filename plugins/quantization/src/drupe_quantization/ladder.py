@@ -146,12 +146,13 @@ def _to_four_bits(asked: Asked, numerics: Mapping[str, Any]) -> Iterator[Step]:
 
 
 def _to_eight_bits(asked: Asked, numerics: Mapping[str, Any]) -> Iterator[Step]:
-    """The steps for 8 bits, which are rounded to nearest at every quality."""
-    useless = [each for each in ("scale", "weigh") if each in asked.prepare]
+    """The steps for 8 bits, which are rounded to nearest. What asks for more is refused."""
+    useless = [f"--prepare {each}" for each in ("scale", "weigh") if each in asked.prepare]
+    useless += ["--quality best"] if asked.calibrates else []
     if useless:
         raise UsageError(
-            f"--prepare {useless[0]} has no effect on weights of 8 bits: they are rounded to nearest",
-            cure=f"leave --prepare {useless[0]} out, or --precision int4",
+            f"{useless[0]} has no effect on weights of 8 bits: they are rounded to nearest",
+            cure=f"leave {useless[0]} out, or --precision int4",
         )
     yield Step("quantize-weights", {"bits": 8, **numerics}, _SCHEME)
 
