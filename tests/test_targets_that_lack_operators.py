@@ -49,8 +49,8 @@ def test_a_provider_that_lacks_an_operator_is_refused_and_each_way_out_works(nam
     refused = plan(checkpoint(name), "--provider", "dml")
     assert refused.exit_code == PlanError.exit_status
     assert f"error: 'dml' of drupe-ep-dml 0.1.0 {LACKING[name]}\n" in refused.output
-    ways = refused.output.partition("try: ")[2].strip().split(" or ")
-    assert ways[0] == "--provider cpu"
+    ways = refused.output.partition("try: ")[2].strip().split(", or ")
+    assert "--provider cpu" in ways
     for way in ways:
         followed = plan(checkpoint(name), *way.split(), "--json")
         assert followed.exit_code == 0, way
@@ -102,17 +102,16 @@ def test_a_runtime_that_is_too_old_is_to_be_updated(checkpoint: Any, tmp_path: P
     old = dataclasses.replace(provider.target(), capabilities=provider.capabilities("1.24"))  # type: ignore[attr-defined]
     with pytest.raises(PlanError, match=r"'cpu' of drupe-ep-cpu \S+ has no CausalConvWithState") as caught:
         build(checkpoint("lfm2"), old, tmp_path)
-    assert caught.value.cure == "pip install -U 'drupe[cpu]' or --provider cuda"
+    assert caught.value.cure == "pip install -U 'drupe[cpu]'"
 
 
-def test_a_model_that_no_provider_can_run_is_to_be_exchanged(
-    checkpoint: Any, processor: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_model_that_the_newest_runtime_cannot_run_either_is_for_another_target(
+    checkpoint: Any, processor: Target, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(type(registry()), "sound_providers", lambda self: iter(()))
     table = without(processor, "com.microsoft::CausalConvWithState")
     with pytest.raises(PlanError) as caught:
         build(checkpoint("lfm2"), table, tmp_path)
-    assert caught.value.cure is not None and "choose another model" in caught.value.cure
+    assert caught.value.cure is not None and "another --precision or --provider" in caught.value.cure
 
 
 @pytest.mark.parametrize(("name", "own"), [("gpt2", "FastGelu"), ("gpt_neox", "Gelu")])

@@ -60,7 +60,7 @@ def built_for(checkpoint: Path) -> Mapping[str, bool]:
     from drupe_checkpoints import open_checkpoint
     from drupe_model_builder.checkpoint_tensors import DecoderWeights
     from drupe_model_builder.finding import composition_of
-    from drupe_model_builder.instead import builds
+    from drupe_model_builder.lacking_operators import builds
     from drupe_onnx import Array, TableProvider
 
     decoder = composition_of(open_checkpoint(checkpoint))

@@ -49,6 +49,7 @@ from .metadata import PADDING as PADDING
 from .metadata import POSITIONS as POSITIONS
 from .metadata import ROLE as ROLE
 from .metadata import ROWS as ROWS
+from .old_runtime import OldRuntime as OldRuntime
 from .operators import Capabilities as Capabilities
 from .operators import KernelSupport as KernelSupport
 from .operators import Operator as Operator

@@ -111,25 +111,27 @@ def _support(reference: str, model: Model, options: Mapping[str, Any]) -> tuple[
     noticed when it was made. The passes are not previewed where weights would have to be downloaded first.
     """
     from drupe.api import DrupeError, Notice, Request, Unfit, plan_of, registry
+    from drupe_commands.fitting import with_what_fits
     from drupe_commands.previewing import preview_of
 
     kept = from_record(model.location, lambda record: [Notice(**each) for each in record.get("notices", ())])
     if kept is not None:
         return {}, kept, 0
-    notices = model.notices
+    notices, request = model.notices, Request(reference, options=options)
     try:
-        plan, source = plan_of(Request(reference, options=options), registry())
+        plan, source = plan_of(request, registry())
         composed: Mapping[str, Any] = {}
         for first in plan.passes[:1]:
             runner = registry().passes.make(first.name)
             runner.refuse(source)
             composed = runner.describe(source)
         if registry().kinds.make(source.kind).here(source):
-            preview = preview_of(plan, source)
-            notices = preview.notices
-            if preview.problems:
-                what = f"it would not run on {preview.provider}: {preview.problems[0]}"
-                raise Unfit(what, cure="drupe optimize MODEL -o OUT --provider NAME, with another one")
+            with with_what_fits(request):
+                preview = preview_of(plan, source)
+                notices = preview.notices
+                if preview.problems:
+                    what = f"it would not run on {preview.provider}: {preview.problems[0]}"
+                    raise Unfit(what, cure="drupe optimize MODEL -o OUT --provider NAME, with another one")
     except DrupeError as error:
         return {"supported": False, "why not": error.what, "cure": error.cure}, notices, error.exit_status
     support = {

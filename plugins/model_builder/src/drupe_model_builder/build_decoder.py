@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Literal
 
-from drupe.api import ONLY_PART, Context, Form, Model, Notice, Pass, PassConfig, PlanError
+from drupe.api import ONLY_PART, Context, Form, Model, Notice, Pass, PassConfig
 from drupe_checkpoints import Checkpoint, open_checkpoint
 from drupe_decoding import GENERATION_KEYS, TAKEN_FROM, asks_for_something
 from drupe_model_builder.composition import Decoder
@@ -70,7 +70,7 @@ class BuildDecoder(Pass):
         from drupe_model_builder.decoder import DecoderGraph
         from drupe_model_builder.graph import GraphBuilder
         from drupe_model_builder.precision import choose
-        from drupe_onnx import LEFT_OUT, OnnxPackage, capabilities_of, describe_decoder, element_name, target_title
+        from drupe_onnx import LEFT_OUT, OnnxPackage, capabilities_of, describe_decoder, element_name
 
         checkpoint: Checkpoint = model.payload or open_checkpoint(model.location)
         decoder = composition_of(checkpoint)
@@ -82,10 +82,9 @@ class BuildDecoder(Pass):
             building = DecoderGraph(graph, weights.decoder)
             made = building.build(all_logits=config.all_logits)
         except Lacking as error:
-            from drupe_model_builder.instead import instead
+            from drupe_model_builder.lacking_operators import unfit
 
-            cure = instead(weights, element_name(graph.dtype), context.target)
-            raise PlanError(f"{target_title(context.target)} {error.what}", cure=cure) from None
+            raise unfit(error.what, weights, element_name(graph.dtype), context.target) from None
         if weights.left_out:
             made.metadata_props[LEFT_OUT] = json.dumps(weights.left_out)
         described = description_of(checkpoint, weights.decoder, building.head_size, element_name(graph.dtype))
