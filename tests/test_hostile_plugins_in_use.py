@@ -60,6 +60,12 @@ METRICS = {
     "a-number-for-a-name": ("return [Metric(1, 1.0, '', 'lower')]", "whose name is no text"),
     "no-unit": ("return [Metric('a', 1.0, None, 'lower')]", "whose unit is no text"),
     "no-direction": ("return [Metric('a', 1.0, '', 'sideways')]", "whose better is neither 'lower' nor 'higher'"),
+    "a-spread-of-nan": (
+        "return [Metric('a', 1.0, '', 'lower', (float('nan'), 2.0))]",
+        "whose spread is no pair of finite numbers",
+    ),
+    "a-spread-upside-down": ("return [Metric('a', 1.0, '', 'lower', (2.0, 0.5))]", "whose spread is no pair of"),
+    "one-number-for-a-spread": ("return [Metric('a', 1.0, '', 'lower', 0.5)]", "whose spread is no pair of"),
     "one-name-twice": ("return [Metric('a', 1.0, '', 'lower')] * 2", "it gave 'a' twice"),
     "late": ("yield Metric('a', 1.0, '', 'lower')\n        1 / 0", "ZeroDivisionError"),
     "exit": ("raise SystemExit(0)", "SystemExit: 0"),

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +131,6 @@ def test_samplers_try_each_combination_once_at_most(checkpoint: Path, tmp_path: 
         ({"search": {"sampler": "anneal"}}, "search.sampler"),
         ({"search": {"trails": 3}}, "did you mean trials"),
         ({"options": {"block_size": 32}}, "nothing to search"),
-        ({"search": {"goals": ["accuracy"]}}, "metric"),
         ({"search": {"sampler": "grid", "order": "pass-by-pass"}}, "has no effect with the sampler 'grid'"),
         ({"search": {"seconds": 9, "order": "pass-by-pass"}}, "only a time is given"),
         ({"options": {"bits_per_weight": {"low": 4.5, "high": 6.0}}}, "give it a step"),
@@ -141,11 +139,10 @@ def test_samplers_try_each_combination_once_at_most(checkpoint: Path, tmp_path: 
 def test_what_is_wrong_in_the_file_is_said_before_the_work(
     checkpoint: Path, tmp_path: Path, changed: dict[str, Any], said: str
 ) -> None:
-    started = time.perf_counter()
     done = drupe("run", workflow(tmp_path, checkpoint, **changed))
     assert done.returncode not in (0, 70), done.stderr
     assert said in done.stderr and "Traceback" not in done.stderr
-    assert not (tmp_path / "out").exists() and time.perf_counter() - started < 60
+    assert not (tmp_path / "out").exists() and "trial 1" not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(
@@ -153,6 +150,7 @@ def test_what_is_wrong_in_the_file_is_said_before_the_work(
     [
         ({"options": {"blok_size": [32, 64]}}, "did you mean block_size"),
         ({"serach": {}}, "did you mean search"),
+        ({"search": {"goals": ["kl_divergense"]}}, "unknown metric 'kl_divergense'; did you mean kl_divergence"),
         ({"options": {"block_size": [32, 64], "symmetric": "maybe"}}, "symmetric"),
         ({"options": {"block_size": [32, 64], "symmetric": []}}, "symmetric"),
     ],

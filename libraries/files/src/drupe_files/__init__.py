@@ -22,6 +22,7 @@ from drupe_files.memory import peak_memory
 from drupe_files.output_lock import claimed
 from drupe_files.pass_cache import FolderCache
 from drupe_files.pass_keys import identity_of
+from drupe_files.replaceable import refuse_to_replace
 from drupe_files.scratch_folders import scratch
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "note_bytes",
     "peak_memory",
     "quick_digest",
+    "refuse_to_replace",
     "refuse_unwritable",
     "remove_leftovers",
     "remove_notes",

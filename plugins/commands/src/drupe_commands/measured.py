@@ -21,7 +21,7 @@ Configured = Sequence[tuple[AskedEvaluator, Mapping[str, Any]]]
 class Measured:
     """The metrics of a package, in the order of the evaluators.
 
-    failure: a limit that it is beyond. reason: why it could not be measured here.
+    failure: the limits that it is beyond. reason: why it could not be measured here.
     """
 
     metrics: tuple[Metric, ...]
@@ -67,7 +67,7 @@ def measured_with(configured: Configured, package: str, against: str | None, pro
     from drupe_console import progress
 
     measured: list[tuple[AskedEvaluator, Sequence[Metric]]] = []
-    failure: CheckFailed | None = None
+    failures: list[CheckFailed] = []
     for each, values in configured:
         reference = None if each.evaluator.alone else against
         try:
@@ -77,9 +77,23 @@ def measured_with(configured: Configured, package: str, against: str | None, pro
         except CheckFailed as error:
             if not error.metrics:
                 raise
-            given, failure = error.metrics, error
+            failures.append(error)
+            given = error.metrics
         measured.append((each, each.chosen(given)))
-    return Measured(tuple(_told_apart(measured)), configured, failure)
+    return Measured(tuple(_told_apart(measured)), configured, _together(failures))
+
+
+def _together(failures: Sequence[CheckFailed]) -> CheckFailed | None:
+    """The errors of several evaluators as one; None where there are none."""
+    from drupe.api import CheckFailed
+
+    if len(failures) < 2:
+        return next(iter(failures), None)
+    first = failures[0]
+    cures = dict.fromkeys(each.cure for each in failures if each.cure)
+    metrics = [metric for each in failures for metric in each.metrics]
+    what = "; ".join(each.what for each in failures)
+    return CheckFailed(what, where=first.where, cure="; ".join(cures) or None, metrics=metrics)
 
 
 def measured_here(configured: Configured, package: str, against: str) -> Measured:

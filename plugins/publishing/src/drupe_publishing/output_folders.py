@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from drupe.api import RECORD, OutputError
-from drupe_files import claimed, disk_errors, held, is_held, refuse_unwritable
+from drupe.api import OutputError
+from drupe_files import claimed, disk_errors, held, is_held, refuse_to_replace, refuse_unwritable
 
 _AT_FDCWD, _SWAP = -100, 2
 """Flags of renameat2(2) and renamex_np(2): paths are relative to the working folder; the two names are exchanged."""
@@ -29,8 +29,7 @@ def prepared(output: Path, source: Path, force: bool) -> Iterator[None]:
     _refuse_overlap(output, source)
     with disk_errors(output):
         _repair(output)
-        if output.exists() or output.is_symlink():
-            _refuse_to_replace(output, force)
+        refuse_to_replace(output, force)
         if os.path.ismount(output):
             raise OutputError(
                 "the output is a mounted disk, which cannot be renamed", where=output, cure="-o a folder in it"
@@ -47,24 +46,6 @@ def _refuse_overlap(output: Path, source: Path) -> None:
             "the output would replace the model that it is made from",
             where=output,
             cure="choose another folder: -o OUT",
-        )
-
-
-def _refuse_to_replace(output: Path, force: bool) -> None:
-    if not output.is_dir() or output.is_symlink():
-        what = "a link" if output.is_symlink() else "not a folder"
-        raise OutputError(f"the output exists and is {what}", where=output, cure="choose another output")
-    if not any(output.iterdir()):
-        return
-    if not (output / RECORD).is_file():
-        raise OutputError(
-            f"the output folder exists and was not made by drupe (it has no {RECORD}), so --force does not replace it",
-            where=output,
-            cure="choose another output: -o OUT",
-        )
-    if not force:
-        raise OutputError(
-            "the output folder exists", where=output, cure="--force (force=True) replaces it, -o names another"
         )
 
 
@@ -94,7 +75,7 @@ def publish(folder: Path, output: Path, force: bool) -> Path | None:
         if not output.exists():
             folder.rename(output)
             return None
-        _refuse_to_replace(output, force)
+        refuse_to_replace(output, force)
         aside = output.with_name(f".{output.name}{_OLD}{uuid.uuid4().hex[:12]}")
         if _exchange(folder, output):
             try:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from drupe.api import Metric, UsageError, unknown
-from drupe_search_optuna.settings import Goal, difference
-from drupe_search_optuna.trials import Trial
+from drupe.api import Metric, UsageError, registry, unknown
+from drupe_search_optuna.settings import Goal, SearchSettings, difference
+from drupe_search_optuna.trials import OWN_UNITS, Trial
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,28 @@ class Objective:
         return " and ".join(low if self.high is None else [*low, f"at most {self.high:.6g}"])
 
 
+def refuse_unmeasured_goals(settings: SearchSettings) -> None:
+    """Raise UsageError, before any trial, for a goal that no evaluator of the search gives, whatever the model's task.
+
+    Evaluators that do not say beforehand what they measure may give any metric.
+    """
+    found = registry()
+    own = [task.evaluator for task in (found.tasks.make(entry.ref.name) for entry in found.tasks) if task.evaluator]
+    names = dict.fromkeys([*settings.evaluators, *(name for name in own if name in found.evaluators)])
+    measured = [found.evaluators.make(name).metrics for name in names]
+    known = [*OWN_UNITS, *(metric for metrics in measured for metric in metrics)]
+    for at, goal in enumerate(settings.goals if all(measured) else ()):
+        if goal.metric.partition("[")[0] not in known:
+            raise _unknown(goal.metric, known, f"search.goals.{at}")
+
+
+def _unknown(metric: str, known: Iterable[str], where: str) -> UsageError:
+    return unknown(
+        "metric", metric, known, where=f"{where}.metric",
+        cure=f"there are {', '.join(known)}; name others' evaluators under search.evaluators",
+    )  # fmt: skip
+
+
 def objectives_of(goals: Sequence[Goal], first: Trial) -> list[Objective]:
     """The goals with what the first trial tells: directions, units, and what relative limits mean.
 
@@ -57,10 +79,7 @@ def objectives_of(goals: Sequence[Goal], first: Trial) -> list[Objective]:
 
 def _objective(goal: Goal, metrics: Mapping[str, Metric], where: str) -> Objective:
     if goal.metric not in metrics:
-        raise unknown(
-            "metric", goal.metric, metrics, where=f"{where}.metric",
-            cure=f"there are {', '.join(metrics)}; name others' evaluators under search.evaluators",
-        )  # fmt: skip
+        raise _unknown(goal.metric, metrics, where)
     metric = metrics[goal.metric]
     lower = (goal.better or metric.better) == "lower"
     low, high = goal.min, goal.max

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import math
@@ -17,7 +18,6 @@ from drupe.api import (
     Cancelled,
     CheckFailed,
     Outcome,
-    OutputError,
     Plan,
     Progress,
     Request,
@@ -26,8 +26,16 @@ from drupe.api import (
     plan_of,
     registry,
 )
-from drupe_files import claimed, disk_errors
-from drupe_search_optuna.goals import Objective, choose, frontier, nearest_miss, objectives_of, unmeasured_goal
+from drupe_files import claimed, disk_errors, refuse_to_replace
+from drupe_search_optuna.goals import (
+    Objective,
+    choose,
+    frontier,
+    nearest_miss,
+    objectives_of,
+    refuse_unmeasured_goals,
+    unmeasured_goal,
+)
 from drupe_search_optuna.settings import SearchSettings, as_mapping, settings_from
 from drupe_search_optuna.spaces import SEARCH, Parameter, filled, parameters_in
 from drupe_search_optuna.study import Study
@@ -117,6 +125,7 @@ class Search:
 
     def check(self, request_of: Callable[[dict[str, Any]], Request]) -> None:
         """Raise the error of a workflow that asks for nothing, with one of the values. No model is looked for."""
+        refuse_unmeasured_goals(self.settings)
         for values in self._alternatives():
             request_of(filled(self.workflow, values, self.parameters))
 
@@ -134,7 +143,8 @@ class Search:
         request_of: what a workflow with one value everywhere asks for. The trials lie beside the output, in a folder
         of its name with `.study` behind it. Raises CheckFailed where no trial keeps to the limits.
         """
-        _refuse_existing(output, force)
+        refuse_unmeasured_goals(self.settings)
+        refuse_to_replace(output, force)  # before any trial; all else when the package is made
         named = Path(os.path.abspath(output))  # noqa: PTH100 - "." and ".." have no name to put `.study` behind
         folder = named.with_name(named.name + ".study")
 
@@ -144,9 +154,7 @@ class Search:
         for values, error in impossible(asked, self._alternatives()):
             other = [each for each in self.parameters if values[each.name] != self.first_values[each.name]]
             say(f"note: {values_of(values, other or self.parameters)}: no package can be made of it: {error.what}")
-        with claimed(folder):
-            with disk_errors(folder):
-                folder.mkdir(exist_ok=True)
+        with claimed(folder), _made(folder):
             trying = _Trying(self, Measuring(asked, self.settings.evaluators, folder), folder, say)
             trials = trying.all()
             best = frontier(trials, trying.objectives)
@@ -300,12 +308,16 @@ def _owner(parameter: Parameter) -> str:
     return ".".join(map(str, parameter.path[:2]))
 
 
-def _refuse_existing(output: Path, force: bool) -> None:
-    """Raise OutputError before any trial; all else about the output is checked when the package is made."""
-    if output.exists() and not force and (not output.is_dir() or any(output.iterdir())):
-        raise OutputError(
-            "the output folder exists", where=output, cure="--force (force=True) replaces it, -o names another"
-        )
+@contextlib.contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """Make the folder of a study. It is removed where it stays empty: the first trial has failed."""
+    with disk_errors(folder):
+        folder.mkdir(exist_ok=True)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def _nothing_fits(trials: Sequence[Trial], objectives: Sequence[Objective], folder: Path) -> CheckFailed:

@@ -127,7 +127,20 @@ def _wrong_with(metric: Metric) -> str | None:
         return "value is no number"
     if not isinstance(metric.unit, str):
         return "unit is no text"
+    if metric.spread is not None and not _is_range(metric.spread):
+        return "spread is no pair of finite numbers, the lower one first"
     return None if metric.better in ("lower", "higher") else "better is neither 'lower' nor 'higher'"
+
+
+def _is_range(spread: object) -> bool:
+    """Whether this is a pair of finite numbers in order."""
+    if not isinstance(spread, tuple | list) or len(spread) != 2:
+        return False
+    try:
+        low, high = map(float, spread)
+    except (TypeError, ValueError):
+        return False
+    return -math.inf < low <= high < math.inf
 
 
 @contextmanager
