@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from clocks import TAKES, install_clock
 from sites import Done, Site
 from tiny import make_checkpoint
 
@@ -499,20 +500,19 @@ def is_about(line: str) -> bool:
 
 
 SLOW = {
-    "import": ("import time\ntime.sleep(1.6)\n", "say what it brings"),
-    "listing": (hook("drupe_passes", "import time; time.sleep(1.6); return []"), "say what it brings"),
-    "resolving": (hook("drupe_resolve_model", "import time; time.sleep(1.6)"), r"answer drupe_resolve_model\(\)"),
+    "import": (f"{TAKES.format(1.6)}\n", "say what it brings"),
+    "listing": (hook("drupe_passes", f"{TAKES.format(1.6)}; return []"), "say what it brings"),
+    "resolving": (hook("drupe_resolve_model", TAKES.format(1.6)), r"answer drupe_resolve_model\(\)"),
     "observing": (
-        hook("drupe_observe", "import time; time.sleep(1.6 * event.name.startswith('run'))"),
-        r"answer drupe_observe\(\)",
+        hook("drupe_observe", TAKES.format("1.6 * event.name.startswith('run')")), r"answer drupe_observe\(\)"
     ),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("way", SLOW)
 def test_a_slow_plugin_is_named_once(world: World, peace: Peace, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
     module, doing = SLOW[way]
-    monkeypatch.setattr("drupe.containment.SLOW", 1.5)
+    install_clock(monkeypatch)
     world.admit(Villain(module, None))
     try:
         done = world.optimize("--volume", "loud")
@@ -520,7 +520,7 @@ def test_a_slow_plugin_is_named_once(world: World, peace: Peace, monkeypatch: py
         world.expel()
     assert done.returncode == 0 and world.made() == peace.made
     (warning,) = warnings(done)
-    assert re.fullmatch(rf"warning: villain 1\.0 took \d\.\d s to {doing}", warning)
+    assert re.fullmatch(rf"warning: villain 1\.0 took 1\.6 s to {doing}", warning)
 
 
 @pytest.mark.parametrize(

@@ -493,7 +493,7 @@ INTERRUPTED = """
 
 def test_ctrl_c_stops_the_threads_and_the_process_ends(out):
     script = textwrap.dedent(INTERRUPTED.format(path=[str(Path(__file__).parent), *sys.path], out=str(out)))
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=False)
     assert (result.stdout, result.returncode) == ("stopped\n", 0), result.stderr
 
 
@@ -538,7 +538,7 @@ FULL = """
 def test_a_failed_write_is_an_output_error(out, late):
     """A limit on the size of files stands for a full disk, because a small file system would need root."""
     script = textwrap.dedent(FULL.format(path=sys.path, out=str(out), late=late))
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=False)
     assert "larger than the disk allows" in result.stdout, result.stderr
 
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from clocks import TAKES, install_clock
 from sites import Site
 from tiny import make_checkpoint
 
@@ -62,14 +63,13 @@ def drupe_execution_providers():
     return [Ref("slow", "slow_provider:Slow", "takes its time", ("SlowExecutionProvider",), "npu")]
 """
 PROVIDER = """
-import time
-time.sleep({importing})
+{importing}
 from acme import Paper
 class Slow(Paper):
     name = "slow"
     runtime_name = "SlowExecutionProvider"
     def devices(self):
-        time.sleep({looking})
+        {looking}
         return []
 """
 
@@ -81,14 +81,14 @@ class Slow(Paper):
 def test_a_provider_that_is_slow_is_named_and_asked_only_where_it_is_needed(
     acme: Site, monkeypatch: pytest.MonkeyPatch, importing: float, looking: float, doing: str
 ) -> None:
-    monkeypatch.setattr("drupe.containment.SLOW", 1.5)
-    code = PROVIDER.format(importing=importing, looking=looking)
+    install_clock(monkeypatch)
+    code = PROVIDER.format(importing=TAKES.format(importing), looking=TAKES.format(looking))
     acme.add("slow", {"slow": "slow"}, {"slow.py": SLOW, "slow_provider.py": code})
     acme.ship("drupe-commands", "acme")
     acme.allow("slow")
     for needed in (("providers",), ("providers", "slow")):
         (warning,) = acme.run_here(*needed).stderr.splitlines()
-        assert re.fullmatch(rf"warning: slow 1\.0 took \d\.\d s to {doing}", warning)
+        assert re.fullmatch(rf"warning: slow 1\.0 took 1\.6 s to {doing}", warning)
     for other in (("passes", "sign"), ("passes",), ("providers", "paper"), ("evaluators", "length"), ("runtimes",)):
         assert acme.run_here(*other).stderr == "", other
 

@@ -63,9 +63,9 @@ def test_every_amendment_gives_its_reason() -> None:
 
 def test_a_table_is_small_and_read_quickly() -> None:
     def seconds() -> float:
-        start = time.perf_counter()
+        start = time.process_time()
         Capabilities.from_json(Cpu.tables[0])
-        return time.perf_counter() - start
+        return time.process_time() - start
 
     assert min(seconds() for _ in range(5)) < 0.05
     assert Cpu.tables[0].stat().st_size < 100_000

@@ -73,10 +73,10 @@ def _cases() -> Iterator[Case]:
             file = held[f"olive-recipes/{facts['path']}"]
             assert file is not None
             document = json.loads(file.read())
-            started = time.perf_counter()
+            started = time.process_time()
             answer = read(document, "")
             assert answer is not None, facts["path"]
-            yield Case(facts, document, *answer, time.perf_counter() - started)
+            yield Case(facts, document, *answer, time.process_time() - started)
 
 
 def test_all_files_are_answered_in_time() -> None:
@@ -114,9 +114,9 @@ def test_files_in_which_every_option_has_several_values_are_answered_in_time() -
     searching = 0
     for case in cases():
         passes = {name: _with_several_values(part) for name, part in (case.document.get("passes") or {}).items()}
-        started = time.perf_counter()
+        started = time.process_time()
         answer = read({**case.document, "passes": passes, "search_strategy": {"sampler": "tpe"}}, "")
-        assert answer is not None and time.perf_counter() - started < PER_FILE, case.path
+        assert answer is not None and time.process_time() - started < PER_FILE, case.path
         searching += answer[0] is not None and "search" in answer[0]
     assert searching > 30
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -95,11 +95,13 @@ def test_a_file_that_searches_is_searched_and_its_saved_workflow_is_the_same_sea
     assert told["parameters"] == study["parameters"] and told["settings"] == study["settings"]
 
 
-def test_a_dry_run_looks_for_no_model_and_takes_less_than_a_second(seed: Path, tmp_path: Path) -> None:
+def test_a_dry_run_looks_for_no_model_and_takes_little_time(seed: Path, tmp_path: Path) -> None:
     run(tmp_path, seed, "--dry-run")  # the first one may compile bytecode
-    started = time.perf_counter()
+    before = os.times()
     done = run(tmp_path, seed, "--dry-run")
-    assert done.returncode == 0 and time.perf_counter() - started < 3  # a second, where the machine has no other work
+    after = os.times()  # of the processor: other work on the machine does not count
+    spent = after.children_user + after.children_system - before.children_user - before.children_system
+    assert done.returncode == 0 and spent < 3
     assert "as a workflow file of Drupe" in done.stdout and not (tmp_path / "models").exists()
 
 
