@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from drupe.api import Metric, UsageError, registry, unknown
 from drupe_search_optuna.settings import Goal, SearchSettings, difference
 from drupe_search_optuna.trials import OWN_UNITS, Trial
+
+ALIKE = 0.8
+"""How much two names must have in common for one to be taken for the other, misspelt: 1 for equal names."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +47,17 @@ class Objective:
 def refuse_unmeasured_goals(settings: SearchSettings) -> None:
     """Raise UsageError, before any trial, for a goal that no evaluator of the search gives, whatever the model's task.
 
-    Evaluators that do not say beforehand what they measure may give any metric.
+    Some evaluators do not say beforehand what they measure. With one of those, a goal is refused only if its name is
+    nearly that of a metric that is known.
     """
     found = registry()
     own = [task.evaluator for task in (found.tasks.make(entry.ref.name) for entry in found.tasks) if task.evaluator]
     names = dict.fromkeys([*settings.evaluators, *(name for name in own if name in found.evaluators)])
     measured = [found.evaluators.make(name).metrics for name in names]
     known = [*OWN_UNITS, *(metric for metrics in measured for metric in metrics)]
-    for at, goal in enumerate(settings.goals if all(measured) else ()):
-        if goal.metric.partition("[")[0] not in known:
+    for at, goal in enumerate(settings.goals):
+        name = re.split(r"[:\[]", goal.metric)[0]  # behind it stands a case, or an output of the model
+        if name not in known and (all(measured) or difflib.get_close_matches(name, known, 1, ALIKE)):
             raise _unknown(goal.metric, known, f"search.goals.{at}")
 
 
