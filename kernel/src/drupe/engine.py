@@ -133,8 +133,7 @@ def run_pass(step: ReadyPass, model: Model, run: Run, function: Callable[..., Mo
 
 def _run_on(step: ReadyPass, model: Model, run: Run, function: Callable[..., Model]) -> Model:
     """Call a pass, and hold it to what it declares."""
-    own = Path(tempfile.mkdtemp(dir=run.context.scratch))
-    context = replace(run.context, scratch=own)
+    context = replace(run.context, scratch=Path(tempfile.mkdtemp(dir=run.context.scratch)))
     ensures, who, wrong = step.runner.ensures, f"the pass '{step.planned.name}' of {step.plugin.title}", ""
     made = call(step.plugin, who, function, model, step.config, context)
     if not isinstance(made, Model):
