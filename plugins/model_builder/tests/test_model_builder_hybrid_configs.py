@@ -23,7 +23,12 @@ LING = {**KIMI, "n_group": 2, "topk_group": 1}
 WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("lfm2", {"layer_types": ["conv", "full_attention"]}, "layer_types wants, for each of 3 layers"),
     ("lfm2", {"layer_types": ["conv", "mamba", "conv"]}, "layer_types wants"),
+    ("lfm2", {"layer_types": []}, "layer_types wants, for each of 3 layers"),
+    ("gemma3_text", {"layer_types": []}, "layer_types wants, for each of 3 layers"),
+    ("cohere2_moe", {"mlp_layer_types": []}, "mlp_layer_types wants, for each of 3 layers"),
+    ("laguna", {"num_local_experts": 8, "num_attention_heads_per_layer": []}, "num_attention_heads_per_layer wants"),
     ("lfm2", {"full_attn_idxs": 2}, "full_attn_idxs wants a list"),
+    ("lfm2", {"full_attn_idxs": [1, 3]}, "full_attn_idxs wants a list of numbers of layers below 3"),
     ("lfm3", {"layer_types": ["conv"]}, "layer_types wants"),
     ("qwen3_5_text", {"layer_types": ["full_attention"]}, "layer_types wants"),
     ("qwen3_5_text", {"linear_num_key_heads": 3, "linear_num_value_heads": 4}, "not a multiple"),
@@ -56,6 +61,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("mamba2", {"time_step_limit": [1.0, 0.5]}, "time_step_limit wants two numbers"),
     ("mamba2", {"time_step_limit": "all"}, "time_step_limit wants two numbers"),
     ("nemotron_h", {"hybrid_override_pattern": "M-X"}, "wants for each layer one of"),
+    ("nemotron_h", {"hybrid_override_pattern": "M-*-"}, "hybrid_override_pattern names 4 layers, num_hidden_layers 3"),
     ("gemma3n_text", {}, "num_kv_shared_layers = 15"),
     ("gemma3n_text", {**GEMMA3N, "intermediate_size": [96, 96]}, "intermediate_size wants, for each of 3"),
     ("gemma3n_text", {**GEMMA3N, "altup_num_inputs": 1}, "altup_num_inputs = 1 leaves no stream"),
@@ -63,6 +69,8 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("gemma3n_text", {**GEMMA3N, "activation_sparsity_pattern": [1.0, 0.0, 0.0]}, "for each of 3 layers"),
     ("gemma4_text", {"num_kv_shared_layers": 2, "layer_types": ["full_attention", "sliding_attention",
                                                                "full_attention"]}, "leaves no layer of the kind"),
+    ("gemma4_text", {"num_kv_shared_layers": 1, "per_layer_config": {"1": {"head_dim": 64}},
+                     "layer_types": ["full_attention"] * 3}, "makes layer 2 read the keys and values of layer 1, but"),
     ("gemma4_text", {"num_kv_shared_layers": 3}, "num_kv_shared_layers = 3"),
     ("gemma4_text", {"hidden_size_per_layer_input": 0, "enable_moe_block": True, "num_experts": 4, "top_k_experts": 9,
                      "moe_intermediate_size": 16}, "top_k_experts = 9 is more than num_experts = 4"),
@@ -120,6 +128,13 @@ def test_a_wrong_value_is_refused_with_its_key(
     with pytest.raises(ModelError, match=message) as caught:
         own_family(family)(config)
     assert caught.value.cure
+
+
+def test_the_last_layer_of_gemma_4_is_full_whatever_is_said(tmp_path: Path) -> None:
+    settings = {"layer_types": ["sliding_attention"] * 3, "sliding_window": 8, "hidden_size_per_layer_input": 0}
+    config = Configuration(tmp_path / "config.json", {**SIZES, "model_type": "gemma4_text", **settings})
+    attention = [layer.steps[0].branches[0].part for layer in own_family("gemma4_text")(config).layers]
+    assert [each.window for each in attention] == [8, 8, None]
 
 
 def test_older_words_for_kinds_of_layers_mean_the_same(tmp_path: Path) -> None:

@@ -210,7 +210,8 @@ def after_first(config: Configuration, key: str = "first_k_dense_replace", defau
     Of the others, every `moe_layer_freq`-th has some, counted from the first layer, as in DeepSeek's own code.
     """
     layers = layer_count(config)
-    if types := config.texts("mlp_layer_types"):
+    if config.get("mlp_layer_types") is not None:
+        types = config.texts("mlp_layer_types")
         without_effect(config, key, "moe_layer_freq")
         if len(types) != layers or any(kind not in ("dense", "sparse") for kind in types):
             raise config.mistake(f"mlp_layer_types wants, for each of {counted(layers, 'layer')}, dense or sparse")

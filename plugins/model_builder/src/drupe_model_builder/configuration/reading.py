@@ -212,11 +212,7 @@ def sliding_window(config: Configuration, default: int) -> int | None:
 
 def layer_types(config: Configuration, default: list[str]) -> tuple[str, ...]:
     """Whether each layer slides, by `layer_types`: "full_attention" or "sliding_attention"."""
-    layers = layer_count(config)
-    types = config.texts("layer_types") or tuple(default)
-    if len(types) != layers or any(kind not in TYPES for kind in types):
-        raise config.mistake(f"layer_types wants, for each of {counted(layers, 'layer')}, one of {' and '.join(TYPES)}")
-    return types
+    return kinds_of_layers(config, TYPES, default)
 
 
 def kinds_of_layers(
@@ -224,7 +220,7 @@ def kinds_of_layers(
 ) -> tuple[str, ...]:
     """What each layer is, from a list of words. known: the family's words. default: where the key is missing."""
     layers = layer_count(config)
-    kinds = config.texts(key) or tuple(default)
+    kinds = tuple(default) if config.get(key) is None else config.texts(key)
     if len(kinds) != layers or any(kind not in known for kind in kinds):
         raise config.mistake(f"{key} wants, for each of {counted(layers, 'layer')}, one of {' and '.join(known)}")
     return kinds

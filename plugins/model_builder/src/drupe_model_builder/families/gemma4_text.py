@@ -28,6 +28,7 @@ from drupe_model_builder.configuration.reading import (
     layer_types,
     not_built,
     rotary_by_type,
+    shared_by,
     sizes_of,
     sliding_window,
     with_rotary,
@@ -70,7 +71,7 @@ def _decoder(config: Configuration, window: int, experts: ExpertSizes | None) ->
     """window: the family's default. experts: beside the MLP; None for no experts."""
     sizes = sizes_of(config, context_length=131_072, kv_heads=4, head_dim=256)
     gelu = activation(config, key="hidden_activation", default="gelu_pytorch_tanh")
-    kinds = layer_types(config, [*every(6, sizes.layers)[:-1], FULL])
+    kinds = (*layer_types(config, every(6, sizes.layers))[:-1], FULL)  # the last layer is full, whatever is said
     shares = config.flag("attention_k_eq_v", False)
     groups = config.integer("num_global_key_value_heads", sizes.kv_heads) if shares else sizes.kv_heads
     own = {number: sizes_of_layer(config, sizes, number, kind, groups) for number, kind in enumerate(kinds)}
@@ -80,6 +81,7 @@ def _decoder(config: Configuration, window: int, experts: ExpertSizes | None) ->
     if both_ways and slides is not None:
         slides = slides // 2 + 2  # half of it and one more on each side
     sources, bias = sources_of(config, kinds), config.flag("attention_bias", False)
+    _refuse_other_heads(config, sources, own)
     size = config.get("hidden_size_per_layer_input") or 0
     size = config.integer("hidden_size_per_layer_input") if size else 0
     wider = 2 if config.flag("use_double_wide_mlp", False) else 1
@@ -123,6 +125,18 @@ def _decoder(config: Configuration, window: int, experts: ExpertSizes | None) ->
         layer_inputs=layer_inputs_of(config, sizes, size) if size else None,
         ignored=unread_of(sources),
     )
+
+
+def _refuse_other_heads(config: Configuration, sources: Mapping[int, int], own: Mapping[int, Sizes]) -> None:
+    """Raise ModelError for a layer whose queries do not fit the keys and values of the layer that it reads."""
+    for number, source in sources.items():
+        mine, theirs = (own[each].head_dim for each in (number, source))
+        if mine != theirs:
+            raise config.mistake(
+                f"layer_types makes layer {number} read the keys and values of layer {source}, but per_layer_config "
+                f"gives them heads of {mine} and of {theirs}"
+            )
+        shared_by(config, own[number].heads, own[source].kv_heads)
 
 
 def _reads_later_tokens(config: Configuration) -> bool:

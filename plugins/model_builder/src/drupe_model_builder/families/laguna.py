@@ -74,7 +74,8 @@ def laguna(config: Configuration) -> Decoder:
 
 def _heads(config: Configuration, sizes: Sizes) -> list[int]:
     """How many heads each layer has."""
-    value = config.get("num_attention_heads_per_layer") or [sizes.heads] * sizes.layers
+    value = config.get("num_attention_heads_per_layer")
+    value = [sizes.heads] * sizes.layers if value is None else value
     fits = isinstance(value, list) and len(value) == sizes.layers
     if not fits or any(not isinstance(each, int) or each < 1 or each % sizes.kv_heads for each in value):
         raise config.mistake(

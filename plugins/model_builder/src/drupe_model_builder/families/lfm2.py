@@ -82,8 +82,8 @@ def short_convolution(config: Configuration, block: Block, kernel: int) -> Short
 def layer_kinds(config: Configuration, sizes: Sizes) -> tuple[str, ...]:
     """What each layer has, by `layer_types`, or by `full_attn_idxs` in older files."""
     attends = list(range(sizes.layers)) if config.get("full_attn_idxs") is None else config["full_attn_idxs"]
-    if not isinstance(attends, list):
-        raise config.mistake("full_attn_idxs wants a list of layers")
+    if not isinstance(attends, list) or any(each not in range(sizes.layers) for each in attends):
+        raise config.mistake(f"full_attn_idxs wants a list of numbers of layers below {sizes.layers}")
     usual = [ATTENTION if layer in attends else CONVOLUTION for layer in range(sizes.layers)]
     return kinds_of_layers(config, (CONVOLUTION, ATTENTION), usual)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from drupe.api import ModelError
+from drupe.api import ModelError, counted
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.block import Block, decoder
 from drupe_model_builder.configuration.experts import ExpertNames, expert_sizes, experts_of, sigmoid_router
-from drupe_model_builder.configuration.reading import activation, shared_by, sizes_of, without_effect
+from drupe_model_builder.configuration.reading import activation, layer_count, shared_by, sizes_of, without_effect
 from drupe_model_builder.families.mamba2 import NAMES, MambaSizes, mixer_of, refuse_activation
 from drupe_model_builder.parts.experts import Experts
 from drupe_model_builder.parts.step import Layer, pre
@@ -19,6 +19,7 @@ WORDS = {"mamba": "linear_attention", "attention": "full_attention", "M": "linea
          "-": "mlp", "E": "moe"}  # fmt: skip
 """Older words for kinds of layers, and letters of `hybrid_override_pattern`, with transformers 5's words."""
 KINDS = ("linear_attention", "full_attention", "mlp", "moe")
+LISTS, PATTERN = ("layers_block_type", "layer_types"), "hybrid_override_pattern"
 IGNORED = (r"mtp\..*",)
 ALIASES = ((r"^model\.", "backbone."),)
 """transformers' own names."""
@@ -80,14 +81,16 @@ def _experts(config: Configuration, block: Block, relu2: str, bias: bool) -> Exp
 
 def _kinds(config: Configuration) -> tuple[str, ...]:
     """What each layer is."""
-    pattern = config.get("hybrid_override_pattern")
-    listed = config.texts("layers_block_type") or config.texts("layer_types")
-    if not listed:
-        listed = tuple(config.text("hybrid_override_pattern")) if pattern is not None else ()
+    key = next((key for key in (*LISTS, PATTERN) if config.get(key) is not None), LISTS[0])
+    listed = tuple(config.text(key)) if key == PATTERN else config.texts(key)
     kinds = tuple(WORDS.get(kind, kind) for kind in listed)
     wrong = [kind for kind in kinds if kind not in KINDS]
     if wrong or not kinds:
-        raise config.mistake(f"layers_block_type wants for each layer one of {', '.join(KINDS)}")
+        raise config.mistake(f"{key} wants for each layer one of {', '.join(WORDS if key == PATTERN else KINDS)}")
+    if "num_hidden_layers" in config and layer_count(config) != len(kinds):
+        raise config.mistake(
+            f"{key} names {counted(len(kinds), 'layer')}, num_hidden_layers {config['num_hidden_layers']}"
+        )
     return kinds
 
 
