@@ -36,16 +36,16 @@ CASES = {
     "granitemoehybrid, experts": {"Mamba2", "Experts"},
     "lfm2": {"ShortConv", "Attention"},
     "gemma4_text, small": {"BorrowedAttention", "LayerInput"},
-    "gpt_oss": {"Experts"},
+    "gpt_oss, packed": {"Experts"},
     "nemotron_h, smaller experts": {"Experts"},
     "gemma4_text, experts": {"Experts in halves"},
     "gemma3n_text": {"Laurel"},
     "llama4_text, two experts": {"Experts of weighted inputs"},
     "zamba2": {"Mamba2", "Attention"},
 }
-"""The parts that each is there for. Experts are apart in deepseek_v2, merged in granitemoehybrid, woven and with biases
-in gpt_oss, without a gate in nemotron_h; in halves where no operator has their activation. gemma3n_text has several
-streams, and zamba2 blocks that layers share."""
+"""The parts that each is there for. Experts are apart in deepseek_v2, merged in granitemoehybrid, without a gate in
+nemotron_h; in gpt_oss they are woven, with biases, and in MXFP4; in halves where no operator has their activation.
+gemma3n_text has several streams, and zamba2 blocks that layers share."""
 NOT_ROTATED = {
     "olmo_hybrid, rotation": "post_feedforward_layernorm",
     "gemma4_text, small": "per_layer_projection_norm/Split",

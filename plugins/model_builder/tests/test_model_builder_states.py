@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -114,3 +116,15 @@ def test_what_a_block_hands_on_is_its_hidden_state(
 def test_a_model_with_states_says_which_batches_it_refuses(checkpoints: Any, processor: Target, tmp_path: Path) -> None:
     (notice,) = built(checkpoints("lfm2"), processor, tmp_path).notices
     assert "a batch with padding among its new tokens is refused" in notice.what
+
+
+def test_limits_of_time_steps_that_transformers_has_for_prompts_only_are_told(
+    checkpoints: Any, processor: Target, tmp_path: Path
+) -> None:
+    checkpoint = tmp_path / "limited"
+    shutil.copytree(checkpoints("nemotron_h, ends with Mamba-2"), checkpoint)
+    config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+    for smallest, told in ((0.001, 0), (0.25, 1)):
+        (checkpoint / "config.json").write_text(json.dumps({**config, "time_step_min": smallest}), encoding="utf-8")
+        notices = built(checkpoint, processor, tmp_path).notices
+        assert sum("kept between 0.25 and inf for every token" in each.what for each in notices) == told

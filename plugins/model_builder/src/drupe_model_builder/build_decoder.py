@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, Any, Literal
 
 from drupe.api import ONLY_PART, Context, Form, Model, Notice, Pass, PassConfig
@@ -12,6 +13,7 @@ from drupe_model_builder.composition import Decoder
 from drupe_model_builder.finding import composition_of, notices_of
 from drupe_model_builder.parts.attention import Attention
 from drupe_model_builder.parts.latent_attention import LatentAttention
+from drupe_model_builder.parts.mamba2 import Mamba2
 from drupe_model_builder.parts.required import Lacking
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ RECURRENCE = Notice(
     "refused; a beam search gives wrong text",
     "pad a batch in its first call only, and generate without beams, as drupe generate does",
 )
+SMALLEST_STEP = 0.001
+"""The `time_step_min` of published models, which nearly no time step is below."""
 FloatType = Literal["float32", "float16", "bfloat16"]
 
 
@@ -93,6 +97,7 @@ class BuildDecoder(Pass):
         facts = {"weights": "float", "logits": "last" if drops else "all", "packaged": "no"}
         notices = [*checkpoint.tokenizer.notices, *notices_of(checkpoint), *weights.notices]
         notices += [RECURRENCE] if decoder.has_recurrence else []
+        notices += _limited_steps(decoder)
         built = model.but(kind="onnx", facts=facts, payload=OnnxPackage({ONLY_PART: made}, files))
         return built.noticed(*notices)
 
@@ -137,3 +142,19 @@ def description_of(
         eos=checkpoint.end_tokens,
         pad=next(iter(checkpoint.tokens("pad_token_id")), None),
     )
+
+
+def _limited_steps(decoder: Decoder) -> list[Notice]:
+    """What to know of limits on time steps, which transformers has for prompts only, and not token by token."""
+    limits = {part.limits for part in decoder.parts if isinstance(part, Mamba2)}
+    narrow = sorted(each for each in limits if each[0] > SMALLEST_STEP or each[1] < math.inf)
+    return [
+        Notice(
+            "config.json",
+            "chosen",
+            f"the time steps of Mamba-2 are kept between {low:g} and {high:g} for every token; transformers does so in "
+            "a prompt only, and computes something else token by token",
+            "correct time_step_min or time_step_limit if the model was trained without the limits",
+        )
+        for low, high in narrow
+    ]
