@@ -182,7 +182,11 @@ CLASHES = {
         "takes '.*' for its own, but it is a model that acme knows",
     ),
     "makes-a-model-of-no-kind": Villain(
-        hook("drupe_resolve_model", "return Model.single('vapour', reference, {})"), "unknown model kind 'vapour'"
+        hook("drupe_resolve_model", "from pathlib import Path; return Model.single('vapour', Path(reference), {})"),
+        "unknown model kind 'vapour'",
+    ),
+    "makes-a-model-of-text": Villain(
+        hook("drupe_resolve_model", "return Model.single('text', reference, {})"), "which is not an? .*Path"
     ),
     "makes-a-model-of-strange-facts": Villain(
         hook("drupe_resolve_model", "from pathlib import Path; return Model.single('text', Path(), {'sigend': 'no'})"),

@@ -81,7 +81,7 @@ def _experts(config: Configuration, block: Block, relu2: str, bias: bool) -> Exp
 
 def _kinds(config: Configuration) -> tuple[str, ...]:
     """What each layer is."""
-    key = next((key for key in (*LISTS, PATTERN) if config.get(key) is not None), LISTS[0])
+    key = [*(key for key in (*LISTS, PATTERN) if config.get(key) is not None), LISTS[0]][0]
     listed = tuple(config.text(key)) if key == PATTERN else config.texts(key)
     kinds = tuple(WORDS.get(kind, kind) for kind in listed)
     wrong = [kind for kind in kinds if kind not in KINDS]
