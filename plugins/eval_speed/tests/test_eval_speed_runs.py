@@ -19,8 +19,8 @@ from sites import Done, program_here
 import drupe
 from drupe.api import CheckFailed, Progress, UsageError, registry
 from drupe_eval_speed.measuring import measure, subject_of
-from drupe_eval_speed.process import PackageProcess
 from drupe_eval_speed.settings import SpeedConfig
+from drupe_timing import PackageProcess
 
 pytest.importorskip("onnxruntime_genai")
 

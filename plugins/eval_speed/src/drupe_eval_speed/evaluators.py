@@ -9,7 +9,7 @@ from drupe.api import Context, Evaluator, EvaluatorConfig, Metric, Model, UsageE
 from drupe_eval_speed.measuring import Measurement, Row, measure, subject_of
 from drupe_eval_speed.quantities import FOOTPRINT, LATENCY, QUANTITIES, THROUGHPUT
 from drupe_eval_speed.settings import SpeedConfig
-from drupe_eval_speed.spread import spread_of
+from drupe_timing import spread_of
 
 
 class _Speed(Evaluator):

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from drupe.api import Model, Progress, Registry, UsageError, counted
-from drupe_eval_speed.cases import ANSWER, BATCH, LENGTH, PROMPT, Case, cases_of
 from drupe_eval_speed.locating import located
-from drupe_eval_speed.process import PackageProcess
 from drupe_eval_speed.quantities import QUANTITIES, Quantity
 from drupe_eval_speed.settings import SpeedConfig
 from drupe_files import folder_bytes
+from drupe_timing import ANSWER, BATCH, LENGTH, PROMPT, Case, PackageProcess, cases_of
 
 TEXT = "text"
+CHILD = "drupe_eval_speed.child"
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,8 @@ def measure(
     with contextlib.ExitStack() as stack:
         run = _Run(subjects, config, stop)
         for each in subjects:
-            run.processes.append(stack.enter_context(PackageProcess(each.path, each.provider, config.threads)))
+            process = PackageProcess(CHILD, each.path, provider=each.provider, threads=config.threads)
+            run.processes.append(stack.enter_context(process))
         with progress.task("opening", (loads + 1) * len(subjects), "load") as task:
             times = run.load(loads, task)
         described = run.describe()

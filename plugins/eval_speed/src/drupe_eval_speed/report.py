@@ -10,10 +10,9 @@ from typing import Any
 
 from drupe.api import counted
 from drupe_console import figure, size, table
-from drupe_eval_speed.cases import Case
 from drupe_eval_speed.measuring import Measurement, Row, Subject
 from drupe_eval_speed.settings import SpeedConfig
-from drupe_eval_speed.spread import CONFIDENCE, ENOUGH, WITHIN, Ratio, ratio_of, spread_of
+from drupe_timing import CONFIDENCE, ENOUGH, WITHIN, Case, Ratio, ratio_of, spread_of
 
 BYTES = "bytes"
 

@@ -31,8 +31,7 @@ from drupe.api import (
     refuse_unmeasurable,
     registry,
 )
-from drupe_files import FolderCache, disk_errors, folder_bytes, peak_memory, scratch
-from drupe_publishing.output_folders import prepared, publish, staging
+from drupe_files import FolderCache, disk_errors, folder_bytes, peak_memory, prepared, publish, scratch, staging
 from drupe_publishing.recording import record
 
 

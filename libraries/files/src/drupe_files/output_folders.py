@@ -12,7 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from drupe.api import OutputError
-from drupe_files import claimed, disk_errors, held, is_held, refuse_to_replace, refuse_unwritable
+from drupe_files.disk import disk_errors, refuse_unwritable
+from drupe_files.folder_marks import held, is_held
+from drupe_files.output_lock import claimed
+from drupe_files.replaceable import refuse_to_replace
 
 _AT_FDCWD, _SWAP = -100, 2
 """Flags of renameat2(2) and renamex_np(2): paths are relative to the working folder; the two names are exchanged."""

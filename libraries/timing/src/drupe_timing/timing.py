@@ -1,4 +1,4 @@
-"""Timing one run of an open package. This is what the child process does between two orders."""
+"""Timing one run of an open package. This is what a measuring process does between two orders."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from drupe.api import Model, Session, Target, Task, UsageError
+from drupe.api import Model, ModelError, Registry, Session, Target, Task, UsageError
 from drupe_decoding import TextSession
-from drupe_eval_speed.cases import BATCH, LENGTH, PROMPT, Case
-from drupe_eval_speed.energy import Energy
+from drupe_timing.cases import BATCH, LENGTH, PROMPT, Case
+from drupe_timing.energy import Energy
 
 WARM_TOKENS = 8
 SECONDS, FEWEST, MOST = 0.2, 5, 1000
@@ -132,6 +132,19 @@ class GraphTimer:
 
 
 Timer = TextTimer | GraphTimer
+
+
+def timer_of(session: Session, model: Model, target: Target, found: Registry, energy: Energy) -> Timer:
+    """What times a session. Raises ModelError for a model of an unknown task: there are no inputs for it."""
+    if isinstance(session, TextSession):
+        return TextTimer(session, energy)
+    task = model.task
+    if task is None or task not in found.tasks:
+        known = "is not known" if task is None else f"'{task}' is one that no installed plugin knows"
+        raise ModelError(
+            f"the task of the model {known}, so there are no inputs to measure it with", where=model.location
+        )
+    return GraphTimer(session, model, target, found.tasks.make(task), energy)
 
 
 def _spread(name: str, times: Sequence[float] | Any) -> Values:

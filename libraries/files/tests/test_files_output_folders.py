@@ -23,7 +23,7 @@ def package(folder: Path, text: str) -> Path:
 @pytest.fixture
 def staged_and_out(tmp_path):
     """A staged package and an old one, on a disk that can exchange two folders in one step."""
-    from drupe_publishing import output_folders
+    from drupe_files import output_folders
 
     staged, out = package(tmp_path / "staged", "old"), package(tmp_path / "out", "new")
     if not output_folders._exchange(staged, out):
@@ -32,7 +32,7 @@ def staged_and_out(tmp_path):
 
 
 def test_publishing_exchanges_the_old_output_in_one_step(staged_and_out, monkeypatch):
-    from drupe_publishing.output_folders import publish
+    from drupe_files.output_folders import publish
 
     staged, out = staged_and_out
     seen = []
@@ -43,7 +43,7 @@ def test_publishing_exchanges_the_old_output_in_one_step(staged_and_out, monkeyp
 
 
 def test_an_interruption_after_the_exchange_undoes_it(staged_and_out, monkeypatch):
-    from drupe_publishing.output_folders import publish
+    from drupe_files.output_folders import publish
 
     def interrupted(*_):
         raise KeyboardInterrupt
@@ -57,7 +57,7 @@ def test_an_interruption_after_the_exchange_undoes_it(staged_and_out, monkeypatc
 
 @pytest.mark.parametrize("in_one_step", [True, False])
 def test_publish_returns_the_old_output_for_the_caller_to_remove(tmp_path, monkeypatch, in_one_step):
-    from drupe_publishing import output_folders
+    from drupe_files import output_folders
 
     staged, out = package(tmp_path / "staged", "new"), package(tmp_path / "out", "old")
     if not in_one_step:
@@ -69,7 +69,7 @@ def test_publish_returns_the_old_output_for_the_caller_to_remove(tmp_path, monke
 
 def test_a_failed_rename_puts_the_old_output_back(tmp_path):
     from drupe.api import OutputError
-    from drupe_publishing.output_folders import publish
+    from drupe_files.output_folders import publish
 
     out = package(tmp_path / "out", "kept")
     with pytest.raises(OutputError):
@@ -115,7 +115,7 @@ def test_the_claim_of_a_killed_run_counts_no_more(tmp_path):
 @pytest.mark.parametrize("place", ["model", "model/..", "."])
 def test_an_output_that_holds_its_own_source_is_refused_and_nobody_is_told_to_remove_it(tmp_path, place):
     from drupe.api import OutputError
-    from drupe_publishing.output_folders import prepared
+    from drupe_files.output_folders import prepared
 
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")

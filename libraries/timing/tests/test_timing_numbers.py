@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from drupe_eval_speed.energy import Energy
-from drupe_eval_speed.spread import ENOUGH, TOO_FEW, WITHIN, ratio_of, spread_of
+from drupe_timing.energy import Energy
+from drupe_timing.spread import ENOUGH, TOO_FEW, WITHIN, ratio_of, spread_of
 
 
 def test_the_interval_is_the_narrowest_pair_of_values_with_95_percent_confidence() -> None:

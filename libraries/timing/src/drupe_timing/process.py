@@ -1,4 +1,4 @@
-"""PackageProcess: a package that is open in a process of its own, as the measuring program sees it."""
+"""PackageProcess: a package that is measured in a process of its own, as the measuring program sees it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from drupe.api import CheckFailed, error_from
 
 SHOWN = 8
 """Lines at the end of what a process has printed that are shown where it ends too early."""
-CHILD = "drupe_eval_speed.child"
 _APART: dict[str, Any] = (
     {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)}
     if sys.platform == "win32"
@@ -27,18 +26,19 @@ _APART: dict[str, Any] = (
 class PackageProcess:
     """A context manager; the process is ended with it, whatever it is doing. Each method waits for an answer."""
 
-    def __init__(self, package: str, provider: str | None, threads: int) -> None:
+    def __init__(self, module: str, package: str, **first: Any) -> None:
+        """module: what the process runs; it calls `drupe_timing.orders.serve`. first: its first order."""
         self._package = package
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", CHILD],
+            [sys.executable, "-P", "-m", module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
             encoding="utf-8",
             **_APART,
         )
-        self._first = {"package": package, "provider": provider, "threads": threads}
+        self._first = {"package": package, **first}
 
     def __enter__(self) -> PackageProcess:
         try:
