@@ -23,13 +23,14 @@ _STAGING, _OLD = ".drupe-staging-", ".drupe-old-"
 
 
 @contextmanager
-def prepared(output: Path, source: Path, force: bool) -> Iterator[None]:
+def prepared(output: Path, source: Path | None, force: bool) -> Iterator[None]:
     """Check, before any work, that `output` can be published; repair what an earlier run left behind.
 
-    source: where the model is that the output is made of. In the `with` block, no other run works on the output.
+    source: where the model is that the output is made of; None for an output that is made of itself. In the `with` block, no other run works on the output.
     """
     output = _absolute(output)
-    _refuse_overlap(output, source)
+    if source is not None:
+        _refuse_overlap(output, source)
     with disk_errors(output):
         _repair(output)
         refuse_to_replace(output, force)

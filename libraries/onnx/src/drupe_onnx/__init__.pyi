@@ -66,6 +66,13 @@ from .recipes import float_stages as float_stages
 from .recipes import quantized_stages as quantized_stages
 from .safetensors import open_checkpoint as open_checkpoint
 from .safetensors import read_header as read_header
+from .session_options import ARENA as ARENA
+from .session_options import OPTIMIZATION as OPTIMIZATION
+from .session_options import SPINNING as SPINNING
+from .session_options import THREADS as THREADS
+from .session_options import SessionSetting as SessionSetting
+from .session_options import Tunable as Tunable
+from .session_options import session_options as session_options
 from .target_title import target_title as target_title
 from .twin import all_logits as all_logits
 from .twin import write_twin as write_twin

@@ -25,7 +25,7 @@ FloatType = Literal["float32", "float16", "bfloat16"]
 def float_stages(weights: FloatType, activations: FloatType) -> tuple[Stage, ...]:
     """The stages for a package whose weights are in floating point."""
     built = Stage("import", {"weights": weights, "activations": activations})
-    return (Stage("checkpoint"), built, Stage("fuse"), Stage("package"))
+    return (Stage("checkpoint"), built, Stage("fuse"), Stage("package"), Stage("tune"))
 
 
 def quantized_stages(
@@ -40,6 +40,7 @@ def quantized_stages(
         Stage("prepare"),
         Stage("quantize", quantize),
         Stage("package"),
+        Stage("tune"),
     )
 
 

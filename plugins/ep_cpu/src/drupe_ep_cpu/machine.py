@@ -8,6 +8,8 @@ import platform
 import sys
 from pathlib import Path
 
+CPUS = Path("/sys/devices/system/cpu")
+
 
 def processor() -> str:
     """The CPU's name: the maker's name for it if the system gives one."""
@@ -18,6 +20,16 @@ def processor() -> str:
     else:
         name = os.environ.get("PROCESSOR_IDENTIFIER", "")
     return name or platform.processor() or platform.machine() or "processor"
+
+
+def physical_cores() -> int | None:
+    """The cores that this process may use, where threads of one core count once. None where the system is silent."""
+    if sys.platform == "linux":
+        cores = {_text(CPUS / f"cpu{each}" / "topology" / "thread_siblings_list") for each in os.sched_getaffinity(0)}
+        return len(cores - {""}) or None
+    if sys.platform == "darwin":
+        return int.from_bytes(_sysctl("hw.physicalcpu"), sys.byteorder) or None
+    return None
 
 
 def available_memory() -> int | None:

@@ -5,12 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from drupe.api import Device, Recipe, RuntimePackage
+from drupe.api import Device, Recipe, RuntimePackage, usable_threads
 from drupe_ep_cpu import machine
-from drupe_onnx import TableProvider, float_stages, quantized_stages
+from drupe_onnx import (
+    ARENA,
+    OPTIMIZATION,
+    SPINNING,
+    THREADS,
+    SessionSetting,
+    TableProvider,
+    float_stages,
+    quantized_stages,
+)
 
 _TABLES = Path(__file__).with_name("tables")
 _INSTALL = "pip install 'drupe[cpu]'"
+MOST_COUNTS = 5
+"""Of threads, how many numbers are tried."""
 _ONNXRUNTIME = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml")
 
 
@@ -37,6 +48,19 @@ class Cpu(TableProvider):
             Recipe("cpu-fp16", "fp16", float_stages("float16", "float32"), "float16 weights, computed in float32"),
             Recipe("cpu-bf16", "bf16", float_stages("bfloat16", "float32"), "bfloat16 weights, computed in float32"),
             Recipe("cpu-fp32", "fp32", float_stages("float32", "float32"), "float32 throughout"),
+        )
+
+    def session_settings(self) -> Sequence[SessionSetting]:
+        """What `tune-session` tries: fewer threads than the process may use, down to the sizes of small models."""
+        most = usable_threads()
+        counts = [most, min(machine.physical_cores() or most, most)]
+        while counts[-1] > 1 and len(counts) < MOST_COUNTS:
+            counts.append(counts[-1] // 2)
+        return (
+            THREADS.trying(*dict.fromkeys(counts)),
+            SPINNING.trying("off"),
+            OPTIMIZATION.trying("extended"),
+            ARENA.trying("off"),
         )
 
     def devices(self) -> Sequence[Device]:

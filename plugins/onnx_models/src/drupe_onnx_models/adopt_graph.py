@@ -11,6 +11,7 @@ from drupe.api import Context, Form, Model, ModelError, Pass, PassConfig
 from drupe_onnx.decoder_description import decoder_of, describe_decoder
 from drupe_onnx.metadata import LAST_TOKEN, ROLE
 from drupe_onnx.recipes import FloatType
+from drupe_onnx.session_options import OWN as SESSION
 from drupe_onnx_models.recognizing import GRAPH, refuse_graph
 from drupe_onnx_models.side_files import GENAI, GENERATION, side_files, without_weights
 
@@ -60,6 +61,7 @@ class AdoptGraph(Pass):
 
         package: OnnxPackage = model.payload
         package.files = without_weights({**side_files(model.location), **package.files})
+        package.files.pop(SESSION, None)  # it was chosen for the graph as it was
         component = upgrade(package.component)
         package.components = dict.fromkeys(package.components, component)
         simplify(component)

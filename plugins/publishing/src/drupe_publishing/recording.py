@@ -12,6 +12,7 @@ from typing import Any
 
 from drupe.api import KERNEL, RECORD, Check, Notice, Run, canonical
 from drupe_files import disk_errors, file_digest
+from drupe_publishing.finishing import Finished
 from drupe_publishing.repeating import fixed_plan
 
 RECORD_VERSION = 2
@@ -19,13 +20,13 @@ RECORD_VERSION = 2
 
 def record(
     folder: Path,
-    run: Run,
-    digests: Mapping[str, str],
+    finished: Finished,
     timings: Mapping[str, Any],
     verdict: Check,
     notices: Iterable[Notice],
 ) -> None:
     """Write drupe.json into the package."""
+    run, digests = finished.run, finished.digests
     job, target, found = run.job, run.context.target, run.found
     files = {each.relative_to(folder).as_posix(): each for each in sorted(folder.rglob("*")) if each.is_file()}
     runs_it = found.runtimes.make(verdict.runtime).version() if verdict.runtime else None
@@ -50,6 +51,7 @@ def record(
                 "brought_by": step.plugin.title,
                 "revision": step.runner.revision,
                 "config": step.config.model_dump(mode="json"),
+                **finished.told.get(step.planned.name, {}),
             }
             for step in run.passes
         ],

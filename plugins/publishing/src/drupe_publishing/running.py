@@ -32,6 +32,7 @@ from drupe.api import (
     registry,
 )
 from drupe_files import FolderCache, disk_errors, folder_bytes, peak_memory, prepared, publish, scratch, staging
+from drupe_publishing.finishing import finish
 from drupe_publishing.recording import record
 
 
@@ -94,7 +95,7 @@ class Watching(Observers):
 def publish_model(
     model: Model, run: Run, output: Path, force: bool, started: float, passes: Sequence[Mapping[str, Any]] = ()
 ) -> Outcome:
-    """Write a model, check it, record the run, and rename it to its place: all of this, or nothing.
+    """Write a model, finish and check it, record the run, and rename it to its place: all of this, or nothing.
 
     passes: what each of them took, for the record.
     """
@@ -103,13 +104,18 @@ def publish_model(
         with _told(run, "write", str(output)), disk_errors(folder):
             digests = run.found.kinds.make(model.kind).save(model, folder, run.context)
         converted = time.perf_counter() - started
-        verdict = _checked(model.but(location=folder, payload=None), run, output)
+        written = model.but(location=folder, payload=None)
+        finished = finish(written, run, digests)
+        run, model = finished.run, model.noticed(*finished.notices)
+        finishing = time.perf_counter() - started - converted
+        verdict = _checked(written, run, output)
         timings = {
             "conversion_seconds": round(converted, 3),
+            "finishing_seconds": round(finishing, 3),
             "check_seconds": round(verdict.seconds, 3),
             "passes": list(passes),
         }
-        record(folder, run, digests, timings, verdict, model.notices)
+        record(folder, finished, timings, verdict, model.notices)
         outcome = Outcome(
             output=output,
             bytes=folder_bytes(folder),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ CONFIG, GENERATION = "genai_config.json", "generation_config.json"
 
 
 class OnnxRuntimeGenai(Runtime):
-    """Opens a folder with a genai_config.json, on the target's provider; the file's own provider is ignored."""
+    """Opens a folder with a genai_config.json, on the target's provider; the file's options for another are ignored."""
 
     name = "onnxruntime-genai"
     distributions = GENAI
@@ -56,7 +57,7 @@ class OnnxRuntimeGenai(Runtime):
             refuse_missing_provider(load(ONNXRUNTIME, target.install), target)
         module = load(GENAI, target.install)
         try:
-            opened = module.Model(_settings(module, folder, target, length, threads))
+            opened = module.Model(_settings(module, folder, target, length, threads, _session_options(config)))
         except RuntimeError as error:
             raise CheckFailed(
                 f"onnxruntime-genai cannot open the package: {error}", where=folder, cure=MAKE_AGAIN
@@ -64,7 +65,7 @@ class OnnxRuntimeGenai(Runtime):
         entry = config["model"]
         ends = _stop_tokens(entry)
         rules = GenerationRules.read(read_object(folder / GENERATION), ends)
-        used = threads or entry.get("decoder", {}).get("session_options", {}).get("intra_op_num_threads")
+        used = threads or _session_options(config).get("intra_op_num_threads")
         return GenaiSession(
             module, opened, folder, length, entry["context_length"], entry["vocab_size"], rules, ends, used
         )
@@ -112,11 +113,18 @@ def _length(config: dict[str, Any], asked: int | None) -> int:
     return min(asked, context)
 
 
-def _settings(module: Any, folder: Path, target: Target, length: int, threads: int) -> Any:
+def _session_options(config: dict[str, Any]) -> dict[str, Any]:
+    options: dict[str, Any] = config["model"].get("decoder", {}).get("session_options", {})
+    return options
+
+
+def _settings(
+    module: Any, folder: Path, target: Target, length: int, threads: int, session_options: Mapping[str, Any]
+) -> Any:
     """The package's configuration with the target's provider instead of its own. threads: 0 for its own number."""
     settings = module.Config(str(folder))
     settings.clear_providers()
-    for entry in genai_provider_options(target):
+    for entry in genai_provider_options(target, session_options):
         for provider, options in entry.items():
             settings.append_provider(provider)
             for key, value in options.items():

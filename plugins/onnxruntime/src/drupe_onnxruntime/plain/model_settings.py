@@ -1,4 +1,4 @@
-"""The settings for running a model, from the files of its folder: end tokens, room for tokens, threads."""
+"""The settings for running a model, from the files of its folder: end tokens, room for tokens, session options."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from drupe_decoding import CacheSizes, GenerationRules
+from drupe_onnx import session_options
 from drupe_tokenization import read_object
 
 DESCRIPTION = "drupe.decoder"
@@ -17,7 +18,7 @@ DESCRIPTION = "drupe.decoder"
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """ends: tokens that end an answer. max_length: room for prompt and answer. threads: how many a package asks for.
+    """ends: tokens that end an answer. max_length: room for prompt and answer. session: the session options.
 
     cache_sizes: for graphs whose caches have open sizes. generation: the content of generation_config.json.
     """
@@ -25,9 +26,14 @@ class ModelSettings:
     ends: frozenset[int] = frozenset()
     max_length: int | None = None
     context_length: int | None = None
-    threads: int | None = None
+    session: Mapping[str, Any] = field(default_factory=dict)
     cache_sizes: CacheSizes = field(default_factory=CacheSizes)
     generation: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def threads(self) -> int | None:
+        """How many threads the package asks for; None where it does not."""
+        return self.session.get("intra_op_num_threads")
 
     @property
     def rules(self) -> GenerationRules:
@@ -52,7 +58,7 @@ class ModelSettings:
 
 
 def read_settings(folder: Path) -> ModelSettings:
-    """The settings in genai_config.json and generation_config.json, if these files exist."""
+    """The settings in genai_config.json, generation_config.json and session_options.json, if these files exist."""
     genai = read_object(folder / "genai_config.json")
     model = genai.get("model", {})
     decoder = model.get("decoder", {})
@@ -61,7 +67,7 @@ def read_settings(folder: Path) -> ModelSettings:
         ends=_tokens(model.get("eos_token_id")) or _tokens(generation.get("eos_token_id")),
         max_length=genai.get("search", {}).get("max_length"),
         context_length=model.get("context_length"),
-        threads=decoder.get("session_options", {}).get("intra_op_num_threads"),
+        session=session_options(folder) if decoder or not genai else {},
         cache_sizes=CacheSizes(decoder.get("num_key_value_heads"), decoder.get("head_size")),
         generation=generation,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from drupe_onnxruntime.plain.embedding_session import OrtEmbeddingSession
 from drupe_onnxruntime.plain.graphs import Graphs, files_of, no_graph
 from drupe_onnxruntime.plain.model_settings import read_settings
 from drupe_onnxruntime.plain.session import OrtSession
+from drupe_onnxruntime.plain.stated_options import with_stated
 from drupe_onnxruntime.plain.text_session import OrtTextSession
 from drupe_onnxruntime.plain.whole_caches import EXTERNAL_DATA, graph_with_whole_caches
 from drupe_onnxruntime.provider_options import onnxruntime_provider_options
@@ -59,7 +61,7 @@ class OnnxRuntime(Runtime):
         files = files_of(model)
         settings = read_settings(next(iter(files.values())).parent)
         used = _threads(target, threads or settings.threads)
-        graphs = Graphs(files, functools.partial(_inference_session, module, target, used))
+        graphs = Graphs(files, functools.partial(_inference_session, module, target, settings.session, used))
         if model.task == EMBEDDING and len(files) == 1:
             return OrtEmbeddingSession(graphs, used)
         if _writes(model, graphs):
@@ -85,13 +87,16 @@ def _threads(target: Target, wanted: int | None) -> int | None:
     return None
 
 
-def _inference_session(module: Any, target: Target, threads: int | None, path: Path) -> Any:
-    """Open a graph. Raises RuntimeMissing where the provider does not start, CheckFailed where the model is refused."""
-    options = module.SessionOptions()
+def _inference_session(module: Any, target: Target, stated: Mapping[str, Any], threads: int | None, path: Path) -> Any:
+    """Open a graph. stated: the package's session options; the number of threads is decided already.
+
+    Raises RuntimeMissing where the provider does not start, CheckFailed where the model is refused.
+    """
+    options = with_stated(module.SessionOptions(), stated, module)
     options.log_severity_level = FATAL
     if threads is not None:
         options.intra_op_num_threads = threads
-    providers = [(target.runtime_name, onnxruntime_provider_options(target))]
+    providers = [(target.runtime_name, onnxruntime_provider_options(target, stated))]
     graph = graph_with_whole_caches(path)
     if graph is not None:
         options.add_session_config_entry(EXTERNAL_DATA, str(path.parent))
