@@ -26,7 +26,8 @@ _STAGING, _OLD = ".drupe-staging-", ".drupe-old-"
 def prepared(output: Path, source: Path | None, force: bool) -> Iterator[None]:
     """Check, before any work, that `output` can be published; repair what an earlier run left behind.
 
-    source: where the model is that the output is made of; None for an output that is made of itself. In the `with` block, no other run works on the output.
+    source: where the model is that the output is made of; None for an output that is made of itself.
+    In the `with` block, no other run works on the output.
     """
     output = _absolute(output)
     if source is not None:

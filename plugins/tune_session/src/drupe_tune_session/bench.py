@@ -62,7 +62,7 @@ class SessionBench:
         values: Mapping[str, float] = self._ask("run", name=_name(changes), **self._case)["values"]
         if not self._text:
             return values["run_p50"]
-        read = self._case["sizes"][LENGTH]
+        read: int = self._case["sizes"][LENGTH]
         return values["time_to_first_token"] * PROMPT / read + values["inter_token_p50"] * (ANSWER - 1)
 
     def _case_of(self, described: Mapping[str, Any]) -> dict[str, Any]:

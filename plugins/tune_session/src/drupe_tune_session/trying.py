@@ -151,7 +151,7 @@ def tune(
             if value == best.get(setting.name, portable[setting.name]):
                 continue
             changes = {**best, setting.name: value}
-            if search.left(seconds) < search.opening + 2 * FEW * search.running:
+            if search.left(seconds) < search.opening + 2 * AT_ONCE * search.running:
                 trial = Trial(changes, dict(best), reason=NO_TIME)
             else:
                 trial = search.compare(changes, dict(best), seconds)
