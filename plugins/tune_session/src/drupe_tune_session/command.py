@@ -36,8 +36,8 @@ def tune_session(
         typer.Option(
             "--set",
             metavar="<key=value>",
-            help="Set a key of the pass tune-session, which drupe passes tune-session lists: threads=4 is written without "
-            'measuring it, values={"threads": [2, 4]} is tried; may be given several times.',
+            help="Set a key of the pass tune-session, which drupe passes tune-session lists: threads=4 is written, not "
+            'measured; values={"threads": [2, 4]} is tried; may be given several times.',
             rich_help_panel=MEASURING,
         ),
     ] = None,
