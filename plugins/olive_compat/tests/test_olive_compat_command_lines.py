@@ -65,6 +65,14 @@ def told(words: Sequence[str], own: frozenset[str] | None = OWN) -> tuple[list[s
         ("run-pass NAME MODEL -o OUT", "run-pass NAME MODEL -o OUT"),
         ("run-pass NAME -m MODEL -o OUT", "run-pass NAME -o OUT MODEL"),
         ("run-pass --list-passes", "passes"),
+        (
+            "tune-session-params -m M -o OUT --intra_thread_num_list 1 2 --opt_level_list 99 --io_bind",
+            'run-pass tune-session M -o OUT --set values={"threads":[1,2],"graph_optimization_level":["all"]}',
+        ),
+        (
+            "tune-session-params -m M --providers_list CPUExecutionProvider",
+            "run-pass tune-session M -o tuned-inference-settings --provider CPUExecutionProvider",
+        ),
     ],
 )  # fmt: skip
 def test_a_line_becomes_one_of_drupes(line: str, arguments: str) -> None:
@@ -107,7 +115,7 @@ def test_what_is_changed_or_left_out_is_said_by_its_flag(line: str, said: list[s
         ("quantize -m M --precision fp16", ("fp16", "int4 or int8")),
         ("quantize --algorithm rtn", ("no model is named", "drupe quantize -m MODEL")),
         ("run-pass --pass-name Rtn --pass-config {x -m M", ("not JSON", "--pass-config")),
-        ("tune-session-params -m M", ("tune-session-params", "not tuned")),
+        ("tune-session-params -m M --opt_level_list 7", ("7 is none", "99 (all)")),
         ("convert-adapters -a A -o O", ("convert-adapters", "peft")),
     ],
 )  # fmt: skip

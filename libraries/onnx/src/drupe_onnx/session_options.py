@@ -89,7 +89,15 @@ OPTIMIZATION = SessionSetting(
         "all": "ORT_ENABLE_ALL",
     },
 )
-COMMON = (THREADS, SPINNING, ARENA, OPTIMIZATION)
+INTER_OP_THREADS = SessionSetting("inter_op_threads", "inter_op_num_threads")
+MEMORY_PATTERN = SessionSetting("memory_pattern", "enable_mem_pattern", default="on", words={"on": True, "off": False})
+EXECUTION_MODE = SessionSetting(
+    "execution_mode",
+    "execution_mode",
+    default="sequential",
+    words={"sequential": "ORT_SEQUENTIAL", "parallel": "ORT_PARALLEL"},
+)
+COMMON = (THREADS, SPINNING, ARENA, OPTIMIZATION, INTER_OP_THREADS, MEMORY_PATTERN, EXECUTION_MODE)
 """Settings that sessions of every provider have."""
 
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from drupe.api import Notice, UsageError, registry
+from drupe.api import Notice, UsageError
 from drupe_olive_compat.answers import MISSING
 from drupe_olive_compat.flag_table import COMMANDS, NOT_DONE, OliveCommand
 from drupe_olive_compat.flags import MANY, NONE, OURS, Flag, Line
 
 ReadLine = tuple[list[str], list[Notice]]
 HELP = ("-h", "--help")
-TUNING, TUNES = "tune-session-params", "tune-session"
-"""Olive's command, and the pass that does the same where it is installed."""
 
 
 def read_line(command: str, typed: Sequence[str], own: frozenset[str] | None) -> ReadLine | None:
@@ -102,10 +100,7 @@ def _values(flag: Flag, words: list[str], given: list[str]) -> list[str] | None:
 
 def _refused_command(command: str) -> UsageError:
     answer = NOT_DONE[command]
-    cure = answer.cure
-    if command == TUNING and TUNES in registry().passes:
-        cure = f"drupe run-pass {TUNES} PACKAGE -o OUT"
-    return UsageError(f"{command} is a command of Olive that Drupe does not have: {answer.what}", cure=cure)
+    return UsageError(f"{command} is a command of Olive that Drupe does not have: {answer.what}", cure=answer.cure)
 
 
 def _not_done(line: Line) -> UsageError:

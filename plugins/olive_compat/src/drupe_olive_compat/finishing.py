@@ -126,6 +126,30 @@ def _benchmark(line: Line) -> list[str]:
     return ["benchmark", *line.arguments, *([str(line.given["model"])] if "model" in line.given else [])]
 
 
+def _tune(line: Line) -> list[str]:
+    """Session tuning: a package of the model, with the settings in it."""
+    from drupe_olive_compat.chain import Chain
+    from drupe_olive_compat.flags import plain
+    from drupe_olive_compat.sources import GRAPH, Source
+    from drupe_olive_compat.tuning_options import TUNES, TUNING
+
+    chain = Chain(Source("", GRAPH), "", line.ledger)
+    listed = line.given.get("providers_list", [])
+    if len(listed) == 1:
+        line.given["provider"] = listed[0]
+    for name, typed in line.flags_of.items():
+        value = line.given[name]
+        values = [plain(each) for each in value] if isinstance(value, list) else plain(value)
+        if (treatment := TUNING.get(name)) and (answer := treatment(chain, values, typed)):
+            line.ledger.say(typed, answer)
+    words = list(line.arguments)
+    for name in ("output", "provider", "device"):
+        words += [PLAIN[name], str(line.given[name])] if name in line.given else []
+    for key, value in chain.settings.get(TUNES, {}).items():
+        words += ["--set", f"{key}={json.dumps(value, separators=(',', ':'))}"]
+    return ["run-pass", TUNES, _model(line), *words]
+
+
 def _json(line: Line) -> dict[str, Any]:
     text = str(line.given.get("pass_config") or "{}")
     try:
@@ -289,4 +313,5 @@ _FINISH: Mapping[str, Callable[[Line], list[str]]] = {
     "capture-onnx-graph": _capture,
     "run-pass": _run_pass,
     "benchmark": _benchmark,
+    "tune-session-params": _tune,
 }

@@ -56,7 +56,7 @@ _TRACED = left_out("nothing is traced: the graph is built from the checkpoint's 
 _AZURE = left_out("the cache is a folder; DRUPE_CACHE may name one on a shared disk")
 _BUILT = kept("the graph is built from the checkpoint's configuration")
 _NPU = missing("compiling for an NPU", "the vendor's own tool; a plugin can bring the provider")
-_BUILDER = changed("as the option of that name in a workflow file")
+_BUILDER = _OPTION = changed("as the option of that name in a workflow file")
 
 MODEL = (
     _flag("-m --model-name-or-path", ONE, _SAME, model),
@@ -254,6 +254,35 @@ _BENCHMARK = (
     _flag("--backend", ONE, left_out("the package's own runtime is taken")),
 )
 
+_TUNING = (
+    *MODEL,
+    *SHARED,
+    *SAVE,
+    *CACHE,
+    *(
+        _flag(
+            f"--{name.replace('_', '-')}", takes, changed("as the option of that name in a workflow file"), gives(name)
+        )
+        for name, takes in (
+            ("intra_thread_num_list", MANY),
+            ("inter_thread_num_list", MANY),
+            ("opt_level_list", MANY),
+            ("execution_mode_list", MANY),
+            ("cpu_cores", ONE),
+            ("io_bind", NONE),
+            ("enable_cuda_graph", NONE),
+            ("trt_fp16_enable", NONE),
+            ("extra_session_config", ONE),
+        )
+    ),
+    _flag("--device", ONE, _SAME, gives("device")),
+    _flag("--providers-list", MANY, changed("--provider, where it is one"), gives("providers_list")),
+    _flag("--memory", ONE, left_out("memory is bounded without it")),
+    _flag("--disable-force-evaluate-other-eps", NONE, _UNREAD),
+    _flag("--enable-profiling", NONE, _UNREAD),
+    _flag("--predict-with-kv-cache", NONE, _UNREAD),
+)
+
 COMMANDS: Mapping[str, OliveCommand] = {
     "auto-opt": OliveCommand(_AUTO_OPT, changed("drupe optimize"), "auto-opt-output"),
     "optimize": OliveCommand(_OPTIMIZE, kept("drupe optimize takes these flags as well"), "optimized-model"),
@@ -267,6 +296,11 @@ COMMANDS: Mapping[str, OliveCommand] = {
     "run-pass": OliveCommand(
         _RUN_PASS, changed("drupe optimize with what the pass asks for, or drupe run-pass"), "run-pass-output"
     ),
+    "tune-session-params": OliveCommand(
+        _TUNING,
+        changed("drupe run-pass tune-session: a package with the settings in it, not a file with settings"),
+        "tuned-inference-settings",
+    ),
     "benchmark": OliveCommand(
         _BENCHMARK, changed("drupe benchmark, where a plugin brings it, without tasks of lm-eval; else drupe evaluate")
     ),
@@ -275,9 +309,6 @@ COMMANDS: Mapping[str, OliveCommand] = {
 
 NOT_DONE: Mapping[str, Answer] = {
     "benchmark": missing("there is no command that runs tasks of lm-eval", "drupe evaluate PACKAGE --against MODEL"),
-    "tune-session-params": missing(
-        "settings of a session are not tuned", "drupe optimize --threads N sets what counts most"
-    ),
     "convert-adapters": missing(
         "adapters are not converted", "merge it into the weights with peft, and name the result"
     ),

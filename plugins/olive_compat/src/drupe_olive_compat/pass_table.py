@@ -41,6 +41,7 @@ from drupe_olive_compat.rules import (
     scaling,
 )
 from drupe_olive_compat.surgeries import BY_OLIVE, say_surgeries
+from drupe_olive_compat.tuning_options import TUNING, tuning
 
 _BUILT = changed("the graph is built from the checkpoint's configuration, not traced")
 _EXPORTED = left_out("the model is an ONNX graph already")
@@ -212,10 +213,9 @@ PASSES: Mapping[str, Rule] = {
     ),
     # session tuning
     "OrtSessionParamsTuning": Rule(
-        left_out(
-            "settings of the session are not tuned; the package asks for the threads of this machine",
-            "the key threads of a workflow, or --threads of drupe optimize",
-        )
+        kept("tune-session times settings on the finished package, and keeps what is faster beyond the noise"),
+        options=TUNING,
+        effect=tuning,
     ),
     # vendors
     **dict.fromkeys(

@@ -17,11 +17,12 @@ from drupe_olive_compat.passes import NESTED
 
 LISTS = frozenset(
     (
-        "components", "components_to_export", "exclude_modules", "force_fp32_nodes", "force_fp32_ops",
-        "inside_layer_modules", "int4_nodes_to_exclude", "int4_op_types_to_quantize", "keep_io_types",
-        "modules_to_not_convert", "node_block_list", "node_include_list", "nodes_to_exclude", "nodes_to_include",
-        "nodes_to_quantize", "op_block_list", "op_include_list", "op_types_to_exclude", "op_types_to_quantize",
-        "outside_layer_modules", "surgeries", "test_metrics",
+        "components", "components_to_export", "exclude_modules", "execution_mode_list", "force_fp32_nodes",
+        "force_fp32_ops", "inside_layer_modules", "int4_nodes_to_exclude", "int4_op_types_to_quantize",
+        "inter_thread_num_list", "intra_thread_num_list", "keep_io_types", "modules_to_not_convert", "node_block_list",
+        "node_include_list", "nodes_to_exclude", "nodes_to_include", "nodes_to_quantize", "op_block_list",
+        "op_include_list", "op_types_to_exclude", "op_types_to_quantize", "opt_level_list", "outside_layer_modules",
+        "providers_list", "surgeries", "test_metrics",
     )
 )  # fmt: skip
 """Options of which a list is one value."""
