@@ -283,7 +283,7 @@ def test_a_package_contains_the_expected_files_and_record(checkpoints: dict[str,
     assert set(record["files"]) == names - {"drupe.json"}
     assert record["check"]["runtime_version"] and {"numba", "llvmlite"} <= record["libraries"].keys()
     assert [each["name"] for each in record["passes"]] == [
-        "build-decoder", "repack-weights", "allocate-bits", "quantize-weights", "package-genai",
+        "build-decoder", "repack-weights", "allocate-bits", "quantize-weights", "package-genai", "tune-session",
     ]  # fmt: skip
 
 

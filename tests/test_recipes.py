@@ -34,7 +34,7 @@ def test_every_recipe_gives_a_plan_for_a_decoders_checkpoint(
     found = registry()
     plan = found.planner().compose(request, resolve(str(checkpoint), {}, found), provider, provider.target())
     names = [each.name for each in plan.passes]
-    assert (names[0], names[-1]) == ("build-decoder", "package-genai")
+    assert (names[0], names[-1]) == ("build-decoder", "tune-session")
     assert ("quantize-weights" in names) == recipe.quantizes
     assert plan.recipe == recipe.name
 

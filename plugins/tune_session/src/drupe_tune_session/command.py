@@ -107,11 +107,11 @@ def _tuned(package: Path, config: TuneSessionConfig) -> tuple[Tuning, dict[str, 
     record, plan = recorded_in(model.location)
     provider = provider_of(model, None, found)
     target = target_of(provider, found)
+    runtime_for(model, target, provider, found)  # raises its error before the work
     settings = settings_to_try(provider, config)
     if not settings:
         what = f"there is nothing to try: the provider '{provider.name}' declares no other setting"
         raise UsageError(what, cure='--set values={"threads": [1, 2]} names values to try')
-    runtime_for(model, target, provider, found)
     refuse_too_large(model.location, target)
     output = model.location
     with prepared(output, None, force=True), staging(output) as folder:

@@ -24,10 +24,10 @@ def finish(package: Model, config: TuneSessionConfig, run: Run) -> Answer | None
     target = run.context.target
     provider = run.found.provider(target.provider)
     settings = settings_to_try(provider, config)
-    if not settings:
-        return None
     try:
         runtime_for(package, target, provider, run.found)
+        if not settings:
+            return None
         refuse_too_large(package.location, target)
         tuning, file = measured(
             package.location,

@@ -41,13 +41,14 @@ def drupe_options() -> list[Option]:
 
 @hookimpl
 def drupe_claim(stage: Stage, model: Model, target: Target, request: Request) -> Claim | None:
-    """The claim of the stage `tune`: every ONNX package is tuned, unless the user does not want it."""
+    """The claim of the stage `tune`: an ONNX package that is run in any case is tuned, unless unwanted."""
     from drupe.api import Claim, Step
 
     if stage.name != "tune" or model.kind != "onnx":
         return None
-    asked = request.options.get("tune")
-    if asked is False:
+    wanted = request.options.get("tune")
+    asked = wanted or NAME in request.settings
+    if wanted is False or not (asked or request.verify):
         return Claim(NAME, (), reads=("tune",))
     config: dict[str, Any] = {} if asked else {"when": "worthwhile"}
     if request.threads or any("threads" in keys for name, keys in request.settings.items() if name != NAME):

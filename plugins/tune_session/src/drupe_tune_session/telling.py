@@ -7,7 +7,7 @@ from typing import Any
 
 from drupe.api import Notice, counted
 from drupe_tune_session.session_file import Changes
-from drupe_tune_session.trying import FAILED, FASTER, UNTRIED, Trial, Tuning
+from drupe_tune_session.trying import FAILED, FASTER, PROMISING, UNTRIED, Trial, Tuning
 
 ABOUT = "session settings"
 
@@ -62,7 +62,9 @@ def outcome_of(tuning: Tuning, replaced: Mapping[str, Any]) -> tuple[str, str]:
     if not compared:
         return "portable", f"{took} were not enough to compare a setting with the portable ones"
     more = f"; there was no time for {left} more" if left else ""
-    if any(each.verdict == FASTER for each in compared):
+    if _is_unsure(tuning):
+        why = "there was no time to make sure of what looked faster"
+    elif any(each.verdict == FASTER for each in compared):
         why = "what looked faster was not when all was compared once more"
     else:
         why = "no other value is faster beyond the noise"
@@ -77,7 +79,13 @@ def notice_of(tuning: Tuning, replaced: Mapping[str, Any]) -> Notice:
 
 
 def _short_of_time(tuning: Tuning) -> bool:
-    return any(each.verdict == UNTRIED for each in tuning.trials)
+    return _is_unsure(tuning) or any(each.verdict == UNTRIED for each in tuning.trials)
+
+
+def _is_unsure(tuning: Tuning) -> bool:
+    """Whether the last comparison looked well, and had too few rounds."""
+    spread = tuning.last.spread if tuning.last is not None else None
+    return spread is not None and not spread.sure and spread.median < PROMISING
 
 
 def rows_of(tuning: Tuning) -> list[tuple[str, str, str, str]]:
