@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from drupe.api import Recipe, Stage, registry
 from drupe_ep_cpu import machine
 from drupe_ep_cpu.provider import Cpu
@@ -56,6 +58,29 @@ def test_the_memory_of_the_device_is_what_the_container_leaves(tmp_path: Path) -
     (tmp_path / "memory.max").write_text("1000\n")
     (tmp_path / "memory.stat").write_text("anon 200\ninactive_file 50\n")
     assert machine._cgroup_room(tmp_path) == 750
+
+
+def test_fewer_threads_than_the_process_may_use_are_worth_trying(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("drupe_ep_cpu.provider.usable_threads", lambda: 16)
+    monkeypatch.setattr(machine, "physical_cores", lambda: 8)
+    threads, *others = Cpu().session_settings()
+    assert threads.name == "threads" and list(threads.values) == [16, 8, 4, 2, 1] and threads.ordered
+    assert [each.name for each in others] == ["spinning", "graph_optimization_level", "arena"]
+    monkeypatch.setattr("drupe_ep_cpu.provider.usable_threads", lambda: 1)
+    assert list(Cpu().session_settings()[0].values) == [1]
+
+
+def test_threads_of_one_core_count_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    if sys.platform != "linux":
+        pytest.skip("the folder is Linux's")
+    for cpu, core in ((0, "0,2"), (1, "1,3"), (2, "0,2"), (3, "1,3")):
+        (tmp_path / f"cpu{cpu}" / "topology").mkdir(parents=True)
+        (tmp_path / f"cpu{cpu}" / "topology" / "thread_siblings_list").write_text(f"{core}\n")
+    monkeypatch.setattr(machine, "CPUS", tmp_path)
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
+    assert machine.physical_cores() == 2
+    monkeypatch.setattr(machine, "CPUS", tmp_path / "nowhere")
+    assert machine.physical_cores() is None
 
 
 def test_the_runtime_gets_no_options() -> None:

@@ -20,3 +20,13 @@ def test_onnxruntime_gets_options_without_the_providers_name() -> None:
 def test_the_cpu_provider_has_no_options() -> None:
     assert genai_provider_options(Target("cpu")) == []
     assert onnxruntime_provider_options(Target("cpu")) == {}
+
+
+def test_a_packages_own_options_for_the_targets_provider_hold_before_those_of_the_target() -> None:
+    package = {"provider_options": [{"CUDA": {"device_id": "0", "use_tf32": "0"}}, {"dml": {"device_id": "7"}}]}
+    merged = {"enable_cuda_graph": "0", "device_id": "0", "use_tf32": "0"}
+    assert genai_provider_options(CUDA, package) == [{"cuda": merged}]
+    assert onnxruntime_provider_options(CUDA, package) == merged
+    assert onnxruntime_provider_options(Target("cpu"), package) == {}
+    acme = Target("acme", runtime_name="AcmeExecutionProvider")
+    assert onnxruntime_provider_options(acme, {"provider_options": [{"acme": {"clock": "eco"}}]}) == {"clock": "eco"}

@@ -10,6 +10,7 @@ import pytest
 from tiny import make_checkpoint
 
 import drupe
+from drupe_tune_session.telling import words_of
 
 MODULES = '[{"path": "", "type": "models.Transformer"}, {"path": "1_Pooling", "type": "models.Pooling"}]'
 
@@ -45,7 +46,7 @@ def times(monkeypatch: pytest.MonkeyPatch) -> Callable[[Mapping[str, Any]], None
         def cost(bench: object, changes: Mapping[str, Any]) -> float:
             time = 100.0
             for name, value in changes.items():
-                time *= factors.get(f"{name} {value}", 1.0)
+                time *= factors.get(words_of({name: value}), 1.0)
             return time
 
         monkeypatch.setattr("drupe_tune_session.bench.SessionBench.cost", cost)

@@ -12,8 +12,8 @@ from drupe_onnx.session_options import ARENA, SPINNING, THREADS, SessionSetting
 from drupe_tune_session.telling import document_of, outcome_of, rows_of
 from drupe_tune_session.trying import FAILED, FASTER, FEW, SLOWER, UNTRIED, Tuning, tune
 
-PORTABLE = {"threads": 8, "spinning": "on", "arena": "on"}
-SETTINGS = (THREADS.trying(8, 4, 2, 1), SPINNING.trying("off"), ARENA.trying("off"))
+PORTABLE = {"threads": 8, "spinning": True, "arena": True}
+SETTINGS = (THREADS.trying(8, 4, 2, 1), SPINNING.trying(False), ARENA.trying(False))
 JITTER = (0.0, 0.004, -0.003, 0.002, -0.004, 0.001, 0.003)
 
 
@@ -73,7 +73,7 @@ def test_the_next_setting_is_tried_on_top_of_what_was_kept_before() -> None:
     found = tuned(
         Bench(lambda changes: 0.1 * (0.8 if "threads" in changes else 1) * (0.9 if "arena" in changes else 1))
     )
-    assert found.chosen["arena"] == "off" and "threads" in found.chosen
+    assert found.chosen["arena"] is False and "threads" in found.chosen
     assert found.trials[-1].against == {key: each for key, each in found.chosen.items() if key != "arena"}
 
 
@@ -94,14 +94,14 @@ def test_a_difference_within_the_noise_keeps_the_portable_settings() -> None:
 def test_what_is_faster_by_chance_alone_is_not_kept() -> None:
     """A value that was faster, and is not when it is compared with the portable settings at the end."""
     bench = Bench(lambda changes: 0.1 if not changes or bench.opened.count({}) > 1 else 0.05)
-    found = tuned(bench, (SPINNING.trying("off"), ARENA.trying("off")))
+    found = tuned(bench, (SPINNING.trying(False), ARENA.trying(False)))
     assert FASTER in [each.verdict for each in found.trials]
     assert found.last is not None and found.last.verdict == "within the noise" and found.chosen == {}
     assert "compared once more" in outcome_of(found, {})[1]
 
 
 def test_a_hopeless_value_takes_two_rounds_and_one_that_looks_no_faster_three() -> None:
-    found = tuned(Bench(lambda changes: {"off": 0.3}.get(changes.get("spinning", ""), 0.1)), SETTINGS[1:])
+    found = tuned(Bench(lambda changes: {False: 0.3}.get(changes.get("spinning"), 0.1)), SETTINGS[1:])
     assert [len(each.ratios) for each in found.trials] == [2, FEW]
 
 
@@ -113,7 +113,7 @@ def test_two_sessions_are_open_at_a_time() -> None:
 def test_what_cannot_be_opened_is_a_trial_with_its_reason() -> None:
     class Refusing(Bench):
         def open(self, changes: Mapping[str, Any]) -> None:
-            if changes.get("spinning") == "off":
+            if changes.get("spinning") is False:
                 self.open_now.clear()
                 raise CheckFailed("it does not spin")
             super().open(changes)

@@ -19,7 +19,6 @@ from drupe_files.disk import disk_errors, folder_bytes, refuse_unwritable
 from drupe_files.folder_marks import Mark, held, is_held, remove_unused
 from drupe_files.json_files import json_object, json_value
 from drupe_files.memory import peak_memory
-from drupe_files.output_folders import prepared, publish, staging
 from drupe_files.output_lock import claimed
 from drupe_files.pass_cache import FolderCache
 from drupe_files.pass_keys import identity_of
@@ -53,8 +52,6 @@ __all__ = [
     "make_room",
     "note_bytes",
     "peak_memory",
-    "prepared",
-    "publish",
     "quick_digest",
     "refuse_to_replace",
     "refuse_unwritable",
@@ -62,6 +59,5 @@ __all__ = [
     "remove_notes",
     "remove_unused",
     "scratch",
-    "staging",
     "touch",
 ]

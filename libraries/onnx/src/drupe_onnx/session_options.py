@@ -12,12 +12,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from drupe.api import ModelError
+from drupe.api import ModelError, unknown
 
 GENAI = "genai_config.json"
 OWN = "session_options.json"
 """The file of a package without a genai_config.json."""
 PROVIDER_OPTIONS = "provider_options"
+SWITCHES = {"on": True, "off": False, "true": True, "false": False}
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class SessionSetting:
     name: for a user. option: its key among the session options; one with a dot is an entry of onnxruntime's session
     configuration, whose values are text. provider: where it is an option of a provider, onnxruntime-genai's name for
     that ("cuda"); its values are text as well.
-    values: to try. default: what holds where the option is not given; None where the package or the runtime decides.
+    values: to try. default: what holds where the option is not given, True or False for a switch; None where the
+    package or the runtime decides.
     words: for a value, what stands in the file in place of it.
     ordered: whether values after one that is slower are slower still, so that they need not be tried.
     """
@@ -43,6 +45,16 @@ class SessionSetting:
     def trying(self, *values: Any) -> SessionSetting:
         """This setting, with other values to try."""
         return replace(self, values=values)
+
+    def valid(self, value: Any) -> Any:
+        """The value that a user means: a switch may be "on" or "off". Raises UsageError for one that is none."""
+        is_switch = isinstance(self.default, bool)
+        meant = SWITCHES.get(str(value).casefold(), value) if is_switch else value
+        known = list(self.words) or ([True, False] if is_switch else [])
+        if known and not any(meant == each and type(meant) is type(each) for each in known):
+            words = ["on", "off"] if is_switch else list(map(str, known))
+            raise unknown(f"value of the session setting '{self.name}'", str(value), words)
+        return meant
 
     def value_in(self, options: dict[str, Any]) -> Any:
         """The value that session options give to it."""
@@ -76,8 +88,8 @@ def _provider_entries(options: dict[str, Any], provider: str) -> list[dict[str, 
 
 
 THREADS = SessionSetting("threads", "intra_op_num_threads", ordered=True)
-SPINNING = SessionSetting("spinning", "session.intra_op.allow_spinning", default="on", words={"on": "1", "off": "0"})
-ARENA = SessionSetting("arena", "enable_cpu_mem_arena", default="on", words={"on": True, "off": False})
+SPINNING = SessionSetting("spinning", "session.intra_op.allow_spinning", default=True, words={True: "1", False: "0"})
+ARENA = SessionSetting("arena", "enable_cpu_mem_arena", default=True)
 OPTIMIZATION = SessionSetting(
     "graph_optimization_level",
     "graph_optimization_level",
@@ -90,7 +102,7 @@ OPTIMIZATION = SessionSetting(
     },
 )
 INTER_OP_THREADS = SessionSetting("inter_op_threads", "inter_op_num_threads")
-MEMORY_PATTERN = SessionSetting("memory_pattern", "enable_mem_pattern", default="on", words={"on": True, "off": False})
+MEMORY_PATTERN = SessionSetting("memory_pattern", "enable_mem_pattern", default=True)
 EXECUTION_MODE = SessionSetting(
     "execution_mode",
     "execution_mode",

@@ -58,9 +58,9 @@ class Cpu(TableProvider):
             counts.append(counts[-1] // 2)
         return (
             THREADS.trying(*dict.fromkeys(counts)),
-            SPINNING.trying("off"),
+            SPINNING.trying(False),
             OPTIMIZATION.trying("extended"),
-            ARENA.trying("off"),
+            ARENA.trying(False),
         )
 
     def devices(self) -> Sequence[Device]:

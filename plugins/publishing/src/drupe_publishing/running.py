@@ -31,7 +31,8 @@ from drupe.api import (
     refuse_unmeasurable,
     registry,
 )
-from drupe_files import FolderCache, disk_errors, folder_bytes, peak_memory, prepared, publish, scratch, staging
+from drupe_files import FolderCache, disk_errors, folder_bytes, peak_memory, scratch
+from drupe_files.output_folders import prepared, publish, staging
 from drupe_publishing.finishing import finish
 from drupe_publishing.recording import record
 

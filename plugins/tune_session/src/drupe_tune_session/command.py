@@ -95,7 +95,7 @@ def _tuned(package: Path, config: TuneSessionConfig) -> tuple[Tuning, dict[str, 
     """Tune a package in place: what came of it, what was replaced, whether the package has changed, its provider."""
     from drupe.api import provider_of, registry, resolve_package, runtime_for, target_of
     from drupe_console import progress
-    from drupe_files import prepared, publish, staging
+    from drupe_files.output_folders import prepared, publish, staging
     from drupe_tune_session.declared import known_settings, settings_to_try
     from drupe_tune_session.measuring import measured, refuse_too_large
     from drupe_tune_session.record import earlier_choice, record_choice, recorded_in

@@ -20,7 +20,7 @@ def known_settings(provider: ExecutionProvider) -> dict[str, SessionSetting]:
 def settings_to_try(provider: ExecutionProvider, config: TuneSessionConfig) -> list[SessionSetting]:
     """The settings with the values to try, in the provider's order.
 
-    Raises UsageError for a name that is no setting.
+    Raises UsageError for a name that is no setting, and a value that it does not have.
     """
     known, wanted = known_settings(provider), dict(config.values or {})
     for name in (*wanted, *(config.keep or ())):
@@ -28,7 +28,10 @@ def settings_to_try(provider: ExecutionProvider, config: TuneSessionConfig) -> l
             raise unknown(f"session setting of the provider '{provider.name}'", name, known)
     order = dict.fromkeys([*(each.name for each in _declared(provider)), *wanted])
     left = [name for name in order if name not in {*(config.keep or ()), *config.fixed}]
-    asked = [replace(known[name], values=wanted.get(name, known[name].values)) for name in left]
+    asked = [
+        replace(known[name], values=[known[name].valid(each) for each in wanted.get(name, known[name].values)])
+        for name in left
+    ]
     return [each for each in asked if each.values]
 
 

@@ -14,7 +14,13 @@ ABOUT = "session settings"
 
 def words_of(changes: Changes) -> str:
     """Settings with their values, for a person."""
-    return ", ".join(f"{name} {value}" for name, value in changes.items()) or "the portable settings"
+    return ", ".join(f"{name} {_word(value)}" for name, value in changes.items()) or "the portable settings"
+
+
+def _word(value: Any) -> str:
+    if value is None:
+        return "open"
+    return ("on" if value else "off") if isinstance(value, bool) else str(value)
 
 
 def gain_of(trial: Trial) -> str:
@@ -55,8 +61,8 @@ def outcome_of(tuning: Tuning, replaced: Mapping[str, Any]) -> tuple[str, str]:
     """In a word and in a sentence, what came of it."""
     took = f"{tuning.seconds:.0f} s" if tuning.seconds >= 1 else f"{tuning.seconds:.1f} s"
     if tuning.chosen and tuning.last is not None:
-        were = ", ".join(f"{name} {'open' if value is None else value}" for name, value in replaced.items())
-        return "tuned", f"{words_of(tuning.chosen)} in place of {were}: {gain_of(tuning.last)}, measured in {took}"
+        told = f"{words_of(tuning.chosen)} in place of {words_of(replaced)}: {gain_of(tuning.last)}"
+        return "tuned", f"{told}, measured in {took}"
     compared = [each for each in tuning.trials if each.verdict != UNTRIED]
     left = len(tuning.trials) - len(compared)
     if not compared:

@@ -10,8 +10,7 @@ from pydantic import Field
 from drupe.api import Context, Form, Model, Pass, PassConfig
 from drupe_tune_session.plugin import NAME, SUMMARY
 
-Switch = Literal["on", "off"]
-Value = int | float | str
+Value = bool | int | float | str
 
 
 class TuneSessionConfig(PassConfig):
@@ -22,10 +21,10 @@ class TuneSessionConfig(PassConfig):
         "always", description="worthwhile: only packages of 32 MB or more, and only where they are run here in any case"
     )
     threads: int | None = Field(None, ge=1, le=256, description="threads of the session; by default measured")
-    spinning: Switch | None = Field(
+    spinning: bool | None = Field(
         None, description="whether threads that wait keep their core busy; by default measured"
     )
-    arena: Switch | None = Field(None, description="whether memory is kept for the next run; by default measured")
+    arena: bool | None = Field(None, description="whether memory is kept for the next run; by default measured")
     graph_optimization_level: Literal["disabled", "basic", "extended", "all"] | None = Field(
         None, description="what onnxruntime does to the graph when it opens it; by default measured"
     )
