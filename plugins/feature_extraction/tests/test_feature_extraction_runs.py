@@ -41,7 +41,7 @@ def program(*arguments: object, given: str = "") -> subprocess.CompletedProcess[
 def test_the_package_keeps_what_the_folder_says_and_its_record_has_the_task(source: Path, package: Path) -> None:
     record = json.loads((package / "drupe.json").read_text())
     assert record["task"] == "feature-extraction"
-    assert [each["name"] for each in record["plan"]["passes"]][-1] == "package-embedding"
+    assert [each["name"] for each in record["plan"]["passes"]][-2:] == ["package-embedding", "tune-session"]
     for name in ("modules.json", "1_Pooling/config.json", "config_sentence_transformers.json"):
         assert (package / name).read_bytes() == (source / name).read_bytes()
     assert not (package / "genai_config.json").exists()

@@ -187,7 +187,14 @@ def plan_for(checkpoint: Path, provider: str = "cpu", **options: object) -> Plan
 def test_the_quality_autoround_plans_rounding_and_repacking(checkpoint: Path) -> None:
     plan = plan_for(checkpoint, quality="autoround", block_size=64, calibration_sequences=3)
     names = [each.name for each in plan.passes]
-    assert names == ["round-by-gradient", "build-decoder", "repack-weights", "quantize-weights", "package-genai"]
+    assert names == [
+        "round-by-gradient",
+        "build-decoder",
+        "repack-weights",
+        "quantize-weights",
+        "package-genai",
+        "tune-session",
+    ]
     assert plan.passes[0].config == {"block_size": 64, "calibration_sequences": 3}
     assert plan.passes[3].config == {"bits": 4, "block_size": 64}
     assert plan_for(checkpoint, "dml", quality="autoround").passes[0].config == {"symmetric": True}
