@@ -202,6 +202,26 @@ def test_a_small_package_is_not_measured_unasked(checkpoint: Path, nothing_is_me
     assert "tune-session" not in names
 
 
+@pytest.mark.parametrize("busy", [[True], [False, True], [False, False]])
+def test_what_is_tuned_unasked_stays_portable_on_a_busy_machine(
+    checkpoint: Path, times: Times, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, busy: list[bool]
+) -> None:
+    """busy: whether it is, before and after the measuring."""
+    seen = iter(busy)
+    monkeypatch.setattr("drupe_tune_session.finishing.WORTHWHILE", 0)
+    monkeypatch.setattr(
+        "drupe_tune_session.finishing.disturbance", lambda: "others leave no core idle" if next(seen) else None
+    )
+    times(FASTER_ALONE)
+    out = tmp_path / "out"
+    drupe.optimize(checkpoint, out, quality="fast", provider="cpu")
+    chosen = {} if any(busy) else {"threads": 1, "spinning": False}
+    assert tuned_pass(out)["chosen"] == chosen and list(seen) == []
+    assert (session_options(out)["intra_op_num_threads"] == 1) is bool(chosen)
+    (notice,) = (each for each in record(out)["notices"] if each["about"] == "session settings")
+    assert ("others leave no core idle" in notice["what"]) is any(busy)
+
+
 @pytest.mark.parametrize(
     ("asked", "tried"),
     [
@@ -236,7 +256,7 @@ def test_a_package_for_another_machine_keeps_the_portable_settings_and_says_so(
     assert done.returncode == 0, done.stderr
     assert "note: session settings, portable: nothing was measured: no device for 'cuda' is here" in done.stderr
     assert "intra_op_num_threads" not in session_options(tmp_path / "out")
-    assert "chosen" not in tuned_pass(tmp_path / "out"), "where the device is, the plan tunes"
+    assert tuned_pass(tmp_path / "out") == {"chosen": {}}
     refused = program_here("tune-session", tmp_path / "out")
     assert refused.returncode == 6 and "cuda" in refused.stderr
 

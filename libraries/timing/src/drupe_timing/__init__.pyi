@@ -7,6 +7,7 @@ from .cases import PROMPT as PROMPT
 from .cases import Case as Case
 from .cases import cases_of as cases_of
 from .energy import Energy as Energy
+from .load import disturbance as disturbance
 from .orders import serve as serve
 from .process import PackageProcess as PackageProcess
 from .spread import CONFIDENCE as CONFIDENCE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -52,11 +53,14 @@ def tune_session(
     command, it is whole.
     """
     from drupe_console import table
+    from drupe_timing import disturbance
     from drupe_tune_session.telling import document_of, outcome_of, rows_of
 
-    tuning, replaced, changed, provider = _tuned(package, _config(seconds, settings or []))
+    config = _config(seconds, settings or [])
+    busy = disturbance()
+    tuning, replaced, changed, provider = _tuned(package, config)
     if as_json:
-        facts = {"package": str(package), "provider": provider, "changed": changed}
+        facts = {"package": str(package), "provider": provider, "changed": changed, "disturbance": busy}
         print(json.dumps({**facts, **document_of(tuning, replaced)}, indent=1))
         return
     table(rows_of(tuning), COLUMNS)
@@ -64,6 +68,8 @@ def tune_session(
     print(f"\n{package}, {handling}: {what}")
     if not changed:
         print("the package is as it was")
+    if busy:
+        print(f"note: {busy}: tune it again when the machine is quiet", file=sys.stderr)
 
 
 def _config(seconds: float | None, texts: list[str]) -> TuneSessionConfig:

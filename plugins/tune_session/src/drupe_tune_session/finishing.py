@@ -7,8 +7,10 @@ from typing import Any
 
 from drupe.api import Cancelled, DrupeError, Model, Notice, Run, RuntimeMissing, runtime_for
 from drupe_files import folder_bytes
+from drupe_timing import disturbance
 from drupe_tune_session.declared import settings_to_try
 from drupe_tune_session.measuring import measured, refuse_too_large
+from drupe_tune_session.session_file import SessionFile
 from drupe_tune_session.telling import ABOUT, document_of, notice_of
 from drupe_tune_session.tune_session import TuneSessionConfig
 
@@ -28,6 +30,8 @@ def finish(package: Model, config: TuneSessionConfig, run: Run) -> Answer | None
         runtime_for(package, target, provider, run.found)
         if not settings:
             return None
+        if config.when == "worthwhile":
+            _refuse_disturbed()
         refuse_too_large(package.location, target)
         tuning, file = measured(
             package.location,
@@ -38,15 +42,31 @@ def finish(package: Model, config: TuneSessionConfig, run: Run) -> Answer | None
             run.context.progress,
             run.context.stop_if_cancelled,
         )
+        if tuning.chosen and config.when == "worthwhile":
+            _refuse_disturbed(file)
     except Cancelled:
         raise
+    except Disturbed as disturbed:
+        return _portable(disturbed.what, "when the machine is quiet: drupe tune-session OUT")
     except RuntimeMissing as missing:
-        return {}, (_portable(missing.what, "on a machine that runs the package: drupe tune-session OUT"),), {}
+        return _portable(missing.what, "on a machine that runs the package: drupe tune-session OUT")
     except DrupeError as error:  # the check, which comes after this, says it where the package does not run
-        return {}, (_portable(error.what, error.cure or ""),), {}
+        return _portable(error.what, error.cure or "")
     replaced = {name: file.value(name) for name in tuning.chosen}
     chosen = {"chosen": dict(tuning.chosen), **({"replaced": replaced} if replaced else {})}
     return chosen, (notice_of(tuning, replaced),), {"measured": document_of(tuning, replaced)}
+
+
+class Disturbed(DrupeError):
+    """Other programs keep the machine busy: what is fastest now is not what is fastest when it is quiet."""
+
+
+def _refuse_disturbed(file: SessionFile | None = None) -> None:
+    """Raise Disturbed where the machine is busy. file: gets the portable settings back."""
+    if (told := disturbance()) is not None:
+        if file is not None:
+            file.write({})
+        raise Disturbed(told)
 
 
 def _is_not_worthwhile(package: Model, config: TuneSessionConfig, run: Run) -> bool:
@@ -55,5 +75,6 @@ def _is_not_worthwhile(package: Model, config: TuneSessionConfig, run: Run) -> b
     return not run.job.plan.check.run or folder_bytes(package.location) < WORTHWHILE
 
 
-def _portable(why: str, cure: str) -> Notice:
-    return Notice(ABOUT, "portable", f"nothing was measured: {why}", cure)
+def _portable(why: str, cure: str) -> Answer:
+    """The portable settings are the choice, also where the run is repeated."""
+    return {"chosen": {}}, (Notice(ABOUT, "portable", f"nothing was measured: {why}", cure),), {}
