@@ -482,6 +482,16 @@ def test_bytes_that_two_weights_share_count_once(make_context, out, make_package
     assert KIND.describe(Model("onnx", out))["weight bytes"] == 4_000_000
 
 
+def test_bytes_that_two_weights_share_are_shared_after_loading_too(make_context, out, tmp_path, make_package):
+    values = np.ones((500, 1000), np.float32)
+    shared = {"table": Array(values), "head": Reshape(Array(values), (1000, 500))}
+    KIND.save(Model("onnx", Path("nowhere"), payload=make_package(shared)), out, make_context())
+    again = tmp_path / "again"
+    again.mkdir()
+    KIND.save(Model("onnx", out), again, make_context())
+    assert bytes_in(again) == bytes_in(out)
+
+
 def test_describing_a_package_without_its_data_is_an_error(out):
     save_with_onnx(out).unlink()
     with pytest.raises(ModelError, match=r"data file 'weights.bin' of 'model.onnx' is missing"):

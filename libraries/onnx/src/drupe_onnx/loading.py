@@ -11,6 +11,7 @@ import onnx
 from drupe.api import ModelError
 from drupe_onnx import ir
 from drupe_onnx.embedded import without_weights
+from drupe_onnx.expressions.arranged import Reshape
 from drupe_onnx.expressions.sources import ExternalTensor
 from drupe_onnx.external_data import data_file
 from drupe_onnx.outline import AGAIN
@@ -44,11 +45,15 @@ def _load_graph(path: Path) -> tuple[ir.Model, set[Path]]:
     if not (model.opset_imports or len(model.graph)):
         raise ModelError(f"'{path.name}' is not an ONNX graph", where=path, cure=AGAIN)
     data = set()
+    first: dict[tuple[Path, int, int, ir.DataType], ExternalTensor] = {}
     for value in initializers_of(model):
         if isinstance(value.const_value, ir.ExternalTensor):
             source = _checked(path, value.const_value)
             data.add(source.path)
-            value.const_value = LazyWeight(value.name, source)
+            # Bytes that two weights share, such as those of a tied head, stay shared: see `distinct_weights`.
+            shared = first.setdefault((source.path, source.offset, source.nbytes, source.dtype), source)
+            same = shared if shared.shape == source.shape else Reshape(shared, source.shape)
+            value.const_value = LazyWeight(value.name, same)
     _refuse_external_attributes(path, model)
     return model, data
 
