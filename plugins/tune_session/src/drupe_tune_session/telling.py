@@ -89,9 +89,10 @@ def _short_of_time(tuning: Tuning) -> bool:
 
 
 def _is_unsure(tuning: Tuning) -> bool:
-    """Whether the last comparison looked well, and had too few rounds."""
-    spread = tuning.last.spread if tuning.last is not None else None
-    return spread is not None and not spread.sure and spread.median < PROMISING
+    """Whether something looked faster, and had too few rounds for that to be sure."""
+    compared = [*tuning.trials, *([tuning.last] if tuning.last is not None else [])]
+    spreads = [each.spread for each in compared if each.spread is not None]
+    return any(not spread.sure and spread.median < PROMISING for spread in spreads)
 
 
 def rows_of(tuning: Tuning) -> list[tuple[str, str, str, str]]:
