@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from drupe.api import Model, Notice, Run, call, ready
+from drupe_publishing.telling import told
 
 HOOK = "drupe_finishers"
 Answer = tuple[Mapping[str, Any], tuple[Notice, ...], Mapping[str, Any]]
@@ -15,14 +16,14 @@ Answer = tuple[Mapping[str, Any], tuple[Notice, ...], Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Finished:
-    """What finishers have done. run: with the configurations that repeat it. told: by pass, what is recorded of it.
+    """What finishers have done. run: with the configurations that repeat it. recorded: by pass, what is recorded of it.
 
     digests: of the files that are still as they were written.
     """
 
     run: Run
     notices: tuple[Notice, ...]
-    told: Mapping[str, Mapping[str, Any]]
+    recorded: Mapping[str, Mapping[str, Any]]
     digests: Mapping[str, str]
 
 
@@ -31,23 +32,23 @@ def finish(package: Model, run: Run, digests: Mapping[str, str]) -> Finished:
     finishers = run.found.offered("finisher", HOOK)
     before = _states(package.location)
     notices: tuple[Notice, ...] = ()
-    told: dict[str, Mapping[str, Any]] = {}
+    recorded: dict[str, Mapping[str, Any]] = {}
     for step in run.passes:
         name = step.planned.name
         if name not in finishers:
             continue
         entry = finishers.find(name)
         function: Any = entry.resolve()
-        with run.told("finish", name):
+        with told(run, "finish", name):
             answer: Answer | None = call(entry.plugin, f"the finisher '{name}'", function, package, step.config, run)
         if answer is None:
             continue
-        config, noticed, told[name] = answer
+        config, noticed, recorded[name] = answer
         notices += noticed
         run = ready(replace(run.job, plan=run.job.plan.configured(name, **config)), run.found) if config else run
     after = _states(package.location)
     return Finished(
-        run, notices, told, {name: each for name, each in digests.items() if before.get(name) == after.get(name)}
+        run, notices, recorded, {name: each for name, each in digests.items() if before.get(name) == after.get(name)}
     )
 
 

@@ -51,7 +51,7 @@ def record(
                 "brought_by": step.plugin.title,
                 "revision": step.runner.revision,
                 "config": step.config.model_dump(mode="json"),
-                **finished.told.get(step.planned.name, {}),
+                **finished.recorded.get(step.planned.name, {}),
             }
             for step in run.passes
         ],

@@ -35,6 +35,7 @@ from drupe_files import FolderCache, disk_errors, folder_bytes, peak_memory, scr
 from drupe_files.output_folders import prepared, publish, staging
 from drupe_publishing.finishing import finish
 from drupe_publishing.recording import record
+from drupe_publishing.telling import told
 
 
 def carry_out(
@@ -66,7 +67,7 @@ def carry_out(
             if all(step.is_foreseen for step in run.passes):
                 _refuse_unfit(foreseen, run)
         with _told_of_the_end(run, str(output), started, observers):
-            with _told(run, "run", plan.source.reference):
+            with told(run, "run", plan.source.reference):
                 model = runner.run(job)
             return publish_model(_refuse_unfit(model, run), run, output, force, started, observers.passes)
 
@@ -102,7 +103,7 @@ def publish_model(
     """
     kind = run.found.kinds.make(run.job.source.kind)
     with staging(output) as folder:
-        with _told(run, "write", str(output)), disk_errors(folder):
+        with told(run, "write", str(output)), disk_errors(folder):
             digests = run.found.kinds.make(model.kind).save(model, folder, run.context)
         converted = time.perf_counter() - started
         written = model.but(location=folder, payload=None)
@@ -131,15 +132,6 @@ def publish_model(
     if aside:
         shutil.rmtree(aside, ignore_errors=True)  # if this is interrupted, the next run removes the rest
     return outcome
-
-
-@contextmanager
-def _told(run: Run, name: str, subject: str) -> Iterator[None]:
-    """Tell observers when a block starts and finishes."""
-    started = time.perf_counter()
-    run.say(f"{name}-started", subject)
-    yield
-    run.say(f"{name}-finished", subject, time.perf_counter() - started)
 
 
 @contextmanager
@@ -182,7 +174,7 @@ def _checked(package: Model, run: Run, output: Path) -> Check:
     if verifier is None:
         verdict = Check(not_run="no plugin that checks packages is installed; pip install drupe-verification")
     else:
-        with _told(run, "check", str(output)):
+        with told(run, "check", str(output)):
             verdict = verifier.check(package, run.job, run.context.target)
     if planned.required and (why := verdict.not_run or verdict.not_compared):
         raise NotChecked(
