@@ -28,23 +28,25 @@ from drupe_files import peak_memory
 class Measured:
     """The package of this process, open or not."""
 
-    def __init__(self, package: str, provider: str | None, threads: int) -> None:
+    def __init__(self, package: str, provider: str | None) -> None:
         self._found = registry()
         here = located(package, provider, self._found)
         self._model, self._target, self._runtime = here.model, here.target, here.runtime
-        self._threads = threads
         self._session: Session | None = None
         self._timer: Timer | None = None
         self._energy = Energy()
 
-    def open(self, room: int | None) -> dict[str, Any]:
-        """Open the package; how long that takes, and what the session is. room: for tokens; None for its own."""
+    def open(self, room: int | None, threads: int) -> dict[str, Any]:
+        """Open the package; how long that takes, and what the session is.
+
+        room: for tokens; None for its own. threads: 0 for its own number.
+        """
         settings: dict[str, Any] = {"max_length": room}
-        if self._threads:
+        if threads:
             if "threads" not in inspect.signature(type(self._runtime).open).parameters:
                 what = f"the runtime {self._runtime.name} takes no number of threads"
                 raise UsageError(what, cure="leave the number of threads out")
-            settings["threads"] = self._threads
+            settings["threads"] = threads
         start = time.perf_counter()
         session = self._session = self._runtime.open(self._model, self._target, **settings)
         seconds = time.perf_counter() - start

@@ -21,7 +21,7 @@ TEXT = "text"
 
 @dataclass(frozen=True)
 class Subject:
-    """A package to measure. threads: of its session, None where the runtime does not tell."""
+    """A model to measure. threads: of its session, None where the runtime does not tell. rival: see Located."""
 
     path: str
     model: Model
@@ -29,13 +29,14 @@ class Subject:
     runtime: str
     runtime_version: str
     threads: int | None = None
+    rival: bool = False
 
 
 @dataclass(frozen=True)
 class Row:
     """The values of one quantity: those of each package, in the order of the packages and of the rounds.
 
-    case: None for a quantity of the package as a whole.
+    A package has no values of what its runtime does not give. case: None for a quantity of the package as a whole.
     """
 
     quantity: Quantity
@@ -60,7 +61,8 @@ class Measurement:
 def subject_of(path: str, provider: str | None, found: Registry) -> Subject:
     """A package, found and fit to run here. Raises the error of one that is not, before anything is measured."""
     here = located(path, provider, found)
-    return Subject(path, here.model, here.provider, here.runtime.name, here.runtime.version() or "")
+    version = here.runtime.version() or ""
+    return Subject(path, here.model, here.provider, here.runtime.name, version, rival=here.rival)
 
 
 def measure(
@@ -75,7 +77,7 @@ def measure(
     with contextlib.ExitStack() as stack:
         run = _Run(subjects, config, stop)
         for each in subjects:
-            run.processes.append(stack.enter_context(PackageProcess(each.path, each.provider, config.threads)))
+            run.processes.append(stack.enter_context(PackageProcess(each.path, each.provider)))
         with progress.task("opening", (loads + 1) * len(subjects), "load") as task:
             times = run.load(loads, task)
         described = run.describe()
@@ -102,17 +104,25 @@ class _Run:
     def load(self, loads: int, progress: Progress) -> tuple[tuple[float, ...], ...]:
         """Open all packages `loads` times and once before: milliseconds by package. They are open afterwards.
 
-        The first load is not timed: it imports the runtime, and reads files that the system then has in memory.
+        The first load is not timed: it imports the runtime, and reads files that the system then has in memory. In it,
+        packages come before models of other tools, which get the packages' threads.
         """
         times: list[list[float]] = [[] for _ in self.processes]
         for number in range(loads + 1):
-            for at, process in self._in_turn(number):
+            turn = self._in_turn(number)
+            for at, process in turn if number else sorted(turn, key=lambda pair: self.subjects[pair[0]].rival):
                 process.ask("close")
-                opened = process.ask("open", room=self._room())
+                opened = process.ask("open", room=self._room(), threads=self._threads_of(self.subjects[at]))
                 times[at] += [opened["milliseconds"]] if number else []
                 self.subjects[at] = replace(self.subjects[at], threads=opened["threads"])
                 progress.advance(1)
         return tuple(map(tuple, times))
+
+    def _threads_of(self, subject: Subject) -> int:
+        """The threads to open a model with; 0 for its own number. A model of another tool has none of its own."""
+        if self._config.threads or not subject.rival:
+            return self._config.threads
+        return next((each.threads for each in self.subjects if each.threads and not each.rival), 0)
 
     def describe(self) -> list[dict[str, Any]]:
         """What each package is. Raises UsageError for packages that cannot be measured in the same way."""
@@ -171,9 +181,10 @@ class _Run:
             for at, process in self._in_turn(number):
                 found[at].append(process.ask("run", **order)["values"])
                 progress.advance(1)
-        names = [name for name in QUANTITIES if all(name in run for runs in found for run in runs)]
+        names = [name for name in QUANTITIES if any(name in run for runs in found for run in runs)]
         return [
-            Row(QUANTITIES[name], case, tuple(tuple(run[name] for run in runs) for runs in found)) for name in names
+            Row(QUANTITIES[name], case, tuple(tuple(run[name] for run in runs if name in run) for runs in found))
+            for name in names
         ]
 
     def whole(self) -> Iterator[Row]:

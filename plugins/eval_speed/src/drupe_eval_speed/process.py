@@ -27,7 +27,7 @@ _APART: dict[str, Any] = (
 class PackageProcess:
     """A context manager; the process is ended with it, whatever it is doing. Each method waits for an answer."""
 
-    def __init__(self, package: str, provider: str | None, threads: int) -> None:
+    def __init__(self, package: str, provider: str | None) -> None:
         self._package = package
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
         self._process = subprocess.Popen(
@@ -38,7 +38,7 @@ class PackageProcess:
             encoding="utf-8",
             **_APART,
         )
-        self._first = {"package": package, "provider": provider, "threads": threads}
+        self._first = {"package": package, "provider": provider}
 
     def __enter__(self) -> PackageProcess:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -39,8 +40,8 @@ class TextTimer:
         return {LENGTH: PROMPT, BATCH: 1}
 
     def warm(self, case: Case, new_tokens: int) -> None:
-        """Run once untimed: the first run allocates."""
-        self._run(case, min(new_tokens, WARM_TOKENS))
+        """Begin a run untimed: what the whole of it needs is allocated."""
+        self._run(case, new_tokens, WARM_TOKENS)
 
     def run(self, case: Case, new_tokens: int) -> Values:
         """One prompt and its answer: milliseconds, and tokens of all rows a second."""
@@ -57,13 +58,13 @@ class TextTimer:
         }
         return values | ({} if self._energy.missing else {"energy": joules / (case.rows * new_tokens)})
 
-    def _run(self, case: Case, new_tokens: int) -> list[float]:
-        """Seconds from the start to each token."""
+    def _run(self, case: Case, new_tokens: int, most: int | None = None) -> list[float]:
+        """Seconds from the start to each token. most: after how many tokens the run is broken off."""
         vocabulary = self._session.vocabulary or FEW
         prompts = np.random.default_rng(0).integers(0, vocabulary, (case.rows, case.tokens))
         times = []
         start = time.perf_counter()
-        for _ in self._session.continue_tokens(prompts, new_tokens):
+        for _ in itertools.islice(self._session.continue_tokens(prompts, new_tokens), most):
             times.append(time.perf_counter() - start)
         return times
 
