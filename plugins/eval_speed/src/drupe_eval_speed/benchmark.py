@@ -29,7 +29,7 @@ def benchmark(
         list[str],
         typer.Argument(
             metavar="MODEL...",
-            help="Packages that `drupe optimize` made, ONNX graphs, checkpoints, GGUF files, or models of OpenVINO. The "
+            help="Packages that `drupe optimize` made, ONNX graphs, checkpoints, GGUF files, models of OpenVINO. The "
             "first is the base of the ratios.",
             rich_help_panel=MODEL,
         ),
