@@ -60,18 +60,19 @@ class Measured:
         return {}
 
     def describe(self) -> dict[str, Any]:
-        """What kind of session is open, its room for tokens, and the sizes that it is run with by default."""
+        """What kind of session is open, its tokens and the room for them, and the sizes of a run by default."""
         timer = self._timer = self._timer_of(self._session)
         return {
             "kind": timer.kind,
             "room": getattr(self._session, "max_length", None),
+            "vocabulary": getattr(self._session, "vocabulary", None),
             "sizes": dict(timer.default_case()),
             "energy_missing": self._energy.missing,
         }
 
-    def warm(self, sizes: Mapping[str, int], new_tokens: int) -> dict[str, Any]:
+    def warm(self, sizes: Mapping[str, int], new_tokens: int, vocabulary: int | None) -> dict[str, Any]:
         assert self._timer is not None
-        self._timer.warm(Case(tuple(sizes.items())), new_tokens)
+        self._timer.warm(Case(tuple(sizes.items())), new_tokens, vocabulary)
         return {}
 
     def run(self, sizes: Mapping[str, int], new_tokens: int) -> dict[str, Any]:

@@ -100,6 +100,7 @@ class _Run:
         self._config = config
         self._stop = stop
         self.new_tokens = config.new_tokens or ANSWER
+        self._vocabulary: int | None = None
 
     def load(self, loads: int, progress: Progress) -> tuple[tuple[float, ...], ...]:
         """Open all packages `loads` times and once before: milliseconds by package. They are open afterwards.
@@ -135,6 +136,8 @@ class _Run:
                     f"{subject.model.task}), and what is measured of them differs",
                     cure="measure packages of one task at a time",
                 )
+        # All read the same prompts, so these have tokens that all of them know.
+        self._vocabulary = min((each["vocabulary"] for each in described if each["vocabulary"]), default=None)
         return described
 
     def cases(self, described: Sequence[Mapping[str, Any]]) -> tuple[Case, ...]:
@@ -175,7 +178,7 @@ class _Run:
         """All quantities of one case: the packages in turn, in every second round in the other order."""
         order = {"sizes": case.by_name, "new_tokens": self.new_tokens}
         for process in self.processes:
-            process.ask("warm", **order)
+            process.ask("warm", **order, vocabulary=self._vocabulary)
         found: list[list[dict[str, float]]] = [[] for _ in self.processes]
         for number in range(self._config.repeats):
             for at, process in self._in_turn(number):

@@ -35,12 +35,14 @@ class TextTimer:
     def __init__(self, session: TextSession, energy: Energy) -> None:
         self._session = session
         self._energy = energy
+        self._vocabulary = FEW
 
     def default_case(self) -> Mapping[str, int]:
         return {LENGTH: PROMPT, BATCH: 1}
 
-    def warm(self, case: Case, new_tokens: int) -> None:
-        """Begin a run untimed: what the whole of it needs is allocated."""
+    def warm(self, case: Case, new_tokens: int, vocabulary: int | None) -> None:
+        """Begin a run untimed: what the whole of it needs is allocated. vocabulary: prompts have tokens below it."""
+        self._vocabulary = vocabulary or FEW
         self._run(case, new_tokens, WARM_TOKENS)
 
     def run(self, case: Case, new_tokens: int) -> Values:
@@ -60,8 +62,7 @@ class TextTimer:
 
     def _run(self, case: Case, new_tokens: int, most: int | None = None) -> list[float]:
         """Seconds from the start to each token. most: after how many tokens the run is broken off."""
-        vocabulary = self._session.vocabulary or FEW
-        prompts = np.random.default_rng(0).integers(0, vocabulary, (case.rows, case.tokens))
+        prompts = np.random.default_rng(0).integers(0, self._vocabulary, (case.rows, case.tokens))
         times = []
         start = time.perf_counter()
         for _ in itertools.islice(self._session.continue_tokens(prompts, new_tokens), most):
@@ -90,7 +91,7 @@ class GraphTimer:
             return sizes
         return {}
 
-    def warm(self, case: Case, new_tokens: int) -> None:
+    def warm(self, case: Case, new_tokens: int, vocabulary: int | None) -> None:
         """Make the inputs, run on them untimed, and see how many runs fit into SECONDS."""
         self._inputs = self._samples(case.by_name)
         self._once()
