@@ -166,6 +166,13 @@ def test_a_model_that_writes_no_text_is_not_measured_in_transformers(checkpoint:
     assert done.stderr.count("error:") == 1
 
 
+def test_pickled_weights_are_not_read(checkpoint: Path, tmp_path: Path) -> None:
+    shutil.copy(checkpoint / "config.json", tmp_path)
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(ModelError, match="in safetensors files, and there are none"):
+        located(str(tmp_path), "cpu", registry())
+
+
 def test_a_provider_that_is_not_here_runs_no_rival(checkpoint: Path) -> None:
     done = program_here("benchmark", checkpoint, "--provider", "dml")
     assert done.returncode == RuntimeMissing.exit_status and "no device for 'dml' is here" in done.stderr

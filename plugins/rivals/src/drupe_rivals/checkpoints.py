@@ -29,8 +29,11 @@ class Transformers(Runtime):
         return None if None in versions else f"{versions[0]}, torch {versions[1]}"
 
     def refusal(self, model: Model, target: Target) -> str | None:
-        if model.kind != "hf" or not any(model.location.glob("*.safetensors")):
-            return "transformers runs checkpoints: folders with config.json and safetensors files"
+        if model.kind != "hf" or not model.location.is_dir():
+            return "transformers runs checkpoints"
+        if not any(model.location.glob("*.safetensors")):
+            what = "transformers is measured with checkpoints in safetensors files, and there are none"
+            raise ModelError(what, where=model.location, cure="save it with transformers' save_pretrained()")
         if model.task != TASK:
             what = f"transformers is measured with models of the task {TASK}, and this one is of the task {model.task}"
             raise ModelError(what, where=model.location, cure="drupe optimize makes a package, which can be measured")
@@ -46,7 +49,7 @@ class Transformers(Runtime):
         transformers.utils.logging.disable_progress_bar()
         try:
             opened = transformers.AutoModelForCausalLM.from_pretrained(
-                model.location, dtype="auto", local_files_only=True, trust_remote_code=False
+                model.location, dtype="auto", local_files_only=True, use_safetensors=True, trust_remote_code=False
             )
         except (OSError, ValueError, ImportError, RuntimeError) as error:
             raise CheckFailed(f"transformers cannot open the checkpoint: {error}", where=model.location) from error
