@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 
 import pytest
 
+from drupe.api import Model
+from drupe_eval_speed.cases import Case
 from drupe_eval_speed.energy import Energy
+from drupe_eval_speed.measuring import Measurement, Row, Subject
+from drupe_eval_speed.quantities import QUANTITIES
+from drupe_eval_speed.report import print_document, print_tables
+from drupe_eval_speed.settings import SpeedConfig
 from drupe_eval_speed.spread import ENOUGH, TOO_FEW, WITHIN, ratio_of, spread_of
 
 
@@ -75,3 +82,17 @@ def test_without_a_counter_it_is_said_that_energy_is_not_counted(tmp_path: Path)
     assert missing.joules(missing.read(), missing.read()) == 0
     counter(tmp_path, "intel-rapl:0", "package-0", 1).write_text("none")
     assert "cannot be read" in str(Energy(tmp_path).missing)
+
+
+def test_what_a_runtime_does_not_give_is_shown_as_such(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = Model.single("onnx", tmp_path, {})
+    subjects = tuple(Subject(str(tmp_path / name), model, "cpu", "r", "1") for name in "abc")
+    rows = (Row(QUANTITIES["energy"], Case(), ((2.0, 2.0), (), (3.0, 3.0))),)
+    measured = Measurement(subjects, 8, (Case(),), rows)
+    print_tables(measured, SpeedConfig(repeats=2))
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("energy"))
+    assert line.split("  ")[-1].strip() == "1.50" and line.count("not given") == 1
+    print_document(measured, SpeedConfig(repeats=2))
+    (result,) = json.loads(capsys.readouterr().out)["results"]
+    assert [each and each["median"] for each in result["packages"]] == [2, None, 3]
+    assert [each and each["median"] for each in result["ratios_to_first"]] == [None, 1.5]
