@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gguf_files import gguf_of
 from sites import program_here
 
 from drupe.api import (
+    CheckFailed,
     Model,
     ModelError,
     Progress,
@@ -63,6 +65,16 @@ def test_a_gguf_file_goes_on_in_llama_cpp_as_its_checkpoint_does(checkpoint: Pat
     pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
     assert continued(gguf_file, threads=1) == greedy(checkpoint)
     assert continued(gguf_file, PROMPTS[:1], max_length=18) == greedy(checkpoint)[:1]
+
+
+def test_a_file_that_llama_cpp_refuses_is_one_error_with_its_reason(checkpoint: Path, tmp_path: Path) -> None:
+    pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
+    broken = gguf_of(checkpoint, "F32")
+    del broken.tensors["blk.1.ffn_up.weight"]
+    done = program_here("benchmark", broken.write(tmp_path / "broken.gguf"))
+    assert done.returncode == CheckFailed.exit_status, done.stderr
+    assert "llama.cpp cannot open the file" in done.stderr and "blk.1.ffn_up.weight" in done.stderr
+    assert done.stderr.count("error:") == 1
 
 
 def test_a_model_of_openvino_goes_on_by_its_state(openvino_model: Path) -> None:

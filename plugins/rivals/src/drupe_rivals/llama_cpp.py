@@ -53,6 +53,7 @@ class LlamaCppSession(RowsSession):
         settings.n_gpu_layers = 0
         self._model = library.llama_model_load_from_file(str(path).encode(), settings)
         if not self._model:
+            self._said.close()
             raise CheckFailed(f"llama.cpp cannot open the file: {self._said}", where=path)
         self.vocabulary: int = library.llama_vocab_n_tokens(library.llama_model_get_vocab(self._model))
         self.context_length = self.max_length = int(library.llama_model_n_ctx_train(self._model))
