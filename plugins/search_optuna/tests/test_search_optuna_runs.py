@@ -8,11 +8,16 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tiny import make_checkpoint
+
+import drupe as drupe_package
+from drupe.api import Request
+from drupe_search_optuna.trials import Measuring
 
 
 @pytest.fixture(scope="module")
@@ -191,3 +196,30 @@ def test_a_dry_run_prints_what_would_be_searched(checkpoint: Path, tmp_path: Pat
         "4 combinations; 4 trials with the sampler 'grid'",
     ]
     assert not (tmp_path / "out.study").exists()
+
+
+def test_packages_that_differ_in_threads_only_are_compared_with_the_source_once(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    evaluate = drupe_package.evaluate
+
+    def noted(package: Path, *rest: Any, evaluator: str, **settings: Any) -> Any:
+        asked.append(evaluator)
+        return evaluate(package, *rest, evaluator=evaluator, **settings)
+
+    monkeypatch.setattr(drupe_package, "evaluate", noted)
+
+    def request_of(values: Mapping[str, Any]) -> Request:
+        options = {"tokens": 32, "block_size": values["block_size"]}
+        return Request(str(checkpoint), provider="cpu", options=options, threads=values["threads"])
+
+    measuring = Measuring(request_of, {"footprint": {"repeats": 1}}, tmp_path)
+    trials = [
+        measuring.trial(number, {"threads": threads, "block_size": size})
+        for number, (threads, size) in enumerate(((1, 32), (2, 32), (2, 64)), 1)
+    ]
+    assert [trial.reason for trial in trials] == ["", "", ""]
+    assert asked == ["quality", "footprint", "footprint", "quality", "footprint"]
+    first, second, third = (trial.metrics["kl_divergence"].value for trial in trials)
+    assert first == second != third

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -34,13 +35,15 @@ class TextTimer:
     def __init__(self, session: TextSession, energy: Energy) -> None:
         self._session = session
         self._energy = energy
+        self._vocabulary = FEW
 
     def default_case(self) -> Mapping[str, int]:
         return {LENGTH: PROMPT, BATCH: 1}
 
-    def warm(self, case: Case, new_tokens: int) -> None:
-        """Run once untimed: the first run allocates."""
-        self._run(case, min(new_tokens, WARM_TOKENS))
+    def warm(self, case: Case, new_tokens: int, vocabulary: int | None = None) -> None:
+        """Begin a run untimed: what the whole of it needs is allocated. vocabulary: prompts have tokens below it."""
+        self._vocabulary = vocabulary or self._session.vocabulary or FEW
+        self._run(case, new_tokens, WARM_TOKENS)
 
     def run(self, case: Case, new_tokens: int) -> Values:
         """One prompt and its answer: milliseconds, and tokens of all rows a second."""
@@ -57,13 +60,12 @@ class TextTimer:
         }
         return values | ({} if self._energy.missing else {"energy": joules / (case.rows * new_tokens)})
 
-    def _run(self, case: Case, new_tokens: int) -> list[float]:
-        """Seconds from the start to each token."""
-        vocabulary = self._session.vocabulary or FEW
-        prompts = np.random.default_rng(0).integers(0, vocabulary, (case.rows, case.tokens))
+    def _run(self, case: Case, new_tokens: int, most: int | None = None) -> list[float]:
+        """Seconds from the start to each token. most: after how many tokens the run is broken off."""
+        prompts = np.random.default_rng(0).integers(0, self._vocabulary, (case.rows, case.tokens))
         times = []
         start = time.perf_counter()
-        for _ in self._session.continue_tokens(prompts, new_tokens):
+        for _ in itertools.islice(self._session.continue_tokens(prompts, new_tokens), most):
             times.append(time.perf_counter() - start)
         return times
 
@@ -89,7 +91,7 @@ class GraphTimer:
             return sizes
         return {}
 
-    def warm(self, case: Case, new_tokens: int) -> None:
+    def warm(self, case: Case, new_tokens: int, vocabulary: int | None = None) -> None:
         """Make the inputs, run on them untimed, and see how many runs fit into SECONDS."""
         self._inputs = self._samples(case.by_name)
         self._once()

@@ -1,4 +1,4 @@
-"""`drupe benchmark`: how fast packages are, side by side in one run."""
+"""`drupe benchmark`: how fast packages and models of other tools are, side by side in one run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 from drupe.api import UsageError
 
-MODEL, CASES, RUNNING = "Packages", "What is measured", "Running and printing"
+MODEL, CASES, RUNNING = "Models", "What is measured", "Running and printing"
 FLAGS = {
     "prompt_lengths": "--prompt-lengths",
     "batch_sizes": "--batch-sizes",
@@ -28,8 +28,9 @@ def benchmark(
     packages: Annotated[
         list[str],
         typer.Argument(
-            metavar="PACKAGE...",
-            help="Folders that `drupe optimize` made, or ONNX graphs. The first is the base of the ratios.",
+            metavar="MODEL...",
+            help="Packages that `drupe optimize` made, ONNX graphs, checkpoints, GGUF files, models of OpenVINO. The "
+            "first is the base of the ratios.",
             rich_help_panel=MODEL,
         ),
     ],
@@ -78,7 +79,8 @@ def benchmark(
         str | None,
         typer.Option(
             metavar="<int>",
-            help="Threads of the processor.  [default: what each package's session has]",
+            help="Threads of the processor.  [default: what each package's session has; models of other tools get the "
+            "first package's number]",
             show_default=False,
             rich_help_panel=RUNNING,
         ),
@@ -93,13 +95,16 @@ def benchmark(
         bool, typer.Option("--json", help="Print the result as JSON, with the values of all runs.")
     ] = False,
 ) -> None:
-    """Measure how fast packages are, side by side.
+    """Measure how fast packages are, side by side, and beside models of other tools.
 
     Of models that write text: time to the first token and between tokens, prefill and decode rates. Of other models:
     time of a run, runs and rows a second. Of all: load time, peak memory, size, and energy where it is counted.
 
-    Each package runs in a process of its own. The packages take turns, and what is shown is the median of all runs with
-    the interval in which it lies with 95 % confidence. All packages are in memory at the same time.
+    Checkpoints run in transformers, GGUF files in llama.cpp (llama-cpp-python), models of OpenVINO in openvino, where
+    these are installed.
+
+    Each model runs in a process of its own. The models take turns, and what is shown is the median of all runs with
+    the interval in which it lies with 95 % confidence. All models are in memory at the same time.
     """
     from drupe.api import configure, registry
     from drupe_console import progress

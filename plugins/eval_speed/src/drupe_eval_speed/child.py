@@ -16,23 +16,25 @@ from drupe_timing import Case, Energy, Timer, serve, timer_of
 class Measured:
     """The package of this process, open or not."""
 
-    def __init__(self, package: str, provider: str | None, threads: int) -> None:
+    def __init__(self, package: str, provider: str | None) -> None:
         self._found = registry()
         here = located(package, provider, self._found)
         self._model, self._target, self._runtime = here.model, here.target, here.runtime
-        self._threads = threads
         self._session: Session | None = None
         self._timer: Timer | None = None
         self._energy = Energy()
 
-    def open(self, room: int | None) -> dict[str, Any]:
-        """Open the package; how long that takes, and what the session is. room: for tokens; None for its own."""
+    def open(self, room: int | None, threads: int) -> dict[str, Any]:
+        """Open the package; how long that takes, and what the session is.
+
+        room: for tokens; None for its own. threads: 0 for its own number.
+        """
         settings: dict[str, Any] = {"max_length": room}
-        if self._threads:
+        if threads:
             if "threads" not in inspect.signature(type(self._runtime).open).parameters:
                 what = f"the runtime {self._runtime.name} takes no number of threads"
                 raise UsageError(what, cure="leave the number of threads out")
-            settings["threads"] = self._threads
+            settings["threads"] = threads
         start = time.perf_counter()
         session = self._session = self._runtime.open(self._model, self._target, **settings)
         seconds = time.perf_counter() - start
@@ -46,19 +48,20 @@ class Measured:
         return {}
 
     def describe(self) -> dict[str, Any]:
-        """What kind of session is open, its room for tokens, and the sizes that it is run with by default."""
+        """What kind of session is open, its tokens and the room for them, and the sizes of a run by default."""
         assert self._session is not None
         timer = self._timer = timer_of(self._session, self._model, self._target, self._found, self._energy)
         return {
             "kind": timer.kind,
             "room": getattr(self._session, "max_length", None),
+            "vocabulary": getattr(self._session, "vocabulary", None),
             "sizes": dict(timer.default_case()),
             "energy_missing": self._energy.missing,
         }
 
-    def warm(self, sizes: Mapping[str, int], new_tokens: int) -> dict[str, Any]:
+    def warm(self, sizes: Mapping[str, int], new_tokens: int, vocabulary: int | None) -> dict[str, Any]:
         assert self._timer is not None
-        self._timer.warm(Case(tuple(sizes.items())), new_tokens)
+        self._timer.warm(Case(tuple(sizes.items())), new_tokens, vocabulary)
         return {}
 
     def run(self, sizes: Mapping[str, int], new_tokens: int) -> dict[str, Any]:

@@ -21,7 +21,7 @@ CHILD = "drupe_eval_speed.child"
 
 @dataclass(frozen=True)
 class Subject:
-    """A package to measure. threads: of its session, None where the runtime does not tell."""
+    """A model to measure. threads: of its session, None where the runtime does not tell. rival: see Located."""
 
     path: str
     model: Model
@@ -29,13 +29,14 @@ class Subject:
     runtime: str
     runtime_version: str
     threads: int | None = None
+    rival: bool = False
 
 
 @dataclass(frozen=True)
 class Row:
     """The values of one quantity: those of each package, in the order of the packages and of the rounds.
 
-    case: None for a quantity of the package as a whole.
+    A package has no values of what its runtime does not give. case: None for a quantity of the package as a whole.
     """
 
     quantity: Quantity
@@ -60,7 +61,8 @@ class Measurement:
 def subject_of(path: str, provider: str | None, found: Registry) -> Subject:
     """A package, found and fit to run here. Raises the error of one that is not, before anything is measured."""
     here = located(path, provider, found)
-    return Subject(path, here.model, here.provider, here.runtime.name, here.runtime.version() or "")
+    version = here.runtime.version() or ""
+    return Subject(path, here.model, here.provider, here.runtime.name, version, rival=here.rival)
 
 
 def measure(
@@ -75,7 +77,7 @@ def measure(
     with contextlib.ExitStack() as stack:
         run = _Run(subjects, config, stop)
         for each in subjects:
-            process = PackageProcess(CHILD, each.path, provider=each.provider, threads=config.threads)
+            process = PackageProcess(CHILD, each.path, provider=each.provider)
             run.processes.append(stack.enter_context(process))
         with progress.task("opening", (loads + 1) * len(subjects), "load") as task:
             times = run.load(loads, task)
@@ -99,21 +101,30 @@ class _Run:
         self._config = config
         self._stop = stop
         self.new_tokens = config.new_tokens or ANSWER
+        self._vocabulary: int | None = None
 
     def load(self, loads: int, progress: Progress) -> tuple[tuple[float, ...], ...]:
         """Open all packages `loads` times and once before: milliseconds by package. They are open afterwards.
 
-        The first load is not timed: it imports the runtime, and reads files that the system then has in memory.
+        The first load is not timed: it imports the runtime, and reads files that the system then has in memory. In it,
+        packages come before models of other tools, which get the packages' threads.
         """
         times: list[list[float]] = [[] for _ in self.processes]
         for number in range(loads + 1):
-            for at, process in self._in_turn(number):
+            turn = self._in_turn(number)
+            for at, process in turn if number else sorted(turn, key=lambda pair: self.subjects[pair[0]].rival):
                 process.ask("close")
-                opened = process.ask("open", room=self._room())
+                opened = process.ask("open", room=self._room(), threads=self._threads_of(self.subjects[at]))
                 times[at] += [opened["milliseconds"]] if number else []
                 self.subjects[at] = replace(self.subjects[at], threads=opened["threads"])
                 progress.advance(1)
         return tuple(map(tuple, times))
+
+    def _threads_of(self, subject: Subject) -> int:
+        """The threads to open a model with; 0 for its own number. A model of another tool has none of its own."""
+        if self._config.threads or not subject.rival:
+            return self._config.threads
+        return next((each.threads for each in self.subjects if each.threads and not each.rival), 0)
 
     def describe(self) -> list[dict[str, Any]]:
         """What each package is. Raises UsageError for packages that cannot be measured in the same way."""
@@ -126,6 +137,8 @@ class _Run:
                     f"{subject.model.task}), and what is measured of them differs",
                     cure="measure packages of one task at a time",
                 )
+        # All read the same prompts, so these have tokens that all of them know.
+        self._vocabulary = min((each["vocabulary"] for each in described if each["vocabulary"]), default=None)
         return described
 
     def cases(self, described: Sequence[Mapping[str, Any]]) -> tuple[Case, ...]:
@@ -166,15 +179,16 @@ class _Run:
         """All quantities of one case: the packages in turn, in every second round in the other order."""
         order = {"sizes": case.by_name, "new_tokens": self.new_tokens}
         for process in self.processes:
-            process.ask("warm", **order)
+            process.ask("warm", **order, vocabulary=self._vocabulary)
         found: list[list[dict[str, float]]] = [[] for _ in self.processes]
         for number in range(self._config.repeats):
             for at, process in self._in_turn(number):
                 found[at].append(process.ask("run", **order)["values"])
                 progress.advance(1)
-        names = [name for name in QUANTITIES if all(name in run for runs in found for run in runs)]
+        names = [name for name in QUANTITIES if any(name in run for runs in found for run in runs)]
         return [
-            Row(QUANTITIES[name], case, tuple(tuple(run[name] for run in runs) for runs in found)) for name in names
+            Row(QUANTITIES[name], case, tuple(tuple(run[name] for run in runs if name in run) for runs in found))
+            for name in names
         ]
 
     def whole(self) -> Iterator[Row]:

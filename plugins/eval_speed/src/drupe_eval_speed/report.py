@@ -15,6 +15,8 @@ from drupe_eval_speed.settings import SpeedConfig
 from drupe_timing import CONFIDENCE, ENOUGH, WITHIN, Case, Ratio, ratio_of, spread_of
 
 BYTES = "bytes"
+NOT_GIVEN = "not given"
+"""In place of a value that a package's runtime does not give."""
 
 
 def print_tables(measured: Measurement, config: SpeedConfig, notes: Sequence[str] = ()) -> None:
@@ -91,11 +93,14 @@ def _line(row: Row) -> list[str]:
 
 
 def _ratios(row: Row) -> list[Ratio | None]:
-    """The ratio of each package but the first to the first."""
-    return [ratio_of(values, row.values[0]) for values in row.values[1:]]
+    """The ratio of each package but the first to the first; None where one of the two has no values."""
+    base = row.values[0]
+    return [ratio_of(values, base) if len(values) == len(base) > 0 else None for values in row.values[1:]]
 
 
 def _value_text(values: Sequence[float], unit: str) -> str:
+    if not values:
+        return NOT_GIVEN
     shown = size if unit == BYTES else figure
     spread = spread_of(values)
     if len(values) == 1:
@@ -137,7 +142,7 @@ def _result(row: Row) -> dict[str, Any]:
         "unit": quantity.unit,
         "better": quantity.better,
         "case": row.case.by_name if row.case else None,
-        "packages": [_summary(values) for values in row.values],
+        "packages": [_summary(values) if values else None for values in row.values],
         "ratios_to_first": [_ratio_document(ratio) if ratio else None for ratio in _ratios(row)],
     }
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 HUB_ID = re.compile(r"[A-Za-z0-9_][\w.-]*(/[\w.-]+)?", re.ASCII)
 LONGEST = 96  # characters of a hub id
+GRAPHS = ("*.onnx", "onnx/*.onnx", "openvino_model.xml")
 WEIGHTS = ("*.safetensors", "*.gguf", "pytorch_model*.bin")
 
 
@@ -55,10 +56,10 @@ def _model_of_folder(checkpoint: Checkpoint, folder: Path, **facts: str) -> Mode
 
 
 def _is_for_graphs(folder: Path) -> bool:
-    """Whether a folder holds ONNX graphs and no checkpoint; a checkpoint's configuration may lie beside them."""
+    """Whether a folder holds graphs and no checkpoint; a checkpoint's configuration may lie beside them."""
     if is_file(folder / "model.onnx"):
         return True
-    graphs = (path for pattern in ("*.onnx", "onnx/*.onnx") for path in folder.glob(pattern))
+    graphs = (path for pattern in GRAPHS for path in folder.glob(pattern))
     weights = (path for pattern in WEIGHTS for path in folder.glob(pattern))
     return any(map(is_file, graphs)) and not any(map(is_file, weights))
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,7 @@ class Measuring:
         self._request_of = request_of
         self._evaluators = evaluators
         self._folder = folder
+        self._comparisons: dict[str, Sequence[Metric]] = {}
 
     def trial(self, number: int, values: Mapping[str, Any]) -> Trial:
         """Make and measure one package, which is removed afterwards: its plan makes the same one again.
@@ -106,11 +108,21 @@ class Measuring:
         found = {name: Metric(name, own[name], unit, "lower") for name, unit in OWN_UNITS.items()}
         main: list[str] = []
         for name, config, compared in self._runs(plan):
-            against = plan.source.reference if compared else None
-            measured = drupe.evaluate(package, against, evaluator=name, **config)
+            measured = (
+                self._compared(plan, package, name, config)
+                if compared
+                else drupe.evaluate(package, evaluator=name, **config)
+            )
             main += [metric.name for metric in measured[:1]]
             found |= {metric.name: metric for metric in measured}
         return found, main
+
+    def _compared(self, plan: Plan, package: Path, name: str, config: Mapping[str, Any]) -> Sequence[Metric]:
+        """What a comparison with the source gives. Packages that differ in threads only compute the same."""
+        key = json.dumps([name, config, plan.but(threads=0).model_dump(mode="json")], sort_keys=True, default=str)
+        if key not in self._comparisons:
+            self._comparisons[key] = drupe.evaluate(package, plan.source.reference, evaluator=name, **config)
+        return self._comparisons[key]
 
     def _runs(self, plan: Plan) -> list[tuple[str, Mapping[str, Any], bool]]:
         """Which evaluators run: name, settings, and whether they compare with the source."""

@@ -1,0 +1,1 @@
+"""Runtimes of other tools: what packages are compared with."""
