@@ -8,9 +8,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from drupe.api import Context, Model, ModelError, Session
+from drupe.api import Context, Model, ModelError, Session, counted
 from drupe_decoding import DecoderFeed, DecoderPorts, cache_sizes, decoder_ports, vocabulary_size
-from drupe_onnx import OnnxPackage, write_twin
+from drupe_onnx import OnnxKind, OnnxPackage, write_twin
 
 
 class Decoder:
@@ -56,6 +56,27 @@ class Decoder:
 def home(model: Model) -> Path:
     """The folder of a model, also where its location is a file."""
     return model.location if model.location.is_dir() else model.location.parent
+
+
+def context_length(model: Model) -> int:
+    """How many tokens a package's context holds; a large number where it does not say."""
+    return package_of(model).context_length or 1 << 30
+
+
+def refuse_other_vocabulary(ours: int | None, theirs: int | None) -> None:
+    """Raise ModelError where package and reference have vocabularies of different sizes."""
+    if ours and theirs and ours != theirs:
+        raise ModelError(
+            f"the package has a vocabulary of {counted(ours, 'token')}, but the reference has {theirs}",
+            cure="compare the package with the model that it was made from",
+        )
+
+
+def package_of(model: Model) -> OnnxPackage:
+    """The payload of a model of the kind `onnx`, which is read where it is not loaded."""
+    payload = OnnxKind().load(model).payload if model.payload is None else model.payload
+    assert isinstance(payload, OnnxPackage)
+    return payload
 
 
 def _feed_of(package: OnnxPackage) -> tuple[DecoderFeed, DecoderPorts]:

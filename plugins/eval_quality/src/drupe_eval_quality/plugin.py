@@ -9,6 +9,11 @@ GROUP = "Comparing with the source"
 def drupe_evaluators() -> list[Ref]:
     return [
         Ref("quality", "drupe_eval_quality.quality:Quality", "KL divergence, top-1 agreement and perplexity of a text"),
+        Ref(
+            "layers",
+            "drupe_eval_quality.layers:Layers",
+            "the KL divergence that each layer costs when only this layer is quantized",
+        ),
     ]
 
 
