@@ -14,6 +14,11 @@ def drupe_evaluators() -> list[Ref]:
             "drupe_eval_quality.layers:Layers",
             "the KL divergence that each layer costs when only this layer is quantized",
         ),
+        Ref(
+            "samples",
+            "drupe_eval_quality.samples:Samples",
+            "what package and source write behind a few prompts, and from where on they differ",
+        ),
     ]
 
 

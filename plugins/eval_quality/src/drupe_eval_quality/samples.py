@@ -1,0 +1,113 @@
+"""The evaluator `samples`: what package and source write behind a few prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from pydantic import BeforeValidator, Field
+
+from drupe.api import Context, Evaluator, EvaluatorConfig, Metric, Model, UsageError, counted
+from drupe_eval_quality.continuing import Continuation, continuations, predictor
+from drupe_eval_quality.decoder import Decoder, context_length, home, package_of, refuse_other_vocabulary
+from drupe_text import TextTokenizer
+from drupe_tokenization.tokenizer_file import read_tokenizer
+
+if TYPE_CHECKING:
+    import tokenizers
+
+PROMPTS = (
+    "The capital of France is",
+    "Once upon a time, there was a",
+    "def fibonacci(n):\n",
+    "Water boils at 100 degrees because",
+)
+UNFINISHED = "\ufffd"
+"""What stands for the bytes of a character that is not complete."""
+
+
+class SamplesConfig(EvaluatorConfig):
+    """Which prompts, and how far they are continued."""
+
+    prompts: Annotated[
+        tuple[Annotated[str, Field(min_length=1)], ...],
+        Field(min_length=1, max_length=100),
+        BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
+    ] = Field(PROMPTS, description="texts to continue; a list, or one text")
+    new_tokens: int = Field(32, ge=1, le=4096, description="how many tokens each is continued with, at most")
+
+
+class Samples(Evaluator):
+    """How far the package writes what its source writes, if both take the likeliest token each time.
+
+    No chat template, and no rule of generation_config.json changes what is written.
+    """
+
+    name = "samples"
+    summary = "what package and source write behind a few prompts, and from where on they differ"
+    Config: ClassVar[type[EvaluatorConfig]] = SamplesConfig
+    metrics: ClassVar[Mapping[str, str]] = {
+        "same_tokens": "the share of the source's tokens before the first that the package writes differently"
+    }
+
+    def evaluate(
+        self, model: Model, reference: Model | None, config: SamplesConfig, context: Context
+    ) -> Sequence[Metric]:
+        """One metric for each prompt, with the texts as its detail."""
+        if reference is None:
+            raise UsageError("samples are compared with those of another model", cure="--against MODEL")
+        ours, theirs = package_of(model).decoder, package_of(reference).decoder
+        if ours and theirs:
+            refuse_other_vocabulary(ours.vocab_size, theirs.vocab_size)
+        tokenizer = read_tokenizer(home(model), "continue a prompt")
+        beginning = TextTokenizer(home(model)).beginning
+        prompts = [[*beginning, *tokenizer.encode(prompt, add_special_tokens=False).ids] for prompt in config.prompts]
+        room = context_length(model) - max(map(len, prompts))
+        if room < 1:
+            raise UsageError(
+                f"the longest prompt has {counted(max(map(len, prompts)), 'token')}, and the model's context is "
+                f"{context_length(model)}",
+                cure="a shorter prompt",
+            )
+        ends = ours.eos if ours else ()
+        with Decoder(model, "measured", context) as decoder, predictor(reference, context) as source:
+            found = continuations(prompts, min(config.new_tokens, room), ends, decoder, source, context)
+        return [_metric(at, *pair, tokenizer) for at, pair in enumerate(zip(config.prompts, found, strict=True), 1)]
+
+
+def _metric(number: int, prompt: str, found: Continuation, tokenizer: tokenizers.Tokenizer) -> Metric:
+    return Metric(
+        f"same_tokens[prompt={number}]",
+        found.alike / len(found.source),
+        f"of {counted(len(found.source), 'token')}",
+        "higher",
+        detail=_detail(prompt, found, tokenizer),
+    )
+
+
+def _detail(prompt: str, found: Continuation, tokenizer: tokenizers.Tokenizer) -> dict[str, Any]:
+    """The texts: what both write, and of each the first token that differs and the rest."""
+    parts = {"prompt": prompt}
+    for name, tokens in (("source", found.source), ("package", found.package)):
+        parts["same"], parts[f"{name}_token"], parts[f"{name}_rest"] = _divided(
+            found.prompt, tokens, found.alike, tokenizer
+        )
+    return parts
+
+
+def _divided(
+    prompt: Sequence[int], tokens: Sequence[int], at: int, tokenizer: tokenizers.Tokenizer
+) -> tuple[str, str, str]:
+    """The text of tokens behind a prompt: before token number `at`, of this token, and behind it.
+
+    A character whose bytes are in several tokens goes to the last of the three parts that has some of them.
+    """
+
+    def text(count: int) -> str:
+        return str(tokenizer.decode([*prompt, *tokens[:count]], skip_special_tokens=False))
+
+    whole = text(len(tokens))
+    start, stop, end = (len(text(count).rstrip(UNFINISHED)) for count in (0, at, at + 1))
+    if at >= len(tokens):
+        stop = end = len(whole)
+    return whole[start:stop], whole[stop : max(end, stop + 1)], whole[max(end, stop + 1) :]
