@@ -20,7 +20,7 @@ def texts(package: Path, against: Path | None, **settings: Any) -> list[dict[str
 
 
 def written(sample: dict[str, Any], side: str) -> str:
-    return str(sample["same"] + sample[f"{side}_token"] + sample[f"{side}_rest"])
+    return "".join(sample[side])
 
 
 @pytest.mark.parametrize("with_beginning", [False, True])
@@ -41,12 +41,13 @@ def test_the_source_is_continued_as_transformers_does(
         assert written(sample, "source") == whole.removeprefix(before)
         assert sample["prompt"] == prompt
         assert (sample["share"] < 1) == (written(sample, "source") != written(sample, "package"))
+        assert sample["source"][0] == sample["package"][0] and sample["source"][1] != sample["package"][1]
 
 
 def test_a_package_writes_what_it_writes_itself(checkpoint: Path, package: Callable[..., Path]) -> None:
     made = package(checkpoint, "int4")
     for sample in texts(made, made, new_tokens=8):
-        assert sample["share"] == 1 and written(sample, "source") == written(sample, "package") == sample["same"]
+        assert sample["share"] == 1 and written(sample, "source") == written(sample, "package") == sample["package"][0]
 
 
 def test_one_prompt_may_stand_alone_and_all_have_to_fit(checkpoint: Path, package: Callable[..., Path]) -> None:

@@ -86,21 +86,16 @@ def _metric(number: int, prompt: str, found: Continuation, tokenizer: tokenizers
 
 
 def _detail(prompt: str, found: Continuation, tokenizer: tokenizers.Tokenizer) -> dict[str, Any]:
-    """The texts: what both write, and of each the first token that differs and the rest."""
-    parts = {"prompt": prompt}
-    for name, tokens in (("source", found.source), ("package", found.package)):
-        parts["same"], parts[f"{name}_token"], parts[f"{name}_rest"] = _divided(
-            found.prompt, tokens, found.alike, tokenizer
-        )
-    return parts
+    """The texts. Those of source and package are in three parts; the second is the first token that differs."""
+    sides = {"source": found.source, "package": found.package}
+    divided = {name: _divided(found.prompt, tokens, found.alike, tokenizer) for name, tokens in sides.items()}
+    return {"prompt": prompt, **divided}
 
 
-def _divided(
-    prompt: Sequence[int], tokens: Sequence[int], at: int, tokenizer: tokenizers.Tokenizer
-) -> tuple[str, str, str]:
+def _divided(prompt: Sequence[int], tokens: Sequence[int], at: int, tokenizer: tokenizers.Tokenizer) -> list[str]:
     """The text of tokens behind a prompt: before token number `at`, of this token, and behind it.
 
-    A character whose bytes are in several tokens goes to the last of the three parts that has some of them.
+    A character whose bytes are in several tokens is in the part in which it becomes complete.
     """
 
     def text(count: int) -> str:
@@ -110,4 +105,5 @@ def _divided(
     start, stop, end = (len(text(count).rstrip(UNFINISHED)) for count in (0, at, at + 1))
     if at >= len(tokens):
         stop = end = len(whole)
-    return whole[start:stop], whole[stop : max(end, stop + 1)], whole[max(end, stop + 1) :]
+    end = max(end, stop + 1)
+    return [whole[start:stop], whole[stop:end], whole[end:]]

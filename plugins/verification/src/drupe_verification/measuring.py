@@ -129,7 +129,16 @@ def _wrong_with(metric: Metric) -> str | None:
         return "unit is no text"
     if metric.spread is not None and not _is_range(metric.spread):
         return "spread is no pair of finite numbers, the lower one first"
-    return None if metric.better in ("lower", "higher") else "better is neither 'lower' nor 'higher'"
+    if metric.better not in ("lower", "higher"):
+        return "better is neither 'lower' nor 'higher'"
+    return None if _fits_json(metric.detail) else "detail is no mapping of names to what JSON has a form for"
+
+
+def _fits_json(detail: Any) -> bool:
+    try:
+        return isinstance(json.loads(json.dumps(detail)), dict)
+    except (TypeError, ValueError, RecursionError):
+        return False
 
 
 def _is_range(spread: object) -> bool:
