@@ -223,3 +223,13 @@ def test_the_texts_of_a_metric_are_printed(acme: Site, package: Path) -> None:
     assert told["detail"] == {"told": {"said": "a b"}}
     untold = acme.run_here("evaluate", package, "--evaluator", "untold")
     assert untold.returncode != 0 and "detail is no mapping" in untold.stderr
+
+
+def test_a_workflow_keeps_what_it_measures(acme: Site, package: Path, source: Path, tmp_path: Path) -> None:
+    target = {"provider": "paper", "precision": "plain"}
+    workflow = {"model": str(source), "target": target, "measure": {"meter": {"unit": "letters"}}}
+    (tmp_path / "workflow.json").write_text(json.dumps(workflow))
+    done = acme.run_here("run", tmp_path / "workflow.json", "-o", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    (kept,) = json.loads((tmp_path / "out" / "drupe.json").read_text())["measured"]
+    assert kept["evaluator"] == "meter" and kept["metrics"][0]["unit"] == "letters"
