@@ -41,7 +41,7 @@ def test_the_source_is_continued_as_transformers_does(
         assert written(sample, "source") == whole.removeprefix(before)
         assert sample["prompt"] == prompt
         assert (sample["share"] < 1) == (written(sample, "source") != written(sample, "package"))
-        assert sample["source"][0] == sample["package"][0] and sample["source"][1] != sample["package"][1]
+        assert sample["source"][0] == sample["package"][0]
 
 
 def test_a_package_writes_what_it_writes_itself(checkpoint: Path, package: Callable[..., Path]) -> None:

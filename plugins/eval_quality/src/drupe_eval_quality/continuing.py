@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from drupe.api import Context, Model
-from drupe_eval_quality.decoder import Decoder
+from drupe_decoding import Decoder
 from drupe_layerwise import LayerByLayer
 from drupe_onnx import OnnxPackage
 

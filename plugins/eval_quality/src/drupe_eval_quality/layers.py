@@ -8,10 +8,10 @@ from typing import ClassVar
 from pydantic import Field
 
 from drupe.api import Context, Evaluator, EvaluatorConfig, Metric, Model, ModelError, UsageError
-from drupe_decoding import decoder_ports, vocabulary_size
-from drupe_eval_quality.decoder import context_length, home, package_of, refuse_other_vocabulary
+from drupe_decoding import context_length, decoder_ports, folder_of, package_of, vocabulary_size
 from drupe_eval_quality.layer_costs import LayerCosts, layer_costs
 from drupe_eval_quality.text_settings import TextSettings
+from drupe_eval_quality.vocabularies import refuse_other_vocabulary
 from drupe_layerwise import has_head
 from drupe_onnx import OnnxPackage
 from drupe_text import Text, TextTokenizer
@@ -60,7 +60,7 @@ class Layers(Evaluator):
                 )
         refuse_other_vocabulary(_vocabulary(ours), _vocabulary(theirs))
         length = min(config.tokens, context_length(model))
-        tokens = TextTokenizer(home(model)).sequences(
+        tokens = TextTokenizer(folder_of(model)).sequences(
             Text(config.evaluation_data),
             1,
             length,

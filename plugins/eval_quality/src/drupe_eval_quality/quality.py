@@ -9,11 +9,12 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from drupe.api import Context, Evaluator, EvaluatorConfig, Metric, Model, ModelError
-from drupe_eval_quality.decoder import Decoder, context_length, home, refuse_other_vocabulary
+from drupe_decoding import Decoder, context_length, folder_of
 from drupe_eval_quality.divergence_limit import refuse_divergence, refuse_without_reference
 from drupe_eval_quality.position_sums import PositionSums
 from drupe_eval_quality.text_settings import TextSettings
 from drupe_eval_quality.text_windows import Chunk, Window, alone, run_to_head, windows_of, with_graph, with_package
+from drupe_eval_quality.vocabularies import refuse_other_vocabulary
 from drupe_layerwise import LayerByLayer
 from drupe_onnx import OnnxKind, OnnxPackage
 from drupe_text import Text, TextTokenizer
@@ -63,8 +64,8 @@ class Quality(Evaluator):
     def refuse(self, source: Model, config: QualityConfig) -> None:
         """Raise an error for a text that cannot be read, or that is too short if the source has a tokenizer.json."""
         config.model_dump()  # reads the text, for the computed fingerprint
-        if (home(source) / TOKENIZER).is_file():
-            tokenizer = TextTokenizer(home(source))
+        if (folder_of(source) / TOKENIZER).is_file():
+            tokenizer = TextTokenizer(folder_of(source))
             _tokens(tokenizer, config, 0 if tokenizer.beginning else 1)
 
     def evaluate(
@@ -75,7 +76,7 @@ class Quality(Evaluator):
         A reference with a payload is a graph that was not written. It is run layer by layer.
         """
         refuse_without_reference(config.max_kl, reference)
-        tokenizer = TextTokenizer(home(model))
+        tokenizer = TextTokenizer(folder_of(model))
         beginning = tokenizer.beginning
         tokens = _tokens(tokenizer, config, 0 if beginning else 1)
         windows = windows_of(tokens, beginning, min(config.length, context_length(model) - len(beginning)))

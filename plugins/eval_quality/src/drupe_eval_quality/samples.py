@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import BeforeValidator, Field
 
 from drupe.api import Context, Evaluator, EvaluatorConfig, Metric, Model, UsageError, counted
+from drupe_decoding import Decoder, context_length, folder_of, package_of
 from drupe_eval_quality.continuing import Continuation, continuations, predictor
-from drupe_eval_quality.decoder import Decoder, context_length, home, package_of, refuse_other_vocabulary
+from drupe_eval_quality.vocabularies import refuse_other_vocabulary
 from drupe_text import TextTokenizer
 from drupe_tokenization.tokenizer_file import read_tokenizer
 
@@ -59,8 +60,8 @@ class Samples(Evaluator):
         ours, theirs = package_of(model).decoder, package_of(reference).decoder
         if ours and theirs:
             refuse_other_vocabulary(ours.vocab_size, theirs.vocab_size)
-        tokenizer = read_tokenizer(home(model), "continue a prompt")
-        beginning = TextTokenizer(home(model)).beginning
+        tokenizer = read_tokenizer(folder_of(model), "continue a prompt")
+        beginning = TextTokenizer(folder_of(model)).beginning
         prompts = [[*beginning, *tokenizer.encode(prompt, add_special_tokens=False).ids] for prompt in config.prompts]
         room = context_length(model) - max(map(len, prompts))
         if room < 1:
