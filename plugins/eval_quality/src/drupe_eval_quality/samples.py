@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field
 
@@ -14,15 +14,13 @@ from drupe_eval_quality.vocabularies import refuse_other_vocabulary
 from drupe_text import TextTokenizer
 from drupe_tokenization.tokenizer_file import read_tokenizer
 
-if TYPE_CHECKING:
-    import tokenizers
-
 PROMPTS = (
     "The capital of France is",
     "Once upon a time, there was a",
     "def fibonacci(n):\n",
     "Water boils at 100 degrees because",
 )
+TextOf = Callable[[Sequence[int]], str]
 UNFINISHED = "\ufffd"
 """What stands for the bytes of a character that is not complete."""
 
@@ -73,34 +71,38 @@ class Samples(Evaluator):
         ends = ours.eos if ours else ()
         with Decoder(model, "measured", context) as decoder, predictor(reference, context) as source:
             found = continuations(prompts, min(config.new_tokens, room), ends, decoder, source, context)
-        return [_metric(at, *pair, tokenizer) for at, pair in enumerate(zip(config.prompts, found, strict=True), 1)]
+
+        def text_of(tokens: Sequence[int]) -> str:
+            return str(tokenizer.decode(list(tokens), skip_special_tokens=False))
+
+        return [_metric(at, *pair, text_of) for at, pair in enumerate(zip(config.prompts, found, strict=True), 1)]
 
 
-def _metric(number: int, prompt: str, found: Continuation, tokenizer: tokenizers.Tokenizer) -> Metric:
+def _metric(number: int, prompt: str, found: Continuation, text_of: TextOf) -> Metric:
     return Metric(
         f"same_tokens[prompt={number}]",
         found.alike / len(found.source),
         f"of {counted(len(found.source), 'token')}",
         "higher",
-        detail=_detail(prompt, found, tokenizer),
+        detail=_detail(prompt, found, text_of),
     )
 
 
-def _detail(prompt: str, found: Continuation, tokenizer: tokenizers.Tokenizer) -> dict[str, Any]:
+def _detail(prompt: str, found: Continuation, text_of: TextOf) -> dict[str, Any]:
     """The texts. Those of source and package are in three parts; the second is the first token that differs."""
     sides = {"source": found.source, "package": found.package}
-    divided = {name: _divided(found.prompt, tokens, found.alike, tokenizer) for name, tokens in sides.items()}
+    divided = {name: _divided(found.prompt, tokens, found.alike, text_of) for name, tokens in sides.items()}
     return {"prompt": prompt, **divided}
 
 
-def _divided(prompt: Sequence[int], tokens: Sequence[int], at: int, tokenizer: tokenizers.Tokenizer) -> list[str]:
+def _divided(prompt: Sequence[int], tokens: Sequence[int], at: int, text_of: TextOf) -> list[str]:
     """The text of tokens behind a prompt: before token number `at`, of this token, and behind it.
 
     A character whose bytes are in several tokens is in the part in which it becomes complete.
     """
 
     def text(count: int) -> str:
-        return str(tokenizer.decode([*prompt, *tokens[:count]], skip_special_tokens=False))
+        return text_of([*prompt, *tokens[:count]])
 
     whole = text(len(tokens))
     start, stop, end = (len(text(count).rstrip(UNFINISHED)) for count in (0, at, at + 1))
