@@ -39,8 +39,8 @@ def evaluate(
         list[str] | None,
         typer.Option(
             metavar="<name[:metric]>",
-            help="What measures, and which of its metrics are shown; drupe evaluators lists them; may be given several "
-            "times.  [default: the task's own]",
+            help="What measures, and which of its metrics are shown; drupe evaluators lists them; FILE.py:FUNCTION is "
+            "a function of your own; may be given several times.  [default: the task's own]",
             rich_help_panel=MEASURING,
         ),
     ] = None,

@@ -124,13 +124,14 @@ def measured_here(configured: Configured, package: str, against: str) -> Measure
 def configured_by(measure: Mapping[str, Mapping[str, Any]], found: Registry, place: str) -> Configured:
     """What a workflow measures: "NAME" or "NAME:METRIC", with settings. Raises UsageError that names the place."""
     from drupe.api import UsageError, configure
+    from drupe_functions import divided
 
     texts = list(measure)
     try:
         asked = asked_evaluators(texts, "", found) if texts else []
         values: dict[str, dict[str, Any]] = {each.name: {} for each in asked}
         for text, settings in measure.items():
-            values[text.partition(":")[0]].update(settings)
+            values[divided(text)[0]].update(settings)
         for each in asked:
             configure(f"evaluator '{each.name}'", each.evaluator.Config, values[each.name])
     except UsageError as error:

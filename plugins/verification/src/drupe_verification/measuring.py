@@ -40,6 +40,7 @@ from drupe.api import (
     usable_threads,
 )
 from drupe_files import FolderCache, scratch
+from drupe_functions import know
 from drupe_verification.accounting import refuse_unread
 from drupe_verification.fitting import refuse_other_task
 
@@ -58,6 +59,7 @@ def evaluate(
     """Measure with the named evaluator, or with the one of the package's task."""
     found = registry()
     task = resolve_package(package, found).task
+    know(name or "", found)
     evaluator = evaluator_of(name or "", task, found)
     if evaluator is None:
         raise PlanError("the model's task has no evaluator", where=package, cure="name an evaluator")
