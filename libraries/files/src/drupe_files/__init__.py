@@ -1,5 +1,5 @@
 """Files and folders for plugins: the cache, digests and notes in it, scratch folders, the errors of disks, and JSON
-files; the measurements that a package keeps; and the memory of this process."""
+files; and the memory of this process. The measurements that a package keeps are in the module `kept_measurements`."""
 
 from drupe_files.cache import LIMIT, bytes_of, cache_folder, cache_limit, key_of
 from drupe_files.cache_entries import (
@@ -18,14 +18,6 @@ from drupe_files.digests import content_digest, file_digest, leave_note, quick_d
 from drupe_files.disk import disk_errors, folder_bytes, refuse_unwritable
 from drupe_files.folder_marks import Mark, held, is_held, remove_unused
 from drupe_files.json_files import json_object, json_value
-from drupe_files.kept_measurements import (
-    Measurement,
-    keep_measurements,
-    kept_measurements,
-    measurement_by,
-    read_record,
-    refuse_unkeepable,
-)
 from drupe_files.memory import peak_memory
 from drupe_files.output_lock import claimed
 from drupe_files.pass_cache import FolderCache
@@ -41,7 +33,6 @@ __all__ = [
     "CacheEntry",
     "FolderCache",
     "Mark",
-    "Measurement",
     "bytes_of",
     "cache_entries",
     "cache_folder",
@@ -56,18 +47,13 @@ __all__ = [
     "is_held",
     "json_object",
     "json_value",
-    "keep_measurements",
-    "kept_measurements",
     "key_of",
     "leave_note",
     "make_room",
-    "measurement_by",
     "note_bytes",
     "peak_memory",
     "quick_digest",
-    "read_record",
     "refuse_to_replace",
-    "refuse_unkeepable",
     "refuse_unwritable",
     "remove_leftovers",
     "remove_notes",

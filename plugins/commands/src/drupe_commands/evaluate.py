@@ -80,7 +80,7 @@ def evaluate(
         )
     configured = _configurations(evaluators, options, settings or ())
     if keep:
-        from drupe_files import refuse_unkeepable
+        from drupe_files.kept_measurements import refuse_unkeepable
 
         refuse_unkeepable(Path(package))
     measured = measured_with(list(zip(asked, configured, strict=True)), package, against, provider)

@@ -46,7 +46,7 @@ class Measured:
 
     def keep(self, package: str, against: str | None) -> None:
         """Keep what was measured in the package's record. A package that could not be measured keeps nothing."""
-        from drupe_files import keep_measurements, measurement_by
+        from drupe_files.kept_measurements import keep_measurements, measurement_by
 
         if not self.reason:
             pairs = zip(self.configured, self.given, strict=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from drupe.api import RECORD, ModelError, UsageError
-from drupe_files import kept_measurements, read_record
+from drupe_files.kept_measurements import kept_measurements, read_record
 from drupe_report.weight_bytes import by_layer, by_matrix, weight_bytes
 
 STUDY = "study.json"
