@@ -69,3 +69,10 @@ def test_what_cannot_be_compared_is_said(checkpoint: Path, package: Callable[...
         measured(package(checkpoint, "fp32"), shallow)
     with pytest.raises(UsageError, match="compared with those of another model"):
         measured(package(checkpoint, "fp32"), None)
+
+
+def test_a_rotated_package_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    drupe.optimize(checkpoint, tmp_path / "rotated", precision="int4", prepare=["rotate"], verify=False)
+    with pytest.raises(ModelError, match="nothing in common") as error:
+        measured(tmp_path / "rotated", checkpoint, tokens=32)
+    assert "--prepare rotate" in str(error.value)

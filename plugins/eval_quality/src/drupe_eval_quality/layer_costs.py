@@ -18,6 +18,9 @@ from drupe_onnx import ir
 POSITIONS = 64
 """How many rows of logits are compared at a time."""
 HEAD = "head"
+UNRELATED = 0.7
+"""The relative error behind the embedding above which hidden states are in another basis, as a rotation makes them. It
+is 1.4 for a rotation, and some 0.1 for an embedding of 4 bits."""
 Tokens = Sequence[Sequence[int]]
 Hidden = Sequence[Mapping[str, NDArray[Any]]]
 
@@ -61,6 +64,12 @@ def layer_costs(
             found.error[name] = _relative_error(
                 plain.hidden_after(plain.segments[at]), own.hidden_after(own.segments[at])
             )
+            if not at and found.error[name] > UNRELATED:
+                raise ModelError(
+                    "the package's hidden states have nothing in common with those of its source, so layers of one "
+                    "cannot stand in the other",
+                    cure="measure a package that was made without --prepare rotate",
+                )
             progress.advance(1)
         with _injected(plain, own, len(names) - 1) as head:
             found.divergence, found.whole = _divergences(plain, branches, own, head, sequences, context)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import drupe
-from drupe.api import RECORD, UsageError, evaluator_of, registry
+from drupe.api import RECORD, ModelError, UsageError, evaluator_of, registry
 from drupe_console import progress
 from drupe_files.kept_measurements import (
     keep_measurements,
@@ -38,6 +39,11 @@ def measure_missing(package: Path, against: str) -> None:
     if own is not None and not record["check"]["metrics"]:
         wanted.insert(0, own.name)
     for name in wanted:
-        if name not in kept:
+        if name in kept:
+            continue
+        try:
             metrics = drupe.evaluate(package, against, evaluator=name, progress=progress(lines=False))
-            keep_measurements(package, [measurement_by(found.evaluators.make(name), {}, metrics, against)])
+        except ModelError as error:  # the page has its other parts all the same
+            print(f"note: {name} cannot be measured: {error.what}", file=sys.stderr)
+            continue
+        keep_measurements(package, [measurement_by(found.evaluators.make(name), {}, metrics, against)])
