@@ -76,3 +76,14 @@ def test_a_rotated_package_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="nothing in common") as error:
         measured(tmp_path / "rotated", checkpoint, tokens=32)
     assert "--prepare rotate" in str(error.value)
+
+
+def test_a_tokenizer_may_put_tokens_before_the_text_and_a_text_may_be_too_short(
+    checkpoint_with_beginning: Path, package: Callable[..., Path], text: Path, tmp_path: Path
+) -> None:
+    made = package(checkpoint_with_beginning, "int4")
+    assert min(costs(measured(made, checkpoint_with_beginning, tokens=40)).values()) > 0
+    assert min(costs(measured(made, checkpoint_with_beginning, evaluation_data=str(text))).values()) > 0
+    (tmp_path / "short.txt").write_text("a text of 24 tokens here")
+    with pytest.raises(UsageError, match="--tokens 24"):
+        measured(made, checkpoint_with_beginning, evaluation_data=str(tmp_path / "short.txt"), tokens=30)

@@ -59,15 +59,17 @@ class Layers(Evaluator):
                     cure="--evaluator of its task; drupe tasks lists them",
                 )
         refuse_other_vocabulary(_vocabulary(ours), _vocabulary(theirs))
-        length = min(config.tokens, context_length(model))
-        tokens = TextTokenizer(folder_of(model)).sequences(
+        tokenizer = TextTokenizer(folder_of(model))
+        beginning = tokenizer.beginning
+        wanted = min(config.tokens, context_length(model) - len(beginning))
+        tokens = tokenizer.tokens(
             Text(config.evaluation_data),
-            1,
-            length,
+            wanted,
             config.seed,
-            least=length if "tokens" in config.model_fields_set else FEWEST,
+            least=wanted if "tokens" in config.model_fields_set else min(wanted, FEWEST),
+            fewer=lambda found: f"--tokens {found}" if found else "",
         )
-        costs = layer_costs(theirs.component, ours.component, tokens, context)
+        costs = layer_costs(theirs.component, ours.component, [[*beginning, *tokens]], context)
         return list(_metrics(costs))
 
 
