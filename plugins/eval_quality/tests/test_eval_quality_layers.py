@@ -87,3 +87,14 @@ def test_a_tokenizer_may_put_tokens_before_the_text_and_a_text_may_be_too_short(
     (tmp_path / "short.txt").write_text("a text of 24 tokens here")
     with pytest.raises(UsageError, match="--tokens 24"):
         measured(made, checkpoint_with_beginning, evaluation_data=str(tmp_path / "short.txt"), tokens=30)
+
+
+def test_layers_that_get_inputs_of_their_own_are_measured(tmp_path: Path) -> None:
+    from decoder_families import make
+
+    source = make("gemma3n_text", tmp_path / "model")[0]
+    drupe.optimize(source, tmp_path / "out", precision="int4", verify=False)
+    metrics = measured(tmp_path / "out", source, tokens=16)
+    alone = [value for name, value in metrics.items() if name.startswith("layer_divergence")]
+    assert len(alone) == 9 and min(alone) > 0
+    assert sum(alone) == pytest.approx(metrics["kl_divergence"], rel=1)

@@ -144,11 +144,16 @@ def _relative_error(plain: Hidden, own: Hidden) -> float:
     """How far hidden states are from others, relative to the size of those: the mean over all tokens."""
     errors = []
     for one, other in zip(map(_summed, plain), map(_summed, own), strict=True):
-        size = np.maximum(np.linalg.norm(one, axis=-1), np.finfo(np.float32).tiny)
-        errors.append((np.linalg.norm(other - one, axis=-1) / size).ravel())
+        for shape, rows in one.items():
+            size = np.maximum(np.linalg.norm(rows, axis=-1), np.finfo(np.float32).tiny)
+            errors.append(np.linalg.norm(other[shape] - rows, axis=-1) / size)
     return float(np.concatenate(errors).mean())
 
 
-def _summed(states: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
-    total: NDArray[np.float64] = np.sum([array.astype(np.float64) for array in states.values()], axis=0)
-    return total
+def _summed(states: Mapping[str, NDArray[Any]]) -> dict[tuple[int, ...], NDArray[np.float64]]:
+    """The sum of the values of each shape, as rows. Some models hand on inputs of later layers beside hidden states."""
+    found: dict[tuple[int, ...], NDArray[np.float64]] = {}
+    for array in states.values():
+        rows = array.astype(np.float64).reshape(-1, array.shape[-1])
+        found[array.shape] = found.get(array.shape, np.zeros_like(rows)) + rows
+    return found
