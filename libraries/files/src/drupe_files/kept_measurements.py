@@ -54,7 +54,7 @@ def refuse_unkeepable(package: Path) -> None:
         raise UsageError(
             f"measurements are kept in {RECORD}, and this model has none",
             where=package,
-            cure="leave --keep out, or name a package that drupe has made",
+            cure="leave --keep out, or name a package of Drupe",
         )
     _older(package, read_record(package))
     tried = _beside(package)

@@ -29,7 +29,7 @@ def measure_missing(package: Path, against: str) -> None:
         raise UsageError(
             f"--against has no effect for a folder without {RECORD}",
             where=package,
-            cure="leave it out, or name a package that drupe has made",
+            cure="leave it out, or name a package of Drupe",
         )
     refuse_unkeepable(package)
     record, found = read_record(package), registry()
