@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from drupe.api import RECORD, OutputError
+from drupe.api import OutputError
 
 
 def refuse_to_replace(output: Path, force: bool) -> None:
     """Raise OutputError for an output that is there and may not be replaced. force: a package of Drupe may be."""
+    from drupe.api import RECORD  # it brings pydantic, which the help does without
+
     if output.is_symlink() or (output.exists() and not output.is_dir()):
         what = "a link" if output.is_symlink() else "not a folder"
         raise OutputError(f"the output exists and is {what}", where=output, cure="choose another output")
