@@ -66,8 +66,7 @@ def open_here(model: Model, target: Target, provider: ExecutionProvider, found: 
 
 def provider_of(model: Model, name: str | None, found: Registry) -> ExecutionProvider:
     """The provider that a user names, else the one that a package was made for, else what the machine offers."""
-    publisher = found.publishers.preferred()
-    named = name or (publisher.made_for(model) if publisher else None)
+    named = name or (publisher.made_for(model) if (publisher := found.publishers.preferred()) else None)
     return found.provider(named) if named else default_provider(found)
 
 

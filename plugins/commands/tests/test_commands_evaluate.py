@@ -39,6 +39,23 @@ class Alone(Evaluator):
         assert reference is None
         return [Metric("depth[rows=2]", 3, "mm", "lower", (2, 5)), Metric("length", 4, "mm", "lower")]
 """
+TELLER = """
+from drupe.api import Evaluator, Metric
+
+class Meter(Evaluator):
+    name = "teller"
+    summary = "what a text is"
+    alone = True
+
+    def evaluate(self, model, reference, config, context):
+        return [Metric("told", 1, "", "higher", detail={"said": "a b"})]
+
+class Alone(Meter):
+    name = "untold"
+
+    def evaluate(self, model, reference, config, context):
+        return [Metric("told", 1, "", "higher", detail={"said": object()})]
+"""
 PLUGIN = """
 from drupe.api import Option, Ref, hookimpl
 @hookimpl
@@ -166,3 +183,53 @@ def test_an_error_is_printed_after_the_table_if_both_go_to_one_file(acme: Site, 
     streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     lines = subprocess.run(command, env=acme.environ(), check=False, **streams).stdout.splitlines()
     assert lines[0].startswith("metric") and lines[2].startswith("error: ")
+
+
+def test_metrics_are_kept_in_the_record_where_the_user_wants_that(acme: Site, package: Path, source: Path) -> None:
+    before = json.loads((package / "drupe.json").read_text())
+    acme.run_here("evaluate", package, "--evaluator", "meter")
+    assert json.loads((package / "drupe.json").read_text()) == before
+    both = ("evaluate", package, "--evaluator", "length:longer", "--evaluator", "alone", "--against", source)
+    for evaluators in (both, ("evaluate", package, "--evaluator", "meter", "--set", "most=99"), both):
+        assert acme.run_here(*evaluators, "--keep").returncode == 0
+    record = json.loads((package / "drupe.json").read_text())
+    kept = record.pop("measured")
+    assert record == before
+    assert [(each["evaluator"], each["against"]) for each in kept] == [
+        ("meter", None),
+        ("length", str(source)),
+        ("alone", None),
+    ]
+    assert [metric["name"] for metric in kept[1]["metrics"]] == ["length", "longer"]  # all of them
+    assert kept[0]["settings"]["most"] == 99 and kept[2]["metrics"][0]["spread"] == [2, 5]
+
+
+def test_what_cannot_be_kept_is_said_before_anything_is_measured(acme: Site, package: Path, source: Path) -> None:
+    asked = ("evaluate", package, "--evaluator", "meter", "--keep")
+    (package / "drupe.json").rename(package.parent / "drupe.json")
+    done = acme.run_here(*asked)
+    assert done.returncode == 2 and "this model has none" in done.stderr and not done.stdout
+    record = json.loads((package.parent / "drupe.json").read_text())
+    (package / "drupe.json").write_text(json.dumps({**record, "measured": [{"evaluator": 3}]}))
+    assert "measurements in drupe.json are damaged" in acme.run_here(*asked).stderr
+
+
+def test_the_texts_of_a_metric_are_printed(acme: Site, package: Path) -> None:
+    plugin = PLUGIN.replace("meter", "teller").replace('"alone"', '"untold"')
+    acme.add("teller", {"teller": "teller_plugin"}, {"teller.py": TELLER, "teller_plugin.py": plugin})
+    done = acme.run_here("evaluate", package, "--evaluator", "teller")
+    assert '"a b"' in done.stdout
+    told = json.loads(acme.run_here("evaluate", package, "--evaluator", "teller", "--json").stdout)
+    assert told["detail"] == {"told": {"said": "a b"}}
+    untold = acme.run_here("evaluate", package, "--evaluator", "untold")
+    assert untold.returncode != 0 and "detail is no mapping" in untold.stderr
+
+
+def test_a_workflow_keeps_what_it_measures(acme: Site, package: Path, source: Path, tmp_path: Path) -> None:
+    target = {"provider": "paper", "precision": "plain"}
+    workflow = {"model": str(source), "target": target, "measure": {"meter": {"unit": "letters"}}}
+    (tmp_path / "workflow.json").write_text(json.dumps(workflow))
+    done = acme.run_here("run", tmp_path / "workflow.json", "-o", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    (kept,) = json.loads((tmp_path / "out" / "drupe.json").read_text())["measured"]
+    assert kept["evaluator"] == "meter" and kept["metrics"][0]["unit"] == "letters"

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from drupe.api import UsageError
+from drupe_olive_compat import harness
 from drupe_olive_compat.answers import KEPT
 from drupe_olive_compat.command_lines import read_line
 from drupe_olive_compat.flag_table import COMMANDS, NOT_DONE
@@ -19,7 +20,7 @@ from drupe_olive_compat.flags import MANY, NONE, OURS
 
 OWN = frozenset(
     {"-m", "--model-name-or-path", "-o", "--output", "--output-path", "--provider", "--device", "--precision",
-     "--prepare", "--block-size", "--exporter", "--plan", "--log-level", "--force", "--set"}
+     "--prepare", "--block-size", "--exporter", "--plan", "--log-level", "--force", "--set", "--evaluator"}
 )  # fmt: skip
 """Some flags of Drupe's own commands."""
 
@@ -141,6 +142,18 @@ def test_a_command_that_is_not_done_is_refused_unless_drupe_has_it(command: str)
         )  # fmt: skip
     else:
         assert read_line(command, ["-m", "M"], frozenset({"-m"})) is None
+
+
+def test_tasks_of_lm_eval_are_measured_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["-m", "M", "--tasks", "arc_easy", "hellaswag", "--limit", "16"]
+    monkeypatch.setattr(harness, "can_run", lambda: True)
+    read = read_line("benchmark", words, frozenset())
+    assert read is not None and " ".join(read[0]) == (
+        "evaluate M --evaluator lm-eval --set lm-eval.tasks=arc_easy,hellaswag --set lm-eval.limit=16"
+    )
+    monkeypatch.setattr(harness, "can_run", lambda: False)
+    with pytest.raises(UsageError, match=r"--tasks .* lm-eval is not installed"):
+        read_line("benchmark", words, frozenset())
 
 
 @pytest.mark.parametrize("command", COMMANDS)

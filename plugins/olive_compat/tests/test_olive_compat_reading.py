@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from drupe.api import Notice, UsageError
+from drupe_olive_compat import harness
 from drupe_olive_compat.pass_table import PASSES
 from drupe_olive_compat.reading import read
 
@@ -181,10 +182,27 @@ def test_a_pickled_model_is_not_read() -> None:
     assert answers.workflow is None and "pickled" in str(answers.of("missing"))
 
 
-def test_tasks_that_are_not_run_are_named() -> None:
-    evaluators = {"lm": {"type": "LMEvaluator", "tasks": ["mmlu", {"task": "arc", "dataset": "x"}]}}
+HARNESS = {"type": "LMEvaluator", "tasks": ["mmlu", {"task": "arc", "dataset": "x"}], "limit": 9, "batch_size": 4}
+
+
+def test_tasks_of_lm_eval_are_measured_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluators = {"lm": HARNESS}
+    monkeypatch.setattr(harness, "can_run", lambda: True)
     answers = answered(BUILDER, evaluators=evaluators, evaluator="lm")
-    assert answers.workflow is not None and "mmlu, arc" in str(answers.of("left out"))
+    assert answers.workflow is not None
+    assert answers.workflow["measure"] == {"lm-eval": {"tasks": HARNESS["tasks"], "limit": 9}}
+    assert "mmlu, arc" in str(answers.of("changed")) and "batch_size" in str(answers.of("left out"))
+    monkeypatch.setattr(harness, "can_run", lambda: False)
+    answers = answered(BUILDER, evaluators=evaluators, evaluator="lm")
+    assert answers.workflow is not None and "measure" not in answers.workflow
+    (notice,) = (each for each in answers.notices if "mmlu, arc" in each.what)
+    assert notice.handling == "left out" and notice.cure == "pip install 'drupe[lm-eval]'"
+
+
+def test_tasks_that_are_not_run_are_named() -> None:
+    evaluators = {"mt": {"type": "MTEBEvaluator", "tasks": ["STS17", "NFCorpus"]}}
+    answers = answered(BUILDER, evaluators=evaluators, evaluator="mt")
+    assert answers.workflow is not None and "STS17, NFCorpus" in str(answers.of("left out"))
 
 
 def test_a_provider_that_is_not_installed_is_named_with_those_that_are() -> None:

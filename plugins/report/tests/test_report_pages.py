@@ -83,7 +83,7 @@ def test_the_page_of_a_package_says_what_its_record_says(package: Path, tmp_path
     page = tmp_path / "page.html"
     assert drupe("report", package, "-o", page).stdout.strip() == str(page)
     text = re.sub(r"<script.*?</script>", "", page.read_text(), flags=re.DOTALL)
-    for told in ("quantize-weights", "kl divergence", "mlp.down_proj", "drupe-quant-rtn 0.1.0"):
+    for told in ("quantize-weights", "kl divergence", "mlp.down", "drupe-quant-rtn 0.1.0"):
         assert told in text
     assert not re.search(r'(src|href)="(http|//)', page.read_text().split("</head>")[1])
 
@@ -92,6 +92,45 @@ def test_the_plots_of_a_package_are_drawn(package: Path, tmp_path: Path) -> None
     drupe("report", package, "-o", tmp_path / "page.html")
     shown = in_browser(tmp_path / "page.html")
     assert len(re.findall(r'class="[^"]*js-plotly-plot', shown)) == 3 and shown.count("main-svg") >= 3
+
+
+def test_layers_and_samples_are_measured_once_where_they_are_asked_for(package: Path, tmp_path: Path) -> None:
+    measured, page = shutil.copytree(package, tmp_path / "measured"), tmp_path / "page.html"
+    before = {path.name: path.read_bytes() for path in measured.iterdir() if path.name != "drupe.json"}
+    drupe("report", measured, "-o", page)
+    assert "--against MODEL" in page.read_text()
+    asked = ("report", measured, "--against", package.parent / "model", "-o", page, "--force")
+    assert drupe(*asked).returncode == 0
+    record = json.loads((measured / "drupe.json").read_text())
+    assert [each["evaluator"] for each in record["measured"]] == ["layers", "samples"]
+    assert {path.name: path.read_bytes() for path in measured.iterdir() if path.name != "drupe.json"} == before
+    drupe(*asked)
+    assert json.loads((measured / "drupe.json").read_text()) == record
+    shown = in_browser(page)
+    assert len(re.findall(r'class="[^"]*js-plotly-plot', shown)) == 5
+    texts = [each["detail"] for each in record["measured"][1]["metrics"]]
+    assert shown.count('<section class="sample"') == len(texts) and shown.count("<mark>") <= 2 * len(texts)
+    facts = json.loads(drupe("report", measured, "--json").stdout)
+    assert facts["measured"] == record["measured"]
+
+
+def test_what_any_evaluator_measured_is_shown_with_its_spread(package: Path, tmp_path: Path) -> None:
+    measured = shutil.copytree(package, tmp_path / "measured")
+    record = json.loads((measured / "drupe.json").read_text())
+    metric = {"name": "wonder", "value": 3.5, "unit": "<b>", "better": "higher", "spread": [3, 4], "detail": {}}
+    record["measured"] = [
+        {
+            "evaluator": "mine", "brought_by": "mine 1", "metrics": [metric], "settings": {}, "against": None,
+            "moment": "2026-01-01T00:00:00+00:00",
+        }
+    ]  # fmt: skip
+    (measured / "drupe.json").write_text(json.dumps(record))
+    drupe("report", measured, "-o", tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text()
+    assert "wonder" in text and "&lt;b&gt;" in text and "3 to 4" in text
+    del metric["value"]
+    (measured / "drupe.json").write_text(json.dumps(record))
+    assert "damaged" in drupe("report", measured, "--json").stderr
 
 
 def test_the_page_of_a_search_has_its_frontier_and_sorts_its_trials(study: Path, tmp_path: Path) -> None:
@@ -129,6 +168,7 @@ def test_what_cannot_be_reported_is_said(package: Path, study: Path, tmp_path: P
         ((tmp_path / "empty",), "neither drupe.json nor study.json"),
         ((tmp_path / "broken",), "damaged"),
         ((study, "-o", tmp_path / "page.html"), "--force"),
+        ((study, "--against", package), "--against has no effect"),
         ((study, "-o", tmp_path / "missing" / "page.html"), "missing"),
     ):
         done = drupe("report", *arguments)

@@ -59,6 +59,20 @@ def test_every_combination_is_tried_and_the_chosen_one_is_packaged_and_checked(
     assert f"{chosen['number']} *" in done.stdout
 
 
+def test_a_function_of_the_users_own_may_be_a_goal(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("def vocabulary(session, less: int = 0):\n    return session.vocabulary - less\n")
+    search = {
+        "sampler": "grid",
+        "evaluators": {f"{tmp_path / 'mine.py'}:vocabulary": {"less": 3}},
+        "goals": ["bytes", {"metric": "vocabulary", "max": 1000}],
+    }
+    options = {"block_size": [32, 64], "tokens": 32}
+    done = drupe("run", workflow(tmp_path, checkpoint, options=options, search=search))
+    assert done.returncode == 0, done.stderr
+    trials = json.loads((tmp_path / "out.study" / "study.json").read_text())["trials"]
+    assert {trial["metrics"]["vocabulary"]["value"] for trial in trials} == {512.0 - 3}
+
+
 def test_the_plan_of_a_trial_makes_the_package_that_was_measured(checkpoint: Path, tmp_path: Path) -> None:
     assert drupe("run", workflow(tmp_path, checkpoint)).returncode == 0
     study = json.loads((tmp_path / "out.study" / "study.json").read_text())

@@ -31,7 +31,8 @@ class Metric:
     """One measured number with what is needed to read it.
 
     better: the direction in which it improves. spread: the lowest and the highest value that repeating the measurement
-    makes plausible; None where it was measured once.
+    makes plausible; None where it was measured once. detail: what the number was made of, such as texts, as values that
+    JSON has a form for; reports show it.
     """
 
     name: str
@@ -39,3 +40,4 @@ class Metric:
     unit: str
     better: Literal["lower", "higher"]
     spread: tuple[float, float] | None = None
+    detail: Mapping[str, Any] = field(default_factory=dict)

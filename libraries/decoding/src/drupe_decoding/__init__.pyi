@@ -1,6 +1,11 @@
 """The public names and their homes; each home is loaded when one of its names is first used."""
 
+from .decoder import Decoder as Decoder
+from .decoder import context_length as context_length
+from .decoder import folder_of as folder_of
+from .decoder import package_of as package_of
 from .feeding import DecoderFeed as DecoderFeed
+from .feeding import FeedState as FeedState
 from .feeding import empty_cache as empty_cache
 from .feeding import input_array as input_array
 from .feeding import numpy_type as numpy_type

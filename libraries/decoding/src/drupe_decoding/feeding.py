@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,14 @@ def numpy_type(port: Port) -> np.dtype[Any]:
         ) from None
 
 
+@dataclass(frozen=True)
+class FeedState:
+    """What a decoder has read: how many tokens of each row, and the caches of them."""
+
+    length: int
+    past: Mapping[str, Any]
+
+
 class DecoderFeed:
     """The inputs of a decoder for rows of tokens of one length, step after step.
 
@@ -88,6 +97,15 @@ class DecoderFeed:
         """Forget all tokens."""
         self.length = 0
         self._past: dict[str, Any] = dict(self._empty)
+
+    @property
+    def state(self) -> FeedState:
+        """Where the feed stands. It can be set back to, as long as the runtime leaves the caches that it has given."""
+        return FeedState(self.length, dict(self._past))
+
+    @state.setter
+    def state(self, state: FeedState) -> None:
+        self.length, self._past = state.length, dict(state.past)
 
     def step(self, tokens: Sequence[int] | NDArray[Any]) -> dict[str, Any]:
         """The inputs, by name, for further `tokens`: numpy arrays, and the caches as the runtime returned them.

@@ -1,5 +1,5 @@
 """Files and folders for plugins: the cache, digests and notes in it, scratch folders, the errors of disks, and JSON
-files; and the memory of this process."""
+files; and the memory of this process. The measurements that a package keeps are in the module `kept_measurements`."""
 
 from drupe_files.cache import LIMIT, bytes_of, cache_folder, cache_limit, key_of
 from drupe_files.cache_entries import (

@@ -4,6 +4,7 @@ from .block_finding import mark_blocks as mark_blocks
 from .distribution import Distribution as Distribution
 from .layer_by_layer import LayerByLayer as LayerByLayer
 from .layer_by_layer import Logits as Logits
+from .recorded_logits import RecordedLogits as RecordedLogits
 from .segments import Segment as Segment
 from .segments import has_head as has_head
 from .segments import hidden_states as hidden_states

@@ -47,6 +47,12 @@ class Values:
             return np.zeros(stored.shape, stored.dtype)
         return np.memmap(stored.path, stored.dtype, mode="r", shape=stored.shape)
 
+    def copy_to(self, other: Values) -> None:
+        """Write all arrays to another folder as well."""
+        for name, stored in self._stored.items():
+            for batch in stored:
+                other.put(name, batch, self.get(name, batch))
+
     def keep(self, names: Collection[str]) -> None:
         """Remove all arrays but those of these names."""
         for name in self._stored.keys() - set(names):

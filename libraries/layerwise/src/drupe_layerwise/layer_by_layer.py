@@ -19,7 +19,17 @@ from drupe_layerwise.activation_files import Values
 from drupe_layerwise.batches import Batch, Feeds, batches_of
 from drupe_layerwise.block_finding import mark_blocks
 from drupe_layerwise.head import FLOAT, SlicedHead, hidden_rows, sliced_head
-from drupe_layerwise.segments import Segment, has_head, is_marked, node_reads, parts_of, result_of, segments_of, whole
+from drupe_layerwise.segments import (
+    Segment,
+    has_head,
+    hidden_states,
+    is_marked,
+    node_reads,
+    parts_of,
+    result_of,
+    segments_of,
+    whole,
+)
 from drupe_layerwise.subgraph import Opened, cut_out, distinct, opened, opened_part
 from drupe_onnx import DecoderDescription, decoder_of, ir
 
@@ -69,6 +79,7 @@ class LayerByLayer:
             mark_blocks(model.graph)
         self.segments: Sequence[Segment] = segments_of(model.graph)
         self._model = model
+        self._sequences = sequences
         self._batches = batches_of(sequences)
         self._context = context
         self._feeds = Feeds(description)
@@ -94,7 +105,7 @@ class LayerByLayer:
         self._reach(segment)
         wanted = {name: whole(value) for name, value in _named(segment, names).items()}
         made = self._settle(segment, wanted.values()) if settled else []
-        for batch, results in self._run(segment, distinct([*wanted.values(), *made])):
+        for _, batch, results in self._run(segment, distinct([*wanted.values(), *made])):
             for name, value in wanted.items():
                 array = results[value.name or ""]
                 sink(name, np.array(array.reshape(-1, array.shape[-1]), np.float32, order="C"))
@@ -104,40 +115,72 @@ class LayerByLayer:
             before = parts_of(self._model.graph).kept(segment.index - 1)
             self._values.keep([value.name or "" for value in distinct([*before, *self._known])])
 
-    def advance(self, segment: Segment) -> None:
-        """Run a segment as it is now, keep the values that later segments read, and leave the segment."""
+    def advance(self, segment: Segment, together: Sequence[LayerByLayer] = ()) -> None:
+        """Run a segment as it is now, keep the values that later segments read, and leave the segment.
+
+        together: branches of this run that stand at the segment as well. They are advanced with the same weights, which
+        are read once.
+        """
         self._reach(segment)
         parts = parts_of(self._model.graph)
         kept = parts.kept(segment.index)
         made = distinct([value for value in kept if parts.part(value) == segment.index])
         made = [value for value in made if value not in self._known]
-        for batch, results in self._run(segment, made):
-            self._put(made, batch, results, segment)
-        self._values.keep([whole(value).name or "" for value in kept])
-        self._settled, self._known = set(), []
-        self._next = segment.index + 1
+        for run, batch, results in self._run(segment, made, together):
+            run._put(made, batch, results, segment)
+        for run in (self, *together):
+            run._values.keep([whole(value).name or "" for value in kept])
+            run._settled, run._known = set(), []
+            run._next = segment.index + 1
 
-    def logits(self, positions: int | None = None) -> Iterator[Logits]:
+    def branch(self) -> LayerByLayer:
+        """Another run of this graph over the same sequences, which stands where this one does. It is closed alone."""
+        other = LayerByLayer(self._model, self._sequences, self._context)
+        self._values.copy_to(other._values)
+        other._next = self._next
+        return other
+
+    def hidden_after(self, segment: Segment) -> list[dict[str, NDArray[Any]]]:
+        """The hidden states that a segment has made, for each batch by name: a block reads the sum of them.
+
+        The next segment is the one that this run stands at.
+        """
+        names = hidden_states(segment)
+        return [{name: self._values.get(name, batch.index) for name in names} for batch in self._batches]
+
+    def take_hidden(self, segment: Segment, states: Sequence[Mapping[str, NDArray[Any]]]) -> None:
+        """Replace the hidden states that a segment has made by `states`, which another graph has made of the sequences.
+
+        Values of the same names are taken one by one. Where the names differ, the first one gets the sum of `states`.
+        Raises ModelError where their shapes differ.
+        """
+        for batch, own, given in zip(self._batches, self.hidden_after(segment), states, strict=True):
+            for name, array in _as_these(own, given, segment).items():
+                self._values.put(name, batch.index, array.astype(own[name].dtype, copy=False))
+
+    def logits(self, positions: int | None = None, together: Sequence[LayerByLayer] = ()) -> Iterator[Logits]:
         """The logits of every token of every sequence, `positions` of them at a time, sequence after sequence.
 
         A graph without a head gives its last hidden states in their place: rows [positions, hidden].
         Segments that have not been left yet are advanced through. Without `positions`, as many positions are computed
         at a time as fit into `context.memory_budget`. The iterator holds the head open until it is used up or closed.
         If the head's matrix does not fit into the budget, one range of the vocabulary is held at a time.
+        together: branches of this run that stand at the head as well; their sequences follow, with numbers that go on.
         """
         last = self.segments[-1]
         self._reach(last)
         result = result_of(self._model.graph)
         hidden = hidden_rows(result) if has_head(self._model.graph) else whole(result)
-        if (hidden.name or "") not in self._values:
-            for batch, results in self._run(last, [hidden]):
-                self._values.put(hidden.name or "", batch.index, results[hidden.name or ""])
+        runs = (self, *together)
+        if missing := [run for run in runs if (hidden.name or "") not in run._values]:
+            for run, batch, results in missing[0]._run(last, [hidden], missing[1:]):
+                run._values.put(hidden.name or "", batch.index, results[hidden.name or ""])
         positions = positions or max(1, self._context.memory_budget // (LOGIT * _vocabulary(self._model, result)))
         if hidden is whole(result):
-            for each in self._hidden_rows(hidden, positions):
+            for each in _hidden_rows(runs, hidden, positions):
                 yield Logits(each.sequence, each.start, each.rows.astype(np.float32, copy=False))
             return
-        yield from self._head(hidden, whole(result), positions)
+        yield from self._head(runs, hidden, whole(result), positions)
 
     def values_at_head(self) -> dict[str, NDArray[Any]]:
         """What the last segment reads of earlier ones, which are advanced through: arrays by value and batch."""
@@ -187,20 +230,23 @@ class LayerByLayer:
             _refuse_non_finite(results[value.name or ""], segment)
             self._values.put(value.name or "", batch.index, results[value.name or ""])
 
-    def _run(self, segment: Segment, values: Sequence[ir.Value]) -> Iterator[tuple[Batch, Mapping[str, NDArray[Any]]]]:
-        """The values, by name, for each batch. Values in files and inputs of the graph are not computed."""
+    def _run(
+        self, segment: Segment, values: Sequence[ir.Value], together: Sequence[LayerByLayer] = ()
+    ) -> Iterator[tuple[LayerByLayer, Batch, Mapping[str, NDArray[Any]]]]:
+        """The values, by name, for each batch of each run. Values in files and inputs of the graph are not computed."""
         known = [*(whole(value) for value in parts_of(self._model.graph).inputs(segment.index)), *self._known]
         made = [value for value in values if value not in known]
         given = [value for value in values if value in known]
         if not values:
             return
         with self._opened(known, made) if made else nullcontext() as part:
-            for batch in self._batches:
-                self._context.stop_if_cancelled()
-                results = {value.name or "": self._given(value, batch) for value in given}
-                if part is not None:
-                    results |= part.run({value.name or "": self._given(value, batch) for value in part.inputs})
-                yield batch, results
+            for run in (self, *together):
+                for batch in run._batches:
+                    self._context.stop_if_cancelled()
+                    results = {value.name or "": run._given(value, batch) for value in given}
+                    if part is not None:
+                        results |= part.run({value.name or "": run._given(value, batch) for value in part.inputs})
+                    yield run, batch, results
 
     def _opened(self, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value]) -> AbstractContextManager[Opened]:
         return opened(self._model, inputs, outputs, self._home, self._context)
@@ -211,21 +257,23 @@ class LayerByLayer:
             return self._feeds.feed(value, batch)
         return self._values.get(value.name or "", batch.index)
 
-    def _head(self, hidden: ir.Value, result: ir.Value, positions: int) -> Iterator[Logits]:
+    def _head(
+        self, runs: Sequence[LayerByLayer], hidden: ir.Value, result: ir.Value, positions: int
+    ) -> Iterator[Logits]:
         cut = cut_out(self._model, [hidden], [result])
         if (sliced := sliced_head(cut, hidden, result, self._context.memory_budget)) is not None:
-            yield from self._sliced(sliced, positions)
+            yield from self._sliced(runs, sliced, positions)
             return
         with opened_part(cut, [hidden], [result], self._home, self._context) as part:
-            for each in self._hidden_rows(hidden, positions):
+            for each in _hidden_rows(runs, hidden, positions):
                 logits = part.run({hidden.name or "": each.rows[None]})[result.name or ""]
                 yield Logits(each.sequence, each.start, logits[0].astype(np.float32, copy=False))
 
-    def _sliced(self, head: SlicedHead, positions: int) -> Iterator[Logits]:
+    def _sliced(self, runs: Sequence[LayerByLayer], head: SlicedHead, positions: int) -> Iterator[Logits]:
         """The logits of as many tokens at a time as fit into the budget; all ranges are made again each time."""
         most = max(1, self._context.memory_budget // (FLOAT * head.vocabulary))
         with opened_part(head.part, [head.hidden], [head.result], self._home, self._context) as part:
-            for group in _grouped(self._hidden_rows(head.hidden, positions), most):
+            for group in _grouped(_hidden_rows(runs, head.hidden, positions), most):
                 rows = np.concatenate([each.rows for each in group])
                 logits = np.empty((len(rows), head.vocabulary), np.float32)
                 for first, last in head.ranges:
@@ -238,10 +286,13 @@ class LayerByLayer:
                 for each, own in zip(group, np.split(logits, bounds), strict=True):
                     yield Logits(each.sequence, each.start, own)
 
-    def _hidden_rows(self, hidden: ir.Value, positions: int) -> Iterator[_HiddenRows]:
-        """The inputs of the head, `positions` rows at a time."""
-        for batch in self._batches:
-            rows = self._values.get(hidden.name or "", batch.index)
+
+def _hidden_rows(runs: Sequence[LayerByLayer], hidden: ir.Value, positions: int) -> Iterator[_HiddenRows]:
+    """The inputs of the head, `positions` rows at a time, run after run."""
+    sequences = 0
+    for run in runs:
+        for batch in run._batches:
+            rows = run._values.get(hidden.name or "", batch.index)
             if rows.shape[:2] != batch.tokens.shape:
                 raise ModelError(
                     "the graph gives only the last token's logits, and does not mark the nodes that drop the others",
@@ -249,8 +300,29 @@ class LayerByLayer:
                 )
             for place, sequence in enumerate(rows):
                 for start in range(0, len(sequence), positions):
-                    self._context.stop_if_cancelled()
-                    yield _HiddenRows(batch.first + place, start, np.array(sequence[start : start + positions]))
+                    run._context.stop_if_cancelled()
+                    number = sequences + batch.first + place
+                    yield _HiddenRows(number, start, np.array(sequence[start : start + positions]))
+        sequences += len(run._sequences)
+
+
+def _as_these(
+    own: Mapping[str, NDArray[Any]], given: Mapping[str, NDArray[Any]], segment: Segment
+) -> Mapping[str, NDArray[Any]]:
+    """The hidden states `given` under the names of `own`: one by one, or their sum and zeros."""
+    if own.keys() == given.keys():
+        taken = dict(given)
+    else:
+        first, *others = own
+        whole_state = np.sum([array.astype(np.float32) for array in given.values()], axis=0)
+        taken = {first: whole_state, **{name: np.zeros_like(own[name]) for name in others}}
+    if any(array.shape != own[name].shape for name, array in taken.items()):
+        where = "before the blocks" if segment.block is None else f"after decoder block {segment.block}"
+        raise ModelError(
+            f"the two graphs pass other values {where}",
+            cure="compare the package with the model that it was made from",
+        )
+    return taken
 
 
 def _key(name: str, batch: Batch) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from drupe.api import UsageError, unknown
+from drupe_functions import divided, know
 
 if TYPE_CHECKING:
     from drupe.api import Evaluator, Metric, Registry
@@ -53,9 +54,10 @@ def asked_evaluators(texts: Sequence[str], package: str, found: Registry) -> lis
     metrics: dict[str, list[str]] = {}
     whole = set()
     for text in texts:
-        name, colon, metric = text.partition(":")
+        name, colon, metric = divided(text)
         if not name or (colon and not metric):
             raise UsageError(f"--evaluator takes NAME or NAME:METRIC, not '{text}'", cure="--evaluator quality")
+        know(name, found)
         metrics.setdefault(name, []).extend([metric] if metric else [])
         whole |= set() if metric else {name}
     return [_asked(name, () if name in whole else tuple(wanted), found) for name, wanted in metrics.items()]

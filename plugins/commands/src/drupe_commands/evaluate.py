@@ -39,8 +39,8 @@ def evaluate(
         list[str] | None,
         typer.Option(
             metavar="<name[:metric]>",
-            help="What measures, and which of its metrics are shown; drupe evaluators lists them; may be given several "
-            "times.  [default: the task's own]",
+            help="What measures, and which of its metrics are shown; drupe evaluators lists them; FILE.py:FUNCTION is "
+            "a function of your own; may be given several times.  [default: the task's own]",
             rich_help_panel=MEASURING,
         ),
     ] = None,
@@ -48,6 +48,14 @@ def evaluate(
         list[str] | None,
         set_option("<[name.]key=value>", "Set a key of an evaluator, which drupe evaluators NAME lists", MEASURING),
     ] = None,
+    keep: Annotated[
+        bool,
+        typer.Option(
+            "--keep",
+            help="Keep the metrics in the package's drupe.json; drupe report shows them.",
+            rich_help_panel=MEASURING,
+        ),
+    ] = False,
     provider: Provider = None,
     as_json: JsonResult = False,
     options: Mapping[str, Any],
@@ -71,9 +79,15 @@ def evaluate(
             cure="leave --against out; drupe benchmark PACKAGE PACKAGE compares how fast packages are",
         )
     configured = _configurations(evaluators, options, settings or ())
+    if keep:
+        from drupe_files.kept_measurements import refuse_unkeepable
+
+        refuse_unkeepable(Path(package))
     measured = measured_with(list(zip(asked, configured, strict=True)), package, against, provider)
     if against is not None and _is_another_source(package, against):
         tell(f"note: the record of {package} says that it was made of another model than {against}")
+    if keep:
+        measured.keep(package, against)
     if as_json:
         print(json.dumps(measured.document(), indent=1))
     else:

@@ -57,11 +57,13 @@ def _added_choices(entry: Entry[Any], found: Registry) -> dict[str, list[str]]:
 def evaluators(name: Name = None, as_json: AsJson = False) -> None:
     """List evaluators, or show what one can be told."""
     from drupe.api import flag, registry
+    from drupe_functions import know
 
     found = registry()
     if name is None:
         _list("evaluator", found.evaluators, as_json)
         return
+    know(name, found)
     entry = found.evaluators.find(name)
     kind = entry.resolve()
     facts = {

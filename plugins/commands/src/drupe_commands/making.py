@@ -67,12 +67,14 @@ class Making:
             raise measured.failure
 
     def _measured(self, package: str, plan: Plan) -> Measured | None:
-        """What the workflow wants measured of the package; None where it wants nothing."""
+        """What the workflow wants measured of the package, which keeps it; None where the workflow wants nothing."""
         if not self.measure:
             return None
         from drupe_commands.measured import measured_here
 
-        return measured_here(self.measure, package, plan.source.reference)
+        measured = measured_here(self.measure, package, plan.source.reference)
+        measured.keep(package, plan.source.reference)
+        return measured
 
     def begin(self) -> float:
         """Set up what is told of the run; returns the time. Raises UsageError where an output is missing."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import drupe
@@ -21,27 +23,35 @@ Configured = Sequence[tuple[AskedEvaluator, Mapping[str, Any]]]
 class Measured:
     """The metrics of a package, in the order of the evaluators.
 
-    failure: the limits that it is beyond. reason: why it could not be measured here.
+    given: all that each evaluator gave. failure: the limits that it is beyond. reason: why it could not be measured
+    here.
     """
 
     metrics: tuple[Metric, ...]
     configured: Configured
+    given: Sequence[tuple[Metric, ...]] = ()
     failure: CheckFailed | None = None
     reason: str = ""
 
     def document(self) -> dict[str, Any]:
         """The metrics, the spread of those that have one, and each evaluator's whole settings."""
-        from drupe.api import configure
-
-        settings = {
-            each.name: configure(f"evaluator '{each.name}'", each.evaluator.Config, values).model_dump(mode="json")
-            for each, values in self.configured
-        }
+        settings = {each.name: _settings(each, values) for each, values in self.configured}
         if self.reason:
             return {"not_measured": self.reason, "settings": settings}
         spreads = {metric.name: metric.spread for metric in self.metrics if metric.spread}
+        details = {metric.name: metric.detail for metric in self.metrics if metric.detail}
         values = {metric.name: metric.value for metric in self.metrics}
-        return {**values, **({"spread": spreads} if spreads else {}), "settings": settings}
+        more = {name: value for name, value in (("spread", spreads), ("detail", details)) if value}
+        return {**values, **more, "settings": settings}
+
+    def keep(self, package: str, against: str | None) -> None:
+        """Keep what was measured in the package's record. A package that could not be measured keeps nothing."""
+        from drupe_files.kept_measurements import keep_measurements, measurement_by
+
+        if not self.reason:
+            pairs = zip(self.configured, self.given, strict=True)
+            made = [measurement_by(each.evaluator, values, given, against) for (each, values), given in pairs]
+            keep_measurements(Path(package), made)
 
     def show(self) -> None:
         """Print the metrics as a table."""
@@ -56,6 +66,10 @@ class Measured:
             for each in self.metrics
         ]
         table(rows, ("metric", "value", "unit", "better", *(["spread"] if spread else [])))
+        for each in self.metrics:
+            if each.detail:
+                print(f"\n{each.name.replace('_', ' ')}")
+                table((f"  {name}", json.dumps(value, ensure_ascii=False)) for name, value in each.detail.items())
 
 
 def measured_with(configured: Configured, package: str, against: str | None, provider: str | None = None) -> Measured:
@@ -66,12 +80,12 @@ def measured_with(configured: Configured, package: str, against: str | None, pro
     from drupe.api import CheckFailed
     from drupe_console import progress
 
-    measured: list[tuple[AskedEvaluator, Sequence[Metric]]] = []
+    measured: list[tuple[AskedEvaluator, tuple[Metric, ...]]] = []
     failures: list[CheckFailed] = []
     for each, values in configured:
         reference = None if each.evaluator.alone else against
         try:
-            given: Sequence[Metric] = drupe.evaluate(
+            given: tuple[Metric, ...] = drupe.evaluate(
                 package, reference, evaluator=each.name, provider=provider, progress=progress(lines=False), **values
             )
         except CheckFailed as error:
@@ -79,8 +93,9 @@ def measured_with(configured: Configured, package: str, against: str | None, pro
                 raise
             failures.append(error)
             given = error.metrics
-        measured.append((each, each.chosen(given)))
-    return Measured(tuple(_told_apart(measured)), configured, _together(failures))
+        measured.append((each, given))
+    chosen = [(each, each.chosen(given)) for each, given in measured]
+    return Measured(tuple(_told_apart(chosen)), configured, [given for _, given in measured], _together(failures))
 
 
 def _together(failures: Sequence[CheckFailed]) -> CheckFailed | None:
@@ -109,19 +124,29 @@ def measured_here(configured: Configured, package: str, against: str) -> Measure
 def configured_by(measure: Mapping[str, Mapping[str, Any]], found: Registry, place: str) -> Configured:
     """What a workflow measures: "NAME" or "NAME:METRIC", with settings. Raises UsageError that names the place."""
     from drupe.api import UsageError, configure
+    from drupe_functions import divided
 
     texts = list(measure)
     try:
         asked = asked_evaluators(texts, "", found) if texts else []
         values: dict[str, dict[str, Any]] = {each.name: {} for each in asked}
         for text, settings in measure.items():
-            values[text.partition(":")[0]].update(settings)
+            values[divided(text)[0]].update(settings)
         for each in asked:
             configure(f"evaluator '{each.name}'", each.evaluator.Config, values[each.name])
     except UsageError as error:
         error.where = place
         raise
     return [(each, values[each.name]) for each in asked]
+
+
+def _settings(asked: AskedEvaluator, values: Mapping[str, Any]) -> dict[str, Any]:
+    """An evaluator's whole configuration."""
+    from drupe.api import configure
+
+    config = configure(f"evaluator '{asked.name}'", asked.evaluator.Config, values)
+    whole: dict[str, Any] = config.model_dump(mode="json")
+    return whole
 
 
 def _told_apart(measured: Iterable[tuple[AskedEvaluator, Sequence[Metric]]]) -> list[Metric]:

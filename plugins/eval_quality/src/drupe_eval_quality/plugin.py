@@ -9,6 +9,16 @@ GROUP = "Comparing with the source"
 def drupe_evaluators() -> list[Ref]:
     return [
         Ref("quality", "drupe_eval_quality.quality:Quality", "KL divergence, top-1 agreement and perplexity of a text"),
+        Ref(
+            "layers",
+            "drupe_eval_quality.layers:Layers",
+            "the KL divergence that each layer costs when only this layer is quantized",
+        ),
+        Ref(
+            "samples",
+            "drupe_eval_quality.samples:Samples",
+            "what package and source write behind a few prompts, and from where on they differ",
+        ),
     ]
 
 

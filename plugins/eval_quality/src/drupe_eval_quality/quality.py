@@ -6,16 +6,18 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
-from pydantic import Field, computed_field
+from pydantic import Field
 
-from drupe.api import Context, Evaluator, EvaluatorConfig, Metric, Model, ModelError, counted
-from drupe_eval_quality.decoder import Decoder, home
+from drupe.api import Context, Evaluator, EvaluatorConfig, Metric, Model, ModelError
+from drupe_decoding import Decoder, context_length, folder_of
 from drupe_eval_quality.divergence_limit import refuse_divergence, refuse_without_reference
 from drupe_eval_quality.position_sums import PositionSums
+from drupe_eval_quality.text_settings import TextSettings
 from drupe_eval_quality.text_windows import Chunk, Window, alone, run_to_head, windows_of, with_graph, with_package
+from drupe_eval_quality.vocabularies import refuse_other_vocabulary
 from drupe_layerwise import LayerByLayer
 from drupe_onnx import OnnxKind, OnnxPackage
-from drupe_text import Reference, Text, TextTokenizer
+from drupe_text import Text, TextTokenizer
 from drupe_tokenization.tokenizer_file import FILE as TOKENIZER
 
 FLOAT = 4  # bytes of a logit
@@ -25,28 +27,16 @@ BROKEN = 2.0
 """The KL divergence, in nats a token, above which a package counts as broken. README.md has the measurements."""
 
 
-class QualityConfig(EvaluatorConfig):
-    """Which text, how much of it, and the SHA-256 of its content, which is computed for the record."""
+class QualityConfig(TextSettings):
+    """Which text, and how much of it."""
 
-    evaluation_data: Reference = Field(
-        None, description="the text: a file, folder or data set; by default drupe's built-in short text"
-    )
     tokens: int = Field(
         ENOUGH, ge=1, description=f"how many tokens are predicted; by default {ENOUGH}, or fewer if the text is shorter"
     )
     length: int = Field(256, ge=1, le=1_000_000, description="how many tokens are predicted in one context")
-    seed: int | None = Field(
-        None, ge=0, description="a number that chooses pieces of the text; by default its beginning"
-    )
     max_kl: float | None = Field(
         None, gt=0, le=100, description="the largest accepted KL divergence, in nats a token; a larger one fails"
     )
-
-    @computed_field  # type: ignore[prop-decorator]
-    @property
-    def evaluation_fingerprint(self) -> str:
-        """The SHA-256 of the text."""
-        return Text(self.evaluation_data).fingerprint
 
 
 class Quality(Evaluator):
@@ -74,8 +64,8 @@ class Quality(Evaluator):
     def refuse(self, source: Model, config: QualityConfig) -> None:
         """Raise an error for a text that cannot be read, or that is too short if the source has a tokenizer.json."""
         config.model_dump()  # reads the text, for the computed fingerprint
-        if (home(source) / TOKENIZER).is_file():
-            tokenizer = TextTokenizer(home(source))
+        if (folder_of(source) / TOKENIZER).is_file():
+            tokenizer = TextTokenizer(folder_of(source))
             _tokens(tokenizer, config, 0 if tokenizer.beginning else 1)
 
     def evaluate(
@@ -86,15 +76,15 @@ class Quality(Evaluator):
         A reference with a payload is a graph that was not written. It is run layer by layer.
         """
         refuse_without_reference(config.max_kl, reference)
-        tokenizer = TextTokenizer(home(model))
+        tokenizer = TextTokenizer(folder_of(model))
         beginning = tokenizer.beginning
         tokens = _tokens(tokenizer, config, 0 if beginning else 1)
-        windows = windows_of(tokens, beginning, min(config.length, _context_length(model) - len(beginning)))
+        windows = windows_of(tokens, beginning, min(config.length, context_length(model) - len(beginning)))
         tally = PositionSums()
         with contextlib.ExitStack() as stack:
             layers: LayerByLayer | None = None
             if reference is not None and isinstance(reference.payload, OnnxPackage):
-                _refuse_other_vocabulary(_vocabulary(OnnxKind().load(model)), _vocabulary(reference))
+                refuse_other_vocabulary(_vocabulary(OnnxKind().load(model)), _vocabulary(reference))
                 layers = stack.enter_context(_at_head(reference, windows, context))
             measured = stack.enter_context(Decoder(model, "measured", context))
             positions = _positions(measured, 1 if reference is None else 2, context.memory_budget)
@@ -144,7 +134,7 @@ def _positions(decoder: Decoder, models: int, budget: int) -> int:
 def _count(chunk: Chunk, measured: Decoder, tally: PositionSums) -> None:
     """Run a chunk through the package and add its scored positions to the sums."""
     if chunk.rows is not None:
-        _refuse_other_vocabulary(measured.vocabulary, chunk.rows.shape[-1])
+        refuse_other_vocabulary(measured.vocabulary, chunk.rows.shape[-1])
     if not chunk.start:
         measured.reset()
     rows = measured.logits(chunk.inputs)
@@ -157,20 +147,6 @@ def _vocabulary(model: Model) -> int | None:
     """The vocabulary size in a decoder's description; None where it has no description."""
     decoder = model.payload.decoder
     return decoder.vocab_size if decoder else None
-
-
-def _refuse_other_vocabulary(ours: int | None, theirs: int | None) -> None:
-    if ours and theirs and ours != theirs:
-        raise ModelError(
-            f"the package has a vocabulary of {counted(ours, 'token')}, but the reference has {theirs}",
-            cure="compare the package with the model that it was made from",
-        )
-
-
-def _context_length(model: Model) -> int:
-    package = OnnxKind().load(model).payload
-    assert isinstance(package, OnnxPackage)
-    return package.context_length or 1 << 30
 
 
 def _metrics(tally: PositionSums, compared: bool) -> Iterator[Metric]:

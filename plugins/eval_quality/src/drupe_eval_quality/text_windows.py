@@ -14,7 +14,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from drupe.api import Context
-from drupe_eval_quality.decoder import Decoder
+from drupe_decoding import Decoder
 from drupe_files import ACTIVATIONS, cache_folder, key_of, leave_note, touch
 from drupe_layerwise import LayerByLayer
 from drupe_onnx import OnnxPackage

@@ -10,15 +10,13 @@ single matrices add up, within a few per cent, as long as they are small.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from drupe.api import Context
-from drupe_files import disk_errors
-from drupe_layerwise import Distribution, LayerByLayer, Logits, Segment, has_head, hidden_states
+from drupe_layerwise import Distribution, LayerByLayer, RecordedLogits, Segment, has_head, hidden_states
 from drupe_mixed_precision.groups import Group
 from drupe_mixed_precision.losses import COARSEST
 from drupe_mixed_precision.rounded import rounded
@@ -44,7 +42,7 @@ def sensitivities(model: ir.Model, groups: Sequence[Group], sequences: Tokens, c
     with context.progress.task("measuring sensitivity", len(outside) + len(measured) + len(blocks), "run") as progress:
         found: dict[str, float] = {}
         ends: dict[int, float] = {}
-        expected = Recorded(context.scratch / "expected-logits")
+        expected = RecordedLogits(context.scratch / "expected-logits")
         with LayerByLayer(model, sequences, context) as source:
             expected.record(source.logits(POSITIONS))
         for group in outside:
@@ -67,33 +65,8 @@ def sensitivities(model: ir.Model, groups: Sequence[Group], sequences: Tokens, c
     return found
 
 
-class Recorded:
-    """Rows of logits in a file, for several comparisons."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._shapes: list[tuple[int, ...]] = []
-
-    def record(self, logits: Iterable[Logits]) -> None:
-        """Write all rows, chunk by chunk."""
-        with disk_errors(self._path), self._path.open("wb") as file:
-            for each in logits:
-                each.rows.tofile(file)
-                self._shapes.append(each.rows.shape)
-
-    def chunks(self) -> Iterator[Rows]:
-        """Read the rows again, in the same chunks."""
-        with self._path.open("rb") as file:
-            for shape in self._shapes:
-                yield np.fromfile(file, np.float32, math.prod(shape)).reshape(shape)
-
-    def remove(self) -> None:
-        """Delete the file."""
-        self._path.unlink()
-
-
 def divergence(
-    expected: Recorded, model: ir.Model, groups: Sequence[Group], sequences: Tokens, context: Context
+    expected: RecordedLogits, model: ir.Model, groups: Sequence[Group], sequences: Tokens, context: Context
 ) -> float:
     """KL(model || model with these groups rounded), the mean over all tokens, in nats. expected: the model's logits.
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from drupe.api import UsageError, flag, registry
-from drupe_olive_compat.answers import Ledger, changed, kept, left_out
+from drupe_olive_compat import harness
+from drupe_olive_compat.answers import Ledger, changed, kept, left_out, missing
 from drupe_olive_compat.flag_table import OliveCommand
 from drupe_olive_compat.flags import Line
 
@@ -120,10 +121,22 @@ def _run_pass(line: Line) -> list[str]:
 
 
 def _benchmark(line: Line) -> list[str]:
-    """What Drupe's command measures, without an output."""
+    """What Drupe's command measures, without an output. Tasks of lm-eval are measured by an evaluator."""
     if "output" in line.given and "output" not in line.passed:
         line.ledger.say(line.flags_of["output"], left_out("what is measured is printed; --json prints it for programs"))
-    return ["benchmark", *line.arguments, *([str(line.given["model"])] if "model" in line.given else [])]
+    model = [str(line.given["model"])] if "model" in line.given else []
+    mine = [name for name in ("tasks", "limit", "max_length") if name in line.given and name not in line.passed]
+    given = {name: line.given[name] for name in mine}
+    if "tasks" not in given:
+        for name in given:
+            line.ledger.say(line.flags_of[name], left_out("it is of --tasks"))
+        return ["benchmark", *line.arguments, *model]
+    if not harness.can_run():
+        line.ledger.say(line.flags_of["tasks"], missing("lm-eval is not installed", harness.INSTALL))
+        return []
+    given["tasks"] = ",".join(map(str, given["tasks"]))
+    sets = [word for name, value in given.items() for word in ("--set", f"{harness.EVALUATOR}.{name}={value}")]
+    return ["evaluate", *line.arguments, *model, "--evaluator", harness.EVALUATOR, *sets]
 
 
 def _tune(line: Line) -> list[str]:

@@ -242,15 +242,14 @@ _RUN_PASS = (
     _flag("--pass-config", ONE, changed("its options, as JSON"), gives("pass_config")),
     _flag("--list-passes", NONE, changed("drupe passes"), gives("list_passes")),
 )
-_LM_EVAL = missing("tasks of lm-eval", "drupe evaluate PACKAGE --against MODEL compares on a text")
 _BENCHMARK = (
     *MODEL,
     *SHARED,
     *SAVE,
     *CACHE,
-    _flag("--tasks", MANY, _LM_EVAL),
-    _flag("--max-length", ONE, left_out("it is of --tasks")),
-    _flag("--limit", ONE, left_out("it is of --tasks")),
+    _flag("--tasks", MANY, changed("drupe evaluate --evaluator lm-eval"), gives("tasks")),
+    _flag("--max-length", ONE, changed("a setting of the evaluator lm-eval"), gives("max_length")),
+    _flag("--limit", ONE, changed("a setting of the evaluator lm-eval"), gives("limit")),
     _flag("--backend", ONE, left_out("the package's own runtime is taken")),
 )
 
@@ -301,9 +300,7 @@ COMMANDS: Mapping[str, OliveCommand] = {
         changed("drupe run-pass tune-session: a package with the settings in it, not a file with settings"),
         "tuned-inference-settings",
     ),
-    "benchmark": OliveCommand(
-        _BENCHMARK, changed("drupe benchmark, where a plugin brings it, without tasks of lm-eval; else drupe evaluate")
-    ),
+    "benchmark": OliveCommand(_BENCHMARK, changed("drupe benchmark; with tasks, drupe evaluate --evaluator lm-eval")),
 }
 """Commands that are carried out. One that Drupe has as well also takes all of Drupe's own flags."""
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from drupe_olive_compat import harness
 from drupe_olive_compat.answers import Answer, Ledger, changed, kept, left_out
 from drupe_olive_compat.components import Component, OliveFile, component
 from drupe_olive_compat.goals import limit_of, ranked
@@ -24,7 +25,7 @@ METRICS: Mapping[str, Answer] = {
     "accuracy": left_out(f"not measured; {_CLOSE}", AGAINST),
     "custom": left_out("a function of a script, and Drupe runs no code of a workflow", AGAINST),
 }
-HARNESSES: Mapping[str, str] = {"lmevaluator": "lm-eval", "mtebevaluator": "MTEB"}
+HARNESSES: Mapping[str, str] = {harness.TYPE: "lm-eval", "mtebevaluator": "MTEB"}
 """What runs the tasks of an evaluator, by its type in lower case."""
 _PERPLEXITY = changed("perplexity, on Drupe's own text unless evaluation_data names another", AGAINST)
 _UNREAD = left_out("nothing that is done here reads it")
@@ -43,14 +44,18 @@ LOWER_ACCURACY = ("perplexity", "wer")
 
 @dataclass
 class Measures:
-    """What is measured. evaluators: of Drupe, by name; goals: of a search, by metric.
+    """What is measured. evaluators: of Drupe, by name, with their settings; goals: of a search, by metric.
 
     gives: what the model gives, as far as a search needs to know it; "" where there are no goals.
     """
 
     gives: str = ""
-    evaluators: list[str] = field(default_factory=list)
+    evaluators: dict[str, dict[str, Any]] = field(default_factory=dict)
     goals: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def evaluator_forms(self) -> list[str] | dict[str, dict[str, Any]]:
+        """The evaluators as a workflow has them: their names where none has settings."""
+        return self.evaluators if any(self.evaluators.values()) else [*self.evaluators]
 
     def goal_list(self) -> list[Any]:
         """The goals as a workflow has them."""
@@ -78,7 +83,6 @@ def say_measuring(file: OliveFile, calibrating: set[str], gives: str, ledger: Le
         name = str(config.options.get("name", config.place.rpartition(".")[2]))
         read = kept("the text to calibrate with") if name in calibrating else _UNREAD
         ledger.say(config.place, read)
-    measures.evaluators = list(dict.fromkeys(measures.evaluators))
     return measures
 
 
@@ -88,11 +92,7 @@ def _say_evaluator(evaluator: Component, measures: Measures, ledger: Ledger, use
     used: whether the file measures with it.
     """
     if evaluator.type:
-        harness = HARNESSES.get(evaluator.type.casefold(), f"an evaluator of the type {evaluator.type}")
-        tasks = evaluator.options.get("tasks")
-        names = [str(each.get("task", each) if isinstance(each, Mapping) else each) for each in _list(tasks)]
-        what = f"the tasks {', '.join(names)} of {harness} are not run" if names else f"{harness} is not run"
-        ledger.say(evaluator.place, left_out(f"{what}; {_CLOSE}", AGAINST))
+        _say_tasks(evaluator, evaluator.type.casefold(), measures, ledger, used)
     elif not evaluator.options.get("metrics"):
         ledger.say(evaluator.place, left_out("it has no metrics"))
     for place, metric in _metrics(evaluator):
@@ -100,7 +100,7 @@ def _say_evaluator(evaluator: Component, measures: Measures, ledger: Ledger, use
         names = [str(each.get("name", "")) for each in _mappings(metric.get("sub_types"))]
         answer = METRICS.get(kind, left_out(f"metrics of the type {kind} are not measured", AGAINST))
         if kind in MEASURED:
-            measures.evaluators += [MEASURED[kind]] if used else []
+            measures.evaluators |= {MEASURED[kind]: {}} if used else {}
             answer = answer if used else _UNREAD
             _say_how_often(place, metric, ledger)
         if kind == "accuracy" and "perplexity" in names:
@@ -112,6 +112,26 @@ def _say_evaluator(evaluator: Component, measures: Measures, ledger: Ledger, use
         for place, _, each in _sub_types(evaluator):
             if each.get("goal"):
                 ledger.say(f"{place}.goal", _GOAL if used else _UNREAD)
+
+
+def _say_tasks(evaluator: Component, kind: str, measures: Measures, ledger: Ledger, used: bool) -> None:
+    """Say what becomes of an evaluator that runs the tasks of a harness."""
+    tasks = _list(evaluator.options.get("tasks"))
+    names = [str(each.get("task", each) if isinstance(each, Mapping) else each) for each in tasks]
+    if kind != harness.TYPE or not names or not harness.can_run():
+        named = HARNESSES.get(kind, f"an evaluator of the type {evaluator.type}")
+        what = f"the tasks {', '.join(names)} of {named} are not run" if names else f"{named} is not run"
+        cure = harness.INSTALL if kind == harness.TYPE and names else AGAINST
+        ledger.say(evaluator.place, left_out(f"{what}; {_CLOSE}", cure))
+        return
+    if not used:
+        ledger.say(evaluator.place, _UNREAD)
+        return
+    measures.evaluators[harness.EVALUATOR] = harness.settings_of(evaluator.options)
+    ledger.say(evaluator.place, harness.tasks_run(names))
+    for name in evaluator.options:
+        if name != "tasks":
+            ledger.say(evaluator.at(name), harness.OPTIONS.get(name, _UNREAD))
 
 
 def _say_goals(evaluator: Component, measures: Measures, ledger: Ledger) -> None:

@@ -61,11 +61,11 @@ def read(document: Mapping[str, Any], model: str) -> tuple[dict[str, Any] | None
     reference = {"reference": source.reference, "revision": source.revision} if source.revision else source.reference
     workflow: dict[str, Any] = {"model": reference, **made, "target": {"provider": provider, **made["target"]}}
     if search:
-        search |= {"evaluators": measures.evaluators} if measures.evaluators else {}
+        search |= {"evaluators": measures.evaluator_forms()} if measures.evaluators else {}
         search |= {"goals": measures.goal_list()} if measures.goals else {}
         workflow["search"] = search
     elif measures.evaluators:
-        workflow["measure"] = measures.evaluators
+        workflow["measure"] = measures.evaluator_forms()
     return workflow | ({"output": output} if output else {}), ledger.notices
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from drupe_console import figure, size
+from drupe_report.measured import layers_of, others_of, samples_of
 
 SHOWN = 12
 """How many matrices the plot names."""
@@ -35,17 +36,24 @@ def page_of(facts: Mapping[str, Any]) -> str:
         "words": _words,
         "plain": _plain,
         "day": _day,
+        "visible": _visible,
     }
     shown: dict[str, str] = {}
+    more: dict[str, Any] = {}
     if facts["kind"] == "package":
         shown["layers"] = plots.bars(facts["bytes_by_layer"], "bytes")
         shown["matrices"] = plots.bars(_largest(facts["bytes_by_matrix"]), "bytes")
         took = {each["name"]: each["seconds"] for each in facts["passes"] if "seconds" in each}
         shown["passes"] = plots.bars(took, "s") if took else ""
+        layers = layers_of(facts["measured"])
+        if layers is not None:
+            shown["divergences"] = plots.bars(layers.divergences, "nats/token")
+            shown["errors"] = plots.bars(layers.errors, "of their size")
+        more |= {"layers": layers, "samples": samples_of(facts["measured"]), "others": others_of(facts["measured"])}
     else:
         shown["frontier"] = plots.frontier_plot(facts["trials"], facts["objectives"], facts["parameters"])
     template = environment.get_template(f"{facts['kind']}.html.jinja")
-    return template.render(facts=facts, plots=shown, library=get_plotlyjs())
+    return template.render(facts=facts, plots=shown, library=get_plotlyjs(), **more)
 
 
 def _largest(sizes: Mapping[str, int]) -> dict[str, int]:
@@ -62,6 +70,11 @@ def _plain(value: Any) -> str:
 def _day(moment: str) -> str:
     """2026-11-28T08:44:30+00:00 as 2026-11-28 08:44 UTC."""
     return datetime.datetime.fromisoformat(moment).astimezone(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _visible(text: str) -> str:
+    """A token whose line ends can be seen."""
+    return text.replace("\n", "\u23ce\n")
 
 
 def _indented(value: Any) -> str:

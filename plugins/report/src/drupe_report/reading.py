@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
-from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from drupe.api import RECORD, ModelError, UsageError
-from drupe_onnx.outline import read_outline
-from drupe_onnx.package_folder import graph_files
+from drupe_files.kept_measurements import kept_measurements, read_record
+from drupe_report.weight_bytes import by_layer, by_matrix, weight_bytes
 
 STUDY = "study.json"
-_QUANTIZED = re.compile(r"_Q\d+[A-Z]+\d+_\w+$")
-"""What ONNX Runtime's tools and ours put behind the name of a quantized weight: bits, symmetry, block size, role."""
-_LAYER = re.compile(r"(?:^|[./])(?:layers|blocks|h|layer)\.(\d+)\.")
-_UNTELLING = re.compile(r"weight|bias|scales?|zero_points?|transposed|\d+(-\d+)?")
-"""Parts of names that do not say which matrix it is."""
 
 
 def facts_of(source: Path) -> dict[str, Any]:
@@ -43,9 +37,10 @@ def facts_of(source: Path) -> dict[str, Any]:
 
 def package_facts(folder: Path) -> dict[str, Any]:
     """What the record and the graphs of a package say."""
-    record = _document(folder / RECORD)
+    record = read_record(folder)
     try:
         files, check, timings = record["files"], record["check"], record["timings"]
+        weights = weight_bytes(folder)
         return {
             "kind": "package",
             "name": folder.absolute().name,
@@ -57,8 +52,8 @@ def package_facts(folder: Path) -> dict[str, Any]:
             "threads": record["threads"],
             "bytes": sum(file["bytes"] for file in files.values()),
             "files": {name: file["bytes"] for name, file in files.items()},
-            "bytes_by_layer": _by_layer(folder),
-            "bytes_by_matrix": _by_matrix(folder),
+            "bytes_by_layer": by_layer(weights),
+            "bytes_by_matrix": by_matrix(weights),
             "seconds": {"conversion": timings["conversion_seconds"], "check": timings["check_seconds"]},
             "passes": [
                 {**each, **took}
@@ -74,6 +69,7 @@ def package_facts(folder: Path) -> dict[str, Any]:
                 {"name": name, "value": value, "unit": check["units"].get(name, "")}
                 for name, value in check["metrics"].items()
             ],
+            "measured": [asdict(each) for each in kept_measurements(record)],
             "notices": record["notices"],
             "plan": record["plan"],
             "versions": {"drupe": record["drupe"], **record["plugins"], **record["libraries"]},
@@ -128,44 +124,6 @@ def study_facts(folder: Path) -> dict[str, Any]:
 def _run(folder: Path, plan: str) -> str:
     """The command that makes a package again."""
     return f"drupe run {shlex.quote(f'{folder.absolute().name}/{plan}')} -o OUT"
-
-
-def _by_layer(folder: Path) -> dict[str, int]:
-    """Bytes of weights by part and number of the layer; all others under "outside of the layers"."""
-    sizes: dict[tuple[str, int], int] = defaultdict(int)
-    outside = 0
-    for part, name, size in _weights(folder):
-        if found := _LAYER.search(name):
-            sizes[part, int(found[1])] += size
-        else:
-            outside += size
-    layers = {f"{part} {number}".strip(): sizes[part, number] for part, number in sorted(sizes)}
-    return {**layers, "outside of the layers": outside}
-
-
-def _by_matrix(folder: Path) -> dict[str, int]:
-    """Bytes of weights by what they belong to in each layer: the part, and the module's name without the number."""
-    sizes: dict[str, int] = defaultdict(int)
-    for part, name, size in _weights(folder):
-        sizes[f"{part} {_matrix(name)}".strip()] += size
-    return dict(sorted(sizes.items(), key=lambda each: -each[1]))
-
-
-def _weights(folder: Path) -> list[tuple[str, str, int]]:
-    """The part, name and bytes of each weight. part: empty where the package has one."""
-    graphs = graph_files(folder)
-    return [
-        (role if len(graphs) > 1 else "", weight.name, weight.nbytes)
-        for role, path in graphs.items()
-        for weight in read_outline(path).weights
-    ]
-
-
-def _matrix(name: str) -> str:
-    """The module of a weight: `model.layers.3.mlp.up_proj.weight_Q4A32_scales` is mlp.up_proj."""
-    short = _QUANTIZED.sub("", _LAYER.split(name)[-1])
-    parts = [part for part in re.split(r"[./]", short) if part and not _UNTELLING.fullmatch(part)]
-    return ".".join(parts[-2:]) or name
 
 
 def _document(path: Path) -> Mapping[str, Any]:

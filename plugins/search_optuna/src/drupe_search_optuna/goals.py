@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from drupe.api import Metric, UsageError, registry, unknown
+from drupe_functions import know
 from drupe_search_optuna.settings import Goal, SearchSettings, difference
 from drupe_search_optuna.trials import OWN_UNITS, Trial
 
@@ -51,6 +52,8 @@ def refuse_unmeasured_goals(settings: SearchSettings) -> None:
     nearly that of a metric that is known.
     """
     found = registry()
+    for name in settings.evaluators:
+        know(name, found)
     own = [task.evaluator for task in (found.tasks.make(entry.ref.name) for entry in found.tasks) if task.evaluator]
     names = dict.fromkeys([*settings.evaluators, *(name for name in own if name in found.evaluators)])
     measured = [found.evaluators.make(name).metrics for name in names]

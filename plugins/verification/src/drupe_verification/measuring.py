@@ -40,6 +40,7 @@ from drupe.api import (
     usable_threads,
 )
 from drupe_files import FolderCache, scratch
+from drupe_functions import know
 from drupe_verification.accounting import refuse_unread
 from drupe_verification.fitting import refuse_other_task
 
@@ -58,6 +59,7 @@ def evaluate(
     """Measure with the named evaluator, or with the one of the package's task."""
     found = registry()
     task = resolve_package(package, found).task
+    know(name or "", found)
     evaluator = evaluator_of(name or "", task, found)
     if evaluator is None:
         raise PlanError("the model's task has no evaluator", where=package, cure="name an evaluator")
@@ -129,7 +131,16 @@ def _wrong_with(metric: Metric) -> str | None:
         return "unit is no text"
     if metric.spread is not None and not _is_range(metric.spread):
         return "spread is no pair of finite numbers, the lower one first"
-    return None if metric.better in ("lower", "higher") else "better is neither 'lower' nor 'higher'"
+    if metric.better not in ("lower", "higher"):
+        return "better is neither 'lower' nor 'higher'"
+    return None if _fits_json(metric.detail) else "detail is no mapping of names to what JSON has a form for"
+
+
+def _fits_json(detail: Any) -> bool:
+    try:
+        return isinstance(json.loads(json.dumps(detail)), dict)
+    except (TypeError, ValueError, RecursionError):
+        return False
 
 
 def _is_range(spread: object) -> bool:

@@ -9,8 +9,10 @@ from typing import Any
 from numpy.typing import NDArray
 
 from drupe.api import Context, Model, ModelError, Session
-from drupe_decoding import DecoderFeed, DecoderPorts, cache_sizes, decoder_ports, vocabulary_size
-from drupe_onnx import OnnxPackage, write_twin
+from drupe_decoding.feeding import DecoderFeed, FeedState
+from drupe_decoding.graphs import cache_sizes, decoder_ports, vocabulary_size
+from drupe_decoding.ports import DecoderPorts
+from drupe_onnx import OnnxKind, OnnxPackage, write_twin
 
 
 class Decoder:
@@ -30,6 +32,14 @@ class Decoder:
     def reset(self) -> None:
         """Forget all tokens."""
         self._feed.reset()
+
+    def mark(self) -> FeedState:
+        """The place after the tokens read so far, to come back to."""
+        return self._feed.state
+
+    def back_to(self, place: FeedState) -> None:
+        """Forget the tokens read since a place was marked."""
+        self._feed.state = place
 
     def logits(self, tokens: Sequence[int]) -> NDArray[Any]:
         """Read further `tokens`; returns the logits of each: [tokens, vocabulary]."""
@@ -53,9 +63,21 @@ class Decoder:
         self.close()
 
 
-def home(model: Model) -> Path:
+def folder_of(model: Model) -> Path:
     """The folder of a model, also where its location is a file."""
     return model.location if model.location.is_dir() else model.location.parent
+
+
+def context_length(model: Model) -> int:
+    """How many tokens a package's context holds; a large number where it does not say."""
+    return package_of(model).context_length or 1 << 30
+
+
+def package_of(model: Model) -> OnnxPackage:
+    """The payload of a model of the kind `onnx`, which is read where it is not loaded."""
+    payload = OnnxKind().load(model).payload if model.payload is None else model.payload
+    assert isinstance(payload, OnnxPackage)
+    return payload
 
 
 def _feed_of(package: OnnxPackage) -> tuple[DecoderFeed, DecoderPorts]:

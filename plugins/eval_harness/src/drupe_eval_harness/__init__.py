@@ -1,0 +1,1 @@
+"""drupe-eval-harness: how well packages solve the tasks of lm-eval."""
