@@ -52,6 +52,7 @@ def test_every_combination_is_tried_and_the_chosen_one_is_packaged_and_checked(
     assert record["checked"] is True and record["plan"]["passes"] == chosen["plan"]["passes"]
     assert "trial 4 of 4: block_size 64, symmetric false" in done.stderr
     assert f"{chosen['number']} *" in done.stdout
+    assert "prints to standard output" not in done.stderr
 
 
 def test_the_plan_of_a_trial_makes_the_package_that_was_measured(checkpoint: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -63,8 +64,9 @@ def _start(ray: Any) -> Path:
 
 def _connect(ray: Any, address: str) -> None:
     try:
+        _refuse_silent(address)
         ray.init(address=address, **_QUIET)
-    except (ConnectionError, ValueError, RuntimeError, ImportError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
         ray.shutdown()
         raise UsageError(
             f"there is no Ray cluster to connect to: {str(error).partition(chr(10))[0]}",
@@ -73,6 +75,15 @@ def _connect(ray: Any, address: str) -> None:
         ) from error
 
 
+def _refuse_silent(address: str) -> None:
+    """Raise OSError where nothing answers: Ray would try for minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWERS).close()
+
+
+ANSWERS = 10.0
+"""Seconds in which a cluster has to answer."""
 _QUIET = {"log_to_driver": False, "configure_logging": False, "logging_level": "ERROR"}
 
 
