@@ -6,10 +6,24 @@ from pathlib import Path
 
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
+from sites import Site
 from tiny import make_checkpoint
 
 import drupe
-from drupe.api import DrupeError, Event, InProcess, Job, UsageError, configure, registry
+from drupe.api import (
+    DrupeError,
+    InProcess,
+    Job,
+    Plan,
+    PlannedPass,
+    PlannedSource,
+    PlannedTarget,
+    Registry,
+    UsageError,
+    configure,
+    registry,
+    resolve,
+)
 from drupe_executor_ray.settings import RayConfig, room
 from drupe_executor_ray.storage import SharedCache, Storage, placed, put_model_of
 from drupe_files import FolderCache
@@ -24,24 +38,16 @@ def url() -> str:
 
 
 def test_what_a_costly_pass_has_made_on_one_machine_another_one_takes_from_the_storage(
-    tmp_path: Path, url: str
+    acme: Site, found: Registry, source: Path, tmp_path: Path, url: str
 ) -> None:
-    checkpoint = make_checkpoint(tmp_path / "model")
-    plan = drupe.plan(checkpoint, quality="best", calibration_sequences=8, calibration_length=64)
-    costly = [each.name for each in plan.passes if registry().passes.make(each.name).costly]
-    assert costly
-
-    def run_on(machine: str) -> list[tuple[str, str]]:
-        events: list[Event] = []
-        scratch = tmp_path / f"scratch of {machine}"
-        scratch.mkdir()
-        job = Job(plan, registry().publisher().source_of(plan), machine, scratch, emit=events.append)
+    target = PlannedTarget(provider="paper")
+    plan = Plan(source=PlannedSource(reference=str(source)), target=target, passes=(PlannedPass(name="shout"),))
+    made = []
+    for machine in ("one", "another"):
+        job = Job(plan, resolve(str(source), {}, found), machine, tmp_path)
         with FolderCache(tmp_path / machine) as own:
-            InProcess(SharedCache(own, Storage(url))).run(job)
-        return [(each.name, each.subject) for each in events]
-
-    assert ("pass-finished", costly[-1]) in run_on("one")
-    assert ("pass-cached", costly[-1]) in run_on("another")
+            made.append(InProcess(SharedCache(own, Storage(url))).run(job).payload)
+    assert made == ["HELLO", "HELLO"] and acme.log.read_text() == "shout ran\n"
 
 
 def test_a_model_is_copied_once_and_has_its_fingerprint_where_it_is_copied_to(
