@@ -85,7 +85,7 @@ def measured(sizes: Sequence[int]) -> dict[str, Any]:
             "plan": plan.seconds,
             "plan_bytes": len(json.dumps(plan.document)),
             **ray_costs(plan.document),
-            "frontier": {str(size): taken(lambda size=size: frontier(trials_of(size), goals())) for size in sizes},
+            "frontier": {str(size): frontier_seconds(size) for size in sizes},
             "storage_mb_per_s": storage_rate(folder),
         }
 
@@ -132,6 +132,11 @@ def trial_of(number: int, chance: random.Random, plan: Mapping[str, Any]) -> Tri
 def trials_of(size: int) -> list[Trial]:
     chance = random.Random(size)
     return [trial_of(number, chance, {}) for number in range(1, size + 1)]
+
+
+def frontier_seconds(size: int) -> float:
+    trials = trials_of(size)
+    return taken(lambda: frontier(trials, goals()))
 
 
 def study_costs(folder: Path, sizes: Sequence[int], plan: Mapping[str, Any]) -> dict[str, dict[str, dict[str, float]]]:

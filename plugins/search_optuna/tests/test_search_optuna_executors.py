@@ -128,6 +128,18 @@ def test_a_killed_search_in_workers_goes_on_and_finds_what_a_search_in_one_proce
     assert not list((several / "out.study").glob("package-*"))
 
 
+@pytest.mark.skipif(os.name == "nt", reason="sends a signal")
+def test_a_stopped_search_ends_its_workers_and_what_they_have_begun(checkpoint: Path, tmp_path: Path) -> None:
+    search = started(tmp_path, checkpoint, "--executor", "local", "--workers", "2")
+    assert search.stderr is not None
+    while not search.stderr.readline().startswith("trial 1"):
+        assert search.poll() is None
+    search.send_signal(signal.SIGINT)
+    _, told = search.communicate()  # which ends when every process that has this output has ended
+    assert search.returncode == 130 and "it goes on after" in told and "Traceback" not in told
+    assert not list((tmp_path / "out.study").glob("package-*"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
