@@ -38,6 +38,8 @@ SIZES = (100, 300, 1000, 2000)
 WORKERS = (1, 10, 100, 300, 1000)
 SECONDS = (60.0, 600.0)
 """How long a trial takes, in the simulation."""
+RUNNING = (0, 30, 100, 300)
+"""Trials that run while values are proposed."""
 PER_WORKER = 10
 """Trials of the simulated search, for each worker."""
 SAMPLERS = ("grid", "random", "tpe", "nsga2")
@@ -82,6 +84,7 @@ def measured(sizes: Sequence[int]) -> dict[str, Any]:
         study = study_costs(folder, sizes, plan.document)
         return {
             "study": study,
+            "running": running_costs(folder, plan.document),
             "plan": plan.seconds,
             "plan_bytes": len(json.dumps(plan.document)),
             **ray_costs(plan.document),
@@ -159,6 +162,27 @@ def study_costs(folder: Path, sizes: Sequence[int], plan: Mapping[str, Any]) -> 
     return found
 
 
+def running_costs(folder: Path, plan: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Seconds to propose and to tell, by sampler and by the number of trials that are running."""
+    found: dict[str, dict[str, float]] = {}
+    for sampler in ("grid", "tpe"):
+        place = folder / f"running-{sampler}"
+        place.mkdir()
+        study, by_number = opened(place, sampler, 1000), {}
+        for number in range(1, 21):
+            trial = trial_of(number, random.Random(number), plan)
+            study.tell(study.take(trial.values), trial, goals())
+        running = 0
+        for wanted in RUNNING:
+            for number in range(running, wanted):
+                study.take(trial_of(number, random.Random(-1 - number), plan).values)
+            running = wanted
+            costs = ask_and_tell(study, sampler, 1000 + running, plan)
+            by_number[str(wanted)] = costs["ask"] + costs["tell"]
+        found[sampler] = by_number
+    return found
+
+
 def opened(folder: Path, sampler: Any, trials: int) -> Study:
     study = Study(folder, PARAMETERS, SearchSettings(sampler=sampler, trials=trials), several=True)
     study.begin({}, goals())
@@ -205,18 +229,23 @@ def storage_rate(folder: Path, megabytes: int = 400) -> float:
 # What is simulated
 
 
-def study_cost(costs: Mapping[str, Any], sampler: str, trials: int) -> float:
-    """Seconds to propose and to tell with so many trials in the study: on the line between two that were measured.
+def study_cost(costs: Mapping[str, Any], sampler: str, trials: int, running: int) -> float:
+    """Seconds to propose and to tell, with so many trials in the study, and so many that run."""
+    ended = {int(size): float(each["ask"] + each["tell"]) for size, each in costs["study"][sampler].items()}
+    beside = {int(number): float(each) for number, each in costs["running"][sampler].items()}
+    return on_line(ended, trials) + on_line(beside, running) - beside[0]
 
-    Beyond the largest, on the line through the last two.
-    """
-    points = [(int(size), float(each["ask"] + each["tell"])) for size, each in costs["study"][sampler].items()]
-    if trials <= points[0][0]:
-        return points[0][1]
-    for (left, low), (right, high) in itertools.pairwise(points):
-        if trials <= right or right == points[-1][0]:
-            return low + (high - low) * (trials - left) / (right - left)
-    raise AssertionError
+
+def on_line(points: Mapping[int, float], at: int) -> float:
+    """The value between two points; beyond the last, on the line from the first point to the last."""
+    pairs = list(points.items())
+    if at <= pairs[0][0]:
+        return pairs[0][1]
+    for (left, low), (right, high) in itertools.pairwise(pairs):
+        if at <= right:
+            return low + (high - low) * (at - left) / (right - left)
+    (left, low), (right, high) = pairs[0], pairs[-1]
+    return high + (high - low) * (at - right) / (right - left)
 
 
 def simulate(costs: Mapping[str, Any], sampler: str, workers: int, seconds: float) -> dict[str, Any]:
@@ -227,19 +256,18 @@ def simulate(costs: Mapping[str, Any], sampler: str, workers: int, seconds: floa
     chance = random.Random(workers)
     total, fixed = PER_WORKER * workers, costs["plan"] + costs["submit"] + costs["ended"]
     ends: list[float] = []
-    now = busy = seconds
+    now = worked = seconds
+    busy = 0.0
     begun, done = 1, 1
-    worked = seconds
 
     def begin() -> None:
         nonlocal now, busy, begun, worked
-        cost = fixed + study_cost(costs, sampler, done)
+        cost = fixed + study_cost(costs, sampler, done, len(ends))
         now, busy, begun = now + cost, busy + cost, begun + 1
         length = seconds * chance.uniform(0.8, 1.2)
         worked += length
         heapq.heappush(ends, now + length)
 
-    busy = 0.0
     while begun < min(total, workers + 1):
         begin()
     while ends:
@@ -273,6 +301,12 @@ def show(
         for sampler, by_size in costs["study"].items()
     ]
     table(rows, ["sampler", *sizes])
+    print("\nmeasured: milliseconds to propose and to tell, by trials that run")
+    rows = [
+        [sampler, *(f"{each * 1e3:.0f}" for each in by_number.values())]
+        for sampler, by_number in costs["running"].items()
+    ]
+    table(rows, ["sampler", *map(str, RUNNING)])
     print("\nmeasured: other costs of the driver, in milliseconds")
     rows = [[name, f"{costs[name] * 1e3:.2f}"] for name in ("plan", "submit", "ended")]
     rows += [[f"frontier of {size}", f"{value * 1e3:.0f}"] for size, value in costs["frontier"].items()]
