@@ -34,9 +34,11 @@ def test_trials_that_a_killed_process_has_left_are_given_up_and_their_values_are
     assert study.begin({}, objectives) == []
     study.tell(study.take(made.values), made, objectives)
     study.take({"threads": True})
+    study._begun.enqueue_trial({"threads": 1})  # as where a process is killed in the middle of take()
     again = Study(tmp_path, parameters, SearchSettings())
     assert again.begin({}, objectives) == [{"threads": True}]
     assert again.begin({}, objectives) == []
+    assert again.take({"threads": True}).values == {"threads": True}
     assert [each.number for each in again.earlier({})] == [1]
 
 

@@ -61,6 +61,8 @@ class Study:
             storage=self._storage(), study_name=NAME, directions=["minimize"] * optimized, load_if_exists=True
         )
         self._study.set_user_attr(WORKFLOW, json.dumps(workflow, sort_keys=True))
+        for _ in self._study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.WAITING]):
+            self._study.ask()  # values of a process that was killed before it had asked for them
         lost = self._study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING])
         for left in lost:
             self._study.tell(left.number, state=optuna.trial.TrialState.FAIL)
