@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from drupe.api import Metric
 from drupe_search_optuna.goals import objectives_of
@@ -19,7 +22,39 @@ def test_the_folder_of_a_study_may_have_any_name(tmp_path: Path) -> None:
     parameters, objectives = [Parameter(("threads",), choices=(1, 2))], objectives_of((), made)
     study = Study(folder, parameters, SearchSettings())
     study.begin({}, objectives)
-    study.take(made.values)
-    study.tell(made, objectives)
+    study.tell(study.take(made.values), made, objectives)
     assert [each.number for each in Study(folder, parameters, SearchSettings()).earlier({})] == [1]
     assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_trials_that_a_killed_process_has_left_are_given_up_and_their_values_are_known(tmp_path: Path) -> None:
+    made = Trial(1, {"threads": 1}, {"bytes": Metric("bytes", 10, "bytes", "lower")})
+    parameters, objectives = [Parameter(("threads",), choices=(True, 1))], objectives_of((), made)
+    study = Study(tmp_path, parameters, SearchSettings())
+    assert study.begin({}, objectives) == []
+    study.tell(study.take(made.values), made, objectives)
+    study.take({"threads": True})
+    study._begun.enqueue_trial({"threads": 1})  # as where a process is killed in the middle of take()
+    again = Study(tmp_path, parameters, SearchSettings())
+    assert again.begin({}, objectives) == [{"threads": True}]
+    assert again.begin({}, objectives) == []
+    assert again.take({"threads": True}).values == {"threads": True}
+    assert [each.number for each in again.earlier({})] == [1]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random"])
+def test_a_search_that_goes_on_is_proposed_what_it_would_have_been_proposed(tmp_path: Path, sampler: Any) -> None:
+    made = Trial(1, {"threads": 3}, {"bytes": Metric("bytes", 10, "bytes", "lower")})
+    parameters, objectives = [Parameter(("threads",), low=1, high=10**6)], objectives_of((), made)
+    proposed = []
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        study = Study(tmp_path / name, parameters, SearchSettings(sampler=sampler))
+        study.begin({}, objectives)
+        study.tell(study.take(made.values), made, objectives)
+        if name == "other":
+            study = Study(tmp_path / name, parameters, SearchSettings(sampler=sampler))
+            study.begin({}, objectives)
+        proposed.append([study.propose(number, attempt).values for number in (2, 3) for attempt in (0, 1)])
+    assert proposed[0] == proposed[1]
+    assert len({each["threads"] for each in proposed[0]}) == 4

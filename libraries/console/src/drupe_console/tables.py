@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import sys
 from collections.abc import Iterable, Sequence
@@ -27,10 +28,9 @@ def table_lines(rows: Iterable[Sequence[object]], head: Sequence[str] = ()) -> l
         grid.add_column(Text(head[at] if head else ""), no_wrap=at == 0)
     for row in cells:
         grid.add_row(*map(Text, row))
-    console = Console(width=None if sys.stdout.isatty() else UNFOLDED)
-    with console.capture() as printed:
-        console.print(grid)
-    return [line.rstrip() for line in printed.get().splitlines()]
+    terminal, printed = sys.stdout.isatty(), io.StringIO()
+    Console(file=printed, force_terminal=terminal, width=None if terminal else UNFOLDED).print(grid)
+    return [line.rstrip() for line in printed.getvalue().splitlines()]
 
 
 def size(count: float) -> str:

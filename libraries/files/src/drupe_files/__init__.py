@@ -4,6 +4,7 @@ files; and the memory of this process. The measurements that a package keeps are
 from drupe_files.cache import LIMIT, bytes_of, cache_folder, cache_limit, key_of
 from drupe_files.cache_entries import (
     ACTIVATIONS,
+    MODELS,
     PASSES,
     WORK,
     CacheEntry,
@@ -28,6 +29,7 @@ from drupe_files.scratch_folders import scratch
 __all__ = [
     "ACTIVATIONS",
     "LIMIT",
+    "MODELS",
     "PASSES",
     "WORK",
     "CacheEntry",

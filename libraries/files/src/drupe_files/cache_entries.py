@@ -17,10 +17,11 @@ from drupe_files.entry_notes import OTHER_VERSION, EntryNote, damage_of, damage_
 from drupe_files.folder_marks import A_DAY, MARKS_DRAFTS, is_held, remove_unused
 
 _KEY = re.compile(r"[0-9a-f]{64}")
-PASSES, WORK, ACTIVATIONS = "passes", "work", "activations"
-ENTRIES = {PASSES: _KEY, WORK: _KEY, ACTIVATIONS: re.compile(r"[0-9a-f]{64}\.npz")}
+PASSES, WORK, ACTIVATIONS, MODELS = "passes", "work", "activations", "models"
+ENTRIES = {PASSES: _KEY, WORK: _KEY, ACTIVATIONS: re.compile(r"[0-9a-f]{64}\.npz"), MODELS: _KEY}
 """Folders of the cache with entries, and how those are called: what passes have made, what a pass that is not finished
-has made so far, and what models give to their heads, which comparisons keep. The last are files, the others folders."""
+has made so far, what models give to their heads, which comparisons keep, and copies of models that lie on a storage
+that is slow to read. Those of ACTIVATIONS are files, the others folders."""
 NOTES = {"digests": _KEY, "commands": re.compile(r"[0-9a-f]{8}\.json")}
 """Folders of the cache with small files, which are made again in seconds, and how those are called."""
 _DRAFT = re.compile(r"\.[0-9a-f-]{32,64}")
@@ -40,7 +41,7 @@ class CacheEntry:
 
     @property
     def part(self) -> str:
-        """The folder of the cache that it lies in: PASSES, WORK or ACTIVATIONS."""
+        """The folder of the cache that it lies in: PASSES, WORK, ACTIVATIONS or MODELS."""
         return self.path.parent.name
 
     @property
@@ -61,11 +62,12 @@ class CacheEntry:
     def damage(self) -> str:
         """What is wrong with it, in words; empty for a sound one.
 
-        Passes check what is not finished themselves, and another version of Drupe what it has kept.
+        Passes check what is not finished themselves, and another version of Drupe what it has kept. Whoever reads a
+        copy of a model compares its fingerprint.
         """
         if self.part == ACTIVATIONS:
             return damage_of_archive(self.path)
-        return "" if self.foreign or self.part == WORK else damage_of(self.path)
+        return "" if self.foreign or self.part in (WORK, MODELS) else damage_of(self.path)
 
     def remove(self) -> bool:
         """Remove it, unless it is in use. Returns whether it is gone."""

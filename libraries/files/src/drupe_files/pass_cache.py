@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -113,6 +113,18 @@ class FolderCache:
             what = f"what {name} made could not be kept in the cache ({self._folder}): {_reason(error)}"
             run.say("cache-failed", name, what=what, entry=key)
             return model
+
+    def place(self, run: Run, at: int) -> Path:
+        """The folder of what the passes up to `at` make, whether or not it is there. Its name is the key."""
+        return self._folder / self._key(run, at)
+
+    def take(self, run: Run, at: int, fill: Callable[[Path], None]) -> None:
+        """Take in an entry of another cache. fill: writes it into an empty folder."""
+        key = self._key(run, at)
+        with self._making(key) as folder:
+            fill(folder)
+            self._publish(folder, key)
+            self._grew = True
 
     def _key(self, run: Run, at: int) -> str:
         place = run.job.id, at

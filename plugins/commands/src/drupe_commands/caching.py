@@ -46,11 +46,27 @@ def list_entries(as_json: AsJson = False) -> None:
 @app.command(context_settings=CONTEXT)
 def size(as_json: AsJson = False) -> None:
     """Say where the cache is, how large, and how large it may be."""
-    from drupe_files import ACTIVATIONS, LIMIT, PASSES, WORK, cache_entries, cache_folder, cache_limit, note_bytes
+    from drupe_files import (
+        ACTIVATIONS,
+        LIMIT,
+        MODELS,
+        PASSES,
+        WORK,
+        cache_entries,
+        cache_folder,
+        cache_limit,
+        note_bytes,
+    )
 
     entries, limit = cache_entries(), cache_limit()
     facts: dict[str, Any] = {"folder": str(cache_folder())}
-    for part, label in ((PASSES, "results of passes"), (WORK, "stopped passes"), (ACTIVATIONS, "sources compared")):
+    labels = {
+        PASSES: "results of passes",
+        WORK: "stopped passes",
+        ACTIVATIONS: "sources compared",
+        MODELS: "copies of models",
+    }
+    for part, label in labels.items():
         found = [entry.bytes for entry in entries if entry.part == part]
         facts |= {label: len(found), f"{label}, bytes": sum(found)}
     facts |= {
@@ -104,11 +120,11 @@ def verify(as_json: AsJson = False) -> None:
     """Read every byte of the results; remove what is damaged.
 
     What another version of Drupe has kept is left to that version, which may share this cache. What stopped passes have
-    made is checked when they go on.
+    made, and copies of models, are checked when they are used.
     """
-    from drupe_files import WORK, cache_entries
+    from drupe_files import MODELS, WORK, cache_entries
 
-    all_entries = [entry for entry in cache_entries() if entry.part != WORK]
+    all_entries = [entry for entry in cache_entries() if entry.part not in (WORK, MODELS)]
     foreign = [entry for entry in all_entries if entry.foreign]
     entries = _left(all_entries, foreign)
     damage = {entry.key: entry.damage() for entry in entries}
@@ -151,9 +167,13 @@ def _record(entry: CacheEntry, as_json: bool) -> dict[str, Any]:
 
 
 def _told_without_note(entry: CacheEntry) -> str:
-    from drupe_files import ACTIVATIONS, WORK
+    from drupe_files import ACTIVATIONS, MODELS, WORK
 
-    of_part = {WORK: "of a pass that was stopped", ACTIVATIONS: "what a source gives to its head, for comparing with"}
+    of_part = {
+        WORK: "of a pass that was stopped",
+        ACTIVATIONS: "what a source gives to its head, for comparing with",
+        MODELS: "a copy of a model, for the trials of a search",
+    }
     return of_part.get(entry.part) or (FOREIGN if entry.foreign else DAMAGED)
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from drupe_decoding import Generation
 
 MODEL, TARGET = "Model and output", "Target"
+SEARCHING = "Searching"
 PASSES, CHECKING, RUNNING = "Passes", "Checking", "Running and printing"
 
 ModelArgument = Annotated[

@@ -61,4 +61,7 @@ def drupe_searchers() -> list[Ref]:  # type: ignore[empty-body]
     - carry_out(request_of, output, *, force, progress, say): searches, makes the package at `output`, and gives an
       object with outcome (drupe.api.Outcome) and plan of that package, and lines() and document() about the search.
       request_of gives the Request that a document with one value everywhere stands for; say prints a line.
+
+    `search.executor` of the document says where trials run: `name`, and the executor's settings. `drupe run` puts
+    there what --executor, --address and --workers say.
     """

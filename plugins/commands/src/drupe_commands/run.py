@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -17,7 +18,7 @@ from drupe_commands.flags import CONTEXT, FlagCommand
 from drupe_commands.foreign import Translation, lines_of, show_dry_run, translation_of, write_workflow
 from drupe_commands.making import Making
 from drupe_commands.messages import tell
-from drupe_commands.parameters import MODEL, RUNNING, Force, JsonResult, LogLevel, OnlyPlan, Output
+from drupe_commands.parameters import MODEL, RUNNING, SEARCHING, Force, JsonResult, LogLevel, OnlyPlan, Output
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -72,6 +73,22 @@ def run(
             rich_help_panel=RUNNING,
         ),
     ] = False,
+    executor: Annotated[
+        str | None,
+        typer.Option(
+            metavar="<name>",
+            help="What runs the trials of a search, instead of this process: local, ray, or what else is installed.",
+            rich_help_panel=SEARCHING,
+        ),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(metavar="<address>", help="Of the executor's cluster.", rich_help_panel=SEARCHING),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(metavar="<int>", min=1, help="How many trials run beside each other.", rich_help_panel=SEARCHING),
+    ] = None,
     save_plan: Annotated[
         Path | None,
         typer.Option(
@@ -100,7 +117,8 @@ def run(
     file = _one_file(file, config)
     document = read_document(file)
     making = Making(context, output_path, force=force, only_plan=plan, as_json=as_json, log_level=log_level)
-    job = _Job(file, model, making, dry_run, save_plan)
+    named = {"name": executor, "address": address, "workers": workers}
+    job = _Job(file, model, making, dry_run, save_plan, {key: each for key, each in named.items() if each is not None})
     with located(file):
         translation = None if _is_ours(document) else translation_of(document, model)
     if translation is not None:
@@ -117,13 +135,14 @@ app.command("run", cls=FlagCommand, context_settings=CONTEXT)(run)
 
 @dataclass(frozen=True)
 class _Job:
-    """What is to be done with a file. model: instead of the file's."""
+    """What is to be done with a file. model: instead of the file's. executor: settings instead of the file's."""
 
     file: str
     model: str | None
     making: Making
     dry_run: bool
     save_plan: Path | None
+    executor: Mapping[str, Any]
 
 
 def _one_file(argument: str | None, option: str | None) -> str:
@@ -195,6 +214,7 @@ def _run_plan(document: dict[str, Any], job: _Job) -> None:
     from drupe_commands.plan_files import plan_from
 
     plan = plan_from(document, job.file)
+    _refuse_executor(job)
     if job.dry_run:
         print(f"a plan of Drupe, which is carried out as it is: {plan.chain}")
         return
@@ -226,6 +246,11 @@ def _run_document(document: dict[str, Any], job: _Job) -> None:
         document = {**document, "model": job.model}
     with located(job.file):
         search = search_in(document, job.file)
+        if search is None:
+            _refuse_executor(job)
+        elif job.executor:
+            document = _with_executor(document, job.executor)
+            search = search_in(document, job.file)
     if search is not None and document.get("measure"):
         what = "a search measures each package with `search.evaluators`, and `measure` has no effect"
         raise UsageError(what, where=f"{job.file}, at measure", cure="name them under search.evaluators")
@@ -233,6 +258,23 @@ def _run_document(document: dict[str, Any], job: _Job) -> None:
         _run_workflow(workflow_from(document, job.file), job)
     else:
         _run_search(search, document, job)
+
+
+def _refuse_executor(job: _Job) -> None:
+    """Raise UsageError for settings of an executor where nothing is searched."""
+    for key in job.executor:
+        flag = "--executor" if key == "name" else f"--{key}"
+        what = f"{flag} has no effect: it is for the trials of a search, and the file asks for none"
+        raise UsageError(what, where=job.file, cure=f"leave {flag} out, or give an option several values")
+
+
+def _with_executor(document: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The workflow with settings of the search's executor. Another executor has none of the file's."""
+    search = document.get("search") or {}
+    given = search.get("executor") or {}
+    given = {"name": given} if isinstance(given, str) else given
+    kept = given if settings.get("name", given.get("name")) == given.get("name") else {}
+    return {**document, "search": {**search, "executor": {**kept, **settings}}}
 
 
 def _run_search(search: FoundSearch, document: dict[str, Any], job: _Job) -> None:

@@ -122,12 +122,11 @@ def frontier(trials: Iterable[Trial], objectives: Sequence[Objective]) -> list[T
     fitting = [trial for trial in trials if keeps_limits(trial, objectives)]
     costs = {trial.number: [each.cost(trial) for each in optimized] for trial in fitting}
     kept: list[Trial] = []
-    for trial in fitting:
+    for trial in sorted(fitting, key=lambda trial: costs[trial.number]):  # what beats a trial comes before it
         own = costs[trial.number]
-        beaten = any(all(a <= b for a, b in zip(other, own, strict=True)) and other != own for other in costs.values())
-        if not beaten and not any(costs[each.number] == own for each in kept):
+        if not any(all(a <= b for a, b in zip(costs[other.number], own, strict=True)) for other in kept):
             kept.append(trial)
-    return sorted(kept, key=lambda trial: costs[trial.number])
+    return kept
 
 
 def choose(best: Sequence[Trial], objectives: Sequence[Objective]) -> Trial:

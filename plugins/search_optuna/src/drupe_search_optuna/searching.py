@@ -17,6 +17,7 @@ from typing import Any
 from drupe.api import (
     Cancelled,
     CheckFailed,
+    DrupeError,
     Outcome,
     Plan,
     Progress,
@@ -27,6 +28,7 @@ from drupe.api import (
     registry,
 )
 from drupe_files import claimed, disk_errors, refuse_to_replace
+from drupe_search_optuna.executing import Executor, executor_for
 from drupe_search_optuna.goals import (
     Objective,
     choose,
@@ -38,14 +40,14 @@ from drupe_search_optuna.goals import (
 )
 from drupe_search_optuna.settings import SearchSettings, as_mapping, settings_from
 from drupe_search_optuna.spaces import SEARCH, Parameter, filled, parameters_in
-from drupe_search_optuna.study import Study
+from drupe_search_optuna.study import Proposal, Study
 from drupe_search_optuna.telling import frontier_table, told_of, told_of_time, values_of
-from drupe_search_optuna.trials import Measuring, Trial, impossible
+from drupe_search_optuna.trials import CARRIED_OUT, Measuring, Task, Trial, ended, failed, impossible, remove_packages
 
 SUMMARY = "study.json"
 REPEATS = 10
 """How often in a row a sampler may propose what was tried."""
-_ENDS = ("trials", "seconds")
+_FREE = ("trials", "seconds", "executor")
 """Settings that may change when a search goes on."""
 
 
@@ -126,6 +128,7 @@ class Search:
     def check(self, request_of: Callable[[dict[str, Any]], Request]) -> None:
         """Raise the error of a workflow that asks for nothing, with one of the values. No model is looked for."""
         refuse_unmeasured_goals(self.settings)
+        executor_for(self.settings.executor, print)
         for values in self._alternatives():
             request_of(filled(self.workflow, values, self.parameters))
 
@@ -154,8 +157,10 @@ class Search:
         for values, error in impossible(asked, self._alternatives()):
             other = [each for each in self.parameters if values[each.name] != self.first_values[each.name]]
             say(f"note: {values_of(values, other or self.parameters)}: no package can be made of it: {error.what}")
+        executor = executor_for(self.settings.executor, say)
         with claimed(folder), _made(folder):
-            trying = _Trying(self, Measuring(asked, self.settings.evaluators, folder), folder, say)
+            remove_packages(folder)
+            trying = _Trying(self, Measuring(asked, self.settings.evaluators, folder), executor, folder, say)
             trials = trying.all()
             best = frontier(trials, trying.objectives)
             if not best:
@@ -173,42 +178,94 @@ class Search:
         return [first] + [{**first, each.name: value} for each in self.parameters for value in each.examples[1:]]
 
 
+@dataclass(frozen=True)
+class _Running:
+    """A trial that has begun."""
+
+    proposal: Proposal
+    task: Task
+
+
 class _Trying:
     """The trials of a search, old and new."""
 
-    def __init__(self, search: Search, measuring: Measuring, folder: Path, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        search: Search,
+        measuring: Measuring,
+        executor: Executor,
+        folder: Path,
+        say: Callable[[str], None],
+    ) -> None:
         self._search = search
         self._measuring = measuring
-        self._study = Study(folder, search.parameters, search.settings)
+        self._executor = executor
+        self._study = Study(folder, search.parameters, search.settings, several=bool(search.settings.executor))
         self._say = say
         self._trials: list[Trial] = []
+        self._running: dict[int, _Running] = {}
+        self._tried: dict[str, Trial | None] = {}
+        """By the key of its values each trial that has begun; None where it has not ended."""
         self._began = time.perf_counter()
         self._before = 0
         self.objectives: list[Objective] = []
 
     def all(self) -> list[Trial]:
-        """Make the trials that are missing, and give all. Raises Cancelled, which says what is kept."""
+        """Make the trials that are missing, and give all by number. Raises Cancelled, which says what is kept."""
         try:
-            return self._all()
+            with self._executor:
+                self._all()
         except (KeyboardInterrupt, Cancelled):
             kept = f"run it again: it goes on after {counted(len(self._trials), 'trial')}" if self._trials else None
             raise Cancelled("stopped; nothing was published", cure=kept) from None
+        return sorted(self._trials, key=lambda trial: trial.number)
 
-    def _all(self) -> list[Trial]:
+    def _all(self) -> None:
         workflow = {"parameters": [str(each) for each in self._search.parameters], "workflow": self._rest()}
         self._trials = self._study.earlier(workflow)
         self._before = len(self._trials)
+        self._tried = {_key(trial.values): trial for trial in self._trials}
         if self._trials:
             self._say(f"going on after {counted(len(self._trials), 'trial')}")
         base = self._base()
         self.objectives = objectives_of(self._search.settings.goals, base)
-        self._study.begin(workflow, self.objectives)
+        lost = self._study.begin(workflow, self.objectives)
         if not self._trials:
-            self._study.take(base.values)
-            self._end(base)
-        for values in self._proposals():
-            self._end(self._measuring.trial(len(self._trials) + 1, values))
-        return self._trials
+            self._end(self._study.take(base.values), base)
+        self._make(self._proposals(lost))
+
+    def _make(self, proposals: Iterator[Proposal]) -> None:
+        """Make trials of the proposals: as many beside each other as the executor takes."""
+        numbers = self._free_numbers()
+        while True:
+            while len(self._running) < self._executor.capacity and (proposal := next(proposals, None)):
+                self._begin(next(numbers), proposal)
+            if not self._running:
+                return
+            number, result = self._executor.ended()
+            begun = self._running.pop(number)
+            self._end(begun.proposal, ended(number, begun.proposal.values, begun.task, result))
+
+    def _begin(self, number: int, proposal: Proposal) -> None:
+        """Give a trial to the executor. One that no plan can be composed of has ended already."""
+        try:
+            task = self._measuring.task(proposal.values)
+        except DrupeError as error:
+            self._end(proposal, ended(number, proposal.values, None, failed(error)))
+            return
+        self._tried[_key(proposal.values)] = None
+        self._running[number] = _Running(proposal, task)
+        self._executor.submit(number, CARRIED_OUT, task)
+
+    def _free_numbers(self) -> Iterator[int]:
+        """Numbers that no trial has. A trial that was lost has left its number."""
+        taken = {trial.number for trial in self._trials}
+        return (number for number in itertools.count(1) if number not in taken)
+
+    @property
+    def _begun(self) -> int:
+        """How many trials have begun."""
+        return len(self._trials) + len(self._running)
 
     def _base(self) -> Trial:
         """The first trial, to which relative limits refer.
@@ -219,7 +276,7 @@ class _Trying:
         if self._trials:
             self._measuring.refuse_changed(self._trials[0], first)
             return self._trials[0]
-        base = self._measuring.trial(1, first)
+        base = self._alone(first)
         if not base.worked:
             raise CheckFailed(
                 f"the first trial, with the first of the values in each place, failed: {base.reason}",
@@ -227,40 +284,50 @@ class _Trying:
             )
         return base
 
+    def _alone(self, values: Mapping[str, Any]) -> Trial:
+        """Make the first trial."""
+        try:
+            task = self._measuring.task(values)
+        except DrupeError as error:
+            return ended(1, values, None, failed(error))
+        self._executor.submit(1, CARRIED_OUT, task)
+        return ended(1, values, task, self._executor.ended()[1])
+
     def _rest(self) -> dict[str, Any]:
-        """The workflow without what may change when a search goes on: how long it goes on."""
-        settings = {key: value for key, value in as_mapping(self._search.settings).items() if key not in _ENDS}
+        """The workflow without what may change when a search goes on: how long, and where."""
+        settings = {key: value for key, value in as_mapping(self._search.settings).items() if key not in _FREE}
         return {**self._search.workflow, SEARCH: settings}
 
-    def _proposals(self) -> Iterator[dict[str, Any]]:
-        """Values of trials until the search ends."""
-        search = self._search
-        if search.settings.sampler == "grid":
-            tried = {_key(trial.values) for trial in self._trials}
-            for values in itertools.product(*(each.values() for each in search.parameters)):
-                named = {each.name: value for each, value in zip(search.parameters, values, strict=True)}
-                if self._is_over():
-                    return
-                if _key(named) not in tried:
-                    self._study.take(named)
-                    yield named
-            return
-        while not self._is_over() and not self._knows_all():
+    def _proposals(self, lost: Sequence[Mapping[str, Any]]) -> Iterator[Proposal]:
+        """Trials until the search ends. lost: values of trials that had begun when an earlier run was killed."""
+        for values in self._first_values(lost):
+            if self._is_over():
+                return
+            if _key(values) not in self._tried:
+                yield self._study.take(values)
+        while self._search.settings.sampler != "grid" and not self._is_over() and not self._knows_all():
             yield self._untried()
 
+    def _first_values(self, lost: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+        """Values that no sampler chooses: those that were lost, and all where the search is a grid."""
+        yield from lost
+        if self._search.settings.sampler == "grid":
+            parameters = self._search.parameters
+            for values in itertools.product(*(each.values() for each in parameters)):
+                yield {each.name: value for each, value in zip(parameters, values, strict=True)}
+
     def _is_over(self) -> bool:
-        search, done = self._search, len(self._trials)
-        spent = time.perf_counter() - self._began
+        search, spent = self._search, time.perf_counter() - self._began
         late = search.settings.seconds is not None and spent > search.settings.seconds
-        return late or (search.most_trials is not None and done >= search.most_trials)
+        return late or (search.most_trials is not None and self._begun >= search.most_trials)
 
     def _knows_all(self) -> bool:
         """Whether every combination was tried."""
-        return len(self._trials) >= self._search.combinations
+        return self._begun >= self._search.combinations
 
     def _fixed(self) -> dict[str, Any] | None:
         """With the order `pass-by-pass`: the best values so far, for all parameters but those of the current pass."""
-        search, done, most = self._search, len(self._trials), self._search.most_trials
+        search, done, most = self._search, self._begun, self._search.most_trials
         if search.settings.order == "joint" or most is None:
             return None
         owners = list(dict.fromkeys(_owner(each) for each in search.parameters))
@@ -269,34 +336,36 @@ class _Trying:
         values = choose(best, self.objectives).values if best else search.first_values
         return {each.name: values[each.name] for each in search.parameters if _owner(each) != current}
 
-    def _untried(self) -> dict[str, Any]:
+    def _untried(self) -> Proposal:
         """The sampler's next values that were not tried; where it goes on repeating itself, others at random.
 
         The sampler is told again what came of values that it repeats: they are no trials.
         """
-        tried = {_key(trial.values): trial for trial in self._trials}
-        for _ in range(REPEATS):
-            values = self._study.propose(len(self._trials), self._fixed())
-            known = tried.get(_key(values))
-            if known is None:
-                return values
-            self._study.tell(known, self.objectives, known=True)
-        chance = random.Random(self._search.settings.seed + len(self._trials))
+        number = self._begun + 1
+        for attempt in range(REPEATS):
+            proposal = self._study.propose(number, attempt, self._fixed())
+            if _key(proposal.values) not in self._tried:
+                return proposal
+            if known := self._tried[_key(proposal.values)]:
+                self._study.tell(proposal, known, self.objectives, known=True)
+            else:
+                self._study.give_up(proposal)
+        chance = random.Random(self._search.settings.seed + number - 1)
         while True:
             values = {each.name: each.drawn(chance) for each in self._search.parameters}
-            if _key(values) not in tried:
-                self._study.take(values)
-                return values
+            if _key(values) not in self._tried:
+                return self._study.take(values)
 
-    def _end(self, trial: Trial) -> None:
+    def _end(self, proposal: Proposal, trial: Trial) -> None:
         if trial.worked and (unmeasured := unmeasured_goal(trial, self.objectives)):
             trial = replace(trial, metrics={}, main=(), reason=unmeasured)
-        self._study.tell(trial, self.objectives)
+        self._study.tell(proposal, trial, self.objectives)
         self._trials.append(trial)
+        self._tried[_key(trial.values)] = trial
         search, done = self._search, len(self._trials)
         of = f" of {search.most_trials}" if search.most_trials else ""
         left = told_of_time(time.perf_counter() - self._began, done - self._before, search.most_trials, done)
-        self._say(f"trial {done}{of}: {told_of(trial, search.parameters, self.objectives)}{left}")
+        self._say(f"trial {trial.number}{of}: {told_of(trial, search.parameters, self.objectives)}{left}")
 
 
 def _key(values: Mapping[str, Any]) -> str:

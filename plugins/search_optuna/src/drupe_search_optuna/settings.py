@@ -41,6 +41,10 @@ def _as_goal(value: Any) -> Any:
     return {"metric": value} if isinstance(value, str) else value
 
 
+def _as_executor(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
 def _as_evaluators(value: Any) -> Any:
     return {name: {} for name in value} if isinstance(value, list) else value
 
@@ -59,6 +63,9 @@ class SearchSettings(_Part):
     )
     evaluators: Annotated[dict[str, dict[str, Any]], BeforeValidator(_as_evaluators)] = Field(
         default_factory=dict, description="what measures besides the task's own: names, or names with their settings"
+    )
+    executor: Annotated[dict[str, Any], BeforeValidator(_as_executor)] = Field(
+        default_factory=dict, description="where trials run, if not in this process: a name, or a name with settings"
     )
     goals: tuple[Annotated[Goal, BeforeValidator(_as_goal)], ...] = Field(
         default=(), description="what is optimized; by default bytes and the first metric of each evaluator"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -22,20 +23,35 @@ FILE = "study.sqlite3"
 NAME = "drupe"
 WORKFLOW, TRIAL = "workflow", "trial"
 """What is noted beside Optuna's own columns: on the study what is searched, on a trial its result."""
+FAR = 1_000_003
+"""Between the seeds of several proposals for one trial, so that they are not those of the next trials."""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Values that are to be tried, as they were asked of Optuna."""
+
+    asked: optuna.Trial
+    values: Mapping[str, Any]
 
 
 class Study:
-    """The trials in a folder. Values are told to Optuna as numbers of choices, so that a choice can be anything."""
+    """The trials in a folder. Values are told to Optuna as numbers of choices, so that a choice can be anything.
 
-    def __init__(self, folder: Path, parameters: Sequence[Parameter], settings: SearchSettings) -> None:
+    several: whether trials run beside each other, so that the sampler should not propose what is being tried.
+    """
+
+    def __init__(
+        self, folder: Path, parameters: Sequence[Parameter], settings: SearchSettings, several: bool = False
+    ) -> None:
         self._file = folder / FILE
         self._parameters = parameters
         self._settings = settings
+        self._several = several
         self._study: optuna.Study | None = None
-        self._asked: optuna.Trial | None = None
 
-    def begin(self, workflow: Mapping[str, Any], objectives: Sequence[Objective]) -> None:
-        """Open the study, or make it. Trials that a killed process has left are given up."""
+    def begin(self, workflow: Mapping[str, Any], objectives: Sequence[Objective]) -> list[dict[str, Any]]:
+        """Open the study, or make it. Gives the values of trials that a killed process has left, which are given up."""
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -45,8 +61,20 @@ class Study:
             storage=self._storage(), study_name=NAME, directions=["minimize"] * optimized, load_if_exists=True
         )
         self._study.set_user_attr(WORKFLOW, json.dumps(workflow, sort_keys=True))
-        for left in self._study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING]):
+        for _ in self._study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.WAITING]):
+            self._study.ask()  # values of a process that was killed before it had asked for them
+        lost = self._study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING])
+        for left in lost:
             self._study.tell(left.number, state=optuna.trial.TrialState.FAIL)
+        names = {each.name for each in self._parameters}
+        return [self._as_values(left.params) for left in lost if set(left.params) == names]
+
+    def _as_values(self, numbers: Mapping[str, Any]) -> dict[str, Any]:
+        """Values, of numbers as Optuna has them."""
+        return {
+            each.name: each.choices[numbers[each.name]] if each.choices else numbers[each.name]
+            for each in self._parameters
+        }
 
     def earlier(self, workflow: Mapping[str, Any]) -> list[Trial]:
         """The trials of an earlier run of the same workflow; none where there was none.
@@ -75,57 +103,77 @@ class Study:
                 cure="name another output folder, or remove that one",
             )
         told = (trial.user_attrs.get(TRIAL) for trial in study.get_trials(deepcopy=False))
-        return [Trial.from_document(json.loads(text)) for text in told if text is not None]
+        found = [Trial.from_document(json.loads(text)) for text in told if text is not None]
+        return sorted(found, key=lambda trial: trial.number)
 
-    def propose(self, done: int, fixed: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """The values of the next trial. fixed: values that are not searched now."""
+    def propose(self, number: int, attempt: int = 0, fixed: Mapping[str, Any] | None = None) -> Proposal:
+        """Values for the trial of that number. attempt: how many proposals for it were refused.
+
+        fixed: values that are not searched now.
+        """
         study = self._begun
-        study.sampler = self._sampler(done, fixed or {})
+        study.sampler = self._sampler(self._settings.seed + number - 1 + attempt * FAR, fixed or {})
         return self._ask(study)
 
-    def take(self, values: Mapping[str, Any]) -> None:
+    def take(self, values: Mapping[str, Any]) -> Proposal:
         """Begin a trial with the values of the caller."""
         study = self._begun
         study.enqueue_trial({each.name: _as_number(each, values[each.name]) for each in self._parameters})
-        self._ask(study)
+        return self._ask(study)
 
-    def _ask(self, study: optuna.Study) -> dict[str, Any]:
-        self._asked = asked = study.ask()
-        return {each.name: _suggested(asked, each) for each in self._parameters}
+    def _ask(self, study: optuna.Study) -> Proposal:
+        asked = study.ask()
+        return Proposal(asked, {each.name: _suggested(asked, each) for each in self._parameters})
 
-    def tell(self, trial: Trial, objectives: Sequence[Objective], *, known: bool = False) -> None:
-        """Keep what came of the trial that was begun last. known: it has values that an earlier one had."""
-        import optuna
-
-        study, asked = self._begun, self._asked
-        assert asked is not None, "a trial begins with propose() or take()"
+    def tell(self, proposal: Proposal, trial: Trial, objectives: Sequence[Objective], *, known: bool = False) -> None:
+        """Keep what came of a proposal. known: it has values that an earlier trial had."""
+        asked = proposal.asked
         if not known:
             asked.set_user_attr(TRIAL, json.dumps(trial.document()))
         if not trial.worked:
-            study.tell(asked, state=optuna.trial.TrialState.FAIL)
+            self.give_up(proposal)
             return
         for each in objectives:
             asked.set_constraint(each.metric, each.excess(trial))
-        study.tell(asked, [each.cost(trial) for each in objectives if each.optimized])
+        self._begun.tell(asked, [each.cost(trial) for each in objectives if each.optimized])
+
+    def give_up(self, proposal: Proposal) -> None:
+        """Tell that nothing came of a proposal."""
+        import optuna
+
+        self._begun.tell(proposal.asked, state=optuna.trial.TrialState.FAIL)
 
     @property
     def _begun(self) -> optuna.Study:
         assert self._study is not None, "begin() comes first"
         return self._study
 
-    def _storage(self) -> str:
-        return f"sqlite:///{quote(str(self._file.absolute()))}"
+    def _storage(self) -> optuna.storages.RDBStorage:
+        """The file, of which no process that is killed loses anything.
 
-    def _sampler(self, done: int, fixed: Mapping[str, Any]) -> optuna.samplers.BaseSampler:
-        """The sampler, seeded by the number of trials before, so that a search that goes on does not repeat itself."""
+        Optuna writes many times for each trial. Without these settings each write waits for the disk, a third of a
+        second for a trial; with them, a machine that loses its power may forget the last trials.
+        """
+        from optuna.storages import RDBStorage
+        from sqlalchemy import event
+
+        storage = RDBStorage(f"sqlite:///{quote(str(self._file.absolute()))}")
+        event.listen(storage.engine, "connect", _set_up)
+        storage.engine.dispose()  # the connections that were made without the settings
+        return storage
+
+    def _sampler(self, seed: int, fixed: Mapping[str, Any]) -> optuna.samplers.BaseSampler:
+        """The sampler, with a seed for each trial, so that a search that goes on does not repeat itself."""
         from optuna import samplers
 
-        seed, trials = self._settings.seed + done, self._settings.number_of_trials or 50
+        trials = self._settings.number_of_trials or 50
         made: samplers.BaseSampler
         match self._settings.sampler:
             case "tpe":
                 startup = max(3, min(10, trials // 3))
-                made = samplers.TPESampler(seed=seed, multivariate=True, n_startup_trials=startup)
+                made = samplers.TPESampler(
+                    seed=seed, multivariate=True, n_startup_trials=startup, constant_liar=self._several
+                )
             case "nsga2":
                 size = max(4, min(50, trials // 5))
                 made = samplers.NSGAIISampler(seed=seed, population_size=size)
@@ -135,6 +183,11 @@ class Study:
             return made
         numbers = {each.name: _as_number(each, fixed[each.name]) for each in self._parameters if each.name in fixed}
         return samplers.PartialFixedSampler(numbers, made)
+
+
+def _set_up(connection: Any, record: Any) -> None:
+    for setting in ("journal_mode=WAL", "synchronous=NORMAL"):
+        connection.execute(f"PRAGMA {setting}")
 
 
 def _suggested(asked: optuna.Trial, parameter: Parameter) -> Any:

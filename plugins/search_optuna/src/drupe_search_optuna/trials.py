@@ -1,20 +1,40 @@
-"""Trials: making a package with certain values, and measuring it."""
+"""Trials: making a package with certain values, and measuring it, in this process or another."""
 
 from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import drupe
-from drupe.api import Cancelled, DrupeError, Metric, Model, Plan, Request, UsageError, plan_of, registry
+from drupe.api import (
+    Cancelled,
+    DrupeError,
+    InProcess,
+    Metric,
+    Model,
+    PassCache,
+    Plan,
+    Request,
+    Runner,
+    UsageError,
+    plan_of,
+    registry,
+)
+from drupe_files import scratch
 
+PACKAGES = "package-"
+"""How the names of folders for packages that are being measured begin."""
 OWN_UNITS = {"bytes": "bytes", "conversion_seconds": "s"}
 """Metrics that need no evaluator, of which less is better, and their units."""
+CARRIED_OUT = "drupe_search_optuna.trials:carried_out"
+"""What an executor calls with a task."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +68,17 @@ class Trial:
         return cls(**{**document, "metrics": metrics, "main": tuple(document["main"])})
 
 
+Task = dict[str, Any]
+"""What is to be made and measured, as JSON has it: `plan`, `evaluators` by name with their settings, and `folder`, in
+which the package may lie meanwhile. Without a folder, it lies with the temporary files of the machine."""
+
+
+_COMPARISONS: dict[str, Sequence[Metric]] = {}
+"""What the comparisons with sources have given in this process, by what decides about it."""
+
+
 class Measuring:
-    """Makes and measures packages. request_of: what a workflow with these values asks for."""
+    """What trials are to do. request_of: what a workflow with these values asks for."""
 
     def __init__(
         self,
@@ -60,34 +89,16 @@ class Measuring:
         self._request_of = request_of
         self._evaluators = evaluators
         self._folder = folder
-        self._comparisons: dict[str, Sequence[Metric]] = {}
 
-    def trial(self, number: int, values: Mapping[str, Any]) -> Trial:
-        """Make and measure one package, which is removed afterwards: its plan makes the same one again.
-
-        An error that a user can understand becomes the reason of a trial without metrics.
-        """
-        started = time.perf_counter()
-        metrics: dict[str, Metric] = {}
-        main: list[str] = []
-        plan: Plan | None = None
-        reason = cure = ""
-        try:
-            plan, source = self._planned(values)
-            metrics, main = self._measured(plan, source, self._folder / "package")
-        except Cancelled:
-            raise
-        except DrupeError as error:
-            reason, cure = error.what, error.cure or ""
-        finally:
-            shutil.rmtree(self._folder / "package", ignore_errors=True)
-        told = {} if plan is None else plan.model_dump(mode="json")
-        seconds = round(time.perf_counter() - started, 3)
-        return Trial(number, dict(values), metrics, tuple(main), reason, cure, seconds, told)
+    def task(self, values: Mapping[str, Any]) -> Task:
+        """What a trial with these values does. Raises the error of values that no plan can be composed of."""
+        plan = self._planned(values)
+        where = str(self._folder.absolute())
+        return {"plan": plan.model_dump(mode="json"), "evaluators": dict(self._evaluators), "folder": where}
 
     def refuse_changed(self, earlier: Trial, values: Mapping[str, Any]) -> None:
         """Raise UsageError where the model is no longer the one that an earlier trial with these values was made of."""
-        plan, _ = self._planned(values)
+        plan = self._planned(values)
         if earlier.plan and plan.source.fingerprint != earlier.plan["source"]["fingerprint"]:
             raise UsageError(
                 "the model has changed since the trials of the study were made",
@@ -95,42 +106,90 @@ class Measuring:
                 cure="name another output folder, or remove that one",
             )
 
-    def _planned(self, values: Mapping[str, Any]) -> tuple[Plan, Model]:
-        """The plan for these values, with what makes it repeatable, and its source."""
+    def _planned(self, values: Mapping[str, Any]) -> Plan:
+        """The plan for these values, with what makes it repeatable."""
         plan, source = plan_of(self._request_of(values), registry())
-        return registry().publisher().fixed(plan, source), source
+        return registry().publisher().fixed(plan, source)
 
-    def _measured(self, plan: Plan, source: Model, package: Path) -> tuple[dict[str, Metric], list[str]]:
-        """The metrics of a package, and the first one of each evaluator."""
-        unchecked = plan.but(check={"run": False})
-        outcome = registry().publisher().carry_out(unchecked, source, package, force=True)
-        own = {"bytes": float(outcome.bytes), "conversion_seconds": outcome.conversion_seconds}
-        found = {name: Metric(name, own[name], unit, "lower") for name, unit in OWN_UNITS.items()}
-        main: list[str] = []
-        for name, config, compared in self._runs(plan):
-            measured = (
-                self._compared(plan, package, name, config)
-                if compared
-                else drupe.evaluate(package, evaluator=name, **config)
-            )
-            main += [metric.name for metric in measured[:1]]
-            found |= {metric.name: metric for metric in measured}
-        return found, main
 
-    def _compared(self, plan: Plan, package: Path, name: str, config: Mapping[str, Any]) -> Sequence[Metric]:
-        """What a comparison with the source gives. Packages that differ in threads only compute the same."""
-        key = json.dumps([name, config, plan.but(threads=0).model_dump(mode="json")], sort_keys=True, default=str)
-        if key not in self._comparisons:
-            self._comparisons[key] = drupe.evaluate(package, plan.source.reference, evaluator=name, **config)
-        return self._comparisons[key]
+def carried_out(task: Mapping[str, Any], cache: PassCache | None = None) -> dict[str, Any]:
+    """Make and measure one package, which is removed afterwards: its plan makes the same one again.
 
-    def _runs(self, plan: Plan) -> list[tuple[str, Mapping[str, Any], bool]]:
-        """Which evaluators run: name, settings, and whether they compare with the source."""
-        check, runs = plan.check, []
-        if check.evaluator is not None:
-            runs.append((check.evaluator, {**check.config, **self._evaluators.get(check.evaluator, {})}, True))
-        others = {name: config for name, config in self._evaluators.items() if name != check.evaluator}
-        return [*runs, *((name, config, False) for name, config in others.items())]
+    Gives some fields of a Trial, as JSON. An error that a user can understand becomes a reason, without metrics.
+    cache: for what costly passes make; None for the user's own.
+    """
+    started = time.perf_counter()
+    found: dict[str, Any] = {}
+    try:
+        plan = Plan.model_validate(task["plan"])
+        source = registry().publisher().source_of(plan)
+        with _folder(task) as folder:
+            runner = None if cache is None else InProcess(cache)
+            metrics, main = _measured(plan, source, task["evaluators"], Path(folder) / "package", runner)
+        found = {"metrics": {name: asdict(metric) for name, metric in metrics.items()}, "main": main}
+    except MemoryError:
+        found = {"reason": "there is not enough memory for it"}
+    except DrupeError as error:
+        found = failed(error)
+    return {**found, "seconds": round(time.perf_counter() - started, 3)}
+
+
+def failed(error: DrupeError) -> dict[str, Any]:
+    """The result of a task that ends with an error. Raises Cancelled: that is none of a trial."""
+    if isinstance(error, Cancelled):
+        raise error
+    return {"reason": error.what, "cure": error.cure or ""}
+
+
+def _folder(task: Mapping[str, Any]) -> AbstractContextManager[Path | str]:
+    return tempfile.TemporaryDirectory(prefix=PACKAGES, dir=task["folder"]) if "folder" in task else scratch()
+
+
+def remove_packages(folder: Path) -> None:
+    """Remove what killed processes have left of packages."""
+    for left in folder.glob(f"{PACKAGES}*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def ended(number: int, values: Mapping[str, Any], task: Task | None, result: Mapping[str, Any]) -> Trial:
+    """The trial that came of a task. task: None where there was none. result: see `carried_out`."""
+    empty = {"metrics": {}, "main": (), "plan": {} if task is None else task["plan"]}
+    return Trial.from_document({"number": number, "values": dict(values), **empty, **result})
+
+
+def _measured(
+    plan: Plan, source: Model, evaluators: Mapping[str, Mapping[str, Any]], package: Path, runner: Runner | None
+) -> tuple[dict[str, Metric], list[str]]:
+    """The metrics of a package, and the first one of each evaluator."""
+    unchecked = plan.but(check={"run": False})
+    outcome = registry().publisher().carry_out(unchecked, source, package, force=True, runner=runner)
+    own = {"bytes": float(outcome.bytes), "conversion_seconds": outcome.conversion_seconds}
+    found = {name: Metric(name, own[name], unit, "lower") for name, unit in OWN_UNITS.items()}
+    main: list[str] = []
+    for name, config, compared in _runs(plan, evaluators):
+        measured = (
+            _compared(plan, package, name, config) if compared else drupe.evaluate(package, evaluator=name, **config)
+        )
+        main += [metric.name for metric in measured[:1]]
+        found |= {metric.name: metric for metric in measured}
+    return found, main
+
+
+def _compared(plan: Plan, package: Path, name: str, config: Mapping[str, Any]) -> Sequence[Metric]:
+    """What a comparison with the source gives. Packages that differ in threads only compute the same."""
+    key = json.dumps([name, config, plan.but(threads=0).model_dump(mode="json")], sort_keys=True, default=str)
+    if key not in _COMPARISONS:
+        _COMPARISONS[key] = drupe.evaluate(package, plan.source.reference, evaluator=name, **config)
+    return _COMPARISONS[key]
+
+
+def _runs(plan: Plan, evaluators: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any], bool]]:
+    """Which evaluators run: name, settings, and whether they compare with the source."""
+    check, runs = plan.check, []
+    if check.evaluator is not None:
+        runs.append((check.evaluator, {**check.config, **evaluators.get(check.evaluator, {})}, True))
+    others = {name: config for name, config in evaluators.items() if name != check.evaluator}
+    return [*runs, *((name, config, False) for name, config in others.items())]
 
 
 def impossible(

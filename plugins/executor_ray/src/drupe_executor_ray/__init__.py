@@ -1,0 +1,1 @@
+"""Trials of searches on many machines with Ray: see `plugin`."""
