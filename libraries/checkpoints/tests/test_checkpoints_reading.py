@@ -189,6 +189,21 @@ def test_save_copies_the_checkpoint_and_follows_links(folder: Path, tmp_path: Pa
     assert (out / "model.safetensors").read_bytes() == blob.read_bytes()
 
 
+@pytest.mark.parametrize("thorough", [True, False])
+def test_shards_in_subfolders_belong_to_the_checkpoint(folder: Path, thorough: bool, tmp_path: Path) -> None:
+    (folder / "part").mkdir()
+    (folder / "model.safetensors").rename(folder / "part" / "one.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"w": "part/one.safetensors"}}))
+    kind, model = HfKind(), Model("hf", folder)
+    before = kind.fingerprint(model, thorough)
+    target = Target("none", "", Capabilities("", {}, ("float32",)))
+    assert "part/one.safetensors" in kind.save(model, tmp_path / "out", Context(target, tmp_path))
+    with (folder / "part" / "one.safetensors").open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\1")
+    assert kind.fingerprint(model, thorough) != before
+
+
 def test_package_files_are_tokenizer_template_licence_and_generation_config(folder: Path) -> None:
     for name in ("tokenizer_config.json", "chat_template.jinja", "LICENSE", "generation_config.json", "README.md"):
         (folder / name).write_text("{}")

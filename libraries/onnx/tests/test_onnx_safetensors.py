@@ -120,6 +120,14 @@ def test_shards_are_opened_by_their_index(sharded):
     assert {name: tensor.path.name for name, tensor in tensors.items()} == weight_map
 
 
+def test_shards_may_be_in_folders_inside(sharded):
+    folder, weight_map = sharded
+    (folder / "in" / "it").mkdir(parents=True)
+    (folder / "two.safetensors").rename(folder / "in" / "it" / "two.safetensors")
+    (folder / INDEX).write_text(json.dumps({"weight_map": {**weight_map, "c": "in/it/two.safetensors"}}))
+    assert set(open_checkpoint(folder)) == set(weight_map)
+
+
 def test_the_error_for_a_missing_shard_names_it(sharded):
     folder, _ = sharded
     (folder / "two.safetensors").unlink()
@@ -132,6 +140,8 @@ def test_the_error_for_a_missing_shard_names_it(sharded):
     [
         ({"d": "../../etc/passwd"}, "puts the tensor 'd' into"),
         ({"d": "/tmp/x.safetensors"}, "puts the tensor 'd' into"),
+        ({"d": "in/../../x.safetensors"}, "puts the tensor 'd' into"),
+        ({"d": "in\\x.safetensors"}, "puts the tensor 'd' into"),
         ({"d": "pytorch_model.bin"}, "puts the tensor 'd' into"),
         ({"d": 3}, "puts the tensor 'd' into"),
     ],

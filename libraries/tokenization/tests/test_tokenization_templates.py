@@ -16,7 +16,7 @@ from tiny import tokenizer_text
 from drupe.api import ModelError
 from drupe_decoding import Message
 from drupe_tokenization import TemplateRefusal, apply_chat_template, conversations, render, templates_in_folder
-from drupe_tokenization.special_tokens import OF_CLASSES
+from drupe_tokenization.token_texts import OF_CLASSES
 
 HELLO = [Message("user", "<hello> & goodbye")]
 TOOL = {"type": "function", "function": {"name": "clock", "description": "é", "parameters": {"type": "object"}}}

@@ -68,11 +68,12 @@ def test_single_tensors_may_be_saved_with_or_without_the_prefix(
     assert built(folder, kit, cpu, tmp_path / "out") == expected
 
 
+@pytest.mark.parametrize("wrapper", ["_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module."])
 def test_wrappers_are_taken_out_of_names_wherever_they_stand(
-    folder: Path, expected: bytes, kit: SimpleNamespace, cpu: Target, tmp_path: Path
+    folder: Path, expected: bytes, kit: SimpleNamespace, cpu: Target, tmp_path: Path, wrapper: str
 ) -> None:
     tensors = load_file(folder / "model.safetensors")
-    inside = {name.replace("self_attn.", "_orig_mod.self_attn."): tensor for name, tensor in tensors.items()}
+    inside = {name.replace("self_attn.", f"{wrapper}self_attn."): tensor for name, tensor in tensors.items()}
     save_file(inside, folder / "model.safetensors", {"format": "pt"})
     assert built(folder, kit, cpu, tmp_path / "out") == expected
 

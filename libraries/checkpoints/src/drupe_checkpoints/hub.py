@@ -59,6 +59,8 @@ class Snapshot:
         if self.has_weights():
             return
         _download(self.repository, self.commit, self.token, self.cache_dir, WEIGHTS)
+        if missing := [name for name in sorted(shards_of(self.folder)) if not (self.folder / name).is_file()]:
+            _download(self.repository, self.commit, self.token, self.cache_dir, missing, unwanted=())  # in subfolders
         if not self.has_weights():
             raise self._without_weights()
 

@@ -15,8 +15,9 @@ from drupe_checkpoints.configuration import Configuration
 from drupe_checkpoints.context_length import context_of
 from drupe_checkpoints.opening import open_checkpoint
 from drupe_checkpoints.sentence_transformers import sentence_files, sentence_modules
+from drupe_checkpoints.summary import shards_of
 from drupe_checkpoints.tokenizer.carried import CARRIED, CARRIED_PATTERNS
-from drupe_files import file_digest, quick_digest
+from drupe_files import file_digest, quick_digest, stays_inside
 from drupe_onnx import unreadable
 from drupe_onnx.size_keys import SIZE_KEYS
 
@@ -165,7 +166,8 @@ def _files(folder: Path) -> list[Path]:
         return [folder, *(path for path in beside if path.is_file())]
     found = (path for pattern in PARTS for path in folder.glob(pattern))
     held = {path for path in found if path.is_file() and not path.name.startswith(".")}
-    return sorted(held | set(sentence_files(folder).values()))
+    shards = {folder / name for name in shards_of(folder) if "/" in name and stays_inside(name)}
+    return sorted(held | shards | set(sentence_files(folder).values()))
 
 
 def _name(path: Path, location: Path) -> str:

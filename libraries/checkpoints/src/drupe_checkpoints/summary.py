@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from drupe_files import stays_inside
 from drupe_packed.packing import Packing
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -57,7 +58,7 @@ def _files(folder: Path) -> list[Path]:
         return [folder / SINGLE]
     if (folder / INDEX).is_file():
         names = shards_of(folder)
-        if not names or any(Path(name).name != name for name in names):
+        if not names or not all(map(stays_inside, names)):
             raise ValueError("no index, or a shard outside the folder")
         return [folder / name for name in sorted(names)]
     (only,) = (path for path in folder.glob("*.safetensors") if not path.name.startswith(NOT_THE_MODEL))

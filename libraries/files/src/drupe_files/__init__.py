@@ -23,6 +23,7 @@ from drupe_files.memory import peak_memory
 from drupe_files.output_lock import claimed
 from drupe_files.pass_cache import FolderCache
 from drupe_files.pass_keys import identity_of
+from drupe_files.relative_names import stays_inside
 from drupe_files.replaceable import refuse_to_replace
 from drupe_files.scratch_folders import scratch
 
@@ -61,5 +62,6 @@ __all__ = [
     "remove_notes",
     "remove_unused",
     "scratch",
+    "stays_inside",
     "touch",
 ]

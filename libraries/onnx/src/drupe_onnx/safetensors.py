@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from drupe.api import ModelError, counted
+from drupe_files import stays_inside
 from drupe_onnx import ir
 from drupe_onnx.expressions.sources import SafetensorsTensor
 from drupe_onnx.unreadable import unreadable
@@ -234,7 +235,7 @@ def _read_index(path: Path) -> dict[str, str]:
     if not isinstance(shard_of, dict) or not shard_of:
         raise ModelError(f"{path.name} has no weight_map", where=path, cure="download it again")
     for name, shard in shard_of.items():
-        if not isinstance(shard, str) or not shard.endswith(".safetensors") or Path(shard).name != shard:
+        if not isinstance(shard, str) or not shard.endswith(".safetensors") or not stays_inside(shard):
             raise ModelError(
                 f"{path.name} puts the tensor '{name}' into {shard!r}", where=path, cure="download it again"
             )

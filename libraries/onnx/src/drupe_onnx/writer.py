@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drupe.api import Cancelled, Context, ModelError, OutputError
-from drupe_files import disk_errors
+from drupe_files import disk_errors, stays_inside
 from drupe_onnx.files import Files
 from drupe_onnx.layout import Chunk, Layout, chunks, references, serialized
 from drupe_onnx.package import OnnxPackage
@@ -348,10 +348,9 @@ def _size_of(content: Path | bytes) -> int:
 
 def _inside(folder: Path, name: str) -> Path:
     """The path of a file of the package. Raises ModelError for a name that leads out of the folder."""
-    parts = PurePosixPath(name).parts
-    if not parts or ".." in parts or "\\" in name or ":" in name or PurePosixPath(name).is_absolute():
+    if not stays_inside(name):
         raise ModelError(f"the model has a file called '{name}', which is not allowed as a name inside a package")
-    return folder.joinpath(*parts)
+    return folder / name
 
 
 # The disk

@@ -23,5 +23,6 @@ from .template_files import ChatTemplates as ChatTemplates
 from .template_files import chat_templates as chat_templates
 from .template_files import file_of as file_of
 from .template_files import templates_in_folder as templates_in_folder
+from .token_texts import special_tokens as special_tokens
 from .tokenizer import TextStream as TextStream
 from .tokenizer import Tokenizer as Tokenizer

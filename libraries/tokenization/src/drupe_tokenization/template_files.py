@@ -10,7 +10,7 @@ from typing import Any
 
 from drupe.api import ModelError, Notice
 from drupe_tokenization.json_files import object_in
-from drupe_tokenization.special_tokens import special_tokens
+from drupe_tokenization.token_texts import special_tokens
 
 TEMPLATE = "chat_template.jinja"
 MORE_TEMPLATES = "additional_chat_templates"

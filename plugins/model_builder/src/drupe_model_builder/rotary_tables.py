@@ -141,13 +141,16 @@ class _Computed:
 
     def _frequencies(self) -> ir.Value:
         """float32 [pairs]: the frequencies for sequences of this run's length."""
-        longer, plain = self._rotary.longer, self._constant("frequencies", self._padded(self._rotary.frequencies))
+        longer = self._rotary.longer
+        if isinstance(longer, DynamicNtk):
+            return self._growing(longer)
+        plain = self._constant("frequencies", self._padded(self._rotary.frequencies))
         if isinstance(longer, LongRope):
             trained = self._graph.integers(longer.trained)
             long = self._node("Greater", [self._lengths.total, trained], "Long", [], dtype=ir.DataType.BOOL)
             other = self._constant("long_frequencies", self._padded(longer.frequencies))
             return self._float("Where", [long, other, plain], "Frequencies", [self._pairs])
-        return plain if longer is None else self._growing(longer)
+        return plain
 
     def _growing(self, longer: DynamicNtk) -> ir.Value:
         """Every step is one of transformers, in float32."""

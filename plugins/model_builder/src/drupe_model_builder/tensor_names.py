@@ -10,8 +10,8 @@ from drupe.api import ModelError
 from drupe_checkpoints import Checkpoint
 from drupe_model_builder.composition import Decoder
 
-WRAPPERS = ("_orig_mod.",)
-"""Parts of names that torch.compile puts anywhere; they stand for no module."""
+WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
+"""Parts of names that torch.compile, FSDP and checkpointing of activations put anywhere; they stand for no module."""
 # Tensors of an adapter that is not merged: peft's, beside the weights that it changes.
 ADAPTER = re.compile(r"\.(lora_[A-Za-z_]+|base_layer|modules_to_save|original_module|ia3_l|hada_w\d_\w|oft_\w+)\.")
 
@@ -22,7 +22,7 @@ def by_family(checkpoint: Checkpoint, held: Mapping[str, Tensor], decoder: Decod
     """The tensors by the names that the family uses, where the decoder's have another prefix.
 
     Programs save a decoder as it lies in theirs: without "model.", inside a model for images ("language_model.model."),
-    inside peft's or torch.compile's wrapper. The prefix is what stands before the names that every decoder has.
+    inside a wrapper of peft, torch.compile or FSDP. The prefix is what stands before the names that every decoder has.
     Tensors of no decoder keep their names. Raises ModelError where two decoders fit.
     """
     plain = without_wrappers(checkpoint, held)

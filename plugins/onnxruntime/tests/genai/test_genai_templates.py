@@ -165,11 +165,6 @@ def test_a_runtime_that_does_not_start_is_said_not_to(monkeypatch: pytest.Monkey
     assert "cannot be loaded" in notice.what
 
 
-def test_special_tokens_that_transformers_takes_from_an_older_file_are_served() -> None:
-    made = served({"chat_template": ALIKE, "bos_token": "a"}, special_tokens_map__json='{"bos_token": "<s>"}')
-    assert config_of(made)["bos_token"] == "<s>"
-
-
 def test_notices_are_sentences(capfd: pytest.CaptureFixture[str]) -> None:
     made = served({"chat_template": IN_TEXT + "{{ none }}"})
     assert all(isinstance(notice, Notice) and "\n" not in notice.what + notice.cure for notice in made.notices)

@@ -15,7 +15,6 @@ from drupe.api import Model, Notice, Runtime, Target
 from drupe_onnxruntime.genai import token_check
 from drupe_onnxruntime.genai import tokenizer_files as adapting
 from drupe_onnxruntime.genai.runtime import OnnxRuntimeGenai
-from drupe_onnxruntime.genai.token_check import token_notices
 from drupe_onnxruntime.plain.runtime import OnnxRuntime
 from drupe_tokenization import Difference
 
@@ -32,7 +31,8 @@ def notices(name: str, scratch: Path, rows: int = 10_000) -> list[Notice]:
     files.update(adapting.readable(files))
     document = adapting.tokenizer_in(files)
     files.update(adapting.own_form(files, document).files())
-    return list(token_notices(files, document, rows, scratch))
+    with token_check.token_check(files, document, rows, scratch) as found:
+        return list(found())
 
 
 def test_nothing_is_said_of_a_tokenizer_that_is_read_as_meant(tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ def mended(config: dict[str, object], vocabulary: bytes = BPE, **files: bytes) -
 
 @pytest.mark.parametrize("name", ["Qwen2Tokenizer", "LlamaTokenizerFast", "PreTrainedTokenizerFast", "GPT2Tokenizer"])
 def test_a_tokenizer_that_the_runtime_can_read_is_not_changed(name: str) -> None:
-    assert mended({"tokenizer_class": name, "chat_template": "x", "extra": [1]}) == {}
+    tokens = dict.fromkeys(("bos_token", "eos_token"), "a")
+    assert mended({"tokenizer_class": name, "chat_template": "x", "extra": [1], **tokens}) == {}
 
 
 @pytest.mark.parametrize("name", ["TokenizersBackend", "CohereTokenizerFast", None])
@@ -40,13 +41,17 @@ def test_a_missing_class_and_a_missing_file_are_added() -> None:
 
 def test_keys_that_are_null_count_as_absent() -> None:
     config = {"tokenizer_class": "Qwen2Tokenizer", "chat_template": None, "model_max_length": None, "bos_token": None}
-    assert mended(config) == {"tokenizer_class": "Qwen2Tokenizer", "bos_token": None}
+    assert mended(config) == {
+        "tokenizer_class": "Qwen2Tokenizer", "bos_token": None, "eos_token": "<|endoftext|>",
+    }  # fmt: skip
 
 
 def test_special_tokens_named_only_in_the_map_are_added_to_the_configuration() -> None:
     special = json.dumps({"bos_token": "<s>", "eos_token": {"content": "</s>"}, "other": 1}).encode()
-    config = {"tokenizer_class": "Qwen2Tokenizer", "bos_token": "<kept>"}
-    assert mended(config, special_tokens_map__json=special) == {**config, "eos_token": "</s>"}
+    config = {"tokenizer_class": "Qwen2Tokenizer", "bos_token": "a"}
+    assert mended(config, special_tokens_map__json=special) == {**config, "bos_token": "<s>", "eos_token": "</s>"}
+    config["added_tokens_decoder"] = {}  # with it, transformers does not read the older file for what is named here
+    assert mended(config, special_tokens_map__json=special)["bos_token"] == "a"
 
 
 def test_a_vocabulary_in_another_layout_is_recognised() -> None:

@@ -1,61 +1,85 @@
 """What a tokenizer's class makes of vocabulary and merges in transformers 5.
 
 Some classes of transformers 5 take vocabulary and merges from tokenizer.json, and bring the other steps themselves.
-`class_of` tells the class that AutoTokenizer takes, and `rebuilt` the tokenizer.json that it amounts to.
+`class_of` tells the class that AutoTokenizer takes, and `rebuilt` the tokenizer.json that it amounts to. What each
+class brings stands in classes.json, which tools/tokenizer_classes.py makes out of transformers' own classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import functools
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.resources import files
 from typing import Any
 
-from drupe_checkpoints.tokenizer.parts import (
-    MARK,
-    QWEN2_WORDS,
-    QWEN3_5_WORDS,
-    Json,
-    byte_level,
-    metaspace,
-    replace,
-    sequence,
-    split,
-)
+from drupe_checkpoints.tokenizer.parts import Json
 from drupe_checkpoints.tokenizer.settings import Settings
 
 AS_WRITTEN = "TokenizersBackend"
 """The class that takes a tokenizer.json as it is."""
-GENERIC = frozenset({AS_WRITTEN, "", "PreTrainedTokenizer", "PythonBackend", "BloomTokenizer"})
-
 QWEN2, GPT2, NEOX = "Qwen2Tokenizer", "GPT2Tokenizer", "GPTNeoXTokenizer"
 GEMMA, LLAMA = "GemmaTokenizer", "LlamaTokenizer"
-# By `model_type`: the class that AutoTokenizer has for it. Other model types take the class that the files name.
-REGISTERED = {
-    **dict.fromkeys(("qwen2", "qwen2_moe", "qwen2_vl", "qwen3", "qwen3_moe", "qwen3_next"), QWEN2),
-    **dict.fromkeys(("gpt2", "gpt_neo", "gptj", "opt", "phi", "starcoder2", "dbrx"), GPT2),
-    **dict.fromkeys(("gpt_neox", "falcon_mamba", "mamba", "mamba2", "mpt", "olmo", "olmoe", "rwkv"), NEOX),
-    **dict.fromkeys(("gemma", "gemma2", "gemma3", "gemma3_text", "gemma3n_text", "recurrent_gemma"), GEMMA),
-    **dict.fromkeys(
-        ("glm", "glm4", "gpt_bigcode", "granite", "granitemoe", "granitemoehybrid", "ministral", "ministral3",
-         "mistral", "mistral3", "mixtral", "nemotron", "olmo2", "olmo3", "persimmon", "phi3", "phimoe", "stablelm"),
-        AS_WRITTEN,
-    ),
-}  # fmt: skip
-NAMED_WRONGLY = frozenset({"minicpm3", "nemotron", "phi3", "phimoe", "qwen2"})
-"""The model types whose published files name a wrong class, so that AutoTokenizer takes its own."""
+PARTS = ("normalizer", "pre_tokenizer", "decoder")
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a class brings. model: its kind and options, where "unk_token" stands for the token that the files name.
+
+    tokens: its special tokens, by name. drops_what_is_around: it forgets the post_processor of the file. switches:
+    the keys of tokenizer_config.json that change its steps, with its defaults. made: for values of the switches, the
+    numbers of its steps, in the order of PARTS.
+    """
+
+    model: Mapping[str, Any]
+    tokens: Mapping[str, str]
+    drops_what_is_around: bool
+    switches: Mapping[str, bool | None]
+    made: Mapping[str, list[int]]
+
+
+@dataclass(frozen=True)
+class Table:
+    """classes.json. registered: for a `model_type` the class that AutoTokenizer has for it; other types take the class
+    that the files name. named_wrongly: the types whose files name a wrong class, so that AutoTokenizer takes its own.
+    """
+
+    registered: Mapping[str, str]
+    named_wrongly: frozenset[str]
+    steps: list[Json | None]
+    classes: Mapping[str, Row]
+
+
+@functools.cache
+def table() -> Table:
+    content = json.loads(files("drupe_checkpoints.tokenizer").joinpath("classes.json").read_text("utf-8"))
+    return Table(
+        content["registered"],
+        frozenset(content["named_wrongly"]),
+        content["steps"],
+        {name: Row(**row) for name, row in content["classes"].items()},
+    )
 
 
 def class_of(settings: Settings, document: Json) -> str:
     """The class that AutoTokenizer takes for a tokenizer.json."""
-    declared, own = settings.declared_class, REGISTERED.get(settings.model_type, "")
-    wrongly = settings.model_type in NAMED_WRONGLY
+    declared, own = settings.declared_class, registered_class(settings)
+    wrongly = settings.model_type in table().named_wrongly
     foreign_code = "auto_map" in settings.config
     if declared == LLAMA and not wrongly and not foreign_code and _is_byte_level(document):
         return AS_WRITTEN
     if declared and own and own != declared and not foreign_code:
         declared = AS_WRITTEN if own == AS_WRITTEN else own if wrongly else declared
     name = declared or own
-    return AS_WRITTEN if name in GENERIC else name
+    return name if name in table().classes else AS_WRITTEN
+
+
+def registered_class(settings: Settings) -> str:
+    """The class that AutoTokenizer has for the model's type; empty where it has none."""
+    types = table()
+    return types.registered.get(settings.model_type, AS_WRITTEN if settings.model_type in types.named_wrongly else "")
 
 
 def _is_byte_level(document: Json) -> bool:
@@ -75,39 +99,43 @@ class Rebuilt:
     plain: bool = False
 
 
-@dataclass(frozen=True)
-class Steps:
-    """The steps that a class brings, and the settings of its model. bare: it drops what is put around a text."""
-
-    model: Mapping[str, Any]
-    decoder: Json | None
-    normalizer: Json | None = None
-    pre_tokenizer: Json | None = None
-    bare: bool = False
-    plain: bool = False
-
-
 def rebuilt(name: str, document: Json, settings: Settings) -> Rebuilt | None:
     """The tokenizer.json that class `name` amounts to; None where the class takes the file as it is.
 
     Steps that do the same as those in the file are left as they are there.
     """
-    model = document.get("model")
-    if name not in CLASSES or not isinstance(model, dict) or model.get("type") != "BPE":
+    row, model = table().classes.get(name), document.get("model")
+    if row is None or not isinstance(model, dict) or "type" not in model:
         return None
-    bring, defaults = CLASSES[name]
-    steps = bring(settings)
-    tokens = {key: settings.named(key) or default for key, default in defaults.items() if _is_open(settings, key)}
     changed = dict(document)
-    for part in ("normalizer", "pre_tokenizer", "decoder"):
-        if _essence(part, getattr(steps, part)) != _essence(part, document.get(part)):
-            changed[part] = getattr(steps, part)
-    if steps.bare and _essence("post_processor", document.get("post_processor")):
+    for part, number in zip(PARTS, row.made[_values(row, settings)], strict=True):
+        step = table().steps[number]
+        if _essence(part, step) != _essence(part, document.get(part)):
+            changed[part] = step
+    if row.drops_what_is_around and _essence("post_processor", document.get("post_processor")):
         changed["post_processor"] = None
-    options = {**MODEL_DEFAULTS, **steps.model}
+    options = _options(row, settings)
     if _model_essence(model, model) != _model_essence(model, options):
         changed["model"] = {**model, **options}
-    return Rebuilt(changed, tokens, steps.plain)
+    tokens = {key: settings.named(key) or default for key, default in row.tokens.items() if _is_open(settings, key)}
+    return Rebuilt(changed, tokens, plain=name == QWEN2)
+
+
+def _values(row: Row, settings: Settings) -> str:
+    """The values of the class's switches, as `Row.made` has them. A class may have none for null: then it is unsaid."""
+    said = {key: settings.config.get(key, default) for key, default in row.switches.items()}
+    values = " ".join(json.dumps(value if value is None else bool(value)) for value in said.values())
+    if values in row.made:
+        return values
+    return " ".join(json.dumps(row.switches[key] if value is None else bool(value)) for key, value in said.items())
+
+
+def _options(row: Row, settings: Settings) -> Json:
+    """The settings of the class's model, with the token that stands for the unknown."""
+    options = dict(row.model)
+    if options.get("unk_token") == "unk_token":
+        options["unk_token"] = settings.named("unk_token") or row.tokens["unk_token"]
+    return options
 
 
 def _is_open(settings: Settings, key: str) -> bool:
@@ -128,106 +156,51 @@ def _steps(part: Any) -> list[Json]:
 
 
 def _essence(name: str, part: Any) -> list[Json]:
-    """What of a part decides tokens and texts: offsets do not, and most of ByteLevel does only before the model."""
+    """What of a part decides tokens and texts: offsets do not, and most of ByteLevel does only before the model.
+
+    Precompiled does not count: the classes take it from the file.
+    """
     kept = []
     for step in _steps(part):
         kind = step.get("type")
         if kind == "ByteLevel" and name != "pre_tokenizer":
             kept += [{"type": kind}] if name == "decoder" else []
-            continue
-        kept.append({key: value for key, value in step.items() if key not in ("trim_offsets", "str_rep")})
+        elif kind == "Metaspace":
+            kept.append(_metaspace_essence(name, step))
+        elif kind != "Precompiled":
+            whole = {**STEP_DEFAULTS.get(str(kind), {}), **step}
+            kept.append({key: value for key, value in whole.items() if key not in ("trim_offsets", "str_rep")})
     return kept
+
+
+def _metaspace_essence(name: str, step: Json) -> Json:
+    """Metaspace as new files say it. Older ones have add_prefix_space in place of prepend_scheme."""
+    scheme = step.get("prepend_scheme") or ("always" if step.get("add_prefix_space", True) else "never")
+    essence = {"type": step["type"], "replacement": step.get("replacement"), "prepend_scheme": scheme}
+    return essence if name == "decoder" else {**essence, "split": step.get("split", True)}
 
 
 def _model_essence(model: Json, options: Mapping[str, Any]) -> Json:
     """What of a model's settings decides tokens: what stands for the unknown does not where each byte has a token."""
-    found = {key: options.get(key) or default for key, default in MODEL_DEFAULTS.items()}
+    kind = options.get("type") or "BPE"
+    found = {
+        "type": kind,
+        **{key: options.get(key) or default for key, default in MODEL_DEFAULTS.get(kind, {}).items()},
+    }
     vocab = model.get("vocab") or {}
-    if found["byte_fallback"] and all(f"<0x{byte:02X}>" in vocab for byte in range(256)):
+    if found.get("byte_fallback") and kind == "BPE" and all(f"<0x{byte:02X}>" in vocab for byte in range(256)):
         found |= {"unk_token": None, "fuse_unk": False}
     return found
 
 
-MODEL_DEFAULTS: Mapping[str, Any] = {
-    "dropout": None, "unk_token": None, "continuing_subword_prefix": "", "end_of_word_suffix": "", "fuse_unk": False,
-    "byte_fallback": False, "ignore_merges": False,
+MODEL_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "BPE": {
+        "dropout": None, "unk_token": None, "continuing_subword_prefix": "", "end_of_word_suffix": "",
+        "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
+    },
+    "WordPiece": {"unk_token": "[UNK]", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100},
+    "Unigram": {"byte_fallback": False},
 }  # fmt: skip
-BYTES: Json = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
-
-
-def _qwen2(settings: Settings) -> Steps:
-    cut = [split(QWEN2_WORDS), byte_level(cuts=False, prefix=settings.says("add_prefix_space", False))]
-    return Steps({}, BYTES, {"type": "NFC"}, sequence("pretokenizers", cut), plain=True)
-
-
-def _qwen3_5(settings: Settings) -> Steps:
-    cut = [split(QWEN3_5_WORDS), byte_level(cuts=False, prefix=settings.says("add_prefix_space", False))]
-    return Steps({}, BYTES, {"type": "NFC"}, sequence("pretokenizers", cut))
-
-
-def _cohere(settings: Settings) -> Steps:
-    digits: Json = {"type": "Digits", "individual_digits": True}
-    cut = [digits, byte_level(cuts=True, prefix=settings.says("add_prefix_space", False))]
-    return Steps({}, BYTES, {"type": "NFC"}, sequence("pretokenizers", cut))
-
-
-def _gpt2(settings: Settings) -> Steps:
-    return Steps({}, BYTES, None, byte_level(cuts=True, prefix=settings.says("add_prefix_space", False)))
-
-
-def _neox(settings: Settings) -> Steps:
-    cut = byte_level(cuts=True, prefix=settings.says("add_prefix_space", False))
-    return Steps({}, BYTES, {"type": "NFC"}, cut, bare=True)
-
-
-def _llama(settings: Settings) -> Steps:
-    prefix = settings.says("add_prefix_space", True)
-    scheme = ("always" if settings.says("legacy", False) else "first") if prefix else "never"
-    return Steps({"fuse_unk": True, "byte_fallback": True}, _pieces(strip=prefix), None, metaspace(scheme))
-
-
-def _gemma(settings: Settings) -> Steps:
-    cut: Json = {
-        "type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False,
-    }  # fmt: skip
-    model = {"fuse_unk": True, "byte_fallback": True, "unk_token": settings.named("unk_token") or "<unk>"}
-    return Steps(model, _pieces(strip=False), replace(" ", MARK), cut)
-
-
-def _pieces(*, strip: bool) -> Json | None:
-    """The decoder for pieces of sentencepiece."""
-    steps: list[Json] = [replace(MARK, " "), {"type": "ByteFallback"}, {"type": "Fuse"}]
-    return sequence("decoders", [*steps, {"type": "Strip", "content": " ", "start": 1, "stop": 0}] if strip else steps)
-
-
-_END = "<|endoftext|>"
-CLASSES: Mapping[str, tuple[Callable[[Settings], Steps], Mapping[str, str]]] = {
-    QWEN2: (_qwen2, dict.fromkeys(("unk_token", "eos_token", "pad_token"), _END)),
-    GPT2: (_gpt2, dict.fromkeys(("unk_token", "bos_token", "eos_token"), _END)),
-    NEOX: (_neox, {**dict.fromkeys(("unk_token", "bos_token", "eos_token"), _END), "pad_token": "<|padding|>"}),
-    "Qwen3_5Tokenizer": (_qwen3_5, dict.fromkeys(("unk_token", "eos_token", "pad_token"), _END)),
-    "CohereTokenizer": (
-        _cohere,
-        {
-            "unk_token": "<UNK>",
-            "bos_token": "<BOS_TOKEN>",
-            "eos_token": "<|END_OF_TURN_TOKEN|>",
-            "pad_token": "<PAD>",
-            "cls_token": "<CLS>",
-            "sep_token": "<SEP>",
-            "mask_token": "<MASK_TOKEN>",
-        },
-    ),
-    LLAMA: (_llama, {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}),
-    GEMMA: (
-        _gemma,
-        {
-            "unk_token": "<unk>",
-            "bos_token": "<bos>",
-            "eos_token": "<eos>",
-            "pad_token": "<pad>",
-            "mask_token": "<mask>",
-        },
-    ),
-}
-"""The classes that build a tokenizer anew: the steps that they bring, and their special tokens."""
+"""By the kind of model, the settings that decide tokens, and what they are where they are left out."""
+STEP_DEFAULTS: Mapping[str, Mapping[str, Any]] = {"ByteLevel": {"use_regex": True}, "WordPiece": {"cleanup": True}}
+"""What older files leave out."""

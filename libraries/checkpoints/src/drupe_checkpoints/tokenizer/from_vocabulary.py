@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from drupe.api import ModelError
-from drupe_checkpoints.tokenizer.classes import AS_WRITTEN, CLASSES, GPT2, REGISTERED, rebuilt
+from drupe_checkpoints.tokenizer.classes import AS_WRITTEN, GEMMA, GPT2, LLAMA, NEOX, QWEN2, rebuilt, registered_class
 from drupe_checkpoints.tokenizer.parts import Json, bpe, tokenizer_json
 from drupe_checkpoints.tokenizer.settings import FETCH_AGAIN, Settings, is_id, read_object
 from drupe_onnx import unreadable
 
 VOCABULARY, MERGES, WORD_PIECES = "vocab.json", "merges.txt", "vocab.txt"
+CLASSES = (QWEN2, GPT2, NEOX, GEMMA, LLAMA, "Qwen3_5Tokenizer", "CohereTokenizer")
+"""The classes that put nothing around a text but what the files name."""
 
 
 def from_vocabulary(settings: Settings, cure: str) -> tuple[Json, Mapping[str, str]]:
@@ -32,7 +34,7 @@ def from_vocabulary(settings: Settings, cure: str) -> tuple[Json, Mapping[str, s
             cure=FETCH_AGAIN,
         )
     name = _class(settings)
-    made = rebuilt(name, tokenizer_json(bpe(vocab, merges)), settings)
+    made = rebuilt(name, tokenizer_json(bpe(vocab, merges)), settings) if name in CLASSES else None
     if made is None:
         raise ModelError(
             f"how the tokenizer's class {name!r} splits a text into words is not known",
@@ -44,8 +46,8 @@ def from_vocabulary(settings: Settings, cure: str) -> tuple[Json, Mapping[str, s
 
 def _class(settings: Settings) -> str:
     """The class that the files name, if it keeps such files; else that of the model type; else GPT-2's."""
-    declared, own = settings.declared_class, REGISTERED.get(settings.model_type, "")
-    if own in CLASSES and declared not in CLASSES:
+    declared, own = settings.declared_class, registered_class(settings)
+    if own in CLASSES and own != LLAMA and declared not in CLASSES:
         return own
     generic = ("", AS_WRITTEN, "PreTrainedTokenizer", "PythonBackend")
     return GPT2 if declared in generic else declared

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from drupe.api import Context, Form, Model, ModelError, Pass, PassConfig, Target, counted
 from drupe_onnxruntime.genai import genai_config, tokenizer_files
-from drupe_onnxruntime.genai.token_check import form_notices, token_notices
+from drupe_onnxruntime.genai.token_check import form_notices, token_check
 from drupe_onnxruntime.provider_options import genai_provider_options
 
 if TYPE_CHECKING:
@@ -67,21 +68,21 @@ class PackageGenai(Pass):
         tokenizer = tokenizer_files.tokenizer_in(package.files)
         form = tokenizer_files.own_form(package.files, tokenizer)
         package.files.update(form.files())
-        served = served_templates(package.files)
-        package.files.update(served.files)
-        document = _document(package, description, config, context)
-        package.files[CONFIG] = (json.dumps(document, indent=4) + "\n").encode("utf-8")
-        generation = _generation(package)
-        noticed = model.noticed(
-            *generation_notices(genai_config.settings_beside_ends(description, generation), description.vocab_size),
-            *genai_config.end_notices(description, generation),
-            *served.notices,
-            *form_notices(form),
-        )
-        if not config.compare_tokens:
-            return noticed
         rows = description.vocab_size
-        return noticed.noticed(*token_notices(package.files, tokenizer, rows, context.scratch))
+        check = token_check(package.files, tokenizer, rows, context.scratch) if config.compare_tokens else nullcontext()
+        with check as of_tokens:  # it runs while the chat template is compared
+            served = served_templates(package.files)
+            package.files.update(served.files)
+            document = _document(package, description, config, context)
+            package.files[CONFIG] = (json.dumps(document, indent=4) + "\n").encode("utf-8")
+            generation = _generation(package)
+            return model.noticed(
+                *generation_notices(genai_config.settings_beside_ends(description, generation), rows),
+                *genai_config.end_notices(description, generation),
+                *served.notices,
+                *form_notices(form),
+                *(of_tokens() if of_tokens else ()),
+            )
 
 
 def _document(

@@ -1,15 +1,18 @@
-"""token_notices: what a user should know of how onnxruntime-genai's own tokenizer reads a package's tokenizer.
+"""token_check: what a user should know of how onnxruntime-genai's own tokenizer reads a package's tokenizer.
 
-It and `tokenizers` read the same texts, each in a process of its own, at the same time. Sessions of Drupe take tokens
-from `tokenizers` in any case; a script that uses onnxruntime-genai alone takes them from the former.
+It and `tokenizers` read the same texts, each in a process of its own, while the caller does something else. Sessions
+of Drupe take tokens from `tokenizers` in any case; a script that uses onnxruntime-genai alone takes them from the
+former.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import tempfile
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from itertools import takewhile
 from pathlib import Path
 
@@ -18,7 +21,15 @@ from drupe_onnxruntime.genai.reading_process import ReadingProcess
 from drupe_onnxruntime.genai.tokenizer_files import CONFIG, VOCABULARY, read
 from drupe_onnxruntime.genai.tokenizer_form.form import MODULE, OWN, Form
 from drupe_onnxruntime.wheels import GENAI, ONNXRUNTIME, absence
-from drupe_tokenization import Comparison, Difference, Reading, ReferenceProcess, TokenizerDocument, awkward_texts
+from drupe_tokenization import (
+    Comparison,
+    Difference,
+    Reading,
+    ReferenceProcess,
+    TokenizerDocument,
+    awkward_texts,
+    object_in,
+)
 
 ABOUT = "tokenizer"
 SERVED = "served by Drupe only"
@@ -32,45 +43,62 @@ AS_TEXT = (
 )
 LONGEST_SHOWN = 8
 """Pieces of an example that are shown."""
+Found = Callable[[], tuple[Notice, ...]]
+"""Waits for what a check finds."""
 _known: dict[tuple[str, int], tuple[Notice, ...]] = {}
 
 
-def token_notices(
+@contextmanager
+def token_check(
     files: Mapping[str, Path | bytes], document: TokenizerDocument, rows: int, scratch: Path
-) -> tuple[Notice, ...]:
-    """The notices. files: those of the package. document: its tokenizer.json. rows: how many tokens the model's
-    embedding has. scratch: a folder.
+) -> Iterator[Found]:
+    """The check while it runs, with a function that waits for its notices; leaving the context ends it.
 
-    Raises ModelError where `tokenizers` cannot read tokenizer.json. What was found is kept while the process runs,
-    because a plan is previewed before it is run.
+    files: those of the package, of which the chat template may still change. document: its tokenizer.json. rows: how
+    many tokens the model's embedding has. scratch: a folder. The function raises ModelError where `tokenizers` cannot
+    read tokenizer.json. What was found is kept while the process runs, because a plan is previewed before it is run.
     """
-    held = {name: read(files[name]) for name in (CONFIG, VOCABULARY, MODULE, OWN) if name in files}
+    held = {name: read(files[name]) for name in (VOCABULARY, MODULE, OWN) if name in files}
+    if CONFIG in files:
+        config = {key: value for key, value in object_in(files, CONFIG).items() if key != "chat_template"}
+        held[CONFIG] = json.dumps(config).encode()
     digest = hashlib.sha256()
     for content in held.values():
         digest.update(hashlib.sha256(content).digest())
     key = (digest.hexdigest(), rows)
-    if key not in _known:
-        with tempfile.TemporaryDirectory(dir=scratch, ignore_cleanup_errors=True) as made:
-            folder = Path(made)
-            for name, content in held.items():
-                (folder / name).write_bytes(content)
-            _known[key] = _found(folder, document, rows)
-    return _known[key]
+    if key in _known:
+        yield lambda: _known[key]
+        return
+    with tempfile.TemporaryDirectory(dir=scratch, ignore_cleanup_errors=True) as made:
+        folder = Path(made)
+        for name, content in held.items():
+            (folder / name).write_bytes(content)
+        with _reading(folder, document, rows) as found:
+            yield lambda: _known.setdefault(key, found())
 
 
-def _found(folder: Path, document: TokenizerDocument, rows: int) -> tuple[Notice, ...]:
+@contextmanager
+def _reading(folder: Path, document: TokenizerDocument, rows: int) -> Iterator[Found]:
+    """The two processes that read the tokenizer in a folder, with what is found of it."""
     missing, texts = absence(GENAI, ONNXRUNTIME), awkward_texts(document.added_tokens)
-    with ReferenceProcess(folder / VOCABULARY, texts, None if document.numbers_end_below(rows) else rows) as reference:
-        if missing:
-            comparison = reference.compared(None)
-            return (_not_compared(*missing), *_without_rows(comparison, rows))
-        with ReadingProcess(folder, texts) as runtime:
+    with ExitStack() as processes:
+        runtime = None if missing else processes.enter_context(ReadingProcess(folder, texts))
+        counted_rows = None if document.numbers_end_below(rows) else rows
+        reference = processes.enter_context(ReferenceProcess(folder / VOCABULARY, texts, counted_rows))
+
+        def found() -> tuple[Notice, ...]:
+            if missing:
+                comparison = reference.compared(None)
+                return (_not_compared(*missing), *_without_rows(comparison, rows))
+            assert runtime is not None
             answer = runtime.answer()
-        if "error" in answer:
-            error = answer["error"].replace(str(folder), "OUT").partition("\n")[0]
-            return (_not_read(error), *_without_rows(reference.compared(None), rows))
-        comparison = reference.compared(Reading(**answer))
-    return (*_differences(comparison), *_without_rows(comparison, rows))
+            if "error" in answer:
+                error = answer["error"].replace(str(folder), "OUT").partition("\n")[0]
+                return (_not_read(error), *_without_rows(reference.compared(None), rows))
+            comparison = reference.compared(Reading(**answer))
+            return (*_differences(comparison), *_without_rows(comparison, rows))
+
+        yield found
 
 
 def _not_compared(why: str, cure: str) -> Notice:

@@ -7,7 +7,7 @@ differently:
   named instead. transformers 5 writes `TokenizersBackend`, which transformers 4 and older runtimes do not know;
 - no `tokenizer_class`, which it takes for a tokenizer of 2019 and then forgets the chat template and special tokens;
 - a key that is null;
-- special tokens that are only in `special_tokens_map.json`, for which its chat templates have no text.
+- special tokens that only `special_tokens_map.json` or the class names, for which its chat templates have no text.
 
 Files that both read in the same way are not changed. `templates` is about chat templates.
 """
@@ -21,9 +21,10 @@ from typing import Any
 
 from drupe.api import ModelError
 from drupe_files import json_object
+from drupe_onnxruntime.genai.templates.engine import KNOWN_TOKENS
 from drupe_onnxruntime.genai.tokenizer_form.form import UNIGRAM_CLASSES, Form, form_for
 from drupe_onnxruntime.genai.tokenizer_form.rewritten import Use
-from drupe_tokenization import TokenizerDocument, chat_templates, render
+from drupe_tokenization import TokenizerDocument, chat_templates, render, special_tokens
 
 CONFIG = "tokenizer_config.json"
 VOCABULARY = "tokenizer.json"
@@ -60,13 +61,20 @@ def readable(files: Mapping[str, Path | bytes]) -> dict[str, Path | bytes]:
     changed: dict[str, Path | bytes] = {}
     if not _is_known(config.get("tokenizer_class")) and tokenizer_in(files).kind == "BPE":
         config["tokenizer_class"] = GENERIC_CLASS
-    for key, token in (_object(files, SPECIAL_TOKENS) or {}).items():
-        text = token.get("content") if isinstance(token, dict) else token
-        if key in TOKEN_KEYS and config.get(key) is None and isinstance(text, str):
+    older = _object(files, SPECIAL_TOKENS) or {}
+    for key in TOKEN_KEYS:
+        if config.get(key) is None and isinstance(text := _content(older.get(key)), str):
             config[key] = text
+    tokens = special_tokens(before, older)
+    config |= {key: tokens[key] for key in KNOWN_TOKENS if key in tokens and tokens[key] != _content(config.get(key))}
     if config != before:
         changed[CONFIG] = _text(config)
     return changed
+
+
+def _content(token: object) -> object:
+    """The text of a special token, which a file holds as a string or inside an object."""
+    return token.get("content") if isinstance(token, dict) else token
 
 
 def tokenizer_in(files: Mapping[str, Path | bytes]) -> TokenizerDocument:

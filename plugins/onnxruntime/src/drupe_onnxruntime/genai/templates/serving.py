@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from drupe.api import ModelError, Notice
-from drupe_onnxruntime.genai.templates.engine import KNOWN_TOKENS
 from drupe_tokenization import DEFAULT, FOR_TOOLS, TEMPLATE, ChatTemplates, chat_templates, file_of, object_in
 
 CONFIG = "tokenizer_config.json"
@@ -40,7 +39,6 @@ def served_templates(files: Mapping[str, Path | bytes]) -> Served:
     except ModelError as error:
         served.notices.append(_no_template(error))
     else:
-        config |= {name: templates.tokens[name] for name in KNOWN_TOKENS if _differs(name, config, templates.tokens)}
         served.notices += templates.notices
         _serve(templates, files, before, config, served)
     if config != before:
@@ -79,12 +77,6 @@ def _is_file(text: str, files: Mapping[str, Path | bytes]) -> bool:
     """Whether the template's own file holds this text, also with these line ends."""
     content = files.get(TEMPLATE)
     return (content.read_bytes() if isinstance(content, Path) else content) == text.encode("utf-8")
-
-
-def _differs(name: str, config: Mapping[str, object], tokens: Mapping[str, str]) -> bool:
-    """Whether the configuration has another text for a special token than transformers, which reads older files too."""
-    token = config.get(name)
-    return name in tokens and tokens[name] != (token.get("content") if isinstance(token, dict) else token)
 
 
 def _own_files(texts: Mapping[str, str], files: Mapping[str, Path | bytes]) -> dict[str, bytes]:
