@@ -64,3 +64,17 @@ def test_without_a_runtime_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
     with pytest.raises(RuntimeMissing, match="onnxruntime is not installed") as raised:
         demo()
     assert "pip install 'drupe[cpu]'" in str(raised.value)
+
+
+def test_the_model_learns_from_the_rows_and_the_package_has_learned(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime_genai")
+    pytest.importorskip("peft")
+    command = [sys.executable, "-m", "drupe", "demo", "finetune", "--json", "-o", str(tmp_path / "kept")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["rows"] == 200
+    assert found["losses"][-1] < 0.5 * found["losses"][0]
+    assert found["after"]["perplexity"] < 0.5 * found["before"]["perplexity"]
+    assert found["check"]["kl_divergence"] < 0.2
+    assert (tmp_path / "kept" / "drupe.json").is_file()

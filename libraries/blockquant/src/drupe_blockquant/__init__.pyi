@@ -9,6 +9,7 @@ from .layout import pack_levels as pack_levels
 from .layout import pack_zero_points as pack_zero_points
 from .layout import unpack_levels as unpack_levels
 from .layout import unpack_zero_points as unpack_zero_points
+from .low_rank import add_product as add_product
 from .quantize import backend as backend
 from .quantize import is_ready as is_ready
 from .quantize import quantize_rows as quantize_rows

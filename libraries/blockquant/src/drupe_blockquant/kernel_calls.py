@@ -14,6 +14,7 @@ GROUP = 16  # blocks that the search handles at once
 LANES = 2 * GROUP  # two partial sums a block, see `kernels._interleave`
 LANE_VALUES = 10 * LANES  # values that the search keeps for each lane
 CHUNK = 16384  # values that the search loads at a time: 64 kB stay in the second-level cache
+PRODUCT_COLUMNS = 256  # columns of a sum of products that are in work at a time
 
 Parts = tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32], npt.NDArray[np.uint8], npt.NDArray[np.float32]]
 
@@ -50,6 +51,17 @@ def quantize(
 def quantizer(row_bytes: int, weighted: bool) -> Kernel:
     """The kernel for rows of 2 or 4 bytes a value, with or without weights for columns."""
     return KERNELS[f"quantize_{'weighted_' if weighted else ''}{8 * row_bytes}"]
+
+
+def add_product(
+    rows: npt.NDArray[Any], left: npt.NDArray[np.float32], right: npt.NDArray[np.float32], out: npt.NDArray[Any]
+) -> None:
+    """out = rows + left x right, for rows of bfloat16 or float32; all arrays are C-contiguous."""
+    arrays = [rows, left, right, out]
+    if rows.itemsize == 2:
+        arrays.insert(3, np.empty(PRODUCT_COLUMNS, np.uint32))
+    kernel = entry_point(KERNELS[f"add_product_{8 * rows.itemsize}"])
+    kernel(*[array.ctypes.data for array in arrays], *rows.shape, left.shape[1])
 
 
 def gptq_columns(

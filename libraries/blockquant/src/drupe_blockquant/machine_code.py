@@ -49,6 +49,8 @@ _TABLE = (
     Kernel("kernels", "quantize_weighted_32", 16, 12),
     Kernel("kernels_gptq", "gptq_columns", 10, 4),
     Kernel("kernels_hqq", "hqq_fit", 6, 3),
+    Kernel("kernels_low_rank", "add_product_16", 5, 3),
+    Kernel("kernels_low_rank", "add_product_32", 4, 3),
 )
 KERNELS = {kernel.name: kernel for kernel in _TABLE}
 

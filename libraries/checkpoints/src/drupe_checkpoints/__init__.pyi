@@ -6,6 +6,8 @@ from .context_length import context_of as context_of
 from .dense_modules import Dense as Dense
 from .dense_modules import DenseWeights as DenseWeights
 from .dense_modules import dense_weights as dense_weights
+from .kind import merged_copy as merged_copy
+from .opening import checkpoint_of as checkpoint_of
 from .opening import open_checkpoint as open_checkpoint
 from .sentence_transformers import SentenceModules as SentenceModules
 from .sentence_transformers import sentence_modules as sentence_modules

@@ -16,6 +16,7 @@ from drupe_checkpoints.tasks import FEATURE_EXTRACTION, TEXT, task_of
 from drupe_checkpoints.text_part import gives_embeddings, text_part
 
 if TYPE_CHECKING:
+    from drupe_checkpoints.adapters.reference import AdapterReference
     from drupe_checkpoints.hub import Snapshot
     from drupe_checkpoints.summary import Summary
     from drupe_checkpoints.tokenizer.resolving import ResolvedTokenizer
@@ -36,6 +37,7 @@ class Checkpoint:
     generation: the settings for generating text: the content of generation_config.json, or where the file is missing,
         that of config.json and the tokens of transformers' class, as in transformers.
     snapshot: the hub's revision that was downloaded into the folder; its weights may not be downloaded yet.
+    adapters: those that are merged into the tensors, in this order.
     """
 
     folder: Path
@@ -43,6 +45,7 @@ class Checkpoint:
     generation: Configuration
     snapshot: Snapshot | None = None
     whole: Configuration | None = None
+    adapters: tuple[AdapterReference, ...] = ()
 
     @classmethod
     def open_folder(cls, folder: Path, snapshot: Snapshot | None = None) -> Checkpoint:
@@ -109,12 +112,25 @@ class Checkpoint:
 
         return stored_types(self.folder)
 
+    @property
+    def is_packed(self) -> bool:
+        """Whether matrices are already quantized."""
+        return self.packing is not None
+
     def tensors(self) -> Mapping[str, Expression]:
-        """Where each tensor lies in the safetensors files. Headers are checked; weights are not read.
+        """Where each tensor lies in the files, with the adapters merged. Headers are checked; weights are not read.
 
         A matrix that is already quantized is a `PackedMatrix`, under the name that it would have in floating point. A
         hub's weights are downloaded first. Raises ModelError for files that are broken, missing or pickles.
         """
+        if not self.adapters:
+            return self.stored()
+        from drupe_checkpoints.adapters.applied import with_changes
+
+        return with_changes(self, self.stored())
+
+    def stored(self) -> Mapping[str, Expression]:
+        """The tensors of the files themselves, without adapters; see `tensors`."""
         from drupe_onnx.safetensors import open_checkpoint
 
         _ = self.packing  # refuses what it can before a download
@@ -156,6 +172,9 @@ class Checkpoint:
         _ = self.tokenizer
 
     def _refuse_incomplete_weights(self) -> None:
+        if self.adapters and (self.snapshot is None or self.snapshot.has_weights()):
+            self.tensors()
+            return
         if self.snapshot is not None and not self.snapshot.has_weights():
             from drupe_checkpoints.hub import no_safetensors
 
@@ -201,7 +220,7 @@ def no_checkpoint(folder: Path) -> ModelError:
         return ModelError(
             "the folder holds an adapter, not a model",
             where=folder,
-            cure="merge it into its base model first: peft's merge_and_unload(), then save_pretrained()",
+            cure=f"name its base model, and the adapter beside it: drupe optimize MODEL --adapter {folder}",
         )
     if files := sorted(name for name in names if name.endswith(GGUF)):
         return ModelError(

@@ -39,14 +39,14 @@ def folder_notices(checkpoint: Checkpoint) -> tuple[Notice, ...]:
 
 def _adapter(checkpoint: Checkpoint) -> Iterator[Notice]:
     path = checkpoint.folder / ADAPTER_CONFIG
-    if path.is_file():
+    if path.is_file() and not any(each.folder == checkpoint.folder.absolute() for each in checkpoint.adapters):
         kind = _object(path).get("peft_type")
         yield Notice(
             "adapter",
             "left out",
             f"the folder also holds an adapter{f' ({kind})' if isinstance(kind, str) else ''}, which is not applied; "
             "transformers applies it where peft is installed",
-            "if the model does not contain it yet, merge it first: peft's merge_and_unload(), then save_pretrained()",
+            f"if the model does not contain it yet, merge it: --adapter {checkpoint.folder}",
         )
 
 

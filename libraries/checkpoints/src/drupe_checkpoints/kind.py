@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from drupe.api import Context, Estimate, Model, ModelError, ModelKind, OutputError
+from drupe_checkpoints.adapters.reference import FACT, adapters_of
 from drupe_checkpoints.checkpoint import GGUF, Checkpoint
 from drupe_checkpoints.configuration import Configuration
 from drupe_checkpoints.context_length import context_of
-from drupe_checkpoints.opening import open_checkpoint
+from drupe_checkpoints.opening import checkpoint_of, open_checkpoint
 from drupe_checkpoints.sentence_transformers import sentence_files, sentence_modules
 from drupe_checkpoints.summary import shards_of
 from drupe_checkpoints.tokenizer.carried import CARRIED, CARRIED_PATTERNS
@@ -22,6 +23,7 @@ from drupe_onnx import unreadable
 from drupe_onnx.size_keys import SIZE_KEYS
 
 PARTS = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "*.tiktoken", *CARRIED_PATTERNS)
+WEIGHT_FILES = (".safetensors", ".safetensors.index.json", GGUF)
 CHUNK = 8 << 20
 GGUF_HEADER = 16 << 20  # bytes that are enough for a header with any vocabulary
 
@@ -32,7 +34,7 @@ class HfKind(ModelKind):
     name = "hf"
 
     def load(self, model: Model) -> Model:
-        return model if model.payload is not None else model.but(payload=open_checkpoint(model.location))
+        return model.but(payload=checkpoint_of(model))
 
     def payload_problem(self, model: Model) -> str | None:
         if model.payload is None or isinstance(model.payload, Checkpoint):
@@ -40,11 +42,23 @@ class HfKind(ModelKind):
         return f"has the payload {reprlib.repr(model.payload)}, which is not a Checkpoint"
 
     def save(self, model: Model, folder: Path, context: Context) -> Mapping[str, str]:
-        """Copy the checkpoint's files in chunks. Links are followed."""
+        """Copy the checkpoint's files in chunks. Links are followed. With adapters, the weights are those with them."""
         _complete(model)
         sources = {_name(path, model.location): path for path in _files(model.location)}
+        if adapters_of(model):
+            return self._save_merged(model, folder, sources, context)
         with context.progress.task("copying", sum(path.stat().st_size for path in sources.values())):
             return {name: _copy(source, folder / name, context) for name, source in sources.items()}
+
+    def _save_merged(
+        self, model: Model, folder: Path, sources: Mapping[str, Path], context: Context
+    ) -> Mapping[str, str]:
+        from drupe_checkpoints.adapters.writing import configuration_of, write_weights
+
+        checkpoint: Checkpoint = self.load(model).payload
+        beside = {name: path for name, path in sources.items() if "/" in name or not name.endswith(WEIGHT_FILES)}
+        digests = {name: _copy(path, folder / name, context) for name, path in beside.items()}
+        return {**digests, **configuration_of(checkpoint, folder), **write_weights(checkpoint, folder, context)}
 
     def fingerprint(self, model: Model, thorough: bool = True) -> str:
         """A digest of every byte. Without `thorough`, only headers and samples of large weight files are read."""
@@ -56,6 +70,12 @@ class HfKind(ModelKind):
             except OSError as error:
                 raise unreadable(path, error) from error
             digest.update(f"{_name(path, model.location)}\0{content}\0".encode())
+        for adapter in adapters_of(model):
+            for path in adapter.files:
+                try:
+                    digest.update(f"adapter {adapter.weight!r}\0{file_digest(path)}\0".encode())
+                except OSError as error:
+                    raise unreadable(path, error) from error
         return digest.hexdigest()
 
     def describe(self, model: Model) -> Mapping[str, Any]:
@@ -76,6 +96,7 @@ class HfKind(ModelKind):
             "vocabulary": sizes["vocab_size"],
             "context length": _context_length(config) or sizes["context_length"],
             "tied embeddings": config.get("tie_word_embeddings"),
+            "adapters": [str(each) for each in adapters_of(model)] or None,
             **_pooling(checkpoint),
             **_weights(checkpoint),
         }
@@ -87,7 +108,7 @@ class HfKind(ModelKind):
 
     def size(self, model: Model) -> int | None:
         """Bytes of the checkpoint's files, including a hub's files that are not downloaded yet."""
-        here = sum(path.stat().st_size for path in _files(model.location))
+        here = sum(path.stat().st_size for path in _all_files(model))
         snapshot = self.load(model).payload.snapshot
         if snapshot is None or snapshot.has_weights():
             return here
@@ -96,8 +117,18 @@ class HfKind(ModelKind):
 
     def estimate(self, model: Model, context: Context) -> Estimate:
         _complete(model)
-        size = sum(path.stat().st_size for path in _files(model.location))
+        size = sum(path.stat().st_size for path in _all_files(model))
         return Estimate(output_bytes=size, read_bytes=size, weights_held_bytes=CHUNK, work=0)
+
+
+def merged_copy(model: Model, folder: Path, context: Context) -> Model:
+    """The model with its adapters merged into a checkpoint of its own in `folder`; itself where it has no adapters."""
+    if not adapters_of(model):
+        return model
+    folder.mkdir(parents=True)
+    HfKind().save(model, folder, context)
+    parts = {role: {name: value for name, value in held.items() if name != FACT} for role, held in model.parts.items()}
+    return model.but(location=folder, parts=parts, payload=open_checkpoint(folder))
 
 
 def _whole(config: Configuration | None) -> str | None:
@@ -168,6 +199,11 @@ def _files(folder: Path) -> list[Path]:
     held = {path for path in found if path.is_file() and not path.name.startswith(".")}
     shards = {folder / name for name in shards_of(folder) if "/" in name and stays_inside(name)}
     return sorted(held | shards | set(sentence_files(folder).values()))
+
+
+def _all_files(model: Model) -> list[Path]:
+    """The checkpoint's files and those of its adapters."""
+    return [*_files(model.location), *(path for adapter in adapters_of(model) for path in adapter.files)]
 
 
 def _name(path: Path, location: Path) -> str:

@@ -61,6 +61,14 @@ def stored_tensors(location: Path) -> Mapping[str, StoredTensor] | None:
     return {each.name: each for each in _stored_in_gguf(location)} if location.suffix == ".gguf" else None
 
 
+def stored_in_adapter(folder: Path) -> list[StoredTensor]:
+    """The tensors of an adapter, without those of a head that only repeat the embedding's, which is tied to it."""
+    tied = json.loads((folder / "adapter_config.json").read_bytes()).get("ensure_weight_tying")
+    found = list(_stored_in_safetensors(folder / "adapter_model.safetensors"))
+    repeated = any(".lora_embedding_" in each.name for each in found)
+    return [each for each in found if not (tied and repeated and ".lm_head." in each.name)]
+
+
 def _stored_in_folder(folder: Path) -> Mapping[str, StoredTensor] | None:
     """A file model.safetensors counts before an index.
 

@@ -134,8 +134,8 @@ def _adapter_alone(folder: Path) -> Iterator[Notice]:
             "left out",
             f"{listed(found)} is an adapter's weights, which are not applied; transformers does not apply them "
             f"either, because there is no {ADAPTER_CONFIG}",
-            f"if the adapter belongs to the model, add its {ADAPTER_CONFIG} and merge it first: peft's "
-            "merge_and_unload(), then save_pretrained(); otherwise remove the file",
+            f"if the adapter belongs to the model, add its {ADAPTER_CONFIG} and merge it: --adapter {folder}; "
+            "otherwise remove the file",
         )
 
 

@@ -22,7 +22,7 @@ SINGLE = "model.safetensors"
 NOT_THE_MODEL = {
     "adapter_": (
         "an adapter's, not a model's",
-        "merge it into its base model first: peft's merge_and_unload(), then save_pretrained()",
+        "name its base model, and this folder with --adapter",
     ),
     "consolidated": (
         "in the form of the maker's own programs, not in that of transformers",
@@ -36,7 +36,7 @@ _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _TELLING = 64
 """Bytes that tell what a file is that was saved in the place of weights."""
 _AGAIN = "download the file again: it is cut short or damaged"
-_TYPES = {
+TYPES = {
     "F64": ir.DataType.DOUBLE,
     "F32": ir.DataType.FLOAT,
     "F16": ir.DataType.FLOAT16,
@@ -157,12 +157,12 @@ def _unique(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _tensor(path: Path, name: str, entry: Any, data_start: int) -> SafetensorsTensor:
     if not (isinstance(entry, dict) and {"dtype", "shape", "data_offsets"} <= entry.keys()):
         raise _bad(path, f"the tensor '{name}' lacks dtype, shape or data_offsets")
-    dtype, shape, offsets = _TYPES.get(str(entry["dtype"])), entry["shape"], entry["data_offsets"]
+    dtype, shape, offsets = TYPES.get(str(entry["dtype"])), entry["shape"], entry["data_offsets"]
     if dtype is None:
         raise ModelError(
             f"the tensor '{name}' has the unknown element type {entry['dtype']!r}",
             where=path,
-            cure=f"use a checkpoint with one of {', '.join(_TYPES)}",
+            cure=f"use a checkpoint with one of {', '.join(TYPES)}",
         )
     if not (_counts(shape) and _counts(offsets) and len(offsets) == 2):
         raise _bad(path, f"the tensor '{name}' has shape {shape!r} and data_offsets {offsets!r}")

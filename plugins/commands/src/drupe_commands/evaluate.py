@@ -177,7 +177,7 @@ def _is_another_source(package: str, against: str) -> bool:
     source = _recorded_source(Path(package))
     if source is None:
         return False
-    model = resolve(against, {}, registry())
+    model = resolve(against, _recorded_options(Path(package), against), registry())
     fingerprint = registry().kinds.make(model.kind).fingerprint(model, thorough=False)
     others = [{"kind": model.kind, "fingerprint": fingerprint}, _recorded_source(model.location)]
     alike = [other["fingerprint"] for other in others if other and other["kind"] == source["kind"]]
@@ -187,3 +187,10 @@ def _is_another_source(package: str, against: str) -> bool:
 def _recorded_source(package: Path) -> dict[str, Any] | None:
     """What the record of a package says of its source; None for a model without a record."""
     return from_record(package, lambda record: {key: record["source"][key] for key in ("kind", "fingerprint")})
+
+
+def _recorded_options(package: Path, source: str) -> Mapping[str, Any]:
+    """How the model that the package was made of was found, with its adapters; empty for another model."""
+    planned = from_record(package, lambda record: record["plan"]["source"]) or {}
+    same = Path(planned.get("reference", "")) == Path(source).expanduser().absolute()
+    return planned.get("options", {}) if same else {}

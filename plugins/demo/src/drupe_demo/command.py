@@ -19,6 +19,7 @@ from drupe_demo import HELDOUT, MODEL
 if TYPE_CHECKING:
     from drupe.api import Metric
 
+FINETUNE = "finetune"
 PROMPT = "def parse("
 SAMPLE_TOKENS, SAMPLE_LINES = 72, 8
 TEMPERATURE, TOP_K, SEED = 0.5, 20, 6
@@ -46,6 +47,10 @@ class Side:
 
 
 def demo(
+    what: Annotated[
+        str | None,
+        typer.Argument(metavar="[finetune]", help="finetune: train the model on 200 rows first.", show_default=False),
+    ] = None,
     precision: Annotated[str, typer.Option(help="int4, int8, fp16, bf16 or fp32.")] = "int4",
     quality: Annotated[
         str | None,
@@ -62,6 +67,13 @@ def demo(
     """Optimize drupe's built-in model, and compare size, speed and quality before and after."""
     started = time.perf_counter()
     _refuse_without_runtime()
+    if what is not None:
+        _refuse_other(what, quality)
+        from drupe_demo.finetuning import finetune_demo
+
+        with _status() as say:
+            finetune_demo(precision, output_path, force=force, as_json=as_json, say=say)
+        return
     with tempfile.TemporaryDirectory(prefix="drupe-demo-", ignore_cleanup_errors=True) as folder, _status() as say:
         before, after = Path(folder, "before"), output_path or Path(folder, "after")
         say("packaging the source at float32")
@@ -79,6 +91,15 @@ def demo(
         print(json.dumps({"before": asdict(first), "after": asdict(second)}, indent=1))
     else:
         _show(first, second, time.perf_counter() - started, output_path)
+
+
+def _refuse_other(what: str, quality: str | None) -> None:
+    from drupe.api import UsageError
+
+    if what != FINETUNE:
+        raise UsageError(f"there is no demo '{what}'", cure=f"drupe demo, or drupe demo {FINETUNE}")
+    if quality is not None:
+        raise UsageError(f"--quality has no effect with drupe demo {FINETUNE}", cure="leave --quality out")
 
 
 def _refuse_without_runtime() -> None:

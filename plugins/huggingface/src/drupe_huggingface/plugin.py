@@ -23,7 +23,10 @@ def drupe_model_kinds() -> list[Ref]:
 def drupe_facts() -> list[Fact]:
     from drupe.api import Fact
 
-    return [Fact("commit", (), "the commit of the hub repository that the checkpoint was downloaded from")]
+    return [
+        Fact("commit", (), "the commit of the hub repository that the checkpoint was downloaded from"),
+        Fact("adapters", (), "the folders and weights of the adapters that are merged into the checkpoint, as JSON"),
+    ]
 
 
 @hookimpl
@@ -33,6 +36,14 @@ def drupe_options() -> list[Option]:
     return [
         Option("revision", "Branch, tag or commit.", group=HUB, source=True),
         Option("token", "Access token.", group=HUB, source=True, secret=True, environment="HF_TOKEN"),
+        Option(
+            "adapter",
+            "Merge an adapter of peft's, a folder; DIR:0.5 takes half of its changes; may be given several times.",
+            type=Path,
+            group="Model and output",
+            multiple=True,
+            source=True,
+        ),
         Option("cache_dir", "Where downloads are kept.", type=Path, group=HUB, source=True),
     ]
 

@@ -13,6 +13,7 @@ from drupe_checkpoints.opening import open_checkpoint
 from drupe_huggingface.missing_paths import looks_like_a_path, no_path
 
 if TYPE_CHECKING:
+    from drupe_checkpoints.adapters.reference import AdapterReference
     from drupe_checkpoints.hub import Snapshot
 
 HUB_ID = re.compile(r"[A-Za-z0-9_][\w.-]*(/[\w.-]+)?", re.ASCII)
@@ -24,28 +25,44 @@ WEIGHTS = ("*.safetensors", "*.gguf", "pytorch_model*.bin")
 def resolve(reference: str, options: Mapping[str, Any]) -> Model | None:
     """The model of kind `hf` that `reference` names; None for a reference that other plugins may know.
 
-    options: `revision`, `token` and `cache_dir`, for the hub. Raises ModelError for a path that is not a checkpoint and
-    for a hub id that cannot be downloaded, UsageError for a revision with a path.
+    options: `revision`, `token` and `cache_dir`, for the hub; `adapter`, for what is merged into it. Raises ModelError
+    for a path that is not a checkpoint and for a hub id that cannot be downloaded, UsageError for a revision with a
+    path.
     """
     path = _path(reference)
     here = is_file(path) or is_folder(path)
     if here and options.get("revision") is not None:
         raise UsageError("--revision is for models on the hub", where=path, cure="leave it out, or give a hub id")
     if path.suffix == GGUF and is_file(path):
-        return _model(open_checkpoint(path), path)
+        return _model(open_checkpoint(path, adapters=_adapters(options)), path)
     if is_file(path) or "://" in reference:
         return None
     if is_folder(path):
         if _is_for_graphs(path):
             return None
-        return _model_of_folder(open_checkpoint(path), path)
+        return _model_of_folder(open_checkpoint(path, adapters=_adapters(options)), path)
     snapshot = _on_the_hub(reference, path, options)
-    return _model_of_folder(open_checkpoint(snapshot.folder, snapshot), snapshot.folder, commit=snapshot.commit)
+    checkpoint = open_checkpoint(snapshot.folder, snapshot, _adapters(options))
+    return _model_of_folder(checkpoint, snapshot.folder, commit=snapshot.commit)
+
+
+def _adapters(options: Mapping[str, Any]) -> tuple[AdapterReference, ...]:
+    if not options.get("adapter"):
+        return ()
+    from drupe_checkpoints.adapters.reference import typed_adapters
+
+    return typed_adapters(options["adapter"])
 
 
 def _model(checkpoint: Checkpoint, location: Path, **facts: str) -> Model:
-    """The model of a checkpoint, with its task."""
-    return Model.single("hf", location, facts, checkpoint, checkpoint.task)
+    """The model of a checkpoint, with its task and what to know of its adapters."""
+    if not checkpoint.adapters:
+        return Model.single("hf", location, facts, checkpoint, checkpoint.task)
+    from drupe_checkpoints.adapters.applied import adapter_notices
+    from drupe_checkpoints.adapters.reference import as_fact
+
+    held = {**facts, **as_fact(checkpoint.adapters)}
+    return Model.single("hf", location, held, checkpoint, checkpoint.task).noticed(*adapter_notices(checkpoint))
 
 
 def _model_of_folder(checkpoint: Checkpoint, folder: Path, **facts: str) -> Model:

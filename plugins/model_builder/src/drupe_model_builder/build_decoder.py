@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING, Any, Literal
 
 from drupe.api import ONLY_PART, Context, Form, Model, Notice, Pass, PassConfig
-from drupe_checkpoints import Checkpoint, open_checkpoint
+from drupe_checkpoints import Checkpoint, checkpoint_of
 from drupe_decoding import GENERATION_KEYS, TAKEN_FROM, asks_for_something
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.finding import composition_of, notices_of
@@ -60,14 +60,14 @@ class BuildDecoder(Pass):
 
     def refuse(self, model: Model) -> None:
         """Checks config.json, headers and file names. numpy and the modules that build graphs are imported by `run`."""
-        checkpoint: Checkpoint = model.payload or open_checkpoint(model.location)
+        checkpoint = checkpoint_of(model)
         composition_of(checkpoint)
         checkpoint.refuse_incomplete()
 
     def describe(self, model: Model) -> dict[str, Any]:
         from drupe_model_builder.describing import described
 
-        return described(composition_of(model.payload or open_checkpoint(model.location)))
+        return described(composition_of(checkpoint_of(model)))
 
     def run(self, model: Model, config: Any, context: Context) -> Model:
         from drupe_model_builder.checkpoint_tensors import weights_of
@@ -76,7 +76,7 @@ class BuildDecoder(Pass):
         from drupe_model_builder.precision import choose
         from drupe_onnx import LEFT_OUT, OnnxPackage, capabilities_of, describe_decoder, element_name
 
-        checkpoint: Checkpoint = model.payload or open_checkpoint(model.location)
+        checkpoint = checkpoint_of(model)
         decoder = composition_of(checkpoint)
         precision = choose(config.weights, config.activations, context.target)
         files = _files(checkpoint)  # checked before the weights, which may have to be downloaded

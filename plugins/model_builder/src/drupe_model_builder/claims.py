@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from drupe.api import NATIVE, Claim, Model, Stage, Step
-from drupe_checkpoints import open_checkpoint
+from drupe_checkpoints import checkpoint_of
 from drupe_model_builder.finding import composition_of
 
 NAME = "builder"
@@ -17,6 +17,6 @@ def claim(stage: Stage, model: Model) -> Claim | None:
     """
     if stage.name != "import" or model.kind != "hf":
         return None
-    decoder = composition_of(model.payload or open_checkpoint(model.location))
+    decoder = composition_of(checkpoint_of(model))
     options = {"all_logits": "all_logits"} if decoder.head else {}
     return Claim(NAME, (Step("build-decoder", stage.numerics, options),), rank=NATIVE)

@@ -49,7 +49,7 @@ _STATIC = missing("static quantization, with integer activations", "--precision 
 _SCRIPT = missing(
     "a Python file that makes the model, and Drupe runs no code of a model", "export it to ONNX, and name it"
 )
-_ADAPTER = missing("adapters are not merged", "merge it with peft's merge_and_unload(), and name the result")
+_ADAPTER = missing("adapters are not merged by this flag", "drupe optimize MODEL --adapter DIR merges peft's adapters")
 _RANDOM = missing("a random model of two layers in place of the model", "name a small checkpoint")
 _UNREAD = left_out("Olive reads it, and uses it for nothing")
 _TRACED = left_out("nothing is traced: the graph is built from the checkpoint's configuration")
@@ -311,7 +311,7 @@ NOT_DONE: Mapping[str, Answer] = {
     ),
     "generate-adapter": missing("adapters are no inputs of a package", "merge it into the weights with peft"),
     "extract-adapters": missing("adapters are not taken out of a model", "take them out with peft"),
-    "finetune": missing("models are not trained", "train with peft, merge, and name the result"),
+    "finetune": missing("models are trained by drupe-finetune", "pip install 'drupe[finetune]'"),
     "diffusion-lora": missing("models are not trained", "train with diffusers"),
     "generate-cost-model": missing("models are not cut, so their parts are not counted", "drupe inspect MODEL"),
     "generate-model-package": missing("packages are folders, not archives", "pack the folders yourself"),

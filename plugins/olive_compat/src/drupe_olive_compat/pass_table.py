@@ -46,7 +46,9 @@ from drupe_olive_compat.tuning_options import TUNING, tuning
 _BUILT = changed("the graph is built from the checkpoint's configuration, not traced")
 _EXPORTED = left_out("the model is an ONNX graph already")
 _FUSED = "nothing is left to fuse: the graph is built of fused operators"
-_TRAINING = missing("training an adapter", "train it with peft, merge it into the weights, and name the checkpoint")
+_TRAINING = missing(
+    "training an adapter", "drupe finetune MODEL --data DATA -o ADAPTER, and drupe optimize MODEL --adapter ADAPTER"
+)
 _INTEGERS = missing(
     "static quantization, with integer activations and scales from data",
     "--precision int8 of drupe optimize: 8-bit weights",
@@ -202,7 +204,7 @@ PASSES: Mapping[str, Rule] = {
     "MergeAdapterWeights": Rule(
         missing(
             "merging an adapter into the weights",
-            "merge it with peft's merge_and_unload(), and name the result with --model",
+            "drupe optimize MODEL --adapter DIR merges it",
         )
     ),
     "ExtractAdapters": Rule(missing("adapters as inputs of a graph", "merge the adapter into the weights with peft")),

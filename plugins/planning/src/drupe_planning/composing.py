@@ -65,7 +65,16 @@ def _recorded(request: Request, found: Registry, *, source_only: bool) -> dict[s
         for name, value in request.options.items()
         if name in found.options and found.options[name].source == source_only and not found.options[name].secret
     }
-    return {name: str(value) if isinstance(value, Path) else value for name, value in chosen.items()}
+    return {
+        name: _absolute_paths(value) if found.options[name].type is Path else value for name, value in chosen.items()
+    }
+
+
+def _absolute_paths(value: Any) -> Any:
+    """The paths of an option as text, so the plan means the same in another folder."""
+    if isinstance(value, list | tuple):
+        return [_absolute_paths(each) for each in value]
+    return str(Path(value).expanduser().absolute())
 
 
 def _absolute(reference: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from drupe.api import Context, Form, Model, ModelError, Pass, RuntimeMissing
-from drupe_checkpoints import Checkpoint, open_checkpoint
+from drupe_checkpoints import Checkpoint, checkpoint_of, merged_copy, open_checkpoint
 from drupe_quant_autoround.configuration import LIBRARIES, RoundByGradientConfig, installed
 from drupe_text import TextTokenizer
 
@@ -33,8 +33,9 @@ class RoundByGradient(Pass):
 
     def run(self, model: Model, config: RoundByGradientConfig, context: Context) -> Model:
         refuse_missing()
-        checkpoint: Checkpoint = model.payload or open_checkpoint(model.location)
-        refuse_unfit(checkpoint)
+        refuse_unfit(checkpoint_of(model))
+        model = merged_copy(model, context.scratch / "merged", context)
+        checkpoint = checkpoint_of(model)
         checkpoint.fetch_weights()
         sequences = config.calibration_tokens(TextTokenizer(checkpoint.folder))
 

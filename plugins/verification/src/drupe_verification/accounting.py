@@ -40,7 +40,7 @@ def refuse_unread(source: Model, reference: Model) -> None:
     numbers follow from others: it equals a tensor that is read (a tied head), is a bias of zeros, or is a buffer of the
     rotary embedding. Nor need one of a module that the graph says it leaves out.
     """
-    from drupe_checkpoints.stored_tensors import FLOATS, stored_tensors
+    from drupe_checkpoints.stored_tensors import FLOATS, stored_in_adapter, stored_tensors
     from drupe_onnx import OnnxPackage
 
     if source.kind != "hf" or not isinstance(reference.payload, OnnxPackage):
@@ -48,6 +48,9 @@ def refuse_unread(source: Model, reference: Model) -> None:
     stored, read = stored_tensors(source.location), _read(reference.payload)
     if stored is None or not read:
         return
+    added = [each for folder in _adapters(source) for each in stored_in_adapter(folder)]
+    stored = {name: each for name, each in stored.items() if not _is_replaced(each, added)}
+    stored |= {f"{each.path.parent}: {each.name}": each for each in added}
     files = {tensor.path.resolve() for tensor in stored.values()}
     if foreign := sorted({path.name for path in read.keys() - files}):
         raise CheckFailed(
@@ -55,20 +58,35 @@ def refuse_unread(source: Model, reference: Model) -> None:
             cure=REPORT,
         )
     taken = [each for each in stored.values() if _whole(each, read)]
-    known = {each.name for each in taken}
+    known = {id(each) for each in taken}
     packed = source.location.is_file()  # each tensor of a GGUF file holds weights, whatever its type
     beside = _left_out(reference.payload)
     unread = [
         each
         for each in stored.values()
         if (packed or each.element in FLOATS)
-        and each.name not in known
+        and id(each) not in known
         and not any(map(f"{each.name}.".startswith, beside))
     ]
     if source.task == EMBEDDINGS:
         unread = [each for each in unread if not HEADS.fullmatch(each.name)]
     if left := [each.name for each in unread if not _follows(each, taken)]:
         raise CheckFailed(f"the checkpoint's {listed(left)} is not part of the converted model", cure=REPORT)
+
+
+def _adapters(source: Model) -> list[Path]:
+    """The folders of the adapters that are merged into the source."""
+    return [Path(folder) for facts in source.parts.values() for folder, _ in json.loads(facts.get("adapters", "[]"))]
+
+
+def _is_replaced(tensor: StoredTensor, added: Iterable[StoredTensor]) -> bool:
+    """Whether an adapter holds a tensor of this name and shape whole, which counts instead."""
+    for each in added:
+        own = each.name.removeprefix("base_model.model.").replace(".base_layer.", ".")
+        ends = own == tensor.name or own.endswith(f".{tensor.name}") or tensor.name.endswith(f".{own}")
+        if ends and each.shape == tensor.shape:
+            return True
+    return False
 
 
 def _left_out(reference: OnnxPackage) -> tuple[str, ...]:

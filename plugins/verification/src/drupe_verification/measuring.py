@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from drupe.api import (
     Observers,
     Plan,
     PlanError,
+    PlannedPass,
     Progress,
     Registry,
     Request,
@@ -46,6 +47,46 @@ from drupe_verification.fitting import refuse_other_task
 
 Imports = Mapping[str, Mapping[str, Any]]
 """Configurations of passes, by the pass's name."""
+TRAINED = "trained"
+"""The fact that a pass ensures which trains the weights."""
+
+
+@dataclass(frozen=True)
+class MadeBy:
+    """What of a package's plan decides what the model computes, so that the reference is made in the same way.
+
+    imports: the configuration of each pass that imports the source. trainings: the passes that train it.
+    """
+
+    imports: Imports = field(default_factory=dict)
+    trainings: tuple[PlannedPass, ...] = ()
+
+    @classmethod
+    def of(cls, plan: Plan, found: Registry) -> MadeBy:
+        imports = {each.name: each.config for each in plan.passes if each.stage == "import"}
+        return cls(imports, tuple(each for each in plan.passes if _trains(each.name, found)))
+
+    def as_json(self) -> dict[str, Any]:
+        return {"imports": self.imports, "trainings": [each.model_dump(mode="json") for each in self.trainings]}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> MadeBy:
+        return cls(document["imports"], tuple(map(PlannedPass.model_validate, document["trainings"])))
+
+    def alike(self, plan: Plan) -> Plan:
+        """A plan of a reference, importing and training the source as the package's plan did.
+
+        What the reference's own recipe decides stays. The result of a training comes from the cache.
+        """
+        for each in plan.passes:
+            if each.stage == "import" and each.name in self.imports:
+                plan = plan.configured(each.name, **{**self.imports[each.name], **each.config})
+        return plan.model_copy(update={"passes": (*self.trainings, *plan.passes)})
+
+
+def _trains(name: str, found: Registry) -> bool:
+    """Whether a pass trains the weights."""
+    return name in found.passes and TRAINED in found.passes.find(name).resolve().ensures.stated
 
 
 def evaluate(
@@ -65,22 +106,30 @@ def evaluate(
         raise PlanError("the model's task has no evaluator", where=package, cure="name an evaluator")
     refuse_other_task(evaluator, task, found)
     config = configure(f"evaluator '{evaluator.name}'", evaluator.Config, values)
-    return measure(package, against, evaluator, config, provider_name, progress, imported_as=recorded_imports(package))
+    plan = _recorded_plan(package)
+    made_by = MadeBy() if plan is None else MadeBy.of(plan, found)
+    if against is None:
+        return measure(package, None, evaluator, config, provider_name, progress, made_by=made_by)
+    own = plan is not None and Path(plan.source.reference) == Path(against).expanduser().absolute()
+    if not own:  # another model is not trained, and has no adapters
+        made_by = replace(made_by, trainings=())
+    reference = resolve(against, plan.source.options if plan is not None and own else {}, found)
+    return measure(package, reference, evaluator, config, provider_name, progress, made_by=made_by)
 
 
 def measure(
     package: str,
-    against: str | None,
+    against: Model | None,
     evaluator: Evaluator,
     config: Any,
     provider_name: str | None,
     progress: Progress | None = None,
     parent: str = "",
-    imported_as: Imports | None = None,
+    made_by: MadeBy | None = None,
 ) -> tuple[Metric, ...]:
     """Measure on the named provider, or on the provider that the package was made for.
 
-    parent: the run that this is a part of. imported_as: see `reference_for`.
+    parent: the run that this is a part of. made_by: see `reference_for`.
     Raises RuntimeMissing where no installed runtime runs the package.
     """
     found = registry()
@@ -89,7 +138,7 @@ def measure(
     target = target_of(provider, found)
     runtime_for(model, target, provider, found)  # raises its error before a reference is converted
     owner = found.evaluators.find(evaluator.name).plugin
-    with scratch() as folder, reference_for(against, model, provider, found, parent, imported_as or {}) as reference:
+    with scratch() as folder, reference_for(against, model, provider, found, parent, made_by or MadeBy()) as reference:
         context = Context(
             target=target,
             scratch=folder,
@@ -156,62 +205,49 @@ def _is_range(spread: object) -> bool:
 
 @contextmanager
 def reference_for(
-    against: str | None,
+    against: Model | None,
     model: Model,
     provider: ExecutionProvider,
     found: Registry,
     parent: str,
-    imported_as: Imports,
+    made_by: MadeBy,
 ) -> Iterator[Model | None]:
     """The model to compare a package with. A package of Drupe is used directly; any other model is imported in floats.
 
-    imported_as: how the package's own plan imported the source. The user's choices there decide what the model
-    computes, so the reference is imported in the same way.
+    made_by: how the package's own plan imported the source, and trained it. The user's choices there decide what the
+    model computes, so the reference is made in the same way.
     A graph of another exporter may have nodes that the target does not run, or lack what a comparison needs. Then the
     graph itself is used.
     Raises CheckFailed where the imported reference does not read all that the source stores: see `accounting`.
     """
-    reference = None if against is None else resolve(against, {}, found)
-    if against is None or reference is None or (reference.location / RECORD).is_file():
-        yield reference
+    if against is None or (found.kinds.make(against.kind).runnable and (against.location / RECORD).is_file()):
+        yield against
         return
     try:
         maker, precision = float_recipe(provider, found)
-        request = Request(against, precision=precision, verify=False)
-        plan = found.planner().compose(request, reference, maker, target_of(maker, found))
-        plan = imported_alike(plan, imported_as)
+        request = Request(str(against.location), precision=precision, verify=False)
+        plan = found.planner().compose(request, against, maker, target_of(maker, found))
+        plan = made_by.alike(plan)
     except PlanError:
-        if reference.kind != model.kind:
+        if against.kind != model.kind:
             raise
-        yield reference
+        yield against
         return
     with scratch() as folder, FolderCache() as cache:
-        job = Job(plan, reference, new_id(), folder, parent=parent, emit=Observers(found))
+        job = Job(plan, against, new_id(), folder, parent=parent, emit=Observers(found))
         made = InProcess(cache).run(job)
-        refuse_unread(reference, made)
+        if not made_by.trainings:  # trained weights lie in files of their own
+            refuse_unread(against, made)
         yield made
 
 
-def imports_of(plan: Plan) -> Imports:
-    """The configuration of each pass with which a plan imports the source."""
-    return {each.name: each.config for each in plan.passes if each.stage == "import"}
-
-
-def recorded_imports(package: str) -> Imports:
-    """`imports_of` the plan that a package was made with; empty where the package has no record."""
+def _recorded_plan(package: str) -> Plan | None:
+    """The plan that a package was made with; None where it has no record."""
     try:
         record = json.loads((Path(package) / RECORD).read_text(encoding="utf-8"))
-        return imports_of(Plan.model_validate(record["plan"]))
+        return Plan.model_validate(record["plan"])
     except (OSError, ValueError, LookupError, TypeError):
-        return {}
-
-
-def imported_alike(plan: Plan, imported_as: Imports) -> Plan:
-    """The plan, importing the source as the package's plan did, except for settings that its own recipe decides."""
-    for each in plan.passes:
-        if each.stage == "import" and each.name in imported_as:
-            plan = plan.configured(each.name, **{**imported_as[each.name], **each.config})
-    return plan
+        return None
 
 
 def float_recipe(provider: ExecutionProvider, found: Registry) -> tuple[ExecutionProvider, str]:

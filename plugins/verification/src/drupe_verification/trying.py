@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from drupe.api import (
@@ -33,7 +34,7 @@ from drupe.api import (
     target_of,
 )
 from drupe_files import folder_bytes
-from drupe_verification.measuring import imports_of, measure
+from drupe_verification.measuring import MadeBy, measure
 
 MAX_LENGTH = 64
 """Room for prompt and answer, in tokens. It is small, because runtimes allocate memory for all of it."""
@@ -77,11 +78,11 @@ def _in_child(package: Model, job: Job, target: Target, runtime: str) -> Check:
         "task": package.task,
         "provider": target.provider,
         "runtime": runtime,
-        "source": str(job.source.location),
+        "source": {"location": str(job.source.location), **job.source.note()},
         "evaluator": planned.evaluator,
         "config": planned.config,
         "run": job.id,
-        "imported_as": imports_of(job.plan),
+        "made_by": MadeBy.of(job.plan, registry()).as_json(),
     }
     command = [sys.executable, "-P", "-m", "drupe_verification.trying", json.dumps(orders)]
     with tempfile.TemporaryDirectory(dir=package.location, ignore_cleanup_errors=True) as scratch:  # on its own disk
@@ -153,15 +154,16 @@ def _compare(orders: Mapping[str, Any], found: Registry) -> dict[str, Any]:
         return {"not_compared": why}
     evaluator = found.evaluators.make(name)
     config = configure(f"evaluator '{name}'", evaluator.Config, orders["config"])
+    source = orders["source"]
     try:
         metrics = measure(
             orders["package"],
-            orders["source"],
+            Model.from_note(source, Path(source["location"])),
             evaluator,
             config,
             orders["provider"],
             parent=orders["run"],
-            imported_as=orders["imported_as"],
+            made_by=MadeBy.from_json(orders["made_by"]),
         )
     except (ModelError, PlanError, RuntimeMissing) as reason:
         return {"not_compared": reason.what}

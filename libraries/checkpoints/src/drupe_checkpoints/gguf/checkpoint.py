@@ -44,6 +44,10 @@ class GgufCheckpoint(Checkpoint):
     def packing(self) -> None:
         """None: each tensor of a GGUF file says itself how it is packed."""
 
+    @property
+    def is_packed(self) -> bool:
+        return any(info.kind.values > 1 for info in self._header.tensors.values())
+
     def package_files(self) -> Mapping[str, Path | bytes]:
         """The tokenizer's files, taken from beside the file or made from its metadata; and the licence."""
         return super().package_files() if self._has_tokenizer_beside else self._tokenizer_inside
@@ -78,7 +82,7 @@ class GgufCheckpoint(Checkpoint):
             elements[info.kind.name] += _size(info)
         return Summary(elements, sum(info.nbytes for info in self._header.tensors.values()))
 
-    def tensors(self) -> Mapping[str, Expression]:
+    def stored(self) -> Mapping[str, Expression]:
         """The file's tensors by transformers' names; those of Q4_0, Q4_1 and Q8_0 are packed matrices."""
         from drupe_packed.ggml import tensor
 

@@ -1,0 +1,103 @@
+"""Arguments that go through to transformers' TrainingArguments, and those that fine-tuning sets itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from drupe.api import UsageError, nearest
+from drupe_finetune.settings import FinetuneConfig
+
+PREFIX = "--training."
+LOGGED = 20
+"""How often in a run the loss is said."""
+OWN: Mapping[str, str] = {
+    "output_dir": "-o", "seed": "--seed", "max_steps": "--max-steps", "num_train_epochs": "--epochs",
+    "per_device_train_batch_size": "--batch-size", "resume_from_checkpoint": "the same command again",
+    "save_steps": "--save-every", "save_strategy": "--save-every", "eval_strategy": "--evaluated",
+    "load_best_model_at_end": "--patience", "metric_for_best_model": "--patience", "report_to": "finetune.json",
+    "push_to_hub": "the hub's own program", "remove_unused_columns": "nothing", "disable_tqdm": "--quiet",
+}  # fmt: skip
+"""The arguments that fine-tuning sets itself, with what stands for each."""
+
+
+def without_arguments(words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """A command line without `--training.NAME VALUE` and `--training.NAME=VALUE`, and these by name."""
+    left, rest, found = list(words), [], {}
+    while left:
+        word = left.pop(0)
+        if not word.startswith(PREFIX):
+            rest.append(word)
+            continue
+        name, equals, value = word.removeprefix(PREFIX).partition("=")
+        if not equals:
+            value = left.pop(0) if left and not left[0].startswith("--") else "true"
+        found[name.replace("-", "_")] = plain(value)
+    return rest, found
+
+
+def plain(text: str) -> Any:
+    """A typed value: a number, true, false, a JSON value, or text."""
+    try:
+        return json.loads({"True": "true", "False": "false", "None": "null"}.get(text, text))
+    except ValueError:
+        try:
+            return float(text)
+        except ValueError:
+            return text
+
+
+def refuse_unknown(given: Mapping[str, Any]) -> None:
+    """Raise UsageError for keys that TrainingArguments does not have, and for those that are set elsewhere."""
+    from transformers import TrainingArguments
+
+    known = {field.name for field in dataclasses.fields(TrainingArguments) if field.init}
+    for name in given:
+        if name not in known:
+            near = nearest(name, known)
+            raise UsageError(
+                f"transformers' TrainingArguments has no '{name}'" + (f"; did you mean '{near[0]}'?" if near else ""),
+                where=f"{PREFIX}{name}",
+                cure="leave it out, or look it up in transformers' documentation",
+            )
+        if name in OWN:
+            raise UsageError(f"{PREFIX}{name} is set by drupe", cure=f"use {OWN[name]} instead")
+
+
+def training_arguments(config: FinetuneConfig, folder: Path, steps: int) -> Any:
+    """The TrainingArguments of a run of `steps` steps, whose checkpoints go to `folder`."""
+    from transformers import TrainingArguments
+
+    refuse_unknown(config.training)
+    evaluating = config.evaluated > 0
+    own: dict[str, Any] = {
+        "output_dir": str(folder),
+        "max_steps": steps,
+        "per_device_train_batch_size": config.batch_size,
+        "per_device_eval_batch_size": config.batch_size,
+        "learning_rate": config.rate,
+        "seed": config.seed,
+        "logging_steps": max(1, steps // LOGGED),
+        "save_strategy": "steps",
+        "save_steps": min(config.save_every, steps),
+        "save_total_limit": 2,
+        "report_to": [],
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+        "dataloader_pin_memory": False,
+        "logging_nan_inf_filter": False,
+    }
+    if evaluating:
+        own |= {"eval_strategy": "steps", "eval_steps": min(config.save_every, steps)}
+    if config.patience:
+        own |= {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss", "greater_is_better": False}
+    try:
+        return TrainingArguments(**{**own, **config.training})
+    except (ValueError, TypeError, ImportError) as error:
+        raise UsageError(
+            f"transformers' TrainingArguments refuses them: {' '.join(str(error).split())}",
+            cure=f"change or leave out {', '.join(f'{PREFIX}{name}' for name in config.training) or 'the options'}",
+        ) from error

@@ -1,0 +1,298 @@
+"""`drupe finetune`: train a checkpoint on a data set, and write an adapter or a whole checkpoint."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from drupe.api import Cancelled, OutputError, UsageError
+from drupe_finetune.settings import FinetuneConfig
+
+if TYPE_CHECKING:
+    from drupe.api import Context, Model
+    from drupe_finetune.training import Trained
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "token_normalize_func": lambda typed: typed.replace("_", "-")}
+"""Long options may be typed with underscores, as users of Olive do."""
+THROUGH = "drupe_finetune.training"
+MODEL, DATA, TRAINING = "Model and output", "Data", "Training"
+
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
+
+
+class Command(TyperCommand):
+    """Takes --training.NAME VALUE out of the line before typer, which does not know these options, sees it."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        from drupe_finetune.arguments import without_arguments
+
+        rest, ctx.meta[THROUGH] = without_arguments(args)
+        found: list[str] = super().parse_args(ctx, rest)
+        return found
+
+
+def _option(flags: str, help: str, panel: str, metavar: str | None = None) -> Any:
+    return typer.Option(*flags.split(), help=help, rich_help_panel=panel, metavar=metavar, show_default=False)
+
+
+@app.command("finetune", cls=Command, context_settings=CONTEXT)
+def finetune(
+    context: typer.Context,
+    model: Annotated[
+        str | None, typer.Argument(metavar="MODEL", help="A checkpoint's folder or a hub id.", show_default=False)
+    ] = None,
+    named: Annotated[
+        str | None, _option("-m --model --model-name-or-path", "The same, as Olive has it.", MODEL, "<model>")
+    ] = None,
+    data: Annotated[
+        str | None,
+        _option(
+            "-d --data --data-name --train-data",
+            "JSON lines, JSON, CSV, parquet or text; a folder of such files or of datasets; or a hub id.",
+            DATA,
+            "<data>",
+        ),
+    ] = None,
+    output_path: Annotated[
+        Path | None, _option("-o --output-path --output", "Folder to make.", MODEL, "<path>")
+    ] = None,
+    template: Annotated[
+        str | None,
+        _option(
+            "--template --text-template",
+            "Text of a row with its columns: 'Question: {question}\\nAnswer: {answer}'.",
+            DATA,
+            "<text>",
+        ),
+    ] = None,
+    column: Annotated[
+        str | None, _option("--column --text-field", "The column whose text is taken as it is.", DATA, "<name>")
+    ] = None,
+    messages: Annotated[
+        str | None,
+        _option("--messages", "The column of chat messages; the loss is on answers only.", DATA, "<name>"),
+    ] = None,
+    max_length: Annotated[
+        int | None, _option("--max-length --max-seq-len", "Tokens of a row; longer ones are cut.  [1024]", DATA)
+    ] = None,
+    packing: Annotated[bool, _option("--packing", "Join rows into sequences of that length.", DATA)] = False,
+    evaluated: Annotated[
+        float | None, _option("--evaluated --eval-split", "The share of rows held out for evaluation.  [0]", DATA)
+    ] = None,
+    method: Annotated[
+        str | None, _option("--method", "lora, rslora, dora, loha, lokr or full.  [lora]", TRAINING, "<name>")
+    ] = None,
+    rank: Annotated[
+        int | None, _option("--rank --lora-r -r", "The rank of an adapter's matrices.  [16]", TRAINING)
+    ] = None,
+    alpha: Annotated[
+        float | None, _option("--alpha --lora-alpha", "The adapter's scaling.  [twice the rank]", TRAINING)
+    ] = None,
+    dropout: Annotated[
+        float | None, _option("--dropout --lora-dropout", "Of the adapter's inputs.  [0]", TRAINING)
+    ] = None,
+    targets: Annotated[
+        str | None,
+        _option(
+            "--targets --target-modules",
+            "The modules with an adapter: q_proj,v_proj.  [all linear]",
+            TRAINING,
+            "<names>",
+        ),
+    ] = None,
+    max_steps: Annotated[
+        int | None, _option("--max-steps", "How many steps are trained.  [--epochs times all rows]", TRAINING)
+    ] = None,
+    epochs: Annotated[float | None, _option("--epochs", "How often all rows are seen.  [1]", TRAINING)] = None,
+    batch_size: Annotated[int | None, _option("--batch-size", "Rows of a step.  [8]", TRAINING)] = None,
+    learning_rate: Annotated[
+        float | None, _option("--learning-rate", "[2e-4 for an adapter, 2e-5 for all weights]", TRAINING)
+    ] = None,
+    patience: Annotated[
+        int | None, _option("--patience", "Evaluations without a better loss after which training ends.", TRAINING)
+    ] = None,
+    save_every: Annotated[int | None, _option("--save-every", "Steps between checkpoints.  [50]", TRAINING)] = None,
+    seed: Annotated[int | None, _option("--seed", "Of everything that is random.  [0]", TRAINING)] = None,
+    merge: Annotated[bool, _option("--merge", "Write a whole checkpoint, with the adapter merged.", MODEL)] = False,
+    restart: Annotated[bool, _option("--restart", "Begin again, whatever checkpoints are there.", TRAINING)] = False,
+    force: Annotated[bool, _option("--force", "Replace the output folder.", MODEL)] = False,
+    as_json: Annotated[bool, _option("--json", "Print what ran as JSON.", MODEL)] = False,
+) -> None:
+    """Train a checkpoint on a data set. An adapter in peft's format comes out; with --merge, a whole checkpoint.
+
+    Any argument of transformers' TrainingArguments may be given: --training.weight_decay 0.01. A stopped run goes on
+    from its last checkpoint when the same command is given again.
+    """
+    from drupe_finetune.settings import refuse_missing
+
+    given = {
+        "template": template, "column": column, "messages": messages, "max_length": max_length,
+        "packing": packing or None, "evaluated": evaluated, "method": method, "rank": rank, "alpha": alpha,
+        "dropout": dropout, "max_steps": max_steps, "epochs": epochs, "batch_size": batch_size,
+        "learning_rate": learning_rate, "patience": patience, "save_every": save_every, "seed": seed,
+        "targets": tuple(targets.replace(",", " ").split()) if targets else None,
+    }  # fmt: skip
+    reference = _one_model(model, named)
+    if data is None:
+        raise UsageError("no data is named", cure="--data FILE")
+    if output_path is None:
+        raise UsageError("no output is named", cure="-o OUT")
+    config = _configured(data, {**given, "training": context.meta[THROUGH]})
+    refuse_missing()
+    note = run(reference, config, output_path, merge=merge, restart=restart, force=force)
+    if as_json:
+        print(json.dumps(note, indent=1))
+
+
+def _one_model(model: str | None, named: str | None) -> str:
+    if model and named:
+        raise UsageError(f"two models are named: {model} and {named}", cure="name one")
+    found = model or named
+    if found is None:
+        raise UsageError("no model is named", cure="drupe finetune MODEL --data DATA -o OUT")
+    return found
+
+
+def _configured(data: str, given: dict[str, Any]) -> FinetuneConfig:
+    from drupe.api import configure
+
+    values = {name: value for name, value in given.items() if value is not None}
+    flags = {name: f"--{name.replace('_', '-')}" for name in FinetuneConfig.model_fields}
+    found: FinetuneConfig = configure("finetune", FinetuneConfig, {"data": data, **values}, flags)
+    return found
+
+
+def run(
+    reference: str,
+    config: FinetuneConfig,
+    output: Path,
+    *,
+    merge: bool = False,
+    restart: bool = False,
+    force: bool = False,
+) -> dict[str, Any]:
+    """Train, and publish the result as `output`, whole or not at all. Gives what ran."""
+    from drupe.api import registry, resolve
+    from drupe_files import claimed
+    from drupe_finetune.arguments import refuse_unknown
+
+    output = output.expanduser().absolute()
+    refuse_unknown(config.training)
+    source = resolve(reference, {}, registry())
+    _refuse_to_replace(output, source, force)
+    with claimed(output), tempfile.TemporaryDirectory(prefix="drupe-finetune-", ignore_cleanup_errors=True) as scratch:
+        trained, work = _trained(source, config, output, Path(scratch), restart)
+        context = _context(Path(scratch))
+        staged = output.with_name(f".{output.name}.drupe-staging-{os.getpid()}")
+        try:
+            _write(trained, source, reference, config, staged, merge, context)
+            _publish(staged, output)
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+        shutil.rmtree(work, ignore_errors=True)
+    _sum_up(trained, output, reference, whole=merge or config.method == "full")
+    return trained.record(config)
+
+
+def _trained(source: Model, config: FinetuneConfig, output: Path, scratch: Path, restart: bool) -> tuple[Trained, Path]:
+    """The trained model, and the folder with its checkpoints, which lies beside the output."""
+    from drupe.api import registry
+    from drupe_finetune.checkpoints import begin, last_complete
+    from drupe_finetune.finetune import ready_to_train, tell
+    from drupe_finetune.training import train
+
+    work = output.with_name(f"{output.name}.checkpoints")
+    if restart:
+        shutil.rmtree(work, ignore_errors=True)
+    context = _context(scratch)
+    fingerprint = registry().kinds.make(source.kind).fingerprint(source, thorough=False)
+    source = ready_to_train(source, scratch / "base", context)
+    begin(work, {**config.model_dump(mode="json"), "model": fingerprint})
+    try:
+        return train(source.location, config, work, context, tell), work
+    except (KeyboardInterrupt, Cancelled):
+        last = last_complete(work)
+        kept = f"; {last.name} is kept in {work}" if last else "; no checkpoint was due yet"
+        if not last:
+            shutil.rmtree(work, ignore_errors=True)
+        raise Cancelled(
+            f"stopped; nothing was published{kept}",
+            cure="the same command goes on from it" if last else "--save-every with fewer steps",
+        ) from None
+    except BaseException:
+        if not last_complete(work):
+            shutil.rmtree(work, ignore_errors=True)
+        raise
+
+
+def _context(scratch: Path) -> Context:
+    from drupe.api import Context, Target, usable_threads
+
+    return Context(target=Target("CPUExecutionProvider"), scratch=scratch, threads=usable_threads())
+
+
+def _write(
+    trained: Trained, source: Model, reference: str, config: FinetuneConfig, staged: Path, merge: bool, context: Context
+) -> None:
+    from drupe_files import disk_errors
+    from drupe_finetune.writing import merged, write_adapter, write_note, write_whole
+
+    with disk_errors(staged):
+        if config.method == "full":
+            staged.mkdir(parents=True)
+            write_whole(trained, source.location, staged, config)
+        elif merge:
+            adapter = context.scratch / "adapter"
+            write_adapter(trained, reference, adapter, config)
+            merged(source, adapter, staged, context)
+            write_note(trained, staged, config)
+        else:
+            write_adapter(trained, reference, staged, config)
+
+
+def _refuse_to_replace(output: Path, source: Model, force: bool) -> None:
+    from drupe_finetune.writing import NOTE
+
+    if output.resolve() in (source.location.resolve(), *source.location.resolve().parents):
+        raise OutputError(
+            "the output would replace the model that is trained", where=output, cure="choose another folder: -o OUT"
+        )
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return
+    if not (output / NOTE).is_file():
+        what = (
+            f"the output exists and was not made by drupe finetune (it has no {NOTE}), so --force does not replace it"
+        )
+        raise OutputError(what, where=output, cure="choose another output: -o OUT")
+    if not force:
+        raise OutputError("the output folder exists", where=output, cure="--force replaces it, -o names another")
+
+
+def _publish(staged: Path, output: Path) -> None:
+    """Rename the finished folder to its place; an old output is removed when the new one is there."""
+    from drupe_files import disk_errors
+
+    aside = output.with_name(f".{output.name}.drupe-old-{os.getpid()}")
+    with disk_errors(output):
+        if output.exists():
+            output.rename(aside)
+        staged.rename(output)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _sum_up(trained: Trained, output: Path, reference: str, *, whole: bool) -> None:
+    from drupe_finetune.finetune import tell
+
+    first, last = next(iter(trained.losses.values()), None), next(reversed(trained.losses.values()), None)
+    if first is not None and last is not None:
+        tell(f"loss {first:.4f} at the beginning, {last:.4f} at the end, in {trained.steps} steps")
+    tell(f"wrote {output}")
+    named = str(output) if whole else f"{reference} --adapter {output}"
+    tell(f"next: drupe optimize {named} -o PACKAGE")

@@ -1,0 +1,218 @@
+"""From rows to sequences of tokens, with the tokens that the loss is on. Rows that cannot be used are counted."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from drupe.api import UsageError, counted, nearest
+from drupe_checkpoints.wording import listed
+from drupe_finetune.rows import TEXT, Row
+from drupe_finetune.settings import FinetuneConfig
+
+IGNORED = -100
+"""The label of a token that the loss is not on."""
+CHATS = ("messages", "conversations", "conversation")
+"""The columns that are taken for chat messages where the user names no column."""
+ROLES: Mapping[str, str] = {"human": "user", "gpt": "assistant", "model": "assistant", "bot": "assistant"}
+SHOWN = 5
+
+
+class BadRow(Exception):
+    """Why a row cannot be used."""
+
+
+@dataclass
+class Examples:
+    """What the data amounts to. bad: rows that were left out, by place and reason. cut: rows that were too long."""
+
+    sequences: list[dict[str, list[int]]] = field(default_factory=list)
+    bad: list[str] = field(default_factory=list)
+    rows: int = 0
+    cut: int = 0
+
+    def told(self) -> list[str]:
+        """What a user should know of the data."""
+        said = [f"{counted(self.rows - len(self.bad), 'row')} of {self.rows} are used"]
+        if self.bad:
+            said.append(f"{counted(len(self.bad), 'row')} left out: {listed(self.bad, SHOWN)}")
+        if self.cut:
+            said.append(f"{counted(self.cut, 'row')} longer than --max-length cut")
+        return said
+
+
+def examples_of(rows: Iterable[Row], tokenizer: Any, config: FinetuneConfig) -> Examples:
+    """The sequences of a data set. Raises UsageError for unknown columns, and for data without a usable row."""
+    form: _Form | None = None
+    found = Examples()
+    for row in rows:
+        found.rows += 1
+        try:
+            if row.problem:
+                raise BadRow(row.problem)
+            form = form or _form_of(row, tokenizer, config)
+            ids, labels = form.tokens(row.columns)
+            if not any(label != IGNORED for label in labels[: config.max_length]):
+                raise BadRow("no token of it would be learned")
+        except BadRow as error:
+            found.bad.append(f"{row.where} ({error})")
+            continue
+        found.cut += len(ids) > config.max_length and not config.packing
+        found.sequences.append({"input_ids": ids, "labels": labels})
+    if not found.sequences:
+        first = f": {listed(found.bad, SHOWN)}" if found.bad else ""
+        raise UsageError(
+            f"the data has no row to learn from, of {found.rows}{first}",
+            where=config.data,
+            cure="check the file, and --template, --column or --messages",
+        )
+    found.sequences = list(_of_length(found.sequences, config))
+    return found
+
+
+def _of_length(sequences: Sequence[dict[str, list[int]]], config: FinetuneConfig) -> Iterator[dict[str, list[int]]]:
+    """Sequences cut to the length; with packing, joined and divided into sequences of that length."""
+    most = config.max_length
+    if not config.packing:
+        yield from ({key: values[:most] for key, values in each.items()} for each in sequences)
+        return
+    joined = {key: [value for each in sequences for value in each[key]] for key in ("input_ids", "labels")}
+    for start in range(0, len(joined["input_ids"]), most):
+        yield {key: values[start : start + most] for key, values in joined.items()}
+
+
+@dataclass(frozen=True)
+class _Form:
+    """How a row becomes text: by a template of columns, or as a chat."""
+
+    tokenizer: Any
+    template: str = ""
+    chat: str = ""
+
+    def tokens(self, columns: Mapping[str, Any]) -> tuple[list[int], list[int]]:
+        return self._of_chat(columns) if self.chat else self._of_template(columns)
+
+    def _of_template(self, columns: Mapping[str, Any]) -> tuple[list[int], list[int]]:
+        text = "".join(
+            literal + ("" if name is None else _text(columns, name))
+            for literal, name, _, _ in string.Formatter().parse(self.template)
+        )
+        if not text.strip():
+            raise BadRow("its text is empty")
+        ids = list(self.tokenizer(text)["input_ids"])
+        end = self.tokenizer.eos_token_id
+        ids += [end] if end is not None and ids[-1:] != [end] else []
+        return ids, list(ids)
+
+    def _of_chat(self, columns: Mapping[str, Any]) -> tuple[list[int], list[int]]:
+        """The whole chat, with labels for the answers: what the template adds to the chat before each."""
+        messages = _messages(columns.get(self.chat), self.chat)
+        try:
+            whole = self._rendered(messages)
+            answers = [at for at, message in enumerate(messages) if message["role"] == "assistant"]
+            spans = [(self._start(messages[:at], whole), len(self._rendered(messages[: at + 1]))) for at in answers]
+        except BadRow:
+            raise
+        except Exception as error:  # the template is a program of the model's, with errors of its own
+            raise BadRow(f"the chat template refuses it: {error}") from error
+        if not spans:
+            raise BadRow("it has no answer of the assistant's")
+        encoded = self.tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
+        ids, places = list(encoded["input_ids"]), encoded["offset_mapping"]
+        inside = [any(first <= start < last for first, last in spans) for start, _ in places]
+        return ids, [each if learned else IGNORED for each, learned in zip(ids, inside, strict=True)]
+
+    def _start(self, before: Sequence[Mapping[str, Any]], whole: str) -> int:
+        """Where an answer begins: after what the template puts before it, as far as that is part of the chat."""
+        for answers in (True, False):
+            text = self._rendered(before, answers=answers)
+            if whole.startswith(text):
+                return len(text)
+        raise BadRow("the chat template changes earlier messages, so no answer can be told from the rest")
+
+    def _rendered(self, messages: Sequence[Mapping[str, Any]], *, answers: bool = False) -> str:
+        if not messages:
+            return ""
+        text: str = self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=answers)
+        return text
+
+
+def _form_of(row: Row, tokenizer: Any, config: FinetuneConfig) -> _Form:
+    """How the rows become text, by the first one. Raises UsageError for columns that it does not have."""
+    columns = list(row.columns)
+    given = [name for name in ("template", "column", "messages") if getattr(config, name)]
+    if len(given) > 1:
+        raise UsageError(
+            f"--{given[0]} and --{given[1]} both say how a row becomes text", cure=f"leave --{given[1]} out"
+        )
+    if config.template:
+        template = config.template.replace("\\n", "\n").replace("\\t", "\t")
+        for name in fields_of(template):
+            _refuse_unknown(name, columns, "--template")
+        return _Form(tokenizer, template)
+    if config.column:
+        _refuse_unknown(config.column, columns, "--column")
+        return _Form(tokenizer, f"{{{config.column}}}")
+    chat = config.messages or next((name for name in CHATS if name in columns), None)
+    if chat:
+        _refuse_unknown(chat, columns, "--messages")
+        if not tokenizer.chat_template:
+            raise UsageError(
+                "the model has no chat template, so messages have no form", cure="--template with the columns of a row"
+            )
+        return _Form(tokenizer, chat=chat)
+    if columns == [TEXT] or TEXT in columns:
+        return _Form(tokenizer, f"{{{TEXT}}}")
+    example = columns[0] if columns else "NAME"
+    raise UsageError(
+        f"nothing says which text of a row is learned; the data has the columns {', '.join(columns)}",
+        where=config.data,
+        cure=f"--column {example}, or --template '... {{{example}}} ...'",
+    )
+
+
+def fields_of(template: str) -> list[str]:
+    """The columns that a template names. Raises UsageError for a template that is none."""
+    try:
+        parsed = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise UsageError(f"the template is broken: {error}", where=template, cure="write {{ for a brace") from error
+    names = [name for _, name, _, _ in parsed if name is not None]
+    if not names or not all(name.isprintable() and name for name in names):
+        raise UsageError("the template names no column", where=template, cure="'Question: {question}'")
+    return list(dict.fromkeys(names))
+
+
+def _refuse_unknown(name: str, columns: Sequence[str], flag: str) -> None:
+    if name not in columns:
+        near = nearest(name, columns)
+        raise UsageError(
+            f"the data has no column '{name}'" + (f"; did you mean '{near[0]}'?" if near else ""),
+            where=flag,
+            cure=f"its columns are {', '.join(columns)}",
+        )
+
+
+def _text(columns: Mapping[str, Any], name: str) -> str:
+    value = columns.get(name)
+    if value is None:
+        raise BadRow(f"it lacks '{name}'")
+    if isinstance(value, dict | list):
+        raise BadRow(f"'{name}' is no text")
+    return str(value)
+
+
+def _messages(value: Any, name: str) -> list[dict[str, Any]]:
+    """Messages with role and content, also in the form of ShareGPT (from, value)."""
+    if not isinstance(value, list) or not value:
+        raise BadRow(f"'{name}' is no list of messages")
+    found = []
+    for each in value:
+        role = each.get("role", each.get("from")) if isinstance(each, dict) else None
+        content = each.get("content", each.get("value")) if isinstance(each, dict) else None
+        if not isinstance(role, str) or not isinstance(content, str):
+            raise BadRow("a message lacks its role or content")
+        found.append({"role": ROLES.get(role, role), "content": content})
+    return found

@@ -1,0 +1,79 @@
+"""The pass `finetune`: from a checkpoint to the checkpoint that has learned from a data set."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from drupe.api import Context, Form, Model, ModelError, Pass
+from drupe_checkpoints import Checkpoint, checkpoint_of, merged_copy, open_checkpoint
+from drupe_finetune.settings import FinetuneConfig, refuse_missing
+
+TRAINED = {"trained": "yes"}
+
+
+class Finetune(Pass):
+    """Trains an adapter with peft and transformers' Trainer, and merges it; or trains all weights."""
+
+    name = "finetune"
+    summary = "trains a checkpoint on a data set (peft, Trainer)"
+    revision = 1
+    Config = FinetuneConfig
+    requires = Form("hf")
+    ensures = Form("hf", TRAINED)
+    costly = True
+    grows_with = "the number of steps"
+    libraries = ()
+
+    def preview(self, model: Model, config: FinetuneConfig, context: Context) -> Model:
+        """The checkpoint itself: what is trained keeps its names and shapes."""
+        refuse_missing()
+        refuse_unfit(checkpoint_of(model))
+        return model.but(facts=TRAINED)
+
+    def run(self, model: Model, config: FinetuneConfig, context: Context) -> Model:
+        from drupe_finetune.training import train
+        from drupe_finetune.writing import merged, write_adapter, write_note, write_whole
+
+        model = ready_to_train(model, context.scratch / "base", context)
+        trained = train(model.location, config, context.scratch / "checkpoints", context, tell)
+        folder = context.scratch / "trained"
+        if config.method == "full":
+            folder.mkdir()
+            write_whole(trained, model.location, folder, config)
+            return model.but(location=folder, payload=open_checkpoint(folder), facts=TRAINED)
+        adapter = context.scratch / "adapter"
+        write_adapter(trained, str(model.location), adapter, config)
+        made = merged(model, adapter, folder, context)
+        write_note(trained, folder, config)
+        return made.but(facts=TRAINED)
+
+
+def ready_to_train(model: Model, folder: Path, context: Context) -> Model:
+    """The model with its weights here, and its own adapters merged into a copy in `folder`."""
+    refuse_missing()
+    checkpoint = checkpoint_of(model)
+    refuse_unfit(checkpoint)
+    checkpoint.fetch_weights()
+    return merged_copy(model, folder, context)
+
+
+def refuse_unfit(checkpoint: Checkpoint) -> None:
+    """Raise ModelError for a checkpoint that is already quantized, or that is not a folder for transformers."""
+    if checkpoint.config.path.suffix == ".gguf":
+        raise ModelError(
+            "a GGUF file cannot be trained",
+            where=checkpoint.config.path,
+            cure="give the checkpoint that it was made of",
+        )
+    if checkpoint.is_packed:
+        raise ModelError(
+            "the checkpoint is already quantized, and quantized weights are not trained here",
+            where=checkpoint.folder,
+            cure="start from the checkpoint in floating point",
+        )
+
+
+def tell(line: str) -> None:
+    """Say something on standard error: standard output belongs to results."""
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,165 @@
+"""The rows of a data set, each with the place that it was read from."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from drupe.api import UsageError
+from drupe_finetune.settings import INSTALL
+
+TEXT = "text"
+"""The column of a text file's rows, which are its paragraphs."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """where: file and line, or number. problem: why the row could not be read; empty for one that could."""
+
+    where: str
+    columns: Mapping[str, Any]
+    problem: str = ""
+
+
+def rows_of(reference: str) -> Iterator[Row]:
+    """The rows of a file, of the files of a folder, or of a data set of the hub. Raises UsageError for no data."""
+    path = Path(reference).expanduser()
+    if path.is_dir():
+        yield from _of_folder(path)
+    elif path.is_file():
+        yield from _of_file(path)
+    elif path.suffix in READERS or reference.startswith((".", "/", "~")):
+        raise UsageError(f"there is no file {reference}", cure="--data FILE, FOLDER or a hub id")
+    else:
+        yield from _of_hub(reference)
+
+
+def _of_folder(folder: Path) -> Iterator[Row]:
+    if (folder / "dataset_info.json").is_file() or (folder / "dataset_dict.json").is_file():
+        loaded = _datasets().load_from_disk(str(folder))
+        yield from _numbered(folder.name, loaded["train"] if "train" in loaded and hasattr(loaded, "keys") else loaded)
+        return
+    for suffix in READERS:
+        if found := sorted(folder.glob(f"*{suffix}")):
+            for path in found:
+                yield from _of_file(path)
+            return
+    raise UsageError(
+        "the folder holds no data", where=folder, cure=f"put files of one kind into it: {', '.join(READERS)}"
+    )
+
+
+def _of_hub(reference: str) -> Iterator[Row]:
+    name, _, split = reference.partition("@")
+    try:
+        loaded = _datasets().load_dataset(name, split=split or "train")
+    except Exception as error:  # the library documents no class of errors; those of network and hub come through
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UsageError(
+            f"the data set '{name}' cannot be loaded: {reason}",
+            cure="check its id, its split (OWNER/NAME@SPLIT) and the network, or give a file",
+        ) from error
+    yield from _numbered(name, loaded)
+
+
+def _numbered(name: str, rows: Any) -> Iterator[Row]:
+    for number, row in enumerate(rows, 1):
+        yield Row(f"{name}, row {number}", row)
+
+
+def _datasets() -> Any:
+    try:
+        import datasets
+    except ImportError as error:
+        raise UsageError("data sets of the hub need the library datasets", cure=INSTALL) from error
+    return datasets
+
+
+def _of_file(path: Path) -> Iterator[Row]:
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        raise UsageError(
+            f"data of the kind '{path.suffix}' is not read", where=path, cure=f"one of {', '.join(READERS)}"
+        )
+    try:
+        yield from reader(path)
+    except UnicodeDecodeError as error:
+        raise UsageError("the data is not text in UTF-8", where=path, cure="save it in UTF-8") from error
+
+
+def _json_lines(path: Path) -> Iterator[Row]:
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, 1):
+            where = f"{path.name}:{number}"
+            if not line.strip():
+                continue
+            try:
+                found = json.loads(line)
+            except ValueError:
+                yield Row(where, {}, "it is not JSON")
+                continue
+            yield Row(where, found) if isinstance(found, dict) else Row(where, {}, "it is no JSON object")
+
+
+def _json(path: Path) -> Iterator[Row]:
+    """An array of objects; a file that is none is read as JSON lines."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
+    except ValueError:
+        found = None
+    if not isinstance(found, list):
+        yield from _json_lines(path)
+        return
+    for number, each in enumerate(found, 1):
+        where = f"{path.name}, row {number}"
+        yield Row(where, each) if isinstance(each, dict) else Row(where, {}, "it is no JSON object")
+
+
+def _csv(path: Path) -> Iterator[Row]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",", restkey="")
+        for row in reader:
+            where = f"{path.name}:{reader.line_num}"
+            yield Row(where, {}, "it has more fields than the header") if "" in row else Row(where, row)
+
+
+def _parquet(path: Path) -> Iterator[Row]:
+    try:
+        import pyarrow.parquet as parquet
+    except ImportError as error:
+        raise UsageError("parquet files need the library pyarrow", where=path, cure=INSTALL) from error
+    number = 0
+    for batch in parquet.ParquetFile(path).iter_batches():
+        for row in batch.to_pylist():
+            number += 1
+            yield Row(f"{path.name}, row {number}", row)
+
+
+def _text(path: Path) -> Iterator[Row]:
+    """The paragraphs, which empty lines divide."""
+    paragraph: list[str] = []
+    first = 1
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate([*file, ""], 1):
+            if line.strip():
+                first = first if paragraph else number
+                paragraph.append(line)
+            elif paragraph:
+                yield Row(f"{path.name}:{first}", {TEXT: "".join(paragraph).strip("\n")})
+                paragraph = []
+
+
+READERS: Mapping[str, Callable[[Path], Iterator[Row]]] = {
+    ".jsonl": _json_lines,
+    ".json": _json,
+    ".csv": _csv,
+    ".tsv": _csv,
+    ".parquet": _parquet,
+    ".txt": _text,
+    ".md": _text,
+}
+"""The kinds of files, by their suffix; in a folder, the first kind that is there counts."""

@@ -1,0 +1,88 @@
+"""The settings of fine-tuning: method, data, and what goes to transformers' TrainingArguments."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, computed_field
+
+from drupe.api import PassConfig, RuntimeMissing
+from drupe_files import file_digest
+
+Method = Literal["lora", "rslora", "dora", "loha", "lokr", "full"]
+INSTALL = "pip install 'drupe[finetune]'"
+LIBRARIES = ("torch", "transformers", "peft", "accelerate")
+
+
+def _absolute(value: Any) -> Any:
+    """An existing path as an absolute one, so a plan names the same data in any working folder."""
+    path = Path(str(value)).expanduser()
+    return str(path.absolute()) if path.exists() else str(value)
+
+
+class FinetuneConfig(PassConfig):
+    """The settings of `finetune`."""
+
+    data: Annotated[str, BeforeValidator(_absolute)] = Field(
+        description="JSON lines, JSON, CSV, parquet or text; a folder with such files or of `datasets`; or a hub id"
+    )
+    template: str | None = Field(
+        None, description="text of a row with its columns: '### Q: {question}\\n### A: {answer}'"
+    )
+    column: str | None = Field(None, description="the column whose text is taken as it is")
+    messages: str | None = Field(None, description="the column of chat messages; the loss is on answers only")
+    method: Method = Field("lora", description="what is trained: an adapter of this kind, or all weights")
+    rank: int = Field(16, ge=1, description="the rank of an adapter's matrices")
+    alpha: float | None = Field(None, gt=0, description="the adapter's scaling; by default twice the rank")
+    dropout: float = Field(0.0, ge=0, lt=1, description="of the adapter's inputs, while it is trained")
+    targets: tuple[str, ...] = Field(
+        (), description="the modules that get an adapter, by the ends of their names; by default all linear ones"
+    )
+    max_length: int = Field(1024, ge=2, description="tokens of a row; longer rows are cut")
+    packing: bool = Field(False, description="join rows into sequences of max_length tokens")
+    max_steps: int = Field(0, ge=0, description="how many steps are trained; 0: `epochs` times all rows")
+    epochs: float = Field(1.0, gt=0, description="how often all rows are seen, without max_steps")
+    batch_size: int = Field(8, ge=1, description="rows of a step")
+    learning_rate: float | None = Field(
+        None, gt=0, description="by default 2e-4 for an adapter and 2e-5 for all weights"
+    )
+    evaluated: float = Field(0.0, ge=0, lt=1, description="the share of rows that is held out for evaluation")
+    patience: int = Field(0, ge=0, description="evaluations without a better loss after which training ends; 0: none")
+    save_every: int = Field(50, ge=1, description="steps between checkpoints, from which a stopped run goes on")
+    seed: int = Field(0, ge=0, description="of the order of rows, of new weights, and of dropout")
+    training: dict[str, Any] = Field(
+        default_factory=dict, description="other keys of transformers' TrainingArguments, by name"
+    )
+
+    # The cache's keys hold the digest instead of the data's place.
+    @computed_field(json_schema_extra={"stands_for": "data"})  # type: ignore[prop-decorator]
+    @property
+    def data_fingerprint(self) -> str:
+        """The SHA-256 of the data's files; of the name, for a data set of the hub."""
+        path = Path(self.data)
+        files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+        if not path.exists():
+            return hashlib.sha256(self.data.encode()).hexdigest()
+        listed = "".join(f"{each.name}\0{file_digest(each)}\0" for each in files)
+        return hashlib.sha256(listed.encode()).hexdigest()
+
+    @property
+    def rate(self) -> float:
+        return self.learning_rate or (2e-5 if self.method == "full" else 2e-4)
+
+    @property
+    def scaling(self) -> float:
+        return self.alpha or 2.0 * self.rank
+
+
+def refuse_missing() -> None:
+    """Raise RuntimeMissing where a library is not installed."""
+    from importlib.util import find_spec
+
+    missing = [name for name in LIBRARIES if find_spec(name) is None]
+    if missing:
+        raise RuntimeMissing(
+            f"fine-tuning needs {' and '.join(missing)}, which drupe does not install by default", cure=INSTALL
+        )

@@ -1,0 +1,170 @@
+"""Data: the forms in which it is read, bad rows, and the tokens that the loss is on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import write_tokenizer
+
+from drupe.api import UsageError
+from drupe_finetune.arguments import without_arguments
+from drupe_finetune.examples import IGNORED, Examples, examples_of
+from drupe_finetune.rows import rows_of
+from drupe_finetune.settings import FinetuneConfig
+
+transformers = pytest.importorskip("transformers")
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    write_tokenizer(folder)
+    return transformers.AutoTokenizer.from_pretrained(folder)
+
+
+def examples(path: Path, tokenizer: Any, **settings: Any) -> Examples:
+    return examples_of(rows_of(str(path)), tokenizer, FinetuneConfig(data=str(path), **settings))
+
+
+def texts(found: Examples, tokenizer: Any) -> list[str]:
+    return [tokenizer.decode(each["input_ids"]) for each in found.sequences]
+
+
+ROWS = [{"q": "go", "a": "text"}, {"q": "for", "a": "in"}]
+WANTED = ["<|bos|>go:\ntext<|end|>", "<|bos|>for:\nin<|end|>"]
+
+
+def _jsonl(folder: Path) -> Path:
+    path = folder / "rows.jsonl"
+    path.write_text("\n".join(map(json.dumps, ROWS)) + "\n\n")
+    return path
+
+
+def _json(folder: Path) -> Path:
+    path = folder / "rows.json"
+    path.write_text(json.dumps(ROWS, indent=1))
+    return path
+
+
+def _csv(folder: Path) -> Path:
+    path = folder / "rows.csv"
+    path.write_text("q,a\ngo,text\nfor,in\n")
+    return path
+
+
+def _parquet(folder: Path) -> Path:
+    import pyarrow
+    import pyarrow.parquet
+
+    path = folder / "rows.parquet"
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), path)
+    return path
+
+
+def _saved(folder: Path) -> Path:
+    datasets = pytest.importorskip("datasets")
+    datasets.Dataset.from_list(ROWS).save_to_disk(folder / "saved")
+    return folder / "saved"
+
+
+def _folder(folder: Path) -> Path:
+    (folder / "files").mkdir()
+    for at, row in enumerate(ROWS):
+        (folder / "files" / f"{at}.jsonl").write_text(json.dumps(row))
+    return folder / "files"
+
+
+@pytest.mark.parametrize("make", [_jsonl, _json, _csv, _parquet, _saved, _folder])
+def test_every_form_gives_the_same_rows(make: Any, tokenizer: Any, tmp_path: Path) -> None:
+    found = examples(make(tmp_path), tokenizer, template="{q}:\\n{a}")
+    assert texts(found, tokenizer) == WANTED
+    assert all(each["labels"] == each["input_ids"] for each in found.sequences)
+
+
+def test_paragraphs_of_a_text_are_rows(tokenizer: Any, tmp_path: Path) -> None:
+    path = tmp_path / "text.txt"
+    path.write_text("go\ntext\n\n\nfor in")
+    assert texts(examples(path, tokenizer), tokenizer) == ["<|bos|>go\ntext<|end|>", "<|bos|>for in<|end|>"]
+
+
+def test_bad_rows_are_named_with_file_and_line_and_counted(tokenizer: Any, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"q": "go", "a": "x"}\n{"q": 1\n[]\n{"q": null, "a": "y"}\n{"q": {}, "a": "y"}\n{"a": "y"}\n')
+    found = examples(path, tokenizer, template="{q} {a}")
+    assert (found.rows, len(found.sequences)) == (6, 1)
+    assert found.bad == [
+        "rows.jsonl:2 (it is not JSON)",
+        "rows.jsonl:3 (it is no JSON object)",
+        "rows.jsonl:4 (it lacks 'q')",
+        "rows.jsonl:5 ('q' is no text)",
+        "rows.jsonl:6 (it lacks 'q')",
+    ]
+    assert "5 rows left out" in found.told()[1]
+
+
+def test_data_without_a_row_to_learn_from_is_an_error(tokenizer: Any, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"q": "  "}\n{"q": null}\n')
+    with pytest.raises(UsageError, match=r"no row to learn from, of 2: rows.jsonl:1 \(its text is empty\)"):
+        examples(path, tokenizer, column="q")
+    with pytest.raises(UsageError, match="no column 'quest'"):
+        examples(path, tokenizer, template="{quest}")
+    with pytest.raises(UsageError, match="the data has the columns q"):
+        examples(path, tokenizer)
+    with pytest.raises(UsageError, match="the template is broken"):
+        examples(path, tokenizer, template="{q")
+    with pytest.raises(UsageError, match="both say"):
+        examples(path, tokenizer, template="{q}", column="q")
+    with pytest.raises(UsageError, match="there is no file"):
+        examples(tmp_path / "nothing.jsonl", tokenizer)
+
+
+def test_the_loss_of_a_chat_is_on_answers_only(tokenizer: Any, tmp_path: Path) -> None:
+    path = tmp_path / "chats.jsonl"
+    chat = [("system", "go"), ("user", "for"), ("assistant", "in"), ("user", "text"), ("assistant", "def")]
+    rows: list[Any] = [{"messages": [{"role": role, "content": content} for role, content in chat]}]
+    rows += [{"messages": [{"from": "human", "value": "for"}, {"from": "gpt", "value": "go"}]}]
+    rows += [{"messages": [{"role": "user", "content": "for"}]}, {"messages": "text"}]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    found = examples(path, tokenizer)
+    first, second = found.sequences
+    assert tokenizer.decode(first["input_ids"]) == (
+        "<|bos|><|system|>go<|end|><|user|>for<|end|><|assistant|>in<|end|><|user|>text<|end|><|assistant|>def<|end|>"
+    )
+    learned = [token for token, label in zip(first["input_ids"], first["labels"], strict=True) if label != IGNORED]
+    assert tokenizer.decode(learned) == "in<|end|>def<|end|>"
+    assert tokenizer.decode([each for each in second["labels"] if each != IGNORED]) == "go<|end|>"
+    assert found.bad == [
+        "chats.jsonl:3 (it has no answer of the assistant's)",
+        "chats.jsonl:4 ('messages' is no list of messages)",
+    ]
+
+
+def test_rows_are_cut_or_packed(tokenizer: Any, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(json.dumps({"text": "go for text in " * count}) for count in (1, 4, 9)))
+    cut = examples(path, tokenizer, max_length=10)
+    assert max(len(each["input_ids"]) for each in cut.sequences) == 10 and cut.cut == 2
+    packed = examples(path, tokenizer, max_length=10, packing=True)
+    assert {len(each["input_ids"]) for each in packed.sequences[:-1]} == {10}
+    whole = examples(path, tokenizer)
+    joined = [[token for each in found.sequences for token in each["input_ids"]] for found in (packed, whole)]
+    assert joined[0] == joined[1]
+
+
+def test_arguments_of_the_trainer_are_taken_out_of_a_line() -> None:
+    line = [
+        "M",
+        "--training.learning_rate",
+        "1e-4",
+        "--training.bf16",
+        "--training.lr-scheduler-type=cosine",
+        "-o",
+        "O",
+    ]
+    rest, found = without_arguments(line)
+    assert rest == ["M", "-o", "O"]
+    assert found == {"learning_rate": 1e-4, "bf16": True, "lr_scheduler_type": "cosine"}

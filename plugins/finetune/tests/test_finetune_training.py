@@ -1,0 +1,223 @@
+"""Training: the same as a plain script with peft, stopped and gone on, and what comes out."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny import make_checkpoint
+
+import drupe
+from drupe.api import Cancelled, Context, ModelError, OutputError, Step, UsageError
+
+peft = pytest.importorskip("peft")
+
+from drupe_finetune.checkpoints import MARK, last_complete  # noqa: E402
+from drupe_finetune.command import run  # noqa: E402
+from drupe_finetune.settings import FinetuneConfig  # noqa: E402
+
+TEMPLATE = "### Question: {question}\\n### Answer: {answer}"
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_checkpoint(tmp_path_factory.mktemp("finetune") / "base")
+
+
+@pytest.fixture(scope="module")
+def data(base: Path) -> Path:
+    path = base.parent / "data.jsonl"
+    rows = [{"question": f"go {at}", "answer": "for text in " * (1 + at % 3)} for at in range(24)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+def config(data: Path, **settings: Any) -> FinetuneConfig:
+    given = {"data": str(data), "template": TEMPLATE, "rank": 4, "max_steps": 6, "batch_size": 4, "save_every": 2}
+    return FinetuneConfig(**{**given, **settings})
+
+
+def tensors(folder: Path) -> dict[str, np.ndarray]:
+    from safetensors.numpy import load_file
+
+    found: dict[str, np.ndarray] = load_file(next(folder.glob("*.safetensors")))
+    return found
+
+
+def assert_same(one: Path, other: Path) -> None:
+    first, second = tensors(one), tensors(other)
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        np.testing.assert_array_equal(value, second[name], err_msg=name)
+
+
+def test_the_losses_are_those_of_a_plain_script_with_peft(base: Path, data: Path, tmp_path: Path) -> None:
+    import torch
+    from transformers import (
+        AutoModelForCausalLM,
+        AutoTokenizer,
+        DataCollatorForLanguageModeling,
+        Trainer,
+        TrainingArguments,
+        set_seed,
+    )
+
+    note = run(str(base), config(data, seed=3, training={"weight_decay": 0.1}), tmp_path / "out")
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.pad_token = tokenizer.eos_token
+    texts = [
+        f"### Question: {row['question']}\n### Answer: {row['answer']}<|end|>"
+        for row in map(json.loads, data.read_text().splitlines())
+    ]
+    set_seed(3)
+    model = peft.get_peft_model(
+        AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32),
+        peft.LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=8, target_modules="all-linear"),
+    )
+    arguments = TrainingArguments(
+        str(tmp_path / "plain"), max_steps=6, per_device_train_batch_size=4, learning_rate=2e-4, weight_decay=0.1,
+        seed=3, logging_steps=1, save_strategy="no", report_to=[],
+    )  # fmt: skip
+
+    def collate(rows: Any) -> Any:
+        batch = DataCollatorForLanguageModeling(tokenizer, mlm=False)(rows)
+        batch["labels"] = torch.where(batch["attention_mask"] == 1, batch["input_ids"], -100)
+        return batch
+
+    trainer = Trainer(
+        model=model, args=arguments, train_dataset=[tokenizer(each) for each in texts], data_collator=collate
+    )
+    trainer.train()
+    plain = [each["loss"] for each in trainer.state.log_history if "loss" in each]
+    np.testing.assert_allclose(list(note["losses"].values()), plain, rtol=1e-5)
+    assert note["rows"] == 24 and note["left_out"] == []
+
+
+def test_a_killed_run_goes_on_to_the_same_result(base: Path, data: Path, tmp_path: Path) -> None:
+    settings = {"dropout": 0.1, "max_steps": 60}
+    run(str(base), config(data, **settings), tmp_path / "whole")
+    line = ["finetune", base, "--data", data, "--template", TEMPLATE, "--rank", 4, "--max-steps", 60, "--batch-size", 4]
+    line += ["--dropout", 0.1, "--save-every", 2, "-o", tmp_path / "out"]
+    command = [sys.executable, "-m", "drupe", *map(str, line)]
+    started = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    work = tmp_path / "out.checkpoints"
+    while started.poll() is None and not list(work.glob(f"checkpoint-*/{MARK}")):
+        time.sleep(0.01)
+    started.send_signal(signal.SIGKILL)
+    started.wait()
+    assert not (tmp_path / "out").exists() and last_complete(work)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "going on from checkpoint-" in done.stderr
+    assert_same(tmp_path / "whole", tmp_path / "out")
+    assert not work.exists()
+
+
+def test_a_stopped_run_keeps_its_last_checkpoint(base: Path, data: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    steps = iter(range(100))
+
+    def stop(self: Context) -> None:
+        if next(steps) == 4:
+            raise KeyboardInterrupt
+
+    run(str(base), config(data), tmp_path / "whole")
+    with monkeypatch.context() as patched:
+        patched.setattr(Context, "stop_if_cancelled", stop)
+        with pytest.raises(Cancelled, match="checkpoint-4 is kept in"):
+            run(str(base), config(data), tmp_path / "out")
+    half = tmp_path / "out.checkpoints" / "checkpoint-5"
+    half.mkdir()  # one that was not written to its end
+    with pytest.raises(UsageError, match="these differ: rank"):
+        run(str(base), config(data, rank=2), tmp_path / "out")
+    run(str(base), config(data), tmp_path / "out")
+    assert_same(tmp_path / "whole", tmp_path / "out")
+
+
+@pytest.mark.parametrize("method", ["rslora", "dora", "loha", "lokr"])
+def test_each_method_gives_an_adapter_that_peft_and_optimize_take(
+    method: str, base: Path, data: Path, tmp_path: Path
+) -> None:
+    run(str(base), config(data, method=method, max_steps=2, learning_rate=0.05), tmp_path / "out")
+    model = drupe.api.resolve(str(base), {"adapter": tmp_path / "out"}, drupe.api.registry())
+    assert len(model.payload.tensors()) == len(drupe.api.resolve(str(base), {}, drupe.api.registry()).payload.tensors())
+    stated = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+    assert stated["base_model_name_or_path"] == str(base)
+
+
+def test_a_merged_checkpoint_is_the_base_with_the_adapter(base: Path, data: Path, tmp_path: Path) -> None:
+    run(str(base), config(data, learning_rate=0.05), tmp_path / "adapter")
+    run(str(base), config(data, learning_rate=0.05), tmp_path / "whole", merge=True)
+    model = drupe.api.resolve(str(base), {"adapter": tmp_path / "adapter"}, drupe.api.registry())
+    held = tensors(tmp_path / "whole")
+    from drupe_onnx import Files
+
+    with Files() as files:
+        for name, tensor in model.payload.tensors().items():
+            np.testing.assert_array_equal(held[name], tensor.value(files), err_msg=name)
+    assert (tmp_path / "whole" / "tokenizer.json").read_bytes() == (base / "tokenizer.json").read_bytes()
+
+
+def test_full_training_gives_a_checkpoint(base: Path, data: Path, tmp_path: Path) -> None:
+    run(str(base), config(data, method="full", max_steps=2, learning_rate=0.01), tmp_path / "out")
+    before, after = tensors(base), tensors(tmp_path / "out")
+    assert before.keys() == after.keys() and any(not np.array_equal(before[name], after[name]) for name in before)
+    made = drupe.optimize(tmp_path / "out", tmp_path / "package", provider="cpu")
+    assert made.check.metrics
+
+
+def test_a_plan_with_training_is_compared_with_what_was_trained(base: Path, data: Path, tmp_path: Path) -> None:
+    trained = config(data, learning_rate=0.05).model_dump(exclude={"data_fingerprint"})
+    passes = [Step("finetune", trained), *map(Step, ("build-decoder", "quantize-weights", "package-genai"))]
+    made = drupe.optimize(base, tmp_path / "out", passes=passes, provider="cpu", precision="int4")
+    assert made.check.metrics["kl_divergence"] < 0.2
+    run(str(base), config(data, learning_rate=0.05), tmp_path / "whole", merge=True)
+    same, base_itself = (
+        {each.name: each.value for each in drupe.evaluate(tmp_path / "out", other)}["kl_divergence"]
+        for other in (tmp_path / "whole", base)
+    )
+    assert same == pytest.approx(made.check.metrics["kl_divergence"], rel=1e-3)
+    assert base_itself == pytest.approx(same, rel=1e-3)  # the source's name stands for what the plan made of it
+
+
+def test_rows_are_held_out_and_training_ends_early(base: Path, data: Path, tmp_path: Path) -> None:
+    settings = config(data, evaluated=0.25, patience=1, max_steps=40, learning_rate=1.0)
+    note = run(str(base), settings, tmp_path / "out")
+    assert note["evaluated"] and max(map(int, note["losses"])) < 40
+
+
+def test_what_cannot_be_trained_is_refused(base: Path, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(ModelError, match="not found in the base model") as caught:
+        run(str(base), config(data, targets=("nothing",)), out)
+    assert "q_proj" in str(caught.value.cure)
+    with pytest.raises(UsageError, match="no 'learning_rates'; did you mean 'learning_rate'"):
+        run(str(base), config(data, training={"learning_rates": 1}), out)
+    with pytest.raises(UsageError, match="output_dir is set by drupe"):
+        run(str(base), config(data, training={"output_dir": "x"}), out)
+    with pytest.raises(UsageError, match="--evaluated"):
+        run(str(base), config(data, patience=2), out)
+    with pytest.raises(UsageError, match="no column 'text'") as unknown:
+        run(str(base), config(data, template="{text}"), out)
+    assert "question, answer" in str(unknown.value.cure)
+    out.mkdir()
+    (out / "mine").touch()
+    with pytest.raises(OutputError, match="not made by drupe finetune"):
+        run(str(base), config(data), out, force=True)
+    assert [each.name for each in tmp_path.iterdir()] == ["out"]
+
+
+def test_olives_command_line_runs_as_it_stands(base: Path, data: Path, tmp_path: Path) -> None:
+    line = ["--model_name_or_path", base, "--data_name", data, "--text_template", TEMPLATE, "--max_steps", 2]
+    line += ["--output_path", tmp_path / "out", "--training.learning_rate", "1e-3", "--json"]
+    command = [sys.executable, "-m", "drupe", "finetune", *map(str, line)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["settings"]["training"] == {"learning_rate": 1e-3}
+    assert "step 2 of 2: loss" in done.stderr and "Warning" not in done.stderr
