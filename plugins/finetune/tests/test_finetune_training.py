@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from drupe.api import Cancelled, Context, ModelError, OutputError, Step, UsageEr
 
 peft = pytest.importorskip("peft")
 
-from drupe_finetune.checkpoints import MARK, last_complete  # noqa: E402
 from drupe_finetune.command import run  # noqa: E402
 from drupe_finetune.settings import FinetuneConfig  # noqa: E402
 
@@ -100,24 +98,36 @@ def test_the_losses_are_those_of_a_plain_script_with_peft(base: Path, data: Path
     assert note["rows"] == 24 and note["left_out"] == []
 
 
-def test_a_killed_run_goes_on_to_the_same_result(base: Path, data: Path, tmp_path: Path) -> None:
-    settings = {"dropout": 0.1, "max_steps": 60}
-    run(str(base), config(data, **settings), tmp_path / "whole")
-    line = ["finetune", base, "--data", data, "--template", TEMPLATE, "--rank", 4, "--max-steps", 60, "--batch-size", 4]
-    line += ["--dropout", 0.1, "--save-every", 2, "-o", tmp_path / "out"]
-    command = [sys.executable, "-m", "drupe", *map(str, line)]
-    started = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    work = tmp_path / "out.checkpoints"
-    while started.poll() is None and not list(work.glob(f"checkpoint-*/{MARK}")):
-        time.sleep(0.01)
-    started.send_signal(signal.SIGKILL)
-    started.wait()
-    assert not (tmp_path / "out").exists() and last_complete(work)
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "going on from checkpoint-" in done.stderr
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from drupe_finetune import training
+from drupe_finetune.checkpoints import mark_complete
+from drupe_finetune.command import run
+from drupe_finetune.settings import FinetuneConfig
+
+def die(folder):
+    if folder.name == "checkpoint-6":
+        os.kill(os.getpid(), signal.SIGKILL)  # the checkpoint is written, and not yet marked as complete
+    mark_complete(folder)
+
+training.mark_complete = die
+run(sys.argv[1], FinetuneConfig.model_validate_json(sys.argv[2]), Path(sys.argv[3]))
+"""
+
+
+def test_a_killed_run_goes_on_to_the_same_result(
+    base: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = config(data, dropout=0.1, max_steps=8)
+    run(str(base), settings, tmp_path / "whole")
+    given = settings.model_dump_json(exclude={"data_fingerprint"})
+    killed = subprocess.run([sys.executable, "-c", KILLED, base, given, tmp_path / "out"], check=False)
+    assert killed.returncode == -signal.SIGKILL and not (tmp_path / "out").exists()
+    run(str(base), settings, tmp_path / "out")
+    assert "going on from checkpoint-4" in capsys.readouterr().err
     assert_same(tmp_path / "whole", tmp_path / "out")
-    assert not work.exists()
+    assert not (tmp_path / "out.checkpoints").exists()
 
 
 def test_a_stopped_run_keeps_its_last_checkpoint(base: Path, data: Path, tmp_path: Path, monkeypatch: Any) -> None:
