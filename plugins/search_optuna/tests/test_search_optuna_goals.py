@@ -6,7 +6,7 @@ import pytest
 
 from drupe.api import Metric, UsageError
 from drupe_search_optuna.goals import choose, frontier, nearest_miss, objectives_of, unmeasured_goal
-from drupe_search_optuna.settings import Goal
+from drupe_search_optuna.settings import Goal, settings_from
 from drupe_search_optuna.trials import Trial
 
 
@@ -72,3 +72,22 @@ def test_goals_that_make_no_sense_are_refused() -> None:
         with pytest.raises(UsageError) as error:
             objectives_of(goals, TRIALS[0])
         assert said in str(error.value) + (error.value.cure or "")
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("latency", {"latency": {}}),
+        (["latency", {"throughput": {"repeats": 2}}], {"latency": {}, "throughput": {"repeats": 2}}),
+        ({"latency": {"repeats": 2}}, {"latency": {"repeats": 2}}),
+    ],
+)
+def test_evaluators_are_names_or_names_with_their_settings(written: object, read: object) -> None:
+    assert settings_from({"evaluators": written}).evaluators == read
+
+
+@pytest.mark.parametrize(("written", "where"), [([5], "search.evaluators"), ([{"a": 3}], "search.evaluators.a")])
+def test_evaluators_of_another_form_are_refused_with_their_place(written: object, where: str) -> None:
+    with pytest.raises(UsageError, match="does not fit") as told:
+        settings_from({"evaluators": written})
+    assert told.value.where == where

@@ -46,7 +46,16 @@ def _as_executor(value: Any) -> Any:
 
 
 def _as_evaluators(value: Any) -> Any:
-    return {name: {} for name in value} if isinstance(value, list) else value
+    """A name, or a list of names and of names with their settings, as one mapping; anything else as it is."""
+    found: dict[str, Any] = {}
+    for each in value if isinstance(value, list) else [value]:
+        if isinstance(each, str):
+            found[each] = {}
+        elif isinstance(each, Mapping):
+            found |= each
+        else:
+            return value
+    return found
 
 
 class SearchSettings(_Part):
