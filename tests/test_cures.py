@@ -14,7 +14,7 @@ import typer
 from drupe_commands.program import app
 
 ROOT = Path(__file__).parents[1]
-FOREIGN = {"llama-gguf-split": {"--merge"}}
+FOREIGN = {"llama-gguf-split": {"--merge"}, "ray start": {"--head"}}
 """Other programs that cures name, with their options."""
 PROSE = {"made", "needs", "the"}
 """Words after "drupe" in cures that are no commands."""

@@ -186,7 +186,7 @@ CLASHES = {
         "unknown model kind 'vapour'",
     ),
     "makes-a-model-of-text": Villain(
-        hook("drupe_resolve_model", "return Model.single('text', reference, {})"), "which is not an? .*Path"
+        hook("drupe_resolve_model", "return Model.single('text', reference, {})"), "not of the type Path"
     ),
     "makes-a-model-of-strange-facts": Villain(
         hook("drupe_resolve_model", "from pathlib import Path; return Model.single('text', Path(), {'sigend': 'no'})"),
