@@ -191,7 +191,10 @@ def activation(config: Configuration, key: str = "hidden_act", default: str = "s
 
 
 def without_effect(config: Configuration, *keys: str) -> None:
-    """Keys of the family that change nothing in this model, as others switch off what they are for: they are known."""
+    """Keys of the family that change nothing in this model: they are known.
+
+    They are for training alone, transformers reads them nowhere, or another key switches off what they are for.
+    """
     for key in keys:
         config.get(key)
 
