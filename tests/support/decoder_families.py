@@ -700,6 +700,12 @@ CASES: Mapping[str, Case] = {
          "layer_types": ["linear_attention", "full_attention", "linear_attention", "full_attention",
                          "linear_attention"]},
     ),
+    "opt": Case("opt", "learned positions from row 2", {"ffn_dim": 96, "activation_function": "relu"}),
+    "opt, no biases": Case(
+        "opt", "norms without weights, a head of its own",
+        {"ffn_dim": 96, "activation_function": "gelu", "enable_bias": False, "layer_norm_elementwise_affine": False,
+         "tie_word_embeddings": False},
+    ),
     "persimmon": Case("persimmon", "fused by head, norms of query and key"),
     "phi": Case("phi", "side by side, biases, a head with a bias"),
     "phi, norms": Case(
