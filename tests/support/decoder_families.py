@@ -496,6 +496,11 @@ CASES: Mapping[str, Case] = {
     "gpt2, by depth": _gpt("gpt2", "scale by depth", scale_attn_by_inverse_layer_idx=True),
     "gpt_bigcode": _gpt("gpt_bigcode", "one key for all heads"),
     "gpt_bigcode, all heads": _gpt("gpt_bigcode", "fused by head", multi_query=False),
+    "gpt_neo": Case(
+        "gpt_neo", "learned positions, attention without a scale, windows",
+        {"num_layers": 5, "num_heads": 4, "window_size": WINDOW,
+         "attention_types": [[["global", "local"], 2], [["local"], 1]]},
+    ),
     "gpt_neox": Case("gpt_neox", "fused by head, two norms side by side", {"num_attention_heads": 2}),
     "gpt_neox, 20 of 80 rotated": Case(
         "gpt_neox", "a rotation that no operator has inside", {"num_attention_heads": 2, "hidden_size": 160}
