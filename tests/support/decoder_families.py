@@ -371,6 +371,7 @@ CASES: Mapping[str, Case] = {
         {**LATENTS, "head_dim": 16, "kda_safe_gate": False, "first_k_dense_replace": 3, "num_hidden_layers": 3,
          "pad_token_id": 2, "layer_types": ["full_attention", "linear_attention", "linear_attention"]},
     ),
+    "biogpt": Case("biogpt", "learned positions from row 2, a factor on the embedding"),
     "bitnet": Case("bitnet", "norms before the last products"),
     "bloom": Case(
         "bloom", "ALiBi, a norm of the embedding, fused by head",
