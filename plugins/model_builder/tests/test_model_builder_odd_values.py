@@ -48,7 +48,7 @@ WRONG = [
     ("kimi_linear", {"moe_renormalize": 7}, "moe_renormalize = 7 in config.json"),
     ("kimi_linear", {"num_expert_group": 3}, "num_experts = 8 does not make num_expert_group = 3 groups"),
     ("opt", {"do_layer_norm_before": False}, "do_layer_norm_before = false in config.json leaves out the norm before"),
-    ("opt", {"word_embed_proj_dim": 32}, "word_embed_proj_dim = 32 in config.json gives the embedding a size of its own"),
+    ("opt", {"word_embed_proj_dim": 32}, "word_embed_proj_dim = 32 in config.json gives the embedding a size"),
     ("gpt_neo", {"attention_types": [[["global", "near"], 2]]}, "attention_types wants groups such as"),
     ("gpt_neo", {"num_layers": 4}, "attention_types is for 5 layers, and num_layers = 4"),
     ("biogpt", {"num_attention_heads": 5}, "hidden_size = 64 is not a multiple of num_attention_heads = 5"),
