@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from drupe.api import Cancelled, OutputError, UsageError
+from drupe.api import Cancelled, OutputError, UsageError, counted
 from drupe_finetune.settings import FinetuneConfig
 
 if TYPE_CHECKING:
@@ -292,7 +292,7 @@ def _sum_up(trained: Trained, output: Path, reference: str, *, whole: bool) -> N
 
     first, last = next(iter(trained.losses.values()), None), next(reversed(trained.losses.values()), None)
     if first is not None and last is not None:
-        tell(f"loss {first:.4f} at the beginning, {last:.4f} at the end, in {trained.steps} steps")
+        tell(f"loss {first:.4f} at the beginning, {last:.4f} at the end, in {counted(trained.steps, 'step')}")
     tell(f"wrote {output}")
     named = str(output) if whole else f"{reference} --adapter {output}"
     tell(f"next: drupe optimize {named} -o PACKAGE")

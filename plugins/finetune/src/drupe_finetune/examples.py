@@ -35,7 +35,7 @@ class Examples:
 
     def told(self) -> list[str]:
         """What a user should know of the data."""
-        said = [f"{counted(self.rows - len(self.bad), 'row')} of {self.rows} are used"]
+        said = [f"learning from {counted(self.rows - len(self.bad), 'row')} of {self.rows}"]
         if self.bad:
             said.append(f"{counted(len(self.bad), 'row')} left out: {listed(self.bad, SHOWN)}")
         if self.cut:
