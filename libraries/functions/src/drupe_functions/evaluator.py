@@ -23,12 +23,6 @@ class FunctionEvaluator(Evaluator):
     file: ClassVar[OwnFile]
     place: ClassVar[str]
 
-    def refuse(self, source: Model, config: EvaluatorConfig) -> None:
-        raise UsageError(
-            f"the evaluator '{self.name}' measures one model, and cannot compare a package with its source",
-            cure=f"leave it out; measure the finished package with drupe evaluate OUT --evaluator {self.name}",
-        )
-
     def evaluate(
         self, model: Model, reference: Model | None, config: EvaluatorConfig, context: Context
     ) -> Sequence[Metric]:

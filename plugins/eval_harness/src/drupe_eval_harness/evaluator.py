@@ -20,12 +20,6 @@ class LmEval(Evaluator):
     Config: ClassVar[type[EvaluatorConfig]] = LmEvalConfig
     alone: ClassVar[bool] = True
 
-    def refuse(self, source: Model, config: LmEvalConfig) -> None:
-        raise UsageError(
-            f"the evaluator '{self.name}' measures one model, and cannot compare a package with its source",
-            cure=f"leave it out; measure the finished package with drupe evaluate OUT --evaluator {self.name}",
-        )
-
     def evaluate(
         self, model: Model, reference: Model | None, config: LmEvalConfig, context: Context
     ) -> Sequence[Metric]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from drupe.api import Context, Evaluator, EvaluatorConfig, Metric, Model, UsageError, registry
+from drupe.api import Context, Evaluator, EvaluatorConfig, Metric, Model, registry
 from drupe_eval_speed.measuring import Measurement, Row, measure, subject_of
 from drupe_eval_speed.quantities import FOOTPRINT, LATENCY, QUANTITIES, THROUGHPUT
 from drupe_eval_speed.settings import SpeedConfig
@@ -17,12 +17,6 @@ class _Speed(Evaluator):
 
     Config: ClassVar[type[EvaluatorConfig]] = SpeedConfig
     alone: ClassVar[bool] = True
-
-    def refuse(self, source: Model, config: SpeedConfig) -> None:
-        raise UsageError(
-            f"the evaluator '{self.name}' measures one model, and cannot compare a package with its source",
-            cure=f"leave it out; measure the finished package with drupe evaluate OUT --evaluator {self.name}",
-        )
 
     def evaluate(
         self, model: Model, reference: Model | None, config: SpeedConfig, context: Context

@@ -10,6 +10,7 @@ from drupe.api import (
     PlannedCheck,
     Registry,
     Request,
+    UsageError,
     configure,
     evaluator_of,
     flag,
@@ -46,7 +47,17 @@ def refuse_unmeasurable(source: Model, planned: PlannedCheck) -> None:
     evaluator = registry().evaluators.make(planned.evaluator)
     own = evaluator_of("", source.task, registry())
     if own is None or own.name != evaluator.name or set(planned.config) - set(evaluator.verifying):
+        _refuse_alone(evaluator)
         evaluator.refuse(source, configure(_owner(evaluator), evaluator.Config, planned.config))
+
+
+def _refuse_alone(evaluator: Evaluator) -> None:
+    """Raise UsageError for an evaluator that measures one model only: the closing check compares two."""
+    if evaluator.alone:
+        raise UsageError(
+            f"the evaluator '{evaluator.name}' measures one model, and cannot compare a package with its source",
+            cure=f"leave it out; measure the finished package with drupe evaluate OUT --evaluator {evaluator.name}",
+        )
 
 
 def _options_of_evaluators(found: Registry) -> set[str]:
