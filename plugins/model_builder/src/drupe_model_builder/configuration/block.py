@@ -53,7 +53,10 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Names:
-    """The names of a checkpoint's tensors: by default Llama's. layer has {} for its number."""
+    """The names of a checkpoint's tensors: by default Llama's.
+
+    layer has {} for its number. mlp: empty where the matrices of a plain MLP stand in the layer itself.
+    """
 
     embedding: str = "model.embed_tokens"
     layer: str = "model.layers.{}"
@@ -197,10 +200,11 @@ class Block:
 
     def plain_mlp(self, activation: str | Xielu, *, bias: bool = False, **differences: Any) -> MLP:
         """down(activation(up(x)))."""
-        sizes, names, at = self.sizes, self.names, self.names.mlp
-        up = self.linear(f"{at}.{names.up}", sizes.intermediate, sizes.hidden, bias)
-        down = self.linear(f"{at}.{names.down}", sizes.hidden, sizes.intermediate, bias)
-        return MLP(f"{self.name}.{at}", up, down, activation, **differences)
+        sizes, names = self.sizes, self.names
+        at = f"{names.mlp}." if names.mlp else ""
+        up = self.linear(f"{at}{names.up}", sizes.intermediate, sizes.hidden, bias)
+        down = self.linear(f"{at}{names.down}", sizes.hidden, sizes.intermediate, bias)
+        return MLP(f"{self.name}.{names.mlp or 'mlp'}", up, down, activation, **differences)
 
 
 def decoder(

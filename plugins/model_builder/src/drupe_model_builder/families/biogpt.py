@@ -6,13 +6,15 @@ from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.block import Block, Names, decoder
 from drupe_model_builder.configuration.reading import activation, head_size, sizes_of, without_effect
-from drupe_model_builder.parts.mlp import MLP
 from drupe_model_builder.parts.step import Layer, pre
 
 NAMES = Names(
     embedding="biogpt.embed_tokens",
     layer="biogpt.layers.{}",
     output="out_proj",
+    mlp="",
+    up="fc1",
+    down="fc2",
     final_norm="biogpt.layer_norm",
     head="output_projection",
 )
@@ -27,11 +29,9 @@ def biogpt(config: Configuration) -> Decoder:
     gelu, scaled = activation(config, default="gelu"), config.flag("scale_embedding", True)
 
     def layer(block: Block) -> Layer:
-        up = block.linear("fc1", sizes.intermediate, sizes.hidden, bias=True)
-        down = block.linear("fc2", sizes.hidden, sizes.intermediate, bias=True)
         return block.layer(
             pre(block.norm("self_attn_layer_norm"), block.attention(None, bias=True, output_bias=True)),
-            pre(block.norm("final_layer_norm"), MLP(f"{block.name}.mlp", up, down, gelu)),
+            pre(block.norm("final_layer_norm"), block.plain_mlp(gelu, bias=True)),
         )
 
     return decoder(

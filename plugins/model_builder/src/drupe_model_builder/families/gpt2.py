@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from drupe_checkpoints import Configuration
@@ -80,14 +81,14 @@ def whole(block: Block, name: str, rows: int, columns: int, transposed: bool) ->
     return Linear(full, Rows(f"{full}.weight", shape, transposed=transposed), Rows(f"{full}.bias", (rows,)))
 
 
-def gpt2_decoder(config: Configuration, sizes: Sizes, layer: Any) -> Decoder:
+def gpt2_decoder(config: Configuration, sizes: Sizes, layer: Any, names: Names = NAMES) -> Decoder:
     return decoder(
         config,
         sizes,
         layer,
-        names=NAMES,
+        names=names,
         norms=NORMS,
         tied=config.flag("tie_word_embeddings", True),
         embedding={"positions": "transformer.wpe.weight", "position_count": sizes.context_length},
-        ignored=(r"transformer\.h\.\d+\.attn\.(masked_)?bias",),
+        ignored=(rf"transformer\.h\.\d+\.{re.escape(names.attention)}\.(masked_)?bias",),
     )

@@ -7,8 +7,9 @@ from typing import Any
 from drupe.api import counted
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
-from drupe_model_builder.configuration.block import Block, Names, Sizes, decoder
+from drupe_model_builder.configuration.block import Block, Names, Sizes
 from drupe_model_builder.configuration.reading import MOST_HEADS, MOST_LAYERS, activation, head_size, without_effect
+from drupe_model_builder.families.gpt2 import gpt2_decoder
 from drupe_model_builder.parts.step import Layer, pre
 
 NAMES = Names(
@@ -20,7 +21,6 @@ NAMES = Names(
     down="c_proj",
     final_norm="transformer.ln_f",
 )
-NORMS = {"kind": "layer", "bias": True}
 KINDS = ("global", "local")
 USUAL: list[Any] = [[["global", "local"], 12]]
 """`attention_types`: lists of kinds of layers, each with how often it comes."""
@@ -39,16 +39,7 @@ def gpt_neo(config: Configuration) -> Decoder:
             pre(block.norm("ln_1"), attention), pre(block.norm("ln_2"), block.plain_mlp(gelu, bias=True))
         )
 
-    return decoder(
-        config,
-        sizes,
-        layer,
-        names=NAMES,
-        norms=NORMS,
-        tied=config.flag("tie_word_embeddings", True),
-        embedding={"positions": "transformer.wpe.weight", "position_count": sizes.context_length},
-        ignored=(r"transformer\.h\.\d+\.attn\.attention\.(masked_)?bias",),
-    )
+    return gpt2_decoder(config, sizes, layer, NAMES)
 
 
 def _kinds(config: Configuration, layers: int) -> list[str]:

@@ -13,13 +13,15 @@ from drupe_model_builder.configuration.reading import (
     not_built,
     without_effect,
 )
-from drupe_model_builder.parts.mlp import MLP
 from drupe_model_builder.parts.step import Layer, pre
 
 NAMES = Names(
     embedding="model.decoder.embed_tokens",
     layer="model.decoder.layers.{}",
     output="out_proj",
+    mlp="",
+    up="fc1",
+    down="fc2",
     final_norm="model.decoder.final_layer_norm",
 )
 FIRST_POSITION = 2
@@ -40,11 +42,9 @@ def opt(config: Configuration) -> Decoder:
     weighted = config.flag("layer_norm_elementwise_affine", True)
 
     def layer(block: Block) -> Layer:
-        up = block.linear("fc1", sizes.intermediate, sizes.hidden, bias)
-        down = block.linear("fc2", sizes.hidden, sizes.intermediate, bias)
         return block.layer(
             pre(block.norm("self_attn_layer_norm"), block.attention(None, bias=bias, output_bias=bias)),
-            pre(block.norm("final_layer_norm"), MLP(f"{block.name}.mlp", up, down, relu)),
+            pre(block.norm("final_layer_norm"), block.plain_mlp(relu, bias=bias)),
         )
 
     return decoder(
