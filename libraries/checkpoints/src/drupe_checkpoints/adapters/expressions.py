@@ -44,6 +44,25 @@ class _Float32(Expression):
 
 
 @dataclass(frozen=True)
+class _Changed(Expression):
+    """A tensor that an adapter changes. It keeps the type, the shape and the ways of reading it."""
+
+    base: Expression
+
+    @property
+    def dtype(self) -> ir.DataType:
+        return self.base.dtype
+
+    @property
+    def shape(self) -> Shape:
+        return self.base.shape
+
+    @property
+    def access(self) -> Access:
+        return self.base.access
+
+
+@dataclass(frozen=True)
 class LowRank(_Float32):
     """The matrix [N, K] that is left [N, r] times right [r, K], times a number."""
 
@@ -140,10 +159,9 @@ class Kronecker(_Float32):
 
 
 @dataclass(frozen=True)
-class Merged(Expression):
+class Merged(_Changed):
     """A tensor with what adapters add to it: base + sum of weight * change, rounded once, to the type of the base."""
 
-    base: Expression
     changes: tuple[Expression, ...]
     weights: tuple[float, ...]
 
@@ -151,18 +169,6 @@ class Merged(Expression):
         for change in self.changes:
             if change.shape != self.base.shape:
                 raise ValueError(f"a change of shape {change.shape} does not fit a tensor of {self.base.shape}")
-
-    @property
-    def dtype(self) -> ir.DataType:
-        return self.base.dtype
-
-    @property
-    def shape(self) -> Shape:
-        return self.base.shape
-
-    @property
-    def access(self) -> Access:
-        return self.base.access
 
     def rows(self, start: int, stop: int, files: Files) -> NDArray[Any]:
         out = files.empty((stop - start, *self.shape[1:]), self.dtype.numpy())
@@ -260,24 +266,15 @@ class Difference(_Float32):
 
 
 @dataclass(frozen=True)
-class Decomposed(Expression):
+class Decomposed(_Changed):
     """DoRA: (base + change), each row brought to the length that `magnitude` says.
 
     by_column: each column instead, for matrices that are stored as [inputs, outputs], and for embeddings.
     """
 
-    base: Expression
     change: Expression
     magnitude: Expression
     by_column: bool = False
-
-    @property
-    def dtype(self) -> ir.DataType:
-        return self.base.dtype
-
-    @property
-    def shape(self) -> Shape:
-        return self.base.shape
 
     @property
     def access(self) -> Access:
@@ -329,28 +326,15 @@ class Decomposed(Expression):
 
 
 @dataclass(frozen=True)
-class RowsReplaced(Expression):
+class RowsReplaced(_Changed):
     """A matrix of which some rows, by number, are those of another (single tokens of an embedding)."""
 
-    base: Expression
     new: Expression
     places: tuple[int, ...]
 
     def __post_init__(self) -> None:
         if self.new.shape != (len(self.places), *self.base.shape[1:]):
             raise ValueError(f"{len(self.places)} rows of {self.base.shape} do not have the shape {self.new.shape}")
-
-    @property
-    def dtype(self) -> ir.DataType:
-        return self.base.dtype
-
-    @property
-    def shape(self) -> Shape:
-        return self.base.shape
-
-    @property
-    def access(self) -> Access:
-        return self.base.access
 
     def rows(self, start: int, stop: int, files: Files) -> NDArray[Any]:
         out = np.array(self.base.rows(start, stop, files))
