@@ -6,6 +6,8 @@ import datetime
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
+from email.message import Message
+from email.parser import HeaderParser
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -76,9 +78,18 @@ def _libraries(run: Run) -> dict[str, str]:
     from packaging.requirements import Requirement
 
     left = {step.plugin.distribution for step in run.passes}
+    headers = {owner: _headers(owner) for owner in left}
     found: dict[str, str] = {}
     while left:
-        texts = [text for owner in left for text in metadata.requires(owner) or () if ";" not in text]
+        texts = [text for owner in left for text in headers[owner].get_all("Requires-Dist", ()) if ";" not in text]
         left = {canonical(Requirement(text).name) for text in texts} - {KERNEL, *found}
-        found |= {name: metadata.version(name) for name in left}
+        headers = {name: _headers(name) for name in left}
+        found |= {name: of["Version"] for name, of in headers.items()}
     return dict(sorted(found.items()))
+
+
+def _headers(distribution: str) -> Message:
+    """What a distribution says of itself, without its description, which takes long to read."""
+    found = metadata.distribution(distribution)
+    text = found.read_text("METADATA") or found.read_text("PKG-INFO") or ""
+    return HeaderParser().parsestr(text.partition("\n\n")[0])
