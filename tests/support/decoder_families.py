@@ -662,6 +662,11 @@ CASES: Mapping[str, Case] = {
         {**EXPERTS, "num_local_experts": 8, "embedding_multiplier": 3.0, "logits_scaling": 2.0,
          "residual_multiplier": 0.4, "attention_multiplier": 0.2},
     ),
+    "granitemoe_swa": Case(
+        "granitemoe_swa", "merged experts and a shared one, sinks, windows, a rotary base by layer",
+        {**EXPERTS, "num_local_experts": 8, "shared_intermediate_size": 48, "sliding_window": WINDOW,
+         "layer_rope_theta": [0, 100.0, 100.0, 1000.0, 0], "attention_multiplier": 0.2, "embedding_multiplier": 3.0},
+    ),
     "granitemoeshared": Case(
         "granitemoeshared", "merged experts and a shared one, tied",
         {**EXPERTS, "num_local_experts": 8, "shared_intermediate_size": 48, "residual_multiplier": 0.4,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
-from drupe_model_builder.configuration.block import Block, decoder
+from drupe_model_builder.configuration.block import Block, Sizes, decoder
 from drupe_model_builder.configuration.reading import (
     activation,
     attention_multiplier,
@@ -15,15 +17,35 @@ from drupe_model_builder.configuration.reading import (
     windows_of,
 )
 from drupe_model_builder.frequencies import rotary
+from drupe_model_builder.parts.attention import Attention
 from drupe_model_builder.parts.rotary import Rotary
 from drupe_model_builder.parts.step import Layer
 
 
 def granite_swa(config: Configuration) -> Decoder:
     sizes = sizes_of(config, context_length=2048, epsilon=1e-5)
-    silu = activation(config)
-    bias, mlp_bias = config.flag("attention_bias", False), config.flag("mlp_bias", False)
-    scale, factor = attention_multiplier(config), config.number("residual_multiplier", 1.0)
+    silu, mlp_bias = activation(config), config.flag("mlp_bias", False)
+    attention, factor = windowed_attention(config, sizes), config.number("residual_multiplier", 1.0)
+
+    def layer(block: Block) -> Layer:
+        return block.pre_norm(attention(block), block.gated_mlp(silu, bias=mlp_bias), factor)
+
+    return decoder(
+        config,
+        sizes,
+        layer,
+        embedding={"factor": config.number("embedding_multiplier", 1.0)},
+        head={"factor": 1.0 / config.number("logits_scaling", 1.0, above=0)},
+        tied=config.flag("tie_word_embeddings", True),
+    )
+
+
+def windowed_attention(config: Configuration, sizes: Sizes) -> Callable[[Block], Attention]:
+    """What gives the attention of a layer: with sinks, a window or none, and the layer's rotary base; 0 turns nothing.
+
+    Without a list of bases, all layers have the one of the configuration.
+    """
+    bias, scale = config.flag("attention_bias", False), attention_multiplier(config)
     usual = ["sliding_attention" if layer % 4 else "full_attention" for layer in range(sizes.layers)]
     windows = windows_of(layer_types(config, usual), sliding_window(config, 128))
     refuse_partial(config, config.rope())
@@ -37,8 +59,8 @@ def granite_swa(config: Configuration) -> Decoder:
         )
         return rotary(rope, sizes.head_dim, sizes.context_length) if theta else None
 
-    def layer(block: Block) -> Layer:
-        attention = block.attention(
+    def attention(block: Block) -> Attention:
+        return block.attention(
             turned(thetas[block.number]),
             bias=bias,
             output_bias=bias,
@@ -46,13 +68,5 @@ def granite_swa(config: Configuration) -> Decoder:
             window=windows[block.number],
             sinks=f"{block.name}.self_attn.sinks",
         )
-        return block.pre_norm(attention, block.gated_mlp(silu, bias=mlp_bias), factor)
 
-    return decoder(
-        config,
-        sizes,
-        layer,
-        embedding={"factor": config.number("embedding_multiplier", 1.0)},
-        head={"factor": 1.0 / config.number("logits_scaling", 1.0, above=0)},
-        tied=config.flag("tie_word_embeddings", True),
-    )
+    return attention

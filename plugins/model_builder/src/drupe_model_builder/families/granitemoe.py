@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
-from drupe_model_builder.configuration.block import Block, decoder
+from drupe_model_builder.configuration.block import Block, Sizes, decoder
 from drupe_model_builder.configuration.experts import (
     MergedNames,
     expert_sizes,
@@ -12,6 +14,7 @@ from drupe_model_builder.configuration.experts import (
     refuse_other_activations,
 )
 from drupe_model_builder.configuration.reading import activation, attention_multiplier, rotary_of, sizes_of
+from drupe_model_builder.parts.attention import Attention
 from drupe_model_builder.parts.mlp import MLP
 from drupe_model_builder.parts.step import Layer
 
@@ -29,26 +32,37 @@ NAMES = MergedNames(
 
 
 def granitemoe(config: Configuration) -> Decoder:
-    return _decoder(config, 0)
+    sizes = sizes_of(config, context_length=2048)
+    return granite_of_experts(config, sizes, full_attention(config, sizes))
 
 
 def granitemoeshared(config: Configuration) -> Decoder:
-    width = config.get("shared_intermediate_size")
-    return _decoder(config, config.integer("shared_intermediate_size") if width else 0)
-
-
-def _decoder(config: Configuration, shared_width: int) -> Decoder:
-    """shared_width: of the MLP that every token runs; 0 without one."""
     sizes = sizes_of(config, context_length=2048)
-    rotary, silu, bias = rotary_of(config, sizes), activation(config), config.flag("attention_bias", False)
-    scale, factor = attention_multiplier(config), config.number("residual_multiplier", 1.0)
+    return granite_of_experts(config, sizes, full_attention(config, sizes), shared_width(config))
+
+
+def shared_width(config: Configuration) -> int:
+    """The width of the MLP that every token runs; 0 without one."""
+    return config.integer("shared_intermediate_size") if config.get("shared_intermediate_size") else 0
+
+
+def full_attention(config: Configuration, sizes: Sizes) -> Callable[[Block], Attention]:
+    """What gives the attention of a layer, which is the same for all."""
+    rotary, scale, bias = rotary_of(config, sizes), attention_multiplier(config), config.flag("attention_bias", False)
+    return lambda block: block.attention(rotary, bias=bias, output_bias=bias, scale=scale)
+
+
+def granite_of_experts(
+    config: Configuration, sizes: Sizes, attention: Callable[[Block], Attention], shared_width: int = 0
+) -> Decoder:
+    """shared_width: of the MLP that every token runs; 0 without one."""
+    silu, factor = activation(config), config.number("residual_multiplier", 1.0)
     many = expert_sizes(config, (8, 2, 11008), width="intermediate_size")
     refuse_other_activations(config)
 
     def layer(block: Block) -> Layer:
-        attention = block.attention(rotary, bias=bias, output_bias=bias, scale=scale)
         shared = shared_granite_mlp(block, shared_width, silu) if shared_width else None
-        return block.pre_norm(attention, merged_experts(block, many, NAMES, shared=shared), factor)
+        return block.pre_norm(attention(block), merged_experts(block, many, NAMES, shared=shared), factor)
 
     return decoder(
         config,
