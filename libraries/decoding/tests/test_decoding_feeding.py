@@ -66,6 +66,11 @@ def test_caches_of_encoder_and_decoder_are_distinguished() -> None:
         (["inputs_embeds", "past_key_0"], ["logits", "present_key_0"], "it lacks input_ids"),
         (["input_ids", "past_key_0"], ["logits"], "no output for the cache 'past_key_0'"),
         (["input_ids", "pixels", "past_key_0"], ["logits", "present_key_0"], "input 'pixels' is unknown"),
+        (
+            ["input_ids", "past_key_0", "past.0.token_shift"],
+            ["logits", "present_key_0"],
+            "'past.0.token_shift' is a state that no runtime carries",
+        ),
     ],
 )
 def test_the_error_for_a_graph_that_is_not_a_decoder_says_what_it_lacks(

@@ -30,11 +30,15 @@ from .graphs import port_of as port_of
 from .graphs import vocabulary_size as vocabulary_size
 from .logit_rules import LogitRules as LogitRules
 from .logit_rules import StopStrings as StopStrings
+from .ports import CONVOLUTION as CONVOLUTION
 from .ports import HIDDEN_STATES as HIDDEN_STATES
+from .ports import KEY as KEY
 from .ports import LOGITS as LOGITS
 from .ports import MASK as MASK
+from .ports import RECURRENT as RECURRENT
 from .ports import STATES as STATES
 from .ports import TOKENS as TOKENS
+from .ports import VALUE as VALUE
 from .ports import Cache as Cache
 from .ports import CacheName as CacheName
 from .ports import CacheSizes as CacheSizes

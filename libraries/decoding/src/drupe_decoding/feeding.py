@@ -10,7 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drupe.api import ModelError, unknown
-from drupe_decoding.ports import MASK, POSITIONS, TOKENS, CacheSizes, DecoderPorts, Port, cache_name, empty_cache_shape
+from drupe_decoding.ports import (
+    MASK,
+    POSITIONS,
+    TOKENS,
+    CacheSizes,
+    DecoderPorts,
+    Port,
+    cache_name,
+    empty_cache_shape,
+    unknown_input,
+)
 
 ROWS, LENGTH = "batch", "length"
 """What Task.samples calls the axes of tokens, [rows, length]."""
@@ -43,7 +53,7 @@ def input_array(port: Port, tokens: NDArray[np.int64], past: int = 0, sizes: Cac
         return np.tile(np.arange(past, past + length, dtype=numpy_type(port)), (rows, 1))
     if cache_name(port.name) and not past:
         return empty_cache(port, empty_cache_shape(port, rows, sizes))
-    raise ModelError(f"the graph's input '{port.name}' is unknown: drupe cannot make a value for it")
+    raise unknown_input(port.name)
 
 
 def empty_cache(port: Port, shape: tuple[int, ...]) -> NDArray[Any]:

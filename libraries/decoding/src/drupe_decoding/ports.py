@@ -93,6 +93,22 @@ def empty_cache_shape(cache: Port, rows: int = 1, sizes: CacheSizes | None = Non
     return rows, heads, 0, head_size
 
 
+def unknown_input(name: str) -> ModelError:
+    """The error for an input that is none of tokens, mask, positions, caches and states."""
+    words = re.findall(r"[a-z]+|\d+", name.lower())
+    if _MARKS.isdisjoint(words):
+        return ModelError(
+            f"the graph's input '{name}' is unknown: no runtime of decoders makes a value for it",
+            cure=f"export the decoder with no other inputs than {', '.join(PLAIN)} and its caches",
+        )
+    parts = sorted({*_PART_OF, *_STATE_OF})
+    return ModelError(
+        f"the graph's input '{name}' is a state that no runtime carries from call to call",
+        cure="give a cache the number of its layer and one of these words, by what it holds, as in "
+        f"past_key_values.0.key: {', '.join(parts)}",
+    )
+
+
 def is_state(name: str) -> bool:
     """Whether this is the name of a state, whose size does not grow."""
     place = cache_name(name)
@@ -138,7 +154,7 @@ class DecoderPorts:
                     "needs none (drupe passes)",
                 )
         if unfed := [name for name in named if name not in PLAIN and name not in pasts]:
-            raise ModelError(f"the graph's input '{unfed[0]}' is unknown: drupe cannot make a value for it")
+            raise unknown_input(unfed[0])
         presents = {place: name for name in results if (place := cache_name(name))}
         if missing := [name for name, place in pasts.items() if place not in presents]:
             raise ModelError(f"the graph has no output for the cache '{missing[0]}'")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from drupe.api import ModelError, UsageError
+from drupe.api import UsageError
 from drupe_decoding import DecoderPorts, Port, generation_notices
 from drupe_onnxruntime.genai import genai_config
 from drupe_onnxruntime.genai.genai_config import PortNames
@@ -68,15 +68,6 @@ def test_other_names_of_caches_are_written() -> None:
     names = port_names(past="past_{1}_{0}", present="present_{1}_{0}")
     assert names.inputs["past_key_names"] == "past_key_%d"
     assert names.outputs["present_value_names"] == "present_value_%d"
-
-
-def test_caches_with_two_naming_schemes_are_refused() -> None:
-    names = ["past_key_self_0", "past_value_self_0", "past_key_cross_0", "past_value_cross_0"]
-    decoder = DecoderPorts.of(
-        map(Port, ["input_ids", *names]), map(Port, ["logits", *(name.replace("past", "present") for name in names)])
-    )
-    with pytest.raises(ModelError, match="key caches of the graph follow 2 patterns of names"):
-        genai_config.port_names(decoder)
 
 
 @pytest.mark.parametrize(("architecture", "expected"), [("qwen3", "qwen3"), ("mistral", "mistral"), ("new", "decoder")])

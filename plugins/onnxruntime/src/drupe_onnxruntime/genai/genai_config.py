@@ -5,13 +5,13 @@ The keys are those of onnxruntime-genai 0.18 (src/config.cpp); it refuses keys t
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from drupe.api import ModelError, Notice, UsageError, counted
+from drupe.api import Notice, UsageError, counted
 from drupe_decoding import TAKEN_FROM, home_of, sampling, token_ids
+from drupe_onnxruntime.genai.carried import pattern_of
 
 if TYPE_CHECKING:
     from drupe_decoding import DecoderPorts
@@ -56,15 +56,15 @@ def model_type(architecture: str) -> str:
 
 
 def port_names(decoder: DecoderPorts) -> PortNames:
-    """The names for genai_config.json. Raises ModelError for caches whose names it cannot express."""
+    """The names for genai_config.json, of a decoder that onnxruntime-genai carries (`not_carried`)."""
     inputs, outputs = {name: port.name for name, port in decoder.plain.items()}, {"logits": decoder.logits.name}
     layers: dict[str, frozenset[int]] = {}
     for part, called in PARTS.items():
         caches = [cache for cache in decoder.caches if cache.place.part == part]
         layers[part] = frozenset(cache.place.layer for cache in caches)
         if caches:
-            inputs[f"past_{called}_names"] = _pattern((cache.past.name for cache in caches), called)
-            outputs[f"present_{called}_names"] = _pattern((cache.present for cache in caches), called)
+            inputs[f"past_{called}_names"] = pattern_of(cache.past.name for cache in caches)
+            outputs[f"present_{called}_names"] = pattern_of(cache.present for cache in caches)
     return PortNames(
         inputs,
         outputs,
@@ -72,16 +72,6 @@ def port_names(decoder: DecoderPorts) -> PortNames:
         layers["key"],
         bool(layers["conv_state"]) and not layers["recurrent_state"],
     )
-
-
-def _pattern(names: Iterable[str], part: str) -> str:
-    """The one pattern of these names, such as "past_key_values.%d.key"."""
-    patterns = {re.sub(r"\d+", "%d", name, count=1) for name in names}
-    if len(patterns) != 1:
-        raise ModelError(
-            f"the {part} caches of the graph follow {len(patterns)} patterns of names, and onnxruntime-genai needs one"
-        )
-    return patterns.pop()
 
 
 def max_length(

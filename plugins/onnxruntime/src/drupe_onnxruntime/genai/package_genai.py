@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from drupe.api import Context, Form, Model, ModelError, Pass, PassConfig, Target, counted
+from drupe.api import Context, Form, Model, ModelError, Notice, Pass, PassConfig, Target, UsageError, counted
 from drupe_onnxruntime.genai import genai_config, tokenizer_files
+from drupe_onnxruntime.genai.carried import not_carried
 from drupe_onnxruntime.genai.token_check import form_notices, token_check
 from drupe_onnxruntime.provider_options import genai_provider_options
 
@@ -42,7 +43,8 @@ class PackageGenai(Pass):
     """Adds genai_config.json, made from the decoder's description, its graph and the target.
 
     Also puts the tokenizer's files and the chat template into a form that onnxruntime-genai reads: see
-    `tokenizer_files` and `templates`.
+    `tokenizer_files` and `templates`. A decoder whose states onnxruntime-genai does not carry (`carried`) becomes a
+    package without genai_config.json, for onnxruntime; a notice says so and why.
     """
 
     name = "package-genai"
@@ -54,8 +56,7 @@ class PackageGenai(Pass):
     whole = True  # a model of several parts is an error: it must not be packaged part by part
 
     def run(self, model: Model, config: PackageGenaiConfig, context: Context) -> Model:
-        from drupe_decoding import generation_notices
-        from drupe_onnxruntime.genai.templates.serving import served_templates
+        from drupe_decoding import decoder_ports
 
         package: OnnxPackage = model.payload
         description = package.decoder
@@ -64,35 +65,70 @@ class PackageGenai(Pass):
                 "the graph has no description of its decoder, so no genai_config.json can be made for it",
                 cure="start from the checkpoint, with the pass build-decoder",
             )
-        package.files.update(tokenizer_files.readable(package.files))
-        tokenizer = tokenizer_files.tokenizer_in(package.files)
-        form = tokenizer_files.own_form(package.files, tokenizer)
-        package.files.update(form.files())
-        rows = description.vocab_size
-        check = token_check(package.files, tokenizer, rows, context.scratch) if config.compare_tokens else nullcontext()
-        with check as of_tokens:  # it runs while the chat template is compared
-            served = served_templates(package.files)
-            package.files.update(served.files)
-            document = _document(package, description, config, context)
-            package.files[CONFIG] = (json.dumps(document, indent=4) + "\n").encode("utf-8")
-            generation = _generation(package)
-            return model.noticed(
-                *generation_notices(genai_config.settings_beside_ends(description, generation), rows),
-                *genai_config.end_notices(description, generation),
-                *served.notices,
-                *form_notices(form),
-                *(of_tokens() if of_tokens else ()),
-            )
+        decoder = decoder_ports(package.component.graph)
+        if reason := not_carried(decoder):
+            return _for_onnxruntime(model, reason, config, context)
+        return _for_genai(model, decoder, description, config, context)
+
+
+def _for_genai(
+    model: Model, decoder: DecoderPorts, description: DecoderDescription, config: PackageGenaiConfig, context: Context
+) -> Model:
+    from drupe_decoding import generation_notices
+    from drupe_onnxruntime.genai.templates.serving import served_templates
+
+    package: OnnxPackage = model.payload
+    package.files.update(tokenizer_files.readable(package.files))
+    tokenizer = tokenizer_files.tokenizer_in(package.files)
+    form = tokenizer_files.own_form(package.files, tokenizer)
+    package.files.update(form.files())
+    rows = description.vocab_size
+    check = token_check(package.files, tokenizer, rows, context.scratch) if config.compare_tokens else nullcontext()
+    with check as of_tokens:  # it runs while the chat template is compared
+        served = served_templates(package.files)
+        package.files.update(served.files)
+        document = _document(package, decoder, description, config, context)
+        package.files[CONFIG] = (json.dumps(document, indent=4) + "\n").encode("utf-8")
+        generation = _generation(package)
+        return model.noticed(
+            *generation_notices(genai_config.settings_beside_ends(description, generation), rows),
+            *genai_config.end_notices(description, generation),
+            *served.notices,
+            *form_notices(form),
+            *(of_tokens() if of_tokens else ()),
+        )
+
+
+def _for_onnxruntime(model: Model, reason: str, config: PackageGenaiConfig, context: Context) -> Model:
+    """A package without a genai_config.json, which Drupe runs with onnxruntime, in a loop of its own."""
+    if config.max_length is not None:
+        raise UsageError(
+            f"max_length has no effect on this model, which onnxruntime-genai cannot run: {reason}",
+            cure="leave max_length out; a session of onnxruntime has room for the whole context",
+        )
+    from drupe_onnx import THREADS
+    from drupe_onnx.session_options import OWN, with_options
+
+    package: OnnxPackage = model.payload
+    package.files.pop(CONFIG, None)
+    options: dict[str, Any] = {}
+    THREADS.put_into(options, threads(config, context.target, context))
+    if (content := with_options(OWN, None, options)) is not None:
+        package.files[OWN] = content
+    cure = "run it with drupe (generate, chat) or with drupe.open(...); onnxruntime-genai cannot open it"
+    return model.noticed(Notice("runtime", "chosen", f"onnxruntime runs the package: {reason}", cure))
 
 
 def _document(
-    package: OnnxPackage, description: DecoderDescription, config: PackageGenaiConfig, context: Context
+    package: OnnxPackage,
+    decoder: DecoderPorts,
+    description: DecoderDescription,
+    config: PackageGenaiConfig,
+    context: Context,
 ) -> dict[str, Any]:
-    from drupe_decoding import decoder_ports
     from drupe_onnx import initializers_of, weight_bytes
 
     graph = package.component.graph
-    decoder = decoder_ports(graph)
     names = genai_config.port_names(decoder)
     if names.layers > description.layers:
         raise ModelError(
