@@ -15,6 +15,7 @@ LANES = 2 * GROUP  # two partial sums a block, see `kernels._interleave`
 LANE_VALUES = 10 * LANES  # values that the search keeps for each lane
 CHUNK = 16384  # values that the search loads at a time: 64 kB stay in the second-level cache
 PRODUCT_COLUMNS = 256  # columns of a sum of products that are in work at a time
+PRODUCT_ROWS = 4  # and its rows
 
 Parts = tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32], npt.NDArray[np.uint8], npt.NDArray[np.float32]]
 
@@ -59,7 +60,7 @@ def add_product(
     """out = rows + left x right, for rows of bfloat16 or float32; all arrays are C-contiguous."""
     arrays = [rows, left, right, out]
     if rows.itemsize == 2:
-        arrays.insert(3, np.empty(PRODUCT_COLUMNS, np.uint32))
+        arrays.insert(3, np.empty(PRODUCT_ROWS * PRODUCT_COLUMNS, np.uint32))
     kernel = entry_point(KERNELS[f"add_product_{8 * rows.itemsize}"])
     kernel(*[array.ctypes.data for array in arrays], *rows.shape, left.shape[1])
 
