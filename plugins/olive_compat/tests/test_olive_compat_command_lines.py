@@ -50,6 +50,8 @@ def told(words: Sequence[str], own: frozenset[str] | None = OWN) -> tuple[list[s
         ("optimize M -o OUT --log_level 0", "optimize M -o OUT --log-level 2"),
         ("optimize M -o OUT --log_level=4", "optimize M -o OUT --log-level 0"),
         ("optimize M -o OUT --dry_run", "optimize M -o OUT --plan"),
+        ("optimize -m M -o OUT --adapter_path A", "optimize -m M -o OUT --adapter A"),
+        ("auto-opt -m M -o OUT -a A --precision int4", "auto-opt -m M -o OUT --adapter A --precision int4"),
         ("optimize M -o OUT -- --memory", "optimize M -o OUT -- --memory"),
         ("optimize M -o OUT --precision uint4", "optimize M -o OUT --precision int4 --asymmetric"),
         (
@@ -103,7 +105,6 @@ def test_what_is_changed_or_left_out_is_said_by_its_flag(line: str, said: list[s
     ("line", "words"),
     [
         ("optimize -m M -o O --precision nf4 --act_precision int8", ("nf4", "--act_precision", "int4, int8")),
-        ("optimize -m M -o O --adapter_path A", ("--adapter_path", "peft")),
         ("optimize -m M -o O --model_script a.py", ("--model_script", "code")),
         ("auto-opt -m M --dynamic-to-fixed-shape-dim-param a b --use_qdq_encoding", ("fixing", "--use_qdq_encoding")),
         ("optimize -m M -o O --pr x", ("--precision, --prepare, --provider",)),
@@ -117,6 +118,7 @@ def test_what_is_changed_or_left_out_is_said_by_its_flag(line: str, said: list[s
         ("quantize --algorithm rtn", ("no model is named", "drupe quantize -m MODEL")),
         ("run-pass --pass-name Rtn --pass-config {x -m M", ("not JSON", "--pass-config")),
         ("tune-session-params -m M --opt_level_list 7", ("7 is none", "99 (all)")),
+        ("benchmark -m M --adapter_path A", ("--adapter_path", "--adapter DIR")),
         ("convert-adapters -a A -o O", ("convert-adapters", "peft")),
     ],
 )  # fmt: skip
@@ -170,7 +172,7 @@ def test_every_flag_is_done_or_said_or_refused(command: str) -> None:
             continue
         spelled = {word.replace("_", "-") for word in arguments if word.startswith("--")}
         known = OWN | {"--config", "--asymmetric", "--calibration-length", "--calibration-sequences", "--quality",
-                       "--calibration-data", "--method", "--symmetric", "--head-bits"}  # fmt: skip
+                       "--calibration-data", "--method", "--symmetric", "--head-bits", "--adapter"}  # fmt: skip
         assert spelled <= known, (flag.names, spelled - known)
 
 

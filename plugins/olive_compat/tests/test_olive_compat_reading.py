@@ -259,3 +259,9 @@ def test_all_of_olives_passes_have_a_rule_with_a_cure_where_they_are_missing() -
     for name, rule in PASSES.items():
         for answer in filter(None, (rule.built, rule.graph)):
             assert answer.what and (answer.handling != "missing" or answer.cure), name
+
+
+def test_an_adapter_of_the_model_is_merged_while_the_checkpoint_is_read() -> None:
+    made = answered({"type": "MergeAdapterWeights"}, BUILDER, model={**LLAMA, "adapter_path": "ADAPTER"})
+    assert made.made["model"] == {"reference": LLAMA["model_path"], "adapter": "ADAPTER"}
+    assert not made.of("missing")

@@ -11,6 +11,7 @@ from drupe_olive_compat.flags import (
     NONE,
     ONE,
     Flag,
+    adapter,
     any_word_is_yes,
     becomes,
     block_size,
@@ -49,7 +50,8 @@ _STATIC = missing("static quantization, with integer activations", "--precision 
 _SCRIPT = missing(
     "a Python file that makes the model, and Drupe runs no code of a model", "export it to ONNX, and name it"
 )
-_ADAPTER = missing("adapters are not merged by this flag", "drupe optimize MODEL --adapter DIR merges peft's adapters")
+_ADAPTER = changed("--adapter: it is merged into the weights")
+_BESIDE = missing("a model with an adapter beside it", "drupe optimize MODEL --adapter DIR, and name its package")
 _RANDOM = missing("a random model of two layers in place of the model", "name a small checkpoint")
 _UNREAD = left_out("Olive reads it, and uses it for nothing")
 _TRACED = left_out("nothing is traced: the graph is built from the checkpoint's configuration")
@@ -69,7 +71,7 @@ HF = (
     _flag("--test-metrics", MANY, _RANDOM),
     _flag("--test-llama-path", ONE, _RANDOM),
 )
-ADAPTER = (_flag("-a --adapter-path", ONE, _ADAPTER),)
+ADAPTER = (_flag("-a --adapter-path", ONE, _ADAPTER, adapter),)
 SCRIPT = (_flag("--model-script", ONE, _SCRIPT), _flag("--script-dir", ONE, _SCRIPT))
 ACCEL = (
     _flag("--device", ONE, _SAME, gives("device")),
@@ -89,6 +91,7 @@ PRECISION = _flag(
     "--precision", ONE, changed("int4, int8, fp16, bf16, fp32; uint4 and uint8 are these with zero points"), precision
 )
 SHARED = (*HF, *ADAPTER, *SCRIPT, *LOG)
+SHARED_OF_PACKAGES = (*HF, _flag("-a --adapter-path", ONE, _BESIDE), *SCRIPT, *LOG)
 
 _AUTO_OPT = (
     *MODEL,
@@ -222,7 +225,10 @@ _PACKAGES = missing(
 )
 _RUN = (
     *MODEL,
-    *SHARED,
+    *HF,
+    _flag("-a --adapter-path", ONE, missing("an adapter for a file's model", "adapter_path in the file's input_model")),
+    *SCRIPT,
+    *LOG,
     _flag("--config --run-config", ONE, _SAME, gives("config")),
     _flag("--list-required-packages", NONE, _PACKAGES),
     _flag("--setup", NONE, _PACKAGES),
@@ -244,7 +250,7 @@ _RUN_PASS = (
 )
 _BENCHMARK = (
     *MODEL,
-    *SHARED,
+    *SHARED_OF_PACKAGES,
     *SAVE,
     *CACHE,
     _flag("--tasks", MANY, changed("drupe evaluate --evaluator lm-eval"), gives("tasks")),
@@ -255,7 +261,7 @@ _BENCHMARK = (
 
 _TUNING = (
     *MODEL,
-    *SHARED,
+    *SHARED_OF_PACKAGES,
     *SAVE,
     *CACHE,
     *(

@@ -134,6 +134,12 @@ def model(line: Line, value: Any, typed: str) -> Answer | None:
     return kept(f"the model {line.given['model']} of the hub") if page else None
 
 
+def adapter(line: Line, value: Any, typed: str) -> Answer:
+    """An adapter of peft's. Olive keeps it beside the weights in some of its packages."""
+    line.arguments += ["--adapter", str(value)]
+    return changed(f"the adapter {value} is merged into the weights; --adapters keeps it beside them, to be switched")
+
+
 def precision(line: Line, value: Any, typed: str) -> Answer | None:
     """The type of the weights."""
     name = str(value)

@@ -201,12 +201,7 @@ PASSES: Mapping[str, Rule] = {
     "NVModelOptQuantization": Rule(missing("NVIDIA ModelOpt", "Gptq or AutoAWQQuantizer in place of it")),
     # adapters
     **dict.fromkeys(("LoRA", "QLoRA", "LoftQ", "DoRA", "LoHa", "LoKr", "SDLoRA"), Rule(_TRAINING)),
-    "MergeAdapterWeights": Rule(
-        missing(
-            "merging an adapter into the weights",
-            "drupe optimize MODEL --adapter DIR merges it",
-        )
-    ),
+    "MergeAdapterWeights": Rule(kept("an adapter that input_model names is merged while the checkpoint is read")),
     "ExtractAdapters": Rule(missing("adapters as inputs of a graph", "merge the adapter into the weights with peft")),
     # composition
     "SplitModel": Rule(_SPLIT),

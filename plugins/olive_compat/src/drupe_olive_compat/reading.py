@@ -58,8 +58,7 @@ def read(document: Mapping[str, Any], model: str) -> tuple[dict[str, Any] | None
     if ledger.lacks:
         return None, ledger.notices
     made = filled(space, leaves)
-    reference = {"reference": source.reference, "revision": source.revision} if source.revision else source.reference
-    workflow: dict[str, Any] = {"model": reference, **made, "target": {"provider": provider, **made["target"]}}
+    workflow: dict[str, Any] = {"model": source.form, **made, "target": {"provider": provider, **made["target"]}}
     if search:
         search |= {"evaluators": measures.evaluator_forms()} if measures.evaluators else {}
         search |= {"goals": measures.goal_list()} if measures.goals else {}

@@ -48,13 +48,24 @@ _PLACEHOLDERS = ("model_path", "/path/to", "<")
 
 @dataclass(frozen=True)
 class Source:
-    """What is optimized. kind: CHECKPOINT or GRAPH. more: what it takes beside text; task: as far as it is known."""
+    """What is optimized. kind: CHECKPOINT or GRAPH. more: what it takes beside text; task: as far as it is known.
+
+    adapter: the folder of what is merged into it.
+    """
 
     reference: str
     kind: str
     more: str = ""
     revision: str = ""
     task: str = ""
+    adapter: str = ""
+
+    @property
+    def form(self) -> str | dict[str, str]:
+        """The source as a workflow file of Drupe's has it."""
+        options = {"revision": self.revision, "adapter": self.adapter}
+        given = {name: value for name, value in options.items() if value}
+        return {"reference": self.reference, **given} if given else self.reference
 
 
 def source_of(part: Component, replacement: str, ledger: Ledger) -> Source:
@@ -161,7 +172,8 @@ def _checkpoint(part: Component, path: str, ledger: Ledger) -> Source:
         return Source(path, CHECKPOINT)
     loading = part.options.get("load_kwargs")
     revision = str(loading.get("revision", "")) if isinstance(loading, Mapping) else ""
-    return replace(_by_name(part, path, ledger), revision=revision)
+    adapter = str(part.options.get("adapter_path") or "")
+    return replace(_by_name(part, path, ledger), revision=revision, adapter=adapter)
 
 
 def _by_name(part: Component, path: str, ledger: Ledger) -> Source:
@@ -225,11 +237,7 @@ _OPTIONS: Mapping[str, Callable[[Any], Answer]] = {
     "dummy_inputs_func": _says(left_out("nothing is traced, so no inputs are made up")),
     "io_config": _NAMES,
     "model_attributes": _says(left_out("attributes are read from the model's own configuration")),
-    "adapter_path": _says(
-        missing(
-            "an adapter is not merged into the weights", "merge it with peft's merge_and_unload() and name the result"
-        )
-    ),
+    "adapter_path": lambda value: kept(f"the adapter {value} is merged into the weights"),
     "model_file_format": _says(_PICKLE),
     "use_ort_extensions": _says(left_out("packages need no onnxruntime-extensions in their session")),
     "inference_settings": _says(left_out("settings of a session are not taken over from a model")),
