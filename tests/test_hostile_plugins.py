@@ -622,3 +622,55 @@ def test_a_run_with_its_check_succeeds_beside_a_plugin_that_fails_in_every_hook(
     assert package(real.world.output) == real.package
     assert done.stderr.count("warning: villain 1.0 is not used: drupe_passes() raised SystemExit: 3") == 1
     assert "villain" not in done.stdout
+
+
+# The hooks that plugins declare for others
+
+DECLARED = {
+    "drupe_decoder_families": ("inspect", "--families"),
+    "drupe_workflow_readers": ("run", "OLIVE", "--dry-run"),
+    "drupe_command_line_readers": ("quantize", "-m", "SOURCE", "-o", "OUT", "--algorithm", "rtn", "--plan"),
+    "drupe_searchers": ("run", "SEARCH", "--dry-run"),
+    "drupe_executors": ("run", "SEARCH", "--dry-run", "--executor", "local"),
+}
+"""A command that asks each of them."""
+
+
+@pytest.fixture(scope="module")
+def asked(real: RealWorld) -> dict[str, Done]:
+    """What the commands answer without a villain."""
+    return {name: ask(real, name) for name in DECLARED}
+
+
+def ask(real: RealWorld, hook_name: str) -> Done:
+    """Run the command that asks a hook."""
+    world, folder = real.world, real.world.source.parent
+    target = {"provider": "cpu", "precision": "int4"}
+    several = [{"quantize-weights": {"block_size": [32, 64]}}]
+    (folder / "search.json").write_text(
+        json.dumps({"model": str(world.source), "target": target, "passes": several, "output": str(folder / "found")})
+    )
+    builder = {"type": "ModelBuilder", "precision": "int4"}
+    hugging = {"type": "HfModel", "model_path": str(world.source)}
+    (folder / "olive.json").write_text(json.dumps({"input_model": hugging, "passes": {"builder": builder}}))
+    files = {"SOURCE": world.source, "OUT": folder / "other", "SEARCH": folder / "search.json"}
+    files["OLIVE"] = folder / "olive.json"
+    return world.site.run_here(*(files.get(word, word) for word in DECLARED[hook_name]))
+
+
+@pytest.mark.parametrize("hook_name", DECLARED)
+@pytest.mark.parametrize(
+    "way", ["raises", "exits", "prints", "gives-a-number", "gives-texts", "gives-a-ref-of-nothing"]
+)
+def test_a_hook_of_a_plugin_answers_as_without_the_one_that_fails_in_it(
+    real: RealWorld, asked: dict[str, Done], hook_name: str, way: str
+) -> None:
+    body, told = WAYS[way]
+    real.world.admit(Villain(hook(hook_name, body), told))
+    try:
+        done = ask(real, hook_name)
+    finally:
+        real.world.expel()
+    assert (done.returncode, done.stdout) == (asked[hook_name].returncode, asked[hook_name].stdout) and done.stdout
+    said = set(warnings(done)) - set(warnings(asked[hook_name]))
+    assert len(said) == 1 and said.pop().startswith("warning: villain 1.0 ")
