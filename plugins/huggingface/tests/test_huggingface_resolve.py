@@ -293,6 +293,23 @@ def test_weights_are_downloaded_only_when_they_are_needed(fake_hub: FakeHub, tmp
     assert fake_hub.fetched == ["config.json", "model.safetensors"]
 
 
+def test_an_adapter_on_the_hub_is_downloaded_without_what_lies_beside_it(
+    fake_hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    header = json.dumps({"base_model.model.head.lora_A.weight": {"dtype": "F32", "shape": [1, 2],
+                         "data_offsets": [0, 8]}}).encode()  # fmt: skip
+    weights = struct.pack("<Q", len(header)) + header + bytes(8)
+    fake_hub.files |= {"adapter_config.json": b'{"peft_type": "LORA", "r": 1}', "adapter_model.safetensors": weights}
+    monkeypatch.chdir(tmp_path)
+    base = checkpoint(tmp_path / "base")
+    model = resolve(str(base), adapter=["org/name:0.5"], cache_dir=str(tmp_path / "cache"))
+    ((folder, weight),) = json.loads(model.facts["adapters"])
+    assert (Path(folder).name, weight) == (COMMIT, 0.5)
+    assert sorted(fake_hub.fetched) == ["adapter_config.json", "adapter_model.safetensors"]
+    with pytest.raises(ModelError, match="there is no adapter"):
+        resolve(str(base), adapter=["name"])
+
+
 def test_weights_of_layers_after_pooling_are_downloaded_with_the_small_files(fake_hub: FakeHub, tmp_path: Path) -> None:
     modules = [{"path": "", "type": "a.Transformer"}, {"path": "1_Pooling", "type": "a.Pooling"}]
     modules.append({"path": "2_Dense", "type": "a.Dense"})

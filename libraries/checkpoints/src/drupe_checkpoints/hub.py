@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from drupe.api import DrupeError, ModelError, OutputError
+from drupe_checkpoints.adapters.configuration import CONFIG
+from drupe_checkpoints.adapters.reference import WEIGHTS as ADAPTER_WEIGHTS
 from drupe_checkpoints.sentence_transformers import module_weights
 from drupe_checkpoints.summary import INDEX, shards_of
 
@@ -20,7 +22,7 @@ WEIGHTS = ("*.safetensors",)
 # Repositories also hold the same weights in the formats of other programs, which would double the download.
 UNWANTED = ("consolidated*.safetensors", "original/*", "onnx/*", "*/*.safetensors", "*.onnx_data")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
-LOCAL_FOLDER = "give a folder that holds the checkpoint instead of its hub id"
+LOCAL_FOLDER = "give a folder of this machine instead of the hub id"
 TIMEOUT = 10.0  # seconds for a request that only lists
 FULL = (errno.ENOSPC, errno.EDQUOT)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -107,6 +109,11 @@ def find(repository: str, options: Mapping[str, Any]) -> Snapshot:
     if missing := [name for name in module_weights(folder) if not (folder / name).is_file()]:
         _download(repository, folder.name, token, cache_dir, missing, unwanted=())
     return Snapshot(repository, folder, token, cache_dir)
+
+
+def find_adapter(repository: str, options: Mapping[str, Any]) -> Path:
+    """The folder with the newest adapter of a hub repository, which is downloaded. Raises ModelError."""
+    return _download(repository, None, options.get("token"), options.get("cache_dir"), (CONFIG, ADAPTER_WEIGHTS))
 
 
 def no_safetensors(repository: str, found: Listing) -> ModelError:

@@ -38,7 +38,7 @@ def drupe_options() -> list[Option]:
         Option("token", "Access token.", group=HUB, source=True, secret=True, environment="HF_TOKEN"),
         Option(
             "adapter",
-            "Merge an adapter of peft's, a folder; DIR:0.5 takes half of its changes; may be given several times.",
+            "Merge an adapter of peft's, a folder or a hub id; DIR:0.5 takes half of its changes; may be repeated.",
             type=Path,
             group="Model and output",
             multiple=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -51,7 +52,16 @@ def _adapters(options: Mapping[str, Any]) -> tuple[AdapterReference, ...]:
         return ()
     from drupe_checkpoints.adapters.reference import typed_adapters
 
-    return typed_adapters(options["adapter"])
+    return typed_adapters(options["adapter"], functools.partial(_adapter_on_the_hub, options=options))
+
+
+def _adapter_on_the_hub(name: str, options: Mapping[str, Any]) -> Path | None:
+    """The folder of an adapter that is downloaded; None for a name that is no hub id with its owner."""
+    if "/" not in name or looks_like_a_path(name) or not _is_hub_id(name):
+        return None
+    from drupe_checkpoints.hub import find_adapter
+
+    return find_adapter(name, options)
 
 
 def _model(checkpoint: Checkpoint, location: Path, **facts: str) -> Model:
@@ -93,8 +103,13 @@ def _path(reference: str) -> Path:
 def _on_the_hub(reference: str, path: Path, options: Mapping[str, Any]) -> Snapshot:
     if looks_like_a_path(reference):
         raise no_path(path)
-    if len(reference) > LONGEST or not HUB_ID.fullmatch(reference) or "--" in reference or ".." in reference:
+    if not _is_hub_id(reference):
         raise ModelError(f"'{reference}' is neither a folder nor a hub id", cure=POINT_AT_A_CHECKPOINT)
     from drupe_checkpoints.hub import find
 
     return find(reference, options)
+
+
+def _is_hub_id(reference: str) -> bool:
+    fits = len(reference) <= LONGEST and HUB_ID.fullmatch(reference) is not None
+    return fits and not any(each in reference for each in ("--", ".."))

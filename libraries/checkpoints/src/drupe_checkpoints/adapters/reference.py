@@ -1,10 +1,10 @@
-"""An adapter as a user names it: a folder, and a weight after a colon ("DIR:0.5")."""
+"""An adapter as a user names it: a folder or a hub id, and a weight after a colon ("DIR:0.5")."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,23 +34,34 @@ class AdapterReference:
         return str(self.folder) if self.weight == 1 else f"{self.folder}:{self.weight:g}"
 
 
-def typed_adapters(typed: Iterable[Path | str] | Path | str) -> tuple[AdapterReference, ...]:
+Fetch = Callable[[str], Path | None]
+"""Downloads an adapter by its hub id, and gives its folder; None for what is no hub id."""
+
+
+def typed_adapters(typed: Iterable[Path | str] | Path | str, fetch: Fetch) -> tuple[AdapterReference, ...]:
     """The adapters that a user has named. Raises UsageError for a weight without effect, ModelError for no adapter."""
     several = (typed,) if isinstance(typed, str | Path) else tuple(typed)
-    found = tuple(_typed(str(each)) for each in several)
+    found = tuple(_typed(str(each), fetch) for each in several)
     folders = [each.folder for each in found]
     if twice := next((each for each in folders if folders.count(each) > 1), None):
         raise UsageError(f"--adapter names {twice} twice", cure=f"--adapter {twice}:2 takes its changes twice")
     return found
 
 
-def _typed(text: str) -> AdapterReference:
+def _typed(text: str, fetch: Fetch) -> AdapterReference:
     whole, (name, colon, weight) = Path(text).expanduser(), text.rpartition(":")
     if colon and not whole.exists() and (number := _number(weight)) is not None:
         if number == 0:
             raise UsageError(f"--adapter {text} has no effect: its weight is 0", cure="leave it out")
-        return AdapterReference(_complete(Path(name).expanduser().absolute()), number)
-    return AdapterReference(_complete(whole.absolute()))
+        return AdapterReference(adapter_folder(name, fetch), number)
+    return AdapterReference(adapter_folder(text, fetch))
+
+
+def adapter_folder(name: str, fetch: Fetch) -> Path:
+    """The folder of an adapter that is named by a path or a hub id. Raises ModelError where there is none."""
+    folder = Path(name).expanduser()
+    fetched = None if folder.exists() else fetch(name)
+    return _complete(folder.absolute() if fetched is None else fetched)
 
 
 def _number(text: str) -> float | None:
