@@ -11,6 +11,7 @@ import typer
 
 import drupe
 from drupe.api import DrupeError, UsageError
+from drupe_commands import interrupts
 from drupe_commands.explaining import explained, say_if_cut_short
 from drupe_commands.messages import tell
 from drupe_commands.parameters import (
@@ -114,6 +115,7 @@ class Talk:
         except KeyboardInterrupt:
             if not self.at_terminal:
                 raise
+            interrupts.answered()
         except DrupeError as error:
             if not self.at_terminal:
                 raise
@@ -154,6 +156,7 @@ class Talk:
             except KeyboardInterrupt:
                 if not self.at_terminal:
                     raise
+                interrupts.answered()
                 print()
             else:
                 return None if said in ("/exit", "/quit") else said

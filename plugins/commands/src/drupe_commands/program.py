@@ -6,14 +6,14 @@ import atexit
 import gc
 import io
 import os
-import signal
 import sys
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
 from drupe.api import PROJECT, Cancelled, DrupeError, OutputError, PluginCrash, UsageError, call
+from drupe_commands import interrupts
 from drupe_commands.command_building import HELP, as_command
 from drupe_commands.command_names import summaries
 from drupe_commands.wrong_usage import WRONG_USAGE, told
@@ -80,20 +80,29 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            _complain(Cancelled())
-            raise typer.Exit(Cancelled.exit_status) from None
+            _stop()
         except WRONG_USAGE as error:
             if type(error).__name__ == HELP_IS_WANTED:
                 raise
             _complain(told(error, ctx.meta[TYPED], ctx.invoked_subcommand))
             raise typer.Exit(UsageError.exit_status) from None
         except DrupeError as error:
+            if interrupts.pending() and not isinstance(error, Cancelled):  # a library has made another error of it
+                _stop()
+            interrupts.answered()
             if (ctx.obj or {}).get("debug"):
                 _print_stack(error)
             elif isinstance(error, PluginCrash):
                 _print_own_stack(error.__cause__ or error, hinted="debug" in (ctx.obj or {}))
             _complain(error)
             raise typer.Exit(error.exit_status) from None
+
+
+def _stop() -> NoReturn:
+    """End a command that the user has stopped."""
+    interrupts.answered()
+    _complain(Cancelled())
+    raise typer.Exit(Cancelled.exit_status) from None
 
 
 def _print_stack(error: DrupeError) -> None:
@@ -209,10 +218,7 @@ def _run(state: dict[str, Any]) -> None:
 
 def main() -> None:
     """Run the program; ends the process with 0, an error's own status, or 70 for what nobody foresaw."""
-    for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):  # not every system has them all
-        if hasattr(signal, name):
-            # A polite kill ends a run as Ctrl-C does, so that it cleans up behind itself.
-            signal.signal(getattr(signal, name), signal.default_int_handler)
+    interrupts.listen()
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a mark for what is no text here
@@ -223,6 +229,8 @@ def main() -> None:
     try:
         _run(state)
     except Exception as error:
+        if interrupts.pending():
+            raise KeyboardInterrupt from error
         import traceback
 
         from drupe.api import registry
@@ -236,3 +244,5 @@ def main() -> None:
         what = plugin.title if plugin else "drupe or in a plugin"
         print(f"This is a mistake in {what}, not in what you typed; please report it.", file=sys.stderr)
         sys.exit(UNEXPECTED)
+    finally:
+        interrupts.answered()
