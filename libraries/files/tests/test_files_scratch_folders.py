@@ -17,13 +17,14 @@ def test_scratch_folders_of_killed_runs_are_removed_and_those_in_use_are_not(
     from drupe_files.scratch_folders import A_DAY, scratch
 
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    killed, recent, foreign = (tmp_path / name for name in ("drupe-scratch-a", "drupe-scratch-b", "drupe-mine"))
-    for folder in (killed, recent, foreign):
+    names = ("drupe-scratch-a", "drupe-unmarked-old", "drupe-unmarked-new", "drupe-mine")
+    killed, old, new, foreign = (tmp_path / name for name in names)
+    for folder in (killed, old, new, foreign):
         folder.mkdir()
     (killed / "file").touch()
     with scratch() as in_use:
-        for folder in (killed, foreign, in_use):
+        for folder in (old, foreign, in_use):
             os.utime(folder, (0, time.time() - 2 * A_DAY))
         with scratch():
             assert in_use.is_dir() and not killed.exists()
-    assert sorted(tmp_path.iterdir()) == [foreign, recent]
+    assert sorted(tmp_path.iterdir()) == [foreign, new]

@@ -10,20 +10,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from drupe_files.folder_marks import A_DAY, held, is_held
+from drupe_files.folder_marks import A_DAY, MARKS_DRAFTS, held, is_held
 
-_SCRATCH = "drupe-scratch-"
+_SCRATCH, _UNMARKED = "drupe-scratch-", "drupe-unmarked-"
 
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """An empty folder for temporary files. This also removes folders that killed runs have left a day ago.
+    """An empty folder for temporary files. This also removes the folders of killed runs."""
+    _remove_those_of_the_dead(Path(tempfile.gettempdir()))
+    unmarked = Path(tempfile.mkdtemp(prefix=_UNMARKED))
+    with held(unmarked):
+        # A folder has its name only when it is marked: no other run takes it for one that a killed run has left.
+        folder = unmarked.rename(unmarked.with_name(unmarked.name.replace(_UNMARKED, _SCRATCH)))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
-    An unmarked folder that is younger may be one whose process has not marked it yet.
-    """
-    for left in Path(tempfile.gettempdir()).glob(f"{_SCRATCH}*"):
+
+def _remove_those_of_the_dead(home: Path) -> None:
+    """Where folders cannot be marked, and of folders that were killed before they were: those that are a day old."""
+    for left in [*home.glob(f"{_SCRATCH}*"), *home.glob(f"{_UNMARKED}*")]:
         with contextlib.suppress(OSError):  # another user's, or removed by another run just now
-            if time.time() - left.stat().st_mtime > A_DAY and not is_held(left):
+            marked = MARKS_DRAFTS and left.name.startswith(_SCRATCH)
+            if (marked or time.time() - left.stat().st_mtime > A_DAY) and not is_held(left):
                 shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=_SCRATCH, ignore_cleanup_errors=True) as folder, held(Path(folder)):
-        yield Path(folder)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -74,8 +73,10 @@ def demo(
         with _status() as say:
             finetune_demo(precision, output_path, force=force, as_json=as_json, say=say)
         return
-    with tempfile.TemporaryDirectory(prefix="drupe-demo-", ignore_cleanup_errors=True) as folder, _status() as say:
-        before, after = Path(folder, "before"), output_path or Path(folder, "after")
+    from drupe_files import scratch
+
+    with scratch() as folder, _status() as say:
+        before, after = folder / "before", output_path or folder / "after"
         say("packaging the source at float32")
         source = drupe.optimize(MODEL, before, precision="fp32", verify=False)
         say(f"optimizing it to {precision}")

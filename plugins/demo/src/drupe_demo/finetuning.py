@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -41,8 +40,10 @@ def finetune_demo(
 
     started = time.perf_counter()
     _refuse_without_training()
-    with tempfile.TemporaryDirectory(prefix="drupe-demo-", ignore_cleanup_errors=True) as folder:
-        before, trained, after = Path(folder, "before"), Path(folder, "trained"), output or Path(folder, "after")
+    from drupe_files import scratch
+
+    with scratch() as folder:
+        before, trained, after = folder / "before", folder / "trained", output or folder / "after"
         say("packaging the model as it is")
         first = drupe.optimize(MODEL, before, precision=precision, verify=False)
         say(f"learning from {QUESTIONS.name}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -180,16 +179,16 @@ def run(
 ) -> dict[str, Any]:
     """Train, and publish the result as `output`, whole or not at all. Gives what ran."""
     from drupe.api import registry, resolve
-    from drupe_files import claimed
+    from drupe_files import claimed, scratch
     from drupe_finetune.arguments import refuse_unknown
 
     output = output.expanduser().absolute()
     refuse_unknown(config.training)
     source = resolve(reference, {}, registry())
     _refuse_to_replace(output, source, force)
-    with claimed(output), tempfile.TemporaryDirectory(prefix="drupe-finetune-", ignore_cleanup_errors=True) as scratch:
-        trained, work = _trained(source, config, output, Path(scratch), restart)
-        context = _context(Path(scratch))
+    with claimed(output), scratch() as folder:
+        trained, work = _trained(source, config, output, folder, restart)
+        context = _context(folder)
         staged = output.with_name(f".{output.name}.drupe-staging-{os.getpid()}")
         try:
             _write(trained, source, reference, config, staged, merge, context)
