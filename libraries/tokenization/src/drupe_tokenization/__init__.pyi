@@ -14,8 +14,8 @@ from .conversations import conversations as conversations
 from .document import TokenizerDocument as TokenizerDocument
 from .json_files import object_in as object_in
 from .json_files import read_object as read_object
-from .reference_process import LARGE_PAGES as LARGE_PAGES
-from .reference_process import ReferenceProcess as ReferenceProcess
+from .reference import LARGE_PAGES as LARGE_PAGES
+from .reference import ReferenceProcess as ReferenceProcess
 from .template_files import DEFAULT as DEFAULT
 from .template_files import FOR_TOOLS as FOR_TOOLS
 from .template_files import TEMPLATE as TEMPLATE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ import pytest
 
 from drupe.api import Notice, Target
 from drupe_onnxruntime.genai.runtime import OnnxRuntimeGenai
-from drupe_onnxruntime.genai.templates import choosing, engine
+from drupe_onnxruntime.genai.templates import choosing
 from drupe_onnxruntime.genai.templates.serving import Served, served_templates
 from drupe_tokenization import chat_templates
 
@@ -160,7 +161,7 @@ def test_without_the_runtime_it_is_said_that_nothing_was_compared(monkeypatch: p
 
 
 def test_a_runtime_that_does_not_start_is_said_not_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine.sys, "executable", "/bin/false")
+    monkeypatch.setattr(sys, "executable", "/bin/false")
     (notice,) = served({"chat_template": IN_TEXT + "{# started #}"}).notices
     assert "cannot be loaded" in notice.what
 

@@ -17,7 +17,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from drupe.api import Notice, counted
-from drupe_onnxruntime.genai.reading_process import ReadingProcess
+from drupe_onnxruntime.genai.reading import ReadingProcess
 from drupe_onnxruntime.genai.tokenizer_files import CONFIG, VOCABULARY, read
 from drupe_onnxruntime.genai.tokenizer_form.form import MODULE, OWN, Form
 from drupe_onnxruntime.wheels import GENAI, ONNXRUNTIME, absence

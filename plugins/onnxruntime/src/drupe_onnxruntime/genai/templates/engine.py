@@ -7,18 +7,16 @@ the conversion.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import tempfile
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from drupe.api import RuntimeMissing
 from drupe_onnxruntime.genai.empty_model import write_empty_model
+from drupe_processes.child import ChildEnded, ChildProcess
 from drupe_tokenization import Conversation
 
 KNOWN_TOKENS = ("bos_token", "eos_token")
@@ -60,7 +58,10 @@ class TemplateEngine:
     def __init__(self, folder: Path, tokens: Mapping[str, str]) -> None:
         self._folder = folder
         self._tokens = tokens
-        self._process = _start(folder)
+        self._start()
+
+    def _start(self) -> None:
+        self._child = ChildProcess("drupe_onnxruntime.genai.templates.engine_process", str(self._folder))
         self._is_ready = False
 
     def render(self, template: str, conversations: Sequence[Conversation]) -> list[Rendered]:
@@ -71,51 +72,25 @@ class TemplateEngine:
             [json.dumps(each.messages), json.dumps(each.tools) if each.tools else None, each.add_generation_prompt]
             for each in conversations
         ]
-        reply = self._ask({"settings": settings, "cases": cases})
-        if reply is None:
+        self._child.send({"settings": settings, "cases": cases})
+        try:
+            reply = self._child.receive(within=SECONDS)
+        except ChildEnded:
             self.close()
-            self._process = _start(self._folder)
-            self._is_ready = False
+            self._start()
             return [Rendered(None, CRASHED) for _ in cases]
         return [Rendered(text, error) for text, error in reply]
 
     def _wait_until_ready(self) -> None:
-        if not self._is_ready and self._answer() is None:
-            self.close()
-            raise RuntimeMissing("onnxruntime-genai is installed, but cannot be loaded", cure="install it again")
+        if self._is_ready:
+            return
+        try:
+            self._child.receive(within=SECONDS)
+        except ChildEnded as end:
+            what = f"onnxruntime-genai is installed, but cannot be loaded: {end}"
+            raise RuntimeMissing(what, cure="install it again") from None
         self._is_ready = True
 
-    def _ask(self, question: Mapping[str, Any]) -> list[tuple[str | None, str]] | None:
-        """The answer of the process to a question; None where it crashes or takes too long."""
-        try:
-            print(json.dumps(question), file=_pipe(self._process.stdin), flush=True)
-        except BrokenPipeError:
-            return None
-        return self._answer()
-
-    def _answer(self) -> list[tuple[str | None, str]] | None:
-        """The next answer of the process, of which the first is empty; None where there is none in time."""
-        timer = threading.Timer(SECONDS, self._process.kill)
-        timer.start()
-        try:
-            line = _pipe(self._process.stdout).readline()
-        finally:
-            timer.cancel()
-        return json.loads(line) if line else None
-
     def close(self) -> None:
-        self._process.kill()
-        self._process.communicate()
-
-
-def _pipe(stream: IO[str] | None) -> IO[str]:
-    assert stream is not None
-    return stream
-
-
-def _start(folder: Path) -> subprocess.Popen[str]:
-    # -P: Python must not import modules from the working folder.
-    command = [sys.executable, "-P", "-m", "drupe_onnxruntime.genai.templates.engine_process", str(folder)]
-    return subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, encoding="utf-8"
-    )
+        """End the process."""
+        self._child.close()

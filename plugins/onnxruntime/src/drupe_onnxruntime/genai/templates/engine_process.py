@@ -1,7 +1,8 @@
-"""The process of TemplateEngine: reads templates with conversations from standard input, a JSON document a line.
+"""The process of TemplateEngine: renders conversations with the templates that it is given.
 
-It writes a line when it is ready. For each document it writes a line with a list: the text that onnxruntime-genai makes
-of each conversation, or null, and the error. The folder with the files of a model is its argument.
+Its first order is the folder with the files of a model; it answers when it is ready. Each other order is a template
+with conversations. The answer is a list: the text that onnxruntime-genai makes of each conversation, or null, and the
+error.
 """
 
 from __future__ import annotations
@@ -9,29 +10,28 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
+
+from drupe_processes.parent import Answer, Orders, run_as_child
 
 MEMORY = 8 * 2**30
 """The address space that the process may have, in bytes: a template can ask for any amount."""
 
 
-def main(folder: Path) -> None:
-    """Answer each line of standard input."""
+def work(orders: Orders, answer: Answer) -> None:
+    """Render what the orders hold."""
     _limit_memory()
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime_genai
 
+    folder = Path(next(orders))
     model = onnxruntime_genai.Model(str(folder))
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what native code prints must not stand among the answers
-    print("[]", file=answers, flush=True)
-    for line in sys.stdin:
-        question = json.loads(line)
-        (folder / "tokenizer_config.json").write_text(json.dumps(question["settings"]), encoding="utf-8")
+    answer("ready")
+    for order in orders:
+        (folder / "tokenizer_config.json").write_text(json.dumps(order["settings"]), encoding="utf-8")
         tokenizer = onnxruntime_genai.Tokenizer(model)
-        print(json.dumps([_rendered(tokenizer, *case) for case in question["cases"]]), file=answers, flush=True)
+        answer([_rendered(tokenizer, *case) for case in order["cases"]])
 
 
 def _rendered(tokenizer: Any, messages: str, tools: str | None, prompt: bool) -> tuple[str | None, str]:
@@ -49,5 +49,4 @@ def _limit_memory() -> None:
 
 
 if __name__ == "__main__":
-    sys.stdin.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
-    main(Path(sys.argv[1]))
+    run_as_child(work)
