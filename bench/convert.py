@@ -22,7 +22,7 @@ from measure import (
     Measurement,
     alternate,
     best,
-    disturbance,
+    busy_machine,
     drupe,
     folder_bytes,
     measure,
@@ -86,7 +86,7 @@ def run(arguments: argparse.Namespace, options: list[str]) -> dict[str, Any]:
     checkpoint = arguments.checkpoint or cached(arguments.shape, arguments.layers)
     outputs = {name: arguments.output / name for name in ("drupe", "builder")}
     result: dict[str, Any] = {"checkpoint": str(checkpoint), "checkpoint_bytes": folder_bytes(checkpoint)}
-    result |= {"drupe_options": options, "disturbance": disturbance()}
+    result |= {"drupe_options": options, "disturbance": busy_machine()}
 
     result["first_run"] = first_run(checkpoint, outputs["drupe"], options).wall_s
     note(f"drupe, first run after installation: {result['first_run']:.2f} s")

@@ -15,13 +15,13 @@ from typing import Any
 
 from checkpoints import SHAPES, cached
 from convert import with_builder, with_drupe
+from drupe.api import usable_threads
 from measure import (
     CACHE,
     Failed,
-    disturbance,
+    busy_machine,
     folder_bytes,
     note,
-    processors,
     python,
     ratio,
     readable_failures,
@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("--new", type=int, default=64, help="tokens generated (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="processes of each package (default: %(default)s)")
     parser.add_argument(
-        "--threads", type=int, default=processors(), help="for the second comparison (default: %(default)s)"
+        "--threads", type=int, default=usable_threads(), help="for the second comparison (default: %(default)s)"
     )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     arguments, options = parser.parse_known_args()
@@ -115,7 +115,7 @@ def main() -> None:
             "packages": {name: str(package) for name, package in packages.items()},
             "bytes": {name: folder_bytes(package) for name, package in packages.items()},
             "threads": arguments.threads,
-            "disturbance": disturbance(),
+            "disturbance": busy_machine(),
             "configured": compare(packages, arguments, None),
             "same_threads": compare(packages, arguments, arguments.threads),
         }

@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from drupe_timing import disturbance
+
 CACHE = Path(__file__).resolve().parent / ".cache"
 NOT_MEASURED = "not available on this system"
 
@@ -144,17 +146,10 @@ def ratio(numerator: float | None, denominator: float | None) -> str:
     return f"{numerator / denominator:.2f} x" if numerator is not None and denominator else ""
 
 
-def processors() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def disturbance() -> str:
+def busy_machine() -> str:
     """A line for the table when other processes keep this machine busy; ask before measuring."""
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    if load < 0.5:
-        return ""
-    return f"The machine was busy (load {load:.1f} on {processors()} processors): run again when it is idle."
+    told = disturbance()
+    return f"The machine was busy ({told}): run again when it is idle." if told else ""
 
 
 def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], remarks: Sequence[str] = ()) -> None:

@@ -12,7 +12,8 @@ import argparse
 import statistics
 from pathlib import Path
 
-from measure import disturbance, processors, show
+from drupe.api import usable_threads
+from measure import busy_machine, show
 from rates import once, opened, window
 
 
@@ -21,13 +22,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="bench paired", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("packages", type=Path, nargs="+", metavar="PACKAGE", help="the first is the base of the ratios")
     parser.add_argument("--rounds", type=int, default=12, help="(default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=processors(), help="threads of each (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=usable_threads(), help="threads of each (default: %(default)s)")
     parser.add_argument("--prompt", type=int, default=128, help="tokens of the prompt (default: %(default)s)")
     parser.add_argument("--new", type=int, default=24, help="tokens generated (default: %(default)s)")
     arguments = parser.parse_args()
     import onnxruntime_genai as og
 
-    busy = disturbance()
+    busy = busy_machine()
     models = {package.name: opened(og, package, arguments.threads) for package in arguments.packages}
     cache = max(window(package) for package in arguments.packages)
     prompt = list(range(100, 100 + arguments.prompt))

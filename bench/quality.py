@@ -19,9 +19,9 @@ from typing import Any
 
 from convert import with_drupe
 from decode import compare
-from drupe.api import DrupeError
+from drupe.api import DrupeError, usable_threads
 from frontier import LARGEST, WANTED, Point, frontier, outside
-from measure import CACHE, Failed, disturbance, note, processors, readable_failures, show, size
+from measure import CACHE, Failed, busy_machine, note, readable_failures, show, size
 from rungs import BASE, RUNGS, NotOffered, Rung, package_bytes, remove
 
 HERE = Path(__file__).parent
@@ -212,7 +212,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Measure what was asked for; write and print the results of each model when it is done."""
     from plot import draw
 
-    busy = disturbance()
+    busy = busy_machine()
     every = models()
     rungs = [rung for rung in RUNGS if not arguments.only or rung == BASE or rung.name in arguments.only]
     results: dict[str, Result] = {}
@@ -248,7 +248,7 @@ def main() -> None:
     parser.add_argument("--prompt", type=int, default=128, help="rates: tokens of the prompt (default: %(default)s)")
     parser.add_argument("--new", type=int, default=64, help="rates: tokens generated (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="rates: processes a package (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=processors(), help="rates: of each (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=usable_threads(), help="rates: of each (default: %(default)s)")
     parser.add_argument("--output", type=Path, metavar="DIR", default=HERE / "results", help="default: bench/results")
     parser.add_argument("--keep", action="store_true", help=f"leave the packages in {CACHE.name}/packages/quality")
     parser.add_argument(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -20,8 +19,6 @@ FLAGS = {
     "threads": "--threads",
 }
 """How a user sets each key of SpeedConfig."""
-BUSY = 0.5
-"""Load of the machine, as the system counts it, above which the numbers are not those of a quiet one."""
 
 
 def benchmark(
@@ -111,6 +108,7 @@ def benchmark(
     from drupe_eval_speed.measuring import measure, subject_of
     from drupe_eval_speed.report import print_document, print_tables
     from drupe_eval_speed.settings import SpeedConfig
+    from drupe_timing import disturbance
 
     typed = {
         "prompt_lengths": prompt_lengths,
@@ -124,9 +122,10 @@ def benchmark(
     config = configure("command benchmark", SpeedConfig, given, FLAGS)
     found = registry()
     subjects = [subject_of(each, provider, found) for each in packages]
-    busy = _disturbance()
+    busy = disturbance()
+    notes = [f"{busy}: measure again when the machine is quiet"] if busy else []
     measured = measure(subjects, config, progress(lines=False), loads=config.repeats)
-    (print_document if as_json else print_tables)(measured, config, busy)
+    (print_document if as_json else print_tables)(measured, config, notes)
 
 
 def _sizes(texts: Sequence[str]) -> dict[str, Any]:
@@ -138,11 +137,3 @@ def _sizes(texts: Sequence[str]) -> dict[str, Any]:
             raise UsageError(f"--size takes AXIS=NUMBER, not '{text}'", cure="--size height=224")
         sizes[name.strip()] = number.strip()
     return sizes
-
-
-def _disturbance() -> list[str]:
-    """A note where other programs keep this machine busy; asked before anything is measured."""
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    if load < BUSY:
-        return []
-    return [f"other programs kept the machine busy (load {load:.1f}): measure again when it is quiet"]
