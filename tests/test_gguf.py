@@ -25,6 +25,14 @@ MODELS: dict[str, dict[str, Any]] = {
     "qwen3": {"tie_word_embeddings": False, "head_dim": 32},
 }
 
+WITH_TEMPLATES = {
+    "tokenizer.ggml.add_bos_token": True,
+    "tokenizer.chat_template": "{{ messages[0]['content'] }}",
+    "tokenizer.chat_templates": ["tool_use", "../out"],
+    "tokenizer.chat_template.tool_use": "{{ tools | tojson }}",
+    "tokenizer.chat_template.../out": "not a file",
+}
+
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
@@ -73,8 +81,8 @@ def test_blocks_are_kept_unchanged(checkpoints: dict[str, Path], tmp_path: Path,
     model = ir.load(tmp_path / "out" / "model.onnx")
     assert "drupe.quantized_again" not in model.metadata_props
     data = (tmp_path / "out" / "model.onnx.data").stat().st_size
-    assert data <= 1.1 * sum(len(content) for _, _, content in made.tensors.values()) + 256 * 16 * 8  # rotary tables
-    expected = expected_logits(checkpoints[name], tmp_path / "float", made.values)
+    assert data <= 1.1 * sum(content.nbytes for _, _, content in made.tensors.values()) + 256 * 16 * 8  # rotary tables
+    expected = expected_logits(checkpoints[name], tmp_path / "float", made.values())
     np.testing.assert_allclose(logits(tmp_path / "out"), expected, atol=1e-4)
 
 
@@ -82,7 +90,7 @@ def test_blocks_are_kept_unchanged(checkpoints: dict[str, Path], tmp_path: Path,
 def test_a_float_package_has_the_values_of_the_file(checkpoints: dict[str, Path], tmp_path: Path, kind: str) -> None:
     made = gguf_of(checkpoints["llama"], kind, ends="F16")
     drupe.optimize(made.write(tmp_path / "model.gguf"), tmp_path / "out", precision="fp32", verify=False)
-    expected = expected_logits(checkpoints["llama"], tmp_path / "float", made.values)
+    expected = expected_logits(checkpoints["llama"], tmp_path / "float", made.values())
     np.testing.assert_allclose(logits(tmp_path / "out"), expected, atol=1e-4)
 
 
@@ -109,7 +117,7 @@ def test_minimums_are_kept_by_passes_that_measure_and_calibrate(
 ) -> None:
     made = gguf_of(checkpoints["llama"], "Q4_1")
     drupe.optimize(made.write(tmp_path / "model.gguf"), tmp_path / "out", **options)
-    expected = expected_logits(checkpoints["llama"], tmp_path / "float", made.values)
+    expected = expected_logits(checkpoints["llama"], tmp_path / "float", made.values())
     np.testing.assert_allclose(logits(tmp_path / "out"), expected, atol=1e-4)
 
 
@@ -133,7 +141,9 @@ def test_blocks_with_a_minimum_are_quantized_again_for_targets_without_constant_
 def test_the_tokenizer_of_the_file_equals_that_of_the_checkpoint(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     from tokenizers import Tokenizer
 
-    path = gguf_of(checkpoints["llama"], "Q8_0").write(tmp_path / "model.gguf")
+    made = gguf_of(checkpoints["llama"], "Q8_0")
+    made.metadata |= WITH_TEMPLATES
+    path = made.write(tmp_path / "model.gguf")
     drupe.optimize(path, tmp_path / "out", verify=False)
     ours = Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json"))
     theirs = Tokenizer.from_file(str(checkpoints["llama"] / "tokenizer.json"))
@@ -182,14 +192,10 @@ def _set(key: str, value: Any) -> Callable[[GgufFile], None]:
     return lambda made: made.metadata.update({key: value})
 
 
-def _tensor(name: str, **changed: Any) -> Callable[[GgufFile], None]:
+def _shape(name: str, *shape: int) -> Callable[[GgufFile], None]:
     def change(made: GgufFile) -> None:
-        kind, shape, content = made.tensors[name]
-        made.tensors[name] = (
-            changed.get("kind", kind),
-            changed.get("shape", shape),
-            changed.get("content", lambda held: held)(content),
-        )
+        kind, _, content = made.tensors[name]
+        made.tensors[name] = kind, shape, content
 
     return change
 
@@ -207,11 +213,11 @@ def _tensor(name: str, **changed: Any) -> Callable[[GgufFile], None]:
         (_set("llama.block_count", 3), "lacks .* tensors"),
         (_set("general.alignment", 7), "alignment is 7"),
         (_set("tokenizer.ggml.pre", "tekken"), "splits text by the rules 'tekken'"),
-        (_tensor("blk.0.ffn_up.weight", shape=(1 << 40, 64)), "overlaps|after the file's end"),
-        (_tensor("blk.0.ffn_up.weight", shape=(96, 65)), r"has the impossible shape \[96, 65\]"),
-        (_tensor("blk.0.ffn_up.weight", shape=(2, 48, 64)), "is not a matrix"),
-        (_tensor("blk.0.ffn_up.weight", shape=(48, 64)), r"up_proj.weight has the shape \[48, 64\]"),
-        (_tensor("blk.1.attn_k.weight", shape=(31, 64)), "31 rows for 2 heads"),
+        (_shape("blk.0.ffn_up.weight", 1 << 40, 64), "overlaps|after the file's end"),
+        (_shape("blk.0.ffn_up.weight", 96, 65), r"has the impossible shape \[96, 65\]"),
+        (_shape("blk.0.ffn_up.weight", 2, 48, 64), "is not a matrix"),
+        (_shape("blk.0.ffn_up.weight", 48, 64), r"up_proj.weight has the shape \[48, 64\]"),
+        (_shape("blk.1.attn_k.weight", 31, 64), "31 rows for 2 heads"),
     ],
 )
 def test_the_error_for_an_unsupported_file_names_the_reason(

@@ -1,50 +1,39 @@
-"""GGUF files made from tiny checkpoints, with the layout of llama.cpp's converter."""
+"""GGUF files made from checkpoints, with the layout of llama.cpp's converter: for tests, and for a benchmark."""
 
 from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import gguf
+import ml_dtypes
 import numpy as np
+from gguf.quants import dequantize, quantize
 
-TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 8}
-GLOBAL = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
-BLOCK = {
-    "input_layernorm": "attn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output", "self_attn.q_norm": "attn_q_norm",
-    "self_attn.k_norm": "attn_k_norm", "post_attention_layernorm": "ffn_norm", "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
-}  # fmt: skip
+DTYPES: dict[str, Any] = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
+"""The element types of safetensors files that are read here. GGUF has the same names for them."""
+HEADS = {"attn_q": "num_attention_heads", "attn_k": "num_key_value_heads"}
+"""The matrices whose rows llama.cpp orders by pairs of the rotary embedding, and the keys of their heads."""
+PLAIN, SPECIAL, UNUSED = 1, 3, 5
+"""GGUF's types of tokens."""
 
 
-def quantized(matrix: np.ndarray, kind: str) -> tuple[bytes, np.ndarray]:
-    """A matrix in a GGUF type as bytes, and the float32 values that the bytes stand for."""
-    if kind in ("F32", "F16"):
-        stored = matrix.astype(np.float32 if kind == "F32" else np.float16)
-        return stored.tobytes(), stored.astype(np.float32)
-    blocks = matrix.reshape(-1, 32).astype(np.float32)
-    if kind == "Q8_0":
-        scales = (np.abs(blocks).max(1, keepdims=True) / 127).astype(np.float16)
-        levels = np.round(blocks / scales.astype(np.float32)).astype(np.int8)
-        values = levels * scales.astype(np.float32)
-        parts = [scales.view(np.uint8), levels.view(np.uint8)]
-    else:
-        if kind == "Q4_0":
-            largest = np.take_along_axis(blocks, np.abs(blocks).argmax(1, keepdims=True), 1)
-            scales, least = (largest / -8).astype(np.float16), None
-            offset = np.full_like(scales, -8).astype(np.float32) * scales.astype(np.float32)
-        else:
-            least = blocks.min(1, keepdims=True).astype(np.float16)
-            scales = ((blocks.max(1, keepdims=True) - least) / 15).astype(np.float16)
-            offset = least.astype(np.float32)
-        levels = np.clip(np.round((blocks - offset) / scales.astype(np.float32)), 0, 15).astype(np.uint8)
-        values = levels * scales.astype(np.float32) + offset
-        halves = levels[:, :16] | (levels[:, 16:] << 4)
-        parts = [scales.view(np.uint8), *([] if least is None else [least.view(np.uint8)]), halves]
-    return np.concatenate(parts, 1).tobytes(), values.reshape(matrix.shape).astype(np.float32)
+def quantized(matrix: np.ndarray, kind: str) -> np.ndarray:
+    """A matrix in a type of GGUF, as bytes."""
+    if matrix.dtype == DTYPES.get(kind):
+        return matrix.view(np.uint8)
+    return quantize(matrix.astype(np.float32), gguf.GGMLQuantizationType[kind]).view(np.uint8)
+
+
+def values_of(content: np.ndarray, kind: str) -> np.ndarray:
+    """The float32 values that the bytes of a matrix stand for."""
+    if kind in DTYPES:
+        return content.view(DTYPES[kind]).astype(np.float32)
+    return dequantize(content, gguf.GGMLQuantizationType[kind])
 
 
 def permuted(rows: np.ndarray, heads: int) -> np.ndarray:
@@ -58,52 +47,74 @@ def unpermuted(rows: np.ndarray, heads: int) -> np.ndarray:
 
 @dataclass
 class GgufFile:
-    """A file that is being made: metadata, and tensors as (type, shape, bytes). values: their values, by HF names."""
+    """A file that is being made: metadata, and tensors as (type, shape, bytes).
 
-    metadata: dict[str, Any] = field(default_factory=dict)
-    tensors: dict[str, tuple[str, tuple[int, ...], bytes]] = field(default_factory=dict)
-    values: dict[str, np.ndarray] = field(default_factory=dict)
+    origins: the tensors of the checkpoint, with their names here, and the heads whose rows are permuted.
+    """
+
+    metadata: dict[str, Any]
+    tensors: dict[str, tuple[str, tuple[int, ...], np.ndarray]] = field(default_factory=dict)
+    origins: dict[str, tuple[str, int | None]] = field(default_factory=dict)
+
+    def values(self) -> dict[str, np.ndarray]:
+        """The values of the tensors, under their names in the checkpoint and in its order of rows."""
+        found = {}
+        for name, (own, heads) in self.origins.items():
+            kind, _, content = self.tensors[own]
+            rows = values_of(content, kind)
+            found[name] = np.ascontiguousarray(unpermuted(rows, heads) if heads else rows)
+        return found
 
     def write(self, path: Path) -> Path:
-        head = b"GGUF" + struct.pack("<IQQ", 3, len(self.tensors), len(self.metadata))
-        head += b"".join(_string(key) + _value(value) for key, value in self.metadata.items())
-        data, placed = b"", []
-        for name, (kind, shape, content) in self.tensors.items():
-            data += bytes(-len(data) % 32)
-            placed.append(
-                _string(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape[::-1], TYPES[kind], len(data))
-            )
-            data += content
-        head += b"".join(placed)
-        path.write_bytes(head + bytes(-len(head) % 32) + data)
+        writer = gguf.GGUFWriter(path, self.metadata["general.architecture"])
+        for key, value in self.metadata.items():
+            if key != "general.architecture":
+                kind = gguf.GGUFValueType.UINT32 if type(value) is int else gguf.GGUFValueType.get_type(value)
+                writer.add_key_value(key, value, kind)
+        for name, (type_name, shape, content) in self.tensors.items():
+            # The writer would take the shape of a tensor of uint8 for one of bytes.
+            writer.add_tensor(name, content.view(np.int8), shape, gguf.GGMLQuantizationType[type_name])
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
         return path
 
 
-def gguf_of(source: Path, kind: str, ends: str | None = None) -> GgufFile:
-    """The checkpoint `source` as a GGUF file with its matrices in `kind`, embedding and head in `ends`."""
-    from safetensors.numpy import load_file
+def gguf_of(source: Path, kind: str, ends: str | None = None, splits: str = "gpt-2") -> GgufFile:
+    """The checkpoint `source` as a GGUF file with its matrices in `kind`, embedding and head in `ends`.
 
-    config = json.loads((source / "config.json").read_text())
-    made = GgufFile(_metadata(config, source))
-    for name, tensor in load_file(source / "model.safetensors").items():
-        stem, _, suffix = name.rpartition(".")
-        end = stem in GLOBAL
-        if end:
-            own = f"{GLOBAL[stem]}.{suffix}"
-        else:
-            _, _, layer, inner = stem.split(".", 3)
-            own = f"blk.{layer}.{BLOCK[inner]}.{suffix}"
-        heads = {"attn_q": "num_attention_heads", "attn_k": "num_key_value_heads"}.get(own.split(".")[-2])
-        turned = heads is not None and config["model_type"] == "llama"
-        rows = permuted(tensor, config[heads]) if turned else tensor
-        used = "F32" if tensor.ndim == 1 else (ends or kind) if end else kind
-        content, values = quantized(rows, used)
-        made.tensors[own] = (used, tensor.shape, content)
-        made.values[name] = np.ascontiguousarray(unpermuted(values, config[heads]) if turned else values)
+    splits: GGUF's name of the rules by which its tokenizer splits text.
+    """
+    config = json.loads((source / "config.json").read_text("utf-8"))
+    tokenizer = json.loads((source / "tokenizer.json").read_text("utf-8"))
+    made = GgufFile({**_metadata(config), **_tokenizer(tokenizer, config), "tokenizer.ggml.pre": splits})
+    architecture = gguf.MODEL_ARCH[config["model_type"].upper()]
+    names = gguf.get_tensor_name_map(architecture, config["num_hidden_layers"])
+    for name, tensor in tensors(source):
+        own = names.get_name(name, try_suffixes=(".weight", ".bias"))
+        assert own is not None, name
+        heads = config.get(HEADS.get(own.split(".")[-2])) if config["model_type"] == "llama" else None
+        used = "F32" if tensor.ndim == 1 else kind if own.startswith("blk.") else ends or kind
+        made.tensors[own] = used, tensor.shape, quantized(permuted(tensor, heads) if heads else tensor, used)
+        made.origins[name] = own, heads
     return made
 
 
-def _metadata(config: dict[str, Any], source: Path) -> dict[str, Any]:
+def tensors(source: Path) -> Iterator[tuple[str, np.ndarray]]:
+    """The names and tensors of a checkpoint. No tensor is read before it is used."""
+    for file in sorted(source.glob("*.safetensors")):
+        with file.open("rb") as stream:
+            (size,) = struct.unpack("<Q", stream.read(8))
+            header = json.loads(stream.read(size))
+        header.pop("__metadata__", None)
+        for name, entry in header.items():
+            start, shape = 8 + size + entry["data_offsets"][0], tuple(entry["shape"])
+            yield name, np.memmap(file, DTYPES[entry["dtype"]], "r", start, shape)
+
+
+def _metadata(config: dict[str, Any]) -> dict[str, Any]:
+    """What llama.cpp has to know of the model."""
     name = config["model_type"]
     own = {
         "context_length": config["max_position_embeddings"],
@@ -116,48 +127,24 @@ def _metadata(config: dict[str, Any], source: Path) -> dict[str, Any]:
         "rope.freq_base": float(config.get("rope_parameters", {}).get("rope_theta", 10000.0)),
     }
     if config.get("head_dim"):
-        own["attention.key_length"] = config["head_dim"]
-    return {
-        "general.architecture": name,
-        **{f"{name}.{key}": value for key, value in own.items()},
-        **_tokenizer(json.loads((source / "tokenizer.json").read_text()), config),
-    }
+        own |= {"attention.key_length": config["head_dim"], "attention.value_length": config["head_dim"]}
+    return {"general.architecture": name, **{f"{name}.{key}": value for key, value in own.items()}}
 
 
 def _tokenizer(document: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
-    tokens = sorted(document["model"]["vocab"], key=document["model"]["vocab"].__getitem__)
-    special = {token["id"] for token in document["added_tokens"]}
-    padding = [f"[PAD{number}]" for number in range(len(tokens), config["vocab_size"])]
+    """The tokenizer of tokenizer.json, a byte-level BPE."""
+    special = {token["id"]: token["content"] for token in document["added_tokens"]}
+    known = {number: token for token, number in document["model"]["vocab"].items()} | special
+    numbers = range(config["vocab_size"])
     return {
         "tokenizer.ggml.model": "gpt2",
-        "tokenizer.ggml.pre": "gpt-2",
-        "tokenizer.ggml.tokens": [*tokens, *padding],
-        "tokenizer.ggml.token_type": [3 if at in special else 1 for at in range(len(tokens))] + [5] * len(padding),
-        "tokenizer.ggml.merges": [" ".join(pair) for pair in document["model"]["merges"]],
+        "tokenizer.ggml.tokens": [known.get(number, f"[PAD{number}]") for number in numbers],
+        "tokenizer.ggml.token_type": [
+            SPECIAL if number in special else PLAIN if number in known else UNUSED for number in numbers
+        ],
+        "tokenizer.ggml.merges": [
+            pair if isinstance(pair, str) else " ".join(pair) for pair in document["model"]["merges"]
+        ],
         "tokenizer.ggml.bos_token_id": config["bos_token_id"],
         "tokenizer.ggml.eos_token_id": config["eos_token_id"],
-        "tokenizer.ggml.add_bos_token": True,
-        "tokenizer.chat_template": "{{ messages[0]['content'] }}",
-        "tokenizer.chat_templates": ["tool_use", "../out"],
-        "tokenizer.chat_template.tool_use": "{{ tools | tojson }}",
-        "tokenizer.chat_template.../out": "not a file",
     }
-
-
-def _string(text: str) -> bytes:
-    raw = text.encode()
-    return struct.pack("<Q", len(raw)) + raw
-
-
-def _value(value: Any) -> bytes:
-    if isinstance(value, bool):
-        return struct.pack("<IB", 7, value)
-    if isinstance(value, int):
-        return struct.pack("<II", 4, value)
-    if isinstance(value, float):
-        return struct.pack("<If", 6, value)
-    if isinstance(value, str):
-        return struct.pack("<I", 8) + _string(value)
-    kind = 8 if isinstance(value[0], str) else 5
-    items = b"".join(_string(each) if kind == 8 else struct.pack("<i", each) for each in value)
-    return struct.pack("<IIQ", 9, kind, len(value)) + items

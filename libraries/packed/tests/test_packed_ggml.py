@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gguf_files import quantized, unpermuted
+from gguf_files import quantized, unpermuted, values_of
 
 from drupe.api import ModelError
 from drupe_blockquant import Scheme
@@ -21,9 +21,9 @@ KINDS = {kind.name: kind for kind in TYPES.values()}
 
 def held(folder: Path, kind: str, n: int = 48, k: int = 128) -> tuple[Expression, np.ndarray]:
     """A random matrix of a type, which starts at byte 96 of a file, and its values."""
-    content, values = quantized(np.random.default_rng(0).standard_normal((n, k)).astype(np.float32), kind)
-    (folder / "file").write_bytes(bytes(96) + content)
-    return ggml.tensor(folder / "file", "x", KINDS[kind], (n, k), 96), values
+    content = quantized(np.random.default_rng(0).standard_normal((n, k)).astype(np.float32), kind)
+    (folder / "file").write_bytes(bytes(96) + content.tobytes())
+    return ggml.tensor(folder / "file", "x", KINDS[kind], (n, k), 96), values_of(content, kind)
 
 
 @pytest.mark.parametrize("kind", ["F32", "F16", "Q4_0", "Q4_1", "Q8_0"])
