@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import shutil
@@ -15,9 +14,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import executor_tasks
 import pytest
+from executor_tasks import kill_first
+from searches import read_until, results, started
 from tiny import make_checkpoint
 
 from drupe.api import UsageError
@@ -26,28 +27,6 @@ from drupe_executor_ray.settings import RayConfig
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for Ray's processes in /proc")
 OWN_RAY = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
-TASKS = '''
-import os, time
-from pathlib import Path
-
-def once_killed(task):
-    """Wait to be killed; when it is begun again, give what it is given."""
-    log = Path(task["log"])
-    with log.open("a") as file:
-        print(os.getpid(), file=file)
-    while len(log.read_text().splitlines()) == 1:
-        time.sleep(0.05)
-    return {"given": task["given"]}
-
-def ends_its_process(task):
-    os.kill(os.getpid(), 9)
-
-def fails(task):
-    raise ValueError("not this one")
-
-def gives(task):
-    return {"given": task["given"], "folder": "folder" in task}
-'''
 PLAN = {"threads": 1, "source": {"fingerprint": "", "reference": ""}}
 
 
@@ -59,10 +38,9 @@ class Cluster:
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A cluster of one machine with two processors, which can import the tasks above."""
+    """A cluster of one machine with two processors, which can import executor_tasks."""
     folder = tmp_path_factory.mktemp("cluster")
-    (folder / "ray_tasks.py").write_text(TASKS)
-    path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+    path = os.pathsep.join([str(Path(executor_tasks.__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, **OWN_RAY, "PYTHONPATH": path, "DRUPE_CACHE": str(folder / "cache-of-workers")}
     short = tempfile.mkdtemp(prefix="drupe-ray-", dir="/tmp")  # the paths of sockets are limited
     command = [
@@ -91,13 +69,6 @@ def of_cluster(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> str:
     return cluster.address
 
 
-def kill_first(log: Path) -> None:
-    """Kill the process that writes its number to a file."""
-    while not log.exists() or not log.read_text().endswith("\n"):
-        time.sleep(0.02)
-    os.kill(int(log.read_text()), signal.SIGKILL)
-
-
 def test_tasks_of_workers_that_die_are_done_again_and_end_with_the_reason_when_they_die_too_often(
     of_cluster: str, tmp_path: Path
 ) -> None:
@@ -106,57 +77,22 @@ def test_tasks_of_workers_that_die_are_done_again_and_end_with_the_reason_when_t
     config = RayConfig(address=of_cluster, retries=1)
     with RayExecutor(config, said.append) as executor:
         log = tmp_path / "log"
-        executor.submit(1, "ray_tasks:once_killed", {"plan": PLAN, "log": str(log), "given": "again", "folder": "/x"})
+        executor.submit(
+            1, "executor_tasks:once_killed", {"plan": PLAN, "log": str(log), "given": "again", "folder": "/x"}
+        )
         assert executor.capacity == 2
-        executor.submit(2, "ray_tasks:gives", {"plan": PLAN, "given": "other", "folder": "/x"})
+        executor.submit(2, "executor_tasks:gives", {"plan": PLAN, "given": "other", "folder": "/x"})
         assert executor.ended() == (2, {"given": "other", "folder": False})
         kill_first(log)
         assert executor.ended() == (1, {"given": "again"})
         assert said == ["note: the worker of trial 1 died: its process ended; the trial is begun again"]
-        executor.submit(3, "ray_tasks:ends_its_process", {"plan": PLAN})
+        executor.submit(3, "executor_tasks:ends_its_process", {"plan": PLAN})
         assert executor.ended() == (3, {"reason": "its worker died 2 times: its process ended"})
-        executor.submit(4, "ray_tasks:fails", {"plan": PLAN})
+        executor.submit(4, "executor_tasks:fails", {"plan": PLAN})
         assert executor.ended() == (4, {"reason": "ValueError: not this one"})
         with pytest.raises(UsageError, match="no machine of the cluster has what a trial needs: CPU 64"):
-            executor.submit(5, "ray_tasks:gives", {"plan": {**PLAN, "threads": 64}})
+            executor.submit(5, "executor_tasks:gives", {"plan": {**PLAN, "threads": 64}})
     assert signal.getsignal(signal.SIGTERM) is handler
-
-
-def started(
-    folder: Path, checkpoint: Path, environment: dict[str, str], executor: dict[str, Any]
-) -> subprocess.Popen[str]:
-    """A search with a grid of four trials."""
-    folder.mkdir()
-    document = {
-        "model": str(checkpoint),
-        "options": {"block_size": [32, 64], "symmetric": [True, False], "tokens": 32},
-        "threads": 1,
-        "search": {"sampler": "grid", "executor": executor},
-    }
-    (folder / "workflow.json").write_text(json.dumps(document))
-    command = [sys.executable, "-m", "drupe", "run", "workflow.json", "-o", "out"]
-    return subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-
-
-def read_until(process: subprocess.Popen[str], beginning: str) -> None:
-    """Wait until a search has written a line that begins so."""
-    assert process.stderr is not None
-    told = ""
-    while not (line := process.stderr.readline()).startswith(beginning):
-        told += line
-        assert process.poll() is None, told
-
-
-def results(folder: Path) -> dict[str, Any]:
-    """All of a study that does not depend on time."""
-    study = json.loads((folder / "out.study" / "study.json").read_text())
-    trials = [
-        (each["number"], each["values"], each["metrics"]["kl_divergence"]["value"], each["plan"])
-        for each in study["trials"]
-    ]
-    return {"trials": trials, "chosen": study["chosen"], "frontier": study["frontier"]}
 
 
 def processes_with(variable: str, value: str, title: str = "") -> list[int]:
@@ -176,7 +112,8 @@ def test_a_search_on_a_cluster_whose_worker_is_killed_finds_what_a_search_in_one
     checkpoint, storage = make_checkpoint(tmp_path / "model"), tmp_path / "storage"
     environment = {**cluster.environment, "DRUPE_CACHE": str(tmp_path / "cache-of-driver")}
     executor = {"name": "ray", "address": cluster.address, "storage": storage.as_uri()}
-    search = started(tmp_path / "several", checkpoint, environment, executor)
+    several, alone = tmp_path / "several", tmp_path / "alone"
+    search = started(several, checkpoint, environment=environment, search={"sampler": "grid", "executor": executor})
     read_until(search, "trial 1 of 4")
     while not (workers := processes_with("DRUPE_CACHE", cluster.environment["DRUPE_CACHE"], "ray::drupe trial")):
         time.sleep(0.01)
@@ -184,10 +121,10 @@ def test_a_search_on_a_cluster_whose_worker_is_killed_finds_what_a_search_in_one
     _, told = search.communicate()
     assert search.returncode == 0, told
     assert "died: its process ended; the trial is begun again" in told
-    alone = started(tmp_path / "alone", checkpoint, environment, {})
-    _, told = alone.communicate()
-    assert alone.returncode == 0, told
-    assert results(tmp_path / "several") == results(tmp_path / "alone")
+    in_one_process = started(alone, checkpoint, environment=environment)
+    _, told = in_one_process.communicate()
+    assert in_one_process.returncode == 0, told
+    assert results(several) == results(alone)
     for folder in (storage, Path(cluster.environment["DRUPE_CACHE"])):
         assert len(list(folder.glob("models/*"))) == 1
 
@@ -197,7 +134,7 @@ def test_a_stopped_search_leaves_nothing_of_the_ray_that_it_has_started(tmp_path
     home.mkdir()
     with tempfile.TemporaryDirectory(prefix="drupe-", dir="/tmp") as temporary:
         environment = {**os.environ, "HOME": str(home), "TMPDIR": temporary, "DRUPE_CACHE": str(tmp_path / "cache")}
-        search = started(tmp_path / "run", checkpoint, environment, {"name": "ray"})
+        search = started(tmp_path / "run", checkpoint, "--executor", "ray", environment=environment)
         read_until(search, "trial 1 of 4")
         assert processes_with("DRUPE_CACHE", environment["DRUPE_CACHE"], "ray::")
         search.send_signal(signal.SIGINT)
