@@ -22,6 +22,7 @@ from drupe_model_builder.configuration.reading import (
     without_effect,
 )
 from drupe_model_builder.families.gemma2 import sandwich
+from drupe_model_builder.families.gemma3n_text import unscaled_attention
 from drupe_model_builder.families.gemma4_text import FULL, SLIDING, sizes_of_layer
 from drupe_model_builder.parts.layer_inputs import LayerInputs
 from drupe_model_builder.parts.linear import Linear
@@ -44,22 +45,14 @@ def embedding_gemma2_text(config: Configuration) -> Decoder:
     kinds = (*layer_types(config, every(pattern, sizes.layers))[:-1], FULL)  # the last layer is full, whatever is said
     groups = config.integer("num_global_key_value_heads", 1)
     own = [sizes_of_layer(config, sizes, number, kind, groups) for number, kind in enumerate(kinds)]
-    told, bias = with_rotary(config, USUAL_ROTARY), config.flag("attention_bias", False)
+    told = with_rotary(config, USUAL_ROTARY)
     reach, size = sliding_window(config, 512), config.integer("hidden_size_per_layer_input", 512)
 
     def layer(block: Block) -> Layer:
         kind, block = kinds[block.number], replace(block, sizes=own[block.number])
         rotary = rotary_by_type(told, block.sizes, sliding_theta=10_000.0, full_theta=1_000_000.0)[kind]
-        attention = block.attention(
-            rotary,
-            bias=bias,
-            output_bias=bias,
-            head_norm=True,
-            scale=1.0,
-            both_ways=True,
-            window=reach + 1 if reach is not None and kind == SLIDING else None,  # so many tokens on each side
-            value_norm=Norm(f"{block.name}.self_attn.v_norm", (block.sizes.head_dim,), sizes.epsilon, weight=False),
-        )
+        window = reach + 1 if reach is not None and kind == SLIDING else None  # so many tokens on each side
+        attention = unscaled_attention(config, block, rotary, window, both_ways=True)
         made = sandwich(block, attention, gelu)
         return replace(made, steps=(*made.steps, _layer_input(block, size, gelu)), factor=f"{block.name}.layer_scalar")
 

@@ -5,13 +5,14 @@ The last layers read the keys and values of earlier ones, and the first ones hav
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from drupe.api import counted
 from drupe_checkpoints import Configuration
 from drupe_checkpoints.wording import shown
 from drupe_model_builder.composition import Decoder
-from drupe_model_builder.configuration.block import Block, decoder
+from drupe_model_builder.configuration.block import Block, Sizes, decoder
 from drupe_model_builder.configuration.later_layers import (
     borrowed,
     layer_input_of,
@@ -31,13 +32,15 @@ from drupe_model_builder.configuration.reading import (
 )
 from drupe_model_builder.families.gemma2 import softcap
 from drupe_model_builder.parts.altup import AltUp, Streams
+from drupe_model_builder.parts.attention import Attention
 from drupe_model_builder.parts.laurel import Laurel
 from drupe_model_builder.parts.layer_inputs import LayerInput
 from drupe_model_builder.parts.linear import Linear
 from drupe_model_builder.parts.norm import Norm
+from drupe_model_builder.parts.rotary import Rotary
 from drupe_model_builder.parts.rows import Rows
 from drupe_model_builder.parts.sparse_gate import SparseGate
-from drupe_model_builder.parts.step import Branch, Layer, Step, both
+from drupe_model_builder.parts.step import Branch, Layer, Mixer, Step, both
 
 MOST_STREAMS = 64
 USUAL_GATES = 10
@@ -50,32 +53,18 @@ def gemma3n_text(config: Configuration) -> Decoder:
         config.with_values({"intermediate_size": max(widths)}), context_length=32_768, kv_heads=2, head_dim=256
     )
     gelu = activation(config, key="hidden_activation", default="gelu_pytorch_tanh")
-    rotaries = rotary_by_type(
-        config, sizes, sliding_theta=10_000.0, full_theta=1_000_000.0, local_key="rope_local_base_freq"
-    )
-    kinds, window = layer_types(config, every(5, sizes.layers)), sliding_window(config, 512)
-    sources, bias = sources_of(config, kinds, default=15), config.flag("attention_bias", False)
-    gates, size = _gates(config, sizes.layers), config.integer("hidden_size_per_layer_input", 256)
-    rank = config.integer("laurel_rank", 64)
-    without_effect(config, *OF_TRAINING, "query_pre_attn_scalar")  # queries are not scaled, whatever the files say
+    kinds = layer_types(config, every(5, sizes.layers))
+    sources = sources_of(config, kinds, default=15)
+    attention = _attention_of(config, sizes, kinds, sources)
+    gates, rank = _gates(config, sizes.layers), config.integer("laurel_rank", 64)
+    size = config.integer("hidden_size_per_layer_input", 256)
+    without_effect(config, *OF_TRAINING)
 
     def layer(block: Block) -> Layer:
-        kind, source = kinds[block.number], sources.get(block.number)
         block = replace(block, sizes=replace(sizes, intermediate=widths[block.number]))
-        attention = block.attention(
-            rotaries[kind],
-            bias=bias,
-            output_bias=bias,
-            head_norm=True,
-            scale=1.0,
-            window=window if kind == "sliding_attention" else None,
-            value_norm=Norm(f"{block.name}.self_attn.v_norm", (sizes.head_dim,), sizes.epsilon, weight=False),
-        )
-        mixer = attention if source is None else borrowed(attention, source, sizes)
-        beside = Branch(mixer, after=block.norm("post_attention_layernorm")), Branch(_laurel(block, rank))
         mlp = replace(block.gated_mlp(gelu), sparse_gate=gates[block.number])
         made = block.layer(
-            Step(beside, before=block.norm("input_layernorm"), factor=2**-0.5),
+            _beside_laurel(block, attention(block), rank),
             both(block.norm("pre_feedforward_layernorm"), mlp, block.norm("post_feedforward_layernorm")),
         )
         return replace(made, altup=_altup(config, block, layer_input_of(block, size, gelu)))
@@ -90,11 +79,52 @@ def gemma3n_text(config: Configuration) -> Decoder:
         tied=config.flag("tie_word_embeddings", True),
         layer_inputs=replace(inputs, first_beyond=inputs.vocab_size < sizes.vocab_size),
         streams=_streams(config, sizes.hidden),
-        ignored=(
-            *unread_of(sources),
-            *(() if _is_scaled(config) else (r"model\.layers\.\d+\.altup\.correct_.*scale",)),
-        ),
+        ignored=(*unread_of(sources), *_unread_scales(config)),
     )
+
+
+def _attention_of(
+    config: Configuration, sizes: Sizes, kinds: Sequence[str], sources: Mapping[int, int]
+) -> Callable[[Block], Mixer]:
+    """What gives a layer its attention: with a window by the layer's kind, and with the keys and values of its source.
+
+    sources: see `sources_of`.
+    """
+    rotaries = rotary_by_type(
+        config, sizes, sliding_theta=10_000.0, full_theta=1_000_000.0, local_key="rope_local_base_freq"
+    )
+    window = sliding_window(config, 512)
+    without_effect(config, "query_pre_attn_scalar")  # queries are not scaled, whatever the files say
+
+    def attention(block: Block) -> Mixer:
+        kind, source = kinds[block.number], sources.get(block.number)
+        made = unscaled_attention(config, block, rotaries[kind], window if kind == "sliding_attention" else None)
+        return made if source is None else borrowed(made, source, sizes)
+
+    return attention
+
+
+def unscaled_attention(
+    config: Configuration, block: Block, rotary: Rotary, window: int | None, *, both_ways: bool = False
+) -> Attention:
+    """Attention of Gemma 3n and later ones: queries are not scaled, and the value of each head has a norm as well."""
+    bias = config.flag("attention_bias", False)
+    return block.attention(
+        rotary,
+        bias=bias,
+        output_bias=bias,
+        head_norm=True,
+        scale=1.0,
+        window=window,
+        both_ways=both_ways,
+        value_norm=Norm(f"{block.name}.self_attn.v_norm", (block.sizes.head_dim,), block.sizes.epsilon, weight=False),
+    )
+
+
+def _beside_laurel(block: Block, attention: Mixer, rank: int) -> Step:
+    """Attention and Laurel read the same normed state, and what they add is scaled."""
+    branches = Branch(attention, after=block.norm("post_attention_layernorm")), Branch(_laurel(block, rank))
+    return Step(branches, before=block.norm("input_layernorm"), factor=2**-0.5)
 
 
 def _streams(config: Configuration, hidden: int) -> Streams:
@@ -152,6 +182,11 @@ def _active(config: Configuration) -> int:
 def _is_scaled(config: Configuration) -> bool:
     """Whether the corrected stream has a factor before it meets the layer's own input."""
     return config.flag("altup_correct_scale", True)
+
+
+def _unread_scales(config: Configuration) -> tuple[str, ...]:
+    """The tensors of factors that checkpoints hold where the corrected stream has none."""
+    return () if _is_scaled(config) else (r"model\.layers\.\d+\.altup\.correct_.*scale",)
 
 
 def _widths(config: Configuration) -> list[int]:

@@ -7,7 +7,7 @@ last layers read the keys and values of earlier ones. The 26B has experts beside
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from drupe.api import counted
@@ -35,10 +35,9 @@ from drupe_model_builder.configuration.reading import (
     without_effect,
 )
 from drupe_model_builder.families.gemma2 import sandwich, softcap
-from drupe_model_builder.parts.attention import Attention
+from drupe_model_builder.families.gemma3n_text import unscaled_attention
 from drupe_model_builder.parts.norm import Norm
-from drupe_model_builder.parts.rotary import Rotary
-from drupe_model_builder.parts.step import Branch, Layer, Step, post
+from drupe_model_builder.parts.step import Branch, Layer, Mixer, Step, post
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 USUAL_ROTARY = {
@@ -72,48 +71,18 @@ def _decoder(config: Configuration, window: int, experts: ExpertSizes | None) ->
     sizes = sizes_of(config, context_length=131_072, kv_heads=4, head_dim=256)
     gelu = activation(config, key="hidden_activation", default="gelu_pytorch_tanh")
     kinds = (*layer_types(config, every(6, sizes.layers))[:-1], FULL)  # the last layer is full, whatever is said
-    shares = config.flag("attention_k_eq_v", False)
-    groups = config.integer("num_global_key_value_heads", sizes.kv_heads) if shares else sizes.kv_heads
-    own = {number: sizes_of_layer(config, sizes, number, kind, groups) for number, kind in enumerate(kinds)}
-    told = with_rotary(config, USUAL_ROTARY)
-    slides = sliding_window(config, window)
-    both_ways = _reads_later_tokens(config)
-    if both_ways and slides is not None:
-        slides = slides // 2 + 2  # half of it and one more on each side
-    sources, bias = sources_of(config, kinds), config.flag("attention_bias", False)
-    _refuse_other_heads(config, sources, own)
+    sources = sources_of(config, kinds)
+    own = _sizes_by_layer(config, sizes, kinds, sources)
+    attention = _attention_of(config, kinds, sources, own, window)
     size = config.get("hidden_size_per_layer_input") or 0
     size = config.integer("hidden_size_per_layer_input") if size else 0
-    wider = 2 if config.flag("use_double_wide_mlp", False) else 1
-
-    def rotary(each: Sizes, kind: str) -> Rotary:
-        return rotary_by_type(told, each, sliding_theta=10_000.0, full_theta=1_000_000.0)[kind]
 
     def layer(block: Block) -> Layer:
-        kind, block = kinds[block.number], replace(block, sizes=own[block.number])
-        source = sources.get(block.number)
-        if source is not None:
-            block = replace(block, sizes=replace(block.sizes, intermediate=wider * sizes.intermediate))
-        attention = block.attention(
-            rotary(block.sizes, kind),
-            bias=bias,
-            output_bias=bias,
-            head_norm=True,
-            scale=1.0,
-            window=slides if kind == SLIDING else None,
-            both_ways=both_ways,
-            value_norm=Norm(f"{block.name}.self_attn.v_norm", (block.sizes.head_dim,), sizes.epsilon, weight=False),
-        )
-        if shares and kind == FULL:
-            attention = _keys_as_values(attention)
-        mixer = attention if source is None else borrowed(attention, source, own[source])
-        made = replace(sandwich(block, mixer, gelu), factor=f"{block.name}.layer_scalar")
+        block = replace(block, sizes=own[block.number])
+        made = replace(sandwich(block, attention(block), gelu), factor=f"{block.name}.layer_scalar")
         if experts is not None:
             made = replace(made, steps=(made.steps[0], _with_experts(block, experts, gelu)))
-        if not size:
-            return made
-        given = post(layer_input_of(block, size, gelu), block.norm("post_per_layer_input_norm"))
-        return replace(made, steps=(*made.steps, given))
+        return _with_layer_input(made, block, size, gelu) if size else made
 
     return decoder(
         config,
@@ -127,7 +96,52 @@ def _decoder(config: Configuration, window: int, experts: ExpertSizes | None) ->
     )
 
 
-def _refuse_other_heads(config: Configuration, sources: Mapping[int, int], own: Mapping[int, Sizes]) -> None:
+def _sizes_by_layer(
+    config: Configuration, sizes: Sizes, kinds: Sequence[str], sources: Mapping[int, int]
+) -> list[Sizes]:
+    """Each layer's own heads; layers that read keys and values of another may have an MLP of twice the width."""
+    groups = sizes.kv_heads
+    if _keys_are_values(config):
+        groups = config.integer("num_global_key_value_heads", groups)
+    own = [sizes_of_layer(config, sizes, number, kind, groups) for number, kind in enumerate(kinds)]
+    _refuse_other_heads(config, sources, own)
+    wider = 2 if config.flag("use_double_wide_mlp", False) else 1
+    return [
+        replace(each, intermediate=wider * sizes.intermediate) if number in sources else each
+        for number, each in enumerate(own)
+    ]
+
+
+def _attention_of(
+    config: Configuration, kinds: Sequence[str], sources: Mapping[int, int], own: Sequence[Sizes], window: int
+) -> Callable[[Block], Mixer]:
+    """What gives a layer its attention: with a window by the layer's kind, and with the keys and values of its source.
+
+    sources: see `sources_of`. own: the sizes of the layers. window: the family's default.
+    """
+    told, both_ways = with_rotary(config, USUAL_ROTARY), _reads_later_tokens(config)
+    slides = sliding_window(config, window)
+    if both_ways and slides is not None:
+        slides = slides // 2 + 2  # half of it and one more on each side
+
+    def attention(block: Block) -> Mixer:
+        kind, source = kinds[block.number], sources.get(block.number)
+        rotary = rotary_by_type(told, block.sizes, sliding_theta=10_000.0, full_theta=1_000_000.0)[kind]
+        reach = slides if kind == SLIDING else None
+        made = unscaled_attention(config, block, rotary, reach, both_ways=both_ways)
+        if kind == FULL and _keys_are_values(config):
+            made = replace(made, value=replace(made.key, name=made.value.name))  # before the key's norm and rotation
+        return made if source is None else borrowed(made, source, own[source])
+
+    return attention
+
+
+def _keys_are_values(config: Configuration) -> bool:
+    """Whether the key's product is the value as well, in full layers."""
+    return config.flag("attention_k_eq_v", False)
+
+
+def _refuse_other_heads(config: Configuration, sources: Mapping[int, int], own: Sequence[Sizes]) -> None:
     """Raise ModelError for a layer whose queries do not fit the keys and values of the layer that it reads."""
     for number, source in sources.items():
         mine, theirs = (own[each].head_dim for each in (number, source))
@@ -169,9 +183,10 @@ def _with_experts(block: Block, sizes: ExpertSizes, gelu: str) -> Step:
     return Step(branches, after=block.norm("post_feedforward_layernorm"))
 
 
-def _keys_as_values(attention: Attention) -> Attention:
-    """The key's product is the value as well, before the key's norm and rotation."""
-    return replace(attention, value=replace(attention.key, name=attention.value.name))
+def _with_layer_input(layer: Layer, block: Block, size: int, gelu: str) -> Layer:
+    """The layer with a last step that reads its own input. size: of that."""
+    given = post(layer_input_of(block, size, gelu), block.norm("post_per_layer_input_norm"))
+    return replace(layer, steps=(*layer.steps, given))
 
 
 def sizes_of_layer(config: Configuration, sizes: Sizes, number: int, kind: str, full_groups: int) -> Sizes:
