@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -48,6 +49,8 @@ class RecoverScales(CalibratingPass):
 
     def run(self, model: Model, config: RecoverConfig, context: Context) -> Model:
         refuse_missing()
+        # torch's threads wait asleep: where others use the processor too, those that spin take ten times as long.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         package: OnnxPackage = model.payload
         if not package.sources:
             raise ModelError(
