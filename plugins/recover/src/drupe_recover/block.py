@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from numpy.typing import NDArray
 
-from drupe_layerwise import Segment, hidden_states, whole
-from drupe_onnx import MICROSOFT, ir
+from drupe_layerwise import Segment, hidden_states, nodes_behind, whole
+from drupe_onnx import LAST_TOKEN, MICROSOFT, ROLE, ir
 from drupe_recover.attention import Unknown
-from drupe_recover.operators import run
+from drupe_recover.operators import OPERATORS, run
 from drupe_recover.trained import (
     FLOATS,
     NORMS,
@@ -28,19 +28,35 @@ PRODUCT = "MatMulNBits"
 
 
 class Block:
-    """The nodes that make the hidden states of a segment. Raises Unknown for an operator that torch does not run here."""
+    """The nodes that make the hidden states of a segment, or those of them that torch runs here.
+
+    In a block with experts, this is the state between attention and experts. names: of these hidden states.
+    without: the operator that the others need, "" where they are all here. Raises Unknown where none is here.
+    """
 
     def __init__(self, segment: Segment, device: torch.device) -> None:
         self.trained: list[Values] = []
+        self.without = ""
         self._device = device
-        self._made = {whole(value).name or "": value for node in segment.nodes for value in node.outputs}
-        self._wanted = [self._made[name] for name in hidden_states(segment)]
+        made = {whole(value).name or "": whole(value) for node in segment.nodes for value in node.outputs}
+        self._wanted = [made[name] for name in hidden_states(segment) if self._runs(made[name], segment)]
+        self.names = [value.name or "" for value in self._wanted]
+        if not self._wanted:
+            raise Unknown(self.without)
         self._constants: dict[str, Tensor] = {}
         self._levels: dict[ir.Node, Levels] = {}
         self._values: dict[ir.Value, Values] = {}
         self._settled: dict[ir.Value, Tensor] | None = None
-        for node in segment.nodes:
+        for node in _nodes(self._wanted, segment):
             self._take(node)
+        if not self.trained:
+            raise Unknown(self.without or "no matrix of their own")
+
+    def _runs(self, value: ir.Value, segment: Segment) -> bool:
+        """Whether torch runs all nodes of the segment that make a value; notes an operator that it does not run."""
+        unknown = [node.op_type for node in _nodes([value], segment) if not _is_known(node)]
+        self.without = unknown[0] if unknown else self.without
+        return not unknown
 
     def _take(self, node: ir.Node) -> None:
         """Read the quantized matrix of a node, and note what of it is trained."""
@@ -109,6 +125,17 @@ class Block:
     def _tensor(self, array: NDArray[Any]) -> Tensor:
         tensor = torch.from_numpy(array.astype("float32") if array.dtype.kind not in "iub" else array.copy())
         return tensor.to(self._device)
+
+
+def _nodes(values: Sequence[ir.Value], segment: Segment) -> list[ir.Node]:
+    """The nodes of a segment that values are made by, in the graph's order."""
+    behind = nodes_behind(values)
+    return [node for node in segment.nodes if node in behind]
+
+
+def _is_known(node: ir.Node) -> bool:
+    """Whether torch runs a node. Nodes that drop all tokens but the last are passed over."""
+    return node.metadata_props.get(ROLE) == LAST_TOKEN or (node.domain, node.op_type) in {*OPERATORS, (MICROSOFT, PRODUCT)}
 
 
 def _is_cache(node: ir.Node, place: int) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from drupe.api import Context, Form, Model, ModelError, Notice, counted
-from drupe_layerwise import Distribution, LayerByLayer, Segment, hidden_states
+from drupe_layerwise import Distribution, LayerByLayer, Segment
 from drupe_onnx import OnnxPackage, ir
 from drupe_recover.configuration import RecoverConfig, refuse_missing
 from drupe_text import CalibratingPass
@@ -30,8 +30,8 @@ class RecoverScales(CalibratingPass):
 
     Each block gets what the quantized blocks before it make of a text, and its targets are the outputs of the source's
     block. A block whose loss does not fall on a part of the text that is held out stays as it was, and all of them do
-    where the divergence of the whole model does not fall there. A block that torch does not run here, such as one with
-    experts, stays as well.
+    where the divergence of the whole model does not fall there. Experts, and what else torch does not run here, stay
+    as well; in a block with experts, only what comes before them is trained.
     """
 
     name = "recover-scales"
@@ -70,7 +70,7 @@ class RecoverScales(CalibratingPass):
 
 @dataclass
 class Recovering:
-    """Trains one graph, in place. left: blocks that torch does not run here, by the reason."""
+    """Trains one graph, in place. left: how many blocks torch does not run here as a whole, by the operator."""
 
     model: ir.Model
     source: ir.Model
@@ -93,6 +93,8 @@ class Recovering:
             LayerByLayer(self.source, apart, self.context) as wanted_apart,
         ):
             self._train_blocks(own, own_apart, wanted, wanted_apart, folder)
+            if not self.better:
+                return self._told(0.0, 0.0)
             after = self._divergence(wanted_apart, own_apart)
             with LayerByLayer(untouched, apart, self.context) as plain:
                 before = self._divergence(wanted_apart, plain)
@@ -140,13 +142,15 @@ class Recovering:
         device = torch.device(self.config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
         try:
             block = Block(segment, device)
-            if not block.trained:
-                raise Unknown("no quantized matrix of its own")
+            if block.without and not set(block.names) <= set(learned[0].wanted):
+                raise Unknown(block.without)
             if self._distance(block, apart[0], runner, segment) > FARTHEST:
-                raise Unknown("a computation that torch does otherwise")
+                raise Unknown("a computation of another kind")
         except Unknown as unknown:
-            self.left[str(unknown)] = self.left.get(str(unknown), 0) + 1
+            self._leave(str(unknown))
             return
+        if block.without:
+            self._leave(block.without)
         before, after = train(
             block, learned, apart, self.config, self.context.seed, device, self.context.stop_if_cancelled
         )
@@ -158,12 +162,15 @@ class Recovering:
             for stored, array in zip(values.stored, values.settled()[1], strict=True):
                 written.write(stored, array)
 
+    def _leave(self, why: str) -> None:
+        self.left[why] = self.left.get(why, 0) + 1
+
     def _distance(self, block: Any, lesson: Lesson, runner: LayerByLayer, segment: Segment) -> float:
         """How far torch's hidden states of one batch are from the runtime's, relative to them."""
         import numpy as np
 
         made: dict[str, Any] = {}
-        runner.collect(segment, hidden_states(segment), lambda name, rows: made.setdefault(name, rows))
+        runner.collect(runner.segments[segment.index], block.names, lambda name, rows: made.setdefault(name, rows))
         expected = np.sum(list(made.values()), axis=0)
         found = block(lesson.given).detach().cpu().numpy().reshape(expected.shape)
         return float(np.linalg.norm(found - expected) / max(np.linalg.norm(expected), 1e-12))
@@ -182,12 +189,17 @@ class Recovering:
 
     def _told(self, before: float, after: float) -> Notice:
         """What came of it, in one sentence."""
-        left = "".join(f"; {counted(count, 'block')} left as before: {why}" for why, count in self.left.items())
+        left = "".join(
+            f"; {counted(count, 'block')} stayed as before, or from there on, where torch has no {why}"
+            for why, count in self.left.items()
+        )
+        if not self.better:
+            return Notice("weights", "not recovered", f"no block became better by training{left}")
         if after >= before:
             what = f"training did not lower the divergence on the part held out ({before:.4g} nats a token){left}"
             return Notice("weights", "not recovered", what, "other --calibration-data, or more of it")
         what = (
-            f"the scales and norms of {self.better} of {counted(self.blocks, 'block')} were trained: the divergence on "
+            f"scales and norms of {self.better} of {counted(self.blocks, 'block')} were trained: the divergence on "
             f"the part of the text held out fell from {before:.4g} to {after:.4g} nats a token{left}"
         )
         return Notice("weights", "recovered", what)

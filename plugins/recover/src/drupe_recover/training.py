@@ -26,9 +26,10 @@ class Lesson:
     given: Given
     wanted: Given
 
-    def target(self, device: torch.device) -> Tensor:
-        """The sum of the hidden states: float32 [batch, tokens, features]."""
-        summed = np.sum([each.astype(np.float32) for each in self.wanted.values()], axis=0)
+    def target(self, block: Block, device: torch.device) -> Tensor:
+        """The sum of the hidden states that the block makes in torch: float32 [batch, tokens, features]."""
+        names = block.names if block.without else self.wanted
+        summed = np.sum([self.wanted[name].astype(np.float32) for name in names], axis=0)
         return torch.from_numpy(summed).to(device)
 
 
@@ -40,7 +41,7 @@ def loss_of(made: Tensor, target: Tensor) -> Tensor:
 
 def mean_loss(block: Block, lessons: Sequence[Lesson], device: torch.device) -> float:
     with torch.no_grad():
-        return sum(float(loss_of(block(each.given), each.target(device))) for each in lessons) / len(lessons)
+        return sum(float(loss_of(block(each.given), each.target(block, device))) for each in lessons) / len(lessons)
 
 
 def train(
@@ -68,7 +69,7 @@ def train(
     for _ in range(config.epochs):
         for at in order.permutation(len(learned)).tolist():
             optimizer.zero_grad(set_to_none=True)
-            loss_of(block(learned[at].given), learned[at].target(device)).backward()
+            loss_of(block(learned[at].given), learned[at].target(block, device)).backward()
             optimizer.step()
             schedule.step()
             step_done()
