@@ -29,7 +29,7 @@ def kit(tmp_path: Path, cpu: Target) -> SimpleNamespace:
         def opened(model: Model) -> Any:
             return OnnxRuntime().open(model, cpu)
 
-        return Context(cpu, tmp_path / name, threads=2, open=opened)
+        return Context(cpu, tmp_path / name, threads=1, open=opened)
 
     def build(checkpoint: Path) -> Model:
         from drupe_model_builder.build_decoder import BuildDecoder, BuildDecoderConfig
@@ -44,7 +44,9 @@ def kit(tmp_path: Path, cpu: Target) -> SimpleNamespace:
         return build(Path(MODEL))
 
     def random(model_type: str = "llama", **settings: Any) -> Model:
-        return build(tiny.make_checkpoint(tmp_path / f"checkpoint-{len(list(tmp_path.iterdir()))}", model_type, **settings))
+        return build(
+            tiny.make_checkpoint(tmp_path / f"checkpoint-{len(list(tmp_path.iterdir()))}", model_type, **settings)
+        )
 
     def quantized(model: Model, **settings: Any) -> Model:
         from drupe_quant_rtn.quantize_weights import QuantizeWeights, QuantizeWeightsConfig

@@ -134,7 +134,7 @@ class LayerByLayer:
             run._next = segment.index + 1
 
     def given(self, segment: Segment) -> Iterator[Mapping[str, NDArray[Any]]]:
-        """What a segment reads, for each batch by name: inputs of the graph, and values that earlier segments have made.
+        """What a segment reads, for each batch by name: inputs of the graph, and values made by earlier segments.
 
         Earlier segments that have not been left are advanced through.
         """

@@ -23,9 +23,9 @@ class OnnxPackage:
     """Graphs and the files beside them.
 
     components: a graph for each part of the model, by role; a model of one part calls it "model". files: the files
-    beside the graphs, by name (with "/" for a file in a folder): a path to copy, or the content. sources: graphs as they
-    were before their weights were quantized, by role, for passes that compare with them; they are never changed, and
-    not written.
+    beside the graphs, by name (with "/" for a file in a folder): a path to copy, or the content. sources: the graphs
+    before their weights were quantized, by role, for passes that compare with them. They are never changed, and not
+    written.
     """
 
     components: dict[str, ir.Model]

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import torch
 
 from drupe_onnx import ir
 
-Tensor = torch.Tensor
+Tensor: TypeAlias = Any  # of torch, which linters do not see
 KNOWN_INPUTS = 9
 """Query, key, value, two caches, two lengths, and two tables of positions; what comes after them is not here."""
 SINK = 11
 _KNOWN = frozenset(
-    "num_heads kv_num_heads scale do_rotary rotary_interleaved local_window_size softcap smooth_softmax".split()
-)
+    {
+        "num_heads", "kv_num_heads", "scale", "do_rotary", "rotary_interleaved", "local_window_size", "softcap",
+        "smooth_softmax",
+    }
+)  # fmt: skip
 
 
 class Unknown(Exception):
@@ -74,7 +78,9 @@ def _seen(tokens: int, window: int, device: torch.device) -> Tensor:
 
 def rotated(node: ir.Node, x: Tensor, positions: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """The operator RotaryEmbedding of [batch, tokens, features] or [batch, heads, tokens, features of a head]."""
-    unknown = sorted(name for name, each in node.attributes.items() if name not in ("interleaved", "num_heads") and each.value)
+    unknown = sorted(
+        name for name, each in node.attributes.items() if name not in ("interleaved", "num_heads") and each.value
+    )
     if unknown and unknown != ["rotary_embedding_dim"]:
         raise Unknown(f"RotaryEmbedding with {unknown[0]}")
     apart = x.dim() == 4
@@ -88,7 +94,7 @@ def rotated(node: ir.Node, x: Tensor, positions: Tensor, cos: Tensor, sin: Tenso
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) -> Tensor:
-    """x [..., tokens, features], of which the first 2 * cos.shape[-1] features are turned; cos, sin [..., tokens, half]."""
+    """x [..., tokens, features], of which as many are turned as the tables cos and sin [..., tokens, half] are for."""
     size = 2 * cos.shape[-1]
     first, second = (x[..., 0:size:2], x[..., 1:size:2]) if interleaved else x[..., :size].chunk(2, -1)
     turned = (first * cos - second * sin, second * cos + first * sin)

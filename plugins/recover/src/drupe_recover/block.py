@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from drupe_recover.trained import (
     scales_behind,
 )
 
-Tensor = torch.Tensor
+Tensor: TypeAlias = Any  # of torch, which linters do not see
 PRODUCT = "MatMulNBits"
 
 
@@ -50,7 +50,7 @@ class Block:
         for node in _nodes(self._wanted, segment):
             self._take(node)
         if not self.trained:
-            raise Unknown(self.without or "no matrix of their own")
+            raise Unknown(self.without or "a matrix that others share")
 
     def _runs(self, value: ir.Value, segment: Segment) -> bool:
         """Whether torch runs all nodes of the segment that make a value; notes an operator that it does not run."""
@@ -135,7 +135,10 @@ def _nodes(values: Sequence[ir.Value], segment: Segment) -> list[ir.Node]:
 
 def _is_known(node: ir.Node) -> bool:
     """Whether torch runs a node. Nodes that drop all tokens but the last are passed over."""
-    return node.metadata_props.get(ROLE) == LAST_TOKEN or (node.domain, node.op_type) in {*OPERATORS, (MICROSOFT, PRODUCT)}
+    return node.metadata_props.get(ROLE) == LAST_TOKEN or (node.domain, node.op_type) in {
+        *OPERATORS,
+        (MICROSOFT, PRODUCT),
+    }
 
 
 def _is_cache(node: ir.Node, place: int) -> bool:

@@ -1,21 +1,21 @@
 """The operators of decoder blocks in torch, so that gradients pass through them.
 
-Each takes its node and the values of its inputs, and gives the values of its outputs. An operator, or a form of one, that
-is not here raises Unknown: its block is left as it is.
+Each takes its node and the values of its inputs, and gives the values of its outputs. An operator that is not here, or
+a form of one, raises Unknown: its block is left as it is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
-import torch.nn.functional as F  # noqa: N812 (the name that torch's documentation gives it)
+import torch.nn.functional as F
 
 from drupe_onnx import MICROSOFT, ir
 from drupe_recover.attention import Unknown, grouped_attention, rotated
 
-Tensor = torch.Tensor
+Tensor: TypeAlias = Any  # of torch, which linters do not see
 Values = Sequence[Tensor | None]
 TORCH_TYPES = {
     ir.DataType.FLOAT: torch.float32,
@@ -119,8 +119,8 @@ def _split(node: ir.Node, values: Values) -> Sequence[Tensor]:
     x, axis = _given(values, 0), integer(node, "axis", 0)
     sizes = _optional(values, 1)
     if sizes is None:
-        return x.chunk(len(node.outputs), axis)
-    return x.split(sizes.tolist(), axis)
+        return [*x.chunk(len(node.outputs), axis)]
+    return [*x.split(sizes.tolist(), axis)]
 
 
 def _reshape(node: ir.Node, values: Values) -> Sequence[Tensor]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 POSITIONS = 64
 """How many rows of logits are compared at a time."""
 FARTHEST = 0.05
-"""How far torch's outputs of a block may be from the runtime's, relative to them: a runtime rounds activations to 8 bits."""
+"""How far torch's outputs of a block may be from the runtime's, relative to them. Activations may have 8 bits there."""
 
 
 class RecoverScales(CalibratingPass):
@@ -173,7 +173,7 @@ class Recovering:
         runner.collect(runner.segments[segment.index], block.names, lambda name, rows: made.setdefault(name, rows))
         expected = np.sum(list(made.values()), axis=0)
         found = block(lesson.given).detach().cpu().numpy().reshape(expected.shape)
-        return float(np.linalg.norm(found - expected) / max(np.linalg.norm(expected), 1e-12))
+        return float(np.linalg.norm(found - expected)) / max(float(np.linalg.norm(expected)), 1e-12)
 
     def _divergence(self, source: LayerByLayer, changed: LayerByLayer) -> float:
         """KL(source || changed), the mean over all tokens, in nats."""
@@ -190,7 +190,7 @@ class Recovering:
     def _told(self, before: float, after: float) -> Notice:
         """What came of it, in one sentence."""
         left = "".join(
-            f"; {counted(count, 'block')} stayed as before, or from there on, where torch has no {why}"
+            f"; {why}, and what comes after it, stayed as before in {counted(count, 'block')}"
             for why, count in self.left.items()
         )
         if not self.better:

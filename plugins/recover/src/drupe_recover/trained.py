@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from drupe_onnx import ExternalTensor, Files, LazyWeight, expression_of, ir
 
-Tensor = torch.Tensor
+Tensor: TypeAlias = Any  # of torch, which linters do not see
 MULTIPLES = 255
 """The largest multiple of a row's unit, where scales have two levels."""
 FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
@@ -110,7 +110,8 @@ def _whole(multiples: Tensor) -> Tensor:
 
 def _as_stored(values: Tensor, stored: ir.Value) -> NDArray[Any]:
     assert stored.dtype is not None
-    return values.detach().cpu().numpy().astype(stored.dtype.numpy())
+    array: NDArray[Any] = values.detach().cpu().numpy().astype(stored.dtype.numpy())
+    return array
 
 
 @dataclass(frozen=True)
@@ -152,17 +153,17 @@ def unpacked(packed: Tensor, bits: int) -> Tensor:
     return torch.stack(parts, -1).flatten(-2)
 
 
-class Product(torch.autograd.Function):
+class Product(torch.autograd.Function):  # type: ignore[misc]
     """x @ W.T for W = differences * scales. Only x and the packed levels are kept for the way back, no float matrix."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scales: Tensor, levels: Levels) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor, scales: Tensor, levels: Levels) -> Tensor:
         ctx.save_for_backward(x, scales)
         ctx.levels = levels
         return x @ Product.matrix(levels.differences(), scales, levels.columns).T
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x, scales = ctx.saved_tensors
         levels: Levels = ctx.levels
         differences = levels.differences()

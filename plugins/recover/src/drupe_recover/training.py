@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from drupe_recover.block import Block
 from drupe_recover.configuration import RecoverConfig
 from drupe_recover.trained import parameters_of
 
-Tensor = torch.Tensor
+Tensor: TypeAlias = Any  # of torch, which linters do not see
 Given = Mapping[str, NDArray[Any]]
 
 
