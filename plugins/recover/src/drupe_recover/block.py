@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import torch
 from numpy.typing import NDArray
 
+from drupe_blockquant.torch_products import Levels, Product
 from drupe_layerwise import Segment, hidden_states, nodes_behind, whole
 from drupe_onnx import LAST_TOKEN, MICROSOFT, ROLE, ir
 from drupe_recover.attention import Unknown
@@ -15,10 +16,9 @@ from drupe_recover.operators import OPERATORS, run
 from drupe_recover.trained import (
     FLOATS,
     NORMS,
-    Levels,
-    Product,
     Values,
     array_of,
+    levels_of,
     read_once,
     scales_behind,
 )
@@ -61,7 +61,7 @@ class Block:
     def _take(self, node: ir.Node) -> None:
         """Read the quantized matrix of a node, and note what of it is trained."""
         if (node.domain, node.op_type) == (MICROSOFT, PRODUCT):
-            self._levels[node] = Levels.of(node, self._device)
+            self._levels[node] = levels_of(node, self._device)
             stored = scales_behind(node.inputs[2])
             if stored is not None and all(map(read_once, stored)) and node.inputs[2] is not None:
                 self._train(node.inputs[2], Values.of_scales(stored, self._device))

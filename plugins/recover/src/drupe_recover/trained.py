@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from drupe_blockquant.torch_products import Levels, unpacked
 from drupe_onnx import ExternalTensor, Files, LazyWeight, expression_of, ir
 
 Tensor: TypeAlias = Any  # of torch, which linters do not see
@@ -114,71 +115,18 @@ def _as_stored(values: Tensor, stored: ir.Value) -> NDArray[Any]:
     return array
 
 
-@dataclass(frozen=True)
-class Levels:
-    """A quantized matrix [N, K] without its scales: (level - zero point), as packed bytes.
-
-    packed: uint8 [N, blocks, bytes of a block]. zero_points: [N, blocks] floats; None for the middle level.
-    """
-
-    packed: Tensor
-    zero_points: Tensor | None
-    bits: int
-    columns: int
-
-    @classmethod
-    def of(cls, node: ir.Node, device: torch.device) -> Levels:
-        packed, zeros = node.inputs[1], node.inputs[3] if len(node.inputs) > 3 else None
-        assert packed is not None
-        bits, columns = node.attributes["bits"].as_int(), node.attributes["K"].as_int()
-        levels = torch.from_numpy(array_of(packed)).to(device)
-        if zeros is None:
-            return cls(levels, None, bits, columns)
-        points = torch.from_numpy(array_of(zeros)).to(device)
-        if points.dtype == torch.uint8:
-            points = unpacked(points.reshape(len(levels), -1), bits)[:, : levels.shape[1]]
-        return cls(levels, points.float().reshape(levels.shape[:2]), bits, columns)
-
-    def differences(self) -> Tensor:
-        """Levels minus zero points: float32 [N, blocks, block size]."""
-        levels = unpacked(self.packed, self.bits).float()
-        return levels - (float(1 << (self.bits - 1)) if self.zero_points is None else self.zero_points[..., None])
-
-
-def unpacked(packed: Tensor, bits: int) -> Tensor:
-    """Levels of packed bytes: the last axis becomes 8 / bits times as long."""
-    if bits == 8:
-        return packed
-    parts = [(packed >> shift) & ((1 << bits) - 1) for shift in range(0, 8, bits)]
-    return torch.stack(parts, -1).flatten(-2)
-
-
-class Product(torch.autograd.Function):  # type: ignore[misc]
-    """x @ W.T for W = differences * scales. Only x and the packed levels are kept for the way back, no float matrix."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, scales: Tensor, levels: Levels) -> Tensor:
-        ctx.save_for_backward(x, scales)
-        ctx.levels = levels
-        return x @ Product.matrix(levels.differences(), scales, levels.columns).T
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        x, scales = ctx.saved_tensors
-        levels: Levels = ctx.levels
-        differences = levels.differences()
-        to_x = to_scales = None
-        if ctx.needs_input_grad[0]:
-            to_x = gradient @ Product.matrix(differences, scales, levels.columns)
-        if ctx.needs_input_grad[1]:
-            rows = gradient.flatten(0, -2).T @ x.flatten(0, -2)
-            padded = torch.nn.functional.pad(rows, (0, differences[0].numel() - levels.columns))
-            to_scales = (padded.view_as(differences) * differences).sum(-1)
-        return to_x, to_scales, None
-
-    @staticmethod
-    def matrix(differences: Tensor, scales: Tensor, columns: int) -> Tensor:
-        return (differences * scales[..., None]).flatten(1)[:, :columns]
+def levels_of(node: ir.Node, device: torch.device) -> Levels:
+    """The levels and zero points of a quantized matrix."""
+    packed, zeros = node.inputs[1], node.inputs[3] if len(node.inputs) > 3 else None
+    assert packed is not None
+    bits, columns = node.attributes["bits"].as_int(), node.attributes["K"].as_int()
+    levels = torch.from_numpy(array_of(packed)).to(device)
+    if zeros is None:
+        return Levels(levels, None, bits, columns)
+    points = torch.from_numpy(array_of(zeros)).to(device)
+    if points.dtype == torch.uint8:
+        points = unpacked(points.reshape(len(levels), -1), bits)[:, : levels.shape[1]]
+    return Levels(levels, points.float().reshape(levels.shape[:2]), bits, columns)
 
 
 def scales_behind(value: ir.Value | None) -> tuple[ir.Value, ...] | None:
