@@ -86,7 +86,23 @@ def finetune(
         float | None, _option("--evaluated --eval-split", "The share of rows held out for evaluation.  [0]", DATA)
     ] = None,
     method: Annotated[
-        str | None, _option("--method", "lora, rslora, dora, loha, lokr or full.  [lora]", TRAINING, "<name>")
+        str | None, _option("--method", "lora, qlora, rslora, dora, loha, lokr or full.  [lora]", TRAINING, "<name>")
+    ] = None,
+    init: Annotated[
+        str | None,
+        _option("--init", "loftq: begin with what makes up for a base in 4 bits.  [default]", TRAINING, "<name>"),
+    ] = None,
+    loftq_iterations: Annotated[
+        int | None, _option("--loftq-iterations", "How often LoftQ quantizes and fits in turn.  [4]", TRAINING)
+    ] = None,
+    quantizer: Annotated[
+        str | None,
+        _option(
+            "--quantizer",
+            "What holds a base in 4 bits: drupe, or bitsandbytes on a GPU.  [what is here]",
+            TRAINING,
+            "<name>",
+        ),
     ] = None,
     rank: Annotated[
         int | None, _option("--rank --lora-r -r", "The rank of an adapter's matrices.  [16]", TRAINING)
@@ -136,6 +152,7 @@ def finetune(
         "packing": packing or None, "evaluated": evaluated, "method": method, "rank": rank, "alpha": alpha,
         "dropout": dropout, "max_steps": max_steps, "epochs": epochs, "batch_size": batch_size,
         "learning_rate": learning_rate, "patience": patience, "save_every": save_every, "seed": seed,
+        "init": init, "loftq_iterations": loftq_iterations, "quantizer": quantizer,
         "targets": tuple(targets.replace(",", " ").split()) if targets else None,
     }  # fmt: skip
     reference = _one_model(model, named)
@@ -181,6 +198,7 @@ def run(
     from drupe.api import registry, resolve
     from drupe_files import claimed, scratch
     from drupe_finetune.arguments import refuse_unknown
+    from drupe_finetune.writing import named_base
 
     output = output.expanduser().absolute()
     refuse_unknown(config.training)
@@ -191,12 +209,12 @@ def run(
         context = _context(folder)
         staged = output.with_name(f".{output.name}.drupe-staging-{os.getpid()}")
         try:
-            _write(trained, source, reference, config, staged, merge, context)
+            _write(trained, source, reference, config, staged, merge, context, output)
             _publish(staged, output)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
         shutil.rmtree(work, ignore_errors=True)
-    _sum_up(trained, output, reference, whole=merge or config.method == "full")
+    _sum_up(trained, output, named_base(config, reference, output), whole=merge or config.method == "full")
     return trained.record(config)
 
 
@@ -238,10 +256,17 @@ def _context(scratch: Path) -> Context:
 
 
 def _write(
-    trained: Trained, source: Model, reference: str, config: FinetuneConfig, staged: Path, merge: bool, context: Context
+    trained: Trained,
+    source: Model,
+    reference: str,
+    config: FinetuneConfig,
+    staged: Path,
+    merge: bool,
+    context: Context,
+    output: Path,
 ) -> None:
     from drupe_files import disk_errors
-    from drupe_finetune.writing import merged, write_adapter, write_note, write_whole
+    from drupe_finetune.writing import BASE, merged, named_base, with_own_base, write_adapter, write_note, write_whole
 
     with disk_errors(staged):
         if config.method == "full":
@@ -250,10 +275,12 @@ def _write(
         elif merge:
             adapter = context.scratch / "adapter"
             write_adapter(trained, reference, adapter, config)
-            merged(source, adapter, staged, context)
+            merged(with_own_base(trained, source, context.scratch / "own-base", config), adapter, staged, context)
             write_note(trained, staged, config)
         else:
-            write_adapter(trained, reference, staged, config)
+            own = named_base(config, reference, output)
+            write_adapter(trained, own, staged, config)
+            with_own_base(trained, source, staged / BASE, config)
 
 
 def _refuse_to_replace(output: Path, source: Model, force: bool) -> None:

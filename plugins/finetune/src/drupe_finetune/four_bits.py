@@ -6,7 +6,10 @@ tensor from the checkpoint's files, so no more than one matrix is held in floati
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -24,6 +27,9 @@ from drupe_onnx.safetensors import open_checkpoint
 
 Tensor: TypeAlias = Any  # of torch, which linters do not see
 SCHEME = Scheme(BITS, BLOCK, symmetric=False, method="search")
+BASE_NOTE = "quantized_base.json"
+"""The file of a checkpoint that says that it is the quantized base of an adapter."""
+OTHER_WEIGHTS = (".bin", ".pt", ".gguf")
 OVERSAMPLED = 8
 """How many more directions than the rank the sketch of a matrix's error has."""
 
@@ -69,7 +75,40 @@ def base_note(config: FinetuneConfig) -> dict[str, Any]:
         return {}
     if quantizer_of(config) == "bitsandbytes":
         return {"quantizer": "bitsandbytes", "bits": BITS, "type": "nf4"}
-    return {"quantizer": "drupe", "bits": BITS, "block_size": BLOCK, "symmetric": False, "init": config.init}
+    note = {"quantizer": "drupe", "bits": BITS, "block_size": BLOCK, "symmetric": False, "init": config.init}
+    settings = json.dumps([note, config.model_dump(mode="json")], sort_keys=True)
+    return note | ({"id": hashlib.sha256(settings.encode()).hexdigest()[:16]} if config.init == "loftq" else {})
+
+
+def write_base(model: Any, source: Path, folder: Path, config: FinetuneConfig) -> None:
+    """Write the checkpoint in `source` with the values of its packed modules, in the types that it has, into `folder`.
+
+    One tensor is in memory at a time beside those of a file. Raises ModelError where names differ from the files'.
+    """
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    packed = {
+        f"{name.removesuffix('.base_layer')}.weight": each
+        for name, each in model.get_base_model().named_modules()
+        if isinstance(each, PackedLinear)
+    }
+    folder.mkdir(parents=True)
+    left = set(packed)
+    for path in sorted(source.iterdir()):
+        if path.suffix != ".safetensors":
+            if path.is_file() and not path.name.endswith(OTHER_WEIGHTS):
+                shutil.copyfile(path, folder / path.name)
+            continue
+        with safe_open(path, "pt") as opened:
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (a file)
+        for name in left & tensors.keys():
+            tensors[name] = packed[name].dequantized().to(tensors[name].dtype)
+        left -= tensors.keys()
+        save_file(tensors, folder / path.name, {"format": "pt"})
+    if left:
+        raise ModelError(f"the checkpoint has no tensor '{min(left)}', but transformers has loaded one", where=source)
+    (folder / BASE_NOTE).write_text(json.dumps(base_note(config), indent=1) + "\n", encoding="utf-8")
 
 
 def _has_bitsandbytes() -> bool:

@@ -38,9 +38,7 @@ class FinetuneConfig(PassConfig):
     column: str | None = Field(None, description="the column whose text is taken as it is")
     messages: str | None = Field(None, description="the column of chat messages; the loss is on answers only")
     method: Method = Field("lora", description="what is trained: an adapter of this kind, or all weights")
-    init: Init = Field(
-        "default", description="how an adapter begins: loftq makes up for the error of a base in 4 bits"
-    )
+    init: Init = Field("default", description="how an adapter begins: loftq makes up for the error of a base in 4 bits")
     loftq_iterations: int = Field(4, ge=1, le=100, description="how often loftq quantizes and fits in turn")
     quantizer: Literal["drupe", "bitsandbytes"] | None = Field(
         None, description="what holds a base in 4 bits; by default bitsandbytes where it and a GPU are here"

@@ -36,7 +36,10 @@ class Trained:
         """What ran, for the file beside the result."""
         from importlib.metadata import version
 
+        from drupe_finetune.four_bits import base_note
+
         return {
+            **({"base": note} if (note := base_note(config)) else {}),
             "settings": config.model_dump(mode="json"),
             "rows": self.examples.rows,
             "left_out": self.examples.bad,
@@ -58,7 +61,10 @@ def train(folder: Path, config: FinetuneConfig, work: Path, context: Context, sa
     import torch
     from transformers import AutoTokenizer, PrinterCallback, Trainer, set_seed
 
+    from drupe_finetune.four_bits import refuse_unfit
+
     started = time.perf_counter()
+    refuse_unfit(config)
     _quieten()
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     examples = examples_of(rows_of(config.data), tokenizer, config)
