@@ -18,6 +18,13 @@ peft = pytest.importorskip("peft")
 from drupe_finetune.command import run  # noqa: E402
 from drupe_finetune.settings import FinetuneConfig  # noqa: E402
 
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads of torch spin where other work keeps the processor busy."""
+    monkeypatch.setattr("drupe.api.usable_threads", lambda: 1)
+
+
 SIZES = {"hidden_size": 128, "intermediate_size": 192}
 
 
@@ -101,8 +108,8 @@ def test_loftq_begins_with_a_lower_loss_than_a_plain_adapter_on_the_same_bits(da
     from drupe_demo import MODEL
 
     rows = tmp_path / "rows.txt"
-    rows.write_text(Path(json.__file__).read_text(encoding="utf-8")[:6000])
-    given = {"max_length": 128, "packing": True, "max_steps": 1, "rank": 16, "batch_size": 8}
+    rows.write_text(Path(json.__file__).read_text(encoding="utf-8")[:12000])
+    given = {"max_length": 256, "packing": True, "max_steps": 1, "rank": 32, "batch_size": 12}
     plain = run(str(MODEL), config(rows, **given), tmp_path / "plain")
     begun = run(str(MODEL), config(rows, **given, init="loftq"), tmp_path / "loftq")
     float_base = run(str(MODEL), config(rows, **given, method="lora"), tmp_path / "float")

@@ -43,7 +43,7 @@ def base_in_four_bits(folder: Path, config: FinetuneConfig) -> Any:
 
 
 def refuse_unfit(config: FinetuneConfig) -> None:
-    """Raise UsageError for settings that do not fit together, and RuntimeMissing where a GPU is wanted and none is here."""
+    """Raise UsageError for settings that do not fit together, RuntimeMissing where a GPU is wanted and none is here."""
     if config.init == "loftq" and config.method not in LOFTQ_METHODS:
         raise UsageError(
             f"--init loftq does not work with --method {config.method}", cure=f"--method {', '.join(LOFTQ_METHODS)}"
@@ -172,6 +172,7 @@ class Filling:
         if self._lacks(model, tensors):  # names or shapes that transformers changes while it loads
             model = self._loaded()
             self._pack(model, None)
+            model = model.to(self._dtype) if self._dtype is not None else model
         else:
             self._pack(model, tensors)
             self._fill(model, tensors)
@@ -183,7 +184,9 @@ class Filling:
 
         stated = AutoConfig.from_pretrained(self._folder, local_files_only=True)
         with init_empty_weights(include_buffers=False):
-            return AutoModelForCausalLM.from_config(stated, dtype=self._dtype or "auto")
+            model = AutoModelForCausalLM.from_config(stated, dtype=self._dtype or "auto")
+        model.tie_weights()
+        return model
 
     def _loaded(self) -> Any:
         from transformers import AutoModelForCausalLM

@@ -34,7 +34,7 @@ def named_base(config: FinetuneConfig, reference: str, output: Path) -> str:
 
 
 def with_own_base(trained: Trained, source: Model, folder: Path, config: FinetuneConfig) -> Model:
-    """The model that an adapter belongs to: with LoftQ, a checkpoint in `folder` of the weights that it was trained on."""
+    """The model that an adapter belongs to: with LoftQ, the weights that it was trained on, written into `folder`."""
     if config.init != "loftq":
         return source
     from drupe_finetune.four_bits import write_base
