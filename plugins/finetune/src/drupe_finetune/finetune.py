@@ -29,6 +29,10 @@ class Finetune(Pass):
         """The checkpoint itself: what is trained keeps its names and shapes."""
         refuse_missing()
         refuse_unfit(checkpoint_of(model))
+        if config.asks_for_four_bits:
+            from drupe_finetune.four_bits import refuse_unfit as refuse_settings
+
+            refuse_settings(config)
         return model.but(facts=TRAINED)
 
     def run(self, model: Model, config: FinetuneConfig, context: Context) -> Model:

@@ -83,6 +83,11 @@ class FinetuneConfig(PassConfig):
         return self.method == "qlora" or self.init == "loftq"
 
     @property
+    def asks_for_four_bits(self) -> bool:
+        """Whether a setting is about a base in 4 bits, rightly or not."""
+        return self.in_four_bits or self.quantizer is not None
+
+    @property
     def adapter_scale(self) -> float:
         """What an adapter's product is multiplied with."""
         return self.scaling / (self.rank**0.5 if self.method == "rslora" else self.rank)
