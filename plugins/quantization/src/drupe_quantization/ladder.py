@@ -154,6 +154,7 @@ def _to_eight_bits(asked: Asked, numerics: Mapping[str, Any]) -> Iterator[Step]:
     """The steps for 8 bits, which are rounded to nearest. What asks for more is refused."""
     useless = [f"--prepare {each}" for each in ("scale", "weigh") if each in asked.prepare]
     useless += ["--quality best"] if asked.calibrates else []
+    useless += ["--recover"] if asked.recovers else []
     if useless:
         raise UsageError(
             f"{useless[0]} has no effect on weights of 8 bits: they are rounded to nearest",
