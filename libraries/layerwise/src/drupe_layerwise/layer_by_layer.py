@@ -133,6 +133,11 @@ class LayerByLayer:
             run._settled, run._known = set(), []
             run._next = segment.index + 1
 
+    @property
+    def batch_count(self) -> int:
+        """How many batches the sequences make."""
+        return len(self._batches)
+
     def given(self, segment: Segment) -> Iterator[Mapping[str, NDArray[Any]]]:
         """What a segment reads, for each batch by name: inputs of the graph, and values made by earlier segments.
 

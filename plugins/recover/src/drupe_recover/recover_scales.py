@@ -111,7 +111,8 @@ class Recovering:
         folder: Path,
     ) -> None:
         blocks = [segment for segment in own.segments if segment.block is not None]
-        with self.context.progress.task("recovering scales and norms", len(blocks), "block") as progress:
+        each = own.batch_count * self.config.epochs
+        with self.context.progress.task("recovering scales and norms", len(blocks) * each, "step"):
             for segment, its_source in zip(own.segments[:-1], wanted.segments[:-1], strict=True):
                 for runner in (wanted, wanted_apart):
                     runner.advance(runner.segments[its_source.index])
@@ -124,7 +125,6 @@ class Recovering:
                         own_apart,
                         folder,
                     )
-                    progress.advance(1)
                 for runner in (own, own_apart):
                     runner.advance(runner.segments[segment.index])
 
@@ -148,12 +148,11 @@ class Recovering:
                 raise Unknown("a computation of another kind")
         except Unknown as unknown:
             self._leave(str(unknown))
+            self.context.progress.advance(self.config.epochs * len(learned))
             return
         if block.without:
             self._leave(block.without)
-        before, after = train(
-            block, learned, apart, self.config, self.context.seed, device, self.context.stop_if_cancelled
-        )
+        before, after = train(block, learned, apart, self.config, self.context.seed, device, self._step_done)
         if not after < before:
             return
         self.better += 1
@@ -161,6 +160,10 @@ class Recovering:
         for values in block.trained:
             for stored, array in zip(values.stored, values.settled()[1], strict=True):
                 written.write(stored, array)
+
+    def _step_done(self) -> None:
+        self.context.progress.advance(1)
+        self.context.stop_if_cancelled()
 
     def _leave(self, why: str) -> None:
         self.left[why] = self.left.get(why, 0) + 1
