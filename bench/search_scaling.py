@@ -112,7 +112,7 @@ def one_plan(folder: Path) -> OnePlan:
     def asked(values: Mapping[str, Any]) -> Request:
         return Request(str(model), options=dict(values))
 
-    measuring = Measuring(asked, {}, folder)
+    measuring = Measuring(asked, SearchSettings(), folder)
     task = measuring.task({"block_size": 32})
     times = [taken(lambda: measuring.task({"block_size": 64})) for _ in range(REPEATS)]
     return OnePlan(statistics.median(times), task["plan"])

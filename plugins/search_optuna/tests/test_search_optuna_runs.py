@@ -17,6 +17,7 @@ from tiny import make_checkpoint
 
 import drupe as drupe_package
 from drupe.api import Request
+from drupe_search_optuna.settings import SearchSettings
 from drupe_search_optuna.trials import Measuring, carried_out
 
 
@@ -229,7 +230,7 @@ def test_packages_that_differ_in_threads_only_are_compared_with_the_source_once(
         options = {"tokens": 32, "block_size": values["block_size"]}
         return Request(str(checkpoint), provider="cpu", options=options, threads=values["threads"])
 
-    measuring = Measuring(request_of, {"footprint": {"repeats": 1}}, tmp_path)
+    measuring = Measuring(request_of, SearchSettings(evaluators={"footprint": {"repeats": 1}}), tmp_path)
     trials = [
         carried_out(measuring.task({"threads": threads, "block_size": size}))
         for threads, size in ((1, 32), (2, 32), (2, 64))

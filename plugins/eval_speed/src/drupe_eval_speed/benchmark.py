@@ -124,7 +124,7 @@ def benchmark(
     subjects = [subject_of(each, provider, found) for each in packages]
     busy = disturbance()
     notes = [f"{busy}: measure again when the machine is quiet"] if busy else []
-    measured = measure(subjects, config, progress(lines=False), loads=config.repeats)
+    measured = measure(subjects, config, progress(lines=False), loads=config.runs)
     (print_document if as_json else print_tables)(measured, config, notes)
 
 

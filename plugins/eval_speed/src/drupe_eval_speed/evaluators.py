@@ -22,7 +22,7 @@ class _Speed(Evaluator):
         self, model: Model, reference: Model | None, config: SpeedConfig, context: Context
     ) -> Sequence[Metric]:
         subject = subject_of(str(model.location), context.target.provider, registry())
-        loads = config.repeats if "load_time" in self.metrics else 0
+        loads = config.runs if "load_time" in self.metrics else 0
         measured = measure([subject], config, context.progress, loads=loads, stop=context.stop_if_cancelled)
         return [_metric(row, measured) for row in measured.rows if row.quantity.name in self.metrics]
 

@@ -13,7 +13,7 @@ from drupe_eval_speed.locating import located
 from drupe_eval_speed.quantities import QUANTITIES, Quantity
 from drupe_eval_speed.settings import SpeedConfig
 from drupe_files import folder_bytes
-from drupe_timing import ANSWER, BATCH, LENGTH, PROMPT, Case, PackageProcess, cases_of
+from drupe_timing import BATCH, LENGTH, PROMPT, Case, PackageProcess, cases_of
 
 TEXT = "text"
 CHILD = "drupe_eval_speed.child"
@@ -84,7 +84,7 @@ def measure(
         described = run.describe()
         cases = run.cases(described)
         rows = [Row(QUANTITIES["load_time"], None, times)] if loads else []
-        with progress.task("measuring", len(cases) * config.repeats * len(subjects), "run") as task:
+        with progress.task("measuring", len(cases) * config.runs * len(subjects), "run") as task:
             for case in cases:
                 rows += run.measure(case, task)
         notes = tuple(dict.fromkeys(run.notes(described)))
@@ -100,7 +100,7 @@ class _Run:
         self.processes: list[PackageProcess] = []
         self._config = config
         self._stop = stop
-        self.new_tokens = config.new_tokens or ANSWER
+        self.new_tokens = config.new_tokens or config.usual_answer
         self._vocabulary: int | None = None
 
     def load(self, loads: int, progress: Progress) -> tuple[tuple[float, ...], ...]:
@@ -165,10 +165,10 @@ class _Run:
         """
         lengths = self._config.prompt_lengths
         known = [each for each in rooms if each is not None]
-        room = min(known, default=max(lengths or (PROMPT,)) + ANSWER)
+        room = min(known, default=max(lengths or (PROMPT,)) + self._config.usual_answer)
         if self._config.new_tokens is None:
             left = room // 2 if lengths is None else room - max(lengths)
-            self.new_tokens = max(2, min(ANSWER, left))
+            self.new_tokens = max(2, min(self._config.usual_answer, left))
         if lengths is None:
             lengths = (max(1, min(PROMPT, room - self.new_tokens)),)
         for subject, each in zip(self.subjects, rooms, strict=True):
@@ -181,7 +181,7 @@ class _Run:
         for process in self.processes:
             process.ask("warm", **order, vocabulary=self._vocabulary)
         found: list[list[dict[str, float]]] = [[] for _ in self.processes]
-        for number in range(self._config.repeats):
+        for number in range(self._config.runs):
             for at, process in self._in_turn(number):
                 found[at].append(process.ask("run", **order)["values"])
                 progress.advance(1)

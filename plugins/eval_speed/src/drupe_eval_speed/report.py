@@ -118,10 +118,10 @@ def _ratio_text(ratio: Ratio) -> str:
 
 def _about(config: SpeedConfig) -> str:
     """How to read the table."""
-    if config.repeats < ENOUGH:
-        runs = counted(config.repeats, "run")
+    if config.runs < ENOUGH:
+        runs = counted(config.runs, "run")
         return f"the median of {runs}, in brackets the lowest and the highest: too few to tell a difference from noise"
-    return f"the median of {config.repeats} runs in turn, in brackets where it lies with {CONFIDENCE:.0%} confidence"
+    return f"the median of {config.runs} runs in turn, in brackets where it lies with {CONFIDENCE:.0%} confidence"
 
 
 def _described(subject: Subject) -> dict[str, Any]:

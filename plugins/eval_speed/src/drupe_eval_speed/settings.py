@@ -7,7 +7,10 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from drupe.api import EvaluatorConfig
+from drupe_timing import ANSWER
 
+BRIEF_REPEATS, BRIEF_ANSWER = 2, 16
+"""Runs and tokens of an answer in a brief measurement, where the user names no numbers."""
 MOST = 1 << 20
 """Larger numbers of tokens or rows are mistakes."""
 
@@ -48,4 +51,19 @@ class SpeedConfig(EvaluatorConfig):
         None, ge=2, le=MOST, description="tokens of an answer; by default 64, or as many as there is room for"
     )
     repeats: int = Field(7, ge=1, le=1000, description="runs of each case, and loads; the median counts")
+    brief: bool = Field(
+        False,
+        description=f"whether to measure briefly, to see what is worth a full measurement: {BRIEF_REPEATS} runs, and "
+        f"answers of {BRIEF_ANSWER} tokens, where no other numbers are given",
+    )
     threads: int = Field(0, ge=0, le=1024, description="threads of the processor; 0 for the package's own number")
+
+    @property
+    def runs(self) -> int:
+        """Runs of each case, and loads."""
+        return BRIEF_REPEATS if self.brief and "repeats" not in self.model_fields_set else self.repeats
+
+    @property
+    def usual_answer(self) -> int:
+        """Tokens of an answer where there is room for them, and the user names no number."""
+        return BRIEF_ANSWER if self.brief else ANSWER

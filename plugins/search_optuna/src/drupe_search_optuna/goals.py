@@ -12,6 +12,8 @@ from drupe_functions import know
 from drupe_search_optuna.settings import Goal, SearchSettings, difference
 from drupe_search_optuna.trials import OWN_UNITS, Trial
 
+REPEATED = 0.05
+"""How far apart brief measurements of one package are, beyond their spreads; README.md says how that was measured."""
 ALIKE = 0.8
 """How much two names must have in common for one to be taken for the other, misspelt: 1 for equal names."""
 
@@ -31,9 +33,26 @@ class Objective:
         """The metric as a number of which less is better."""
         return self.sign * trial.metrics[self.metric].value
 
+    def costs(self, trial: Trial) -> tuple[float, float]:
+        """The least and the greatest cost that the metric of a brief measurement makes plausible."""
+        metric = trial.metrics[self.metric]
+        if metric.spread is None:
+            return self.cost(trial), self.cost(trial)
+        costs = [self.sign * each for each in (*metric.spread, metric.value)]
+        return min(costs) - abs(min(costs)) * REPEATED, max(costs) + abs(max(costs)) * REPEATED
+
     def excess(self, trial: Trial) -> float:
         """How far the metric is beyond the accepted range; 0 or less inside of it."""
-        value = trial.metrics[self.metric].value
+        return self._excess(trial.metrics[self.metric].value)
+
+    def least_excess(self, trial: Trial) -> float:
+        """As `excess`, for the most favourable of the values that a brief measurement makes plausible."""
+        low, high = sorted(self.sign * cost for cost in self.costs(trial))
+        if any(edge is not None and low <= edge <= high for edge in (self.low, self.high)):
+            return 0.0
+        return min(self._excess(low), self._excess(high))
+
+    def _excess(self, value: float) -> float:
         beyond = [self.low - value] if self.low is not None else []
         beyond += [value - self.high] if self.high is not None else []
         return max(beyond, default=0.0)
@@ -131,6 +150,11 @@ def frontier(trials: Iterable[Trial], objectives: Sequence[Objective]) -> list[T
 
 def choose(best: Sequence[Trial], objectives: Sequence[Objective]) -> Trial:
     """Of a frontier the trial that is nearest to the best value of every goal, each scaled to the frontier's range."""
+    return by_distance(best, best, objectives)[0]
+
+
+def by_distance(trials: Iterable[Trial], best: Sequence[Trial], objectives: Sequence[Objective]) -> list[Trial]:
+    """Trials, those first that are nearest to the best value of every goal. best: the frontier, whose range counts."""
     optimized = [each for each in objectives if each.optimized]
     ranges = [(min(costs), max(costs)) for each in optimized for costs in [[each.cost(trial) for trial in best]]]
 
@@ -140,7 +164,7 @@ def choose(best: Sequence[Trial], objectives: Sequence[Objective]) -> Trial:
             for each, (low, high) in zip(optimized, ranges, strict=True)
         )
 
-    return min(best, key=distance)
+    return sorted(trials, key=distance)
 
 
 def nearest_miss(trials: Iterable[Trial], objectives: Sequence[Objective]) -> tuple[Trial, Objective] | None:

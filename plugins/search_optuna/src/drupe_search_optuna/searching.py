@@ -29,6 +29,7 @@ from drupe.api import (
 )
 from drupe_files import claimed, disk_errors, refuse_to_replace
 from drupe_search_optuna.executing import Executor, executor_for
+from drupe_search_optuna.finalists import candidates
 from drupe_search_optuna.goals import (
     Objective,
     choose,
@@ -47,7 +48,7 @@ from drupe_search_optuna.trials import CARRIED_OUT, Measuring, Task, Trial, ende
 SUMMARY = "study.json"
 REPEATS = 10
 """How often in a row a sampler may propose what was tried."""
-_FREE = ("trials", "seconds", "executor")
+_FREE = ("trials", "seconds", "executor", "finalists")
 """Settings that may change when a search goes on."""
 
 
@@ -160,15 +161,16 @@ class Search:
         executor = executor_for(self.settings.executor, say)
         with claimed(folder), _made(folder):
             remove_packages(folder)
-            trying = _Trying(self, Measuring(asked, self.settings.evaluators, folder), executor, folder, say)
+            trying = _Trying(self, Measuring(asked, self.settings, folder), executor, folder, say)
             trials = trying.all()
-            best = frontier(trials, trying.objectives)
+            objectives = trying.objectives_in_full()
+            best = frontier(in_full(trials), objectives)
             if not best:
-                raise _nothing_fits(trials, trying.objectives, folder)
-            chosen = choose(best, trying.objectives)
+                raise _nothing_fits(trials, objectives, folder)
+            chosen = choose(best, objectives)
             plan, source = plan_of(asked(chosen.values), registry())
             outcome = registry().publisher().carry_out(plan, source, output, force=force, progress=progress)
-            found = Found(self, trials, trying.objectives, best, chosen, plan, outcome, folder)
+            found = Found(self, trials, objectives, best, chosen, trying.left_brief(), plan, outcome, folder)
             found.write()
         return found
 
@@ -211,10 +213,15 @@ class _Trying:
         self.objectives: list[Objective] = []
 
     def all(self) -> list[Trial]:
-        """Make the trials that are missing, and give all by number. Raises Cancelled, which says what is kept."""
+        """Make the trials that are missing, measure the best in full, and give all by number.
+
+        Raises Cancelled, which says what is kept.
+        """
         try:
             with self._executor:
                 self._all()
+                while finalists := self._finalists():
+                    self._measure_in_full(finalists)
         except (KeyboardInterrupt, Cancelled):
             kept = f"run it again: it goes on after {counted(len(self._trials), 'trial')}" if self._trials else None
             raise Cancelled("stopped; nothing was published", cure=kept) from None
@@ -233,6 +240,54 @@ class _Trying:
         if not self._trials:
             self._end(self._study.take(base.values), base)
         self._make(self._proposals(lost))
+
+    def objectives_in_full(self) -> list[Objective]:
+        """The goals for trials that were measured in full: limits refer to the full numbers of the first trial."""
+        return objectives_of(self._search.settings.goals, self._first) if self._first.in_full else self.objectives
+
+    @property
+    def _first(self) -> Trial:
+        return min(self._trials, key=lambda trial: trial.number)
+
+    def _candidates(self) -> list[Trial]:
+        """The trials that may be on the frontier by what was measured at first; the likeliest choice comes first."""
+        now = {trial.number: trial for trial in self._trials}
+        first = candidates([trial.first_impression for trial in self._trials], self.objectives)
+        return [now[trial.number] for trial in first]
+
+    def left_brief(self) -> list[Trial]:
+        """Trials that may be on the frontier, and were measured briefly only."""
+        return [trial for trial in self._candidates() if not trial.in_full]
+
+    def _finalists(self) -> list[Trial]:
+        """The trials that are to be measured in full next; none where the choice can be made.
+
+        Where none of those that were measured in full keeps to the limits, more of them follow.
+        """
+        settings, may_be_best = self._search.settings, self._candidates()
+        wanted = may_be_best[: settings.finalists]
+        if wanted and settings.is_relative and self._first not in wanted:
+            wanted = [self._first, *wanted]
+        if missing := [trial for trial in wanted if not trial.in_full]:
+            return missing
+        if frontier(in_full(self._trials), self.objectives_in_full()):
+            return []
+        return self.left_brief()[: settings.finalists]
+
+    def _measure_in_full(self, finalists: Sequence[Trial]) -> None:
+        numbers = ", ".join(str(trial.number) for trial in finalists)
+        self._say(f"measuring in full what may be chosen: {'trial' if len(finalists) == 1 else 'trials'} {numbers}")
+        waiting, running = list(finalists), dict[int, Trial]()
+        while waiting or running:
+            while waiting and len(running) < self._executor.capacity:
+                trial = waiting.pop(0)
+                running[trial.number] = trial
+                self._executor.submit(trial.number, CARRIED_OUT, self._measuring.full_task(trial))
+            number, result = self._executor.ended()
+            trial = self._complete(running.pop(number).measured_again(result))
+            self._study.keep_in_full(trial)
+            self._trials = [trial if each.number == number else each for each in self._trials]
+            self._say(f"trial {number} in full: {told_of(trial, self._search.parameters, self.objectives)}")
 
     def _make(self, proposals: Iterator[Proposal]) -> None:
         """Make trials of the proposals: as many beside each other as the executor takes."""
@@ -357,8 +412,7 @@ class _Trying:
                 return self._study.take(values)
 
     def _end(self, proposal: Proposal, trial: Trial) -> None:
-        if trial.worked and (unmeasured := unmeasured_goal(trial, self.objectives)):
-            trial = replace(trial, metrics={}, main=(), reason=unmeasured)
+        trial = self._complete(trial)
         self._study.tell(proposal, trial, self.objectives)
         self._trials.append(trial)
         self._tried[_key(trial.values)] = trial
@@ -367,9 +421,20 @@ class _Trying:
         left = told_of_time(time.perf_counter() - self._began, done - self._before, search.most_trials, done)
         self._say(f"trial {trial.number}{of}: {told_of(trial, search.parameters, self.objectives)}{left}")
 
+    def _complete(self, trial: Trial) -> Trial:
+        """A trial; a failed one where a goal was not measured."""
+        if trial.worked and (unmeasured := unmeasured_goal(trial, self.objectives)):
+            return replace(trial, metrics={}, main=(), reason=unmeasured)
+        return trial
+
 
 def _key(values: Mapping[str, Any]) -> str:
     return json.dumps(values, sort_keys=True)
+
+
+def in_full(trials: Sequence[Trial]) -> list[Trial]:
+    """The trials that were measured in full and work."""
+    return [trial for trial in trials if trial.in_full and trial.worked]
 
 
 def _owner(parameter: Parameter) -> str:
@@ -406,13 +471,18 @@ def _nothing_fits(trials: Sequence[Trial], objectives: Sequence[Objective], fold
 
 @dataclass(frozen=True)
 class Found:
-    """What a search has found. outcome: of the package that was made with the chosen values."""
+    """What a search has found. outcome: of the package that was made with the chosen values.
+
+    frontier: of the trials that were measured in full. left_brief: trials that may belong to it, and were measured
+    briefly only.
+    """
 
     search: Search
     trials: Sequence[Trial]
     objectives: Sequence[Objective]
     frontier: Sequence[Trial]
     chosen: Trial
+    left_brief: Sequence[Trial]
     plan: Plan
     outcome: Outcome
     folder: Path
@@ -425,6 +495,7 @@ class Found:
             "objectives": [asdict(each) for each in self.objectives],
             "trials": [trial.document() for trial in self.trials],
             "frontier": [trial.number for trial in self.frontier],
+            "left_brief": [trial.number for trial in self.left_brief],
             "chosen": self.chosen.number,
             "output": str(self.outcome.output),
         }
@@ -433,18 +504,21 @@ class Found:
         """The frontier as a table, and where the rest lies."""
         failed = sum(not trial.worked for trial in self.trials)
         told = f"{counted(len(self.trials), 'trial')}" + (f", of which {failed} failed" if failed else "")
+        full = len(in_full(self.trials))
+        among = f" of the {full} that were measured in full" if full < len(self.trials) - failed else ""
+        shown = (self.frontier, self.chosen, self.left_brief, self.search.parameters, self.objectives)
         return [
-            f"{told}; {len(self.frontier)} that no other one beats:",
-            *frontier_table(self.frontier, self.chosen, self.search.parameters, self.objectives),
+            f"{told}; {len(self.frontier)} that no other one beats{among}:",
+            *frontier_table(*shown),
             f"all trials with their plans: {self.folder / SUMMARY}",
         ]
 
     def write(self) -> None:
-        """Write all of it beside the study, and the plan of each trial of the frontier."""
+        """Write all of it beside the study, and the plan of each trial that is on the frontier, or may be."""
         with disk_errors(self.folder):
             (self.folder / SUMMARY).write_text(json.dumps(self.document(), indent=1) + "\n", encoding="utf-8")
             for left in self.folder.glob("plan-*.json"):
                 left.unlink()
-            for trial in self.frontier:
+            for trial in (*self.frontier, *self.left_brief):
                 path = self.folder / f"plan-{trial.number}.json"
                 path.write_text(json.dumps(trial.plan, indent=1) + "\n", encoding="utf-8")

@@ -10,6 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from drupe.api import UsageError, unknown
 
 DEFAULT_TRIALS = 30
+DEFAULT_FINALISTS = 4
 Sampler = Literal["tpe", "nsga2", "random", "grid"]
 
 
@@ -73,12 +74,29 @@ class SearchSettings(_Part):
     evaluators: Annotated[dict[str, dict[str, Any]], BeforeValidator(_as_evaluators)] = Field(
         default_factory=dict, description="what measures besides the task's own: names, or names with their settings"
     )
+    measuring: Literal["brief", "full"] = Field(
+        default="brief",
+        description="brief: trials share what is equal, are measured briefly, and the best ones in full at the end; "
+        "full: each trial is measured in full, and shares nothing",
+    )
+    finalists: int = Field(
+        default=DEFAULT_FINALISTS, ge=1, description="how many of the best trials are measured in full at the end"
+    )
     executor: Annotated[dict[str, Any], BeforeValidator(_as_executor)] = Field(
         default_factory=dict, description="where trials run, if not in this process: a name, or a name with settings"
     )
     goals: tuple[Annotated[Goal, BeforeValidator(_as_goal)], ...] = Field(
         default=(), description="what is optimized; by default bytes and the first metric of each evaluator"
     )
+
+    @property
+    def is_brief(self) -> bool:
+        return self.measuring == "brief"
+
+    @property
+    def is_relative(self) -> bool:
+        """Whether a limit refers to the first trial."""
+        return any(goal.max_worse is not None or goal.min_better is not None for goal in self.goals)
 
     @property
     def number_of_trials(self) -> int | None:

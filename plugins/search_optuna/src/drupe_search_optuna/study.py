@@ -23,6 +23,8 @@ FILE = "study.sqlite3"
 NAME = "drupe"
 WORKFLOW, TRIAL = "workflow", "trial"
 """What is noted beside Optuna's own columns: on the study what is searched, on a trial its result."""
+IN_FULL = "in full "
+"""On the study, with the number of a trial: the trial after its full measurement."""
 FAR = 1_000_003
 """Between the seeds of several proposals for one trial, so that they are not those of the next trials."""
 
@@ -104,6 +106,8 @@ class Study:
             )
         told = (trial.user_attrs.get(TRIAL) for trial in study.get_trials(deepcopy=False))
         found = [Trial.from_document(json.loads(text)) for text in told if text is not None]
+        again = {name: json.loads(text) for name, text in study.user_attrs.items() if name.startswith(IN_FULL)}
+        found = [Trial.from_document(again.get(f"{IN_FULL}{trial.number}", trial.document())) for trial in found]
         return sorted(found, key=lambda trial: trial.number)
 
     def propose(self, number: int, attempt: int = 0, fixed: Mapping[str, Any] | None = None) -> Proposal:
@@ -136,6 +140,10 @@ class Study:
         for each in objectives:
             asked.set_constraint(each.metric, each.excess(trial))
         self._begun.tell(asked, [each.cost(trial) for each in objectives if each.optimized])
+
+    def keep_in_full(self, trial: Trial) -> None:
+        """Keep a trial that was measured in full afterwards. What Optuna knows of it are its first numbers."""
+        self._begun.set_user_attr(f"{IN_FULL}{trial.number}", json.dumps(trial.document()))
 
     def give_up(self, proposal: Proposal) -> None:
         """Tell that nothing came of a proposal."""

@@ -43,16 +43,23 @@ def measured(trial: Trial, objective: Objective) -> str:
 
 
 def frontier_table(
-    best: Sequence[Trial], chosen: Trial, parameters: Sequence[Parameter], objectives: Sequence[Objective]
+    best: Sequence[Trial],
+    chosen: Trial,
+    left_brief: Sequence[Trial],
+    parameters: Sequence[Parameter],
+    objectives: Sequence[Objective],
 ) -> list[str]:
-    """A row for each trial of the frontier; the chosen one is marked."""
+    """A row for each trial of the frontier, and for each one that may belong to it; the chosen one is marked."""
     head = ["trial", *(each.short for each in parameters), *(each.metric for each in objectives)]
     rows = [
         [
-            f"{trial.number}{' *' if trial is chosen else ''}",
+            f"{trial.number}{' *' if trial is chosen else '' if trial.in_full else ' ~'}",
             *(plain(trial.values[each.name]) for each in parameters),
             *(measured(trial, each) for each in objectives),
         ]
-        for trial in best
+        for trial in (*best, *left_brief)
     ]
-    return [*(f"  {line}" for line in table_lines(rows, head)), "  * chosen: nearest to the best of every goal"]
+    lines = [*(f"  {line}" for line in table_lines(rows, head)), "  * chosen: nearest to the best of every goal"]
+    if left_brief:
+        lines.append("  ~ measured briefly only, and perhaps beaten; a larger number in search.finalists measures more")
+    return lines

@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,14 @@ from drupe.api import (
     registry,
 )
 from drupe_files import scratch
+from drupe_search_optuna.settings import SearchSettings
 
 PACKAGES = "package-"
 """How the names of folders for packages that are being measured begin."""
 OWN_UNITS = {"bytes": "bytes", "conversion_seconds": "s"}
 """Metrics that need no evaluator, of which less is better, and their units."""
+BRIEF = "brief"
+"""The setting of evaluators that can measure briefly."""
 CARRIED_OUT = "drupe_search_optuna.trials:carried_out"
 """What an executor calls with a task."""
 
@@ -42,7 +45,8 @@ class Trial:
     """A trial that has ended. values: by the name of the parameter. reason: why it has no metrics.
 
     number: from 1 on. main: the first metric of each evaluator. plan: as JSON; empty where there is none.
-    cure: what would mend the reason, where that is known.
+    cure: what would mend the reason, where that is known. in_full: whether all of the metrics are those of full
+    measurements. brief: the metrics from before the full measurement, of a trial that was first measured briefly.
     """
 
     number: int
@@ -53,6 +57,13 @@ class Trial:
     cure: str = ""
     seconds: float = 0.0
     plan: Mapping[str, Any] = field(default_factory=dict)
+    in_full: bool = True
+    brief: Mapping[str, Metric] = field(default_factory=dict)
+
+    @property
+    def first_impression(self) -> Trial:
+        """The trial as it was measured at first. Only these numbers of all trials may be compared with each other."""
+        return replace(self, metrics=self.brief, reason="") if self.brief else self
 
     @property
     def worked(self) -> bool:
@@ -60,17 +71,38 @@ class Trial:
 
     def document(self) -> dict[str, Any]:
         """As JSON."""
-        return {**asdict(self), "metrics": {name: asdict(metric) for name, metric in self.metrics.items()}}
+        return {**asdict(self), "metrics": _as_documents(self.metrics), "brief": _as_documents(self.brief)}
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Trial:
-        metrics = {name: Metric(**metric) for name, metric in document["metrics"].items()}
-        return cls(**{**document, "metrics": metrics, "main": tuple(document["main"])})
+        metrics, brief = (_from_documents(document.get(key, {})) for key in ("metrics", "brief"))
+        return cls(**{**document, "metrics": metrics, "brief": brief, "main": tuple(document["main"])})
+
+    def measured_again(self, result: Mapping[str, Any]) -> Trial:
+        """This trial with what a full measurement has given; see `carried_out`."""
+        seconds = round(self.seconds + float(result.get("seconds", 0.0)), 3)
+        kept = replace(self, in_full=True, brief=self.metrics, seconds=seconds)
+        if reason := result.get("reason"):
+            return replace(kept, metrics={}, main=(), reason=f"measured in full: {reason}", cure=result.get("cure", ""))
+        return replace(kept, metrics={**self.metrics, **_from_documents(result["metrics"])})
+
+
+def _as_documents(metrics: Mapping[str, Metric]) -> dict[str, dict[str, Any]]:
+    return {name: asdict(metric) for name, metric in metrics.items()}
+
+
+def _from_documents(documents: Mapping[str, Mapping[str, Any]]) -> dict[str, Metric]:
+    return {name: Metric(**{**each, "spread": _pair(each["spread"])}) for name, each in documents.items()}
+
+
+def _pair(spread: Sequence[float] | None) -> tuple[float, float] | None:
+    return None if spread is None else (spread[0], spread[1])
 
 
 Task = dict[str, Any]
 """What is to be made and measured, as JSON has it: `plan`, `evaluators` by name with their settings, and `folder`, in
-which the package may lie meanwhile. Without a folder, it lies with the temporary files of the machine."""
+which the package may lie meanwhile. Without a folder, it lies with the temporary files of the machine. `again`: the
+evaluators that measure a trial once more, in full; then no other ones do."""
 
 
 _COMPARISONS: dict[str, Sequence[Metric]] = {}
@@ -81,20 +113,37 @@ class Measuring:
     """What trials are to do. request_of: what a workflow with these values asks for."""
 
     def __init__(
-        self,
-        request_of: Callable[[Mapping[str, Any]], Request],
-        evaluators: Mapping[str, Mapping[str, Any]],
-        folder: Path,
+        self, request_of: Callable[[Mapping[str, Any]], Request], settings: SearchSettings, folder: Path
     ) -> None:
         self._request_of = request_of
-        self._evaluators = evaluators
+        self._settings = settings
         self._folder = folder
 
     def task(self, values: Mapping[str, Any]) -> Task:
         """What a trial with these values does. Raises the error of values that no plan can be composed of."""
         plan = self._planned(values)
-        where = str(self._folder.absolute())
-        return {"plan": plan.model_dump(mode="json"), "evaluators": dict(self._evaluators), "folder": where}
+        briefly = {name: {**self._settings.evaluators.get(name, {}), BRIEF: True} for name in self._brief_ones(plan)}
+        task = self._task(plan.model_dump(mode="json"), {**self._settings.evaluators, **briefly})
+        return {**task, "in_full": not briefly}
+
+    def full_task(self, trial: Trial) -> Task:
+        """What a trial does that was measured briefly, and is now measured in full."""
+        again = self._brief_ones(Plan.model_validate(trial.plan))
+        return {**self._task(trial.plan, self._settings.evaluators), "again": again}
+
+    def _task(self, plan: Mapping[str, Any], evaluators: Mapping[str, Mapping[str, Any]]) -> Task:
+        return {"plan": plan, "evaluators": dict(evaluators), "folder": str(self._folder.absolute())}
+
+    def _brief_ones(self, plan: Plan) -> list[str]:
+        """The evaluators that measure trials briefly at first: those that can, unless the user says how they do."""
+        if not self._settings.is_brief:
+            return []
+        names = [plan.check.evaluator, *self._settings.evaluators]
+        return [
+            name
+            for name in dict.fromkeys(names)
+            if name and BRIEF not in self._settings.evaluators.get(name, {}) and _has_setting(name, BRIEF)
+        ]
 
     def refuse_changed(self, earlier: Trial, values: Mapping[str, Any]) -> None:
         """Raise UsageError where the model is no longer the one that an earlier trial with these values was made of."""
@@ -125,8 +174,8 @@ def carried_out(task: Mapping[str, Any], cache: PassCache | None = None) -> dict
         source = registry().publisher().source_of(plan)
         with _folder(task) as folder:
             runner = None if cache is None else InProcess(cache)
-            metrics, main = _measured(plan, source, task["evaluators"], Path(folder) / "package", runner)
-        found = {"metrics": {name: asdict(metric) for name, metric in metrics.items()}, "main": main}
+            metrics, main = _measured(plan, source, task, Path(folder) / "package", runner)
+        found = {"metrics": _as_documents(metrics), "main": main}
     except MemoryError:
         found = {"reason": "there is not enough memory for it"}
     except DrupeError as error:
@@ -153,20 +202,23 @@ def remove_packages(folder: Path) -> None:
 
 def ended(number: int, values: Mapping[str, Any], task: Task | None, result: Mapping[str, Any]) -> Trial:
     """The trial that came of a task. task: None where there was none. result: see `carried_out`."""
-    empty = {"metrics": {}, "main": (), "plan": {} if task is None else task["plan"]}
-    return Trial.from_document({"number": number, "values": dict(values), **empty, **result})
+    task = task or {"plan": {}}
+    known = {"plan": task["plan"], "in_full": task.get("in_full", True) or "reason" in result}
+    return Trial.from_document({"number": number, "values": dict(values), "metrics": {}, "main": (), **known, **result})
 
 
 def _measured(
-    plan: Plan, source: Model, evaluators: Mapping[str, Mapping[str, Any]], package: Path, runner: Runner | None
+    plan: Plan, source: Model, task: Mapping[str, Any], package: Path, runner: Runner | None
 ) -> tuple[dict[str, Metric], list[str]]:
     """The metrics of a package, and the first one of each evaluator."""
     unchecked = plan.but(check={"run": False})
     outcome = registry().publisher().carry_out(unchecked, source, package, force=True, runner=runner)
     own = {"bytes": float(outcome.bytes), "conversion_seconds": outcome.conversion_seconds}
-    found = {name: Metric(name, own[name], unit, "lower") for name, unit in OWN_UNITS.items()}
+    found = {name: Metric(name, own[name], unit, "lower") for name, unit in OWN_UNITS.items() if "again" not in task}
     main: list[str] = []
-    for name, config, compared in _runs(plan, evaluators):
+    for name, config, compared in _runs(plan, task["evaluators"]):
+        if name not in task.get("again", [name]):
+            continue
         measured = (
             _compared(plan, package, name, config) if compared else drupe.evaluate(package, evaluator=name, **config)
         )
@@ -190,6 +242,11 @@ def _runs(plan: Plan, evaluators: Mapping[str, Mapping[str, Any]]) -> list[tuple
         runs.append((check.evaluator, {**check.config, **evaluators.get(check.evaluator, {})}, True))
     others = {name: config for name, config in evaluators.items() if name != check.evaluator}
     return [*runs, *((name, config, False) for name, config in others.items())]
+
+
+def _has_setting(evaluator: str, name: str) -> bool:
+    found = registry()
+    return evaluator in found.evaluators and name in found.evaluators.make(evaluator).Config.model_fields
 
 
 def impossible(
