@@ -26,6 +26,7 @@ from drupe_files.pass_keys import identity_of
 from drupe_files.relative_names import stays_inside
 from drupe_files.replaceable import refuse_to_replace
 from drupe_files.scratch_folders import scratch
+from drupe_files.shared_folder import shared_folder, sharing
 
 __all__ = [
     "ACTIVATIONS",
@@ -62,6 +63,8 @@ __all__ = [
     "remove_notes",
     "remove_unused",
     "scratch",
+    "shared_folder",
+    "sharing",
     "stays_inside",
     "touch",
 ]

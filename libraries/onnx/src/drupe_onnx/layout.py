@@ -61,6 +61,8 @@ class Walk(ABC):
     """How many steps the walk has; a chunk is a range of steps."""
     multiple = 1
     """The walk's unit: chunks begin at multiples of this number of steps."""
+    results: tuple[int, ...] = (0,)
+    """For each region, which result of the maker it holds."""
 
     @abstractmethod
     def working_bytes(self, steps: int) -> int:
@@ -93,6 +95,7 @@ class RowWalk(Walk):
         self.label = maker.label if isinstance(maker, Producer) else name_of(maker)
         self.length = maker.rows if isinstance(maker, Producer) else maker.row_count
         self.regions = tuple(regions)
+        self.results = tuple(index for index, _, _ in outputs)
         self._outputs = tuple(outputs)
         bits = [dtype.bitwidth * size for _, dtype, size in outputs]
         self.multiple = max(8 // math.gcd(8, each) for each in bits)

@@ -11,7 +11,7 @@ import hashlib
 import os
 import shutil
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 
 from drupe.api import Cancelled, Context, ModelError, OutputError
 from drupe_files import disk_errors, stays_inside
-from drupe_onnx.files import Files
-from drupe_onnx.layout import Chunk, Layout, chunks, references, serialized
+from drupe_onnx.files import Files, link_or_copy
+from drupe_onnx.layout import Chunk, Layout, Walk, chunks, references, serialized
 from drupe_onnx.package import OnnxPackage
+from drupe_onnx.shared_weights import SharedWeights, makers
 from drupe_onnx.unreadable import unreadable
 
 _HASHED = 1 << 20  # bytes hashed at once; they stay in the cache between the read and the hash
@@ -46,8 +47,11 @@ def write_package(package: OnnxPackage, folder: Path, context: Context) -> dict[
     beside = sum(map(_size_of, package.files.values()))
     _check_room(folder, beside + sum(layout.size for layout in layouts.values()))
     total = beside + sum(layout.written for layout in layouts.values())
-    for layout in layouts.values():
-        for producer in layout.producers:
+    shared = SharedWeights()
+    equal = {role: shared.equal(layout) for role, layout in layouts.items()}
+    walks = {role: [] if equal[role] else shared.taken(layout) for role, layout in layouts.items()}
+    for role in walks:
+        for producer in makers(walks[role]):
             producer.prepare(context.progress)
     digests: dict[str, str] = {}
     with context.progress.task("writing", total), ThreadPoolExecutor(1) as aside:
@@ -55,7 +59,13 @@ def write_package(package: OnnxPackage, folder: Path, context: Context) -> dict[
         for role, layout in layouts.items():
             if layout.size:
                 name = data_name(graphs[role])
-                digests[name] = _write_data(folder / name, layout, context)
+                if (kept := equal[role]) is not None:
+                    link_or_copy(kept.path, folder / name)
+                    digests[name] = kept.digest
+                    context.progress.advance(layout.written)
+                    continue
+                digests[name] = _write_data(folder / name, walks[role], layout.size, context)
+                shared.keep(folder / name, layout, digests[name])
         digests |= small.result()
     return digests
 
@@ -99,10 +109,10 @@ def peak_bytes(layout: Layout, context: Context) -> int:
 # Weights
 
 
-def _write_data(path: Path, layout: Layout, context: Context) -> str:
+def _write_data(path: Path, walks: Sequence[Walk], size: int, context: Context) -> str:
     keep = max(1, (context.memory_budget - _RESERVED) // context.threads)
-    with Files(reuse=True, keep=keep) as files, _Output(path, layout.size) as output:
-        run = _Run(layout, files, output, context)
+    with Files(reuse=True, keep=keep) as files, _Output(path, size) as output:
+        run = _Run(walks, size, files, output, context)
         run.finish()
         return run.digest
 
@@ -110,12 +120,12 @@ def _write_data(path: Path, layout: Layout, context: Context) -> str:
 class _Run:
     """The threads that fill one data file, and what they share."""
 
-    def __init__(self, layout: Layout, files: Files, output: _Output, context: Context) -> None:
+    def __init__(self, walks: Sequence[Walk], size: int, files: Files, output: _Output, context: Context) -> None:
         self.digest = ""
         self._files, self._output, self._context = files, output, context
-        self._size = layout.size
+        self._size = size
         self._budget = max(1, context.memory_budget - _RESERVED)
-        self._chunks = chunks(layout.walks, self._budget, context.threads)
+        self._chunks = chunks(walks, self._budget, context.threads)
         self._next: Chunk | None = next(self._chunks, None)
         self._busy: dict[Chunk, int] = {}
         """Chunks in work, with the lowest offset that each will still write to."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from pydantic import Field
@@ -11,16 +11,24 @@ from pydantic import Field
 from drupe.api import Context, Evaluator, EvaluatorConfig, Metric, Model, ModelError
 from drupe_decoding import Decoder, context_length, folder_of
 from drupe_eval_quality.divergence_limit import refuse_divergence, refuse_without_reference
+from drupe_eval_quality.kept_logits import FLOAT, found_logits, keeping, with_rows
 from drupe_eval_quality.position_sums import PositionSums
 from drupe_eval_quality.text_settings import TextSettings
-from drupe_eval_quality.text_windows import Chunk, Window, alone, run_to_head, windows_of, with_graph, with_package
+from drupe_eval_quality.text_windows import (
+    Chunk,
+    Window,
+    alone,
+    key_of_logits,
+    run_to_head,
+    windows_of,
+    with_graph,
+    with_package,
+)
 from drupe_eval_quality.vocabularies import refuse_other_vocabulary
-from drupe_layerwise import LayerByLayer
 from drupe_onnx import OnnxKind, OnnxPackage
 from drupe_text import Text, TextTokenizer
 from drupe_tokenization.tokenizer_file import FILE as TOKENIZER
 
-FLOAT = 4  # bytes of a logit
 ENOUGH, FEWEST = 256, 32
 """How many tokens are compared by default, and how many are enough if the text is shorter and no number is given."""
 BROKEN = 2.0
@@ -76,20 +84,21 @@ class Quality(Evaluator):
         A reference with a payload is a graph that was not written. It is run layer by layer.
         """
         refuse_without_reference(config.max_kl, reference)
+        model = OnnxKind().load(model)
         tokenizer = TextTokenizer(folder_of(model))
         beginning = tokenizer.beginning
         tokens = _tokens(tokenizer, config, 0 if beginning else 1)
         windows = windows_of(tokens, beginning, min(config.length, context_length(model) - len(beginning)))
         tally = PositionSums()
         with contextlib.ExitStack() as stack:
-            layers: LayerByLayer | None = None
+            source: Callable[[int], Iterator[Chunk]] | None = None
             if reference is not None and isinstance(reference.payload, OnnxPackage):
-                refuse_other_vocabulary(_vocabulary(OnnxKind().load(model)), _vocabulary(reference))
-                layers = stack.enter_context(_at_head(reference, windows, context))
+                refuse_other_vocabulary(_vocabulary(model), _vocabulary(reference))
+                source = _source(reference, windows, context, stack)
             measured = stack.enter_context(Decoder(model, "measured", context))
             positions = _positions(measured, 1 if reference is None else 2, context.memory_budget)
-            if layers is not None:
-                chunks = with_graph(windows, positions, layers)
+            if source is not None:
+                chunks = source(positions)
             elif reference is not None:
                 chunks = with_package(windows, positions, stack.enter_context(Decoder(reference, "reference", context)))
             else:
@@ -105,13 +114,23 @@ class Quality(Evaluator):
         return metrics
 
 
-def _at_head(reference: Model, windows: Sequence[Window], context: Context) -> LayerByLayer:
-    """A reference that was run up to its head. An error of its graph says whose it is."""
+def _source(
+    reference: Model, windows: Sequence[Window], context: Context, stack: contextlib.ExitStack
+) -> Callable[[int], Iterator[Chunk]]:
+    """What gives the chunks of a reference that is a graph, by the number of positions that are held at a time.
+
+    The graph is run up to its head now, unless its logits were kept. An error of the graph says whose it is.
+    """
     try:
-        return run_to_head(reference.payload, windows, context)
+        key = key_of_logits(reference.payload, windows, context)
+        rows = found_logits(key)
+        if rows is not None:
+            return lambda positions: with_rows(windows, positions, rows)
+        layers = stack.enter_context(run_to_head(reference.payload, windows, key, context))
     except ModelError as error:
         error.where = error.where or str(reference.location)
         raise
+    return lambda positions: keeping(with_graph(windows, positions, layers), windows, key)
 
 
 def _tokens(tokenizer: TextTokenizer, config: QualityConfig, before: int) -> list[int]:

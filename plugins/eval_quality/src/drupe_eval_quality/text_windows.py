@@ -84,12 +84,13 @@ def with_graph(windows: Sequence[Window], positions: int, reference: LayerByLaye
         yield Chunk(windows[logits.sequence], logits.start, logits.start + len(logits.rows), logits.rows)
 
 
-def run_to_head(package: OnnxPackage, windows: Sequence[Window], context: Context) -> LayerByLayer:
+def run_to_head(package: OnnxPackage, windows: Sequence[Window], key: str, context: Context) -> LayerByLayer:
     """Run a graph that was not written over all windows, with one layer's weights at a time, and stop at its head.
 
     What comes of it is small, and is kept in the cache: the same source is compared with again on the same text.
+    key: see `key_of_logits`.
     """
-    note = _note(package, windows, context)
+    note = cache_folder() / ACTIVATIONS / f"{key}.npz"
     layers = LayerByLayer(package.component, [window.inputs for window in windows], context)
     try:
         if not _start_from(note, layers):
@@ -105,15 +106,15 @@ def run_to_head(package: OnnxPackage, windows: Sequence[Window], context: Contex
     return layers
 
 
-def _note(package: OnnxPackage, windows: Sequence[Window], context: Context) -> Path:
-    """The file of the cache for a graph, these windows, and the runtime that computes."""
+def key_of_logits(package: OnnxPackage, windows: Sequence[Window], context: Context) -> str:
+    """What decides on the logits of a graph: its content, these windows, and the runtime that computes."""
     decided = {
         "graph": fingerprint_of(package, thorough=True),
         "inputs": [list(window.inputs) for window in windows],
         "runtime": (context.target.provider, context.target.runtime_version),
         "layerwise": metadata.version("drupe-layerwise"),
     }
-    return cache_folder() / ACTIVATIONS / f"{key_of(decided)}.npz"
+    return key_of(decided)
 
 
 def _start_from(note: Path, layers: LayerByLayer) -> bool:

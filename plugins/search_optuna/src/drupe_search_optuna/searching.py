@@ -43,7 +43,17 @@ from drupe_search_optuna.settings import SearchSettings, as_mapping, settings_fr
 from drupe_search_optuna.spaces import SEARCH, Parameter, filled, parameters_in
 from drupe_search_optuna.study import Proposal, Study
 from drupe_search_optuna.telling import frontier_table, told_of, told_of_time, values_of
-from drupe_search_optuna.trials import CARRIED_OUT, Measuring, Task, Trial, ended, failed, impossible, remove_packages
+from drupe_search_optuna.trials import (
+    CARRIED_OUT,
+    Measuring,
+    Task,
+    Trial,
+    ended,
+    failed,
+    impossible,
+    remove_packages,
+    shared_by_trials,
+)
 
 SUMMARY = "study.json"
 REPEATS = 10
@@ -159,7 +169,7 @@ class Search:
             other = [each for each in self.parameters if values[each.name] != self.first_values[each.name]]
             say(f"note: {values_of(values, other or self.parameters)}: no package can be made of it: {error.what}")
         executor = executor_for(self.settings.executor, say)
-        with claimed(folder), _made(folder):
+        with claimed(folder), _made(folder), disk_errors(folder), shared_by_trials(folder):
             remove_packages(folder)
             trying = _Trying(self, Measuring(asked, self.settings, folder), executor, folder, say)
             trials = trying.all()

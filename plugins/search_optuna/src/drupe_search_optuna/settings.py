@@ -94,6 +94,11 @@ class SearchSettings(_Part):
         return self.measuring == "brief"
 
     @property
+    def shares(self) -> bool:
+        """Whether trials take over what is equal in earlier ones. How long a conversion takes is then not measured."""
+        return self.is_brief and all(goal.metric != "conversion_seconds" for goal in self.goals)
+
+    @property
     def is_relative(self) -> bool:
         """Whether a limit refers to the first trial."""
         return any(goal.max_worse is not None or goal.min_better is not None for goal in self.goals)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -27,9 +28,10 @@ from drupe.api import (
     plan_of,
     registry,
 )
-from drupe_files import scratch
+from drupe_files import scratch, sharing
 from drupe_search_optuna.settings import SearchSettings
 
+SHARED = "shared"
 PACKAGES = "package-"
 """How the names of folders for packages that are being measured begin."""
 OWN_UNITS = {"bytes": "bytes", "conversion_seconds": "s"}
@@ -102,7 +104,8 @@ def _pair(spread: Sequence[float] | None) -> tuple[float, float] | None:
 Task = dict[str, Any]
 """What is to be made and measured, as JSON has it: `plan`, `evaluators` by name with their settings, and `folder`, in
 which the package may lie meanwhile. Without a folder, it lies with the temporary files of the machine. `again`: the
-evaluators that measure a trial once more, in full; then no other ones do."""
+evaluators that measure a trial once more, in full; then no other ones do. `shares`: whether trials on one machine share
+what is equal in them, in a folder in `folder`."""
 
 
 _COMPARISONS: dict[str, Sequence[Metric]] = {}
@@ -132,7 +135,8 @@ class Measuring:
         return {**self._task(trial.plan, self._settings.evaluators), "again": again}
 
     def _task(self, plan: Mapping[str, Any], evaluators: Mapping[str, Mapping[str, Any]]) -> Task:
-        return {"plan": plan, "evaluators": dict(evaluators), "folder": str(self._folder.absolute())}
+        where, shares = str(self._folder.absolute()), self._settings.shares
+        return {"plan": plan, "evaluators": dict(evaluators), "folder": where, "shares": shares}
 
     def _brief_ones(self, plan: Plan) -> list[str]:
         """The evaluators that measure trials briefly at first: those that can, unless the user says how they do."""
@@ -172,7 +176,7 @@ def carried_out(task: Mapping[str, Any], cache: PassCache | None = None) -> dict
     try:
         plan = Plan.model_validate(task["plan"])
         source = registry().publisher().source_of(plan)
-        with _folder(task) as folder:
+        with _folder(task) as folder, sharing(_shared(task)):
             runner = None if cache is None else InProcess(cache)
             metrics, main = _measured(plan, source, task, Path(folder) / "package", runner)
         found = {"metrics": _as_documents(metrics), "main": main}
@@ -192,6 +196,25 @@ def failed(error: DrupeError) -> dict[str, Any]:
 
 def _folder(task: Mapping[str, Any]) -> AbstractContextManager[Path | str]:
     return tempfile.TemporaryDirectory(prefix=PACKAGES, dir=task["folder"]) if "folder" in task else scratch()
+
+
+def _shared(task: Mapping[str, Any]) -> Path | None:
+    """The folder for what trials share; None where they share nothing."""
+    if "folder" not in task or not task.get("shares"):
+        return None
+    shared = Path(task["folder"]) / SHARED
+    return shared if shared.is_dir() else None
+
+
+@contextlib.contextmanager
+def shared_by_trials(folder: Path) -> Iterator[None]:
+    """Make the folder for what the trials of this search share, empty, and remove it in the end."""
+    shutil.rmtree(folder / SHARED, ignore_errors=True)  # of a search that was killed
+    (folder / SHARED).mkdir()
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder / SHARED, ignore_errors=True)
 
 
 def remove_packages(folder: Path) -> None:
