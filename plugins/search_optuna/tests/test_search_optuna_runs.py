@@ -18,7 +18,7 @@ from tiny import make_checkpoint
 import drupe as drupe_package
 from drupe.api import Request
 from drupe_search_optuna.settings import SearchSettings
-from drupe_search_optuna.trials import Measuring, carried_out
+from drupe_search_optuna.trials import Measuring, carried_out, shared_by_trials
 
 
 @pytest.fixture(scope="module")
@@ -231,10 +231,11 @@ def test_packages_that_differ_in_threads_only_are_compared_with_the_source_once(
         return Request(str(checkpoint), provider="cpu", options=options, threads=values["threads"])
 
     measuring = Measuring(request_of, SearchSettings(evaluators={"footprint": {"repeats": 1}}), tmp_path)
-    trials = [
-        carried_out(measuring.task({"threads": threads, "block_size": size}))
-        for threads, size in ((1, 32), (2, 32), (2, 64))
-    ]
+    with shared_by_trials(tmp_path):
+        trials = [
+            carried_out(measuring.task({"threads": threads, "block_size": size}))
+            for threads, size in ((1, 32), (2, 32), (2, 64))
+        ]
     assert asked == ["quality", "footprint", "footprint", "quality", "footprint"]
     first, second, third = (trial["metrics"]["kl_divergence"]["value"] for trial in trials)
     assert first == second != third

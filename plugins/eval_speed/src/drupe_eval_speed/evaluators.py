@@ -6,10 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from drupe.api import Context, Evaluator, EvaluatorConfig, Metric, Model, registry
-from drupe_eval_speed.measuring import Measurement, Row, measure, subject_of
+from drupe_eval_speed.measuring import Row, measure, subject_of
 from drupe_eval_speed.quantities import FOOTPRINT, LATENCY, QUANTITIES, THROUGHPUT
 from drupe_eval_speed.settings import SpeedConfig
+from drupe_eval_speed.shared_rows import Rows, rows_of
 from drupe_timing import spread_of
+
+TAKEN_OVER = {"taken over": "measured before, of a package with the same graph and the same settings of its session"}
+"""The detail of a metric that was not measured again."""
 
 
 class _Speed(Evaluator):
@@ -23,17 +27,22 @@ class _Speed(Evaluator):
     ) -> Sequence[Metric]:
         subject = subject_of(str(model.location), context.target.provider, registry())
         loads = config.runs if "load_time" in self.metrics else 0
-        measured = measure([subject], config, context.progress, loads=loads, stop=context.stop_if_cancelled)
-        return [_metric(row, measured) for row in measured.rows if row.quantity.name in self.metrics]
+        found = rows_of(
+            model,
+            config,
+            loads,
+            lambda: measure([subject], config, context.progress, loads=loads, stop=context.stop_if_cancelled),
+        )
+        return [_metric(row, found) for row in found.rows if row.quantity.name in self.metrics]
 
 
-def _metric(row: Row, measured: Measurement) -> Metric:
+def _metric(row: Row, found: Rows) -> Metric:
     """A row as a metric; where there are several cases, its name says which."""
     quantity = row.quantity
-    name = f"{quantity.name}[{row.case.key}]" if row.case and len(measured.cases) > 1 else quantity.name
+    name = f"{quantity.name}[{row.case.key}]" if row.case and found.several else quantity.name
     spread = spread_of(row.values[0])
     several = (spread.low, spread.high) if len(row.values[0]) > 1 else None
-    return Metric(name, spread.median, quantity.unit, quantity.better, several)
+    return Metric(name, spread.median, quantity.unit, quantity.better, several, TAKEN_OVER if found.taken_over else {})
 
 
 def _metrics_of(evaluator: str) -> dict[str, str]:

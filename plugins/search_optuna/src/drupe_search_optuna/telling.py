@@ -18,7 +18,10 @@ def told_of(trial: Trial, parameters: Sequence[Parameter], objectives: Sequence[
         return f"{values}: failed: {trial.reason}"
     metrics = ", ".join(f"{each.metric} {measured(trial, each)}" for each in objectives)
     beyond = [each.metric for each in objectives if each.excess(trial) > 0]
-    return f"{values}: {metrics}{f' (beyond the limit of {beyond[0]})' if beyond else ''}"
+    over = [each.metric for each in objectives if "taken over" in trial.metrics[each.metric].detail]
+    limit = f" (beyond the limit of {beyond[0]})" if beyond else ""
+    equal = f" ({', '.join(over)}: of an earlier trial, whose graph is equal)" if over else ""
+    return f"{values}: {metrics}{limit}{equal}"
 
 
 def values_of(values: Mapping[str, Any], parameters: Sequence[Parameter]) -> str:

@@ -7,6 +7,7 @@ import json
 import shutil
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
@@ -15,6 +16,7 @@ from typing import Any
 
 import drupe
 from drupe.api import (
+    RECORD,
     Cancelled,
     DrupeError,
     InProcess,
@@ -28,10 +30,13 @@ from drupe.api import (
     plan_of,
     registry,
 )
-from drupe_files import scratch, sharing
+from drupe_files import key_of, scratch, shared_folder, sharing
 from drupe_search_optuna.settings import SearchSettings
 
 SHARED = "shared"
+"""The folder, in that of the study, for what trials share."""
+SESSIONS = ("genai_config.json", "session_options.json")
+"""Files of a package that say how it is run, and not what it computes."""
 PACKAGES = "package-"
 """How the names of folders for packages that are being measured begin."""
 OWN_UNITS = {"bytes": "bytes", "conversion_seconds": "s"}
@@ -106,10 +111,6 @@ Task = dict[str, Any]
 which the package may lie meanwhile. Without a folder, it lies with the temporary files of the machine. `again`: the
 evaluators that measure a trial once more, in full; then no other ones do. `shares`: whether trials on one machine share
 what is equal in them, in a folder in `folder`."""
-
-
-_COMPARISONS: dict[str, Sequence[Metric]] = {}
-"""What the comparisons with sources have given in this process, by what decides about it."""
 
 
 class Measuring:
@@ -251,11 +252,21 @@ def _measured(
 
 
 def _compared(plan: Plan, package: Path, name: str, config: Mapping[str, Any]) -> Sequence[Metric]:
-    """What a comparison with the source gives. Packages that differ in threads only compute the same."""
-    key = json.dumps([name, config, plan.but(threads=0).model_dump(mode="json")], sort_keys=True, default=str)
-    if key not in _COMPARISONS:
-        _COMPARISONS[key] = drupe.evaluate(package, plan.source.reference, evaluator=name, **config)
-    return _COMPARISONS[key]
+    """What a comparison with the source gives. Packages that differ in their sessions only compute the same."""
+    shared = shared_folder()
+    if shared is None:
+        return drupe.evaluate(package, plan.source.reference, evaluator=name, **config)
+    files = json.loads((package / RECORD).read_text(encoding="utf-8"))["files"]
+    computes = {file: found["sha256"] for file, found in files.items() if file not in SESSIONS}
+    source = plan.source.model_dump(mode="json")
+    known = shared / f"comparison-{key_of({'of': computes, 'with': source, 'by': name, 'config': dict(config)})}.json"
+    if not known.is_file():
+        measured = drupe.evaluate(package, plan.source.reference, evaluator=name, **config)
+        unfinished = shared / f"{uuid.uuid4().hex}.unfinished"
+        unfinished.write_text(json.dumps([asdict(metric) for metric in measured]), encoding="utf-8")
+        unfinished.replace(known)
+        return measured
+    return [Metric(**{**each, "spread": _pair(each["spread"])}) for each in json.loads(known.read_text("utf-8"))]
 
 
 def _runs(plan: Plan, evaluators: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any], bool]]:

@@ -1,0 +1,82 @@
+"""Shared rows: what was measured of a package, taken over for another one that is as fast, in the shared folder.
+
+How fast a package is depends on its graph and on the settings of its session, not on the values of its weights. A brief
+measurement is therefore taken over from a package that differs only in these values. A full one is taken over only from
+the same package, for another evaluator.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from drupe.api import RECORD, Model
+from drupe_eval_speed.measuring import Measurement, Row
+from drupe_eval_speed.quantities import QUANTITIES
+from drupe_eval_speed.settings import SpeedConfig
+from drupe_files import key_of, shared_folder
+from drupe_timing import Case
+
+WEIGHTS = ".data"
+"""How the names of files end that hold values of weights only."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of one package. taken_over: whether they were measured before. several: whether there are several cases."""
+
+    rows: Sequence[Row]
+    several: bool
+    taken_over: bool = False
+
+
+def rows_of(model: Model, config: SpeedConfig, loads: int, measure: Callable[[], Measurement]) -> Rows:
+    """The rows of a package: taken over from an earlier measurement, if there is one, or measured now.
+
+    loads: how often loading is timed.
+    """
+    folder, alike = shared_folder(), _alike(model.location, config.brief)
+    if folder is None or alike is None:
+        return _rows(measure())
+    file = folder / f"speed-{key_of({'files': alike, 'config': config.model_dump(mode='json'), 'loads': loads})}.json"
+    if file.is_file():
+        return _read(file)
+    found = _rows(measure())
+    unfinished = folder / f"{uuid.uuid4().hex}.unfinished"
+    unfinished.write_text(json.dumps(_document(found)), encoding="utf-8")
+    unfinished.replace(file)
+    return found
+
+
+def _alike(location: Path, brief: bool) -> dict[str, str] | None:
+    """The digests of the files that decide how fast a package is; None for a package without a record."""
+    try:
+        files = json.loads((location / RECORD).read_text(encoding="utf-8"))["files"]
+        return {name: file["sha256"] for name, file in files.items() if not (brief and name.endswith(WEIGHTS))}
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def _rows(measured: Measurement) -> Rows:
+    return Rows(measured.rows, len(measured.cases) > 1)
+
+
+def _document(found: Rows) -> dict[str, object]:
+    rows = [[row.quantity.name, row.case and row.case.sizes, row.values] for row in found.rows]
+    return {"several": found.several, "rows": rows}
+
+
+def _read(file: Path) -> Rows:
+    document = json.loads(file.read_text(encoding="utf-8"))
+    rows = [
+        Row(
+            QUANTITIES[name],
+            None if sizes is None else Case(tuple((axis, size) for axis, size in sizes)),
+            tuple(map(tuple, values)),
+        )
+        for name, sizes, values in document["rows"]
+    ]
+    return Rows(rows, document["several"], taken_over=True)
