@@ -9,11 +9,15 @@ from typing import Any, NoReturn
 from drupe.api import DrupeError
 from drupe_processes.parent import Answer, Orders, run_as_child
 
+START = "start"
+"""The order that says which package the next ones are about."""
+
 
 def serve(make: Callable[..., Any]) -> NoReturn:
     """Carry out orders until the parent ends, then end the process.
 
-    The first order calls `make`, each other one a method of what that gives. Every method gives a mapping.
+    The first order calls `make`, and START calls it again, where the process goes on with another package. Each other
+    order calls a method of what that gives. Every method gives a mapping.
     """
     run_as_child(partial(_carry_out, make))
 
@@ -22,10 +26,11 @@ def _carry_out(make: Callable[..., Any], orders: Orders, answer: Answer) -> None
     made = None
     for order in orders:
         try:
-            if made is None:
+            name = order.pop("do", START)
+            if name == START:
                 made = make(**order)
                 answer({})
             else:
-                answer(getattr(made, order.pop("do"))(**order))
+                answer(getattr(made, name)(**order))
         except DrupeError as error:
             answer(error.document())

@@ -6,6 +6,7 @@ from typing import Any
 
 from drupe.api import CheckFailed, error_from
 from drupe_processes.child import ChildEnded, ChildProcess
+from drupe_timing.orders import START
 
 
 class PackageProcess:
@@ -24,8 +25,17 @@ class PackageProcess:
             raise
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def go_on(self, package: str, **first: Any) -> None:
+        """Go on with another package. The one before has to be closed by an order of the caller."""
+        self._package = package
+        self.ask(START, package=package, **first)
+
+    def end(self) -> None:
+        """End the process, whatever it is doing."""
         self._child.close()
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
 
     def ask(self, order: str, **values: Any) -> dict[str, Any]:
         """Have an order carried out; returns the answer. Raises the error that the process tells of.

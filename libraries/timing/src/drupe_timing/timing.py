@@ -16,6 +16,8 @@ from drupe_timing.cases import BATCH, LENGTH, PROMPT, Case
 from drupe_timing.energy import Energy
 
 WARM_TOKENS = 8
+BRIEF_PROMPT, BRIEF_TOKENS = 16, 3
+"""Tokens of the prompt and of the answer that warm a session up for a brief measurement."""
 SECONDS, FEWEST, MOST = 0.2, 5, 1000
 """How long a model without text is run again and again for one value, and how often at least and at most."""
 SETTLING = 0.02
@@ -40,10 +42,15 @@ class TextTimer:
     def default_case(self) -> Mapping[str, int]:
         return {LENGTH: PROMPT, BATCH: 1}
 
-    def warm(self, case: Case, new_tokens: int, vocabulary: int | None = None) -> None:
-        """Begin a run untimed: what the whole of it needs is allocated. vocabulary: prompts have tokens below it."""
+    def warm(self, case: Case, new_tokens: int, vocabulary: int | None = None, brief: bool = False) -> None:
+        """Begin a run untimed: what the whole of it needs is allocated. vocabulary: prompts have tokens below it.
+
+        brief: only a short prompt is read, which reads all weights from the disk.
+        """
         self._vocabulary = vocabulary or self._session.vocabulary or FEW
-        self._run(case, new_tokens, WARM_TOKENS)
+        if brief:
+            case = Case(tuple({**case.by_name, LENGTH: min(case.tokens, BRIEF_PROMPT)}.items()))
+        self._run(case, new_tokens, BRIEF_TOKENS if brief else WARM_TOKENS)
 
     def run(self, case: Case, new_tokens: int) -> Values:
         """One prompt and its answer: milliseconds, and tokens of all rows a second."""
@@ -91,7 +98,7 @@ class GraphTimer:
             return sizes
         return {}
 
-    def warm(self, case: Case, new_tokens: int, vocabulary: int | None = None) -> None:
+    def warm(self, case: Case, new_tokens: int, vocabulary: int | None = None, brief: bool = False) -> None:
         """Make the inputs, run on them untimed, and see how many runs fit into SECONDS."""
         self._inputs = self._samples(case.by_name)
         self._once()

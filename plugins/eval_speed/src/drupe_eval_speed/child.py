@@ -59,9 +59,9 @@ class Measured:
             "energy_missing": self._energy.missing,
         }
 
-    def warm(self, sizes: Mapping[str, int], new_tokens: int, vocabulary: int | None) -> dict[str, Any]:
+    def warm(self, sizes: Mapping[str, int], new_tokens: int, vocabulary: int | None, brief: bool) -> dict[str, Any]:
         assert self._timer is not None
-        self._timer.warm(Case(tuple(sizes.items())), new_tokens, vocabulary)
+        self._timer.warm(Case(tuple(sizes.items())), new_tokens, vocabulary, brief)
         return {}
 
     def run(self, sizes: Mapping[str, int], new_tokens: int) -> dict[str, Any]:

@@ -12,11 +12,11 @@ from drupe.api import Model, Progress, Registry, UsageError, counted
 from drupe_eval_speed.locating import located
 from drupe_eval_speed.quantities import QUANTITIES, Quantity
 from drupe_eval_speed.settings import SpeedConfig
-from drupe_files import folder_bytes
+from drupe_eval_speed.staying import CHILD, end_staying, staying
+from drupe_files import folder_bytes, shared_folder
 from drupe_timing import BATCH, LENGTH, PROMPT, Case, PackageProcess, cases_of
 
 TEXT = "text"
-CHILD = "drupe_eval_speed.child"
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,16 @@ def measure(
     loads: int = 0,
     stop: Callable[[], None] = lambda: None,
 ) -> Measurement:
-    """Measure packages side by side. loads: how often loading is timed. stop: raises where the user wants to stop."""
+    """Measure packages side by side. loads: how often loading is timed. stop: raises where the user wants to stop.
+
+    The process of a brief measurement in a search stays, and goes on with the next package: what is imported is
+    imported once. Then the peak of its memory is not that of the package.
+    """
+    stays = config.brief and loads == 0 and len(subjects) == 1 and shared_folder() is not None
     with contextlib.ExitStack() as stack:
-        run = _Run(subjects, config, stop)
+        run = _Run(subjects, config, stop, fresh=not stays)
         for each in subjects:
-            process = PackageProcess(CHILD, each.path, provider=each.provider)
+            process = staying(each.path, each.provider) if stays else _of_its_own(each)
             run.processes.append(stack.enter_context(process))
         with progress.task("opening", (loads + 1) * len(subjects), "load") as task:
             times = run.load(loads, task)
@@ -92,10 +97,18 @@ def measure(
         return Measurement(tuple(run.subjects), new_tokens, cases, (*run.whole(), *rows), notes)
 
 
+def _of_its_own(subject: Subject) -> PackageProcess:
+    end_staying()
+    return PackageProcess(CHILD, subject.path, provider=subject.provider)
+
+
 class _Run:
     """The processes of one measurement, and what they are asked."""
 
-    def __init__(self, subjects: Sequence[Subject], config: SpeedConfig, stop: Callable[[], None]) -> None:
+    def __init__(
+        self, subjects: Sequence[Subject], config: SpeedConfig, stop: Callable[[], None], fresh: bool = True
+    ) -> None:
+        self._fresh = fresh
         self.subjects = list(subjects)
         self.processes: list[PackageProcess] = []
         self._config = config
@@ -179,7 +192,7 @@ class _Run:
         """All quantities of one case: the packages in turn, in every second round in the other order."""
         order = {"sizes": case.by_name, "new_tokens": self.new_tokens}
         for process in self.processes:
-            process.ask("warm", **order, vocabulary=self._vocabulary)
+            process.ask("warm", **order, vocabulary=self._vocabulary, brief=self._config.brief)
         found: list[list[dict[str, float]]] = [[] for _ in self.processes]
         for number in range(self._config.runs):
             for at, process in self._in_turn(number):
@@ -196,7 +209,7 @@ class _Run:
         sizes = tuple((float(bytes_on_disk(subject.model.location)),) for subject in self.subjects)
         yield Row(QUANTITIES["size_on_disk"], None, sizes)
         peaks = [process.ask("memory")["bytes"] for process in self.processes]
-        if None not in peaks:
+        if self._fresh and None not in peaks:
             yield Row(QUANTITIES["peak_memory"], None, tuple((float(each),) for each in peaks))
 
     def notes(self, described: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from drupe.api import EvaluatorConfig
 from drupe_timing import ANSWER
 
-BRIEF_REPEATS, BRIEF_ANSWER = 2, 16
+BRIEF_REPEATS, BRIEF_ANSWER = 2, 8
 """Runs and tokens of an answer in a brief measurement, where the user names no numbers."""
 MOST = 1 << 20
 """Larger numbers of tokens or rows are mistakes."""

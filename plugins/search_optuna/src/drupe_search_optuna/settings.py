@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from drupe.api import UsageError, unknown
 
 DEFAULT_TRIALS = 30
-DEFAULT_FINALISTS = 4
+DEFAULT_FINALISTS = 3
 Sampler = Literal["tpe", "nsga2", "random", "grid"]
 
 
