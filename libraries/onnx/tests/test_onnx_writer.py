@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from drupe.api import Cancelled, ModelError, OutputError, Progress
+from drupe_files import sharing
 from drupe_onnx import (
     Affine,
     Array,
@@ -572,3 +573,39 @@ def test_onnxruntime_computes_the_same_as_numpy(out, tmp_path, make_context, wri
     (result,) = runtime.InferenceSession(out / "model.onnx").run(None, {"tokens": ids})
     expected = table[ids].astype(np.float32) @ weight.astype(np.float32).T + np.arange(300)
     np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_what_an_earlier_package_has_is_copied_or_linked_and_not_computed_again(
+    tiny, tmp_path, write_safetensors, make_package, monkeypatch
+):
+    tensors = read_header(write_safetensors(tmp_path / "a.safetensors", {"a": matrix(97, 61), "b": matrix(64, 32)}))
+    produced = []
+    produce = Quantize.produce
+
+    def noted(self: Quantize, start: int, stop: int, files: Files) -> tuple[np.ndarray, ...]:
+        produced.append(self.source.name)
+        return produce(self, start, stop, files)
+
+    monkeypatch.setattr(Quantize, "produce", noted)
+    a, b = (Quantize(tensors[name]) for name in "ab")
+    one = {"packed": Produced(a, 0), "scales": Produced(a, 1), "plain": tensors["b"]}
+    other = {"first": Produced(b, 0), **one, "more scales": Produced(b, 1)}
+
+    def written(name: str, weights: dict[str, Expression]) -> tuple[Path, dict[str, str], list[str]]:
+        produced.clear()
+        (tmp_path / name).mkdir()
+        digests = write_package(make_package(weights), tmp_path / name, tiny)
+        return tmp_path / name, digests, sorted(set(produced))
+
+    alone, alone_digests, _ = written("alone", other)
+    (tmp_path / "shared").mkdir()
+    with sharing(tmp_path / "shared"):
+        first, first_digests, made = written("first", one)
+        assert made == ["a"]
+        _, digests, made = written("other", other)
+        assert made == ["b"] and digests == alone_digests
+        again, digests, made = written("again", one)
+        assert not made and digests == first_digests
+    assert (again / "model.onnx.data").samefile(first / "model.onnx.data")
+    assert (tmp_path / "other" / "model.onnx.data").read_bytes() == (alone / "model.onnx.data").read_bytes()
+    assert written("later", one)[2] == ["a"]

@@ -16,6 +16,8 @@ import pytest
 import drupe
 from drupe.api import Context, Metric, Model, ModelError, Progress, UsageError
 from drupe_eval_quality.quality import Quality, QualityConfig
+from drupe_files import sharing
+from drupe_layerwise import LayerByLayer
 
 pytest.importorskip("onnxruntime")
 
@@ -49,6 +51,29 @@ def with_budget(folder: Path, reference: Path, text: Path, scratch: Path, budget
     metrics = Quality().evaluate(Model("onnx", folder), Model("onnx", reference), config, context)
     assert progress.total == sum(progress.steps) == 90
     return metrics, progress.steps
+
+
+def test_a_source_is_run_once_for_all_comparisons_that_share_a_folder(
+    checkpoint: Path, package: Package, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = LayerByLayer.logits
+    runs: list[int | None] = []
+
+    def noted(self: LayerByLayer, positions: int | None = None, *rest: Any) -> Any:
+        runs.append(positions)
+        return run(self, positions, *rest)
+
+    monkeypatch.setattr(LayerByLayer, "logits", noted)
+
+    def metrics(precision: str) -> list[Metric]:
+        settings = {"evaluation_data": text, "tokens": 90, "length": 40}
+        return list(drupe.evaluate(package(checkpoint, precision), checkpoint, **settings))
+
+    alone = [metrics("int4"), metrics("int8")]
+    assert len(runs) == 2
+    with sharing(tmp_path):
+        assert [metrics("int4"), metrics("int8")] == alone
+    assert len(runs) == 3 and [each.suffix for each in tmp_path.iterdir()] == [".npy"]
 
 
 def test_the_size_of_chunks_does_not_change_the_results(

@@ -19,7 +19,9 @@ from sites import Done, program_here
 import drupe
 from drupe.api import CheckFailed, Progress, UsageError, registry
 from drupe_eval_speed.measuring import measure, subject_of
-from drupe_eval_speed.settings import SpeedConfig
+from drupe_eval_speed.settings import BRIEF_ANSWER, BRIEF_REPEATS, SpeedConfig
+from drupe_eval_speed.staying import _STAYING
+from drupe_files import sharing
 from drupe_timing import PackageProcess
 
 pytest.importorskip("onnxruntime_genai")
@@ -67,6 +69,73 @@ def test_a_batch_reads_and_writes_more_tokens_at_once(package: Path) -> None:
             assert rate == pytest.approx(rows * 16 / first * 1e3)
         for mean, rate in zip(values["inter_token_mean", rows], values["decode_rate", rows], strict=True):
             assert rate == pytest.approx(rows / mean * 1e3)
+
+
+def test_a_brief_measurement_has_fewer_runs_and_shorter_answers_unless_numbers_are_named(package: Path) -> None:
+    subject = subject_of(str(package), None, registry())
+    brief = measure([subject], SpeedConfig(brief=True, prompt_lengths=(16,)), Progress())
+    assert brief.new_tokens == BRIEF_ANSWER
+    assert {len(row.values[0]) for row in brief.rows if row.case} == {BRIEF_REPEATS}
+    named = measure([subject], SpeedConfig(**{**SMALL, "repeats": 3}, brief=True), Progress())
+    assert named.new_tokens == 8 and {len(row.values[0]) for row in named.rows if row.case} == {3}
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The orders that processes are given."""
+    found: list[str] = []
+    ask = PackageProcess.ask
+
+    def noted(self: PackageProcess, order: str, **values: Any) -> dict[str, Any]:
+        found.append(order)
+        return ask(self, order, **values)
+
+    monkeypatch.setattr(PackageProcess, "ask", noted)
+    return found
+
+
+def test_trials_of_a_search_share_what_was_measured_briefly_of_an_equal_graph(
+    package: Path, asked: list[str], tmp_path: Path
+) -> None:
+    other = Path(shutil.copytree(package, tmp_path / "other"))
+    record = json.loads((other / "drupe.json").read_text())
+    record["files"]["model.onnx.data"]["sha256"] = "of other weights"
+    (other / "drupe.json").write_text(json.dumps(record))
+    with sharing(tmp_path):
+        first = drupe.evaluate(package, evaluator="latency", **SMALL, brief=True)
+        rates = drupe.evaluate(package, evaluator="throughput", **SMALL, brief=True)
+        equal = drupe.evaluate(other, evaluator="latency", **SMALL, brief=True)
+        assert asked.count("run") == 2
+        assert [each.value for each in equal] == [each.value for each in first]
+        assert all("taken over" in each.detail for each in (*equal, *rates)) and not first[0].detail
+        drupe.evaluate(package, evaluator="latency", **SMALL)
+        drupe.evaluate(other, evaluator="latency", **SMALL)  # in full, each is measured itself
+        assert asked.count("run") == 6
+    drupe.evaluate(package, evaluator="latency", **SMALL, brief=True)
+    assert asked.count("run") == 8
+
+
+def test_the_brief_measurements_of_a_search_go_on_in_one_process(
+    packages: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[str] = []
+    begin = PackageProcess.__enter__
+
+    def noted(self: PackageProcess) -> PackageProcess:
+        begun.append(Path(self._package).name)
+        return begin(self)
+
+    monkeypatch.setattr(PackageProcess, "__enter__", noted)
+    with sharing(tmp_path):
+        for each in ("int4", "fp32"):
+            assert drupe.evaluate(packages(each), evaluator="latency", **SMALL, brief=True)
+        assert begun == ["int4"] and len(_STAYING) == 1
+        with pytest.raises(UsageError, match="has room for"):
+            drupe.evaluate(packages("int4"), evaluator="latency", prompt_lengths=9999, new_tokens=2, brief=True)
+        assert not _STAYING
+        drupe.evaluate(packages("fp32"), evaluator="latency", **SMALL, brief=True)
+        drupe.evaluate(packages("fp32"), evaluator="latency", **SMALL)
+    assert begun == ["int4", "fp32", "fp32"] and not _STAYING
 
 
 def test_packages_take_turns_in_one_run(packages: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ STUDY: dict[str, Any] = {
     ],
     "trials": [
         {
-            "number": number, "reason": reason, "seconds": 1.5, "plan": {"version": 1},
+            "number": number, "reason": reason, "seconds": 1.5, "plan": {"version": 1}, "in_full": number != 4,
             "values": {"options.block_size": block, "options.symmetric": block == 32},
             "metrics": {
                 name: {"name": name, "value": value, "unit": "", "better": "lower"}
@@ -37,9 +37,11 @@ STUDY: dict[str, Any] = {
             (1, 32, (2_200_000, 0.02, 90.0), ""),
             (2, 64, (2_000_000, 0.04, 100.0), ""),
             (3, 128, (), "blocks of 128 do not fit <b>here</b>"),
+            (4, 256, (1_900_000, 0.05, 80.0), ""),
         )
     ],
     "frontier": [1, 2],
+    "left_brief": [4],
     "chosen": 2,
     "output": "out",
 }  # fmt: skip
@@ -157,9 +159,10 @@ def test_the_page_of_a_search_has_its_frontier_and_sorts_its_trials(study: Path,
     page = tmp_path / "page.html"
     assert drupe("report", study, "-o", page).returncode == 0
     assert "&lt;b&gt;here&lt;/b&gt;" in page.read_text()  # a reason is text
+    assert "measured briefly, perhaps on the frontier" in page.read_text() and "briefly\nof 1 trial" in page.read_text()
     shown = in_browser(page, "document.querySelectorAll('#trials th button')[3].click()")
     rows = re.findall(r"<tr class=\"(\w*)\">\s*<td data-value=\"(\d)\"", shown)
-    assert rows == [("chosen", "2"), ("", "1"), ("failed", "3")]
+    assert rows == [("", "4"), ("chosen", "2"), ("", "1"), ("failed", "3")]
     assert 'aria-sort="ascending"' in shown and "main-svg" in shown
 
 
@@ -174,6 +177,7 @@ def test_json_has_the_same_numbers(package: Path, study: Path) -> None:
     assert [each["on_frontier"] for each in json.loads(drupe("report", study, "--json").stdout)["trials"]] == [
         True,
         True,
+        False,
         False,
     ]
 

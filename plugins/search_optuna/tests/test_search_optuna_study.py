@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from drupe.api import Metric
 from drupe_search_optuna.goals import objectives_of
-from drupe_search_optuna.settings import SearchSettings
+from drupe_search_optuna.settings import Goal, SearchSettings
 from drupe_search_optuna.spaces import Parameter
 from drupe_search_optuna.study import Study
 from drupe_search_optuna.trials import Trial
@@ -25,6 +26,19 @@ def test_the_folder_of_a_study_may_have_any_name(tmp_path: Path) -> None:
     study.tell(study.take(made.values), made, objectives)
     assert [each.number for each in Study(folder, parameters, SearchSettings()).earlier({})] == [1]
     assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_study_keeps_what_was_measured_in_full_beside_what_the_sampler_knows(tmp_path: Path) -> None:
+    made = Trial(1, {"threads": 1}, {"rate": Metric("rate", 10, "", "lower", (9, 11))}, in_full=False)
+    parameters, objectives = [Parameter(("threads",), choices=(1, 2))], objectives_of([Goal(metric="rate")], made)
+    study = Study(tmp_path, parameters, SearchSettings())
+    study.begin({}, objectives)
+    study.tell(study.take(made.values), made, objectives)
+    full = made.measured_again({"metrics": {"rate": asdict(Metric("rate", 12, "", "lower"))}, "seconds": 2.0})
+    study.keep_in_full(full)
+    assert Study(tmp_path, parameters, SearchSettings()).earlier({}) == [full]
+    assert full.in_full and full.metrics["rate"].value == 12 and full.first_impression.metrics == made.metrics
+    assert study._begun.trials[0].values == [10]
 
 
 def test_trials_that_a_killed_process_has_left_are_given_up_and_their_values_are_known(tmp_path: Path) -> None:

@@ -52,7 +52,8 @@ def frontier_plot(
     metrics = [each["metric"] for each in objectives]
     units = {each["metric"]: each["unit"] for each in objectives}
     groups: tuple[tuple[str, str, str, Callable[[Mapping[str, Any]], bool]], ...] = (
-        ("other trials", MUTED, "circle", lambda trial: not trial["on_frontier"]),
+        ("measured briefly", MUTED, "circle-open", lambda trial: not trial["in_full"]),
+        ("other trials", MUTED, "circle", lambda trial: trial["in_full"] and not trial["on_frontier"]),
         ("frontier", ACCENT, "circle", lambda trial: trial["on_frontier"] and not trial["chosen"]),
         ("chosen", BAD, "star", lambda trial: trial["chosen"]),
     )
@@ -60,6 +61,8 @@ def frontier_plot(
     figure, members = go.Figure(), []
     for name, colour, symbol, belongs in groups:
         own = [trial for trial in shown if belongs(trial)]
+        if not own:
+            continue
         members.append(own)
         figure.add_scatter(
             x=[trial["metrics"][first] for trial in own],

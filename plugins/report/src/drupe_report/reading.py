@@ -91,7 +91,7 @@ def study_facts(folder: Path) -> dict[str, Any]:
     """What the trials of a search came to."""
     study = _document(folder / STUDY)
     try:
-        frontier, chosen = set(study["frontier"]), study["chosen"]
+        frontier, left_brief, chosen = set(study["frontier"]), set(study["left_brief"]), study["chosen"]
         return {
             "kind": "study",
             "name": folder.absolute().name,
@@ -111,6 +111,8 @@ def study_facts(folder: Path) -> dict[str, Any]:
                     "metrics": {name: metric["value"] for name, metric in trial["metrics"].items()},
                     "reason": trial["reason"],
                     "seconds": trial["seconds"],
+                    "in_full": trial["in_full"],
+                    "perhaps_on_frontier": trial["number"] in left_brief,
                     "on_frontier": trial["number"] in frontier,
                     "chosen": trial["number"] == chosen,
                     "plan": trial["plan"],
