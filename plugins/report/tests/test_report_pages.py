@@ -159,7 +159,7 @@ def test_the_page_of_a_search_has_its_frontier_and_sorts_its_trials(study: Path,
     page = tmp_path / "page.html"
     assert drupe("report", study, "-o", page).returncode == 0
     assert "&lt;b&gt;here&lt;/b&gt;" in page.read_text()  # a reason is text
-    assert "measured briefly, perhaps on the frontier" in page.read_text() and "briefly\nof 1 trial" in page.read_text()
+    assert "measured briefly, perhaps on the frontier" in page.read_text() and "briefly of 1 trial" in page.read_text()
     shown = in_browser(page, "document.querySelectorAll('#trials th button')[3].click()")
     rows = re.findall(r"<tr class=\"(\w*)\">\s*<td data-value=\"(\d)\"", shown)
     assert rows == [("", "4"), ("chosen", "2"), ("", "1"), ("failed", "3")]
