@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from drupe.api import UsageError, registry
-from drupe_search_optuna.spaces import filled, parameters_in
+from drupe_search_optuna.spaces import filled, parameters_in, plain
 
 
 def names(document: dict[str, Any]) -> list[str]:
@@ -27,6 +27,52 @@ def test_several_values_in_place_of_one_are_searched_and_a_list_that_is_a_value_
         "threads", "target.precision", "options.block_size", "settings.quantize-weights.bits",
         "passes.1.quantize-weights.block_size",
     ]  # fmt: skip
+
+
+TOGETHER = [{"target.precision": "int4", "options.method": "search"}, {"target.precision": "int8"}]
+
+
+def test_a_choice_may_set_several_places_at_once_and_leave_out_what_another_one_sets() -> None:
+    document = {
+        "options": {"block_size": [32, 64]},
+        "passes": ["a", {"b": {}}],
+        "search": {"together": {"bits": TOGETHER, "rest": [{"passes.1.b.x": 1, "threads": 2}, {"threads": 1}]}},
+    }
+    parameters = parameters_in(document, registry())
+    assert [each.name for each in parameters] == ["options.block_size", "search.together.bits", "search.together.rest"]
+    first = {each.name: each.choices[0] for each in parameters}
+    assert filled(document, first, parameters) == {
+        "target": {"precision": "int4"}, "options": {"block_size": 32, "method": "search"}, "threads": 2,
+        "passes": ["a", {"b": {"x": 1}}],
+    }  # fmt: skip
+    last = {each.name: each.choices[-1] for each in parameters}
+    assert filled(document, last, parameters) == {
+        "target": {"precision": "int8"}, "options": {"block_size": 64}, "threads": 1, "passes": ["a", {"b": {}}],
+    }  # fmt: skip
+    assert plain(TOGETHER[0]) == "precision int4 with method search"
+
+
+@pytest.mark.parametrize(
+    ("together", "options", "said"),
+    [
+        ({"bits": {"target.precision": "int4"}}, {}, "a list of mappings of places"),
+        ({"bits": [{"precision": "int4"}]}, {}, "'precision' is no place that can be searched"),
+        ({"bits": [{"options.method": "rtn"}]}, {"method": ["rtn", "hqq"]}, "both set options.method"),
+        ({"one": [{"threads": 1}], "two": [{"threads": 2}]}, {}, "both set threads"),
+    ],
+)
+def test_choices_for_several_places_that_make_no_sense_are_refused(
+    together: dict[str, Any], options: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        parameters_in({"options": options, "search": {"together": together}}, registry())
+
+
+def test_a_place_that_a_workflow_cannot_have_is_refused() -> None:
+    document = {"passes": ["a"], "search": {"together": {"x": [{"passes.3.b.x": 1}, {"threads": 1}]}}}
+    parameters = parameters_in(document, registry())
+    with pytest.raises(UsageError, match="no place 'passes.3.b.x'"):
+        filled(document, {"search.together.x": {"passes.3.b.x": 1}}, parameters)
 
 
 def test_a_workflow_filled_with_values_has_one_value_everywhere_and_no_search() -> None:

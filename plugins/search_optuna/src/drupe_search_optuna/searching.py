@@ -449,7 +449,7 @@ def in_full(trials: Sequence[Trial]) -> list[Trial]:
 
 def _owner(parameter: Parameter) -> str:
     """The pass that a parameter belongs to, as far as its place tells."""
-    return ".".join(map(str, parameter.path[:2]))
+    return parameter.name if parameter.is_together else ".".join(map(str, parameter.path[:2]))
 
 
 @contextlib.contextmanager

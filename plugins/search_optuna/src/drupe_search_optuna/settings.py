@@ -82,6 +82,10 @@ class SearchSettings(_Part):
     finalists: int = Field(
         default=DEFAULT_FINALISTS, ge=1, description="how many of the best trials are measured in full at the end"
     )
+    together: dict[str, list[dict[str, Any]]] = Field(
+        default_factory=dict,
+        description="by a name, choices that set several places at once: mappings of places, with dots, to values",
+    )
     executor: Annotated[dict[str, Any], BeforeValidator(_as_executor)] = Field(
         default_factory=dict, description="where trials run, if not in this process: a name, or a name with settings"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import math
@@ -16,6 +17,11 @@ RANGE_KEYS = {"low", "high", "step", "log"}
 CHOICES = "choices"
 SEARCH = "search"
 """The key of a workflow that holds the search's own settings."""
+TOGETHER = "together"
+"""The key of a search that holds choices which set several places of the workflow at once."""
+OWNERS = {"options": 2, "settings": 3, "passes": 3, "threads": 1, "target": 2}
+"""The keys of a workflow below which values are searched, and how many parts a place there has at least."""
+EXAMPLES = "options.block_size, settings.quantize-weights.bits, passes.1.quantize-weights.bits, target.precision"
 Path = tuple[str | int, ...]
 """A place in a document: keys of mappings and numbers of list entries."""
 
@@ -30,6 +36,28 @@ class Parameter:
     high: float = 0
     step: float | None = None
     log: bool = False
+
+    @property
+    def places(self) -> tuple[Path, ...]:
+        """The places that it sets: its own; for choices that set several at once, all that any of them sets."""
+        if not self.is_together:
+            return (self.path,)
+        return tuple(dict.fromkeys(_path(place) for choice in self.choices for place in choice))
+
+    @property
+    def is_together(self) -> bool:
+        """Whether each choice sets several places: it is a mapping of places, with dots, to values."""
+        return self.path[:2] == (SEARCH, TOGETHER)
+
+    def set_in(self, workflow: dict[str, Any], value: Any) -> None:
+        """Set its places in a workflow. A place that other choices set, and this one does not, is left out."""
+        if not self.is_together:
+            _put(workflow, self.path, value)
+            return
+        for path in self.places:
+            _remove(workflow, path)
+        for place, each in value.items():
+            _put(workflow, _path(place), each)
 
     @property
     def name(self) -> str:
@@ -95,9 +123,11 @@ class Parameter:
 
 
 def plain(value: Any) -> str:
-    """A value as a workflow file has it; numbers with four digits."""
+    """A value as a workflow file has it; numbers with four digits. Of values that go together, each with its key."""
     if isinstance(value, str):
         return value
+    if isinstance(value, dict):
+        return " with ".join(f"{place.split('.')[-1]} {plain(each)}" for place, each in value.items())
     return f"{value:.4g}" if isinstance(value, float) else json.dumps(value)
 
 
@@ -117,18 +147,45 @@ def parameters_in(document: Mapping[str, Any], found: Registry) -> list[Paramete
             parameters.append(_ranged(path, value))
         elif isinstance(value, list) and not takes_lists and value:
             parameters.append(_chosen(path, value))
-    return parameters
+    together = [
+        _together(name, choices) for name, choices in _mapping(_mapping(document.get(SEARCH)).get(TOGETHER)).items()
+    ]
+    _refuse_twice([*parameters, *together])
+    return [*parameters, *together]
 
 
 def filled(document: Mapping[str, Any], values: Mapping[str, Any], parameters: Sequence[Parameter]) -> dict[str, Any]:
     """The workflow with one value for each parameter, and without the search's settings."""
     made: dict[str, Any] = copy.deepcopy({key: value for key, value in document.items() if key != SEARCH})
     for parameter in parameters:
-        owner: Any = made
-        for part in parameter.path[:-1]:
-            owner = owner[part]
-        owner[parameter.path[-1]] = values[parameter.name]
+        parameter.set_in(made, values[parameter.name])
     return made
+
+
+def _path(place: str) -> Path:
+    """A place that is written with dots; numbers are those of list entries."""
+    return tuple(int(part) if part.isdecimal() else part for part in place.split("."))
+
+
+def _put(workflow: dict[str, Any], path: Path, value: Any) -> None:
+    """Set a place. Mappings that hold it are made where they are missing. Raises UsageError where it cannot be."""
+    owner: Any = workflow
+    try:
+        for part in path[:-1]:
+            owner = owner.setdefault(part, {}) if isinstance(owner, dict) else owner[part]
+        owner[path[-1]] = value
+    except (LookupError, TypeError):  # a list is shorter, or a value is no mapping
+        place = ".".join(map(str, path))
+        raise UsageError(f"the workflow has no place '{place}'", where=f"{SEARCH}.{TOGETHER}") from None
+
+
+def _remove(workflow: dict[str, Any], path: Path) -> None:
+    """Remove a place, where it is there."""
+    owner: Any = workflow
+    with contextlib.suppress(LookupError, TypeError):
+        for part in path[:-1]:
+            owner = owner[part]
+        del owner[path[-1]]
 
 
 def _places(document: Mapping[str, Any], found: Registry) -> Iterator[tuple[Path, Any, bool]]:
@@ -173,6 +230,29 @@ def _takes_lists(name: str, key: str, found: Registry) -> bool:
 
 def _mapping(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
+
+
+def _together(name: str, choices: Any) -> Parameter:
+    """A parameter whose choices set several places. Raises UsageError where they are not written as such."""
+    where = f"{SEARCH}.{TOGETHER}.{name}"
+    if not (isinstance(choices, list) and all(isinstance(each, dict) and each for each in choices)):
+        cure = "[{options.method: search, target.precision: int4}, {target.precision: int8}]"
+        raise UsageError("choices that set several places are a list of mappings of places", where=where, cure=cure)
+    for place in (place for choice in choices for place in choice):
+        if _path(place)[0] not in OWNERS or len(_path(place)) < OWNERS[str(_path(place)[0])]:
+            raise UsageError(f"'{place}' is no place that can be searched", where=where, cure=EXAMPLES)
+    return _chosen((SEARCH, TOGETHER, name), choices)
+
+
+def _refuse_twice(parameters: Sequence[Parameter]) -> None:
+    """Raise UsageError for a place that two parameters set."""
+    owners: dict[Path, str] = {}
+    for parameter in parameters:
+        for path in parameter.places:
+            if path in owners:
+                place = ".".join(map(str, path))
+                raise UsageError(f"{owners[path]} and {parameter.name} both set {place}", where=SEARCH)
+            owners[path] = parameter.name
 
 
 def _chosen(path: Path, values: Sequence[Any]) -> Parameter:
