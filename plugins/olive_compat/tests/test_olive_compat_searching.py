@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from drupe.api import Notice, UsageError
+from drupe.api import Notice, UsageError, registry
 from drupe_olive_compat import reading
 from drupe_olive_compat.reading import read
+from drupe_search_optuna.spaces import filled, parameters_in
 
 LLAMA = {"type": "HfModel", "model_path": "meta-llama/Llama-3.2-1B-Instruct"}
 EMBEDDING = {"type": "HfModel", "model_path": "Qwen/Qwen3-Embedding-0.6B"}
@@ -157,10 +158,30 @@ def _with(workflow: dict[str, Any], values: dict[tuple[str, ...], Any]) -> dict[
     return leaves
 
 
+def test_a_value_that_changes_several_places_is_searched_with_all_of_them() -> None:
+    passes = [
+        {**BUILDER, "precision": "fp32"},
+        {"type": "OnnxKQuantQuantization", "bits": [4, 8], "block_size": [16, 32]},
+    ]
+    workflow, notices = answered(*passes)
+    assert workflow["search"]["together"] == {
+        "bits": [{"options.method": "search", "target.precision": "int4"}, {"target.precision": "int8"}]
+    }
+    assert workflow["options"]["block_size"] == [16, 32]
+    assert "searched as options.method and target.precision together: 4, 8" in notices["passes.p1.bits"].what
+    workflow, notices = answered({**BUILDER, "int4_algo_config": ["rtn", "k_quant_last"], "int4_block_size": [64, 32]})
+    assert len(workflow["search"]["together"]["int4_algo_config"]) == 2
+    parameters = parameters_in(workflow, registry())
+    for choice in parameters[-1].choices:
+        made = filled(workflow, {"options.block_size": 64, parameters[-1].name: choice}, parameters)
+        algorithm = "rtn" if choice is parameters[-1].choices[0] else "k_quant_last"
+        alone, _ = answered({**BUILDER, "int4_algo_config": algorithm, "int4_block_size": 64}, strategy=None)
+        assert _with(made, {}) == _with(alone, {})
+
+
 def test_values_that_cannot_be_searched_are_named_with_the_reason() -> None:
     _, notices = answered({**BUILDER, "int4_block_size": [64, 33, 32], "int4_algo_config": ["rtn", "k_quant_last"]})
     assert "not searched: 33 (blocks of 33" in notices["passes.p0.int4_block_size"].what
-    assert "options.head_bits and options.method together" in notices["passes.p0.int4_algo_config"].what
     workflow, notices = answered(
         {"type": "OnnxKQuantQuantization", "bits": [2, 4], "block_size": [16, 32]}, model=GRAPH
     )

@@ -71,7 +71,7 @@ def test_choices_for_several_places_that_make_no_sense_are_refused(
 def test_a_place_that_a_workflow_cannot_have_is_refused() -> None:
     document = {"passes": ["a"], "search": {"together": {"x": [{"passes.3.b.x": 1}, {"threads": 1}]}}}
     parameters = parameters_in(document, registry())
-    with pytest.raises(UsageError, match="no place 'passes.3.b.x'"):
+    with pytest.raises(UsageError, match=r"no place 'passes\.3\.b\.x'"):
         filled(document, {"search.together.x": {"passes.3.b.x": 1}}, parameters)
 
 

@@ -49,9 +49,9 @@ def read(document: Mapping[str, Any], model: str) -> tuple[dict[str, Any] | None
     ledger.add(chain.ledger)
     for place, answer in space.said:
         ledger.instead(place, answer)
-    gives = _gives(source) if space.values else ""
+    gives = _gives(source) if space.searches else ""
     measures = say_measuring(file, chain.read, gives, ledger)
-    search = search_of(strategy, space.combinations, ledger) if space.values else {}
+    search = search_of(strategy, space.combinations, ledger) if space.searches else {}
     output = _output(file, ledger)
     for name, value in file.settings.items():
         ledger.say(name, answer_to(name, value))
@@ -60,6 +60,7 @@ def read(document: Mapping[str, Any], model: str) -> tuple[dict[str, Any] | None
     made = filled(space, leaves)
     workflow: dict[str, Any] = {"model": source.form, **made, "target": {"provider": provider, **made["target"]}}
     if search:
+        search |= {"together": together} if (together := space.together_forms()) else {}
         search |= {"evaluators": measures.evaluator_forms()} if measures.evaluators else {}
         search |= {"goals": measures.goal_list()} if measures.goals else {}
         workflow["search"] = search
@@ -114,7 +115,7 @@ def _space(file: OliveFile, follow_all: _Follow, strategy: Any, ledger: Ledger) 
         return Space(parts, said=firsts)
     space = space_of(parts, [each for each in tried if len(each.values) > 1], follow_all.made)
     space.said += firsts
-    if not space.values:
+    if not space.searches:
         say_no_search(strategy, NOTHING, ledger)
     return space
 

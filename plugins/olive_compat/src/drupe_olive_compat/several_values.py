@@ -82,19 +82,37 @@ MadeOf = Callable[[Sequence[Component]], Made]
 class Space:
     """What is searched: by place in the workflow, the values there; the passes with the first of them.
 
+    together: by a name, values that each set several places at once; one that lacks a place leaves it out.
     said: an answer for each option that has several values. more: leaves that only some of the values need. placed:
     the options that are searched, with their values in the file.
     """
 
     parts: Sequence[Component]
     values: dict[Path, list[Any]] = field(default_factory=dict)
+    together: dict[str, list[Leaves]] = field(default_factory=dict)
     more: dict[Path, Any] = field(default_factory=dict)
     said: list[tuple[str, Answer]] = field(default_factory=list)
     placed: list[tuple[Several, list[Any]]] = field(default_factory=list)
 
     @property
     def combinations(self) -> int:
-        return math.prod(len(values) for values in self.values.values())
+        return math.prod(map(len, (*self.values.values(), *self.together.values())))
+
+    @property
+    def searches(self) -> bool:
+        return bool(self.values or self.together)
+
+    @property
+    def places(self) -> set[Path]:
+        """All places that are searched."""
+        return {*self.values, *(path for each in self.together.values() for leaves in each for path in leaves)}
+
+    def together_forms(self) -> dict[str, list[dict[str, Any]]]:
+        """The values that set several places, as the key `together` of a search has them."""
+        return {
+            name: [{".".join(path): value for path, value in leaves.items()} for leaves in each]
+            for name, each in self.together.items()
+        }
 
 
 def several_in(number: int, part: Component, searches: bool) -> Iterator[Several]:
@@ -156,7 +174,9 @@ def _possible(parts: Sequence[Component], several: Several, made_of: MadeOf) -> 
 
 
 def _place(space: Space, several: Several, values: list[Any], dropped: list[str], made_of: MadeOf) -> None:
-    """Take the values of an option into the space: those that change one place of the workflow alone."""
+    """Take the values of an option into the space: those that change one place, or all that change several at once."""
+    if _placed_together(space, several, values, dropped, made_of):
+        return
     made = [(value, made_of(with_value(space.parts, several, value))) for value in values]
     path: Path | None = None
     while made and path is None:
@@ -195,6 +215,39 @@ def _place(space: Space, several: Several, values: list[Any], dropped: list[str]
     space.placed.append((several, raw))
     told = f"searched as {'.'.join(path)}: {', '.join(map(shown, taken))}"
     space.said.append((several.place, changed(_with(told, dropped)) if dropped else kept(told)))
+
+
+def _placed_together(
+    space: Space, several: Several, values: list[Any], dropped: Sequence[str], made_of: MadeOf
+) -> bool:
+    """Take values into the space that change several places at once; False where they do not, or cannot be taken.
+
+    They cannot where another option is searched that changes one of the places, or decides what stands there.
+    """
+    made = [made_of(with_value(space.parts, several, value)) for value in values]
+    changes = set[Path]().union(*(_changes(made[0], each) for each in made))
+    if len(changes) < 2 or changes & space.places:
+        return False
+    alone = [_at(each, changes) for each in made]
+    for other, its_values in space.placed:
+        for its_value in its_values:
+            parts = with_value(space.parts, other, its_value)
+            both = [made_of(with_value(parts, several, value)) for value in values]
+            if set[Path]().union(*(_changes(both[0], each) for each in both)) != changes:
+                return False
+            if [_at(each, changes) for each in both] != alone:
+                return False
+    name = several.keys[-1]
+    space.together[name if name not in space.together else several.place.replace(".", "-")] = alone
+    space.placed.append((several, values))
+    told = f"searched as {_named(changes)} together: {', '.join(map(shown, values))}"
+    space.said.append((several.place, changed(_with(told, dropped)) if dropped else kept(told)))
+    return True
+
+
+def _at(made: Made, places: set[Path]) -> Leaves:
+    """The values at some places, where there are any."""
+    return {path: made.leaves[path] for path in sorted(places) if path in made.leaves}
 
 
 def _depends(space: Space, several: Several, values: tuple[Any, Any], path: Path, made_of: MadeOf) -> bool:

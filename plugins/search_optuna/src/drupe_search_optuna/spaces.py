@@ -127,7 +127,7 @@ def plain(value: Any) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, dict):
-        return " with ".join(f"{place.split('.')[-1]} {plain(each)}" for place, each in value.items())
+        return " with ".join(f"{place.split('.')[-1]} {plain(each)}" for place, each in value.items()) or "none"
     return f"{value:.4g}" if isinstance(value, float) else json.dumps(value)
 
 
@@ -235,7 +235,7 @@ def _mapping(value: Any) -> dict[str, Any]:
 def _together(name: str, choices: Any) -> Parameter:
     """A parameter whose choices set several places. Raises UsageError where they are not written as such."""
     where = f"{SEARCH}.{TOGETHER}.{name}"
-    if not (isinstance(choices, list) and all(isinstance(each, dict) and each for each in choices)):
+    if not (isinstance(choices, list) and any(choices) and all(isinstance(each, dict) for each in choices)):
         cure = "[{options.method: search, target.precision: int4}, {target.precision: int8}]"
         raise UsageError("choices that set several places are a list of mappings of places", where=where, cure=cure)
     for place in (place for choice in choices for place in choice):
