@@ -54,6 +54,7 @@ from drupe_search_optuna.trials import (
     remove_packages,
     shared_by_trials,
 )
+from drupe_timing.load import disturbance
 
 SUMMARY = "study.json"
 REPEATS = 10
@@ -165,6 +166,8 @@ class Search:
         def asked(values: Mapping[str, Any]) -> Request:
             return request_of(filled(self.workflow, values, self.parameters))
 
+        if self.settings.evaluators and (busy := disturbance()):
+            say(f"note: {busy}: trials are measured one after the other, and speed changes with what these programs do")
         for values, error in impossible(asked, self._alternatives()):
             other = [each for each in self.parameters if values[each.name] != self.first_values[each.name]]
             say(f"note: {values_of(values, other or self.parameters)}: no package can be made of it: {error.what}")
