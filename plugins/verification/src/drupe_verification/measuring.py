@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -40,7 +41,7 @@ from drupe.api import (
     target_of,
     usable_threads,
 )
-from drupe_files import FolderCache, scratch
+from drupe_files import FolderCache, key_of, scratch, shared_folder
 from drupe_functions import know
 from drupe_verification.accounting import refuse_unread
 from drupe_verification.fitting import refuse_other_task
@@ -233,12 +234,38 @@ def reference_for(
             raise
         yield against
         return
-    with scratch() as folder, FolderCache() as cache:
-        job = Job(plan, against, new_id(), folder, parent=parent, emit=Observers(found))
-        made = InProcess(cache).run(job)
-        if not made_by.trainings:  # trained weights lie in files of their own
-            refuse_unread(against, made)
-        yield made
+    key = key_of({"plan": plan.model_dump(mode="json"), "of": against.note(), "at": str(against.location)})
+    with _folder_for(key) as folder, FolderCache() as cache:
+        made = _MADE.get(folder)
+        if made is None:
+            job = Job(plan, against, new_id(), folder, parent=parent, emit=Observers(found))
+            made = InProcess(cache).run(job)
+            if not made_by.trainings:  # trained weights lie in files of their own
+                refuse_unread(against, made)
+        if shared_folder() is None:
+            yield made
+            return
+        _MADE.clear()
+        _MADE[folder] = made
+        yield found.kinds.make(made.kind).fork(made)
+
+
+_MADE: dict[Path, Model] = {}
+"""The reference that was made last, by the folder of its files, where comparisons share one."""
+
+
+@contextmanager
+def _folder_for(key: str) -> Iterator[Path]:
+    """A folder for the files of a reference; where comparisons share one, it stays with the shared folder."""
+    if (shared := shared_folder()) is None:
+        with scratch() as folder:
+            yield folder
+        return
+    folder = shared / f"reference-{os.getpid()}-{key}"
+    if not folder.is_dir():
+        _MADE.pop(folder, None)  # of another shared folder at the same place
+        folder.mkdir()
+    yield folder
 
 
 def _recorded_plan(package: str) -> Plan | None:
