@@ -13,8 +13,8 @@ from drupe_search_optuna.settings import Goal, SearchSettings, difference
 from drupe_search_optuna.trials import OWN_UNITS, Trial
 
 REPEATED = 0.05
-"""How far apart brief measurements of one package may be beyond their spreads. On a quiet machine, two processes that run
-the same package are up to 2 % apart (docs/measuring.md)."""
+"""How far apart brief measurements of one package may be, beyond their spreads. On a quiet machine, two processes that
+run the same package are up to 2 % apart (docs/measuring.md)."""
 ALIKE = 0.8
 """How much two names must have in common for one to be taken for the other, misspelt: 1 for equal names."""
 
