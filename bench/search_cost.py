@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from checkpoints import cached
-from measure import Measurement, disturbance, drupe, measure, note, ratio, seconds, show
+from measure import Measurement, busy_machine, drupe, measure, note, ratio, seconds, show
 
 SHAPE = "qwen2.5-0.5b"
 SEARCHED: dict[str, list[Any]] = {
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the numbers to this file as well")
     chosen = parser.parse_args()
     checkpoint = Path(str(files("drupe_demo") / "model")) if chosen.demo else chosen.checkpoint or cached(SHAPE)
-    busy = disturbance()
+    busy = busy_machine()
     with tempfile.TemporaryDirectory() as name:
         folder = chosen.keep or Path(name)
         folder.mkdir(parents=True, exist_ok=True)

@@ -54,7 +54,7 @@ from drupe_search_optuna.trials import (
     remove_packages,
     shared_by_trials,
 )
-from drupe_timing.load import disturbance
+from drupe_timing import disturbance
 
 SUMMARY = "study.json"
 REPEATS = 10
