@@ -172,7 +172,7 @@ class Search:
             other = [each for each in self.parameters if values[each.name] != self.first_values[each.name]]
             say(f"note: {values_of(values, other or self.parameters)}: no package can be made of it: {error.what}")
         executor = executor_for(self.settings.executor, say)
-        with claimed(folder), _made(folder), disk_errors(folder), shared_by_trials(folder):
+        with claimed(folder), _made(folder), shared_by_trials(folder):
             remove_packages(folder)
             trying = _Trying(self, Measuring(asked, self.settings, folder), executor, folder, say)
             trials = trying.all()

@@ -30,7 +30,7 @@ from drupe.api import (
     plan_of,
     registry,
 )
-from drupe_files import key_of, scratch, shared_folder, sharing
+from drupe_files import disk_errors, key_of, scratch, shared_folder, sharing
 from drupe_search_optuna.settings import SearchSettings
 
 SHARED = "shared"
@@ -211,7 +211,8 @@ def _shared(task: Mapping[str, Any]) -> Path | None:
 def shared_by_trials(folder: Path) -> Iterator[None]:
     """Make the folder for what the trials of this search share, empty, and remove it in the end."""
     shutil.rmtree(folder / SHARED, ignore_errors=True)  # of a search that was killed
-    (folder / SHARED).mkdir()
+    with disk_errors(folder):
+        (folder / SHARED).mkdir()
     try:
         yield
     finally:
