@@ -15,6 +15,7 @@ from drupe_huggingface.missing_paths import looks_like_a_path, no_path
 
 if TYPE_CHECKING:
     from drupe_checkpoints.adapters.reference import AdapterReference
+    from drupe_checkpoints.adapters.switched import SwitchedAdapter
     from drupe_checkpoints.hub import Snapshot
 
 HUB_ID = re.compile(r"[A-Za-z0-9_][\w.-]*(/[\w.-]+)?", re.ASCII)
@@ -26,24 +27,24 @@ WEIGHTS = ("*.safetensors", "*.gguf", "pytorch_model*.bin")
 def resolve(reference: str, options: Mapping[str, Any]) -> Model | None:
     """The model of kind `hf` that `reference` names; None for a reference that other plugins may know.
 
-    options: `revision`, `token` and `cache_dir`, for the hub; `adapter`, for what is merged into it. Raises ModelError
-    for a path that is not a checkpoint and for a hub id that cannot be downloaded, UsageError for a revision with a
-    path.
+    options: `revision`, `token` and `cache_dir`, for the hub; `adapter`, for what is merged into it; `adapters`, for
+    what stays beside it. Raises ModelError for a path that is not a checkpoint and for a hub id that cannot be
+    downloaded, UsageError for a revision with a path.
     """
     path = _path(reference)
     here = is_file(path) or is_folder(path)
     if here and options.get("revision") is not None:
         raise UsageError("--revision is for models on the hub", where=path, cure="leave it out, or give a hub id")
     if path.suffix == GGUF and is_file(path):
-        return _model(open_checkpoint(path, adapters=_adapters(options)), path)
+        return _model(open_checkpoint(path, None, _adapters(options), _switched(options)), path)
     if is_file(path) or "://" in reference:
         return None
     if is_folder(path):
         if _is_for_graphs(path):
             return None
-        return _model_of_folder(open_checkpoint(path, adapters=_adapters(options)), path)
+        return _model_of_folder(open_checkpoint(path, None, _adapters(options), _switched(options)), path)
     snapshot = _on_the_hub(reference, path, options)
-    checkpoint = open_checkpoint(snapshot.folder, snapshot, _adapters(options))
+    checkpoint = open_checkpoint(snapshot.folder, snapshot, _adapters(options), _switched(options))
     return _model_of_folder(checkpoint, snapshot.folder, commit=snapshot.commit)
 
 
@@ -64,14 +65,23 @@ def _adapter_on_the_hub(name: str, options: Mapping[str, Any]) -> Path | None:
     return find_adapter(name, options)
 
 
+def _switched(options: Mapping[str, Any]) -> tuple[SwitchedAdapter, ...]:
+    if not options.get("adapters"):
+        return ()
+    from drupe_checkpoints.adapters.switched import typed_switched
+
+    return typed_switched(options["adapters"], functools.partial(_adapter_on_the_hub, options=options))
+
+
 def _model(checkpoint: Checkpoint, location: Path, **facts: str) -> Model:
     """The model of a checkpoint, with its task and what to know of its adapters."""
-    if not checkpoint.adapters:
+    if not (checkpoint.adapters or checkpoint.switched):
         return Model.single("hf", location, facts, checkpoint, checkpoint.task)
     from drupe_checkpoints.adapters.applied import adapter_notices
     from drupe_checkpoints.adapters.reference import as_fact
+    from drupe_checkpoints.adapters.switched import as_switched_fact
 
-    held = {**facts, **as_fact(checkpoint.adapters)}
+    held = {**facts, **as_fact(checkpoint.adapters), **as_switched_fact(checkpoint.switched)}
     return Model.single("hf", location, held, checkpoint, checkpoint.task).noticed(*adapter_notices(checkpoint))
 
 
