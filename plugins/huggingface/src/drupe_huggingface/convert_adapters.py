@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,7 +26,7 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 @app.command("convert-adapters", context_settings=CONTEXT)
 def convert_adapters(
     adapter: Annotated[
-        Path | None, typer.Argument(metavar="ADAPTER", help="A folder that peft's save_pretrained() made.")
+        Path | None, typer.Argument(metavar="ADAPTER", help="A folder that peft's save_pretrained() made, or a hub id.")
     ] = None,
     adapter_path: Annotated[
         Path | None, typer.Option("-a", "--adapter-path", metavar="<path>", help="The same, as Olive has it.")
@@ -53,6 +54,7 @@ def convert_adapters(
     """
     from drupe_checkpoints.adapters.reference import adapter_folder
     from drupe_checkpoints.adapters.switched import SwitchedAdapter, switchable
+    from drupe_huggingface.resolve import adapter_on_the_hub
     from drupe_onnx.adapter_files import write_adapter
     from drupe_onnx.switching import SUFFIX
 
@@ -65,7 +67,7 @@ def convert_adapters(
     output = output if output.suffix == SUFFIX else output.with_name(output.name + SUFFIX)
     if output.exists() and not force:
         raise OutputError(f"there is a file {output} already", cure="choose another one, or add --force to replace it")
-    adapter_home = adapter_folder(str(folder), lambda name: None)
+    adapter_home = adapter_folder(str(folder), functools.partial(adapter_on_the_hub, options={}))
     tensors = switchable(SwitchedAdapter(adapter_home.name, adapter_home))
     found = _by_module(tensors, dtype) if package is None else _for_package(tensors, package, dtype)
     output.parent.mkdir(parents=True, exist_ok=True)

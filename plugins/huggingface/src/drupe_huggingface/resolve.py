@@ -53,10 +53,10 @@ def _adapters(options: Mapping[str, Any]) -> tuple[AdapterReference, ...]:
         return ()
     from drupe_checkpoints.adapters.reference import typed_adapters
 
-    return typed_adapters(options["adapter"], functools.partial(_adapter_on_the_hub, options=options))
+    return typed_adapters(options["adapter"], functools.partial(adapter_on_the_hub, options=options))
 
 
-def _adapter_on_the_hub(name: str, options: Mapping[str, Any]) -> Path | None:
+def adapter_on_the_hub(name: str, options: Mapping[str, Any]) -> Path | None:
     """The folder of an adapter that is downloaded; None for a name that is no hub id with its owner."""
     if "/" not in name or looks_like_a_path(name) or not _is_hub_id(name):
         return None
@@ -70,7 +70,7 @@ def _switched(options: Mapping[str, Any]) -> tuple[SwitchedAdapter, ...]:
         return ()
     from drupe_checkpoints.adapters.switched import typed_switched
 
-    return typed_switched(options["adapters"], functools.partial(_adapter_on_the_hub, options=options))
+    return typed_switched(options["adapters"], functools.partial(adapter_on_the_hub, options=options))
 
 
 def _model(checkpoint: Checkpoint, location: Path, **facts: str) -> Model:
