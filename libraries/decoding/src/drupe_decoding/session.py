@@ -30,8 +30,8 @@ class TextSession(Session):
     """The model's context length, which is the largest possible `max_length`; None where it is not known."""
     vocabulary: int | None = None
     """How many tokens the model knows; None where that is not known."""
-    folder: Path
-    """The model's folder, where its tokenizer and its adapters are."""
+    folder: Path | None = None
+    """The model's folder, where its tokenizer and its adapters are; None for a model that has none."""
     adapter: Path | None = None
     """The file of the adapter that is active; None for the base model."""
 
@@ -50,7 +50,7 @@ class TextSession(Session):
         """The names of the adapters that the model can be switched to."""
         from drupe_onnx.switching import adapters_in
 
-        return tuple(adapters_in(self.folder))
+        return () if self.folder is None else tuple(adapters_in(self.folder))
 
     @abstractmethod
     def stream(self, prompt: str, generation: Generation | None = None) -> Iterator[str]:

@@ -119,13 +119,13 @@ def adapters_in(folder: Path) -> dict[str, Path]:
     return {} if switching is None else {name: folder / file for name, file in switching.adapters.items()}
 
 
-def chosen_adapter(name: str, folder: Path) -> Path:
+def chosen_adapter(name: str, folder: Path | None) -> Path:
     """The file of an adapter of a package: by its name there, or an .onnx_adapter file that was made for it later.
 
     Raises UsageError where there is none, which lists those there are; ModelError for a file that does not fit.
     """
-    switching = switching_in(folder)
-    if switching is None:
+    switching = None if folder is None else switching_in(folder)
+    if folder is None or switching is None:
         raise UsageError(
             f"the package has no adapter '{name}', and no others",
             cure="drupe optimize MODEL -o OUT --adapters NAME=DIR makes a package with adapters",

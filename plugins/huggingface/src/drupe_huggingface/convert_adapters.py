@@ -106,7 +106,7 @@ def _by_module(tensors: AdapterTensors, dtype: str | None) -> dict[str, Expressi
 
 def _for_package(tensors: AdapterTensors, package: Path, dtype: str | None) -> dict[str, Expression]:
     """The matrices that a package's inputs take. Raises UsageError for a package without such inputs."""
-    from drupe_checkpoints.adapters.switched import matrices_of
+    from drupe_checkpoints.adapters.switched import matrices_of, places_in_package
     from drupe_onnx import ir
     from drupe_onnx.switching import switching_in
 
@@ -118,7 +118,8 @@ def _for_package(tensors: AdapterTensors, package: Path, dtype: str | None) -> d
         )
     if dtype not in (None, switching.element):
         raise UsageError(f"--dtype {dtype} does not fit the package, whose adapters are {switching.element}")
-    return matrices_of(tensors, switching.products, _type(switching.element, ir))
+    places = places_in_package(tensors, switching.products)
+    return matrices_of(tensors, switching.products, _type(switching.element, ir), places)
 
 
 def _type(name: str, ir: Any) -> Any:

@@ -144,19 +144,17 @@ def matrices_of(
     adapter: AdapterTensors,
     products: Iterable[AdaptedProduct],
     element: ir.DataType,
-    places: Mapping[str, str] | None = None,
+    places: Mapping[str, str],
 ) -> dict[str, Expression]:
     """The values of the optional inputs of a graph: A as [inputs, rank], and B, scaled, as [rank, outputs].
 
-    products: those of the graph. places: the checkpoint's tensors by the adapter's names; None to find them among those
-    of the products. Raises ModelError for an adapter that does not fit, and names the first tensor that does not.
+    products: those of the graph. places: the checkpoint's tensors by the adapter's names. Raises ModelError for an
+    adapter that does not fit, and names the first tensor that does not.
     """
     from drupe_checkpoints.adapters.changes import refuse_misfit
-    from drupe_checkpoints.adapters.merging import places_of
     from drupe_onnx import Affine, Transpose, as_type, ir
 
     products = tuple(products)
-    places = places_of(adapter, {each.tensor: each.shape for each in products}, None) if places is None else places
     found: dict[str, Expression] = {}
     for module, parts in adapter.changes.items():
         for product in (each for each in products if each.tensor == places[f"{module}.weight"]):
@@ -166,6 +164,22 @@ def matrices_of(
             found[product.inward] = as_type(Transpose(parts["lora_A"]), element)
             found[product.outward] = as_type(Transpose(scaled), element)
     return found
+
+
+def places_in_package(adapter: AdapterTensors, products: Iterable[AdaptedProduct]) -> dict[str, str]:
+    """The tensors of a package's base model by an adapter's names. Raises ModelError where it has no place for one."""
+    from drupe_checkpoints.adapters.places import Places
+
+    places = Places({each.tensor: each.shape for each in products})
+    places.find({f"{module}.weight": None for module in adapter.changes})
+    lacking = [module for module in adapter.changes if f"{module}.weight" not in places.names]
+    if lacking:
+        raise adapter.error(
+            f"the package has no place for what the adapter adds to {listed(lacking)}: none of the adapters that it "
+            "was made with changes that",
+            "make the package again with this adapter too: drupe optimize MODEL -o OUT --adapters NAME=DIR",
+        )
+    return places.names
 
 
 def _chosen(matrix: Expression, product: AdaptedProduct) -> Expression:

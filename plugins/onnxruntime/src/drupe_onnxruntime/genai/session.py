@@ -37,6 +37,7 @@ class GenaiSession(TextSession):
 
     parts = ()
     max_length: int
+    folder: Path
 
     def __init__(
         self,

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from drupe.api import CheckFailed
 from drupe_decoding import Generation, Stopwatch, TextSession, Turn, not_finite, refuse_no_room, refuse_without_row
 from drupe_onnxruntime.plain.session import OrtSession
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 class OrtTextSession(OrtSession, TextSession):
     """Runs the graph of a model of one part by name, and generates text with it."""
+
+    folder: Path
 
     def __init__(
         self, module: Any, graphs: Graphs, settings: ModelSettings, max_length: int | None, threads: int | None
@@ -83,8 +86,12 @@ class OrtTextSession(OrtSession, TextSession):
     def _loaded_adapter(self, file: Path) -> Any:
         """An adapter in onnxruntime; its file is read once."""
         if file not in self._loaded:
-            self._loaded[file] = self._ort.LoraAdapter()
-            self._loaded[file].Load(str(file))
+            adapter = self._ort.LoraAdapter()
+            try:
+                adapter.Load(str(file))
+            except Exception as error:  # onnxruntime's exceptions have no class of their own but Exception
+                raise CheckFailed(f"onnxruntime cannot read the adapter: {error}", where=file) from error
+            self._loaded[file] = adapter
         return self._loaded[file]
 
     def encode(self, prompt: str) -> list[int]:
