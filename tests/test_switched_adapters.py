@@ -337,6 +337,10 @@ def test_names_are_told_apart_before_anything_is_made(home: Path) -> None:
         resolve(base, {"adapters": [home / "a b"]}, found)
     with pytest.raises(ModelError, match="there is no adapter"):
         resolve(base, {"adapters": ["x=nowhere"]}, found)
+    (home / "a=b").mkdir()
+    (home / "a=b" / "c=d").symlink_to(home / "fr")
+    for typed in (f"x={home / 'a=b' / 'c=d'}", home / "a=b" / "x=c=d", f"{home}/a=b/x={home}/fr"):
+        assert json.loads(resolve(base, {"adapters": [typed]}, found).facts["switched adapters"])[0][0] == "x"
 
 
 def test_an_adapter_has_places_for_its_own_modules_alone(home: Path) -> None:

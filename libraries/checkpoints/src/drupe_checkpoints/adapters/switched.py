@@ -22,7 +22,8 @@ SWITCHED = "switched adapters"
 """The fact that names the adapters that are switched, as JSON."""
 NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
 """What an adapter may be called: its name is that of a file."""
-_NAMED = re.compile(rf"(?P<before>(?:.*[/\\])?)(?P<name>{NAME})=(?P<folder>.+)")
+_BEFORE = re.compile(rf"(?P<before>(?:.*[/\\])?)(?P<name>{NAME})")
+"""What may stand before "=": a name, and before that the working folder, where the whole was made an absolute path."""
 OPTION, MERGED_OPTION = "adapters", "adapter"
 
 
@@ -60,9 +61,7 @@ def typed_switched(typed: Iterable[Path | str] | Path | str, fetch: Fetch) -> tu
 
 
 def _typed(text: str, fetch: Fetch) -> SwitchedAdapter:
-    named = None if Path(text).expanduser().exists() else _NAMED.fullmatch(text)
-    place = text if named is None else str(Path(named["before"]) / Path(named["folder"]).expanduser())
-    name = Path(place).name if named is None else named["name"]
+    name, place = _divided(text)
     folder = adapter_folder(place, fetch)
     if not re.fullmatch(NAME, name):
         raise UsageError(
@@ -70,6 +69,17 @@ def _typed(text: str, fetch: Fetch) -> SwitchedAdapter:
             cure=f"give it one: --adapters NAME={place}",
         )
     return SwitchedAdapter(name, folder)
+
+
+def _divided(text: str) -> tuple[str, str]:
+    """The name and the folder, or the hub id, in NAME=DIR. Folders may have "=" in their names."""
+    if Path(text).expanduser().exists():
+        return Path(text).name, text
+    places = [at for at, each in enumerate(text) if each == "="]
+    found = [(matched, text[at + 1 :]) for at in places if (matched := _BEFORE.fullmatch(text[:at]))]
+    named = [(each["name"], str(Path(each["before"]) / Path(rest).expanduser())) for each, rest in found if rest]
+    there = next((each for each in named if Path(each[1]).exists()), None)
+    return there or next(iter(named), (Path(text).name, text))
 
 
 def as_switched_fact(adapters: Iterable[SwitchedAdapter]) -> Mapping[str, str]:
