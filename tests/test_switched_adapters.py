@@ -391,3 +391,15 @@ def test_adapters_are_for_checkpoints_that_write_text(home: Path, tmp_path: Path
     (base / "config.json").write_text(json.dumps({**config, "architectures": ["Qwen2Model"]}))
     with pytest.raises(ModelError, match="adapters are switched in models that generate text"):
         drupe.optimize(base, tmp_path / "out", adapters=[home / "fr"], provider="cpu", verify=False)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"element": "float32"}', "../outside"])
+def test_a_damaged_list_of_adapters_is_refused(content: str, home: Path, tmp_path: Path) -> None:
+    from drupe_onnx.switching import ADAPTERS, adapters_in
+
+    if content == "../outside":
+        held = json.loads((home / "out" / ADAPTERS).read_text())
+        content = json.dumps({**held, "adapters": {"fr": "../outside"}})
+    (tmp_path / ADAPTERS).write_text(content)
+    with pytest.raises(ModelError, match="adapters.json cannot be read"):
+        adapters_in(tmp_path)

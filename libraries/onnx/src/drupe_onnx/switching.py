@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from drupe.api import ModelError, UsageError
+from drupe_files import stays_inside
 
 if TYPE_CHECKING:
     from drupe_onnx import ir
@@ -99,8 +100,11 @@ class Switching:
                 )
                 for each in held["products"]
             )
-            return cls(str(held["element"]), products, dict(held["adapters"]), dict(held["sources"]))
-        except (ValueError, LookupError, TypeError) as error:
+            adapters = {str(name): str(file) for name, file in held["adapters"].items()}
+            if outside := [file for file in adapters.values() if not stays_inside(file)]:
+                raise ValueError(f"{outside[0]} is not in the package")
+            return cls(str(held["element"]), products, adapters, dict(held["sources"]))
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise ModelError(f"{ADAPTERS} cannot be read: {error}", where=where, cure=MAKE_AGAIN) from error
 
 
