@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from checkpoints import SHAPES, cached
-from measure import CACHE, disturbance, note, processors, show
+from drupe.api import usable_threads
+from measure import CACHE, busy_machine, note, show
 from rates import opened
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -75,7 +76,7 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=16, help="(default: %(default)s)")
     parser.add_argument("--modules", choices=MODULES, default="all", help="(default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=12, help="(default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=processors(), help="threads of each (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=usable_threads(), help="threads of each (default: %(default)s)")
     parser.add_argument("--prompt", type=int, default=32, help="tokens of the prompt (default: %(default)s)")
     parser.add_argument("--new", type=int, default=40, help="tokens generated (default: %(default)s)")
     arguments = parser.parse_args()
@@ -83,7 +84,7 @@ def main() -> None:
 
     import drupe
 
-    busy, base = disturbance(), cached(arguments.shape)
+    busy, base = busy_machine(), cached(arguments.shape)
     home = CACHE / "packages" / f"{arguments.shape}-adapters"
     shutil.rmtree(home, ignore_errors=True)
     adapter = write_adapter(home / "adapter", base, arguments.rank, MODULES[arguments.modules])
