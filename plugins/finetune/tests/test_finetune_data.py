@@ -168,3 +168,13 @@ def test_arguments_of_the_trainer_are_taken_out_of_a_line() -> None:
     rest, found = without_arguments(line)
     assert rest == ["M", "-o", "O"]
     assert found == {"learning_rate": 1e-4, "bf16": True, "lr_scheduler_type": "cosine"}
+
+
+def test_every_setting_has_an_option_with_its_own_name_and_default() -> None:
+    from drupe_finetune.options import option_types
+    from drupe_finetune.settings import FinetuneConfig
+
+    found = {name: annotation.__metadata__[0] for name, annotation in option_types().items()}
+    assert {*found, "data", "training"} == set(FinetuneConfig.model_fields)
+    assert {"--max-length", "--max-seq-len"} <= {found["max_length"].default, *found["max_length"].param_decls}
+    assert found["max_length"].help.endswith("[1024]") and "qlora" in found["method"].help

@@ -115,11 +115,19 @@ def test_no_step_reads_an_option_without_effect(asked: dict[str, Any], option: s
     assert option not in {name for each in steps(asked) for name in each.options.values()}
 
 
+@pytest.mark.parametrize("quality", ["fast", "balanced", "best"])
+def test_scales_are_trained_behind_the_quantizer_where_that_is_asked_for(quality: str) -> None:
+    names = [each.name for each in steps({"quality": quality, "recover": True})]
+    assert names == [*(each.name for each in steps({"quality": quality})), "recover-scales"]
+
+
 def test_eight_bits_read_neither_a_budget_nor_a_method() -> None:
     read = {name for each in steps({}, bits=8) for name in each.options.values()}
     assert read == {"block_size", "symmetric", "head_bits"}
     with pytest.raises(UsageError, match="--prepare weigh has no effect on weights of 8 bits"):
         steps({"prepare": ["weigh"]}, bits=8)
+    with pytest.raises(UsageError, match="--recover has no effect on weights of 8 bits"):
+        steps({"recover": True}, bits=8)
     with pytest.raises(UsageError, match="--quality best has no effect on weights of 8 bits"):
         steps({"quality": "best"}, bits=8)
 

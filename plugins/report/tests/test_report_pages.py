@@ -66,6 +66,26 @@ def study(tmp_path: Path) -> Path:
     return folder
 
 
+def test_the_page_of_a_fine_tuning_has_its_losses(tmp_path: Path) -> None:
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    note: dict[str, Any] = {
+        "base": {"quantizer": "drupe", "bits": 4}, "settings": {"method": "qlora", "data": "<b>.jsonl"}, "rows": 24,
+        "left_out": ["line 3"], "steps": 40, "losses": {"2": 3.25, "40": 1.5}, "evaluated": {"40": 1.75},
+        "seconds": 12.5, "versions": {"torch": "2.13.0"},
+    }  # fmt: skip
+    (folder / "finetune.json").write_text(json.dumps(note))
+    assert drupe("report", folder, "-o", tmp_path / "page.html").returncode == 0
+    text = re.sub(r"<script.*?</script>", "", (tmp_path / "page.html").read_text(), flags=re.DOTALL)
+    for told in ("3.25", "1.75", "24", "1 left out", "held in 4 bits by drupe", "&lt;b&gt;.jsonl"):
+        assert told in text
+    facts = json.loads(drupe("report", folder, "--json").stdout)
+    assert facts["losses"] == {"2": 3.25, "40": 1.5}
+    del note["losses"]
+    (folder / "finetune.json").write_text(json.dumps(note))
+    assert "the record of the training is damaged" in drupe("report", folder, "--json").stderr
+
+
 def in_browser(page: Path, script: str = "") -> str:
     """The page's elements after its scripts and another one have run."""
     if CHROMIUM is None:

@@ -8,3 +8,5 @@ from .recorded_logits import RecordedLogits as RecordedLogits
 from .segments import Segment as Segment
 from .segments import has_head as has_head
 from .segments import hidden_states as hidden_states
+from .segments import nodes_behind as nodes_behind
+from .segments import whole as whole

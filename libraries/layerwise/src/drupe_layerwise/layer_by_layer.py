@@ -133,6 +133,21 @@ class LayerByLayer:
             run._settled, run._known = set(), []
             run._next = segment.index + 1
 
+    @property
+    def batch_count(self) -> int:
+        """How many batches the sequences make."""
+        return len(self._batches)
+
+    def given(self, segment: Segment) -> Iterator[Mapping[str, NDArray[Any]]]:
+        """What a segment reads, for each batch by name: inputs of the graph, and values made by earlier segments.
+
+        Earlier segments that have not been left are advanced through.
+        """
+        self._reach(segment)
+        values = distinct(parts_of(self._model.graph).inputs(segment.index))
+        for batch in self._batches:
+            yield {value.name or "": self._given(value, batch) for value in values}
+
     def branch(self) -> LayerByLayer:
         """Another run of this graph over the same sequences, which stands where this one does. It is closed alone."""
         other = LayerByLayer(self._model, self._sequences, self._context)

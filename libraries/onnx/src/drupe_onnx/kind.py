@@ -66,7 +66,11 @@ class OnnxKind(ModelKind):
                 self.name,
                 model.location,
                 model.parts.get(role, {}),
-                OnnxPackage({ONLY_PART: component}, dict(package.files)),
+                OnnxPackage(
+                    {ONLY_PART: component},
+                    dict(package.files),
+                    {ONLY_PART: package.sources[role]} if role in package.sources else {},
+                ),
                 model.task,
             )
             for role, component in package.components.items()
@@ -83,7 +87,8 @@ class OnnxKind(ModelKind):
 
         packages = {role: self._package(part) for role, part in parts.items()}
         files = joined_files(self._package(model).files, {role: each.files for role, each in packages.items()})
-        package = OnnxPackage({role: each.component for role, each in packages.items()}, files)
+        sources = {role: source for role, each in packages.items() for source in each.sources.values()}
+        package = OnnxPackage({role: each.component for role, each in packages.items()}, files, sources)
         return model.but(payload=package, parts={role: part.facts for role, part in parts.items()})
 
     def fingerprint(self, model: Model, thorough: bool = True) -> str:

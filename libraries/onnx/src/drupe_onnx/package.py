@@ -23,15 +23,23 @@ class OnnxPackage:
     """Graphs and the files beside them.
 
     components: a graph for each part of the model, by role; a model of one part calls it "model". files: the files
-    beside the graphs, by name (with "/" for a file in a folder): a path to copy, or the content.
+    beside the graphs, by name (with "/" for a file in a folder): a path to copy, or the content. sources: the graphs
+    before their weights were quantized, by role, for passes that compare with them. They are never changed, and not
+    written.
     """
 
     components: dict[str, ir.Model]
     files: dict[str, Path | bytes] = field(default_factory=dict)
+    sources: dict[str, ir.Model] = field(default_factory=dict)
 
     def clone(self) -> OnnxPackage:
-        """A copy whose graphs and files may be changed; the weights are shared."""
-        return OnnxPackage({role: model.clone() for role, model in self.components.items()}, dict(self.files))
+        """A copy whose graphs and files may be changed; the weights and the sources are shared."""
+        components = {role: model.clone() for role, model in self.components.items()}
+        return OnnxPackage(components, dict(self.files), dict(self.sources))
+
+    def keep_sources(self) -> None:
+        """Keep the graphs as they are now as the sources of what a pass makes of them, where none are kept yet."""
+        self.sources = self.sources or {role: model.clone() for role, model in self.components.items()}
 
     def problem(self, roles: Collection[str]) -> str | None:
         """What is wrong with a package that a plugin has made, for a model with these parts; None where all is well."""

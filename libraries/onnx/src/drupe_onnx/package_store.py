@@ -22,7 +22,7 @@ from drupe_onnx.weights import LazyWeight, expression_of
 
 Moved = tuple[Path, Path] | None
 _VERSION = 1
-_DOCUMENT, _ARRAYS, _KEPT = "package.json", "arrays.data", "kept"
+_DOCUMENT, _ARRAYS, _KEPT, _BEFORE = "package.json", "arrays.data", "kept", "{}.before.onnx"
 
 
 def store_package(package: OnnxPackage, folder: Path, scratch: Path) -> None:
@@ -35,8 +35,17 @@ def store_package(package: OnnxPackage, folder: Path, scratch: Path) -> None:
         components = {
             name: _store_graph(folder / f"{name}.onnx", model, keeper) for name, model in package.components.items()
         }
+        before = {
+            name: _store_graph(folder / _BEFORE.format(name), model, keeper) for name, model in package.sources.items()
+        }
         files = {name: keeper.keep_file(content) for name, content in package.files.items()}
-    document = {"version": _VERSION, "components": components, "files": files, "sources": sorted(keeper.stamps)}
+    document = {
+        "version": _VERSION,
+        "components": components,
+        "before": before,
+        "files": files,
+        "sources": sorted(keeper.stamps),
+    }
     (folder / _DOCUMENT).write_text(json.dumps(document), encoding="utf-8")
 
 
@@ -54,7 +63,12 @@ def restore_package(folder: Path, moved: Moved = None) -> OnnxPackage:
             name: _restore_graph(folder / f"{name}.onnx", expressions, finder)
             for name, expressions in document["components"].items()
         }
-        return OnnxPackage(components, {name: finder.find_file(kept) for name, kept in document["files"].items()})
+        before = {
+            name: _restore_graph(folder / _BEFORE.format(name), expressions, finder)
+            for name, expressions in document.get("before", {}).items()
+        }
+        kept_files = {name: finder.find_file(kept) for name, kept in document["files"].items()}
+        return OnnxPackage(components, kept_files, before)
 
 
 def _refuse_changed(path: Path, size: int, changed: int, moved: Moved) -> None:

@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperCommand
 
 from drupe.api import Cancelled, OutputError, UsageError, counted
+from drupe_finetune.options import given, with_settings
 from drupe_finetune.settings import FinetuneConfig
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 CONTEXT = {"help_option_names": ["-h", "--help"], "token_normalize_func": lambda typed: typed.replace("_", "-")}
 """Long options may be typed with underscores, as users of Olive do."""
 THROUGH = "drupe_finetune.training"
-MODEL, DATA, TRAINING = "Model and output", "Data", "Training"
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -37,92 +37,34 @@ class Command(TyperCommand):
         return found
 
 
-def _option(flags: str, help: str, panel: str, metavar: str | None = None) -> Any:
-    return typer.Option(*flags.split(), help=help, rich_help_panel=panel, metavar=metavar, show_default=False)
+def _option(flags: str, help: str, metavar: str | None = None) -> Any:
+    return typer.Option(*flags.split(), help=help, metavar=metavar, show_default=False)
 
 
 @app.command("finetune", cls=Command, context_settings=CONTEXT)
+@with_settings
 def finetune(
     context: typer.Context,
     model: Annotated[
         str | None, typer.Argument(metavar="MODEL", help="A checkpoint's folder or a hub id.", show_default=False)
     ] = None,
     named: Annotated[
-        str | None, _option("-m --model --model-name-or-path", "The same, as Olive has it.", MODEL, "<model>")
+        str | None, _option("-m --model --model-name-or-path", "The same, as Olive has it.", "<model>")
     ] = None,
     data: Annotated[
         str | None,
         _option(
             "-d --data --data-name --train-data",
             "JSON lines, JSON, CSV, parquet or text; a folder of such files or of datasets; or a hub id.",
-            DATA,
             "<data>",
         ),
     ] = None,
-    output_path: Annotated[
-        Path | None, _option("-o --output-path --output", "Folder to make.", MODEL, "<path>")
-    ] = None,
-    template: Annotated[
-        str | None,
-        _option(
-            "--template --text-template",
-            "Text of a row with its columns: 'Question: {question}\\nAnswer: {answer}'.",
-            DATA,
-            "<text>",
-        ),
-    ] = None,
-    column: Annotated[
-        str | None, _option("--column --text-field", "The column whose text is taken as it is.", DATA, "<name>")
-    ] = None,
-    messages: Annotated[
-        str | None,
-        _option("--messages", "The column of chat messages; the loss is on answers only.", DATA, "<name>"),
-    ] = None,
-    max_length: Annotated[
-        int | None, _option("--max-length --max-seq-len", "Tokens of a row; longer ones are cut.  [1024]", DATA)
-    ] = None,
-    packing: Annotated[bool, _option("--packing", "Join rows into sequences of that length.", DATA)] = False,
-    evaluated: Annotated[
-        float | None, _option("--evaluated --eval-split", "The share of rows held out for evaluation.  [0]", DATA)
-    ] = None,
-    method: Annotated[
-        str | None, _option("--method", "lora, rslora, dora, loha, lokr or full.  [lora]", TRAINING, "<name>")
-    ] = None,
-    rank: Annotated[
-        int | None, _option("--rank --lora-r -r", "The rank of an adapter's matrices.  [16]", TRAINING)
-    ] = None,
-    alpha: Annotated[
-        float | None, _option("--alpha --lora-alpha", "The adapter's scaling.  [twice the rank]", TRAINING)
-    ] = None,
-    dropout: Annotated[
-        float | None, _option("--dropout --lora-dropout", "Of the adapter's inputs.  [0]", TRAINING)
-    ] = None,
-    targets: Annotated[
-        str | None,
-        _option(
-            "--targets --target-modules",
-            "The modules with an adapter: q_proj,v_proj.  [all linear]",
-            TRAINING,
-            "<names>",
-        ),
-    ] = None,
-    max_steps: Annotated[
-        int | None, _option("--max-steps", "How many steps are trained.  [--epochs times all rows]", TRAINING)
-    ] = None,
-    epochs: Annotated[float | None, _option("--epochs", "How often all rows are seen.  [1]", TRAINING)] = None,
-    batch_size: Annotated[int | None, _option("--batch-size", "Rows of a step.  [8]", TRAINING)] = None,
-    learning_rate: Annotated[
-        float | None, _option("--learning-rate", "[2e-4 for an adapter, 2e-5 for all weights]", TRAINING)
-    ] = None,
-    patience: Annotated[
-        int | None, _option("--patience", "Evaluations without a better loss after which training ends.", TRAINING)
-    ] = None,
-    save_every: Annotated[int | None, _option("--save-every", "Steps between checkpoints.  [50]", TRAINING)] = None,
-    seed: Annotated[int | None, _option("--seed", "Of everything that is random.  [0]", TRAINING)] = None,
-    merge: Annotated[bool, _option("--merge", "Write a whole checkpoint, with the adapter merged.", MODEL)] = False,
-    restart: Annotated[bool, _option("--restart", "Begin again, whatever checkpoints are there.", TRAINING)] = False,
-    force: Annotated[bool, _option("--force", "Replace the output folder.", MODEL)] = False,
-    as_json: Annotated[bool, _option("--json", "Print what ran as JSON.", MODEL)] = False,
+    output_path: Annotated[Path | None, _option("-o --output-path --output", "Folder to make.", "<path>")] = None,
+    merge: Annotated[bool, _option("--merge", "Write a whole checkpoint, with the adapter merged.")] = False,
+    restart: Annotated[bool, _option("--restart", "Begin again, whatever checkpoints are there.")] = False,
+    force: Annotated[bool, _option("--force", "Replace the output folder.")] = False,
+    as_json: Annotated[bool, _option("--json", "Print what ran as JSON.")] = False,
+    **settings: Any,
 ) -> None:
     """Train a checkpoint on a data set. An adapter in peft's format comes out; with --merge, a whole checkpoint.
 
@@ -131,19 +73,12 @@ def finetune(
     """
     from drupe_finetune.settings import refuse_missing
 
-    given = {
-        "template": template, "column": column, "messages": messages, "max_length": max_length,
-        "packing": packing or None, "evaluated": evaluated, "method": method, "rank": rank, "alpha": alpha,
-        "dropout": dropout, "max_steps": max_steps, "epochs": epochs, "batch_size": batch_size,
-        "learning_rate": learning_rate, "patience": patience, "save_every": save_every, "seed": seed,
-        "targets": tuple(targets.replace(",", " ").split()) if targets else None,
-    }  # fmt: skip
     reference = _one_model(model, named)
     if data is None:
         raise UsageError("no data is named", cure="--data FILE")
     if output_path is None:
         raise UsageError("no output is named", cure="-o OUT")
-    config = _configured(data, {**given, "training": context.meta[THROUGH]})
+    config = _configured(data, {**given(settings), "training": context.meta[THROUGH]})
     refuse_missing()
     note = run(reference, config, output_path, merge=merge, restart=restart, force=force)
     if as_json:
@@ -159,12 +94,11 @@ def _one_model(model: str | None, named: str | None) -> str:
     return found
 
 
-def _configured(data: str, given: dict[str, Any]) -> FinetuneConfig:
+def _configured(data: str, typed: dict[str, Any]) -> FinetuneConfig:
     from drupe.api import configure
 
-    values = {name: value for name, value in given.items() if value is not None}
     flags = {name: f"--{name.replace('_', '-')}" for name in FinetuneConfig.model_fields}
-    found: FinetuneConfig = configure("finetune", FinetuneConfig, {"data": data, **values}, flags)
+    found: FinetuneConfig = configure("finetune", FinetuneConfig, {"data": data, **typed}, flags)
     return found
 
 
@@ -181,6 +115,7 @@ def run(
     from drupe.api import registry, resolve
     from drupe_files import claimed, scratch
     from drupe_finetune.arguments import refuse_unknown
+    from drupe_finetune.writing import named_base
 
     output = output.expanduser().absolute()
     refuse_unknown(config.training)
@@ -191,12 +126,12 @@ def run(
         context = _context(folder)
         staged = output.with_name(f".{output.name}.drupe-staging-{os.getpid()}")
         try:
-            _write(trained, source, reference, config, staged, merge, context)
+            _write(trained, source, reference, config, staged, merge, context, output)
             _publish(staged, output)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
         shutil.rmtree(work, ignore_errors=True)
-    _sum_up(trained, output, reference, whole=merge or config.method == "full")
+    _sum_up(trained, output, named_base(config, reference, output), whole=merge or config.method == "full")
     return trained.record(config)
 
 
@@ -238,10 +173,17 @@ def _context(scratch: Path) -> Context:
 
 
 def _write(
-    trained: Trained, source: Model, reference: str, config: FinetuneConfig, staged: Path, merge: bool, context: Context
+    trained: Trained,
+    source: Model,
+    reference: str,
+    config: FinetuneConfig,
+    staged: Path,
+    merge: bool,
+    context: Context,
+    output: Path,
 ) -> None:
     from drupe_files import disk_errors
-    from drupe_finetune.writing import merged, write_adapter, write_note, write_whole
+    from drupe_finetune.writing import BASE, merged, named_base, with_own_base, write_adapter, write_note, write_whole
 
     with disk_errors(staged):
         if config.method == "full":
@@ -250,10 +192,12 @@ def _write(
         elif merge:
             adapter = context.scratch / "adapter"
             write_adapter(trained, reference, adapter, config)
-            merged(source, adapter, staged, context)
+            merged(with_own_base(trained, source, context.scratch / "own-base", config), adapter, staged, context)
             write_note(trained, staged, config)
         else:
-            write_adapter(trained, reference, staged, config)
+            own = named_base(config, reference, output)
+            write_adapter(trained, own, staged, config)
+            with_own_base(trained, source, staged / BASE, config)
 
 
 def _refuse_to_replace(output: Path, source: Model, force: bool) -> None:

@@ -17,7 +17,7 @@ class Finetune(Pass):
 
     name = "finetune"
     summary = "trains a checkpoint on a data set (peft, Trainer)"
-    revision = 1
+    revision = 2
     Config = FinetuneConfig
     requires = Form("hf")
     ensures = Form("hf", TRAINED)
@@ -29,11 +29,15 @@ class Finetune(Pass):
         """The checkpoint itself: what is trained keeps its names and shapes."""
         refuse_missing()
         refuse_unfit(checkpoint_of(model))
+        if config.asks_for_four_bits:
+            from drupe_finetune.four_bits import refuse_unfit as refuse_settings
+
+            refuse_settings(config)
         return model.but(facts=TRAINED)
 
     def run(self, model: Model, config: FinetuneConfig, context: Context) -> Model:
         from drupe_finetune.training import train
-        from drupe_finetune.writing import merged, write_adapter, write_note, write_whole
+        from drupe_finetune.writing import merged, with_own_base, write_adapter, write_note, write_whole
 
         model = ready_to_train(model, context.scratch / "base", context)
         trained = train(model.location, config, context.scratch / "checkpoints", context, tell)
@@ -44,7 +48,8 @@ class Finetune(Pass):
             return model.but(location=folder, payload=open_checkpoint(folder), facts=TRAINED)
         adapter = context.scratch / "adapter"
         write_adapter(trained, str(model.location), adapter, config)
-        made = merged(model, adapter, folder, context)
+        base = with_own_base(trained, model, context.scratch / "own-base", config)
+        made = merged(base, adapter, folder, context)
         write_note(trained, folder, config)
         return made.but(facts=TRAINED)
 

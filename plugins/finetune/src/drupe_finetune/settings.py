@@ -11,7 +11,11 @@ from pydantic import BeforeValidator, Field, computed_field
 from drupe.api import PassConfig, RuntimeMissing
 from drupe_files import file_digest
 
-Method = Literal["lora", "rslora", "dora", "loha", "lokr", "full"]
+Method = Literal["lora", "qlora", "rslora", "dora", "loha", "lokr", "full"]
+Init = Literal["default", "loftq"]
+BITS, BLOCK = 4, 64
+"""How Drupe's own quantizer holds a base in 4 bits."""
+LOFTQ_METHODS = ("lora", "qlora", "rslora")
 INSTALL = "pip install 'drupe[finetune]'"
 LIBRARIES = ("torch", "transformers", "peft", "accelerate")
 
@@ -34,6 +38,11 @@ class FinetuneConfig(PassConfig):
     column: str | None = Field(None, description="the column whose text is taken as it is")
     messages: str | None = Field(None, description="the column of chat messages; the loss is on answers only")
     method: Method = Field("lora", description="what is trained: an adapter of this kind, or all weights")
+    init: Init = Field("default", description="how an adapter begins: loftq makes up for the error of a base in 4 bits")
+    loftq_iterations: int = Field(4, ge=1, le=100, description="how often loftq quantizes and fits in turn")
+    quantizer: Literal["drupe", "bitsandbytes"] | None = Field(
+        None, description="what holds a base in 4 bits; by default bitsandbytes where it and a GPU are here"
+    )
     rank: int = Field(16, ge=1, description="the rank of an adapter's matrices")
     alpha: float | None = Field(None, gt=0, description="the adapter's scaling; by default twice the rank")
     dropout: float = Field(0.0, ge=0, lt=1, description="of the adapter's inputs, while it is trained")
@@ -67,6 +76,21 @@ class FinetuneConfig(PassConfig):
             return hashlib.sha256(self.data.encode()).hexdigest()
         listed = "".join(f"{each.name}\0{file_digest(each)}\0" for each in files)
         return hashlib.sha256(listed.encode()).hexdigest()
+
+    @property
+    def in_four_bits(self) -> bool:
+        """Whether the base is held in 4 bits while the adapter is trained."""
+        return self.method == "qlora" or self.init == "loftq"
+
+    @property
+    def asks_for_four_bits(self) -> bool:
+        """Whether a setting is about a base in 4 bits, rightly or not."""
+        return self.in_four_bits or self.quantizer is not None
+
+    @property
+    def adapter_scale(self) -> float:
+        """What an adapter's product is multiplied with."""
+        return self.scaling / (self.rank**0.5 if self.method == "rslora" else self.rank)
 
     @property
     def rate(self) -> float:

@@ -36,7 +36,10 @@ class Trained:
         """What ran, for the file beside the result."""
         from importlib.metadata import version
 
+        from drupe_finetune.four_bits import base_note
+
         return {
+            **({"base": note} if (note := base_note(config)) else {}),
             "settings": config.model_dump(mode="json"),
             "rows": self.examples.rows,
             "left_out": self.examples.bad,
@@ -58,7 +61,10 @@ def train(folder: Path, config: FinetuneConfig, work: Path, context: Context, sa
     import torch
     from transformers import AutoTokenizer, PrinterCallback, Trainer, set_seed
 
+    from drupe_finetune.four_bits import refuse_unfit
+
     started = time.perf_counter()
+    refuse_unfit(config)
     _quieten()
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     examples = examples_of(rows_of(config.data), tokenizer, config)
@@ -129,15 +135,25 @@ def _prepared(folder: Path, config: FinetuneConfig) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
-    dtype = "auto" if torch.cuda.is_available() else torch.float32
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
+    if config.in_four_bits:
+        from drupe_finetune.four_bits import base_in_four_bits
+
+        model = base_in_four_bits(folder, config)
+    else:
+        dtype = "auto" if torch.cuda.is_available() else torch.float32
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
     model.config.use_cache = False
     if config.method == "full":
         return model
     from peft import get_peft_model
 
     try:
-        return get_peft_model(model, _adapter(config))
+        adapted = get_peft_model(model, _adapter(config))
+        if config.init == "loftq":
+            from drupe_finetune.four_bits import begin_with_loftq
+
+            begin_with_loftq(adapted)
+        return adapted
     except (ValueError, TypeError, NotImplementedError) as error:
         reason = " ".join(str(error).split()).partition(". ")[0]
         modules = sorted({name.rpartition(".")[2] for name, each in model.named_modules() if _is_linear(each)})
@@ -149,7 +165,7 @@ def _prepared(folder: Path, config: FinetuneConfig) -> Any:
 
 
 def _is_linear(module: Any) -> bool:
-    return type(module).__name__ in ("Linear", "Conv1D")
+    return type(module).__name__ in ("Linear", "PackedLinear", "Conv1D")
 
 
 def _adapter(config: FinetuneConfig) -> Any:

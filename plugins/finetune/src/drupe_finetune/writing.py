@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from drupe.api import Context, Model
-from drupe_checkpoints import checkpoint_of, merged_copy
+from drupe_checkpoints import checkpoint_of, merged_copy, open_checkpoint
 from drupe_checkpoints.adapters.applied import with_adapters
 from drupe_checkpoints.adapters.reference import AdapterReference, as_fact
 from drupe_finetune.settings import FinetuneConfig
@@ -15,6 +15,8 @@ from drupe_finetune.training import Trained
 
 NOTE = "finetune.json"
 """The file beside a result that says how it was made."""
+BASE = "base"
+"""The folder of an adapter with the checkpoint that it belongs to, where that is not the one that the user named."""
 WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".safetensors.index.json")
 
 
@@ -24,6 +26,21 @@ def write_adapter(trained: Trained, base: str, folder: Path, config: FinetuneCon
     trained.model.save_pretrained(str(folder), save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)  # a form to fill in
     write_note(trained, folder, config)
+
+
+def named_base(config: FinetuneConfig, reference: str, output: Path) -> str:
+    """The model that an adapter in `output` is for: the one that the user named, or with LoftQ, its own base."""
+    return str(output / BASE) if config.init == "loftq" else reference
+
+
+def with_own_base(trained: Trained, source: Model, folder: Path, config: FinetuneConfig) -> Model:
+    """The model that an adapter belongs to: with LoftQ, the weights that it was trained on, written into `folder`."""
+    if config.init != "loftq":
+        return source
+    from drupe_finetune.four_bits import write_base
+
+    write_base(trained.model, source.location, folder, config)
+    return source.but(location=folder, payload=open_checkpoint(folder))
 
 
 def write_whole(trained: Trained, source: Path, folder: Path, config: FinetuneConfig) -> None:

@@ -80,9 +80,15 @@ def _model(checkpoint: Checkpoint, location: Path, **facts: str) -> Model:
     from drupe_checkpoints.adapters.applied import adapter_notices
     from drupe_checkpoints.adapters.reference import as_fact
     from drupe_checkpoints.adapters.switched import as_switched_fact
+    from drupe_huggingface.bases_in_four_bits import bases_in_four_bits
 
+    told = [
+        *bases_in_four_bits(checkpoint.adapters, location, "--adapter"),
+        *bases_in_four_bits(checkpoint.switched, location, "--adapters"),
+        *adapter_notices(checkpoint),
+    ]
     held = {**facts, **as_fact(checkpoint.adapters), **as_switched_fact(checkpoint.switched)}
-    return Model.single("hf", location, held, checkpoint, checkpoint.task).noticed(*adapter_notices(checkpoint))
+    return Model.single("hf", location, held, checkpoint, checkpoint.task).noticed(*told)
 
 
 def _model_of_folder(checkpoint: Checkpoint, folder: Path, **facts: str) -> Model:

@@ -53,7 +53,7 @@ class QuantizeGptq(CalibratingPass):
 
     name = "quantize-gptq"
     summary = "quantizes weights by GPTQ, block by block, calibrated on a text"
-    revision = 6
+    revision = 7
     Config = QuantizeGptqConfig
     # Channel weights are refused: a Hessian contains all that they say, and more.
     requires = Form("onnx", {"weights": ("float", "mixed"), "channels": "not weighed"})
@@ -77,6 +77,7 @@ class QuantizeGptq(CalibratingPass):
 
     def run(self, model: Model, config: QuantizeGptqConfig, context: Context) -> Model:
         package: OnnxPackage = model.payload
+        package.keep_sources()
         sequences = self.sequences(model, config, context)
         finished = Finished(self._key(model, config, context))
         context.scratch.mkdir(parents=True, exist_ok=True)

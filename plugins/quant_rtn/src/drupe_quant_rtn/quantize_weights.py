@@ -57,6 +57,7 @@ class QuantizeWeights(Pass):
 
     def run(self, model: Model, config: QuantizeWeightsConfig, context: Context) -> Model:
         package: OnnxPackage = model.payload
+        package.keep_sources()
         graph = package.component.graph
         noticed = model.noticed(*notices(graph, config), *kept_levels(graph, config.bits))
         quantize_graph(package.component, config, context.target)

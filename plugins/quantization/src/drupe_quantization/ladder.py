@@ -24,7 +24,7 @@ _BUDGET = {**_BYTES, "max_kl": "max_kl"}
 _CALIBRATE = {key: key for key in (f"calibration_{name}" for name in ("data", "sequences", "length", "seed"))}
 _WHICH_TEXT = {key: _CALIBRATE[key] for key in ("calibration_data", "calibration_seed")}
 """The options that set the amount of text are only for passes that calibrate weights. Other passes need little text."""
-_DECIDED_BY = ("quality", "prepare")
+_DECIDED_BY = ("quality", "prepare", "recover")
 """Options that configure no pass: they decide which passes are used."""
 
 
@@ -82,6 +82,7 @@ class Asked:
 
     prepare: the values of --prepare. budgets: the options that limit bytes or divergence. budget: whether there is a
     limit of bytes or of divergence; limited: whether the limit is one of divergence. method: how levels are found.
+    recovers: whether scales are trained when levels are found.
     """
 
     quality: str
@@ -90,6 +91,7 @@ class Asked:
     budget: bool
     limited: bool
     method: str
+    recovers: bool
 
     @classmethod
     def of(cls, options: Mapping[str, Any], model: Model) -> Asked:
@@ -103,6 +105,7 @@ class Asked:
             budget=any(option in options for option in budgets.values()),
             limited="max_kl" in budgets and "max_kl" in options,
             method=options.get("method", METHODS.get(quality, "")),
+            recovers=bool(options.get("recover")),
         )
 
     @property
@@ -143,12 +146,15 @@ def _to_four_bits(asked: Asked, numerics: Mapping[str, Any]) -> Iterator[Step]:
         yield Step("quantize-gptq", numerics, {**_CALIBRATE, **_SCHEME})
     else:
         yield Step("quantize-weights", {"bits": 4, **numerics, **rounding}, {**found_by, **_SCHEME})
+    if asked.recovers:
+        yield Step("recover-scales", options=_CALIBRATE)
 
 
 def _to_eight_bits(asked: Asked, numerics: Mapping[str, Any]) -> Iterator[Step]:
     """The steps for 8 bits, which are rounded to nearest. What asks for more is refused."""
     useless = [f"--prepare {each}" for each in ("scale", "weigh") if each in asked.prepare]
     useless += ["--quality best"] if asked.calibrates else []
+    useless += ["--recover"] if asked.recovers else []
     if useless:
         raise UsageError(
             f"{useless[0]} has no effect on weights of 8 bits: they are rounded to nearest",

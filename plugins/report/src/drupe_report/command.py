@@ -14,7 +14,9 @@ from drupe.api import OutputError
 def report(
     source: Annotated[
         Path,
-        typer.Argument(metavar="OUT|STUDY", help="A package that drupe made, or the folder of a search (OUT.study)."),
+        typer.Argument(
+            metavar="OUT|STUDY", help="A package, an adapter of drupe finetune, or the folder of a search (OUT.study)."
+        ),
     ],
     output: Annotated[
         Path | None,
@@ -31,7 +33,7 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON, and write no page.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the page.")] = False,
 ) -> None:
-    """Write one HTML page about a package or a search. It holds all that it shows, and loads nothing."""
+    """Write one HTML page about a package, a search or a fine-tuning. It holds all that it shows, and loads nothing."""
     from drupe_report.reading import facts_of
 
     page = output or source.absolute().parent / f"{source.absolute().name}.html"

@@ -16,7 +16,7 @@ SHOWN = 12
 
 
 def page_of(facts: Mapping[str, Any]) -> str:
-    """The page about a package or a study."""
+    """The page about a package, a study or a training."""
     import jinja2
     from plotly.offline import get_plotlyjs
 
@@ -50,6 +50,10 @@ def page_of(facts: Mapping[str, Any]) -> str:
             shown["divergences"] = plots.bars(layers.divergences, "nats/token")
             shown["errors"] = plots.bars(layers.errors, "of their size")
         more |= {"layers": layers, "samples": samples_of(facts["measured"]), "others": others_of(facts["measured"])}
+    elif facts["kind"] == "training":
+        shown["losses"] = plots.curves(
+            {"loss": facts["losses"], "loss on rows held out": facts["evaluated"]}, "step", "loss"
+        )
     else:
         shown["frontier"] = plots.frontier_plot(facts["trials"], facts["objectives"], facts["parameters"])
     template = environment.get_template(f"{facts['kind']}.html.jinja")

@@ -27,6 +27,23 @@ def bars(values: Mapping[str, float], unit: str) -> str:
     return _html(figure, unit, height=max(180, 60 + 22 * len(names)))
 
 
+def curves(lines: Mapping[str, Mapping[int, float]], across: str, up: str) -> str:
+    """Lines over steps; those without a value are left out."""
+    figure = go.Figure()
+    for (name, values), colour in zip(lines.items(), (ACCENT, BAD), strict=True):
+        if values:
+            figure.add_scatter(
+                x=list(values),
+                y=list(values.values()),
+                mode="lines+markers",
+                name=name,
+                line_color=colour,
+                hovertemplate=f"{across} %{{x}}: %{{y:.4f}}<extra>{name}</extra>",
+            )
+    figure.update_layout(yaxis_title=up)
+    return _html(figure, across, height=360)
+
+
 def frontier_plot(
     trials: Sequence[Mapping[str, Any]], objectives: Sequence[Mapping[str, Any]], parameters: Sequence[str]
 ) -> str:

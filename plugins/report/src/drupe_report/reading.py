@@ -13,15 +13,17 @@ from drupe.api import RECORD, ModelError, UsageError
 from drupe_files.kept_measurements import kept_measurements, read_record
 from drupe_report.weight_bytes import by_layer, by_matrix, weight_bytes
 
-STUDY = "study.json"
+STUDY, TRAINING = "study.json", "finetune.json"
 
 
 def facts_of(source: Path) -> dict[str, Any]:
-    """The facts of a package or of a study. Raises UsageError for a folder that is neither."""
+    """The facts of a package, a study or a training. Raises UsageError for a folder that is none of them."""
     if (source / RECORD).is_file():
         return package_facts(source)
     if (source / STUDY).is_file():
         return study_facts(source)
+    if (source / TRAINING).is_file():
+        return training_facts(source)
     if not source.exists():
         raise UsageError("there is no such folder", where=str(source))
     if (source / "study.sqlite3").is_file():
@@ -31,7 +33,9 @@ def facts_of(source: Path) -> dict[str, Any]:
             cure="run the search again: it goes on where it was stopped, or says which limit no trial keeps to",
         )
     raise UsageError(
-        f"it has neither {RECORD} nor {STUDY}", where=str(source), cure="name a package that drupe made, or OUT.study"
+        f"it has neither {RECORD} nor {STUDY} nor {TRAINING}",
+        where=str(source),
+        cure="name a package that drupe made, OUT.study, or what drupe finetune made",
     )
 
 
@@ -118,6 +122,32 @@ def study_facts(folder: Path) -> dict[str, Any]:
     except (KeyError, TypeError, AttributeError) as error:
         raise ModelError(
             f"the study is damaged, or of another version of Drupe: {error!r}", where=str(folder / STUDY)
+        ) from error
+
+
+def training_facts(folder: Path) -> dict[str, Any]:
+    """What a fine-tuning came to: its losses by step, and what it ran with."""
+    note = _document(folder / TRAINING)
+    try:
+        return {
+            "kind": "training",
+            "name": folder.absolute().name,
+            "method": note["settings"]["method"],
+            "data": note["settings"]["data"],
+            "base": note.get("base", {}),
+            "rows": note["rows"],
+            "left_out": list(note["left_out"]),
+            "steps": note["steps"],
+            "seconds": note["seconds"],
+            "losses": {int(step): float(loss) for step, loss in note["losses"].items()},
+            "evaluated": {int(step): float(loss) for step, loss in note["evaluated"].items()},
+            "settings": note["settings"],
+            "versions": note["versions"],
+        }
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ModelError(
+            f"the record of the training is damaged, or of another version of Drupe: {error!r}",
+            where=str(folder / TRAINING),
         ) from error
 
 

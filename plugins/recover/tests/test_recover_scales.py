@@ -1,0 +1,155 @@
+"""recover-scales: nearer to the source at the same bytes, with the same levels; what is not trained is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from drupe.api import Model, ModelError, RuntimeMissing
+from drupe_layerwise import LayerByLayer, hidden_states
+from drupe_onnx import OnnxKind, ir
+from drupe_onnx.package_store import restore_package, store_package
+
+pytest.importorskip("torch")
+
+from drupe_recover import configuration
+from drupe_recover.recover_scales import RecoverConfig, Recovering, RecoverScales
+from drupe_recover.trained import array_of
+
+FAMILIES = ["llama", "gemma2", "gemma3_text", "qwen3", "phi3", "gpt2", "olmo2"]
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> str:
+    path = tmp_path / "text.txt"
+    path.write_text("".join(f"def parse_{n}(text): return [go for go in text][{n}]\n" for n in range(600)))
+    return str(path)
+
+
+def config(text: str | None = None, **given: Any) -> RecoverConfig:
+    settings = {"calibration_data": text, "calibration_sequences": 8, "calibration_length": 32, "epochs": 2, **given}
+    return RecoverConfig(**settings)
+
+
+def recovered(kit: SimpleNamespace, model: Model, config: RecoverConfig) -> Model:
+    return RecoverScales().run(OnnxKind().fork(model), config, kit.context())
+
+
+def arrays(model: Model, *endings: str) -> dict[str, np.ndarray]:
+    graph: ir.Graph = model.payload.component.graph
+    return {name: array_of(value) for name, value in graph.initializers.items() if name.endswith(endings)}
+
+
+def nbytes(model: Model) -> int:
+    return sum(value.const_value.nbytes for value in model.payload.component.graph.initializers.values())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_torch_computes_each_block_as_the_runtime_does(kit: SimpleNamespace, family: str) -> None:
+    import torch
+
+    from drupe_recover.block import Block
+
+    model = kit.quantized(kit.random(family, pad_token_id=0), accuracy_level=0)
+    tokens = [list(range(2, 22)), list(range(30, 50))]
+    with LayerByLayer(model.payload.component, tokens, kit.context()) as layers:
+        for segment in layers.segments:
+            if segment.block is not None:
+                block = Block(segment, torch.device("cpu"))
+                rows: list[np.ndarray] = []
+                layers.collect(segment, hidden_states(segment), lambda _, each, rows=rows: rows.append(each))
+                found = [block(given).detach().numpy() for given in layers.given(segment)]
+                assert block.trained
+                np.testing.assert_allclose(
+                    np.concatenate(found).reshape(rows[0].shape), sum(rows), atol=2e-4, rtol=2e-3
+                )
+
+
+def test_the_demo_model_comes_nearer_to_its_source_at_the_same_bytes_and_levels(kit: SimpleNamespace) -> None:
+    before = kit.quantized(kit.demo(), symmetric=False, block_size=32)
+    after = recovered(kit, before, config(calibration_sequences=8, calibration_length=64))
+    (notice,) = after.notices
+    assert (notice.about, notice.handling) == ("weights", "recovered")
+    assert nbytes(after) == nbytes(before)
+    held, changed = arrays(before, "_weight", "_zero_points"), arrays(after, "_weight", "_zero_points")
+    assert held.keys() == changed.keys()
+    assert all(np.array_equal(held[name], changed[name]) for name in held)
+    scales, trained = arrays(before, "_scales"), arrays(after, "_scales")
+    assert any(not np.array_equal(scales[name], trained[name]) for name in scales)
+    assert fresh_divergence(kit, before, after) < fresh_divergence(kit, before, before)
+
+
+def fresh_divergence(kit: SimpleNamespace, source: Model, model: Model) -> float:
+    """The divergence of a model from the source of another, on tokens of another piece of the text."""
+    fresh = RecoverScales().sequences(
+        source, config(calibration_sequences=4, calibration_length=64, calibration_seed=9), kit.context()
+    )
+    float_graph = source.payload.sources["model"]
+    recovering = Recovering(model.payload.component, float_graph, config(), kit.context())
+    with (
+        LayerByLayer(float_graph, fresh, kit.context()) as wanted,
+        LayerByLayer(model.payload.component, fresh, kit.context()) as own,
+    ):
+        return recovering._divergence(wanted, own)
+
+
+def test_scales_in_two_levels_stay_multiples_of_a_unit(kit: SimpleNamespace, text: str) -> None:
+    from drupe_blockquant import Scheme
+    from drupe_nbits import assign, find_sites
+
+    model = kit.random("llama")
+    for site in find_sites(model.payload.component.graph):
+        assign(site.node, Scheme(4, 16, symmetric=False, method="search", two_level=True))
+    before = kit.quantized(model)
+    after = recovered(kit, before, config(text, learning_rate=0.02))
+    scales, trained = arrays(before, "_scales"), arrays(after, "_scales")
+    assert all(each.dtype == np.uint8 for each in trained.values())
+    assert any(not np.array_equal(scales[name], trained[name]) for name in scales)
+
+
+def test_experts_stay_as_they_were_and_that_is_said(kit: SimpleNamespace, text: str) -> None:
+    before = kit.quantized(kit.random("qwen3_moe"))
+    after = recovered(kit, before, config(text))
+    (notice,) = after.notices
+    assert "QMoE, and what comes after it, stayed as before in 2 blocks" in notice.what
+    for graph in (before, after):
+        assert any(node.op_type == "QMoE" for node in graph.payload.component.graph)
+    held, changed = expert_arrays(before), expert_arrays(after)
+    assert held and all(np.array_equal(held[name], changed[name]) for name in held)
+
+
+def expert_arrays(model: Model) -> dict[str, np.ndarray]:
+    values = (value for node in model.payload.component.graph if node.op_type == "QMoE" for value in node.inputs)
+    return {value.name or "": array_of(value) for value in values if value is not None and value.is_initializer()}
+
+
+def test_weights_that_were_quantized_in_the_source_are_an_error(kit: SimpleNamespace, text: str) -> None:
+    model = kit.quantized(kit.random("llama"))
+    model.payload.sources = {}
+    with pytest.raises(ModelError, match="nothing to recover them from"):
+        recovered(kit, model, config(text))
+
+
+def test_the_source_of_quantized_weights_survives_the_cache(kit: SimpleNamespace, tmp_path: Path) -> None:
+    model = kit.quantized(kit.random("llama"))
+    folder = tmp_path / "kept"
+    folder.mkdir()
+    store_package(model.payload, folder, tmp_path / "scratch")
+    kept = restore_package(folder)
+    tokens = [[3, 4, 5, 6]]
+    rows = []
+    for graph in (model.payload.sources["model"], kept.sources["model"]):
+        with LayerByLayer(graph, tokens, kit.context()) as layers:
+            rows.append(np.concatenate([chunk.rows for chunk in layers.logits()]))
+    np.testing.assert_array_equal(rows[0], rows[1])
+
+
+def test_that_torch_is_missing_is_said_before_the_work(kit: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(RuntimeMissing, match="needs torch") as caught:
+        configuration.refuse_missing()
+    assert caught.value.cure == "pip install 'drupe[recover]'"
