@@ -26,8 +26,8 @@ def bases_in_four_bits(
 ) -> Iterator[Notice]:
     """What to know of adapters that were trained on a base in 4 bits, where the model in `folder` gets them.
 
-    flag: that names them. Raises ModelError for an adapter that belongs to quantized weights, which the model does not have: together with
-    others, it makes a model worse.
+    flag: that names them. Raises ModelError for an adapter that belongs to quantized weights, which the model does not
+    have: together with others, it makes a model worse.
     """
     for adapter in adapters:
         base = _read(adapter.folder / NOTE).get("base")
