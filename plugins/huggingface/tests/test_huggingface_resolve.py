@@ -48,7 +48,7 @@ def test_a_checkpoint_of_an_unknown_class_has_no_task(tmp_path: Path) -> None:
 
 def test_the_options_of_the_hub_apply_to_the_source() -> None:
     options = {option.name: option for option in drupe_options()}
-    assert options.keys() == {"adapter", "revision", "token", "cache_dir"}
+    assert options.keys() == {"adapter", "adapters", "revision", "token", "cache_dir"}
     assert all(option.source for option in options.values())
     assert options["token"].secret
     assert options["token"].environment == "HF_TOKEN"

@@ -72,6 +72,9 @@ def told(words: Sequence[str], own: frozenset[str] | None = OWN) -> tuple[list[s
             "tune-session-params -m M -o OUT --intra_thread_num_list 1 2 --opt_level_list 99 --io_bind",
             'run-pass tune-session M -o OUT --set values={"threads":[1,2],"graph_optimization_level":["all"]}',
         ),
+        ("convert-adapters -a A -o F --adapter_format onnx_adapter", "convert-adapters -a A -o F"),
+        ("extract-adapters -m M -o O -f onnx_adapter --dtype float16", "extract-adapters -m M -o O"),
+        ("generate-adapter -m M -o O --adapter_type lora", "extract-adapters -m M -o O"),
         (
             "tune-session-params -m M --providers_list CPUExecutionProvider",
             "run-pass tune-session M -o tuned-inference-settings --provider CPUExecutionProvider",
@@ -81,6 +84,7 @@ def told(words: Sequence[str], own: frozenset[str] | None = OWN) -> tuple[list[s
 def test_a_line_becomes_one_of_drupes(line: str, arguments: str) -> None:
     own = OWN - {"-m", "--model-name-or-path"} if line.startswith("run-pass") else OWN
     own = own | {"--config", "--run-config"} if line.startswith("run ") else own
+    own = own | {"-a", "--adapter-path"} if line.startswith("convert-adapters") else own
     assert read(line, own) == arguments.split()
 
 
@@ -119,7 +123,9 @@ def test_what_is_changed_or_left_out_is_said_by_its_flag(line: str, said: list[s
         ("run-pass --pass-name Rtn --pass-config {x -m M", ("not JSON", "--pass-config")),
         ("tune-session-params -m M --opt_level_list 7", ("7 is none", "99 (all)")),
         ("benchmark -m M --adapter_path A", ("--adapter_path", "--adapter DIR")),
-        ("convert-adapters -a A -o O", ("convert-adapters", "peft")),
+        ("convert-adapters -a A -o O --quantize_int4", ("--quantize_int4", "stay in floating point")),
+        ("extract-adapters -m M -o O -f safetensors", ("safetensors", "onnx_adapter")),
+        ("generate-adapter -m M --adapter_type dora", ("dora", "lora")),
     ],
 )  # fmt: skip
 def test_what_is_not_done_is_refused_by_its_name(line: str, words: tuple[str, ...]) -> None:

@@ -17,6 +17,7 @@ from drupe_checkpoints.text_part import gives_embeddings, text_part
 
 if TYPE_CHECKING:
     from drupe_checkpoints.adapters.reference import AdapterReference
+    from drupe_checkpoints.adapters.switched import SwitchedAdapter
     from drupe_checkpoints.hub import Snapshot
     from drupe_checkpoints.summary import Summary
     from drupe_checkpoints.tokenizer.resolving import ResolvedTokenizer
@@ -38,6 +39,7 @@ class Checkpoint:
         that of config.json and the tokens of transformers' class, as in transformers.
     snapshot: the hub's revision that was downloaded into the folder; its weights may not be downloaded yet.
     adapters: those that are merged into the tensors, in this order.
+    switched: those that stay beside the tensors, so that a package can switch between them.
     """
 
     folder: Path
@@ -46,6 +48,7 @@ class Checkpoint:
     snapshot: Snapshot | None = None
     whole: Configuration | None = None
     adapters: tuple[AdapterReference, ...] = ()
+    switched: tuple[SwitchedAdapter, ...] = ()
 
     @classmethod
     def open_folder(cls, folder: Path, snapshot: Snapshot | None = None) -> Checkpoint:

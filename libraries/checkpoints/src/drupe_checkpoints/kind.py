@@ -11,6 +11,7 @@ from typing import Any
 
 from drupe.api import Context, Estimate, Model, ModelError, ModelKind, OutputError
 from drupe_checkpoints.adapters.reference import FACT, adapters_of
+from drupe_checkpoints.adapters.switched import switched_of
 from drupe_checkpoints.checkpoint import GGUF, Checkpoint
 from drupe_checkpoints.configuration import Configuration
 from drupe_checkpoints.context_length import context_of
@@ -76,6 +77,12 @@ class HfKind(ModelKind):
                     digest.update(f"adapter {adapter.weight!r}\0{file_digest(path)}\0".encode())
                 except OSError as error:
                     raise unreadable(path, error) from error
+        for beside in switched_of(model):
+            for path in beside.files:
+                try:
+                    digest.update(f"switched {beside.name}\0{file_digest(path)}\0".encode())
+                except OSError as error:
+                    raise unreadable(path, error) from error
         return digest.hexdigest()
 
     def describe(self, model: Model) -> Mapping[str, Any]:
@@ -97,6 +104,7 @@ class HfKind(ModelKind):
             "context length": _context_length(config) or sizes["context_length"],
             "tied embeddings": config.get("tie_word_embeddings"),
             "adapters": [str(each) for each in adapters_of(model)] or None,
+            "switched adapters": [str(each) for each in switched_of(model)] or None,
             **_pooling(checkpoint),
             **_weights(checkpoint),
         }
@@ -203,7 +211,9 @@ def _files(folder: Path) -> list[Path]:
 
 def _all_files(model: Model) -> list[Path]:
     """The checkpoint's files and those of its adapters."""
-    return [*_files(model.location), *(path for adapter in adapters_of(model) for path in adapter.files)]
+    merged = [path for adapter in adapters_of(model) for path in adapter.files]
+    beside = [path for adapter in switched_of(model) for path in adapter.files]
+    return [*_files(model.location), *merged, *beside]
 
 
 def _name(path: Path, location: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,18 +11,22 @@ from drupe_checkpoints.checkpoint import GGUF, Checkpoint, is_file
 if TYPE_CHECKING:
     from drupe.api import Model
     from drupe_checkpoints.adapters.reference import AdapterReference
+    from drupe_checkpoints.adapters.switched import SwitchedAdapter
     from drupe_checkpoints.hub import Snapshot
 
 
 def open_checkpoint(
-    location: Path, snapshot: Snapshot | None = None, adapters: tuple[AdapterReference, ...] = ()
+    location: Path,
+    snapshot: Snapshot | None = None,
+    adapters: tuple[AdapterReference, ...] = (),
+    switched: tuple[SwitchedAdapter, ...] = (),
 ) -> Checkpoint:
     """Read the configuration of the checkpoint at `location`; its weights are not read.
 
-    snapshot: the hub's revision that was downloaded there. adapters: those that are merged into its tensors. Raises
-    ModelError where there is no checkpoint, or no such adapter.
+    snapshot: the hub's revision that was downloaded there. adapters: those that are merged into its tensors.
+    switched: those that stay beside them. Raises ModelError where there is no checkpoint, or no such adapter.
     """
-    opened = _opened(location, snapshot)
+    opened = dataclasses.replace(_opened(location, snapshot), switched=switched)
     if not adapters:
         return opened
     from drupe_checkpoints.adapters.applied import with_adapters
@@ -35,8 +40,9 @@ def checkpoint_of(model: Model) -> Checkpoint:
         held: Checkpoint = model.payload
         return held
     from drupe_checkpoints.adapters.reference import adapters_of
+    from drupe_checkpoints.adapters.switched import switched_of
 
-    return open_checkpoint(model.location, adapters=adapters_of(model))
+    return open_checkpoint(model.location, adapters=adapters_of(model), switched=switched_of(model))
 
 
 def _opened(location: Path, snapshot: Snapshot | None) -> Checkpoint:

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 def decoder_ports(graph: ir.Graph) -> DecoderPorts:
     """Which input and output of a graph is which. Raises ModelError for a graph that is not a decoder."""
-    return DecoderPorts.of(map(port_of, graph.inputs), map(port_of, graph.outputs))
+    required = (value for value in graph.inputs if not value.is_initializer())
+    return DecoderPorts.of(map(port_of, required), map(port_of, graph.outputs))
 
 
 def port_of(value: ir.Value) -> Port:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from drupe.api import ModelError, RuntimeMissing, Session
@@ -29,6 +30,27 @@ class TextSession(Session):
     """The model's context length, which is the largest possible `max_length`; None where it is not known."""
     vocabulary: int | None = None
     """How many tokens the model knows; None where that is not known."""
+    folder: Path | None = None
+    """The model's folder, where its tokenizer and its adapters are; None for a model that has none."""
+    adapter: Path | None = None
+    """The file of the adapter that is active; None for the base model."""
+
+    def use_adapter(self, name: str | None) -> None:
+        """Switch to an adapter, or with None back to the base model, for the texts that are asked for from now on.
+
+        name: of one of the package, or an .onnx_adapter file that was made for it.
+        Raises UsageError for a name that there is not, which lists those there are.
+        """
+        from drupe_onnx.switching import chosen_adapter
+
+        self.adapter = None if name is None else chosen_adapter(name, self.folder)
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """The names of the adapters that the model can be switched to."""
+        from drupe_onnx.switching import adapters_in
+
+        return () if self.folder is None else tuple(adapters_in(self.folder))
 
     @abstractmethod
     def stream(self, prompt: str, generation: Generation | None = None) -> Iterator[str]:

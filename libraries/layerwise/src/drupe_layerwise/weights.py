@@ -75,10 +75,11 @@ def take_out(part: ir.Model) -> Weights:
 def take_matrix_out(node: ir.Node, graph: ir.Graph) -> tuple[ir.Value, Expression] | None:
     """Turn the float matrix that a product multiplies with into an input; None where the product has none.
 
-    A transposed matrix is passed untransposed, and the product transposes it.
+    A matrix without elements, as an adapter has that is not active, stays. A transposed matrix is passed untransposed,
+    and the product transposes it.
     """
     matrix = constant_of(node.inputs[1])
-    if matrix is None or matrix.dtype not in _FLOATS or len(matrix.shape) != 2:
+    if matrix is None or matrix.dtype not in _FLOATS or len(matrix.shape) != 2 or 0 in matrix.shape:
         return None
     value = node.inputs[1]
     assert value is not None

@@ -14,6 +14,7 @@ from drupe_onnx.elements import ELEMENTS
 from drupe_onnx.facts import QUANTIZED
 from drupe_onnx.metadata import FLOAT_MATRICES
 from drupe_onnx.outline import Node, Outline, Weight
+from drupe_onnx.switching import ADAPTERS, Switching
 
 _NAMED = 3  # how many matrices are listed by name
 
@@ -30,7 +31,28 @@ def describe(outlines: Mapping[str, Outline], files: Mapping[str, Path | bytes],
     )
     if files:
         described["files"] = {name: _size(files[name]) for name in sorted(files)}
-    return described | _describe_record(location / RECORD)
+    return described | _describe_adapters(files) | _describe_record(location / RECORD)
+
+
+def _describe_adapters(files: Mapping[str, Path | bytes]) -> dict[str, Any]:
+    """The adapters that a package switches between: their names, and what is known of each."""
+    held = files.get(ADAPTERS)
+    if held is None:
+        return {}
+    switching = Switching.read(held if isinstance(held, bytes) else held.read_bytes(), Path(ADAPTERS))
+    told = [
+        {
+            "label": f"adapter {name}",
+            "text": f"{_size(files[file]) / 1e6:.3g} MB, made of {switching.sources.get(name, 'a file')}",
+            "name": name,
+            "file": file,
+            "bytes": _size(files[file]),
+            "source": switching.sources.get(name),
+        }
+        for name, file in switching.adapters.items()
+        if file in files
+    ]
+    return {"adapters": told, "adapted products": len(switching.products)}
 
 
 def _in_words(told: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from drupe_onnx.facts import part_facts
 from drupe_onnx.outline import read_outline
 from drupe_onnx.package import OnnxPackage
 from drupe_onnx.package_folder import package_files, size_of
+from drupe_onnx.switching import declared
 
 if TYPE_CHECKING:
     from drupe.api import Context, Estimate, Target
@@ -43,7 +44,7 @@ class OnnxKind(ModelKind):
     def save(self, model: Model, folder: Path, context: Context) -> Mapping[str, str]:
         from drupe_onnx.writer import write_package
 
-        return write_package(self._package(model), folder, context)
+        return write_package(declared(self._package(model)), folder, context)
 
     def payload_problem(self, model: Model) -> str | None:
         if model.payload is None:
@@ -126,7 +127,7 @@ class OnnxKind(ModelKind):
     def estimate(self, model: Model, context: Context) -> Estimate:
         from drupe_onnx.estimates import estimate
 
-        return estimate(self._package(model), context)
+        return estimate(declared(self._package(model)), context)
 
     def store(self, model: Model, folder: Path, context: Context) -> None:
         from drupe_onnx.package_store import store_package

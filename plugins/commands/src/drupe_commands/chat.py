@@ -15,6 +15,7 @@ from drupe_commands import interrupts
 from drupe_commands.explaining import explained, say_if_cut_short
 from drupe_commands.messages import tell
 from drupe_commands.parameters import (
+    ActiveAdapter,
     MaxLength,
     MaxNewTokens,
     Package,
@@ -49,6 +50,7 @@ def chat(
     seed: Seed = 0,
     provider: Provider = None,
     max_length: MaxLength = None,
+    adapter: ActiveAdapter = None,
     chat_template_kwargs: Annotated[
         str | None,
         typer.Option(metavar="JSON", help="What the chat template reads, such as '{\"enable_thinking\": false}'."),
@@ -64,7 +66,9 @@ def chat(
     opening = [Message("system", system)] if system else []
     settings = template_settings(chat_template_kwargs)
     with explained(package, provider), drupe.open(package, provider=provider, max_length=max_length) as session:
-        talk = Talk(text_session(session), generation, opening, sys.stdin.isatty(), settings)
+        writer = text_session(session)
+        writer.use_adapter(adapter)
+        talk = Talk(writer, generation, opening, sys.stdin.isatty(), settings)
         talk.run()
 
 

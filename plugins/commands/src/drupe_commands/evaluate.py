@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from drupe.api import UsageError
+from drupe_commands.active_adapter import refuse_kept, with_active
 from drupe_commands.asked_evaluators import asked_evaluators
 from drupe_commands.flags import FlagApp, declared_options, refuse_wrong_values
 from drupe_commands.measured import measured_with
 from drupe_commands.messages import tell
 from drupe_commands.package_records import from_record
-from drupe_commands.parameters import MODEL, JsonResult, Package, Provider, set_option
+from drupe_commands.parameters import MODEL, ActiveAdapter, JsonResult, Package, Provider, set_option
 from drupe_commands.settings import settings_of
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def evaluate(
         ),
     ] = False,
     provider: Provider = None,
+    adapter: ActiveAdapter = None,
     as_json: JsonResult = False,
     options: Mapping[str, Any],
 ) -> None:
@@ -79,11 +81,13 @@ def evaluate(
             cure="leave --against out; drupe benchmark PACKAGE PACKAGE compares how fast packages are",
         )
     configured = _configurations(evaluators, options, settings or ())
+    refuse_kept(adapter, keep)
     if keep:
         from drupe_files.kept_measurements import refuse_unkeepable
 
         refuse_unkeepable(Path(package))
-    measured = measured_with(list(zip(asked, configured, strict=True)), package, against, provider)
+    with with_active(package, adapter) as measurable:
+        measured = measured_with(list(zip(asked, configured, strict=True)), measurable, against, provider)
     if against is not None and _is_another_source(package, against):
         tell(f"note: the record of {package} says that it was made of another model than {against}")
     if keep:

@@ -11,6 +11,7 @@ import drupe
 from drupe_commands.explaining import explained, say_if_cut_short
 from drupe_commands.messages import tell
 from drupe_commands.parameters import (
+    ActiveAdapter,
     MaxLength,
     MaxNewTokens,
     Package,
@@ -39,6 +40,7 @@ def generate(
     seed: Seed = 0,
     provider: Provider = None,
     max_length: MaxLength = None,
+    adapter: ActiveAdapter = None,
 ) -> None:
     """Continue a text with a package."""
     from drupe_decoding import text_session
@@ -47,6 +49,7 @@ def generate(
     generation = generation_of(max_new_tokens, temperature, top_p, top_k, seed)
     with explained(package, provider), drupe.open(package, provider=provider, max_length=max_length) as session:
         writer = text_session(session)
+        writer.use_adapter(adapter)
         pieces = writer.stream(text, generation)
         print(text, end="", flush=True)
         print_pieces(pieces, [])

@@ -88,6 +88,12 @@ Provider = Annotated[
     str | None,
     typer.Option(metavar="<name>", help="Run on this provider, not the one it was made for.", rich_help_panel=RUNNING),
 ]
+ActiveAdapter = Annotated[
+    str | None,
+    typer.Option(
+        metavar="<name>", help="The adapter of the package to use; without it, the base model.", rich_help_panel=RUNNING
+    ),
+]
 MOST_TOKENS = 2**31 - 1
 MaxNewTokens = Annotated[
     int, typer.Option(metavar="<int>", min=1, max=MOST_TOKENS, help="Stop after this many tokens.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -58,18 +59,24 @@ def _short(text: str) -> str:
 
 
 def _comparison(check: Check) -> str:
-    """How the package compares with its source, or why that is not known."""
+    """How the package compares with its source, or why that is not known. Each adapter has a line of its own."""
     from drupe.api import RECORD
     from drupe_console import figure
+    from drupe_onnx.switching import WITH_ADAPTER
 
     if check.not_compared:
         return f"not here: {check.not_compared}"
-    metrics = [
-        f"{name.replace('_', ' ')} {figure(value)} {check.units.get(name, '')}".rstrip()
-        for name, value in check.metrics.items()
+    told: defaultdict[str, list[str]] = defaultdict(list)
+    for name, value in check.metrics.items():
+        metric, _, adapter = name.partition(WITH_ADAPTER)
+        told[adapter].append(f"{metric.replace('_', ' ')} {figure(value)} {check.units.get(name, '')}".rstrip())
+    lines = [
+        (f"\n  with the adapter {adapter}: " if adapter else "")
+        + ", ".join(metrics[:FEW])
+        + (f", and {len(metrics) - FEW} more in {RECORD}" if len(metrics) > FEW else "")
+        for adapter, metrics in told.items()
     ]
-    more = f", and {len(metrics) - FEW} more in {RECORD}" if len(metrics) > FEW else ""
-    return ", ".join(metrics[:FEW]) + more
+    return "".join(lines)
 
 
 def compared(made: int, source: int | None) -> str:

@@ -11,16 +11,23 @@ from drupe.api import ModelError, Notice
 
 if TYPE_CHECKING:
     from drupe_checkpoints.adapters.reference import AdapterReference
+    from drupe_checkpoints.adapters.switched import SwitchedAdapter
 
 NOTE, BASE_NOTE = "finetune.json", "quantized_base.json"
 """The file of an adapter that says how it was trained; and of a checkpoint that is the quantized base of one."""
 
 
-def bases_in_four_bits(adapters: Sequence[AdapterReference], folder: Path) -> Iterator[Notice]:
-    """What to know of adapters that were trained on a base in 4 bits, where they are merged into the model in `folder`.
+HANDLED = {"--adapter": "merged", "--adapters": "beside the base"}
+"""By the flag that names an adapter, what becomes of it."""
 
-    Raises ModelError for an adapter that belongs to quantized weights, which the model does not have: together with
-    others, it makes a model worse.
+
+def bases_in_four_bits(
+    adapters: Sequence[AdapterReference | SwitchedAdapter], folder: Path, flag: str
+) -> Iterator[Notice]:
+    """What to know of adapters that were trained on a base in 4 bits, where the model in `folder` gets them.
+
+    flag: that names them. Raises ModelError for an adapter that belongs to quantized weights, which the model does not
+    have: together with others, it makes a model worse.
     """
     for adapter in adapters:
         base = _read(adapter.folder / NOTE).get("base")
@@ -30,16 +37,16 @@ def bases_in_four_bits(adapters: Sequence[AdapterReference], folder: Path) -> It
         if base.get("init") != "loftq":
             yield Notice(
                 "adapter",
-                "merged",
-                f"{adapter.folder.name} was trained on {held}; it is merged into the weights of this model, which "
-                "differ from them by the error of rounding",
+                HANDLED[flag],
+                f"{adapter.folder.name} was trained on {held}; the weights of this model differ from them by the error "
+                "of rounding",
             )
         elif base.get("id") != _read(folder / BASE_NOTE).get("id"):
             own = adapter.folder / "base"
             raise ModelError(
                 f"the adapter belongs to {held} with LoftQ, and this model has other weights",
                 where=adapter.folder,
-                cure=f"drupe optimize {own} --adapter {adapter.folder}" if own.is_dir() else "name its own base",
+                cure=f"drupe optimize {own} {flag} {adapter.folder}" if own.is_dir() else "name its own base",
             )
 
 

@@ -26,6 +26,7 @@ def drupe_facts() -> list[Fact]:
     return [
         Fact("commit", (), "the commit of the hub repository that the checkpoint was downloaded from"),
         Fact("adapters", (), "the folders and weights of the adapters that are merged into the checkpoint, as JSON"),
+        Fact("switched adapters", (), "the names and folders of the adapters that a package switches between, as JSON"),
     ]
 
 
@@ -44,8 +45,23 @@ def drupe_options() -> list[Option]:
             multiple=True,
             source=True,
         ),
+        Option(
+            "adapters",
+            "Keep a LoRA adapter beside the base model, to be switched at run time; NAME=DIR names it; may be given "
+            "several times.",
+            type=Path,
+            group="Model and output",
+            multiple=True,
+            source=True,
+        ),
         Option("cache_dir", "Where downloads are kept.", type=Path, group=HUB, source=True),
     ]
+
+
+@hookimpl
+def drupe_commands() -> list[Ref]:
+    summary = "Convert an adapter of peft's to a file that onnxruntime loads."
+    return [Ref("convert-adapters", "drupe_huggingface.convert_adapters:app", summary)]
 
 
 @hookimpl

@@ -15,6 +15,7 @@ from drupe_huggingface.missing_paths import looks_like_a_path, no_path
 
 if TYPE_CHECKING:
     from drupe_checkpoints.adapters.reference import AdapterReference
+    from drupe_checkpoints.adapters.switched import SwitchedAdapter
     from drupe_checkpoints.hub import Snapshot
 
 HUB_ID = re.compile(r"[A-Za-z0-9_][\w.-]*(/[\w.-]+)?", re.ASCII)
@@ -26,24 +27,24 @@ WEIGHTS = ("*.safetensors", "*.gguf", "pytorch_model*.bin")
 def resolve(reference: str, options: Mapping[str, Any]) -> Model | None:
     """The model of kind `hf` that `reference` names; None for a reference that other plugins may know.
 
-    options: `revision`, `token` and `cache_dir`, for the hub; `adapter`, for what is merged into it. Raises ModelError
-    for a path that is not a checkpoint and for a hub id that cannot be downloaded, UsageError for a revision with a
-    path.
+    options: `revision`, `token` and `cache_dir`, for the hub; `adapter`, for what is merged into it; `adapters`, for
+    what stays beside it. Raises ModelError for a path that is not a checkpoint and for a hub id that cannot be
+    downloaded, UsageError for a revision with a path.
     """
     path = _path(reference)
     here = is_file(path) or is_folder(path)
     if here and options.get("revision") is not None:
         raise UsageError("--revision is for models on the hub", where=path, cure="leave it out, or give a hub id")
     if path.suffix == GGUF and is_file(path):
-        return _model(open_checkpoint(path, adapters=_adapters(options)), path)
+        return _model(open_checkpoint(path, None, _adapters(options), _switched(options)), path)
     if is_file(path) or "://" in reference:
         return None
     if is_folder(path):
         if _is_for_graphs(path):
             return None
-        return _model_of_folder(open_checkpoint(path, adapters=_adapters(options)), path)
+        return _model_of_folder(open_checkpoint(path, None, _adapters(options), _switched(options)), path)
     snapshot = _on_the_hub(reference, path, options)
-    checkpoint = open_checkpoint(snapshot.folder, snapshot, _adapters(options))
+    checkpoint = open_checkpoint(snapshot.folder, snapshot, _adapters(options), _switched(options))
     return _model_of_folder(checkpoint, snapshot.folder, commit=snapshot.commit)
 
 
@@ -52,10 +53,10 @@ def _adapters(options: Mapping[str, Any]) -> tuple[AdapterReference, ...]:
         return ()
     from drupe_checkpoints.adapters.reference import typed_adapters
 
-    return typed_adapters(options["adapter"], functools.partial(_adapter_on_the_hub, options=options))
+    return typed_adapters(options["adapter"], functools.partial(adapter_on_the_hub, options=options))
 
 
-def _adapter_on_the_hub(name: str, options: Mapping[str, Any]) -> Path | None:
+def adapter_on_the_hub(name: str, options: Mapping[str, Any]) -> Path | None:
     """The folder of an adapter that is downloaded; None for a name that is no hub id with its owner."""
     if "/" not in name or looks_like_a_path(name) or not _is_hub_id(name):
         return None
@@ -64,16 +65,29 @@ def _adapter_on_the_hub(name: str, options: Mapping[str, Any]) -> Path | None:
     return find_adapter(name, options)
 
 
+def _switched(options: Mapping[str, Any]) -> tuple[SwitchedAdapter, ...]:
+    if not options.get("adapters"):
+        return ()
+    from drupe_checkpoints.adapters.switched import typed_switched
+
+    return typed_switched(options["adapters"], functools.partial(adapter_on_the_hub, options=options))
+
+
 def _model(checkpoint: Checkpoint, location: Path, **facts: str) -> Model:
     """The model of a checkpoint, with its task and what to know of its adapters."""
-    if not checkpoint.adapters:
+    if not (checkpoint.adapters or checkpoint.switched):
         return Model.single("hf", location, facts, checkpoint, checkpoint.task)
     from drupe_checkpoints.adapters.applied import adapter_notices
     from drupe_checkpoints.adapters.reference import as_fact
+    from drupe_checkpoints.adapters.switched import as_switched_fact
     from drupe_huggingface.bases_in_four_bits import bases_in_four_bits
 
-    told = [*bases_in_four_bits(checkpoint.adapters, location), *adapter_notices(checkpoint)]
-    held = {**facts, **as_fact(checkpoint.adapters)}
+    told = [
+        *bases_in_four_bits(checkpoint.adapters, location, "--adapter"),
+        *bases_in_four_bits(checkpoint.switched, location, "--adapters"),
+        *adapter_notices(checkpoint),
+    ]
+    held = {**facts, **as_fact(checkpoint.adapters), **as_switched_fact(checkpoint.switched)}
     return Model.single("hf", location, held, checkpoint, checkpoint.task).noticed(*told)
 
 

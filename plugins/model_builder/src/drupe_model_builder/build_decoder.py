@@ -74,6 +74,7 @@ class BuildDecoder(Pass):
         from drupe_model_builder.decoder import DecoderGraph
         from drupe_model_builder.graph import GraphBuilder
         from drupe_model_builder.precision import choose
+        from drupe_model_builder.switching import SwitchedAdapters
         from drupe_onnx import LEFT_OUT, OnnxPackage, capabilities_of, describe_decoder, element_name
 
         checkpoint = checkpoint_of(model)
@@ -81,7 +82,8 @@ class BuildDecoder(Pass):
         precision = choose(config.weights, config.activations, context.target)
         files = _files(checkpoint)  # checked before the weights, which may have to be downloaded
         weights = weights_of(checkpoint, decoder)
-        graph = GraphBuilder(weights.tensors, precision, capabilities_of(context.target))
+        adapters = SwitchedAdapters.of(checkpoint, weights)
+        graph = GraphBuilder(weights.tensors, precision, capabilities_of(context.target), adapters.adapted)
         try:
             building = DecoderGraph(graph, weights.decoder)
             made = building.build(all_logits=config.all_logits)
@@ -93,6 +95,7 @@ class BuildDecoder(Pass):
             made.metadata_props[LEFT_OUT] = json.dumps(weights.left_out)
         described = description_of(checkpoint, weights.decoder, building.head_size, element_name(graph.dtype))
         describe_decoder(made, described)
+        files |= adapters.files(graph.adapted_products.values(), graph.dtype, context.scratch)
         drops = decoder.head is not None and not config.all_logits
         facts = {"weights": "float", "logits": "last" if drops else "all", "packaged": "no"}
         notices = [*checkpoint.tokenizer.notices, *notices_of(checkpoint), *weights.notices]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from drupe.api import ModelError, Notice
 from drupe_checkpoints import Checkpoint
@@ -30,12 +30,14 @@ class DecoderWeights:
     """A checkpoint's tensors by the decoder's names, and the decoder that they fit. notices: on what was decided.
 
     left_out: the modules of the checkpoint that the decoder does not have, as their names begin in the files.
+    stored: the checkpoint's own names of tensors that are the decoder's as they are stored, by the decoder's.
     """
 
     tensors: Mapping[str, Expression]
     decoder: Decoder
     notices: tuple[Notice, ...] = ()
     left_out: tuple[str, ...] = ()
+    stored: Mapping[str, str] = field(default_factory=dict)
 
 
 def weights_of(checkpoint: Checkpoint, decoder: Decoder) -> DecoderWeights:
@@ -67,7 +69,9 @@ def weights_of(checkpoint: Checkpoint, decoder: Decoder) -> DecoderWeights:
         notices = (*notices, notice_of_towers(checkpoint, towers, modules_of(towers, stored)))
     ignored = [names.get(name, name) for name in held if name not in wanted and _matches(name, unread)]
     kept = [name for name in stored if name not in ignored]
-    return DecoderWeights(held, decoder, notices, tuple(modules_of([*outside, *ignored], kept)))
+    own = {id(tensor): name for name, tensor in stored.items()}
+    as_stored = {name: own[id(tensor)] for name, tensor in held.items() if id(tensor) in own}
+    return DecoderWeights(held, decoder, notices, tuple(modules_of([*outside, *ignored], kept)), as_stored)
 
 
 def _zeros(

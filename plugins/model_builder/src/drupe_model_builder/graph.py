@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,6 +25,7 @@ from drupe_onnx import (
     ir,
 )
 from drupe_onnx import Transpose as TransposeWeight
+from drupe_onnx.switching import AdaptedProduct
 
 OPSETS = {"": 21, MICROSOFT: 1}
 IR_VERSION = 10
@@ -33,8 +34,18 @@ IR_VERSION = 10
 class GraphBuilder:
     """A graph that is being built for a target, in a precision."""
 
-    def __init__(self, weights: Mapping[str, Expression], precision: Precision, capabilities: Capabilities) -> None:
+    def __init__(
+        self,
+        weights: Mapping[str, Expression],
+        precision: Precision,
+        capabilities: Capabilities,
+        adapted: Collection[str] = (),
+    ) -> None:
+        """adapted: the weights to which adapters add something at run time."""
         self.weights = weights
+        self.adapted = adapted
+        self.adapted_products: dict[str, AdaptedProduct] = {}
+        """The products to which adapters add something, by name. Their tensors have the names of `weights`."""
         self.precision = precision
         self.capabilities = capabilities
         self.inputs: list[ir.Value] = []

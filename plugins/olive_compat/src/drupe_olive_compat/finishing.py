@@ -320,6 +320,10 @@ def _is_graph(model: str) -> bool:
     return model.casefold().endswith(".onnx") or (path.is_dir() and next(path.glob("*.onnx"), None) is not None)
 
 
+def _generate_adapter(line: Line) -> list[str]:
+    return ["extract-adapters", *_as_it_is(line)[1:]]
+
+
 _FINISH: Mapping[str, Callable[[Line], list[str]]] = {
     "auto-opt": _optimize,
     "quantize": _quantize,
@@ -327,4 +331,5 @@ _FINISH: Mapping[str, Callable[[Line], list[str]]] = {
     "run-pass": _run_pass,
     "benchmark": _benchmark,
     "tune-session-params": _tune,
+    "generate-adapter": _generate_adapter,
 }

@@ -12,6 +12,8 @@ from drupe_olive_compat.flags import (
     ONE,
     Flag,
     adapter,
+    adapter_format,
+    adapter_type,
     any_word_is_yes,
     becomes,
     block_size,
@@ -288,6 +290,42 @@ _TUNING = (
     _flag("--predict-with-kv-cache", NONE, _UNREAD),
 )
 
+_QUIET = (
+    _flag("--log-level", ONE, left_out("there is little to log")),
+    _flag("--disable-telemetry", NONE, kept("nothing is sent anywhere")),
+)
+_FORMAT = "the file is an .onnx_adapter file"
+_FLOATS = missing("quantized adapters", "leave it out: they are small, and stay in floating point")
+
+_CONVERT_ADAPTERS = (
+    _flag("-a --adapter-path", ONE, _SAME),
+    _flag("-o --output --output-path", ONE, _SAME),
+    _flag("--adapter-format", ONE, changed(_FORMAT), adapter_format),
+    _flag("--dtype", ONE, _SAME),
+    _flag("--quantize-int4", NONE, _FLOATS),
+    _flag("--int4-block-size", ONE, left_out("adapters stay in floating point")),
+    _flag("--int4-quantization-mode", ONE, left_out("adapters stay in floating point")),
+    *_QUIET,
+)
+
+_EXTRACT_ADAPTERS = (
+    _flag("-m --model-name-or-path", ONE, changed("an ONNX model with LoRA in its graph")),
+    _flag("-o --output --output-path", ONE, _SAME),
+    _flag("-f --format", ONE, changed(_FORMAT), adapter_format),
+    _flag("--dtype", ONE, left_out("matrices stay in the type that the graph has them in")),
+    _flag("--cache-dir", ONE, left_out("nothing is downloaded")),
+    *HF,
+    *_QUIET,
+)
+
+_GENERATE_ADAPTER = (
+    *MODEL,
+    _flag("--adapter-type", ONE, changed("LoRA is taken out of a graph"), adapter_type),
+    _flag("--adapter-format", ONE, changed(_FORMAT), adapter_format),
+    *CACHE,
+    *_QUIET,
+)
+
 COMMANDS: Mapping[str, OliveCommand] = {
     "auto-opt": OliveCommand(_AUTO_OPT, changed("drupe optimize"), "auto-opt-output"),
     "optimize": OliveCommand(_OPTIMIZE, kept("drupe optimize takes these flags as well"), "optimized-model"),
@@ -306,17 +344,15 @@ COMMANDS: Mapping[str, OliveCommand] = {
         changed("drupe run-pass tune-session: a package with the settings in it, not a file with settings"),
         "tuned-inference-settings",
     ),
+    "convert-adapters": OliveCommand(_CONVERT_ADAPTERS, kept("drupe convert-adapters takes these flags as well")),
+    "extract-adapters": OliveCommand(_EXTRACT_ADAPTERS, kept("drupe extract-adapters takes these flags as well")),
+    "generate-adapter": OliveCommand(_GENERATE_ADAPTER, changed("drupe extract-adapters"), "optimized-model"),
     "benchmark": OliveCommand(_BENCHMARK, changed("drupe benchmark; with tasks, drupe evaluate --evaluator lm-eval")),
 }
 """Commands that are carried out. One that Drupe has as well also takes all of Drupe's own flags."""
 
 NOT_DONE: Mapping[str, Answer] = {
     "benchmark": missing("there is no command that runs tasks of lm-eval", "drupe evaluate PACKAGE --against MODEL"),
-    "convert-adapters": missing(
-        "adapters are not converted", "merge it into the weights with peft, and name the result"
-    ),
-    "generate-adapter": missing("adapters are no inputs of a package", "merge it into the weights with peft"),
-    "extract-adapters": missing("adapters are not taken out of a model", "take them out with peft"),
     "finetune": missing("models are trained by drupe-finetune", "pip install 'drupe[finetune]'"),
     "diffusion-lora": missing("models are not trained", "train with diffusers"),
     "generate-cost-model": missing("models are not cut, so their parts are not counted", "drupe inspect MODEL"),

@@ -16,7 +16,7 @@ LOG_LEVELS = {"0": "2", "1": "1", "2": "0", "3": "0", "4": "0"}
 NOT_MADE = ("int16", "int32", "uint16", "uint32", "fp4", "fp8", "nf4")
 """Precisions of Olive without a recipe. Names that neither knows are left to the provider, which may have more."""
 A_PRECISION = "int4, int8, fp16, bf16 or fp32"
-OURS = ("optimize", "run", "run-pass", "benchmark")
+OURS = ("optimize", "run", "run-pass", "benchmark", "convert-adapters", "extract-adapters")
 """Commands that Drupe has for its own sake. Their lines are Olive's only where they are spelled so."""
 
 
@@ -191,6 +191,18 @@ def block_size(line: Line, value: Any, typed: str) -> Answer | None:
 
 def modality(line: Line, value: Any, typed: str) -> Answer | None:
     return kept("text") if value == "text" else missing(f"the modality {value}", "text, or leave it out")
+
+
+def adapter_format(line: Line, value: Any, typed: str) -> Answer | None:
+    """The format of an adapter's file, which is that of onnxruntime."""
+    if value == "onnx_adapter":
+        return kept("an .onnx_adapter file")
+    return missing(f"an adapter in the format {value}", "onnx_adapter, which onnxruntime and onnxruntime-genai load")
+
+
+def adapter_type(line: Line, value: Any, typed: str) -> Answer | None:
+    """The method of an adapter in a graph."""
+    return kept("LoRA") if value == "lora" else missing(f"taking {value} out of a graph", "lora")
 
 
 def plain(value: Any) -> Any:

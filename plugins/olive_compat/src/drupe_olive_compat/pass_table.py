@@ -202,7 +202,10 @@ PASSES: Mapping[str, Rule] = {
     # adapters
     **dict.fromkeys(("LoRA", "QLoRA", "LoftQ", "DoRA", "LoHa", "LoKr", "SDLoRA"), Rule(_TRAINING)),
     "MergeAdapterWeights": Rule(kept("an adapter that input_model names is merged while the checkpoint is read")),
-    "ExtractAdapters": Rule(missing("adapters as inputs of a graph", "merge the adapter into the weights with peft")),
+    "ExtractAdapters": Rule(
+        missing("adapters as inputs of a graph, as one of several passes", "drupe optimize MODEL --adapters NAME=DIR"),
+        missing("adapters as inputs of a graph, as one of several passes", "drupe extract-adapters MODEL -o OUT"),
+    ),
     # composition
     "SplitModel": Rule(_SPLIT),
     "ComposeOnnxModels": Rule(

@@ -49,8 +49,19 @@ def drupe_passes() -> list[Ref]:
             "adopt-graph",
             "drupe_onnx_models.adopt_graph:AdoptGraph",
             "turns an ONNX graph from any exporter into one that can be quantized and packaged",
-        )
+        ),
+        Ref(
+            "extract-adapters",
+            "drupe_onnx_models.extract_adapters:ExtractAdapters",
+            "takes LoRA out of an ONNX graph: optional inputs, and a file with their values",
+        ),
     ]
+
+
+@hookimpl
+def drupe_commands() -> list[Ref]:
+    summary = "Take LoRA out of an ONNX model, as a base model and an adapter."
+    return [Ref("extract-adapters", "drupe_onnx_models.extracting:app", summary)]
 
 
 @hookimpl
@@ -58,7 +69,7 @@ def drupe_resolve_model(reference: str, options: Mapping[str, Any]) -> Model | N
     """The model in an .onnx file or a folder with one. Raises ModelError for a broken graph or an ambiguous folder."""
     from drupe_onnx_models.resolving import resolve
 
-    return resolve(reference)
+    return resolve(reference, options)
 
 
 @hookimpl

@@ -42,6 +42,7 @@ class TextGeneration(Task):
         inputs = {
             value.name or "": input_array(port_of(value), tokens, sizes=cache_sizes(value, package.decoder))
             for value in graph.inputs
+            if not value.is_initializer()
         }
         return {next(iter(model.parts)): inputs}
 

@@ -45,6 +45,7 @@ from drupe_files import FolderCache, key_of, scratch, shared_folder
 from drupe_functions import know
 from drupe_verification.accounting import refuse_unread
 from drupe_verification.fitting import refuse_other_task
+from drupe_verification.switched_adapters import without_switched
 
 Imports = Mapping[str, Mapping[str, Any]]
 """Configurations of passes, by the pass's name."""
@@ -224,6 +225,7 @@ def reference_for(
     if against is None or (found.kinds.make(against.kind).runnable and (against.location / RECORD).is_file()):
         yield against
         return
+    against = without_switched(against)
     try:
         maker, precision = float_recipe(provider, found)
         request = Request(str(against.location), precision=precision, verify=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from drupe.api import (
 )
 from drupe_processes.parent import Answer, Orders, run_as_child
 from drupe_verification.measuring import MadeBy, measure
+from drupe_verification.switched_adapters import compared_each, try_each
 
 MAX_LENGTH = 64
 """Room for prompt and answer, in tokens. It is small, because runtimes allocate memory for all of it."""
@@ -31,12 +33,12 @@ MAX_LENGTH = 64
 def work(orders: Orders, answer: Answer) -> None:
     """The child's work."""
     try:
-        answer(_tried(next(orders)))
+        answer(tried(next(orders)))
     except DrupeError as error:
         answer({**error.document(), "where": None})  # the folder does not exist any more when this is read
 
 
-def _tried(orders: Mapping[str, Any]) -> dict[str, Any]:
+def tried(orders: Mapping[str, Any]) -> dict[str, Any]:
     """Open the package, try it, compare it with its source; returns the fields of Check."""
     found = registry()
     package = resolve(orders["package"], {}, found).but(task=orders["task"])
@@ -50,11 +52,20 @@ def _tried(orders: Mapping[str, Any]) -> dict[str, Any]:
         missing = [name for name in task.offers if not hasattr(session, name)]
         if missing:
             raise CheckFailed(f"{runtime.name} opens the package, but its session does not offer {', '.join(missing)}")
-        text = call(owner, f"check() of the task '{task.name}'", task.check, session, package)
-    return {"text": text, **_compare(orders, found)}
+        check = partial(call, owner, f"check() of the task '{task.name}'", task.check, session, package)
+        text = check()
+        try_each(session, package, check)
+    return {"text": text, **_compare_all(orders, package, found)}
 
 
-def _compare(orders: Mapping[str, Any], found: Registry) -> dict[str, Any]:
+def _compare_all(orders: Mapping[str, Any], package: Model, found: Registry) -> dict[str, Any]:
+    """The comparison with the source; of a package with adapters, also of each adapter."""
+    source = Model.from_note(orders["source"], Path(orders["source"]["location"]))
+    compare = partial(_compare, orders, found)
+    return compared_each(package, source, compare, compare(orders["package"], source))
+
+
+def _compare(orders: Mapping[str, Any], found: Registry, package: str, source: Model) -> dict[str, Any]:
     name = orders["evaluator"]
     if name is None:
         own = found.tasks.make(orders["task"]).evaluator
@@ -66,11 +77,10 @@ def _compare(orders: Mapping[str, Any], found: Registry) -> dict[str, Any]:
         return {"not_compared": why}
     evaluator = found.evaluators.make(name)
     config = configure(f"evaluator '{name}'", evaluator.Config, orders["config"])
-    source = orders["source"]
     try:
         metrics = measure(
-            orders["package"],
-            Model.from_note(source, Path(source["location"])),
+            package,
+            source,
             evaluator,
             config,
             orders["provider"],

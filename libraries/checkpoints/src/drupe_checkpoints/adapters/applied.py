@@ -10,6 +10,7 @@ from drupe.api import Notice, counted
 from drupe_checkpoints.adapters.configuration import unknown_keys
 from drupe_checkpoints.adapters.merging import Base, changes_tied, merged, unties
 from drupe_checkpoints.adapters.reference import AdapterReference
+from drupe_checkpoints.adapters.switched import switchable, switched_notice
 from drupe_checkpoints.adapters.tensors import AdapterTensors
 from drupe_checkpoints.tasks import TEXT
 from drupe_checkpoints.tokenizer.settings import TOKENIZER
@@ -61,6 +62,15 @@ def adapter_notices(checkpoint: Checkpoint) -> Iterator[Notice]:
             "point, and quantized again",
             "merge the adapter into the base model in floating point for the smallest loss",
         )
+    yield from _beside(checkpoint)
+
+
+def _beside(checkpoint: Checkpoint) -> Iterator[Notice]:
+    """What is to be known of the adapters that stay beside the base model."""
+    for adapter in checkpoint.switched:
+        tensors = switchable(adapter)
+        yield switched_notice(adapter, tensors)
+        yield from _other_tokenizer(checkpoint, tensors.reference)
 
 
 def _merged(adapter: AdapterTensors) -> Notice:

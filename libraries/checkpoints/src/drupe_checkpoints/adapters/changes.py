@@ -16,6 +16,8 @@ from drupe_checkpoints.adapters.expressions import (
 from drupe_checkpoints.adapters.tensors import AdapterTensors
 from drupe_onnx import Affine, Expression, Reshape, Transpose, as_type, ir
 
+Shape = tuple[int, ...]
+
 STORED_BY_INPUTS: Mapping[str, re.Pattern[str]] = {
     "gpt2": re.compile(r"(.*\.)?(c_attn|c_proj|c_fc|q_attn)"),
     "openai-gpt": re.compile(r"(.*\.)?(c_attn|c_proj|c_fc)"),
@@ -27,7 +29,7 @@ OF_CONVOLUTIONS = frozenset({"hada_t1", "hada_t2", "lokr_t2"})
 def change_of(adapter: AdapterTensors, module: str, base: Expression, model_type: str) -> Expression:
     """What is added to the weight `base` of a module. Raises ModelError where the adapter's shapes do not fit it."""
     parts = adapter.changes[module]
-    _refuse_convolution(adapter, module, parts, base)
+    _refuse_convolution(adapter, module, parts, base.shape)
     _refuse_other_rank(adapter, module, parts)
     scale = adapter.config.scale_of(module)
     by_inputs = (pattern := STORED_BY_INPUTS.get(model_type)) is not None and bool(pattern.fullmatch(module))
@@ -43,7 +45,7 @@ def change_of(adapter: AdapterTensors, module: str, base: Expression, model_type
         change = LowRank(Transpose(parts["lora_A"]), Transpose(parts["lora_B"]), scale)
     else:
         change = LowRank(parts["lora_B"], parts["lora_A"], scale)
-    _refuse_misfit(adapter, module, change, base)
+    _refuse_misfit(adapter, module, change, base.shape)
     magnitude = parts.get("lora_magnitude_vector")
     if magnitude is None:
         return change
@@ -58,6 +60,19 @@ def change_of(adapter: AdapterTensors, module: str, base: Expression, model_type
     return Difference(Decomposed(base, change, lengths, by_column=by_inputs), base)
 
 
+def refuse_misfit(adapter: AdapterTensors, module: str, base: Shape, *, transposed: bool) -> None:
+    """Raise ModelError where the two matrices of LoRA do not fit a matrix of this shape.
+
+    transposed: whether that is [inputs, outputs].
+    """
+    parts = adapter.changes[module]
+    _refuse_convolution(adapter, module, parts, base)
+    _refuse_other_rank(adapter, module, parts)
+    first, second = parts["lora_A"], parts["lora_B"]
+    change = LowRank(Transpose(first), Transpose(second)) if transposed else LowRank(second, first)
+    _refuse_misfit(adapter, module, change, base)
+
+
 def bias_change(adapter: AdapterTensors, module: str) -> Expression:
     """What the bias of a module's second matrix adds to the module's own bias."""
     return Affine(as_type(adapter.changes[module]["lora_B.bias"], ir.DataType.FLOAT), adapter.config.scale_of(module))
@@ -68,13 +83,11 @@ def _factor(parts: Mapping[str, Expression], name: str) -> Expression:
     return parts[name] if name in parts else LowRank(parts[f"{name}_a"], parts[f"{name}_b"])
 
 
-def _refuse_convolution(
-    adapter: AdapterTensors, module: str, parts: Mapping[str, Expression], base: Expression
-) -> None:
+def _refuse_convolution(adapter: AdapterTensors, module: str, parts: Mapping[str, Expression], base: Shape) -> None:
     deep = any(len(each.shape) > 2 for each in parts.values())
-    if deep or OF_CONVOLUTIONS & parts.keys() or len(base.shape) != 2:
+    if deep or OF_CONVOLUTIONS & parts.keys() or len(base) != 2:
         raise adapter.error(
-            f"the adapter changes {module}, whose weight is no matrix: its shape is {list(base.shape)}", MERGE_ELSEWHERE
+            f"the adapter changes {module}, whose weight is no matrix: its shape is {list(base)}", MERGE_ELSEWHERE
         )
 
 
@@ -90,7 +103,7 @@ def _refuse_other_rank(adapter: AdapterTensors, module: str, parts: Mapping[str,
         )
 
 
-def _refuse_misfit(adapter: AdapterTensors, module: str, change: Expression, base: Expression) -> None:
+def _refuse_misfit(adapter: AdapterTensors, module: str, change: Expression, base: Shape) -> None:
     pairs = [each for each in (change, *change.inputs) if isinstance(each, LowRank)]
     inner = next((each for each in pairs if each.left.shape[1] != each.right.shape[0]), None)
     if inner is not None:
@@ -99,10 +112,10 @@ def _refuse_misfit(adapter: AdapterTensors, module: str, change: Expression, bas
             f"{list(inner.right.shape)}",
             "save or download the adapter again",
         )
-    if change.shape != base.shape:
+    if change.shape != base:
         raise adapter.error(
             f"the adapter is for another base model: it changes {module} as a matrix of {list(change.shape)}, and the "
-            f"model's is {list(base.shape)}",
+            f"model's is {list(base)}",
             other_base(adapter),
         )
 

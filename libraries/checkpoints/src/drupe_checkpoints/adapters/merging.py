@@ -122,19 +122,28 @@ def _changes(adapter: AdapterTensors, base: Base) -> dict[str, list[Expression]]
 
 def _places(adapter: AdapterTensors, base: Base) -> dict[str, str]:
     """The checkpoint's names for the tensors that the adapter changes. Raises ModelError where one has none."""
+    tied = None if base.shared is None else base.head if unties(adapter) else base.shared
+    return places_of(adapter, {name: tuple(each.shape) for name, each in base.tensors.items()}, tied)
+
+
+def places_of(adapter: AdapterTensors, shapes: Mapping[str, tuple[int, ...]], tied_head: str | None) -> dict[str, str]:
+    """The names, among some tensors of a checkpoint, of those that the adapter changes, by the adapter's own.
+
+    tied_head: what stands for a head that is tied to the embedding. Raises ModelError where one has no place.
+    """
     wanted: dict[str, tuple[int, ...] | None] = {f"{module}.weight": None for module in adapter.changes}
     wanted |= {f"{module}.bias": None for module, parts in adapter.changes.items() if "lora_B.bias" in parts}
     wanted |= {f"{module}.weight": None for module in adapter.tokens}
     wanted |= {name: tuple(each.shape) for name, each in adapter.whole.items()}
-    places = Places({name: tuple(each.shape) for name, each in base.tensors.items()})
+    places = Places(shapes)
     places.find(wanted)
     found, lacking = dict(places.names), []
     for name in wanted:
         if name in found:
             continue
         module, _, kind = name.rpartition(".")
-        if kind == "weight" and base.shared is not None and _last(module) in HEADS:
-            found[name] = base.head if unties(adapter) else base.shared
+        if kind == "weight" and tied_head is not None and _last(module) in HEADS:
+            found[name] = tied_head
         else:
             lacking.append(name)
     if lacking:

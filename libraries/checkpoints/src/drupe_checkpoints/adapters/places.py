@@ -79,8 +79,14 @@ class Places:
             found = [each for each in self.shapes if each == end or each.endswith(f".{end}")]
             if found:
                 old = name.removesuffix(end)
-                return [Rewriting(old, each.removesuffix(end)) for each in sorted(found)]
+                choices = [Rewriting(old, each.removesuffix(end)) for each in sorted(found)]
+                return [each for each in choices if _numbers(each.old) == _numbers(each.new)]
         return ()
+
+
+def _numbers(prefix: str) -> list[str]:
+    """The numbers in a prefix, which are those of layers: what is said of one layer is not meant for another."""
+    return [piece for piece in prefix.split(".") if piece.isdigit()]
 
 
 def named(shapes: Collection[str], endings: Sequence[str]) -> list[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from drupe_model_builder.dimensions import Dims, dims
 from drupe_model_builder.parts.rows import Rows
+from drupe_model_builder.parts.switched import Place, switched
 
 if TYPE_CHECKING:
     from drupe_model_builder.graph import GraphBuilder
@@ -76,6 +77,8 @@ def fused(graph: GraphBuilder, parts: Sequence[Linear], name: str, x: ir.Value, 
     if biases:
         vector = graph.vector(f"{called}.bias", _stacked(graph, biases))
         out = graph.node("Add", [out, vector], f"{name}/Add", shape)
+    places = [Place(part.name, part.matrix or part.name, part.rows) for part in parts]
+    out = switched(graph, places, name, x, out)
     return _limited(graph, parts[0], out, name, shape)
 
 

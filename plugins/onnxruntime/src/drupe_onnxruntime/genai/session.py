@@ -37,6 +37,7 @@ class GenaiSession(TextSession):
 
     parts = ()
     max_length: int
+    folder: Path
 
     def __init__(
         self,
@@ -53,12 +54,16 @@ class GenaiSession(TextSession):
         """ends: the tokens that end an answer. Raises ModelError where tokenizer.json cannot be read."""
         self._og = module
         self._model = model
-        self._folder = folder
+        self.folder = folder
         self._tokenizer = Tokenizer(folder)
         self._ends = frozenset(ends)
         self.vocabulary: int = vocab_size
         self.threads = threads
         self._rules = rules
+        self._switch: Any = None
+        """onnxruntime-genai's own holder of adapters."""
+        self._loaded: set[str] = set()
+        """The files of those that it holds already, by which it calls them."""
         self.max_length = max_length
         self.context_length = context_length
 
@@ -93,7 +98,7 @@ class GenaiSession(TextSession):
         stream = TextStream(self._tokenizer, tokens)
         generator = None
         try:
-            generator = self._og.Generator(self._model, self._parameters(len(tokens), generation))
+            generator = self._generator(self._parameters(len(tokens), generation))
             generator.append_tokens(numpy.asarray(tokens, dtype=numpy.int32))
             while watch.new_tokens < generation.max_new_tokens and not generator.is_done():
                 if generation.validate and not numpy.isfinite(generator.get_logits()).all():
@@ -127,7 +132,7 @@ class GenaiSession(TextSession):
         parameters.set_search_options(do_sample=False, **options)
         generator = None
         try:
-            generator = self._og.Generator(self._model, parameters)
+            generator = self._generator(parameters)
             generator.append_tokens(np.ascontiguousarray(prompts, np.int32))
             for _ in range(new_tokens):
                 generator.generate_next_token()
@@ -136,6 +141,19 @@ class GenaiSession(TextSession):
             raise CheckFailed(f"onnxruntime-genai cannot run the package: {error}", cure=MAKE_AGAIN) from error
         finally:
             generator = None  # freed before the model, whose memory it uses; also when the caller stops early
+
+    def _generator(self, parameters: Any) -> Any:
+        """A generator with the active adapter. An adapter's file is read when it is first active."""
+        generator = self._og.Generator(self._model, parameters)
+        if self.adapter is not None:
+            if self._switch is None:
+                self._switch = self._og.Adapters(self._model)
+            file = str(self.adapter)
+            if file not in self._loaded:
+                self._switch.load(file, file)
+                self._loaded.add(file)
+            generator.set_active_adapter(self._switch, file)
+        return generator
 
     def _parameters(self, prompt_tokens: int, generation: Generation) -> Any:
         """Search parameters. The cache is allocated for `max_length`, so it is no larger than the text can become."""
@@ -164,7 +182,8 @@ class GenaiSession(TextSession):
     def conversation(
         self, messages: Sequence[Turn], tools: Sequence[Mapping[str, Any]] | None = None, **settings: Any
     ) -> str:
-        return apply_chat_template(self._folder, messages, tools, **settings)
+        return apply_chat_template(self.folder, messages, tools, **settings)
 
     def close(self) -> None:
+        self._switch = None  # before the model, which it belongs to
         self._model = None

@@ -42,10 +42,14 @@ def _port(value: Any) -> Port:
 class Decoder:
     """Runs a decoder on rows of tokens: takes tokens, keeps the caches, and gives the logits of the last ones."""
 
-    def __init__(self, module: Any, graph: Any, sizes: CacheSizes, rows: int = 1) -> None:
-        """graph: an onnxruntime.InferenceSession. Raises ModelError for one that is not a decoder."""
+    def __init__(self, module: Any, graph: Any, sizes: CacheSizes, rows: int = 1, options: Any = None) -> None:
+        """graph: an onnxruntime.InferenceSession. options: onnxruntime.RunOptions of each step.
+
+        Raises ModelError for a graph that is not a decoder.
+        """
         self._values = module.OrtValue
         self._graph = graph
+        self._options = options
         self._feed = DecoderFeed(ports_of(graph), sizes, self._empty, rows)
 
     @property
@@ -68,7 +72,7 @@ class Decoder:
         feeds = {name: self._value(given) for name, given in self._feed.step(tokens).items()}
         names = self._feed.ports.outputs
         try:
-            results = dict(zip(names, self._graph.run_with_ort_values(names, feeds), strict=True))
+            results = dict(zip(names, self._graph.run_with_ort_values(names, feeds, self._options), strict=True))
         except Exception as error:  # onnxruntime's exceptions have no class of their own but Exception
             raise CheckFailed(f"onnxruntime cannot run the model: {error}") from error
         self._feed.keep(results)
