@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
 FORMAT = 2
+KEYS = frozenset({"format", "key", "source", "location", "passes", "files"})
 """Raised when entries are laid out in another way. It is part of their keys, so no version finds those of another."""
 NOTE = "entry.json"
 OTHER_VERSION = "another version of Drupe made it"
@@ -100,7 +101,7 @@ def _told(folder: Path) -> tuple[dict[str, Any], str]:
     digest = told.pop("sha256", None)
     if digest != key_of(told):
         return {}, OTHER_VERSION if told.get("format") != FORMAT else f"{NOTE} is damaged"
-    if told["format"] != FORMAT:
+    if told["format"] != FORMAT or not KEYS <= told.keys():
         return {}, OTHER_VERSION
     return told, "" if told["key"] == folder.name else "it was kept under another name"
 
