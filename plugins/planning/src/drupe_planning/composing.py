@@ -71,10 +71,14 @@ def _recorded(request: Request, found: Registry, *, source_only: bool) -> dict[s
 
 
 def _absolute_paths(value: Any) -> Any:
-    """The paths of an option as text, so the plan means the same in another folder."""
+    """The paths of an option as text, so the plan means the same in another folder.
+
+    What lies in a folder that is not there may be a hub id, and stays as it is.
+    """
     if isinstance(value, list | tuple):
         return [_absolute_paths(each) for each in value]
-    return str(Path(value).expanduser().absolute())
+    path = Path(value).expanduser().absolute()
+    return str(path if path.parent.is_dir() else value)
 
 
 def _absolute(reference: str) -> str:
