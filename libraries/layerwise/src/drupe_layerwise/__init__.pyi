@@ -2,6 +2,9 @@
 
 from .block_finding import mark_blocks as mark_blocks
 from .distribution import Distribution as Distribution
+from .expert_arithmetic import Activation as Activation
+from .expert_arithmetic import Routing as Routing
+from .expert_arithmetic import expert_activation as expert_activation
 from .layer_by_layer import LayerByLayer as LayerByLayer
 from .layer_by_layer import Logits as Logits
 from .recorded_logits import RecordedLogits as RecordedLogits

@@ -67,7 +67,7 @@ def _weigh_segment(segment: Segment, sites: Sequence[Site], layers: LayerByLayer
     tokens = Counter[str]()
 
     def add(name: str, rows: Rows) -> None:
-        refuse_non_finite(rows, groups[name])
+        refuse_non_finite(rows, groups[name][0].name)
         sums[name] = sums.get(name, 0) + np.einsum("tk,tk->k", rows, rows, dtype=np.float64)
         tokens[name] += len(rows)
 
