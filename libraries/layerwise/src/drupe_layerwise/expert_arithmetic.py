@@ -56,8 +56,9 @@ def expert_activation(node: ir.Node) -> Activation | None:
 
 def _gated(rows: Floats, *, slope: float, offset: float, limit: float) -> Floats:
     """gate * sigmoid(slope * gate) * (up + offset), of rows in which gate and up lie in turn."""
-    gate, up = np.minimum(rows[:, 0::2], limit), np.clip(rows[:, 1::2], -limit, limit)
-    return (gate * _sigmoid(slope * gate) * (up + offset)).astype(np.float32, copy=False)
+    gate, up = np.minimum(rows[:, 0::2], np.float32(limit)), np.clip(rows[:, 1::2], -limit, limit)
+    result: Floats = gate * _sigmoid(np.float32(slope) * gate) * (up + np.float32(offset))
+    return result
 
 
 def _sigmoid(x: Floats) -> Floats:

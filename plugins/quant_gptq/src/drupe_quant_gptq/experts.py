@@ -75,7 +75,7 @@ def _few(choices: Collection[ExpertChoice], reached: Mapping[ir.Node, NDArray[np
     total, wanted = sum(site.up.experts for site in whole), max(tokens_for(site.up.columns) for site in whole)
     none = f", and {unreached} of them by none" if unreached else ""
     what = (
-        f"{count} of {counted(total, 'expert')} are reached by fewer than {wanted} tokens of the calibration text{none}:"
-        " the inputs of all tokens make up for those that they lack"
+        f"the calibration text reaches {count} of {counted(total, 'expert')} with fewer than {wanted} tokens{none}: "
+        "the inputs of all tokens make up for those that they lack"
     )
     return [Notice("weights", "calibrated on few tokens", what, "a longer text reaches more: --calibration-sequences")]

@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 from drupe.api import Cancelled, Context, Form, Model, ModelError, Notice, UsageError, counted
 from drupe_blockquant import GptqFactor, gptq_factor
 from drupe_files import disk_errors, identity_of, key_of
-from drupe_layerwise import LayerByLayer, Segment
+from drupe_layerwise import LayerByLayer, RoutedRows, Segment
 from drupe_nbits import (
     Rewriter,
     Site,
@@ -34,7 +34,6 @@ from drupe_quant_gptq.experts import ExpertChoice, expert_choices, expert_notice
 from drupe_quant_gptq.finished_segments import Finished, Parts
 from drupe_quant_gptq.hessian import Hessian
 from drupe_quant_gptq.matrix_solver import Solver
-from drupe_quant_gptq.routed_rows import RoutedRows
 from drupe_quant_gptq.schemes import Choice, QuantizeGptqConfig, choices, reason, tokens_for
 from drupe_text import CalibratingPass
 
@@ -132,7 +131,7 @@ class Quantizing:
         finished: keeps solved segments. folder: for the files of solved matrices, which the graph reads.
         """
         self.refuse_few(sum(map(len, sequences)))
-        if any(each.by_gptq for each in (*self._choices.values(), *self._experts.values())):
+        if any(each.by_gptq for each in self._every):
             self._solve_shared(sequences, finished, folder)
             self._calibrate(sequences, finished, folder)
             self._finish()
@@ -170,8 +169,11 @@ class Quantizing:
         self._finish()
 
     def _finish(self) -> None:
-        every = (*self._choices.values(), *self._experts.values())
-        finish(self._model, [each.site for each in every if each.scheme is None])
+        finish(self._model, [each.site for each in self._every if each.scheme is None])
+
+    @property
+    def _every(self) -> list[Choice | ExpertChoice]:
+        return [*self._choices.values(), *self._experts.values()]
 
     def _calibrate(self, sequences: Sequence[Sequence[int]], finished: Finished, folder: Path) -> None:
         """Quantize segment after segment, each for the outputs of the quantized segments before it."""
@@ -265,10 +267,9 @@ class Quantizing:
         """The parts of the experts of a node, and how many rows each of them runs."""
         if choice.scheme is None or choice.routing is None or choice.activation is None:
             return {}
-        name = choice.site.name
-        rows = RoutedRows(choice.site, choice.routing, segment, layers)
-        experts = ExpertSolver(choice.site, choice.scheme, choice.activation, self._config.damping, solver)
-        up, down = experts.solve(rows)
+        site, name = choice.site, choice.site.name
+        rows = RoutedRows(layers, segment, site.node, choice.routing)
+        up, down = ExpertSolver(site, choice.scheme, choice.activation, rows, self._config.damping, solver).solve()
         with disk_errors(solver.path):
             reached = solver.keep("reached", rows.reached)
         return {f"{name}/{UP}": up, f"{name}/{DOWN}": down, f"{name}/{REACHED}": [reached]}
@@ -308,9 +309,9 @@ class Quantizing:
             return
         ready = [parts.get(f"{name}/{each}") or None for each in (UP, DOWN)]
         quantize_experts(self._model.graph, site, choice.scheme, self._capabilities, ready)
-        with Files() as files:
-            counts = [part.value(files) for part in parts.get(f"{name}/{REACHED}", ())]
-        self._reached.update({site.node: each for each in counts})
+        if counts := parts.get(f"{name}/{REACHED}"):
+            with Files() as files:
+                self._reached[site.node] = counts[0].value(files)
 
 
 def _count_kept(finished: Finished, blocks: Sequence[Segment]) -> int:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from drupe_layerwise import LayerByLayer, Routing, Segment
-from drupe_nbits import ExpertSite
-from drupe_quant_gptq.calibration import Rows, refuse_non_finite
+from drupe_layerwise.expert_arithmetic import Routing
+from drupe_layerwise.expert_groups import LOGITS, X
+from drupe_layerwise.layer_by_layer import LayerByLayer, Rows
+from drupe_layerwise.segments import Segment
+from drupe_onnx import ir
 
-X, LOGITS = 0, 1
-"""The places of the node's inputs: a row for each token, and a logit of each expert for each row."""
 Sink = Callable[[int, Rows, Rows], None]
 """Takes an expert's number, some of its rows [rows, features], and their weights [rows, 1]."""
 
@@ -32,39 +32,35 @@ class _Routed:
 
 
 class RoutedRows:
-    """The rows that the experts of one node read in a segment of a run. Only their numbers and weights are held."""
+    """What the experts of one node of a segment read. Of the rows, only their numbers and weights are held.
 
-    def __init__(self, site: ExpertSite, routing: Routing, segment: Segment, layers: LayerByLayer) -> None:
-        self._site, self._segment, self._layers = site, segment, layers
-        numbers: list[list[NDArray[np.int64]]] = [[] for _ in range(site.up.experts)]
-        weights: list[list[Rows]] = [[] for _ in range(site.up.experts)]
+    The nodes before the experts must not be changed any more: their results are kept in files (`collect`, `settled`).
+    """
+
+    def __init__(self, layers: LayerByLayer, segment: Segment, node: ir.Node, routing: Routing) -> None:
+        """routing: of the node. The router is run here. Raises Cancelled and ModelError as `collect` does."""
+        self._layers, self._segment, self._node = layers, segment, node
         self.total = 0
         """How many rows there are."""
+        found: list[list[_Routed]] = []
 
         def route(rows: Rows) -> None:
-            found = routing.weights(rows)
-            for expert, column in enumerate(found.T):
-                own = np.flatnonzero(column)
-                numbers[expert].append(own + self.total)
-                weights[expert].append(column[own])
+            found.append([self._of_column(column) for column in routing.weights(rows).T])
             self.total += len(rows)
 
         self._collect(LOGITS, route)
-        self._routed = [
-            _Routed(np.concatenate(own), np.concatenate(their)) for own, their in zip(numbers, weights, strict=True)
-        ]
+        self._routed = [_joined(batches) for batches in zip(*found, strict=True)]
 
     @property
     def reached(self) -> NDArray[np.int64]:
         """How many rows each expert runs."""
         return np.array([len(each.numbers) for each in self._routed], np.int64)
 
-    def mean_square_weight(self, expert: int) -> float:
-        """The mean of an expert's squared weights; 1 where it runs no row."""
-        weights = self._routed[expert].weights
-        return float(np.square(weights, dtype=np.float64).mean()) if len(weights) else 1.0
+    def weights(self, expert: int) -> Rows:
+        """The weights of an expert's rows."""
+        return self._routed[expert].weights
 
-    def each(self, sink: Callable[[Rows], None]) -> None:
+    def all(self, sink: Callable[[Rows], None]) -> None:
         """Pass all rows to `sink`, batch after batch."""
         self._collect(X, sink)
 
@@ -96,12 +92,17 @@ class RoutedRows:
         self._collect(X, pick)
         return np.concatenate(kept)[:count]
 
+    def _of_column(self, column: Rows) -> _Routed:
+        """The rows of an expert in a batch, from its weight in each of the batch's rows."""
+        own = np.flatnonzero(column)
+        return _Routed(own + self.total, column[own])
+
     def _collect(self, place: int, sink: Callable[[Rows], None]) -> None:
-        value = self._site.node.inputs[place]
+        value = self._node.inputs[place]
         assert value is not None
+        self._layers.collect(self._segment, {value.name or ""}, lambda _, rows: sink(rows), settled=True)
 
-        def passed(_: str, rows: Rows) -> None:
-            refuse_non_finite(rows, self._site.name)
-            sink(rows)
 
-        self._layers.collect(self._segment, {value.name or ""}, passed, settled=True)
+def _joined(batches: Collection[_Routed]) -> _Routed:
+    numbers = np.concatenate([each.numbers for each in batches])
+    return _Routed(numbers, np.concatenate([each.weights for each in batches]))
