@@ -11,7 +11,15 @@ from collections.abc import Sequence
 from drupe_blockquant import Scheme
 from drupe_blockquant.scheme import BLOCK_SIZES
 from drupe_mixed_precision.groups import Group
-from drupe_mixed_precision.losses import BY_ROLE, COARSENESS, FIRST_BLOCK, by_tables, measured_sensitivity
+from drupe_mixed_precision.losses import (
+    BY_ROLE,
+    CALIBRATED,
+    COARSENESS,
+    FIRST_BLOCK,
+    by_tables,
+    measured_sensitivity,
+    stored_sensitivity,
+)
 from drupe_mixed_precision.scheme_choice import Option
 from drupe_nbits import ExpertSite, expert_bytes, expert_schemes
 from drupe_onnx import BLOCK, Capabilities
@@ -22,14 +30,20 @@ ROLES = (("mlp.gate", "mlp.up"), ("mlp.down",))
 
 
 def expert_options(
-    site: ExpertSite, capabilities: Capabilities, *, symmetric: bool, groups: Sequence[Group]
+    site: ExpertSite, capabilities: Capabilities, *, symmetric: bool, calibrated: bool, groups: Sequence[Group]
 ) -> list[Option]:
-    """The best supported scheme of each number of bits, the smallest first. groups: the other matrices."""
-    lost = _table_sensitivity(site) * _nats_for_each_unit(groups)
+    """The best supported scheme of each number of bits, the smallest first.
+
+    calibrated: GPTQ will find the levels. groups: the other matrices.
+    """
+    lost = stored_sensitivity(site.node, site.name)
+    if lost is None:
+        lost = _table_sensitivity(site) * _nats_for_each_unit(groups)
     found: dict[Scheme, Option] = {}
     for bits in BITS:
+        left = CALIBRATED if calibrated and bits < 8 else 1.0
         for scheme in expert_schemes(site, bits, symmetric, None, capabilities)[:1]:
-            found[scheme] = Option(scheme, expert_bytes(site, scheme), lost * _coarseness(scheme))
+            found[scheme] = Option(scheme, expert_bytes(site, scheme), lost * _coarseness(scheme) * left)
     return sorted(found.values(), key=lambda option: option.nbytes)
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from drupe_nbits import Site, find_sites
+from drupe_nbits import ExpertSite, Site, find_experts, find_sites
 from drupe_onnx import BLOCK, ir
 from drupe_packed import parts_of
 
@@ -69,6 +69,23 @@ class Group:
         return self.sites[0].dtype.bitwidth // 8
 
 
+@dataclass(frozen=True)
+class Experts:
+    """The experts of a node, which get one scheme together. block: the decoder block, None outside the blocks."""
+
+    site: ExpertSite
+    block: int | None
+
+    @property
+    def name(self) -> str:
+        return self.site.name
+
+
+def experts_of(graph: ir.Graph) -> list[Experts]:
+    """The experts of every node of a graph, in its order."""
+    return [Experts(site, _block(site.node)) for site in find_experts(graph)]
+
+
 def groups_of(graph: ir.Graph) -> list[Group]:
     """Every group of a graph, in the graph's order, without matrices that are already quantized in the checkpoint."""
     together: dict[object, list[Site]] = {}
@@ -79,9 +96,9 @@ def groups_of(graph: ir.Graph) -> list[Group]:
 
 
 def _first_block(sites: Sequence[Site]) -> int | None:
-    return next((number for site in sites if (number := _block(site)) is not None), None)
+    return next((number for site in sites if (number := _block(site.node)) is not None), None)
 
 
-def _block(site: Site) -> int | None:
-    text = site.node.metadata_props.get(BLOCK, "")
+def _block(node: ir.Node) -> int | None:
+    text = node.metadata_props.get(BLOCK, "")
     return int(text) if text.isdigit() else None

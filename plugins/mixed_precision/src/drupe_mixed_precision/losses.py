@@ -5,6 +5,7 @@ from __future__ import annotations
 from drupe.api import ModelError
 from drupe_blockquant import Scheme
 from drupe_mixed_precision.groups import Group
+from drupe_onnx import ir
 
 SENSITIVITY = "drupe.sensitivity"
 """The key of a node's metadata that holds the measured KL divergence, nats a token, of its weights at COARSEST."""
@@ -56,12 +57,18 @@ def by_tables(group: Group) -> float:
 
 
 def measured_sensitivity(group: Group) -> float | None:
-    """The number that `measure-sensitivity` has stored at the group's node. Raises ModelError for another value."""
-    text = next((found for site in group.sites if (found := site.node.metadata_props.get(SENSITIVITY))), None)
+    """What `measure-sensitivity` has stored at the group's node. Raises ModelError for what is no number."""
+    found = (stored_sensitivity(site.node, group.name) for site in group.sites)
+    return next((each for each in found if each is not None), None)
+
+
+def stored_sensitivity(node: ir.Node, name: str) -> float | None:
+    """The number that `measure-sensitivity` has stored at a node. Raises ModelError for what is no number."""
+    text = node.metadata_props.get(SENSITIVITY)
     try:
         return None if text is None else float(text)
     except ValueError as error:
-        raise ModelError(f"the sensitivity of '{group.name}' ({SENSITIVITY}) is not a number: {text}") from error
+        raise ModelError(f"the sensitivity of '{name}' ({SENSITIVITY}) is not a number: {text}") from error
 
 
 def loss(group: Group, scheme: Scheme, *, calibrated: bool = False) -> float:
