@@ -25,7 +25,7 @@ from drupe_model_builder.build_decoder import BuildDecoder
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.finding import composition_of
 from drupe_model_builder.parts.step import Part
-from drupe_nbits import assign, find_sites
+from drupe_nbits import assign, find_experts, find_sites
 from drupe_quant_gptq.quantize_gptq import QuantizeGptq
 from drupe_quant_gptq.weigh_channels import WeighChannels
 from drupe_quant_rtn.quantize_weights import QuantizeWeights
@@ -222,8 +222,9 @@ def test_gptq_of_experts_is_closer_to_their_output_than_rounding(name: str, kit:
 
 @pytest.mark.parametrize("name", CASES)
 def test_every_matrix_gets_a_sensitivity(name: str, kit: Kit) -> None:
-    groups = groups_of(kit.after(name, (MeasureSensitivity(), LITTLE)).payload.component.graph)
-    found = {group.name: float(site.node.metadata_props[SENSITIVITY]) for group in groups for site in group.sites}
+    graph = kit.after(name, (MeasureSensitivity(), LITTLE)).payload.component.graph
+    sites = [*find_experts(graph), *(site for group in groups_of(graph) for site in group.sites)]
+    found = {site.name: float(site.node.metadata_props[SENSITIVITY]) for site in sites}
     assert len(found) > len(composition(kit.checkpoint(name)).layers)
     assert all(np.isfinite(each) and each > 0 for each in found.values())
 

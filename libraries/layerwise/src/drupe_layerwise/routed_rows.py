@@ -79,18 +79,22 @@ class RoutedRows:
         self._collect(X, pick)
 
     def sample(self, count: int) -> Rows:
-        """So many rows of all, evenly spaced; all where there are no more."""
-        step = max(1, self.total // count)
+        """So many rows of all; all where there are no more.
+
+        They are drawn at random: at equal distances, first tokens of sequences could be too many of them.
+        """
+        drawn = np.sort(np.random.default_rng(0).choice(self.total, min(count, self.total), replace=False))
         kept: list[Rows] = []
         start = 0
 
         def pick(rows: Rows) -> None:
             nonlocal start
-            kept.append(rows[-start % step :: step])
+            first, last = np.searchsorted(drawn, (start, start + len(rows)))
+            kept.append(rows[drawn[first:last] - start])
             start += len(rows)
 
         self._collect(X, pick)
-        return np.concatenate(kept)[:count]
+        return np.concatenate(kept)
 
     def _of_column(self, column: Rows) -> _Routed:
         """The rows of an expert in a batch, from its weight in each of the batch's rows."""
