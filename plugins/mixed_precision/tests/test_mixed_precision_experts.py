@@ -84,8 +84,10 @@ def test_the_strictest_limit_of_divergence_gives_experts_eight_bits(built: tuple
 
 @pytest.mark.parametrize("layer", [0, 2])
 def test_the_experts_that_cost_most_get_eight_bits_first(layer: int, built: tuple[Model, Context]) -> None:
-    model, _ = built
-    for number, site in enumerate(find_experts(model.payload.component.graph)):
+    graph = built[0].payload.component.graph
+    for each in find_sites(graph):
+        each.node.metadata_props[SENSITIVITY] = "1e-6"
+    for number, site in enumerate(find_experts(graph)):
         site.node.metadata_props[SENSITIVITY] = "0.5" if number == layer else "0.01"
     found = allocated(built, bits_per_weight=5.5)
     assert [number for number, each in enumerate(bits(found)) if each == 8] == [layer]
@@ -105,17 +107,23 @@ def test_a_calibration_lowers_what_experts_of_four_bits_cost(built: tuple[Model,
     assert calibrated[1].loss == plain[1].loss
 
 
-def test_the_sensitivity_of_experts_is_what_rounding_them_alone_costs(built: tuple[Model, Context]) -> None:
-    """The measurement multiplies two others, so it is only about right."""
+def test_the_sensitivities_of_a_block_add_up_to_what_rounding_its_matrices_and_experts_costs(
+    built: tuple[Model, Context],
+) -> None:
     model, context = built
     context = replace(context, threads=2, open=lambda each: OnnxRuntime().open(each, context.target))
     graph = model.payload.component.graph
     tokens = [np.random.default_rng(1).integers(3, 1000, 96).tolist()]
     parts = [*groups_of(graph), *experts_of(graph)]
+    before = [each.weight.const_value for site in find_experts(graph) for each in (site.up, site.down)]
     found = sensitivities(model.payload.component, parts, tokens, context)
+    assert all(found[each.name] > 0 for each in experts_of(graph))
+    after = [each.weight.const_value for site in find_experts(graph) for each in (site.up, site.down)]
+    assert all(one is other for one, other in zip(before, after, strict=True)), "the weights are as they were"
     expected = RecordedLogits(context.scratch / "logits")
     with LayerByLayer(model.payload.component, tokens, context) as layers:
         expected.record(layers.logits(64))
-    for each in experts_of(graph):
-        alone = divergence(expected, model.payload.component, [each], tokens, context)
-        assert alone / 3 < found[each.name] < 3 * alone
+    for block in range(4):
+        own = [each for each in parts if each.block == block]
+        total = divergence(expected, model.payload.component, own, tokens, context)
+        assert sum(found[each.name] for each in own) == pytest.approx(total)
