@@ -419,3 +419,9 @@ def test_experts_of_8_bits_are_rounded(kit: SimpleNamespace, text: str) -> None:
     model = QuantizeGptq().run(before, config(text), kit.context("gptq"))
     assert not model.notices
     assert all(node.attributes["expert_weight_bits"].as_int() == 8 for node in graph(model) if node.op_type == "QMoE")
+
+
+def test_that_experts_are_not_weighed_is_said(kit: SimpleNamespace, text: str) -> None:
+    settings = WeighChannelsConfig(calibration_data=text, calibration_sequences=1, calibration_length=40)
+    found = WeighChannels().run(kit.random("mixtral", **MIXTRAL), settings, kit.context())
+    assert [notice.handling for notice in found.notices] == ["not weighed"]
