@@ -16,7 +16,6 @@ from drupe_onnx import Array, OnnxPackage, ir
 from drupe_quant_gptq.calibration import Rows, groups_of, refuse_non_finite
 from drupe_text import CalibratingPass, CalibrationConfig
 
-
 NOT_EXPERTS = Notice("weights", "not weighed", "the channels of experts count the same in the error search")
 
 
