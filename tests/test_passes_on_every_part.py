@@ -206,6 +206,8 @@ def test_gptq_is_closer_to_the_source_than_the_error_search(name: str, kit: Kit)
     assert kit.error(name, solved) < 0.9 * kit.error(name, searched)
     told = [each for each in solved.notices if each.handling == "quantized without calibration"]
     assert not told, "the experts are calibrated as well"
+    again = [each for each in solved.notices if each.handling == "quantized again"]
+    assert len(again) == (name == "gpt_oss, packed")
 
 
 @pytest.mark.parametrize("name", EXPERTS)

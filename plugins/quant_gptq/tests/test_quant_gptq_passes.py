@@ -425,3 +425,9 @@ def test_that_experts_are_not_weighed_is_said(kit: SimpleNamespace, text: str) -
     settings = WeighChannelsConfig(calibration_data=text, calibration_sequences=1, calibration_length=40)
     found = WeighChannels().run(kit.random("mixtral", **MIXTRAL), settings, kit.context())
     assert [notice.handling for notice in found.notices] == ["not weighed"]
+
+
+def test_blocks_that_experts_cannot_have_are_refused_with_those_that_they_can(kit: SimpleNamespace, text: str) -> None:
+    with pytest.raises(UsageError, match=r"cannot run the experts .* in blocks of 256") as raised:
+        QuantizeGptq().run(kit.random("mixtral", **MIXTRAL), config(text, block_size=256), kit.context())
+    assert "--block-size 32" in str(raised.value.cure)

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from drupe.api import Notice, counted
+from drupe.api import Notice, Target, counted
 from drupe_blockquant import Scheme
 from drupe_layerwise import Activation, Routing, expert_activation
-from drupe_nbits import ExpertSite, expert_schemes, find_experts, method_for
-from drupe_onnx import Capabilities, ir
+from drupe_nbits import ExpertSite, expert_scheme, find_experts, method_for
+from drupe_onnx import ir
+from drupe_packed import rounded_again
 from drupe_quant_gptq.schemes import QuantizeGptqConfig, tokens_for
 
 WITHOUT_TEXT = Notice(
@@ -41,16 +42,19 @@ class ExpertChoice:
         return self.routing is not None and self.activation is not None
 
 
-def expert_choices(graph: ir.Graph, config: QuantizeGptqConfig, capabilities: Capabilities) -> list[ExpertChoice]:
-    """The choice for each node with experts. Levels of 8 bits are rounded to nearest."""
-    return [_choice(site, config, capabilities) for site in find_experts(graph)]
+def expert_choices(graph: ir.Graph, config: QuantizeGptqConfig, target: Target) -> list[ExpertChoice]:
+    """The choice for each node with experts. Levels of 8 bits are rounded to nearest.
+
+    Raises UsageError for experts that the target would support with other settings.
+    """
+    return [_choice(site, config, target) for site in find_experts(graph)]
 
 
-def _choice(site: ExpertSite, config: QuantizeGptqConfig, capabilities: Capabilities) -> ExpertChoice:
-    schemes = expert_schemes(site, config.bits, config.symmetric, config.block_size, capabilities)
-    if not schemes:
+def _choice(site: ExpertSite, config: QuantizeGptqConfig, target: Target) -> ExpertChoice:
+    found = expert_scheme(site, config.bits, config.symmetric, config.block_size, target, ())
+    if found is None:
         return ExpertChoice(site, None, None, None)
-    scheme = replace(schemes[0], method=method_for(schemes[0].bits, "search"))
+    scheme = replace(found, method=method_for(found.bits, "search"))
     if scheme.bits == 8:
         return ExpertChoice(site, scheme, None, None)
     return ExpertChoice(site, scheme, Routing.of(site.node), expert_activation(site.node))
@@ -61,8 +65,10 @@ def expert_notices(choices: Collection[ExpertChoice], reached: Mapping[ir.Node, 
 
     reached: how many rows each expert of a node runs, where that is known.
     """
-    unknown = any(each.scheme is not None and each.scheme.bits < 8 and not each.by_gptq for each in choices)
-    return [*([WITHOUT_TEXT] if unknown else []), *_few(choices, reached)]
+    quantized = [each for each in choices if each.scheme is not None and each.scheme.bits < 8]
+    unknown = not all(each.by_gptq for each in quantized)
+    matrices = (matrix.rows for each in quantized for matrix in each.site.weights)
+    return [*([WITHOUT_TEXT] if unknown else []), *rounded_again(matrices), *_few(choices, reached)]
 
 
 def _few(choices: Collection[ExpertChoice], reached: Mapping[ir.Node, NDArray[np.int64]]) -> list[Notice]:

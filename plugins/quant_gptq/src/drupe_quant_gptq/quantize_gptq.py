@@ -119,7 +119,7 @@ class Quantizing:
         self._rewriter = Rewriter(model.graph, capabilities, config.accuracy_level)
         self._capabilities = capabilities
         self._choices = {each.site.node: each for each in choices(find_sites(model.graph), config, capabilities)}
-        self._experts = {each.site.node: each for each in expert_choices(model.graph, config, capabilities)}
+        self._experts = {each.site.node: each for each in expert_choices(model.graph, config, context.target)}
         self._shared: dict[Expression, Sequence[ExternalTensor]] = {}
         """Solved parts of matrices that several sites share."""
         self._reached: dict[ir.Node, NDArray[np.int64]] = {}
