@@ -10,17 +10,22 @@ from drupe_nbits import ExpertSite, Site, find_experts, find_sites
 from drupe_onnx import BLOCK, ir
 from drupe_packed import parts_of
 
+OUTPUT = "attention.output"
+NORMS = frozenset({"LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization"})
+
 
 @dataclass(frozen=True)
 class Group:
     """Sites that share a matrix, or a range of its rows, as a tied embedding and head do. Most groups have one site.
 
-    block: the decoder block, None outside the blocks. rows: the range [first, last); None for all rows. share: the
-    share of these rows in the quality that the whole matrix costs.
+    block: the decoder block, None outside the blocks. is_first: whether hidden states are small before the block: it is
+    the first one, and its results are added without a norm of their own. rows: the range [first, last); None for all
+    rows. share: the share of these rows in the quality that the whole matrix costs.
     """
 
     sites: tuple[Site, ...]
     block: int | None
+    is_first: bool = False
     rows: tuple[int, int] | None = None
     share: float = 1.0
 
@@ -92,7 +97,18 @@ def groups_of(graph: ir.Graph) -> list[Group]:
     for site in find_sites(graph):
         if not parts_of(site.rows):
             together.setdefault(site.rows, []).append(site)
-    return [Group(tuple(sites), _first_block(sites)) for sites in together.values()]
+    first = 0 if starts_small(graph) else None
+    found = ((tuple(sites), _first_block(sites)) for sites in together.values())
+    return [Group(sites, block, block is not None and block == first) for sites, block in found]
+
+
+def starts_small(graph: ir.Graph) -> bool:
+    """Whether hidden states are small before the first block, compared with what it adds to them.
+
+    They are not where a norm gives each result its size before it is added (Gemma 2 and 3, OLMo 2).
+    """
+    results = (site.result for site in find_sites(graph) if site.role == OUTPUT and _block(site.node) == 0)
+    return not any(user.op_type in NORMS for result in results for user in result.consumers())
 
 
 def _first_block(sites: Sequence[Site]) -> int | None:
