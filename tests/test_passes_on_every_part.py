@@ -125,16 +125,25 @@ class Kit:
     def expert_errors(
         self, name: str, quantizer: Pass, settings: dict[str, Any], text: dict[str, Any]
     ) -> dict[str, float]:
-        """How far the output of each layer's experts is from that of the unchanged decoder, on the text."""
+        """The squared error of each layer's experts on the text, as a share of the unchanged decoder's output."""
+        source, changed = self.outputs_of_experts(name, quantizer, settings, text)
+        return {
+            layer: float(np.square(changed[layer] - rows).mean() / np.square(rows).mean())
+            for layer, rows in source.items()
+        }
+
+    def outputs_of_experts(
+        self, name: str, quantizer: Pass, settings: dict[str, Any], text: dict[str, Any]
+    ) -> list[dict[str, Any]]:
+        """The output of each layer's experts on the text: as they are, and where they are quantized."""
         found = []
-        for passes in ([], [(EightBits(), {}), (quantizer, {"block_size": 16, "bits": 4, **settings})]):
+        for passes in ([], [(EightBits(), {}), (quantizer, {"block_size": 16, **settings})]):
             model = self.after(name, *passes)
             tokens = WeighChannels.Config(**text).calibration_tokens(
                 TextTokenizer.among(model.payload.files, self._new_folder())
             )
             found.append(self._outputs_of_experts(model, tokens))
-        source, changed = found
-        return {layer: float(np.square(changed[layer] - rows).mean()) for layer, rows in source.items()}
+        return found
 
     def _outputs_of_experts(self, model: Model, tokens: list[list[int]]) -> dict[str, Any]:
         """The output of the last node with experts in each layer."""
@@ -208,6 +217,15 @@ def test_gptq_is_closer_to_the_source_than_the_error_search(name: str, kit: Kit)
     assert not told, "the experts are calibrated as well"
     again = [each for each in solved.notices if each.handling == "quantized again"]
     assert len(again) == (name == "gpt_oss, packed")
+
+
+@pytest.mark.parametrize("name", EXPERTS)
+def test_experts_of_eight_bits_give_nearly_what_they_give_in_floating_point(name: str, kit: Kit) -> None:
+    """Both operators weigh the chosen experts in the same way. A token that changes its experts counts little."""
+    source, changed = kit.outputs_of_experts(name, QuantizeWeights(), {"bits": 8}, LITTLE)
+    first = next(iter(source))
+    sizes = [np.linalg.norm(each, axis=1) for each in (changed[first] - source[first], source[first])]
+    assert np.median(sizes[0][sizes[1] > 0] / sizes[1][sizes[1] > 0]) < 0.1
 
 
 @pytest.mark.parametrize("name", EXPERTS)
