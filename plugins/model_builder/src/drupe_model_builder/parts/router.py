@@ -83,8 +83,8 @@ def route(graph: GraphBuilder, part: Router, x: ir.Value) -> Routing:
 
     Operators choose by the largest logits, and weigh by a softmax over the chosen ones. On processors, QMoE of
     onnxruntime 1.32 does so even where its attribute `normalize_routing_weights` is 0. Other weights are given as
-    logarithms, with all other experts far below. The softmax divides the weights by their sum, and `factor` multiplies it
-    in again.
+    logarithms, with all other experts far below. The softmax divides the weights by their sum, and `factor` multiplies
+    it in again.
     """
     from drupe_onnx import ir
 
