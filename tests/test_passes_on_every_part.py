@@ -59,8 +59,8 @@ NOT_ROTATED = {
 }
 """The nodes that a rotation cannot pass through: norms on results, inputs of layers, experts with a row for each, and
 what is joined with the embedding."""
-EXPERTS = ("deepseek_v2, groups", "gemma4_text, experts", "gpt_oss, packed", "granitemoeshared", "llama4_text, two experts",
-           "mixtral", "nemotron_h, smaller experts", "olmoe", "phimoe", "qwen3_moe")  # fmt: skip
+EXPERTS = ("deepseek_v2, groups", "gemma4_text, experts", "gpt_oss, packed", "granitemoeshared", "mixtral", "olmoe",
+           "llama4_text, two experts", "nemotron_h, smaller experts", "phimoe", "qwen3_moe")  # fmt: skip
 """Families with experts: chosen in every way, apart, merged and woven, with biases and shared ones, and in halves."""
 LITTLE = {"calibration_sequences": 1, "calibration_length": 72}
 

@@ -42,6 +42,7 @@ UP, UP_BIAS, DOWN, DOWN_BIAS = 2, 3, 4, 5
 """The places of MoE's inputs."""
 ZERO_POINT_PLACES = (11, 12)
 """The places of QMoE's zero points. Between them and the biases lie the inputs for a third matrix."""
+NORMALISED = "normalize_routing_weights"
 WANTED_BLOCK = 128
 ROWS_UNCHANGED = {"weights_prepacked": 0}
 """The attribute of QMoE for weights whose rows lie as they are. Kernels that do not know it take them so, too."""
@@ -135,7 +136,13 @@ def expert_schemes(
 
 
 def expert_refusal(site: ExpertSite, scheme: Scheme, capabilities: Capabilities) -> str | None:
-    """Why the target does not support the experts under a scheme; None where it does."""
+    """Why the target does not support the experts under a scheme; None where it does.
+
+    QMoE on processors divides the weights of the chosen experts by their sum, whatever its attribute says.
+    """
+    normalised = site.node.attributes.get(NORMALISED)
+    if normalised is None or not normalised.as_int():
+        return "it does not divide the weights of the chosen experts by their sum, and QMoE does"
     for each in (site.up, site.down):
         if each.columns % scheme.block_size:
             return f"its rows of {each.columns} values are not whole blocks of {scheme.block_size}"
