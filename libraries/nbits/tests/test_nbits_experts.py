@@ -184,3 +184,13 @@ def test_the_table_of_stored_weights_shows_the_scheme_of_experts() -> None:
         Scheme(4, 32, False).bytes_for(EXPERTS * rows, columns, 4)
         for rows, columns in ((2 * WIDTH, HIDDEN), (HIDDEN, WIDTH))
     )
+
+
+def test_experts_whose_weights_are_not_divided_by_their_sum_are_not_quantized() -> None:
+    """The processor's QMoE divides by the sum even so."""
+    model = experts(UP, DOWN)
+    [node] = model.graph
+    node.attributes["normalize_routing_weights"] = ir.AttrInt64("normalize_routing_weights", 0)
+    [site] = find_experts(model.graph)
+    assert expert_schemes(site, 4, False, None, TARGET.capabilities) == []
+    assert "by their sum" in (expert_refusal(site, Scheme(4, 32, False), TARGET.capabilities) or "")

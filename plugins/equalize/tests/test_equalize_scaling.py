@@ -21,7 +21,7 @@ from drupe_equalize.awq import _pieces, best_scales, candidates, output_errors
 from drupe_equalize.groups import Rows, find_groups, scale_group
 from drupe_equalize.scale_channels import ScaleChannels, ScaleChannelsConfig
 from drupe_equalize.smooth_activations import SmoothActivations, SmoothActivationsConfig, smooth_scales
-from drupe_nbits import assign, find_sites
+from drupe_nbits import assign, find_experts, find_sites
 from drupe_onnx import Array, ir
 
 RNG = np.random.default_rng(2)
@@ -95,6 +95,39 @@ def test_matrices_that_several_products_share_stay_shared(cpu: Target, kit: Simp
     assert groups and all(users[site.weight] == 1 for group in groups for site in group.sites(graph))
     shared = {site.node for site in find_sites(graph) if users[site.weight] > 1}
     assert not [group for group in groups if isinstance(group.giver, Rows) and group.giver.node in shared]
+
+
+@pytest.mark.parametrize(
+    ("name", "beside"),
+    [("mixtral", 1), ("qwen2_moe", 4), ("gpt_oss", 1), ("granitemoeshared", 3), ("deepseek_v3", 3)],
+)
+def test_experts_are_scaled_with_all_that_reads_their_norm(
+    name: str, beside: int, kit: SimpleNamespace, cpu: Target, tmp_path: Path
+) -> None:
+    """Beside them: the router, and what a shared MLP has before its activation."""
+    checkpoint, _ = decoder_families.make(name, tmp_path)
+    before = kit.logits(kit.build(checkpoint, cpu), cpu, tmp_path / "before")
+    model = kit.build(checkpoint, cpu)
+    graph = model.payload.component.graph
+    experts = find_experts(graph)
+    groups = [group for group in find_groups(graph, list(graph)) if group.experts]
+    assert [group.experts[0] for group in groups] == [site.node for site in experts]
+    assert {len(group.products) for group in groups} == {beside}
+    for group in groups:
+        scale_group(graph, group, RNG.uniform(0.2, 5, int(group.channels.max()) + 1).astype(np.float32))
+    assert all(type(site.up.rows).__name__ == "Affine" for site in find_experts(graph))
+    after = kit.logits(model, cpu, tmp_path / "after")
+    np.testing.assert_allclose(after, before, atol=1e-4 * np.abs(before).max(), rtol=0)
+
+
+@pytest.mark.parametrize("scaling", [ScaleChannels(), SmoothActivations()], ids=lambda each: each.name)
+def test_what_is_not_scaled_of_experts_is_said(
+    scaling: Any, kit: SimpleNamespace, cpu: Target, context: Context, tmp_path: Path
+) -> None:
+    checkpoint, _ = decoder_families.make("mixtral", tmp_path)
+    for folder, told in ((checkpoint, ["partly scaled"]), (kit.checkpoint("llama"), [])):
+        found = scaling.run(kit.build(folder, cpu), scaling.Config(**LITTLE), context)
+        assert [each.handling for each in found.notices if each.about == "weights"] == told
 
 
 def with_outliers(channels: int = 128) -> tuple[np.ndarray, np.ndarray]:

@@ -18,6 +18,7 @@ from drupe_mixed_precision.allocate_bits import AllocateBits
 from drupe_mixed_precision.budgets import GENEROUS, SLOWER
 from drupe_mixed_precision.configuration import AllocateBitsConfig
 from drupe_mixed_precision.groups import groups_of
+from drupe_mixed_precision.losses import by_tables
 from drupe_mixed_precision.scheme_choice import Budget, Option, choose
 from drupe_mixed_precision.sizes import parse_size
 from drupe_mixed_precision.usual_size import REFERENCE
@@ -28,8 +29,8 @@ from drupe_onnx import OnnxPackage, initializers_of, weight_bytes
 from drupe_quant_rtn.quantize_weights import QuantizeWeights, QuantizeWeightsConfig
 
 
-def built(folder: Path, **settings: object) -> tuple[Model, Context]:
-    checkpoint = make_checkpoint(folder / "checkpoint", "llama", **settings)
+def built(folder: Path, model_type: str = "llama", **settings: object) -> tuple[Model, Context]:
+    checkpoint = make_checkpoint(folder / "checkpoint", model_type, **settings)
     context = Context(Cpu().target(), folder / "scratch")
     model = Model("hf", checkpoint, payload=open_checkpoint(checkpoint))
     return BuildDecoder().run(model, BuildDecoderConfig(), context), context
@@ -131,6 +132,21 @@ def test_a_tied_embedding_and_head_get_one_scheme(tmp_path: Path) -> None:
     [tied] = [group for group in groups if len(group.sites) == 2]
     assert tied.roles == {"embedding", "head"}
     assert tied.sites[0].scheme == tied.sites[1].scheme is not None
+
+
+@pytest.mark.parametrize(
+    ("model_type", "more"),
+    [("llama", True), ("qwen3", True), ("gemma2", False), ("gemma3_text", False), ("olmo2", False)],
+)
+def test_weights_of_the_first_block_count_more_unless_norms_give_results_another_size(
+    model_type: str, more: bool, tmp_path: Path
+) -> None:
+    model, _ = built(tmp_path, model_type)
+    first, second = (
+        [by_tables(group) for group in groups_of(model.payload.component.graph) if group.block == block]
+        for block in range(2)
+    )
+    assert (first[1:] == second[1:]) is not more, "all but queries, keys and values"
 
 
 @pytest.mark.parametrize("given", [{"block_size": 32}, {"head_bits": 8}])

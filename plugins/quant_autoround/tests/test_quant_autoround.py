@@ -29,9 +29,9 @@ from drupe_onnx import Files
 from drupe_quant_autoround import round_by_gradient
 from drupe_quant_autoround.claims import claim
 from drupe_quant_autoround.configuration import RoundByGradientConfig
-from drupe_quant_autoround.round_by_gradient import RoundByGradient
+from drupe_quant_autoround.round_by_gradient import RoundByGradient, not_kept
 from drupe_quant_autoround.tuning import Levels, levels_of
-from drupe_quant_autoround.writing import write_checkpoint
+from drupe_quant_autoround.writing import split_stored, write_checkpoint
 from drupe_text import Text, TextTokenizer
 
 needs_the_library = pytest.mark.skipif(
@@ -89,6 +89,18 @@ def test_the_written_checkpoint_holds_the_levels_and_otherwise_equals_its_source
             rows = tensor.rows(0, tensor.shape[0], files)
             expected = before[name].rows(0, tensor.shape[0], files)
             np.testing.assert_array_equal(rows, values(layer) if name == f"{module}.weight" else expected, name)
+
+
+def test_matrices_that_the_checkpoint_holds_in_another_form_are_left_to_the_search_and_named(checkpoint: Path) -> None:
+    """auto-round takes merged experts apart, and gives them names of its own."""
+    own, other = "model.layers.1.mlp.down_proj", "model.layers.1.mlp.experts.3.down_proj"
+    layer = random_levels(64, 96, symmetric=False)
+    stored, others = split_stored({own: layer, other: layer}, checkpoint)
+    assert (list(stored), others) == ([own], [other])
+    notice = not_kept(others)
+    assert other in notice.what
+    with pytest.raises(ModelError, match="no matrix that the checkpoint holds"):
+        split_stored({other: layer}, checkpoint)
 
 
 @pytest.mark.parametrize("symmetric", [True, False])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -16,9 +18,9 @@ from threadpoolctl import threadpool_limits
 from drupe.api import Cancelled, Model, ModelError, Progress, UsageError
 from drupe_blockquant import Scheme, gptq_factor, gptq_rows
 from drupe_layerwise import LayerByLayer
-from drupe_nbits import assign, find_sites
+from drupe_nbits import assign, find_experts, find_sites
 from drupe_onnx import Array, ExternalTensor, Files, OnnxKind, OnnxPackage, initializer, ir
-from drupe_quant_gptq import quantize_gptq
+from drupe_quant_gptq import experts, quantize_gptq
 from drupe_quant_gptq.finished_segments import Finished
 from drupe_quant_gptq.hessian import Hessian
 from drupe_quant_gptq.quantize_gptq import QuantizeGptq, QuantizeGptqConfig
@@ -332,13 +334,100 @@ def test_a_model_of_an_embedding_only_is_refused(kit: SimpleNamespace, text: str
         QuantizeGptq().refuse_whole(model, config(text), kit.context())
 
 
-def test_experts_get_the_levels_of_the_search_and_the_model_says_so(kit: SimpleNamespace, text: str) -> None:
-    settings = {"num_local_experts": 4, "num_experts_per_tok": 2, "intermediate_size": 64}
-    before = kit.random("mixtral", **settings)
-    model = QuantizeGptq().run(kit.random("mixtral", **settings), config(text), kit.context("gptq"))
+MIXTRAL = {"num_local_experts": 4, "num_experts_per_tok": 2, "intermediate_size": 64, "head_dim": 16}
+
+
+def experts_of(model: Model) -> list[np.ndarray]:
+    """The levels and scales of all experts."""
+    nodes = [node for node in graph(model) if node.op_type == "QMoE"]
+    assert nodes
+    with Files() as files:
+        return [
+            value.const_value.expression.value(files)
+            for node in nodes
+            for value in node.inputs[2:]
+            if value is not None and value.const_value is not None
+        ]
+
+
+def test_experts_are_solved_on_the_rows_that_reach_them(kit: SimpleNamespace, text: str) -> None:
+    model = QuantizeGptq().run(kit.random("mixtral", **MIXTRAL), config(text), kit.context("gptq"))
+    assert "MoE" not in [node.op_type for node in graph(model)]
+    searched = QuantizeWeights().run(kit.random("mixtral", **MIXTRAL), QuantizeWeightsConfig(), kit.context())
+    assert [each.shape for each in experts_of(model)] == [each.shape for each in experts_of(searched)]
+    assert not model.notices
+    tokens = config(text).calibration_tokens(TextTokenizer.among(model.payload.files, kit.context().scratch))
+    source, *others = (kit.logits(each, tokens) for each in (kit.random("mixtral", **MIXTRAL), model, searched))
+    solved, found = (np.square(each - source).mean() for each in others)
+    assert solved < 0.8 * found
+
+
+def test_experts_that_few_tokens_reach_are_counted_in_a_notice(kit: SimpleNamespace, text: str) -> None:
+    many = {**MIXTRAL, "num_local_experts": 32}
+    few = {"calibration_sequences": 1, "calibration_length": 40}
+    model = QuantizeGptq().run(kit.random("mixtral", **many), config(text, **few), kit.context("gptq"))
+    (notice,) = model.notices
+    assert (notice.about, notice.handling) == ("weights", "calibrated on few tokens")
+    told = re.fullmatch(
+        r"the calibration text reaches (\d+) of 64 experts with fewer than 16 tokens, and (\d+) of them by none: .*",
+        notice.what,
+    )
+    assert told is not None
+    assert 0 < int(told[2]) < int(told[1]) <= 64
+    assert all(np.isfinite(each.astype(np.float32)).all() for each in experts_of(model))
+
+
+def test_experts_are_the_same_for_any_number_of_threads_and_any_budget(kit: SimpleNamespace, text: str) -> None:
+    found = []
+    for threads, budget in ((1, 1 << 30), (3, 1)):
+        context = dataclasses.replace(kit.context(f"with-{threads}"), threads=threads, memory_budget=budget)
+        found.append(experts_of(QuantizeGptq().run(kit.random("mixtral", **MIXTRAL), config(text), context)))
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_experts_of_finished_blocks_are_taken_over(
+    kit: SimpleNamespace, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = config(text, calibration_sequences=1, calibration_length=40)
+    many = {**MIXTRAL, "num_local_experts": 16}
+    whole = QuantizeGptq().run(kit.random("mixtral", **many), few, kit.context("whole"))
+    with pytest.raises(Killed):
+        QuantizeGptq().run(kit.random("mixtral", **many), few, kit.context("first", KilledAfter(1)))
+    solved = []
+    solve = quantize_gptq.ExpertSolver.solve
+    monkeypatch.setattr(quantize_gptq.ExpertSolver, "solve", lambda each: solved.append(each) or solve(each))
+    resumed = QuantizeGptq().run(kit.random("mixtral", **many), few, kit.context("second"))
+    assert len(solved) == 1, "the experts of the second block"
+    assert kit.written(resumed) == kit.written(whole)
+    assert resumed.notices == whole.notices
+
+
+def test_experts_with_an_unknown_activation_get_the_levels_of_the_search_and_the_model_says_so(
+    kit: SimpleNamespace, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(experts, "expert_activation", lambda node: None)
+    model = QuantizeGptq().run(kit.random("mixtral", **MIXTRAL), config(text), kit.context("gptq"))
     assert [notice.handling for notice in model.notices] == ["quantized without calibration"]
-    operators = [node.op_type for node in graph(model)]
-    assert operators.count("QMoE") == 2
-    assert "MoE" not in operators
-    source, found = (kit.logits(each, [list(range(3, 60))]) for each in (before, model))
-    assert np.corrcoef(source.reshape(-1), found.reshape(-1))[0, 1] > 0.8
+    assert [node.op_type for node in graph(model)].count("QMoE") == 2
+
+
+def test_experts_of_8_bits_are_rounded(kit: SimpleNamespace, text: str) -> None:
+    before = kit.random("mixtral", **MIXTRAL)
+    for site in find_experts(graph(before)):
+        assign(site.node, Scheme(8, 32, False))
+    model = QuantizeGptq().run(before, config(text), kit.context("gptq"))
+    assert not model.notices
+    assert all(node.attributes["expert_weight_bits"].as_int() == 8 for node in graph(model) if node.op_type == "QMoE")
+
+
+def test_that_experts_are_not_weighed_is_said(kit: SimpleNamespace, text: str) -> None:
+    settings = WeighChannelsConfig(calibration_data=text, calibration_sequences=1, calibration_length=40)
+    found = WeighChannels().run(kit.random("mixtral", **MIXTRAL), settings, kit.context())
+    assert [notice.handling for notice in found.notices] == ["not weighed"]
+
+
+def test_blocks_that_experts_cannot_have_are_refused_with_those_that_they_can(kit: SimpleNamespace, text: str) -> None:
+    with pytest.raises(UsageError, match=r"cannot run the experts .* in blocks of 256") as raised:
+        QuantizeGptq().run(kit.random("mixtral", **MIXTRAL), config(text, block_size=256), kit.context())
+    assert "--block-size 32" in str(raised.value.cure)

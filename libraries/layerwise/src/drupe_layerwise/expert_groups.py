@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drupe.api import Session
+from drupe_layerwise.expert_arithmetic import Routing
 from drupe_layerwise.weights import EXPERT_PLACES, EXPERTS, made
 from drupe_onnx import MICROSOFT, Access, Expression, RowRange, constant_of, ir
 
@@ -31,6 +32,7 @@ class LargeExperts:
     """A node with experts. matrices, biases: by the place of the input; each has the experts first."""
 
     node: ir.Node
+    routing: Routing
     matrices: Mapping[int, Expression]
     biases: Mapping[int, Expression]
 
@@ -42,17 +44,6 @@ class LargeExperts:
     @property
     def nbytes(self) -> int:
         return sum(each.size * each.dtype.bitwidth // 8 for each in self.matrices.values())
-
-    @property
-    def chosen(self) -> int:
-        """How many experts a token runs."""
-        return self.node.attributes["k"].as_int() if "k" in self.node.attributes else 1
-
-    @property
-    def normalises(self) -> bool:
-        """Whether a token's weights are divided by their sum."""
-        attribute = self.node.attributes.get("normalize_routing_weights")
-        return attribute is not None and bool(attribute.as_int())
 
 
 def large_experts(graph: ir.Graph, memory_budget: int) -> LargeExperts | None:
@@ -66,13 +57,13 @@ def large_experts(graph: ir.Graph, memory_budget: int) -> LargeExperts | None:
 
 
 def _read(node: ir.Node) -> LargeExperts | None:
-    sparse = node.attributes.get("use_sparse_mixer")
+    routing = Routing.of(node)
     matrices = {place: each for place in EXPERT_PLACES if (each := _constant(node, place)) is not None}
     biases = {place: each for place in BIAS_PLACES if (each := _constant(node, place)) is not None}
     given = {place for place, value in enumerate(node.inputs) if value is not None and place > LOGITS}
     apart = all(len(each.shape) == 3 and each.access == Access.ROWS for each in matrices.values())
-    known = given == matrices.keys() | biases.keys() and (sparse is None or not sparse.as_int())
-    return LargeExperts(node, matrices, biases) if matrices and apart and known else None
+    known = given == matrices.keys() | biases.keys()
+    return LargeExperts(node, routing, matrices, biases) if routing and matrices and apart and known else None
 
 
 def _constant(node: ir.Node, place: int) -> Expression | None:
@@ -105,7 +96,7 @@ class Groups:
                 ir.val(_input(place), value.dtype, shape if constant is None else (self.size, *constant.shape[1:]))
             )
         attributes = {name: each for name, each in node.attributes.items() if name != "k"}
-        attributes["k"] = ir.AttrInt64("k", min(self.experts.chosen, self.size))
+        attributes["k"] = ir.AttrInt64("k", min(self.experts.routing.chosen, self.size))
         attributes["normalize_routing_weights"] = ir.AttrInt64("normalize_routing_weights", 1)
         result = ir.val("result", node.outputs[0].dtype, ["tokens", "hidden"])
         made_node = ir.Node(MICROSOFT, EXPERTS, inputs, attributes.values(), outputs=[result], name="experts")
@@ -116,7 +107,7 @@ class Groups:
     def run(self, session: Session, x: NDArray[Any], logits: NDArray[Any], threads: int) -> NDArray[Any]:
         """The node's result for x [..., hidden] and logits [tokens, experts]."""
         rows = np.ascontiguousarray(x.reshape(-1, x.shape[-1]))
-        weights = routing_weights(logits.astype(np.float32), self.experts.chosen, self.experts.normalises)
+        weights = self.experts.routing.weights(logits.astype(np.float32))
         result = np.zeros(rows.shape, np.float32)
         for first, new in self._ranges():
             own = weights[:, first : first + self.size].copy()
@@ -143,18 +134,6 @@ class Groups:
         return {
             _input(place): made(RowRange(each, first, first + self.size), threads) for place, each in constants.items()
         }
-
-
-def routing_weights(logits: NDArray[np.float32], chosen: int, normalised: bool) -> NDArray[np.float32]:
-    """Each token's weights [tokens, experts], as the operator computes them: zero for experts that are not chosen."""
-    shifted = np.exp(logits - logits.max(-1, keepdims=True))
-    shares = shifted / shifted.sum(-1, keepdims=True)
-    places = np.argsort(-logits, -1, kind="stable")[:, :chosen]
-    weights: NDArray[np.float32] = np.zeros_like(shares)
-    np.put_along_axis(weights, places, np.take_along_axis(shares, places, -1), -1)
-    if normalised:
-        weights /= weights.sum(-1, keepdims=True)
-    return weights
 
 
 def _input(place: int) -> str:

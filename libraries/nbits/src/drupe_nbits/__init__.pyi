@@ -1,6 +1,9 @@
 """The public names and their homes; each home is loaded when one of its names is first used."""
 
+from .expert_settings import expert_scheme as expert_scheme
 from .experts import DOWN_BIAS as DOWN_BIAS
+from .experts import UP_BIAS as UP_BIAS
+from .experts import ExpertMatrices as ExpertMatrices
 from .experts import ExpertSite as ExpertSite
 from .experts import expert_bytes as expert_bytes
 from .experts import expert_refusal as expert_refusal

@@ -42,6 +42,7 @@ UP, UP_BIAS, DOWN, DOWN_BIAS = 2, 3, 4, 5
 """The places of MoE's inputs."""
 ZERO_POINT_PLACES = (11, 12)
 """The places of QMoE's zero points. Between them and the biases lie the inputs for a third matrix."""
+NORMALISED = "normalize_routing_weights"
 WANTED_BLOCK = 128
 ROWS_UNCHANGED = {"weights_prepacked": 0}
 """The attribute of QMoE for weights whose rows lie as they are. Kernels that do not know it take them so, too."""
@@ -135,7 +136,13 @@ def expert_schemes(
 
 
 def expert_refusal(site: ExpertSite, scheme: Scheme, capabilities: Capabilities) -> str | None:
-    """Why the target does not support the experts under a scheme; None where it does."""
+    """Why the target does not support the experts under a scheme; None where it does.
+
+    QMoE on processors divides the weights of the chosen experts by their sum, whatever its attribute says.
+    """
+    normalised = site.node.attributes.get(NORMALISED)
+    if normalised is None or not normalised.as_int():
+        return "it does not divide the weights of the chosen experts by their sum, and QMoE does"
     for each in (site.up, site.down):
         if each.columns % scheme.block_size:
             return f"its rows of {each.columns} values are not whole blocks of {scheme.block_size}"
@@ -151,10 +158,22 @@ def expert_bytes(site: ExpertSite, scheme: Scheme) -> int:
     return sum(scheme.bytes_for(each.rows.shape[0], each.columns, scale_bytes) for each in site.weights)
 
 
-def quantize_experts(graph: ir.Graph, site: ExpertSite, scheme: Scheme, capabilities: Capabilities) -> None:
-    """Replace the node by one with quantized weights, which the writer makes piece by piece."""
+def quantize_experts(
+    graph: ir.Graph,
+    site: ExpertSite,
+    scheme: Scheme,
+    capabilities: Capabilities,
+    ready: Sequence[Sequence[Expression] | None] = (None, None),
+) -> None:
+    """Replace the node by one with quantized weights.
+
+    ready: for `up` and `down`, the outputs of `QuantizeBlocks` for the rows of all experts, where they were made
+    elsewhere; by default the writer makes them, piece by piece.
+    """
     graph.opset_imports.setdefault(MICROSOFT, 1)
-    up, down = (_quantized(graph, site, each, scheme) for each in (site.up, site.down))
+    up, down = (
+        _quantized(graph, site, each, scheme, made) for each, made in zip((site.up, site.down), ready, strict=True)
+    )
     biases = [site.node.inputs[place] if len(site.node.inputs) > place else None for place in (UP_BIAS, DOWN_BIAS)]
     inputs = [*site.node.inputs[:2], *up[:ZERO_POINTS], biases[0], *down[:ZERO_POINTS], biases[1]]
     if not scheme.symmetric:
@@ -217,15 +236,18 @@ def _flat(expression: Expression, shape: tuple[int, int]) -> Expression:
     return inner if inner.shape == shape else Reshape(inner, shape)
 
 
-def _quantized(graph: ir.Graph, site: ExpertSite, matrices: ExpertMatrices, scheme: Scheme) -> list[ir.Value]:
+def _quantized(
+    graph: ir.Graph, site: ExpertSite, matrices: ExpertMatrices, scheme: Scheme, made: Sequence[Expression] | None
+) -> list[ir.Value]:
     """The initializers of quantized matrices: levels, scales, and zero points where the scheme has them."""
     producer = (QuantizeIdentities if matrices.is_identity else QuantizeBlocks)(matrices.rows, scheme, site.dtype)
+    parts = made or [Produced(producer, place) for place in range(len(producer.outputs))]
     stem = f"{matrices.weight.name}_Q{scheme.bits}{'S' if scheme.symmetric else 'A'}{scheme.block_size}"
     k = matrices.columns
     widths = {WEIGHT: scheme.packed_width(k), SCALES: scheme.blocks(k), ZERO_POINTS: scheme.zero_point_width(k)}
     found = []
-    for place, spec in enumerate(producer.outputs):
-        expression = matrices.shaped(Produced(producer, place), widths[place])
+    for place, (spec, part) in enumerate(zip(producer.outputs, parts, strict=True)):
+        expression = matrices.shaped(part, widths[place])
         found.append(shared_initializer(graph, f"{stem}_{spec.name}", expression))
     return found
 

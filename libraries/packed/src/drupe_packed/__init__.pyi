@@ -6,3 +6,4 @@ from .packing import Packing as Packing
 from .packing import Rule as Rule
 from .repacking import Repacked as Repacked
 from .repacking import parts_of as parts_of
+from .rounded_again import rounded_again as rounded_again

@@ -7,17 +7,29 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from drupe.api import Context, ModelError
+from drupe.api import Context, ModelError, Notice
 from drupe_equalize.activation_statistics import Statistics
 from drupe_equalize.groups import Group, find_groups, scale_group
 from drupe_layerwise import LayerByLayer, Segment
+from drupe_nbits import find_experts
 from drupe_onnx import OnnxPackage, ir
 
 SAMPLE = 512
 """How many tokens of a group's input are kept as a sample."""
 
+SECOND_MATRICES = Notice(
+    "weights",
+    "partly scaled",
+    "of experts, only the matrices that read the layer's norm are scaled, and not those after the activation",
+)
+
 Choose = Callable[[Group, Statistics, ir.Graph], NDArray[np.float32]]
 """Chooses the scales of a group, one for each channel of its giver."""
+
+
+def notices(package: OnnxPackage) -> list[Notice]:
+    """A notice for a package with experts, whose second matrices no scales reach."""
+    return [SECOND_MATRICES] if find_experts(package.component.graph) else []
 
 
 def scale_blocks(

@@ -1,4 +1,4 @@
-"""Groups: products with the same input whose channels can be scaled, and the giver that is divided by the scales.
+"""Groups: products and experts with one input whose channels can be scaled, and the giver that is divided by them.
 
 If a product's weights for an input channel are multiplied with a scale, the weights that make this channel have to be
 divided by it: those of the norm before the product, or the rows of an earlier product.
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from drupe_equalize.expressions import ScaledRows, scaled_columns
 from drupe_equalize.matrix_replacement import put_rows, put_vector
 from drupe_equalize.norms import Norm, norm_at, set_norm_weight
-from drupe_nbits import Site, find_sites
+from drupe_nbits import ExpertSite, Site, find_experts, find_float_sites, find_sites, put_expert_rows
 from drupe_onnx import LAST_TOKEN, MICROSOFT, ROLE, Affine, Array, as_type, constant_of, ir
 
 Scales = NDArray[np.float32]
@@ -37,25 +37,35 @@ class Rows:
 
 @dataclass(frozen=True)
 class Group:
-    """Products that read one value, and the giver that makes the value's channels.
+    """Products and experts that read one value, and the giver that makes the value's channels.
 
-    giver: the norm or the rows of a product that are divided by the scales. channels: for each channel of the value,
+    giver: the norm or the rows of a product that are divided by the scales. products: their nodes, also of those that
+    stay in floating point. experts: nodes whose first matrices read the value. channels: for each channel of the value,
     the giver's channel that it comes from; with grouped heads, several come from the same one.
     """
 
     giver: Norm | Rows
     value: ir.Value
     products: tuple[ir.Node, ...]
+    experts: tuple[ir.Node, ...]
     channels: NDArray[np.intp]
 
     @property
     def name(self) -> str:
         """The group's name in messages: its nodes."""
-        return ", ".join(node.name or node.op_type for node in self.products)
+        return ", ".join(node.name or node.op_type for node in (*self.products, *self.experts))
 
     def sites(self, graph: ir.Graph) -> list[Site]:
-        """The sites of the products, read from the graph as it is now."""
+        """The sites of the products that will be quantized, read from the graph as it is now."""
         return [site for site in find_sites(graph) if any(site.node is node for node in self.products)]
+
+    def float_sites(self, graph: ir.Graph) -> list[Site]:
+        """The sites of the products that stay in floating point, such as routers."""
+        return [site for site in find_float_sites(graph) if any(site.node is node for node in self.products)]
+
+    def expert_sites(self, graph: ir.Graph) -> list[ExpertSite]:
+        """The experts, read from the graph as it is now."""
+        return [site for site in find_experts(graph) if any(site.node is node for node in self.experts)]
 
     def most(self, values: Scales) -> Scales:
         """The largest of the values [channels] that belong to each channel of the giver."""
@@ -74,33 +84,41 @@ def find_groups(graph: ir.Graph, nodes: Sequence[ir.Node]) -> list[Group]:
 
     Nor have matrices that several products share: each product would get a matrix of its own.
     """
-    sites = find_sites(graph)
-    finder = _Finder(sites, {id(node) for node in nodes})
-    found = [
-        finder.group(value) for value in {id(each.activations): each.activations for each in finder.sites}.values()
-    ]
+    finder = _Finder(graph, {id(node) for node in nodes})
+    found = [finder.group(value) for value in finder.values]
     return [group for group in found if group is not None]
 
 
 class _Finder:
-    def __init__(self, sites: Sequence[Site], inside: set[int]) -> None:
-        products = [site for site in sites if not site.is_look_up]
-        users = Counter(id(site.weight) for site in products)
-        self.sites = [site for site in products if id(site.node) in inside]
+    def __init__(self, graph: ir.Graph, inside: set[int]) -> None:
+        products = [site for site in find_sites(graph) if not site.is_look_up]
+        users = Counter(id(site.weight) for site in (*products, *find_float_sites(graph)))
         self._inside = inside
-        alone = [site for site in self.sites if users[id(site.weight)] == 1]
-        self._at = {id(site.node): site for site in alone}
+        own = [site for site in products if id(site.node) in inside]
+        alone = [site for site in own if users[id(site.weight)] == 1]
         self._made_by = {id(site.result): site for site in alone}
+        kept = [site for site in find_float_sites(graph) if id(site.node) in inside and users[id(site.weight)] == 1]
+        self._at = {id(site.node): site for site in (*alone, *kept)}
+        experts = [site for site in find_experts(graph) if id(site.node) in inside and not site.up.is_identity]
+        self._experts = {id(site.node): site for site in experts if len(site.up.weight.uses()) == 1}
+        read = {site.node: site.activations for site in own}
+        read |= {site.node: value for site in experts if (value := site.node.inputs[0]) is not None}
+        self.values = list({id(read[node]): read[node] for node in graph if node in read}.values())
+        """The values that products or experts read, in the order of their readers."""
 
     def group(self, value: ir.Value) -> Group | None:
         """The group of the products that read `value`."""
-        readers = [use.node for use in value.uses()]
-        if value.is_graph_output() or any(id(node) not in self._at for node in readers):
+        uses = list(value.uses())
+        products = [use.node for use in uses if id(use.node) in self._at]
+        experts = [use.node for use in uses if id(use.node) in self._experts and use.idx == 0]
+        if value.is_graph_output() or len(products) + len(experts) < len(uses):
             return None
-        if any(self._at[id(node)].activations is not value for node in readers):
+        if any(self._at[id(node)].activations is not value for node in products):
             return None
-        found = self._giver(value, self._at[id(readers[0])].rows.shape[1])
-        return None if found is None else Group(found[0], value, tuple(readers), found[1])
+        widths = [self._at[id(node)].rows.shape[1] for node in products]
+        widths += [self._experts[id(node)].up.columns for node in experts]
+        found = self._giver(value, widths[0])
+        return None if found is None else Group(found[0], value, tuple(products), tuple(experts), found[1])
 
     def _giver(self, value: ir.Value, size: int) -> tuple[Norm | Rows, NDArray[np.intp]] | None:
         """The giver that makes the channels of `value`, and the giver's channel of each."""
@@ -183,7 +201,10 @@ def scale_group(graph: ir.Graph, group: Group, scales: Scales) -> None:
     The giver is divided by them, so the products give the same results as before.
     """
     spread = Array(scales[group.channels])
-    put_rows(graph, [(site, scaled_columns(site.rows, spread)) for site in group.sites(graph)])
+    sites = [*group.sites(graph), *group.float_sites(graph)]
+    put_rows(graph, [(site, scaled_columns(site.rows, spread)) for site in sites])
+    for experts in group.expert_sites(graph):
+        put_expert_rows(experts.up, scaled_columns(experts.up.rows, spread))
     inverse = (1 / scales).astype(np.float32)
     if isinstance(group.giver, Norm):
         norm = norm_at(group.giver.node)

@@ -14,9 +14,9 @@ from drupe_blockquant import Scheme
 from drupe_blockquant.scheme import Method
 from drupe_equalize.activation_statistics import Statistics
 from drupe_equalize.awq import best_scales
-from drupe_equalize.block_scaling import scale_blocks
+from drupe_equalize.block_scaling import notices, scale_blocks
 from drupe_equalize.groups import Group
-from drupe_nbits import Site, candidates, first_served, method_for
+from drupe_nbits import ExpertSite, Site, candidates, expert_schemes, first_served, method_for
 from drupe_onnx import Capabilities, capabilities_of, ir
 from drupe_text import CalibratingPass, CalibrationConfig
 
@@ -36,6 +36,11 @@ class ScaleChannelsConfig(CalibrationConfig):
         )
         return found and replace(found, method=method_for(found.bits, self.method))
 
+    def scheme_for_experts(self, site: ExpertSite, capabilities: Capabilities) -> Scheme | None:
+        """The scheme that experts will have on the target; None where they stay in floating point."""
+        found = expert_schemes(site, self.bits, self.symmetric, self.block_size, capabilities)
+        return replace(found[0], method=method_for(found[0].bits, self.method)) if found else None
+
 
 class ScaleChannels(CalibratingPass):
     """Activation-aware scaling (AWQ, Lin et al. 2023, arXiv 2306.00978).
@@ -48,7 +53,7 @@ class ScaleChannels(CalibratingPass):
 
     name = "scale-channels"
     summary = "scales channels so that quantizing changes the output less, measured on a text (AWQ)"
-    revision = 4
+    revision = 5
     Config = ScaleChannelsConfig
     requires = Form("onnx", {"weights": ("float", "mixed")})
     ensures = Form("onnx")
@@ -56,8 +61,10 @@ class ScaleChannels(CalibratingPass):
 
     def run(self, model: Model, config: ScaleChannelsConfig, context: Context) -> Model:
         def choose(group: Group, measured: Statistics, graph: ir.Graph) -> NDArray[np.float32]:
-            schemes = [
-                (site.rows, config.scheme_for(site, capabilities_of(context.target))) for site in group.sites(graph)
+            capabilities = capabilities_of(context.target)
+            schemes = [(site.rows, config.scheme_for(site, capabilities)) for site in group.sites(graph)]
+            schemes += [
+                (site.up.rows, config.scheme_for_experts(site, capabilities)) for site in group.expert_sites(graph)
             ]
             quantized = [(rows, scheme) for rows, scheme in schemes if scheme is not None]
             mean = group.mean(measured.mean)
@@ -65,5 +72,6 @@ class ScaleChannels(CalibratingPass):
                 return np.ones_like(mean)
             return best_scales(quantized, measured.sample, mean, group.channels, context.threads)
 
+        noticed = model.noticed(*notices(model.payload))
         scale_blocks(model.payload, self.sequences(model, config, context), context, choose, "scaling channels")
-        return model
+        return noticed

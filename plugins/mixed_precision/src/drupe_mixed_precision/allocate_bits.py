@@ -24,7 +24,7 @@ class AllocateBits(Pass):
 
     name = "allocate-bits"
     summary = "gives each matrix the bits and block size that lose the least quality within a budget of bytes"
-    revision = 10
+    revision = 11
     Config = AllocateBitsConfig
     requires = Form("onnx", {"weights": ("float", "mixed")})
     ensures = Form("onnx")
@@ -58,5 +58,6 @@ def _choices_of_experts(
 ) -> list[tuple[ExpertSite, Sequence[Option]]]:
     """The experts that the target supports quantized, with the schemes that they may have."""
     sites = [site for component in package.components.values() for site in find_experts(component.graph)]
-    found = [(site, expert_options(site, capabilities, symmetric=config.symmetric, groups=parts)) for site in sites]
+    wanted = {"symmetric": config.symmetric, "calibrated": config.calibrated}
+    found = [(site, expert_options(site, capabilities, **wanted, groups=parts)) for site in sites]
     return [(site, schemes) for site, schemes in found if schemes]

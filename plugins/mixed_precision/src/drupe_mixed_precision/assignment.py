@@ -38,9 +38,10 @@ def assign_schemes(parts: Sequence[Group], schemes: Sequence[Scheme | None]) -> 
 
 
 def assign_to_experts(package: OnnxPackage, symmetric: bool, capabilities: Capabilities) -> None:
-    """Set the scheme of all experts: EXPERT_BITS, in blocks of the best size. No sensitivity is measured for them."""
+    """Set the scheme of all experts: EXPERT_BITS, in blocks of the best size. Their sensitivities are deleted."""
     for component in package.components.values():
         for site in find_experts(component.graph):
+            site.node.metadata_props.pop(SENSITIVITY, None)
             if schemes := expert_schemes(site, EXPERT_BITS, symmetric, None, capabilities):
                 assign(site.node, schemes[0])
 

@@ -10,11 +10,18 @@ from collections.abc import Sequence
 
 from drupe_blockquant import Scheme
 from drupe_blockquant.scheme import BLOCK_SIZES
-from drupe_mixed_precision.groups import Group
-from drupe_mixed_precision.losses import BY_ROLE, COARSENESS, FIRST_BLOCK, by_tables, measured_sensitivity
+from drupe_mixed_precision.groups import Group, starts_small
+from drupe_mixed_precision.losses import (
+    CALIBRATED,
+    COARSENESS,
+    by_role,
+    by_tables,
+    measured_sensitivity,
+    stored_sensitivity,
+)
 from drupe_mixed_precision.scheme_choice import Option
 from drupe_nbits import ExpertSite, expert_bytes, expert_schemes
-from drupe_onnx import BLOCK, Capabilities
+from drupe_onnx import BLOCK, Capabilities, ir
 
 BITS = (4, 8)
 ROLES = (("mlp.gate", "mlp.up"), ("mlp.down",))
@@ -22,14 +29,20 @@ ROLES = (("mlp.gate", "mlp.up"), ("mlp.down",))
 
 
 def expert_options(
-    site: ExpertSite, capabilities: Capabilities, *, symmetric: bool, groups: Sequence[Group]
+    site: ExpertSite, capabilities: Capabilities, *, symmetric: bool, calibrated: bool, groups: Sequence[Group]
 ) -> list[Option]:
-    """The best supported scheme of each number of bits, the smallest first. groups: the other matrices."""
-    lost = _table_sensitivity(site) * _nats_for_each_unit(groups)
+    """The best supported scheme of each number of bits, the smallest first.
+
+    calibrated: GPTQ will find the levels. groups: the other matrices.
+    """
+    lost = stored_sensitivity(site.node, site.name)
+    if lost is None:
+        lost = _table_sensitivity(site) * _nats_for_each_unit(groups)
     found: dict[Scheme, Option] = {}
     for bits in BITS:
+        left = CALIBRATED if calibrated and bits < 8 else 1.0
         for scheme in expert_schemes(site, bits, symmetric, None, capabilities)[:1]:
-            found[scheme] = Option(scheme, expert_bytes(site, scheme), lost * _coarseness(scheme))
+            found[scheme] = Option(scheme, expert_bytes(site, scheme), lost * _coarseness(scheme) * left)
     return sorted(found.values(), key=lambda option: option.nbytes)
 
 
@@ -40,10 +53,11 @@ def _coarseness(scheme: Scheme) -> float:
 
 def _table_sensitivity(site: ExpertSite) -> float:
     """The loss at COARSEST by the tables. With weights of 1/k, the errors of k experts add up to 1/k of one's."""
-    first = site.node.metadata_props.get(BLOCK) == "0"
+    graph = site.node.graph
+    first = site.node.metadata_props.get(BLOCK) == "0" and isinstance(graph, ir.Graph) and starts_small(graph)
     total = 0.0
     for roles, each in zip(ROLES, (site.up, site.down), strict=True):
-        counts = [BY_ROLE[role] * (FIRST_BLOCK[role] if first else 1.0) for role in roles]
+        counts = [by_role(role, first) for role in roles]
         total += 0 if each.is_identity else each.rows.size * sum(counts) / len(counts)
     return total / site.up.experts / site.chosen
 

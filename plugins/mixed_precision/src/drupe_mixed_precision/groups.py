@@ -6,21 +6,26 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from drupe_nbits import Site, find_sites
+from drupe_nbits import ExpertSite, Site, find_experts, find_sites
 from drupe_onnx import BLOCK, ir
 from drupe_packed import parts_of
+
+OUTPUT = "attention.output"
+NORMS = frozenset({"LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization"})
 
 
 @dataclass(frozen=True)
 class Group:
     """Sites that share a matrix, or a range of its rows, as a tied embedding and head do. Most groups have one site.
 
-    block: the decoder block, None outside the blocks. rows: the range [first, last); None for all rows. share: the
-    share of these rows in the quality that the whole matrix costs.
+    block: the decoder block, None outside the blocks. is_first: whether hidden states are small before the block: it is
+    the first one, and its results are added without a norm of their own. rows: the range [first, last); None for all
+    rows. share: the share of these rows in the quality that the whole matrix costs.
     """
 
     sites: tuple[Site, ...]
     block: int | None
+    is_first: bool = False
     rows: tuple[int, int] | None = None
     share: float = 1.0
 
@@ -69,19 +74,47 @@ class Group:
         return self.sites[0].dtype.bitwidth // 8
 
 
+@dataclass(frozen=True)
+class Experts:
+    """The experts of a node, which get one scheme together. block: the decoder block, None outside the blocks."""
+
+    site: ExpertSite
+    block: int | None
+
+    @property
+    def name(self) -> str:
+        return self.site.name
+
+
+def experts_of(graph: ir.Graph) -> list[Experts]:
+    """The experts of every node of a graph, in its order."""
+    return [Experts(site, _block(site.node)) for site in find_experts(graph)]
+
+
 def groups_of(graph: ir.Graph) -> list[Group]:
     """Every group of a graph, in the graph's order, without matrices that are already quantized in the checkpoint."""
     together: dict[object, list[Site]] = {}
     for site in find_sites(graph):
         if not parts_of(site.rows):
             together.setdefault(site.rows, []).append(site)
-    return [Group(tuple(sites), _first_block(sites)) for sites in together.values()]
+    first = 0 if starts_small(graph) else None
+    found = ((tuple(sites), _first_block(sites)) for sites in together.values())
+    return [Group(sites, block, block is not None and block == first) for sites, block in found]
+
+
+def starts_small(graph: ir.Graph) -> bool:
+    """Whether hidden states are small before the first block, compared with what it adds to them.
+
+    They are not where a norm gives each result its size before it is added (Gemma 2 and 3, OLMo 2).
+    """
+    results = (site.result for site in find_sites(graph) if site.role == OUTPUT and _block(site.node) == 0)
+    return not any(user.op_type in NORMS for result in results for user in result.consumers())
 
 
 def _first_block(sites: Sequence[Site]) -> int | None:
-    return next((number for site in sites if (number := _block(site)) is not None), None)
+    return next((number for site in sites if (number := _block(site.node)) is not None), None)
 
 
-def _block(site: Site) -> int | None:
-    text = site.node.metadata_props.get(BLOCK, "")
+def _block(node: ir.Node) -> int | None:
+    text = node.metadata_props.get(BLOCK, "")
     return int(text) if text.isdigit() else None

@@ -5,12 +5,10 @@ from __future__ import annotations
 from pydantic import Field
 
 from drupe.api import Context, Form, Model
-from drupe_mixed_precision.assignment import assign_to_experts
-from drupe_mixed_precision.groups import groups_of
+from drupe_mixed_precision.groups import experts_of, groups_of
 from drupe_mixed_precision.losses import SENSITIVITY
 from drupe_mixed_precision.sensitivity_measurement import sensitivities
-from drupe_nbits import find_experts, quantize_experts
-from drupe_onnx import OnnxPackage, capabilities_of, remove_unused
+from drupe_onnx import OnnxPackage
 from drupe_text import CalibratingPass, CalibrationConfig
 
 
@@ -28,27 +26,15 @@ class MeasureSensitivityConfig(CalibrationConfig):
         return not (self.block_size or self.head_bits)
 
 
-def with_quantized_experts(package: OnnxPackage, context: Context) -> OnnxPackage:
-    """The package with quantized experts, so that no block holds them in floating point. They get no sensitivity."""
-    if not find_experts(package.component.graph):
-        return package
-    trial = package.clone()
-    capabilities = capabilities_of(context.target)
-    assign_to_experts(trial, symmetric=False, capabilities=capabilities)
-    graph = trial.component.graph
-    for site in find_experts(graph):
-        if site.scheme is not None:
-            quantize_experts(graph, site, site.scheme, capabilities)
-    remove_unused(trial.component)
-    return trial
-
-
 class MeasureSensitivity(CalibratingPass):
-    """Stores at each matrix the KL divergence that rounding it costs, for `allocate-bits`."""
+    """Stores at each matrix the KL divergence that rounding it costs, for `allocate-bits`.
+
+    The experts of a layer are measured together: they get one scheme.
+    """
 
     name = "measure-sensitivity"
     summary = "measures the KL divergence that each matrix costs when only this matrix is quantized"
-    revision = 6
+    revision = 7
     Config = MeasureSensitivityConfig
     requires = Form("onnx", {"weights": ("float", "mixed")})
     ensures = Form("onnx")
@@ -64,10 +50,11 @@ class MeasureSensitivity(CalibratingPass):
             return model
         package: OnnxPackage = model.payload
         sequences = self.sequences(model, config, context)
-        groups = groups_of(package.component.graph)
-        measured = with_quantized_experts(package, context)
-        found = sensitivities(measured.component, groups_of(measured.component.graph), sequences, context)
-        for group in groups:
-            for site in group.sites:
-                site.node.metadata_props[SENSITIVITY] = f"{found[group.name]:.6g}"
+        graph = package.component.graph
+        groups, experts = groups_of(graph), experts_of(graph)
+        found = sensitivities(package.component, [*groups, *experts], sequences, context)
+        nodes = [(group.name, site.node) for group in groups for site in group.sites]
+        nodes += [(each.name, each.site.node) for each in experts]
+        for name, node in nodes:
+            node.metadata_props[SENSITIVITY] = f"{found[name]:.6g}"
         return model

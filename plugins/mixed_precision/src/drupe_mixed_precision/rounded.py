@@ -10,8 +10,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from drupe_blockquant import Scheme, dequantize_rows, quantize_rows
-from drupe_mixed_precision.groups import Group
-from drupe_nbits import replace_rows
+from drupe_mixed_precision.groups import Experts, Group
+from drupe_nbits import put_expert_rows, replace_rows
 from drupe_onnx import Expression, Files, ir
 
 FLOAT = 4  # bytes
@@ -43,14 +43,29 @@ class Rounded(Expression):
 
 
 @contextmanager
-def rounded(groups: Sequence[Group], scheme: Scheme) -> Iterator[None]:
-    """Replace the matrices of some groups by rounded ones inside the `with` block."""
-    sites = [site for group in groups for site in group.sites]
-    before = [site.weight.const_value for site in sites]
+def rounded(parts: Sequence[Group | Experts], scheme: Scheme) -> Iterator[None]:
+    """Replace the matrices of some parts by rounded ones inside the `with` block."""
+    weights = [weight for part in parts for weight in _weights(part)]
+    before = [weight.const_value for weight in weights]
     try:
-        for site in sites:
-            replace_rows(site, Rounded(site.rows, scheme))
+        for part in parts:
+            _round(part, scheme)
         yield
     finally:
-        for site, value in zip(sites, before, strict=True):
-            site.weight.const_value = value
+        for weight, value in zip(weights, before, strict=True):
+            weight.const_value = value
+
+
+def _weights(part: Group | Experts) -> list[ir.Value]:
+    if isinstance(part, Experts):
+        return [matrices.weight for matrices in part.site.weights]
+    return [site.weight for site in part.sites]
+
+
+def _round(part: Group | Experts, scheme: Scheme) -> None:
+    if isinstance(part, Experts):
+        for matrices in part.site.weights:
+            put_expert_rows(matrices, Rounded(matrices.rows, scheme))
+    else:
+        for site in part.sites:
+            replace_rows(site, Rounded(site.rows, scheme))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from drupe.api import Context
 from drupe_layerwise import Distribution, LayerByLayer, RecordedLogits, Segment, has_head, hidden_states
-from drupe_mixed_precision.groups import Group
+from drupe_mixed_precision.groups import Experts, Group
 from drupe_mixed_precision.losses import COARSEST
 from drupe_mixed_precision.rounded import rounded
 from drupe_onnx import ir
@@ -31,11 +31,13 @@ Rows = NDArray[np.float32]
 Tokens = Sequence[Sequence[int]]
 
 
-def sensitivities(model: ir.Model, groups: Sequence[Group], sequences: Tokens, context: Context) -> Mapping[str, float]:
-    """The divergence, in nats a token, of each group by name. Raises Cancelled."""
-    by_block: dict[int | None, list[Group]] = {}
-    for group in groups:
-        by_block.setdefault(group.block, []).append(group)
+def sensitivities(
+    model: ir.Model, parts: Sequence[Group | Experts], sequences: Tokens, context: Context
+) -> Mapping[str, float]:
+    """The divergence, in nats a token, of each part by name. Raises Cancelled."""
+    by_block: dict[int | None, list[Group | Experts]] = {}
+    for part in parts:
+        by_block.setdefault(part.block, []).append(part)
     outside = by_block.pop(None, [])
     blocks = {number: members for number, members in by_block.items() if number is not None}
     measured = _evenly(sorted(blocks), MOST_BLOCKS)
@@ -45,8 +47,8 @@ def sensitivities(model: ir.Model, groups: Sequence[Group], sequences: Tokens, c
         expected = RecordedLogits(context.scratch / "expected-logits")
         with LayerByLayer(model, sequences, context) as source:
             expected.record(source.logits(POSITIONS))
-        for group in outside:
-            found[group.name] = divergence(expected, model, [group], sequences, context)
+        for part in outside:
+            found[part.name] = divergence(expected, model, [part], sequences, context)
             progress.advance(1)
         for number in measured:
             ends[number] = divergence(expected, model, blocks[number], sequences, context)
@@ -58,7 +60,7 @@ def sensitivities(model: ir.Model, groups: Sequence[Group], sequences: Tokens, c
                     members = blocks[segment.block]
                     shares = _shares(runner, segment, members)
                     total = _interpolated(ends, segment.block)
-                    found.update({group.name: share * total for group, share in zip(members, shares, strict=True)})
+                    found.update({part.name: share * total for part, share in zip(members, shares, strict=True)})
                     progress.advance(1)
                 if segment is not runner.segments[-1]:
                     runner.advance(segment)
@@ -66,15 +68,15 @@ def sensitivities(model: ir.Model, groups: Sequence[Group], sequences: Tokens, c
 
 
 def divergence(
-    expected: RecordedLogits, model: ir.Model, groups: Sequence[Group], sequences: Tokens, context: Context
+    expected: RecordedLogits, model: ir.Model, parts: Sequence[Group | Experts], sequences: Tokens, context: Context
 ) -> float:
-    """KL(model || model with these groups rounded), the mean over all tokens, in nats. expected: the model's logits.
+    """KL(model || model with these parts rounded), the mean over all tokens, in nats. expected: the model's logits.
 
     Of a model without a head: the square of the hidden states' relative change.
     """
     of_row = _row_divergence if has_head(model.graph) else _row_change
     total, tokens = 0.0, 0
-    with LayerByLayer(model, sequences, context) as changed, rounded(groups, COARSEST):
+    with LayerByLayer(model, sequences, context) as changed, rounded(parts, COARSEST):
         for before, after in zip(expected.chunks(), changed.logits(POSITIONS), strict=True):
             total += sum(map(of_row, before, after.rows))
             tokens += len(before)
@@ -92,8 +94,8 @@ def _row_change(before: Rows, after: Rows) -> float:
     return float(np.square(after - before, dtype=np.float64).sum()) / max(own, float(np.finfo(np.float32).tiny))
 
 
-def _shares(runner: LayerByLayer, segment: Segment, members: Sequence[Group]) -> list[float]:
-    """Each group's share of the change of a block's output when all groups are rounded. The shares add up to 1.
+def _shares(runner: LayerByLayer, segment: Segment, members: Sequence[Group | Experts]) -> list[float]:
+    """Each part's share of the change of a block's output when all parts are rounded. The shares add up to 1.
 
     The change of each token is divided by the size of its hidden state, as later norms do it: the hidden states of
     first tokens are often hundreds of times as large as the others.
@@ -101,8 +103,8 @@ def _shares(runner: LayerByLayer, segment: Segment, members: Sequence[Group]) ->
     plain = _stream(runner, segment)
     own = np.maximum(np.square(plain, dtype=np.float64).sum(1), np.finfo(np.float32).tiny)
     moved = []
-    for group in members:
-        with rounded([group], COARSEST):
+    for part in members:
+        with rounded([part], COARSEST):
             difference = np.square(_stream(runner, segment) - plain, dtype=np.float64).sum(1)
             moved.append(float((difference / own).sum()))
     total = sum(moved)

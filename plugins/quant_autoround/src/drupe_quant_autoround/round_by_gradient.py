@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from drupe.api import Context, Form, Model, ModelError, Pass, RuntimeMissing
+from collections.abc import Sequence
+
+from drupe.api import Context, Form, Model, ModelError, Notice, Pass, RuntimeMissing, counted
 from drupe_checkpoints import Checkpoint, checkpoint_of, merged_copy, open_checkpoint
 from drupe_quant_autoround.configuration import LIBRARIES, RoundByGradientConfig, installed
 from drupe_text import TextTokenizer
@@ -20,7 +22,7 @@ class RoundByGradient(Pass):
 
     name = "round-by-gradient"
     summary = "rounds weights by gradient descent on a text (AutoRound); slow without a GPU"
-    revision = 2
+    revision = 3
     Config = RoundByGradientConfig
     requires = Form("hf")
     ensures = Form("hf", {"rounded": "by gradient"})
@@ -40,12 +42,23 @@ class RoundByGradient(Pass):
         sequences = config.calibration_tokens(TextTokenizer(checkpoint.folder))
 
         from drupe_quant_autoround.tuning import tune
-        from drupe_quant_autoround.writing import write_checkpoint
+        from drupe_quant_autoround.writing import split_stored, write_checkpoint
 
         layers = tune(checkpoint, sequences, config, context)
         folder = context.scratch / "checkpoint"
-        write_checkpoint(folder, checkpoint, layers, config, context)
-        return model.but(location=folder, payload=open_checkpoint(folder))
+        stored, others = split_stored(layers, checkpoint.folder)
+        write_checkpoint(folder, checkpoint, stored, config, context)
+        noticed = model.noticed(*([not_kept(others)] if others else []))
+        return noticed.but(location=folder, payload=open_checkpoint(folder))
+
+
+def not_kept(names: Sequence[str]) -> Notice:
+    """The notice for matrices that auto-round has rounded, and that the checkpoint holds in another form."""
+    what = (
+        f"{counted(len(names), 'matrix', 'matrices')}, such as '{names[0]}', are stored in another form in the "
+        "checkpoint: they get the levels of the error search"
+    )
+    return Notice("weights", "not rounded by gradient", what, "--quality best calibrates experts in every form")
 
 
 def refuse_missing() -> None:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from drupe_quant_autoround.configuration import RoundByGradientConfig
 
 
+FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What auto-round raises where a model is not made as it expects, such as one whose layers share a block (Zamba 2)."""
 FARTHEST = 0.25
 """The largest distance of a value from a level: bfloat16 rounds 15 levels by 0.03."""
 
@@ -69,8 +71,12 @@ def tune(
         )
         try:
             rounded, _ = rounding.quantize()
-        except SystemExit as error:  # auto-round ends the process where it cannot go on
-            raise ModelError("auto-round failed on the model; its messages are above", where=folder) from error
+        except (SystemExit, *FAILURES) as error:  # auto-round ends the process where it cannot go on
+            raise ModelError(
+                f"auto-round cannot run this model ({type(error).__name__}: {error}); its messages are above",
+                where=folder,
+                cure="--quality best calibrates without auto-round",
+            ) from error
     found = {name: levels_of(module, config.bits) for name, module in rounded.named_modules() if _is_rounded(module)}
     if not found:
         raise ModelError("auto-round found no matrix to round in the model", where=folder)

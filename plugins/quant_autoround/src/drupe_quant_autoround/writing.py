@@ -40,6 +40,22 @@ def write_checkpoint(
         _write_tensors(folder, source.folder, layers, config, context)
 
 
+def split_stored(layers: Mapping[str, Levels], folder: Path) -> tuple[dict[str, Levels], list[str]]:
+    """The layers that the checkpoint has a matrix for, and the names of the others.
+
+    auto-round takes merged experts apart. Raises ModelError where no matrix is left.
+    """
+    tensors = open_checkpoint(folder)
+    stored = {name: each for name, each in layers.items() if f"{name}.weight" in tensors}
+    if not stored:
+        raise ModelError(
+            "auto-round has rounded no matrix that the checkpoint holds under the same name",
+            where=folder,
+            cure="--quality best calibrates without auto-round",
+        )
+    return stored, [name for name in layers if name not in stored]
+
+
 def quantization_config(config: RoundByGradientConfig) -> dict[str, Any]:
     """The quantization_config for transformers and drupe. Zero points are stored unchanged, hence "gptq_v2"."""
     return {
@@ -93,9 +109,6 @@ def _write_tensors(
     from safetensors.torch import save_file
 
     tensors = open_checkpoint(source)
-    missing = [name for name in layers if f"{name}.weight" not in tensors]
-    if missing:
-        raise ModelError(f"the checkpoint has no tensor '{missing[0]}.weight', but transformers has loaded one")
     files = list(dict.fromkeys(tensor.path for tensor in tensors.values()))
     where: dict[str, str] = {}
     with context.progress.task("writing the rounded checkpoint", len(files), "file") as progress:

@@ -24,10 +24,10 @@ def groups_of(segment: Segment, sites: Sequence[Site]) -> list[list[Site]]:
     return list(groups.values())
 
 
-def refuse_non_finite(rows: Rows, group: Sequence[Site]) -> None:
-    """Raise a ModelError that names the matrix if its input contains NaN or Inf."""
+def refuse_non_finite(rows: Rows, name: str) -> None:
+    """Raise a ModelError that names the matrix, or the experts, if their input contains NaN or Inf."""
     if not np.isfinite(rows).all():
         raise ModelError(
-            f"the input of '{group[0].name}' contains NaN or Inf for the calibration text",
+            f"the input of '{name}' contains NaN or Inf for the calibration text",
             cure="check the source for very large weights, or calibrate a float32 graph",
         )

@@ -7,45 +7,43 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from drupe.api import Cancelled, Context, Form, Model, ModelError, Notice, UsageError, counted
 from drupe_blockquant import GptqFactor, gptq_factor
 from drupe_files import disk_errors, identity_of, key_of
-from drupe_layerwise import LayerByLayer, Segment
+from drupe_layerwise import LayerByLayer, RoutedRows, Segment
 from drupe_nbits import (
     Rewriter,
     Site,
-    find_experts,
     find_sites,
     finish,
     is_quantized,
+    keep_experts,
     kept_levels,
     nothing_quantized,
+    quantize_experts,
     refuse_overruled,
 )
-from drupe_onnx import Expression, ExternalTensor, OnnxKind, OnnxPackage, capabilities_of, ir
+from drupe_onnx import Expression, ExternalTensor, Files, OnnxKind, OnnxPackage, capabilities_of, ir
 from drupe_quant_gptq.calibration import Rows, groups_of, refuse_non_finite
-from drupe_quant_gptq.experts import rewrite_experts
+from drupe_quant_gptq.expert_solver import ExpertSolver
+from drupe_quant_gptq.experts import ExpertChoice, expert_choices, expert_notices
 from drupe_quant_gptq.finished_segments import Finished, Parts
 from drupe_quant_gptq.hessian import Hessian
 from drupe_quant_gptq.matrix_solver import Solver
-from drupe_quant_gptq.schemes import Choice, QuantizeGptqConfig, choices, reason
+from drupe_quant_gptq.schemes import Choice, QuantizeGptqConfig, choices, reason, tokens_for
 from drupe_text import CalibratingPass
 
-LEAST_TOKENS = 4
-"""A matrix of K columns needs at least K / LEAST_TOKENS tokens: with fewer, most of its Hessian is damping."""
 SHARED = "shared"
 """The key of solved matrices that several sites share."""
 SHARED_DAMPING = 0.3
 """Damping for a tied head. An error in a looked-up row counts the same in each column, which damping expresses. The
 value is the ratio of both errors in trained models (`drupe_mixed_precision.losses.BY_ROLE`)."""
-
-EXPERTS_WITHOUT_TEXT = Notice(
-    "weights",
-    "quantized without calibration",
-    "the experts get the levels of the error search: a text reaches most experts with too few tokens to calibrate them",
-)
+UP, DOWN, REACHED = "up", "down", "reached"
+"""The keys of the parts of experts: their matrices, and how many rows each expert runs."""
 
 
 class QuantizeGptq(CalibratingPass):
@@ -83,9 +81,10 @@ class QuantizeGptq(CalibratingPass):
         context.scratch.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix="gptq-", dir=context.scratch))
         noticed = _noticed(model, config)
-        Quantizing(package.component, config, context).run(sequences, finished, folder)
+        quantizing = Quantizing(package.component, config, context)
+        quantizing.run(sequences, finished, folder)
         finished.clear()
-        return noticed
+        return noticed.noticed(*quantizing.notices())
 
     def preview(self, model: Model, config: QuantizeGptqConfig, context: Context) -> Model:
         """The model with the same schemes and bytes, without levels."""
@@ -95,7 +94,7 @@ class QuantizeGptq(CalibratingPass):
         quantizing.refuse_few(tokens)
         noticed = _noticed(model, config)
         quantizing.rewrite_unsolved()
-        return noticed
+        return noticed.noticed(*quantizing.notices())
 
     def _key(self, model: Model, config: QuantizeGptqConfig, context: Context) -> str:
         """A digest of everything that decides the result."""
@@ -103,11 +102,10 @@ class QuantizeGptq(CalibratingPass):
 
 
 def _noticed(model: Model, config: QuantizeGptqConfig) -> Model:
-    """The model, with a notice if it has experts, and one if some of its weights are quantized already."""
+    """The model, with a notice if some of its weights are quantized already."""
     package: OnnxPackage = model.payload
     graphs = [component.graph for component in package.components.values()]
-    told = [EXPERTS_WITHOUT_TEXT] if any(find_experts(graph) for graph in graphs) else []
-    return model.noticed(*told, *(notice for graph in graphs for notice in kept_levels(graph, config.bits)))
+    return model.noticed(*(notice for graph in graphs for notice in kept_levels(graph, config.bits)))
 
 
 class Quantizing:
@@ -120,11 +118,13 @@ class Quantizing:
         capabilities = capabilities_of(context.target)
         self._model, self._config, self._context = model, config, context
         self._rewriter = Rewriter(model.graph, capabilities, config.accuracy_level)
+        self._capabilities = capabilities
         self._choices = {each.site.node: each for each in choices(find_sites(model.graph), config, capabilities)}
+        self._experts = {each.site.node: each for each in expert_choices(model.graph, config, context.target)}
         self._shared: dict[Expression, Sequence[ExternalTensor]] = {}
         """Solved parts of matrices that several sites share."""
-        # Before the calibration, so that it sees their errors, and no segment holds them in floating point.
-        self._float_experts = rewrite_experts(model.graph, config, capabilities)
+        self._reached: dict[ir.Node, NDArray[np.int64]] = {}
+        """How many rows each expert of a node runs."""
 
     def run(self, sequences: Sequence[Sequence[int]], finished: Finished, folder: Path) -> None:
         """Quantize the graph in place. Raises DrupeError and Cancelled.
@@ -132,7 +132,7 @@ class Quantizing:
         finished: keeps solved segments. folder: for the files of solved matrices, which the graph reads.
         """
         self.refuse_few(sum(map(len, sequences)))
-        if any(each.by_gptq for each in self._choices.values()):
+        if any(each.by_gptq for each in self._every):
             self._solve_shared(sequences, finished, folder)
             self._calibrate(sequences, finished, folder)
             self._finish()
@@ -147,7 +147,7 @@ class Quantizing:
         if not any(each.by_gptq for each in self._choices.values()):
             return
         columns = max(each.site.rows.shape[1] for each in self._choices.values() if each.scheme is not None)
-        wanted = -(-columns // LEAST_TOKENS)
+        wanted = tokens_for(columns)
         if tokens < wanted:
             sequences = -(-wanted // self._config.calibration_length)
             raise UsageError(
@@ -157,15 +157,24 @@ class Quantizing:
                 cure=f"--calibration-sequences {sequences}",
             )
 
+    def notices(self) -> list[Notice]:
+        """What a user should know of the experts. Call it after the graph was quantized."""
+        return expert_notices(self._experts.values(), self._reached)
+
     def rewrite_unsolved(self) -> None:
         """Quantize every matrix by its scheme, with levels that the writer finds."""
         for each in self._choices.values():
             self._rewrite(each, {})
+        for experts in self._experts.values():
+            self._rewrite_experts(experts, {})
         self._finish()
 
     def _finish(self) -> None:
-        kept = [each.site for each in self._choices.values() if each.scheme is None]
-        finish(self._model, [*kept, *self._float_experts])
+        finish(self._model, [each.site for each in self._every if each.scheme is None])
+
+    @property
+    def _every(self) -> list[Choice | ExpertChoice]:
+        return [*self._choices.values(), *self._experts.values()]
 
     def _calibrate(self, sequences: Sequence[Sequence[int]], finished: Finished, folder: Path) -> None:
         """Quantize segment after segment, each for the outputs of the quantized segments before it."""
@@ -219,21 +228,31 @@ class Quantizing:
 
     def _quantize(self, segment: Segment, layers: LayerByLayer, finished: Finished, folder: Path) -> None:
         """Quantize the sites of one segment, with its finished parts if there are any."""
-        groups = [
-            [self._choices[site.node] for site in group]
-            for group in groups_of(segment, [each.site for each in self._choices.values()])
-        ]
         label = str(segment.index)
         path = folder / f"{label}.gptq"
-        found = finished.find(label, path)
+        found, solver = finished.find(label, path), Solver(path, self._context)
         solved: dict[str, Sequence[ExternalTensor]] = {}
-        for group in groups:
-            parts = found if found is not None else self._solve(group, segment, layers, Solver(path, self._context))
+        for step in self._steps(segment):
+            if isinstance(step, ExpertChoice):
+                parts = self._solve_experts(step, segment, layers, solver) if found is None else found
+                self._rewrite_experts(step, parts)
+            else:
+                parts = self._solve(step, segment, layers, solver) if found is None else found
+                for each in step:
+                    self._rewrite(each, parts)
             solved.update(parts)
-            for each in group:
-                self._rewrite(each, parts)
         if found is None and solved:
             finished.keep(label, path, solved)
+
+    def _steps(self, segment: Segment) -> list[list[Choice] | ExpertChoice]:
+        """What is solved together in a segment, in the graph's order: groups with one input, and nodes with experts."""
+        nodes = segment.nodes
+        groups = groups_of(segment, [each.site for each in self._choices.values()])
+        found: dict[ir.Node, list[Choice] | ExpertChoice] = {
+            group[0].node: [self._choices[site.node] for site in group] for group in groups
+        }
+        found |= {node: self._experts[node] for node in nodes if node in self._experts}
+        return [found[node] for node in nodes if node in found]
 
     def _solve(self, group: Sequence[Choice], segment: Segment, layers: LayerByLayer, solver: Solver) -> Parts:
         """The sites of a group whose levels GPTQ finds."""
@@ -242,6 +261,19 @@ class Quantizing:
             return {}
         factor = self._factor([each.site for each in members], segment, layers, self._config.damping)
         return self._solve_all(members, factor, solver)
+
+    def _solve_experts(
+        self, choice: ExpertChoice, segment: Segment, layers: LayerByLayer, solver: Solver
+    ) -> dict[str, Sequence[ExternalTensor]]:
+        """The parts of the experts of a node, and how many rows each of them runs."""
+        if choice.scheme is None or choice.routing is None or choice.activation is None:
+            return {}
+        site, name = choice.site, choice.site.name
+        rows = RoutedRows(layers, segment, site.node, choice.routing)
+        up, down = ExpertSolver(site, choice.scheme, choice.activation, rows, self._config.damping, solver).solve()
+        with disk_errors(solver.path):
+            reached = solver.keep("reached", rows.reached)
+        return {f"{name}/{UP}": up, f"{name}/{DOWN}": down, f"{name}/{REACHED}": [reached]}
 
     def _solve_all(self, members: Sequence[Choice], factor: GptqFactor, solver: Solver) -> Parts:
         found = {}
@@ -257,7 +289,7 @@ class Quantizing:
         hessian = Hessian(sites[0].rows.shape[1], threads)
 
         def add(_: str, rows: Rows) -> None:
-            refuse_non_finite(rows, sites)
+            refuse_non_finite(rows, sites[0].name)
             hessian.add(rows)
 
         with threadpool_limits(1, "blas"):
@@ -270,6 +302,17 @@ class Quantizing:
         else:
             ready = self._shared.get(choice.site.rows) or parts.get(_key_of(choice))
             self._rewriter.rewrite(choice.site, choice.scheme, ready)
+
+    def _rewrite_experts(self, choice: ExpertChoice, parts: Parts) -> None:
+        site, name = choice.site, choice.site.name
+        if choice.scheme is None:
+            keep_experts(self._model.graph, site)
+            return
+        ready = [parts.get(f"{name}/{each}") or None for each in (UP, DOWN)]
+        quantize_experts(self._model.graph, site, choice.scheme, self._capabilities, ready)
+        if counts := parts.get(f"{name}/{REACHED}"):
+            with Files() as files:
+                self._reached[site.node] = counts[0].value(files)
 
 
 def _count_kept(finished: Finished, blocks: Sequence[Segment]) -> int:

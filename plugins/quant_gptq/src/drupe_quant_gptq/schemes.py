@@ -16,6 +16,8 @@ from drupe_onnx import Capabilities
 from drupe_text import CalibrationConfig
 
 Bits = Literal[2, 4, 8]
+LEAST_TOKENS = 4
+"""A matrix of K columns needs at least K / LEAST_TOKENS tokens: with fewer, most of its Hessian is damping."""
 
 
 class QuantizeGptqConfig(CalibrationConfig):
@@ -51,6 +53,11 @@ class Choice:
     scheme: Scheme | None
     by_gptq: bool
     is_shared: bool
+
+
+def tokens_for(columns: int) -> int:
+    """How many tokens a matrix of so many columns needs."""
+    return -(-columns // LEAST_TOKENS)
 
 
 def choices(sites: Sequence[Site], config: QuantizeGptqConfig, capabilities: Capabilities) -> list[Choice]:

@@ -9,12 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from drupe.api import Context, Form, Model
+from drupe.api import Context, Form, Model, Notice
 from drupe_layerwise import LayerByLayer, Segment
-from drupe_nbits import Site, find_sites, weigh
+from drupe_nbits import Site, find_experts, find_sites, weigh
 from drupe_onnx import Array, OnnxPackage, ir
 from drupe_quant_gptq.calibration import Rows, groups_of, refuse_non_finite
 from drupe_text import CalibratingPass, CalibrationConfig
+
+NOT_EXPERTS = Notice("weights", "not weighed", "the channels of experts count the same in the error search")
 
 
 class WeighChannelsConfig(CalibrationConfig):
@@ -28,7 +30,7 @@ class WeighChannels(CalibratingPass):
     """Stores the mean square of each input channel at each matrix; the error search uses it as a weight.
 
     An error in a column of a matrix counts that much at its output. Matrices that several nodes share, as a tied
-    embedding and head do, are left out, because they must get the same levels wherever they are used.
+    embedding and head do, are left out, because they must get the same levels wherever they are used; so are experts.
     """
 
     name = "weigh-channels"
@@ -43,7 +45,7 @@ class WeighChannels(CalibratingPass):
         package: OnnxPackage = model.payload
         sequences = self.sequences(model, config, context)
         weigh_graph(package.component, sequences, context)
-        return model
+        return model.noticed(*([NOT_EXPERTS] if find_experts(package.component.graph) else []))
 
 
 def weigh_graph(model: ir.Model, sequences: Sequence[Sequence[int]], context: Context) -> None:
@@ -67,7 +69,7 @@ def _weigh_segment(segment: Segment, sites: Sequence[Site], layers: LayerByLayer
     tokens = Counter[str]()
 
     def add(name: str, rows: Rows) -> None:
-        refuse_non_finite(rows, groups[name])
+        refuse_non_finite(rows, groups[name][0].name)
         sums[name] = sums.get(name, 0) + np.einsum("tk,tk->k", rows, rows, dtype=np.float64)
         tokens[name] += len(rows)
 

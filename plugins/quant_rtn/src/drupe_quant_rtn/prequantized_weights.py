@@ -45,7 +45,8 @@ def take_over(site: Site, rewriter: Rewriter, block_size: int | None, capabiliti
     minimums = minimums_of(parts)
     if minimums is not None and not takes_minimums(site, minimums.dtype, capabilities):
         return False
-    scheme = _scheme(site, schemes_of(parts), block_size, capabilities)
+    served = [scheme for scheme in schemes_of(parts) if refusal(site, scheme, capabilities) is None]
+    scheme = chosen_scheme(site.name, served, block_size, capabilities)
     if scheme is None:
         return False
     if order is not None:
@@ -56,15 +57,16 @@ def take_over(site: Site, rewriter: Rewriter, block_size: int | None, capabiliti
     return True
 
 
-def _scheme(site: Site, schemes: Sequence[Scheme], block_size: int | None, capabilities: Capabilities) -> Scheme | None:
-    """The supported scheme with the largest blocks; fast block sizes come first."""
+def chosen_scheme(
+    name: str, served: Sequence[Scheme], block_size: int | None, capabilities: Capabilities
+) -> Scheme | None:
+    """Of the supported schemes, the one with the largest blocks; fast block sizes come first. name: for the error."""
     fast = capabilities.traits.get(FAST_BLOCKS, ())
-    served = [scheme for scheme in schemes if refusal(site, scheme, capabilities) is None]
     if block_size and served:
         asked = [scheme for scheme in served if scheme.block_size == block_size]
         if not asked:
             raise UsageError(
-                f"'{site.name}' is already quantized, in blocks of {served[0].block_size}",
+                f"'{name}' is already quantized, in blocks of {served[0].block_size}",
                 where=f"block_size = {block_size}",
                 cure="leave --block-size out, or start from the checkpoint in floating point",
             )

@@ -8,8 +8,9 @@ from typing import Literal
 from pydantic import Field
 
 from drupe.api import Context, Form, Model, Pass, PassConfig
-from drupe_nbits import Rewriter, find_sites
+from drupe_nbits import ExpertSite, Rewriter, find_experts, find_sites
 from drupe_onnx import Capabilities, OnnxPackage, capabilities_of, ir, remove_unused
+from drupe_quant_rtn.prequantized_experts import take_over_experts
 from drupe_quant_rtn.prequantized_weights import is_quantized_already, take_over
 
 QUANTIZED_AGAIN = "drupe.quantized_again"
@@ -31,7 +32,7 @@ class RepackWeights(Pass):
 
     name = "repack-weights"
     summary = "takes over weights that are already quantized in the checkpoint"
-    revision = 2
+    revision = 3
     Config = RepackWeightsConfig
     requires = Form("onnx", {"weights": ("float", "mixed")})
     ensures = Form("onnx")
@@ -44,14 +45,22 @@ class RepackWeights(Pass):
 
 
 def repack_graph(model: ir.Model, config: RepackWeightsConfig, capabilities: Capabilities) -> int:
-    """Repack every packed site whose scheme the target supports, and list the others in the model's metadata.
+    """Repack every packed site whose scheme the target supports, also experts; list the others in the model's metadata.
 
     Returns how many were repacked.
     """
     rewriter = Rewriter(model.graph, capabilities, config.accuracy_level)
     packed = [site for site in find_sites(model.graph) if is_quantized_already(site.rows)]
     again = [site.name for site in packed if not take_over(site, rewriter, config.block_size, capabilities)]
+    experts = [site for site in find_experts(model.graph) if _holds_levels(site)]
+    again += [
+        site.name for site in experts if not take_over_experts(model.graph, site, config.block_size, capabilities)
+    ]
     remove_unused(model)
     if again:
         model.metadata_props[QUANTIZED_AGAIN] = json.dumps(again)
-    return len(packed) - len(again)
+    return len(packed) + len(experts) - len(again)
+
+
+def _holds_levels(site: ExpertSite) -> bool:
+    return any(is_quantized_already(each.rows) for each in site.weights)

@@ -89,7 +89,7 @@ def experts(graph: GraphBuilder, part: Experts, x: ir.Value) -> ir.Value:
     routing = route(graph, part.router, x)
     inner = x if part.before is None else norm(graph, part.before, x)
     inner = inner if part.inward is None else linear(graph, part.inward, inner, "mlp.up")
-    out = run_experts(graph, part, inner, routing.logits, normalize_routing_weights=int(routing.normalised))
+    out = run_experts(graph, part, inner, routing.logits)
     if routing.factor is not None:
         out = graph.node("Mul", [out, routing.factor], f"{part.name}/Weighted", dims(inner))
     if part.outward is not None:
@@ -129,6 +129,7 @@ def _attributes(part: Experts) -> dict[str, Any]:
         "swiglu_fusion": 1,
         "activation_alpha": part.slope if part.gate is not None else STEEP,
         "activation_beta": part.offset,
+        "normalize_routing_weights": 1,
     }
     return attributes if part.limit is None else {**attributes, "swiglu_limit": part.limit}
 

@@ -70,20 +70,21 @@ class Router:
 class Routing:
     """What the operator of the experts is told, and what its result is multiplied with.
 
-    logits: [tokens, experts]. normalised: whether it applies softmax to the chosen logits, or to all before it chooses.
-    factor: a number, or a value for each token; None for 1.
+    logits: [tokens, experts]; a softmax over the chosen ones gives their weights. factor: a number, or a value for each
+    token; None for 1.
     """
 
     logits: ir.Value
-    normalised: bool
     factor: ir.Value | None
 
 
 def route(graph: GraphBuilder, part: Router, x: ir.Value) -> Routing:
     """The routing of x [batch, sequence, hidden]. It is computed in float32: near ties decide which experts are run.
 
-    Operators choose by the largest logits, and weigh by softmax. Other weights are given as logarithms, with all other
-    experts far below: softmax of logarithms divides the weights by their sum, and `factor` multiplies it in again.
+    Operators choose by the largest logits, and weigh by a softmax over the chosen ones. On processors, QMoE of
+    onnxruntime 1.32 does so even where its attribute `normalize_routing_weights` is 0. Other weights are given as
+    logarithms, with all other experts far below. The softmax divides the weights by their sum, and `factor` multiplies
+    it in again.
     """
     from drupe_onnx import ir
 
@@ -91,7 +92,10 @@ def route(graph: GraphBuilder, part: Router, x: ir.Value) -> Routing:
     steps, logits = _logits(graph, part, x)
     constant = None if part.factor == 1.0 else graph.number(part.factor)
     if part.score == "softmax" and part.choice_bias is None and part.groups == 1:
-        return Routing(_rows(graph, part, logits), part.normalise, constant)
+        if part.normalise:
+            return Routing(_rows(graph, part, logits), constant)
+        weights, _ = steps.top(steps("Softmax", logits, axis=-1), part.chosen)
+        return Routing(_rows(graph, part, logits), _sum_of_weights(graph, steps, part, weights))
     if part.score == "sparsemixer":
         weights, places = _sparsemixer(steps, part, logits)
     else:
@@ -100,7 +104,7 @@ def route(graph: GraphBuilder, part: Router, x: ir.Value) -> Routing:
     below = steps("Expand", steps.number(NEVER), steps("Shape", logits, shape=[3], dtype=ir.DataType.INT64))
     told = steps("ScatterElements", below, places, safe, axis=-1)
     factor = constant if part.normalise else _sum_of_weights(graph, steps, part, weights)
-    return Routing(_rows(graph, part, told), True, factor)
+    return Routing(_rows(graph, part, told), factor)
 
 
 def weights_of_chosen(graph: GraphBuilder, part: Router, x: ir.Value) -> tuple[ir.Value, ir.Value]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from drupe_model_builder.graph import GraphBuilder
     from drupe_onnx import ir
 
-ONE: dict[str, Any] = {"k": 1, "normalize_routing_weights": 1}
+ONE: dict[str, Any] = {"k": 1}
 """Each row runs one expert, with the weight 1."""
 
 

@@ -1,0 +1,186 @@
+"""Solving experts by GPTQ: each expert's matrices on the rows that the router sends to it.
+
+An error in a row counts by the square of the expert's weight in it. Beside its own rows, each expert gets the mean over
+all rows, as if it had run so many of them (`PRIOR`): without it, an expert that few rows reach would have a Hessian
+that knows nothing of most directions.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from drupe_blockquant import GptqFactor, Quantized, Scheme, dequantize_rows, gptq_factor
+from drupe_files import disk_errors
+from drupe_layerwise import Activation, RoutedRows
+from drupe_nbits import UP_BIAS, ExpertMatrices, ExpertSite, QuantizeBlocks
+from drupe_onnx import Expression, ExternalTensor, Files, constant_of, ir
+from drupe_quant_gptq.calibration import Rows
+from drupe_quant_gptq.hessian import TILE, Hessian
+from drupe_quant_gptq.matrix_solver import Solver
+
+PRIOR = 0.25
+"""For how many rows the mean over all rows counts, as a share of the matrix's columns."""
+SAMPLE = 512
+"""How many rows stand for all, where an expert's own activations of them are needed."""
+FLOAT = 4  # bytes
+
+
+@dataclass(frozen=True)
+class _OfOne:
+    """One expert's matrix; see `matrix_solver.Matrix`."""
+
+    name: str
+    rows: Expression
+    dtype: ir.DataType
+
+
+class ExpertSolver:
+    """Solves the experts of one node, as many at a time as the memory budget allows.
+
+    activation: what the node makes of its first product. rows: what the experts read. solver: writes the parts.
+    """
+
+    def __init__(
+        self,
+        site: ExpertSite,
+        scheme: Scheme,
+        activation: Activation,
+        rows: RoutedRows,
+        damping: float,
+        solver: Solver,
+    ) -> None:
+        self._site, self._scheme, self._activation = site, scheme, activation
+        self._rows, self._damping, self._solver = rows, damping, solver
+        self._threads = solver.context.threads
+
+    def solve(self) -> tuple[list[ExternalTensor], list[ExternalTensor]]:
+        """The parts of `up` and of `down`, as in `QuantizeBlocks`; none for an identity. Raises as `Solver.solve`."""
+        up, down = (self._places(each) for each in (self._site.up, self._site.down))
+        with threadpool_limits(1, "blas"):
+            for experts in self._groups():
+                raised = self._solved_up(experts, up)
+                if down:
+                    self._solve_down(experts, down, raised)
+        return up, down
+
+    def _solved_up(self, experts: Sequence[int], parts: Sequence[ExternalTensor]) -> dict[int, Rows]:
+        """Solve the first matrices of some experts. Returns the values that they have then, [N, K] each."""
+        matrices = self._site.up
+        if not parts:
+            return {expert: self._stored(matrices.apart[expert]) for expert in experts}
+        hessians = {expert: self._summed(matrices.columns) for expert in experts}
+        self._rows.of(experts, lambda expert, rows, weights: hessians[expert].add(rows * weights))
+        for expert in experts:
+            self._fill(parts, matrices, expert, self._factor(hessians.pop(expert).whole(), self._mean_of_all, expert))
+        return {expert: self._solved(parts, matrices, expert) for expert in experts}
+
+    def _solve_down(self, experts: Sequence[int], parts: Sequence[ExternalTensor], raised: dict[int, Rows]) -> None:
+        """Solve the second matrices of some experts. raised: the first ones; each is freed when it has been used."""
+        hessians = {expert: self._summed(self._site.down.columns) for expert in experts}
+
+        def add(expert: int, rows: Rows, weights: Rows) -> None:
+            hessians[expert].add(self._activated(expert, rows, raised[expert]) * weights)
+
+        self._rows.of(experts, add)
+        for expert in experts:
+            every = self._activated(expert, self._sample, raised.pop(expert))
+            mean = every.T @ every / np.float32(len(every))
+            self._fill(parts, self._site.down, expert, self._factor(hessians.pop(expert).whole(), mean, expert))
+
+    def _activated(self, expert: int, rows: Rows, raised: Rows) -> Rows:
+        """What the second matrix of an expert reads. raised: the first matrix."""
+        inner, inputs = rows @ raised.T, self._site.node.inputs
+        bias = constant_of(inputs[UP_BIAS]) if len(inputs) > UP_BIAS else None
+        if bias is not None:
+            with Files() as files:
+                inner += bias.rows(expert, expert + 1, files)[0]
+        return self._activation(inner)
+
+    def _factor(self, hessian: Rows, mean: Rows, expert: int) -> GptqFactor:
+        """The factor for an expert's own Hessian and the mean over all rows."""
+        weights = self._rows.weights(expert)
+        usual = np.square(weights, dtype=np.float64).mean() if len(weights) else 1.0
+        hessian += mean * np.float32(PRIOR * len(mean) * usual)
+        return gptq_factor(hessian, self._damping, self._threads)
+
+    @functools.cached_property
+    def _mean_of_all(self) -> Rows:
+        """The mean of x x^T over all rows."""
+        hessian = Hessian(self._site.up.columns, self._threads)
+        self._rows.all(hessian.add)
+        return hessian.whole() / np.float32(self._rows.total)
+
+    @functools.cached_property
+    def _sample(self) -> Rows:
+        return self._rows.sample(SAMPLE)
+
+    def _summed(self, features: int) -> _Summed:
+        return _Summed(features, self._threads)
+
+    def _places(self, matrices: ExpertMatrices) -> list[ExternalTensor]:
+        if matrices.is_identity:
+            return []
+        with disk_errors(self._solver.path):
+            return self._solver.places(QuantizeBlocks(matrices.rows, self._scheme, self._site.dtype).outputs)
+
+    def _fill(self, parts: Sequence[ExternalTensor], matrices: ExpertMatrices, expert: int, factor: GptqFactor) -> None:
+        rows = matrices.apart[expert]
+        one = _OfOne(f"{matrices.weight.name}, expert {expert}", rows, self._site.dtype)
+        with disk_errors(self._solver.path):
+            self._solver.fill(parts, one, self._scheme, factor, expert * rows.shape[0])
+
+    def _solved(self, parts: Sequence[ExternalTensor], matrices: ExpertMatrices, expert: int) -> Rows:
+        """The values of a solved matrix."""
+        count = matrices.apart[expert].shape[0]
+        with Files() as files:
+            held = [part.rows(expert * count, (expert + 1) * count, files) for part in parts]
+            packed, scales, *zero_points = held
+            quantized = Quantized(packed, scales, zero_points[0] if zero_points else None, None)
+            return dequantize_rows(quantized, self._scheme, matrices.columns)
+
+    def _stored(self, matrix: Expression) -> Rows:
+        with Files() as files:
+            return matrix.value(files).astype(np.float32)
+
+    def _groups(self) -> Iterator[range]:
+        """Ranges of experts whose Hessians and values fit into the memory budget."""
+        experts, columns, width = self._site.up.experts, self._site.up.columns, self._site.down.columns
+        values = self._site.up.rows.size // experts
+        summed = (_Summed.size(each) for each in (columns, width))
+        each = FLOAT * (values + max(summed))
+        size = max(1, self._solver.context.memory_budget // each)
+        for first in range(0, experts, size):
+            yield range(first, min(first + size, experts))
+
+
+class _Summed:
+    """The Hessian of rows that come a few at a time."""
+
+    def __init__(self, features: int, threads: int) -> None:
+        self._hessian = Hessian(features, threads)
+        self._waiting: list[Rows] = []
+
+    @staticmethod
+    def size(features: int) -> int:
+        """How many floats it holds."""
+        return features * (features + 2 * TILE)
+
+    def add(self, rows: Rows) -> None:
+        self._waiting.append(rows)
+        if sum(map(len, self._waiting)) >= TILE:
+            self._add_waiting()
+
+    def whole(self) -> Rows:
+        """The symmetric matrix [features, features]; no rows may be added to it afterwards."""
+        self._add_waiting()
+        return self._hessian.whole()
+
+    def _add_waiting(self) -> None:
+        if self._waiting:
+            self._hessian.add(np.concatenate(self._waiting))
+        self._waiting.clear()
