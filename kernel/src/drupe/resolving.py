@@ -34,7 +34,7 @@ def resolve(reference: str, options: Mapping[str, Any], found: Registry) -> Mode
     if not answers:
         raise ModelError(
             f"'{reference}' is not a model that any installed plugin knows{found.why_missing(reference)}",
-            cure="name a checkpoint's folder, an .onnx file or a hub id; drupe plugins lists what else could know it",
+            cure="name a checkpoint's folder, an .onnx or .gguf file or a hub id; drupe plugins lists other plugins",
         )
     shipped = [each for each in answers if each[0].shipped]
     if len(shipped or answers) > 1:
