@@ -49,8 +49,7 @@ def resolve(reference: str, options: Mapping[str, Any], found: Registry) -> Mode
 
 def from_environment(names: Iterable[str], found: Registry) -> dict[str, str]:
     """The options of these names that an environment variable sets."""
-    set_there = {name: os.environ.get(found.options[name].environment, "") for name in sorted(names)}
-    return {name: value for name, value in set_there.items() if value}
+    return {name: value for name in sorted(names) if (value := os.environ.get(found.options[name].environment, ""))}
 
 
 def _is_sound(model: Model, plugin: Plugin, found: Registry) -> bool:
