@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -59,23 +59,22 @@ def test_every_command_in_the_readme_exists() -> None:
     assert [name for name in sorted(named) if f"\n  {name} " not in known] == []
 
 
-@pytest.fixture
-def documented(tmp_path: Path) -> dict[str, str]:
-    """An environment with the plugins of docs/plugins.md, made from the files that it shows."""
+@pytest.fixture(scope="module")
+def documented(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An environment with the plugins of docs/plugins.md: the wheel that the files of the page make, unpacked."""
     page = Path(__file__).parents[1].joinpath("docs", "plugins.md").read_text("utf-8")
-    hooks, provider, quality = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    package, info = tmp_path / "acme_npu", tmp_path / "acme_npu-1.0.dist-info"
-    package.mkdir()
-    info.mkdir()
-    (package / "plugin.py").write_text(hooks)
-    (package / "provider.py").write_text(provider)
-    (package / "quality.py").write_text(quality)
-    table = {"runtime_versions": ">=0", "activations": ["float16"], "operators": {}}
-    (package / "operators.json").write_text(json.dumps(table))
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-npu\nVersion: 1.0\nRequires-Dist: drupe-kernel\n")
-    entries = "acme-npu = acme_npu.plugin\nacme-quality = acme_npu.quality\n"
-    (info / "entry_points.txt").write_text(f"[drupe.plugins]\n{entries}")
-    return {**os.environ, "PYTHONPATH": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path), "COLUMNS": "100"}
+    files = dict(re.findall(r"`(pyproject\.toml|acme_npu/\w+\.\w+)`[^\n]*:\n\n```\w+\n(.*?)```", page, re.DOTALL))
+    (line,) = re.findall(r"`(acme-quality = .*?)`", page)
+    files["pyproject.toml"] = files["pyproject.toml"].replace("\n\n[tool.", f"\n{line}\n\n[tool.")
+    source, site = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("site")
+    (source / "acme_npu").mkdir()
+    for name, text in files.items():
+        (source / name).write_text(text)
+    build = f"from hatchling.build import build_wheel; build_wheel({str(site)!r})"
+    subprocess.run([sys.executable, "-c", build], cwd=source, check=True, capture_output=True)
+    (wheel,) = site.glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(site)
+    return {**os.environ, "PYTHONPATH": str(site), "XDG_CACHE_HOME": str(site), "COLUMNS": "100"}
 
 
 def test_the_provider_of_the_documentation_works(documented: dict[str, str]) -> None:
@@ -90,3 +89,11 @@ def test_the_quality_of_the_documentation_has_its_flag(documented: dict[str, str
     done = subprocess.run(command, env=documented, capture_output=True, text=True, check=True)
     assert "--silu-limit <float>" in done.stdout
     assert re.search(r"--quality <[a-z|]*\bacme\b", done.stdout)
+
+
+def test_the_page_shows_as_many_files_of_the_provider_as_it_says(documented: dict[str, str]) -> None:
+    site = Path(documented["PYTHONPATH"])
+    shown = {path.name for path in (site / "acme_npu").iterdir() if path.is_file()} - {"quality.py"}
+    page = Path(__file__).parents[1].joinpath("docs", "plugins.md").read_text("utf-8")
+    assert shown == {"__init__.py", "plugin.py", "provider.py", "operators.json"}
+    assert "in five files" in page  # these, and pyproject.toml

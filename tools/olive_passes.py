@@ -18,7 +18,10 @@ def page() -> str:
 
 def cell(answer: Any) -> str:
     """An answer as it stands in a table."""
-    return f"**{answer.handling}**: {answer.what}" + (f" (instead: {answer.cure})" if answer.cure else "")
+    from drupe_olive_compat.answers import MISSING
+
+    instead = "instead: " if answer.handling == MISSING else ""
+    return f"**{answer.handling}**: {answer.what}" + (f" ({instead}{answer.cure})" if answer.cure else "")
 
 
 def commands() -> str:

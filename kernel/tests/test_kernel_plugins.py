@@ -355,3 +355,11 @@ def test_a_hook_whose_declaring_plugin_is_missing_is_unknown(site):
     site.add("offering", {"aaa": "offering"}, {"offering.py": OFFERING})
     assert "unknown hook 'drupe_flavours'" in row(site.run_here("plugins").stdout, "aaa")
     assert site.python(LISTING.replace("HOOK", "'drupe_flavours'")).stdout.strip() == "[]"
+
+
+def test_an_unknown_hook_of_a_plugin_that_lacks_a_requirement_is_told_with_the_requirement(site):
+    site.add("offering", {"aaa": "offering"}, {"offering.py": OFFERING}, requires=("declaring>=1",))
+    done = site.run_here("plugins")
+    assert "unknown hook 'drupe_flavours'; declaring>=1 is not installed" in done.stdout
+    assert "to mend aaa: install declaring>=1, or pip uninstall offering" in done.stdout
+    assert "did you mean" not in done.stdout

@@ -116,10 +116,11 @@ def configure(
 
 
 def _range(config: type[BaseModel], key: str) -> str:
-    """The range that a number has to be in, in words; "" where that is not stated."""
-    stated = getattr(config.model_fields.get(key), "metadata", ())
+    """The range that a number has to be in, in words, with the field's examples; "" where that is not stated."""
+    stated = getattr(field := config.model_fields.get(key), "metadata", ())
     limits = [f"{words} {getattr(each, bound)}" for each in stated for bound, words in BOUNDS if hasattr(each, bound)]
-    return f"it must be {' and '.join(limits)}" if limits else ""
+    like = "".join(f", such as {each}" for each in getattr(field, "examples", None) or ())
+    return f"it must be {' and '.join(limits)}{like}" if limits else ""
 
 
 def evaluator_of(named: str, task: str | None, found: Registry) -> Evaluator | None:

@@ -16,7 +16,7 @@ from stevedore.extension import ExtensionManager
 from drupe.containment import Overheard, Plugin, one_line, place, timed, warn
 from drupe.errors import nearest
 from drupe.hookspecs import ALLOW_LIST, PROJECT
-from drupe.requirements import is_met
+from drupe.requirements import is_met, lacking
 
 GROUP = "drupe.plugins"
 KERNEL = "drupe-kernel"
@@ -117,15 +117,13 @@ def _load(
 ) -> None:
     """Check, import and register one plugin; whatever goes wrong is its own."""
     if manager.has_plugin(plugin.name):
-        plugin.reason = f"another distribution already brings a plugin called '{plugin.name}'"
         plugin.cure = plugin.removal
-        return
+        return plugin.fail(f"another distribution already brings a plugin called '{plugin.name}'")
     try:
         if wanted := next((text for text in requirements if not _met(text)), None):
-            plugin.reason = f"it wants {wanted}; this is {VERSION}"
             fitting = f"pip install -U {plugin.distribution} '{KERNEL}=={VERSION}' (a release for this kernel)"
             plugin.cure = f"{fitting}, or {plugin.removal}"  # the kernel itself stays, for the other plugins
-            return
+            return plugin.fail(f"it wants {wanted}; this is {VERSION}")
         with contextlib.redirect_stdout(Overheard(plugin)):
             (extension,) = _OneEntry(entry)
             module: ModuleType = extension.plugin  # type: ignore[assignment]  # stevedore calls any object a class
@@ -160,8 +158,10 @@ def _refuse_unknown_hooks(manager: pluggy.PluginManager, plugins: Iterable[Plugi
         unknown = next((caller.name for caller in callers or () if not caller.has_spec()), None)
         if unknown and not plugin.reason:
             manager.unregister(name=plugin.name)
-            meant = nearest(unknown, known, 1)
-            plugin.fail(f"unknown hook '{unknown}'" + (f"; did you mean {meant[0]}?" if meant else ""))
+            why = f"; did you mean {meant[0]}?" if (meant := nearest(unknown, known, 1)) else ""
+            if missing := ", ".join(lacking(plugin.distribution)):  # what declares the hook is among them
+                why, plugin.cure = f"; {missing} is not installed", f"install {missing}, or {plugin.removal}"
+            plugin.fail(f"unknown hook '{unknown}'{why}")
 
 
 def _met(requirement: str) -> bool:

@@ -34,7 +34,7 @@ def resolve(reference: str, options: Mapping[str, Any], found: Registry) -> Mode
     if not answers:
         raise ModelError(
             f"'{reference}' is not a model that any installed plugin knows{found.why_missing(reference)}",
-            cure="name a checkpoint's folder, an .onnx file or a hub id; drupe plugins lists what else could know it",
+            cure="name a checkpoint's folder, an .onnx or .gguf file or a hub id; drupe plugins lists other plugins",
         )
     shipped = [each for each in answers if each[0].shipped]
     if len(shipped or answers) > 1:
@@ -49,8 +49,7 @@ def resolve(reference: str, options: Mapping[str, Any], found: Registry) -> Mode
 
 def from_environment(names: Iterable[str], found: Registry) -> dict[str, str]:
     """The options of these names that an environment variable sets."""
-    set_there = {name: os.environ.get(found.options[name].environment, "") for name in sorted(names)}
-    return {name: value for name, value in set_there.items() if value}
+    return {name: value for name in sorted(names) if (value := os.environ.get(found.options[name].environment, ""))}
 
 
 def _is_sound(model: Model, plugin: Plugin, found: Registry) -> bool:

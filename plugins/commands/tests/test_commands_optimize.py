@@ -240,3 +240,11 @@ def test_each_notice_is_a_note_on_standard_error_or_a_part_of_the_document(
         (notice,) = json.loads(done.stdout)["notices"]
         assert (notice["about"], notice["cure"]) == ("signature", "leave it out")
         assert "note:" not in done.stderr, arguments
+
+
+def test_a_notice_of_a_finished_package_names_the_package() -> None:
+    from drupe.api import Notice
+    from drupe_commands.summing_up import _named
+
+    notice = Notice("session", "portable", "nothing was measured", "drupe tune-session OUT; drupe run FILE -o OUT")
+    assert _named(notice, "OC4").cure == "drupe tune-session OC4; drupe run FILE -o OUT"

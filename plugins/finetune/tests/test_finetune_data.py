@@ -12,7 +12,7 @@ from tiny import write_tokenizer
 from drupe.api import UsageError
 from drupe_finetune.arguments import without_arguments
 from drupe_finetune.examples import IGNORED, Examples, examples_of
-from drupe_finetune.rows import rows_of
+from drupe_finetune.rows import is_text, rows_of
 from drupe_finetune.settings import FinetuneConfig
 
 transformers = pytest.importorskip("transformers")
@@ -178,3 +178,9 @@ def test_every_setting_has_an_option_with_its_own_name_and_default() -> None:
     assert {*found, "data", "training"} == set(FinetuneConfig.model_fields)
     assert {"--max-length", "--max-seq-len"} <= {found["max_length"].default, *found["max_length"].param_decls}
     assert found["max_length"].help.endswith("[1024]") and "qlora" in found["method"].help
+
+
+def test_markdown_is_text_and_json_lines_are_not(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("# A\n\nb\n")
+    assert is_text(str(tmp_path / "README.md")) and not is_text(str(_jsonl(tmp_path)))
+    assert not is_text(str(tmp_path / "missing.txt")) and not is_text("owner/name")

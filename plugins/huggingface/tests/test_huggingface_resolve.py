@@ -60,6 +60,14 @@ def test_revision_with_a_folder_is_refused(tmp_path: Path) -> None:
         resolve(str(tmp_path), revision="main")
 
 
+def test_a_file_of_a_checkpoint_is_refused_with_its_folder(tmp_path: Path) -> None:
+    file = checkpoint(tmp_path) / "model.safetensors"
+    file.touch()
+    with pytest.raises(ModelError, match="is one file of a checkpoint") as raised:
+        resolve(file)
+    assert raised.value.cure == f"name its folder: {tmp_path}"
+
+
 def test_references_for_other_plugins_are_not_resolved(tmp_path: Path) -> None:
     folder = checkpoint(tmp_path)
     (folder / "model.onnx").touch()

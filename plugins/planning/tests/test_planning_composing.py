@@ -208,6 +208,11 @@ def test_settings_set_a_key_of_a_pass(found, source):
 # Passes that the user names
 
 
+def test_all_named_passes_that_there_are_not_are_told(found, source):
+    with pytest.raises(UsageError, match=r"unknown pass 'dib'; .*; unknown as well: 'dab', 'dub'"):
+        drupe.plan(source, passes=["dib", "sign", "dab", "dub"])
+
+
 def test_an_option_named_like_a_key_of_a_named_pass_sets_the_key(acme, source):
     with installed(acme, OPTION.format(options="Option('ink', 'The ink.')")):
         assert drupe.plan(source, passes=["dip"], ink="black").passes[0].config == {"ink": "black"}

@@ -168,18 +168,16 @@ def test_the_page_of_a_search_has_its_frontier_and_sorts_its_trials(study: Path,
 
 def test_json_has_the_same_numbers(package: Path, study: Path) -> None:
     facts = json.loads(drupe("report", package, "--json").stdout)
+    assert facts["repeat"] == "drupe run out/drupe.json -o out-again"
     record = json.loads((package / "drupe.json").read_text())
     assert {each["name"]: each["value"] for each in facts["metrics"]} == record["check"]["metrics"]
     assert sum(facts["bytes_by_layer"].values()) == sum(facts["bytes_by_matrix"].values())
     assert sum(facts["bytes_by_matrix"].values()) == pytest.approx(
         record["files"]["model.onnx.data"]["bytes"], rel=0.05
     )
-    assert [each["on_frontier"] for each in json.loads(drupe("report", study, "--json").stdout)["trials"]] == [
-        True,
-        True,
-        False,
-        False,
-    ]
+    searched = json.loads(drupe("report", study, "--json").stdout)
+    assert [each["on_frontier"] for each in searched["trials"]] == [True, True, False, False]
+    assert searched["repeat"] == "drupe run out.study/plan-2.json -o out-again"
 
 
 def test_what_cannot_be_reported_is_said(package: Path, study: Path, tmp_path: Path) -> None:
@@ -188,7 +186,8 @@ def test_what_cannot_be_reported_is_said(package: Path, study: Path, tmp_path: P
     (tmp_path / "broken" / "drupe.json").write_text('{"files": 3}')
     (tmp_path / "page.html").write_text("mine")
     for arguments, said in (
-        ((tmp_path / "nowhere",), "no such folder"),
+        ((tmp_path / "nowhere",), "there is no folder"),
+        ((tmp_path / "nowhere", "--against", package), "there is no folder"),
         ((tmp_path / "empty",), "neither drupe.json nor study.json"),
         ((tmp_path / "broken",), "damaged"),
         ((study, "-o", tmp_path / "page.html"), "--force"),

@@ -221,14 +221,15 @@ def _transport_error(error: BaseException, repository: str) -> ModelError | None
 def _unreachable(repository: str, error: BaseException) -> ModelError:
     if _offline():
         return ModelError(
-            f"{repository} is not in the local cache, and HF_HUB_OFFLINE forbids downloading it",
+            f"there is no folder {repository} here, it is not in the local cache, and HF_HUB_OFFLINE forbids "
+            "downloading it",
             cure=f"unset HF_HUB_OFFLINE, or {LOCAL_FOLDER}",
         )
     cause = error.__cause__ or error
     reason = (str(cause).strip() or type(cause).__name__).splitlines()[0][:200]
     return ModelError(
-        f"{repository} is neither a folder nor in the local cache, and downloading it from {_endpoint()} failed: "
-        f"{reason}",
+        f"there is no folder {repository} here, it is not in the local cache, and downloading it from {_endpoint()} "
+        f"failed: {reason}",
         cure=f"check the network, or {LOCAL_FOLDER}",
     )
 

@@ -23,6 +23,4 @@ def refuse_to_replace(output: Path, force: bool) -> None:
             cure="choose another output: -o OUT",
         )
     if not force:
-        raise OutputError(
-            "the output folder exists", where=output, cure="--force (force=True) replaces it, -o names another"
-        )
+        raise OutputError("the output folder exists", where=output, cure="--force replaces it, -o names another")

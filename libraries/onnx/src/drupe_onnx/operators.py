@@ -149,7 +149,10 @@ class Capabilities(_Closed):
             return TypeAdapter(cls).validate_json(path.read_bytes())
         except OSError as error:
             what = f"the operator table cannot be read: {error.strerror}"
-            cure = "install the provider's plugin again; its makers: take the table into the wheel"
+            cure = (
+                "the provider's author must put the table there and ship it in the wheel (docs/plugins.md shows one, "
+                "tools/operator_tables.py writes one); if the wheel has it, install the plugin again"
+            )
             raise PluginError(what, where=path, cure=cure) from error
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]

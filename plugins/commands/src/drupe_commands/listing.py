@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
 import typer
 
+from drupe_commands.messages import installable
 from drupe_commands.showing import AsJson, print_facts, print_json, print_records
 
 if TYPE_CHECKING:
@@ -209,7 +210,7 @@ def _listed(entry: Entry[ExecutionProvider], found: Registry) -> dict[str, Any]:
     except DrupeError as error:
         where = f" ({error.where})" if error.where else ""
         cure = f"; {error.cure}" if error.cure else ""
-        return {**line, "what it is": f"cannot be used: {error.what}{where}{cure}"}
+        return {**line, "what it is": f"cannot be used: {error.what}{where}{installable(cure)}"}
 
 
 def _about_provider(provider: ExecutionProvider, entry: Entry[Any], found: Registry) -> dict[str, Any]:

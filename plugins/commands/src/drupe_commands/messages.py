@@ -23,4 +23,13 @@ def tell_notices(notices: Iterable[Notice]) -> None:
     for notice in notices:
         tell(f"note: {notice.about}, {notice.handling}: {notice.what}")
         if notice.cure:
-            tell(f"  {notice.cure}")
+            tell(f"  {installable(notice.cure)}")
+
+
+def installable(text: str) -> str:
+    """A message whose install commands work in this environment; see `from_sources`."""
+    if "pip install" not in text:  # as in most messages: the module takes time to import
+        return text
+    from drupe_commands.from_sources import from_sources
+
+    return from_sources(text)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from drupe.api import PROJECT, UsageError
+from drupe_commands.messages import installable
 from drupe_commands.showing import AsJson, print_facts, print_json, print_records
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def _list(found: Registry, as_json: bool) -> None:
         for note in notes[id(each)]:
             print(f"\nnote on {each.name}: {note}")
     for each in found.broken:
-        print(f"\nto mend {each.name}: {each.cure}")
+        print(f"\nto mend {each.name}: {installable(each.cure or '')}")
 
 
 def _state(plugin: Plugin, problems: list[str]) -> str:
@@ -162,7 +163,7 @@ def _show(plugin: Plugin, found: Registry, as_json: bool) -> None:
     print_facts(
         {
             "state": _state(plugin, [each["name"] for each in brings if each["checked"] != "well"]),
-            **({"to mend it": plugin.cure} if plugin.cure else {}),
+            **({"to mend it": installable(plugin.cure)} if plugin.cure else {}),
             "ships with Drupe": plugin.shipped,
             "hooks": _hooks(plugin, found),
             "took": f"{plugin.seconds * 1000:.1f} ms to say what it brings",

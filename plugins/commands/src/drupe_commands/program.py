@@ -16,6 +16,7 @@ from drupe.api import PROJECT, Cancelled, DrupeError, OutputError, PluginCrash, 
 from drupe_commands import interrupts
 from drupe_commands.command_building import HELP, as_command
 from drupe_commands.command_names import summaries
+from drupe_commands.messages import installable
 from drupe_commands.wrong_usage import WRONG_USAGE, told
 
 UNEXPECTED = 70
@@ -126,7 +127,7 @@ def _complain(error: DrupeError) -> None:
     try:
         _flush()
     finally:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {installable(str(error))}", file=sys.stderr)
 
 
 app = typer.Typer(cls=Commands, rich_markup_mode=None, add_completion=False, no_args_is_help=True)

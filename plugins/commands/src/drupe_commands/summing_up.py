@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from drupe_commands.messages import tell, tell_notices
 
 if TYPE_CHECKING:
-    from drupe.api import Check, Outcome, Plan
+    from drupe.api import Check, Notice, Outcome, Plan
     from drupe_commands.measured import Measured
 
 ALIKE = 1.05
@@ -21,6 +22,8 @@ FEW = 4
 """Metrics of the comparison that are shown; evaluators give the most telling ones first."""
 LONGEST = 80
 """Characters of what the package did that are shown."""
+PASSED = re.compile(r"(?<!-o )\bOUT\b")
+"""The package in the cure of a notice; `-o OUT` is another one."""
 
 
 def print_outcome(outcome: Outcome, measured: Measured | None) -> None:
@@ -33,6 +36,7 @@ def show_outcome(outcome: Outcome, plan: Plan) -> None:
     """Print what a run has made, for a person."""
     from drupe_console import size
 
+    package = shlex.quote(str(outcome.output))
     peak = f", {size(outcome.peak_bytes)} of memory at most" if outcome.peak_bytes else ""
     print(f"{outcome.output}: {size(outcome.bytes)}{compared(outcome.bytes, outcome.source_bytes)}")
     print(f"converted in {outcome.conversion_seconds:.1f} s{peak}")
@@ -46,10 +50,15 @@ def show_outcome(outcome: Outcome, plan: Plan) -> None:
         if _knows_the_text(outcome):
             print("  on the text that it was calibrated with: on another one it is farther from its source")
     if (outcome.check.not_run or outcome.check.not_compared) and (asked := list(_asked_of_the_comparison(plan))):
-        print(f"  {', '.join(asked)}: not measured; drupe evaluate OUT --against MODEL does it where it runs")
-    tell_notices(outcome.notices)
+        print(f"  {', '.join(asked)}: not measured; drupe evaluate {package} --against MODEL does it where it runs")
+    tell_notices(_named(notice, package) for notice in outcome.notices)
     if outcome.check.not_run is None and _generates(plan):
-        tell(f'try it: drupe generate {shlex.quote(str(outcome.output))} "def parse("')
+        tell(f'try it: drupe generate {package} "def parse("')
+
+
+def _named(notice: Notice, package: str) -> Notice:
+    """A notice whose cure names the package, which a pass calls OUT: it does not know where it will be."""
+    return replace(notice, cure=PASSED.sub(lambda _: package, notice.cure))
 
 
 def _short(text: str) -> str:

@@ -38,6 +38,12 @@ def rows_of(reference: str) -> Iterator[Row]:
         yield from _of_hub(reference)
 
 
+def is_text(reference: str) -> bool:
+    """Whether the data is a file of text, of which each paragraph is a row."""
+    path = Path(reference).expanduser()
+    return path.is_file() and READERS.get(path.suffix.lower()) is _text
+
+
 def _of_folder(folder: Path) -> Iterator[Row]:
     if (folder / "dataset_info.json").is_file() or (folder / "dataset_dict.json").is_file():
         loaded = _datasets().load_from_disk(str(folder))

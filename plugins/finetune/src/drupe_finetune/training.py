@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from drupe.api import Context, ModelError, UsageError
+from drupe.api import Context, ModelError, UsageError, counted
 from drupe_finetune.arguments import training_arguments
 from drupe_finetune.checkpoints import last_complete, mark_complete
 from drupe_finetune.examples import IGNORED, Examples, examples_of
-from drupe_finetune.rows import rows_of
+from drupe_finetune.rows import is_text, rows_of
 from drupe_finetune.settings import FinetuneConfig
 
 Say = Callable[[str], None]
@@ -68,6 +68,8 @@ def train(folder: Path, config: FinetuneConfig, work: Path, context: Context, sa
     _quieten()
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     examples = examples_of(rows_of(config.data), tokenizer, config)
+    if is_text(config.data):
+        say(f"{Path(config.data).name} is read as text, {counted(examples.rows, 'paragraph')}")
     for line in examples.told():
         say(line)
     learned, held_out = _split(examples.sequences, config)

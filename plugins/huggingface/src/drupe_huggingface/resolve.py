@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from drupe.api import Model, ModelError, UsageError
 from drupe_checkpoints.checkpoint import GGUF, POINT_AT_A_CHECKPOINT, Checkpoint, is_file, is_folder
 from drupe_checkpoints.opening import open_checkpoint
-from drupe_huggingface.missing_paths import looks_like_a_path, no_path
+from drupe_huggingface.missing_paths import MODELS, looks_like_a_path, no_path
 
 if TYPE_CHECKING:
     from drupe_checkpoints.adapters.reference import AdapterReference
@@ -37,6 +38,8 @@ def resolve(reference: str, options: Mapping[str, Any]) -> Model | None:
         raise UsageError("--revision is for models on the hub", where=path, cure="leave it out, or give a hub id")
     if path.suffix == GGUF and is_file(path):
         return _model(open_checkpoint(path, None, _adapters(options), _switched(options)), path)
+    if is_file(path):
+        _refuse_file_of_checkpoint(path)
     if is_file(path) or "://" in reference:
         return None
     if is_folder(path):
@@ -105,6 +108,15 @@ def _is_for_graphs(folder: Path) -> bool:
     graphs = (path for pattern in GRAPHS for path in folder.glob(pattern))
     weights = (path for pattern in WEIGHTS for path in folder.glob(pattern))
     return any(map(is_file, graphs)) and not any(map(is_file, weights))
+
+
+def _refuse_file_of_checkpoint(path: Path) -> None:
+    """Raise ModelError for one file of a checkpoint. A graph may lie in its folder, and is another plugin's."""
+    folder = path.parent
+    if path.suffix not in MODELS and is_file(folder / "config.json") and not _is_for_graphs(folder):
+        raise ModelError(
+            f"'{path}' is one file of a checkpoint", cure=f"name its folder: {shlex.quote(str(folder.absolute()))}"
+        )
 
 
 def _path(reference: str) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from drupe.api import Context, Form, Model, Pass
+from drupe.api import Context, Form, Model, Notice, Pass
 from drupe_mixed_precision.assignment import assign_schemes, assign_to_experts, parts_of, reassign_experts
 from drupe_mixed_precision.budgets import Allocation, choose_within_budget
 from drupe_mixed_precision.configuration import AllocateBitsConfig, refuse_budget
@@ -50,7 +50,10 @@ class AllocateBits(Pass):
         chosen = choose_within_budget(allocation)
         assign_schemes(parts, allocation.schemes(chosen))
         reassign_experts(package, allocation.expert_schemes(chosen))
-        return model
+        if config.target_size is None:
+            return model
+        counted = f"{config.target_size} are for graph and weights; the tokenizer and other files come on top"
+        return model.noticed(Notice("--target-size", "kept", counted))
 
 
 def _choices_of_experts(

@@ -216,12 +216,10 @@ def _too_small(given: Allocation, flag: str) -> UsageError:
 def _too_close(given: Allocation, limit: float, least: float) -> UsageError:
     """The error for a divergence that no weights of at most 8 bits keep. least: the estimate for the best of them."""
     lowest, highest = _rounded_up(least / DOUBT), _rounded_up(least)
-    kept = (
-        f"--max-kl {highest:g}, which can be kept by the estimate; from {lowest:g} on, the package is made and measured"
-    )
+    kept = f"--max-kl {highest:g}, which should succeed; values from {lowest:g} on are tried"
     return UsageError(
-        f"weights of at most 8 bits cost between {lowest:g} and {highest:g} nats a token of KL divergence here, by an "
-        "estimate; only the finished package shows how much",
+        f"weights of 8 bits, the most that are used, are expected to cost {lowest:g} to {highest:g} nats a token of KL "
+        "divergence",
         where=f"--max-kl {limit:g}",
         cure=", or ".join(filter(None, (given.instead, kept))),
     )

@@ -20,7 +20,7 @@ class AllocateBitsConfig(PassConfig):
         None, ge=2, le=16, description="bits a weight, scales and zero points included"
     )
     max_kl: float | None = Field(
-        None, gt=0, le=100, description="KL divergence, nats a token, that the weights may cost"
+        None, gt=0, le=100, description="KL divergence, nats a token, that the weights may cost", examples=[0.01]
     )
     calibrated: bool = Field(False, description="whether the weights are going to be calibrated")
     symmetric: bool = Field(False, description="without zero points")

@@ -152,7 +152,7 @@ EXPORTING: Mapping[str, Treatment] = {
         if value
         else missing("a graph of fixed sizes", "leave it out: a decoder has open sizes")
     ),
-    "merge_adapter_weights": unless_off(missing("merging an adapter", "merge it with peft, and name the result")),
+    "merge_adapter_weights": unless_off(missing("merging an adapter here", "leave it out: input_model merges its own")),
     "save_metadata_for_token_generation": says(kept("the package has what generating needs")),
     "user_script": says(missing("a Python file, which Drupe does not run", "leave it out")),
     "script_dir": says(missing("a Python file, which Drupe does not run", "leave it out")),

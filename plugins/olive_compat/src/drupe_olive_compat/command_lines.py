@@ -100,7 +100,8 @@ def _values(flag: Flag, words: list[str], given: list[str]) -> list[str] | None:
 
 def _refused_command(command: str) -> UsageError:
     answer = NOT_DONE[command]
-    return UsageError(f"{command} is a command of Olive that Drupe does not have: {answer.what}", cure=answer.cure)
+    why = "Drupe does not have" if answer.handling == MISSING else "needs a plugin that is not installed"
+    return UsageError(f"{command} is a command of Olive that {why}: {answer.what}", cure=answer.cure)
 
 
 def _not_done(line: Line) -> UsageError:

@@ -353,7 +353,9 @@ COMMANDS: Mapping[str, OliveCommand] = {
 
 NOT_DONE: Mapping[str, Answer] = {
     "benchmark": missing("there is no command that runs tasks of lm-eval", "drupe evaluate PACKAGE --against MODEL"),
-    "finetune": missing("models are trained by drupe-finetune", "pip install 'drupe[finetune]'"),
+    "finetune": changed(
+        "drupe finetune, of the plugin drupe-finetune, takes its common flags as well", "pip install 'drupe[finetune]'"
+    ),
     "diffusion-lora": missing("models are not trained", "train with diffusers"),
     "generate-cost-model": missing("models are not cut, so their parts are not counted", "drupe inspect MODEL"),
     "generate-model-package": missing("packages are folders, not archives", "pack the folders yourself"),
@@ -361,4 +363,4 @@ NOT_DONE: Mapping[str, Answer] = {
     "configure-qualcomm-sdk": missing("compiling for QNN", "the vendor's own tool; a plugin can bring the provider"),
     "init": missing("there are no questions and answers", "drupe optimize MODEL -o OUT; drupe optimize --help"),
 }
-"""Commands of Olive's that are not carried out, unless Drupe has one of that name."""
+"""Commands of Olive's that are not carried out, unless a plugin of Drupe has one of that name."""

@@ -36,9 +36,26 @@ def _place(draft: Draft) -> None:
         draft.recipe = _recipe_for(draft.request.precision, draft.provider)
         _fill(draft, draft.recipe)
         return
+    _refuse_unknown(draft)
     source = draft.model
     for step in draft.request.passes:
         _add(draft, _as_composed(step, source, draft), "", "the user")
+
+
+def _refuse_unknown(draft: Draft) -> None:
+    """Raise the error of the first pass of the user's that there is not, with the names of the others."""
+    errors: dict[str, UsageError] = {}
+    for step in draft.request.passes:
+        try:
+            draft.found.passes.find(step.name)
+        except UsageError as error:
+            errors[step.name] = error
+    if not errors:
+        return
+    first, *others = errors
+    if others:
+        errors[first].what += f"; unknown as well: {', '.join(map(repr, others))}"
+    raise errors[first]
 
 
 def _recipe_for(precision: str, provider: ExecutionProvider) -> Recipe:

@@ -51,7 +51,7 @@ class QuantizeGptq(CalibratingPass):
 
     name = "quantize-gptq"
     summary = "quantizes weights by GPTQ, block by block, calibrated on a text"
-    revision = 7
+    revision = 8
     Config = QuantizeGptqConfig
     # Channel weights are refused: a Hessian contains all that they say, and more.
     requires = Form("onnx", {"weights": ("float", "mixed"), "channels": "not weighed"})

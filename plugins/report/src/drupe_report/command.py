@@ -34,8 +34,9 @@ def report(
     force: Annotated[bool, typer.Option("--force", help="Replace the page.")] = False,
 ) -> None:
     """Write one HTML page about a package, a search or a fine-tuning. It holds all that it shows, and loads nothing."""
-    from drupe_report.reading import facts_of
+    from drupe_report.reading import facts_of, refuse_other
 
+    refuse_other(source)
     page = output or source.absolute().parent / f"{source.absolute().name}.html"
     if page.exists() and not (force or as_json):
         raise OutputError("the page exists", where=str(page), cure="--force replaces it, -o names another")

@@ -9,30 +9,36 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from drupe.api import RECORD, ModelError, UsageError
+from drupe.api import RECORD, ModelError
 from drupe_files.kept_measurements import kept_measurements, read_record
 from drupe_report.weight_bytes import by_layer, by_matrix, weight_bytes
 
 STUDY, TRAINING = "study.json", "finetune.json"
+SUFFIX = ".study"
+"""Of the name of a study's folder, after the name of the package."""
 
 
 def facts_of(source: Path) -> dict[str, Any]:
-    """The facts of a package, a study or a training. Raises UsageError for a folder that is none of them."""
+    """The facts of a package, a study or a training. Raises ModelError for a folder that is none of them."""
+    refuse_other(source)
     if (source / RECORD).is_file():
         return package_facts(source)
-    if (source / STUDY).is_file():
-        return study_facts(source)
-    if (source / TRAINING).is_file():
-        return training_facts(source)
+    return study_facts(source) if (source / STUDY).is_file() else training_facts(source)
+
+
+def refuse_other(source: Path) -> None:
+    """Raise ModelError for what is no package, no study and no training."""
+    if any((source / name).is_file() for name in (RECORD, STUDY, TRAINING)):
+        return
     if not source.exists():
-        raise UsageError("there is no such folder", where=str(source))
+        raise ModelError(f"there is no folder '{source}'", cure="drupe optimize MODEL -o OUT makes a package")
     if (source / "study.sqlite3").is_file():
-        raise UsageError(
+        raise ModelError(
             "the search has chosen no trial: it was stopped, or no trial keeps to its limits",
             where=str(source),
             cure="run the search again: it goes on where it was stopped, or says which limit no trial keeps to",
         )
-    raise UsageError(
+    raise ModelError(
         f"it has neither {RECORD} nor {STUDY} nor {TRAINING}",
         where=str(source),
         cure="name a package that drupe made, OUT.study, or what drupe finetune made",
@@ -154,8 +160,9 @@ def training_facts(folder: Path) -> dict[str, Any]:
 
 
 def _run(folder: Path, plan: str) -> str:
-    """The command that makes a package again."""
-    return f"drupe run {shlex.quote(f'{folder.absolute().name}/{plan}')} -o OUT"
+    """The command that makes a package again, under another name: the package itself is there."""
+    name = folder.absolute().name
+    return f"drupe run {shlex.quote(f'{name}/{plan}')} -o {shlex.quote(f'{name.removesuffix(SUFFIX)}-again')}"
 
 
 def _document(path: Path) -> Mapping[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def refuse_too_large(folder: Path, target: Target) -> None:
         raise RuntimeMissing(
             f"comparing two settings needs {needed >> 20} MiB of memory, and {device.memory >> 20} MiB are free",
             where=folder,
-            cure="tune the package on a machine with more memory: drupe tune-session OUT",
+            cure=f"on a machine with more memory: drupe tune-session {shlex.quote(str(folder))}",
         )
 
 
