@@ -101,7 +101,7 @@ def _told(folder: Path) -> tuple[dict[str, Any], str]:
     digest = told.pop("sha256", None)
     if digest != key_of(told):
         return {}, OTHER_VERSION if told.get("format") != FORMAT else f"{NOTE} is damaged"
-    if told["format"] != FORMAT or not KEYS <= told.keys():
+    if told["format"] != FORMAT or not told.keys() >= KEYS:
         return {}, OTHER_VERSION
     return told, "" if told["key"] == folder.name else "it was kept under another name"
 
