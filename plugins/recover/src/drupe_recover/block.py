@@ -25,6 +25,7 @@ from drupe_recover.trained import (
 
 Tensor: TypeAlias = Any  # of torch, which linters do not see
 PRODUCT = "MatMulNBits"
+EXPERTS = ("MoE", "QMoE")
 
 
 class Block:
@@ -55,7 +56,8 @@ class Block:
     def _runs(self, value: ir.Value, segment: Segment) -> bool:
         """Whether torch runs all nodes of the segment that make a value; notes an operator that it does not run."""
         unknown = [node.op_type for node in _nodes([value], segment) if not _is_known(node)]
-        self.without = unknown[0] if unknown else self.without
+        experts = (each for each in unknown if each in EXPERTS)  # they say more than the nodes of their router
+        self.without = next(experts, unknown[0]) if unknown else self.without
         return not unknown
 
     def _take(self, node: ir.Node) -> None:
