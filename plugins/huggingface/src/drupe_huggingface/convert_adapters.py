@@ -16,14 +16,9 @@ if TYPE_CHECKING:
     from drupe_checkpoints.adapters.tensors import AdapterTensors
     from drupe_onnx import Expression
 
-CONTEXT = {"help_option_names": ["-h", "--help"], "token_normalize_func": lambda typed: typed.replace("_", "-")}
-"""Long options may be typed with underscores, as users of Olive do."""
 DTYPES = ("float32", "float16", "bfloat16")
 
-app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
-
-@app.command("convert-adapters", context_settings=CONTEXT)
 def convert_adapters(
     adapter: Annotated[
         Path | None, typer.Argument(metavar="ADAPTER", help="A folder that peft's save_pretrained() made, or a hub id.")

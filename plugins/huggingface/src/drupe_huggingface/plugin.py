@@ -61,7 +61,7 @@ def drupe_options() -> list[Option]:
 @hookimpl
 def drupe_commands() -> list[Ref]:
     summary = "Convert an adapter of peft's to a file that onnxruntime loads."
-    return [Ref("convert-adapters", "drupe_huggingface.convert_adapters:app", summary)]
+    return [Ref("convert-adapters", "drupe_huggingface.convert_adapters:convert_adapters", summary)]
 
 
 @hookimpl

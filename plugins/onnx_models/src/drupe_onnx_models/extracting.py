@@ -11,13 +11,7 @@ import drupe
 from drupe.api import Step, UsageError
 from drupe_onnx_models.extract_adapters import ExtractAdapters
 
-CONTEXT = {"help_option_names": ["-h", "--help"], "token_normalize_func": lambda typed: typed.replace("_", "-")}
-"""Long options may be typed with underscores, as users of Olive do."""
 
-app = typer.Typer(rich_markup_mode=None, add_completion=False)
-
-
-@app.command("extract-adapters", context_settings=CONTEXT)
 def extract_adapters(
     model: Annotated[
         str | None, typer.Argument(metavar="MODEL", help="An .onnx file or a folder with one, with LoRA in the graph.")

@@ -61,7 +61,7 @@ def drupe_passes() -> list[Ref]:
 @hookimpl
 def drupe_commands() -> list[Ref]:
     summary = "Take LoRA out of an ONNX model, as a base model and an adapter."
-    return [Ref("extract-adapters", "drupe_onnx_models.extracting:app", summary)]
+    return [Ref("extract-adapters", "drupe_onnx_models.extracting:extract_adapters", summary)]
 
 
 @hookimpl
