@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.block import Block, decoder
@@ -23,6 +25,13 @@ def granite(config: Configuration) -> Decoder:
         config,
         sizes,
         layer,
-        embedding={"factor": config.number("embedding_multiplier", 1.0)},
-        head={"factor": 1.0 / config.number("logits_scaling", 1.0, above=0)},
+        **granite_ends(config),
     )
+
+
+def granite_ends(config: Configuration) -> dict[str, Any]:
+    """What `decoder` is told of the ends of every Granite: the factors on the embedding and on the logits."""
+    return {
+        "embedding": {"factor": config.number("embedding_multiplier", 1.0)},
+        "head": {"factor": 1.0 / config.number("logits_scaling", 1.0, above=0)},
+    }

@@ -16,6 +16,7 @@ from drupe_model_builder.configuration.reading import (
     sliding_window,
     windows_of,
 )
+from drupe_model_builder.families.granite import granite_ends
 from drupe_model_builder.frequencies import rotary
 from drupe_model_builder.parts.attention import Attention
 from drupe_model_builder.parts.rotary import Rotary
@@ -34,8 +35,7 @@ def granite_swa(config: Configuration) -> Decoder:
         config,
         sizes,
         layer,
-        embedding={"factor": config.number("embedding_multiplier", 1.0)},
-        head={"factor": 1.0 / config.number("logits_scaling", 1.0, above=0)},
+        **granite_ends(config),
         tied=config.flag("tie_word_embeddings", True),
     )
 

@@ -14,6 +14,7 @@ from drupe_model_builder.configuration.experts import (
     refuse_other_activations,
 )
 from drupe_model_builder.configuration.reading import activation, attention_multiplier, rotary_of, sizes_of
+from drupe_model_builder.families.granite import granite_ends
 from drupe_model_builder.parts.attention import Attention
 from drupe_model_builder.parts.mlp import MLP
 from drupe_model_builder.parts.step import Layer
@@ -68,8 +69,7 @@ def granite_of_experts(
         config,
         sizes,
         layer,
-        embedding={"factor": config.number("embedding_multiplier", 1.0)},
-        head={"factor": 1.0 / config.number("logits_scaling", 1.0, above=0)},
+        **granite_ends(config),
     )
 
 

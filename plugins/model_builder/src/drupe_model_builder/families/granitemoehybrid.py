@@ -17,6 +17,7 @@ from drupe_model_builder.configuration.reading import (
     sizes_of,
     without_effect,
 )
+from drupe_model_builder.families.granite import granite_ends
 from drupe_model_builder.families.granitemoe import NAMES as EXPERTS
 from drupe_model_builder.families.granitemoe import shared_granite_mlp
 from drupe_model_builder.families.mamba2 import hybrid_sizes, mixer_of
@@ -60,8 +61,7 @@ def granitemoehybrid(config: Configuration) -> Decoder:
         config,
         sizes,
         layer,
-        embedding={"factor": config.number("embedding_multiplier", 1.0)},
-        head={"factor": 1.0 / config.number("logits_scaling", 1.0, above=0)},
+        **granite_ends(config),
     )
 
 
