@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from drupe.api import Context, Model, PlanError, Target, registry, target_of
+from drupe.api import Context, Model, PlanError, Target, registry, replace, target_of
 from drupe_commands.program import app
 from drupe_model_builder.build_decoder import BuildDecoder, BuildDecoderConfig
 
@@ -83,7 +82,7 @@ def without(target: Target, *operators: str) -> Target:
     """The target without some operators."""
     table = target.capabilities
     left = {key: each for key, each in table.operators.items() if key not in operators}
-    return dataclasses.replace(target, capabilities=dataclasses.replace(table, operators=left))
+    return replace(target, capabilities=replace(table, operators=left))
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +98,7 @@ def build(checkpoint: Path, target: Target, folder: Path) -> Model:
 
 def test_a_runtime_that_is_too_old_is_to_be_updated(checkpoint: Any, tmp_path: Path) -> None:
     provider = registry().provider("cpu")
-    old = dataclasses.replace(provider.target(), capabilities=provider.capabilities("1.24"))  # type: ignore[attr-defined]
+    old = replace(provider.target(), capabilities=provider.capabilities("1.24"))  # type: ignore[attr-defined]
     with pytest.raises(PlanError, match=r"'cpu' of drupe-ep-cpu \S+ has no CausalConvWithState") as caught:
         build(checkpoint("lfm2"), old, tmp_path)
     assert caught.value.cure == "pip install -U 'drupe[cpu]'"

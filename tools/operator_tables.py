@@ -25,14 +25,14 @@ import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-from drupe.api import DrupeError, ModelError, UsageError, registry
+from drupe.api import DrupeError, ModelError, UsageError, registry, replace
 from drupe_onnx import TableProvider
 
 FOLDER = "amendments"

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -26,6 +25,7 @@ from drupe.api import (
     Plan,
     Progress,
     Runner,
+    asdict,
     error_from,
     keep_model,
     kept_model,

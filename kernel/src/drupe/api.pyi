@@ -103,6 +103,10 @@ from .values.recipe import Recipe as Recipe
 from .values.recipe import Request as Request
 from .values.recipe import Stage as Stage
 from .values.recipe import Step as Step
+from .values.record import Record as Record
+from .values.record import asdict as asdict
+from .values.record import field as field
+from .values.record import replace as replace
 from .values.target import Device as Device
 from .values.target import RuntimePackage as RuntimePackage
 from .values.target import Target as Target

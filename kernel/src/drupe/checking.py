@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -15,14 +14,14 @@ from drupe.errors import PlanError, UsageError, unknown
 from drupe.registry import Registry, refuse_unknown_facts
 from drupe.values.model import Form, Model
 from drupe.values.plan import Plan, PlannedPass
+from drupe.values.record import Record
 
 Config = TypeVar("Config", bound=BaseModel)
 BOUNDS = (("gt", "above"), ("ge", "at least"), ("lt", "below"), ("le", "at most"))
 OF_RANGES = ("_than", "_than_equal", "finite_number")
 
 
-@dataclass(frozen=True)
-class ReadyPass:
+class ReadyPass(Record):
     """A pass of a plan that was found, with its configuration made and checked."""
 
     planned: PlannedPass

@@ -7,7 +7,6 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,12 +19,12 @@ from drupe.opening import open_here, target_of
 from drupe.registry import Registry, refuse_unsound, registry
 from drupe.values.event import Event
 from drupe.values.model import Model
+from drupe.values.record import Record, asdict, replace
 
 NOTE, PAYLOAD = "model.json", "payload"
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(Record):
     """A job whose passes were found and checked, with the context that they are given."""
 
     job: Job

@@ -15,7 +15,6 @@ they list, `registry().offered("sort of thing", "drupe_name_of_the_hook")` gives
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -36,7 +35,6 @@ hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
-@dataclass(frozen=True)
 class Ref(Typed):
     """What exists, known without importing it: a name, where it is ("module:Object"), one line on what it is.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import pluggy
@@ -18,6 +17,7 @@ from drupe.tables import Entry, Table
 from drupe.values.model import Fact, Form, Model
 from drupe.values.option import Option
 from drupe.values.recipe import Recipe
+from drupe.values.record import replace
 
 if TYPE_CHECKING:
     from drupe.contracts.evaluator import Evaluator

@@ -5,21 +5,20 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
 
 from drupe.containment import Plugin, call, one_line, timed
 from drupe.errors import DrupeError, PlanError, PluginError, unknown
 from drupe.hookspecs import Ref
+from drupe.values.record import Record
 from drupe.values.typed import misfit
 
 T = TypeVar("T")
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True)
-class Entry(Generic[T]):
+class Entry(Record, Generic[T]):
     """A Ref and the plugin that brought it. contract: the class of drupe.api that it extends. guarded: see Table."""
 
     ref: Ref

@@ -6,14 +6,13 @@ import io
 import json
 import struct
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tokenizers import Tokenizer
 
-from drupe.api import ModelError
+from drupe.api import ModelError, replace
 from drupe_checkpoints.tokenizer.families import OTHER_IDS, numbered
 from drupe_checkpoints.tokenizer.from_sentencepiece import Reading, converted
 from drupe_checkpoints.tokenizer.merges import merges_by_score

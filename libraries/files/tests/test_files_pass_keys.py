@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -19,7 +19,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydantic import Field, computed_field
 
-from drupe.api import Device, Model, Pass, PassConfig, Run, Target
+from drupe.api import Device, Model, Pass, PassConfig, Run, Target, replace
 from drupe_files import pass_keys
 
 

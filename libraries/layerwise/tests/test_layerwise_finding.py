@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from drupe.api import Context, Target
+from drupe.api import Context, Target, replace
 from drupe_layerwise import LayerByLayer, mark_blocks
 from drupe_onnx import BLOCK
 
@@ -37,7 +36,7 @@ def test_the_found_blocks_equal_the_builders_marks(build: Callable[..., Any], mo
 
 def test_blocks_are_found_if_sums_and_norms_are_separate_nodes(build: Callable[..., Any], target: Target) -> None:
     operators = {key: each for key, each in target.capabilities.operators.items() if "Skip" not in str(key)}
-    plain = dataclasses.replace(target, capabilities=dataclasses.replace(target.capabilities, operators=operators))
+    plain = replace(target, capabilities=replace(target.capabilities, operators=operators))
     model, wanted = unmarked(build("llama", "float32", plain, num_hidden_layers=3))
     assert not any("Skip" in node.op_type for node in model.graph)
     mark_blocks(model.graph)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 from tiny import VOCABULARY
 
-from drupe.api import Cancelled, Context, ModelError, Target, UsageError
+from drupe.api import Cancelled, Context, ModelError, Target, UsageError, replace
 from drupe_layerwise import LayerByLayer, expert_groups
 from drupe_onnx import BLOCK, Affine, expression_of, initializer, ir
 
@@ -134,7 +133,7 @@ def test_values_of_settled_nodes_are_not_computed_again(
         taken.append({name.split(".")[-2] for name in names if name.endswith("proj.weight")})
         return session
 
-    watched = dataclasses.replace(context, open=watching)
+    watched = replace(context, open=watching)
     with LayerByLayer(model, sequences, context) as plain, LayerByLayer(model, sequences, watched) as layers:
         for segment, same in zip(layers.segments, plain.segments, strict=True):
             taken.clear()
@@ -192,7 +191,7 @@ def test_only_the_weights_of_one_segment_are_written_at_a_time(
     every = sum(
         expression.nbytes for value in model.graph.initializers.values() if (expression := expression_of(value))
     )
-    with LayerByLayer(model, sequences, dataclasses.replace(context, open=measuring)) as layers:
+    with LayerByLayer(model, sequences, replace(context, open=measuring)) as layers:
         for segment in layers.segments:
             layers.advance(segment)
         assert not list(context.scratch.glob("*/graph-*"))
@@ -207,8 +206,8 @@ def test_graphs_in_half_precision_run(
     sequences: Sequences,
     target: Target,
 ) -> None:
-    table = dataclasses.replace(target.capabilities, activations=("float16",))
-    half = dataclasses.replace(target, capabilities=table)
+    table = replace(target.capabilities, activations=("float16",))
+    half = replace(target, capabilities=table)
     model = build("llama", "float16", half, **ARCHITECTURES[0][1])
     with LayerByLayer(model, sequences, context) as layers:
         got = kit.joined(layers.logits(), len(sequences))
@@ -227,11 +226,11 @@ def test_a_graph_for_another_device_with_norms_inside_attention_runs(
 ) -> None:
     from drupe_ep_cuda.provider import Cuda
 
-    elsewhere = dataclasses.replace(Cuda().target(), device=None)
-    half = dataclasses.replace(target, capabilities=dataclasses.replace(target.capabilities, activations=("float16",)))
+    elsewhere = replace(Cuda().target(), device=None)
+    half = replace(target, capabilities=replace(target.capabilities, activations=("float16",)))
     model, same = (build("qwen3", "float16", each, **ARCHITECTURES[1][1]) for each in (elsewhere, half))
     assert any(node.op_type == "GroupQueryAttention" and len(node.inputs) == 16 for node in model.graph)
-    with LayerByLayer(model, sequences, dataclasses.replace(context, target=elsewhere)) as layers:
+    with LayerByLayer(model, sequences, replace(context, target=elsewhere)) as layers:
         got = kit.joined(layers.logits(), len(sequences))
     wanted = whole(same, sequences[0], "logits")["logits"][0]
     np.testing.assert_allclose(got[0], wanted, rtol=0, atol=2e-2 * np.abs(wanted).max())
@@ -257,7 +256,7 @@ def test_weights_cast_at_run_time_are_not_stored_as_values_between_blocks(
 def test_logits_are_computed_in_pieces_that_fit_the_memory_budget(
     build: Callable[..., Any], context: Context, sequences: Sequences
 ) -> None:
-    small = dataclasses.replace(context, memory_budget=3 * 8 * 512)
+    small = replace(context, memory_budget=3 * 8 * 512)
     model = build("llama", **ARCHITECTURES[0][1])
     with LayerByLayer(model, sequences, small) as layers:
         assert [len(chunk.rows) for chunk in layers.logits()] == [3, 3, 1, 3, 3, 1, 3, 3, 3, 3, 1]
@@ -281,7 +280,7 @@ def test_matrices_and_tables_are_passed_as_inputs_and_not_written_to_disk(
 
     for settings in (each for _, each in ARCHITECTURES):
         model = build("qwen3", **settings)
-        small = dataclasses.replace(context, memory_budget=4096, open=counting)
+        small = replace(context, memory_budget=4096, open=counting)
         with LayerByLayer(model, sequences, small) as layers:
             got = kit.joined(layers.logits(positions=5), len(sequences))
         assert any("embed_tokens" in name for name in taken[0]), "the rows of the tokens are inputs"
@@ -303,7 +302,7 @@ def test_a_head_computed_in_ranges_gives_the_logits_of_the_whole_graph(
 ) -> None:
     """Neither the sizes of the ranges of the vocabulary nor those of the groups of tokens divide evenly."""
     model = build(model_type, **settings)
-    small = dataclasses.replace(context, memory_budget=13 * 4 * VOCABULARY)
+    small = replace(context, memory_budget=13 * 4 * VOCABULARY)
     with LayerByLayer(model, sequences, small) as layers:
         chunks = list(layers.logits(positions=5))
     assert [len(chunk.rows) for chunk in chunks[:3]] == [5, 2, 5]
@@ -367,7 +366,7 @@ def test_experts_that_do_not_fit_are_run_in_groups_with_the_same_results(
     found: list[list[Any]] = []
     for budget in (context.memory_budget, 60_000, 1):
         monkeypatch.setattr(expert_groups, "SHARE", int(budget == context.memory_budget))
-        limited = dataclasses.replace(context, memory_budget=budget)
+        limited = replace(context, memory_budget=budget)
         with LayerByLayer(build(model_type, num_hidden_layers=2, **settings), sequences, limited) as layers:
             block = layers.segments[1]
             nodes = [node for node in block.nodes if node.op_type == "MoE"]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from drupe.api import Context, ModelError
+from drupe.api import Context, ModelError, replace
 from drupe_blockquant import Scheme, dequantize_rows, quantize_rows
 from drupe_ep_cpu.provider import Cpu
 from drupe_nbits import Rewriter, assign, find_sites, replace_rows, weigh

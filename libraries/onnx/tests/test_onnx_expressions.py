@@ -6,7 +6,6 @@ import functools
 import itertools
 import json
 import tempfile
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drupe.api import ModelError
+from drupe.api import ModelError, replace
 from drupe_onnx import (
     Access,
     Affine,
@@ -51,7 +50,6 @@ def folder():
         yield Path(name)
 
 
-@dataclass(frozen=True)
 class Split(Producer):
     """A producer for tests. Its outputs are the doubled rows and their sums."""
 

@@ -11,7 +11,6 @@ import textwrap
 import threading
 import time
 from collections import namedtuple
-from dataclasses import dataclass
 from pathlib import Path
 
 import ml_dtypes
@@ -53,7 +52,6 @@ from drupe_onnx.weights import expression_of
 FLOAT, FLOAT16, BFLOAT16 = ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16
 
 
-@dataclass(frozen=True)
 class Quantize(Producer):
     """A toy quantizer: bytes, and one scale for each row."""
 
@@ -191,7 +189,6 @@ def test_equal_expressions_are_stored_once(out, make_context, make_package):
 def test_a_producer_runs_once_for_all_its_outputs(out, make_context, make_package):
     calls = []
 
-    @dataclass(frozen=True)
     class Counting(Quantize):
         def produce(self, start, stop, files):
             calls.append((start, stop))
@@ -297,7 +294,6 @@ def test_memory_stays_within_the_budget_for_models_of_any_size(budget, out, tmp_
         assert (after - before) / size < 0.06
 
 
-@dataclass(frozen=True)
 class Big(Quantize):
     """Needs more than half of the budget for any row, and records how many run at the same time."""
 
@@ -325,7 +321,6 @@ def test_chunks_that_do_not_fit_into_the_budget_together_run_one_after_another(t
     assert max(MOST) == 1
 
 
-@dataclass(frozen=True)
 class Huge(Quantize):
     """Needs more than the budget in one step, and records the memory that all threads keep meanwhile."""
 
@@ -401,7 +396,6 @@ def test_a_weight_too_large_for_float16_stops_writing_with_an_error_that_names_t
         write_package(make_package({"x": make(tensors["large"])}), out, tiny)
 
 
-@dataclass(frozen=True)
 class Narrow(Producer):
     """A producer of types that numpy does not have."""
 
@@ -448,7 +442,6 @@ def test_an_exception_on_a_thread_is_raised_once_with_a_note_that_names_the_tens
     assert threading.active_count() == before
 
 
-@dataclass(frozen=True)
 class Slow(Quantize):
     """A slow producer that signals when it has started."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 from tiny import SPECIAL, tokenizer_text
 from tokenizers import Tokenizer
 
-from drupe.api import ModelError
+from drupe.api import ModelError, replace
 from drupe_tokenization import Comparison, Difference, Reading, Reference, ReferenceProcess, awkward_texts
 
 TEXTS = ["the cat", "é", f"a{SPECIAL[0]}b", ""]

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import itertools
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tiny import make_checkpoint
 
-from drupe.api import Context, Model, UsageError
+from drupe.api import Context, Model, UsageError, replace
 from drupe_blockquant import Scheme
 from drupe_checkpoints import open_checkpoint
 from drupe_ep_cpu.provider import Cpu

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 from tiny import make_checkpoint
 
-from drupe.api import Context, Model
+from drupe.api import Context, Model, replace
 from drupe_checkpoints import open_checkpoint
 from drupe_ep_cpu.provider import Cpu
 from drupe_layerwise import LayerByLayer, RecordedLogits

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from drupe.api import ModelError
+from drupe.api import ModelError, replace
 from drupe_checkpoints import open_checkpoint
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.finding import composition_of

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from drupe.api import DrupeError, ModelError, PlanError, Target
+from drupe.api import DrupeError, ModelError, PlanError, Target, replace
 from drupe_checkpoints import open_checkpoint
 from drupe_model_builder.checkpoint_tensors import weights_of
 from drupe_model_builder.finding import composition_of

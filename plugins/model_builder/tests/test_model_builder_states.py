@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -13,7 +12,7 @@ import decoder_families
 import numpy as np
 import pytest
 
-from drupe.api import Context, Model, PlanError, Target, registry, target_of
+from drupe.api import Context, Model, PlanError, Target, registry, replace, target_of
 from drupe_model_builder.build_decoder import BuildDecoder, BuildDecoderConfig
 
 MIXERS = {
@@ -54,7 +53,7 @@ def test_a_target_without_the_operator_of_a_mixer_is_refused_by_its_name(
     operator, wanted_by = MIXERS[name]
     table = processor.capabilities
     known = {key: each for key, each in table.operators.items() if not key.endswith(f":{operator}")}
-    without = dataclasses.replace(processor, capabilities=dataclasses.replace(table, operators=known))
+    without = replace(processor, capabilities=replace(table, operators=known))
     with pytest.raises(
         PlanError,
         match=f"'cpu' of drupe-ep-cpu [0-9.]+ has no {operator} for float32 activations, which {wanted_by} needs",

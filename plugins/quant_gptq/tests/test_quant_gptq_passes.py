@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 import shutil
@@ -15,7 +14,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-from drupe.api import Cancelled, Model, ModelError, Progress, UsageError
+from drupe.api import Cancelled, Model, ModelError, Progress, UsageError, replace
 from drupe_blockquant import Scheme, gptq_factor, gptq_rows
 from drupe_layerwise import LayerByLayer
 from drupe_nbits import assign, find_experts, find_sites
@@ -380,7 +379,7 @@ def test_experts_that_few_tokens_reach_are_counted_in_a_notice(kit: SimpleNamesp
 def test_experts_are_the_same_for_any_number_of_threads_and_any_budget(kit: SimpleNamespace, text: str) -> None:
     found = []
     for threads, budget in ((1, 1 << 30), (3, 1)):
-        context = dataclasses.replace(kit.context(f"with-{threads}"), threads=threads, memory_budget=budget)
+        context = replace(kit.context(f"with-{threads}"), threads=threads, memory_budget=budget)
         found.append(experts_of(QuantizeGptq().run(kit.random("mixtral", **MIXTRAL), config(text), context)))
     for one, other in zip(*found, strict=True):
         np.testing.assert_array_equal(one, other)

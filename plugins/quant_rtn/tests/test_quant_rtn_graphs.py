@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
 
-from drupe.api import Context, Model, ModelError, Target, Unfit, UsageError
+from drupe.api import Context, Model, ModelError, Target, Unfit, UsageError, replace
 from drupe_blockquant import Scheme, dequantize_rows, quantize_rows
 from drupe_ep_cpu.provider import Cpu
 from drupe_ep_cuda.provider import Cuda

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from drupe.api import Metric
+from drupe.api import Metric, asdict
 from drupe_search_optuna.goals import objectives_of
 from drupe_search_optuna.settings import Goal, SearchSettings
 from drupe_search_optuna.spaces import Parameter

@@ -6,12 +6,12 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from drupe.contracts.runtime import Session
 from drupe.errors import Cancelled, RuntimeMissing
 from drupe.values.model import Model
+from drupe.values.record import Record, field
 from drupe.values.target import Target
 
 MEMORY_BUDGET = 128 << 20  # bytes of weights in flight
@@ -55,8 +55,7 @@ def _nothing_opens(model: Model) -> Session:
     raise RuntimeMissing(f"there is no runtime here to open {model.location} with")
 
 
-@dataclass(frozen=True)
-class Context:
+class Context(Record):
     """What a pass is given besides its model.
 
     target: what the model is made for.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,6 +14,7 @@ from drupe.values.event import Event, Metric
 from drupe.values.model import Model, Notice
 from drupe.values.plan import Plan, PlannedCheck
 from drupe.values.recipe import Request
+from drupe.values.record import Record, field
 from drupe.values.target import Target
 
 RECORD = "drupe.json"
@@ -44,8 +44,7 @@ class Planner(ABC):
         """
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(Record):
     """A plan on its way, with what a runner needs besides it.
 
     id: of the run; parent: of the run that it is a part of. scratch: a folder that is removed when the result has been
@@ -78,8 +77,7 @@ class Runner(ABC):
         """
 
 
-@dataclass(frozen=True)
-class Check:
+class Check(Record):
     """What came of trying a package. not_run: why it was not tried here, None where it was.
 
     text: what it did, in the task's words. metrics: how the package compares with its source, on what `settings` say;
@@ -151,8 +149,7 @@ class Verifier(ABC):
         """
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(Record):
     """What a run has made. Seconds are wall time; peak_bytes is this process's, None where it is not known.
 
     notices: what the user should know of the package.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from drupe.values.record import Record, field
 
-@dataclass(frozen=True)
-class Event:
+
+class Event(Record):
     """Something that happened.
 
     name: "run-started", "pass-started", "pass-finished", "pass-cached", "run-finished", "write-started",
@@ -26,8 +26,7 @@ class Event:
     parent: str = ""
 
 
-@dataclass(frozen=True)
-class Metric:
+class Metric(Record):
     """One measured number with what is needed to read it.
 
     better: the direction in which it improves. spread: the lowest and the highest value that repeating the measurement

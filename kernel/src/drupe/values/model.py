@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from drupe.errors import PlanError
+from drupe.values.record import Record, field, replace
 from drupe.values.typed import Typed
 
 ONLY_PART = "model"
 """What the part of a model with one part is called."""
 
 
-@dataclass(frozen=True)
 class Fact(Typed):
     """A word of the vocabulary that passes require and ensure.
 
@@ -29,7 +28,6 @@ class Fact(Typed):
     default: str | None = None
 
 
-@dataclass(frozen=True)
 class Form(Typed):
     """What a chain of passes is checked by: a model's kind, and facts of its parts.
 
@@ -45,7 +43,6 @@ class Form(Typed):
         return {fact: value for fact, value in self.facts.items() if isinstance(value, str)}
 
 
-@dataclass(frozen=True)
 class Notice(Typed):
     """What a user should know of a model that is no reason to refuse it.
 
@@ -60,7 +57,6 @@ class Notice(Typed):
     cure: str = ""
 
 
-@dataclass(frozen=True)
 class Model(Typed):
     """A model as passes hand it on.
 
@@ -82,7 +78,7 @@ class Model(Typed):
     def __post_init__(self) -> None:
         super().__post_init__()
         frozen = {role: MappingProxyType(dict(facts)) for role, facts in self.parts.items()}
-        object.__setattr__(self, "parts", MappingProxyType(frozen))
+        self._assign("parts", MappingProxyType(frozen))
 
     @classmethod
     def single(
@@ -122,8 +118,7 @@ class Model(Typed):
         return cls(note["kind"], location, note["parts"], task=note["task"], notices=notices)
 
 
-@dataclass(frozen=True)
-class StoredWeights:
+class StoredWeights(Record):
     """Weights that are stored alike.
 
     role: what they are; scheme: how they are stored; blocks: in which layers; rows: of a matrix that is stored in
@@ -137,8 +132,7 @@ class StoredWeights:
     rows: str = ""
 
 
-@dataclass(frozen=True)
-class Estimate:
+class Estimate(Record):
     """What a model will take when it is saved.
 
     output_bytes: size on disk.

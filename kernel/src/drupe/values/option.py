@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ TYPES = (str, int, float, bool, Path)
 """What one value of an option can be."""
 
 
-@dataclass(frozen=True)
 class Option(Typed):
     """It fills the command line, workflow files, `--help` and errors alike.
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from drupe.errors import UsageError, unknown
+from drupe.values.record import Record, field
 from drupe.values.typed import Typed
 
 MOST_THREADS = 256
@@ -16,7 +16,6 @@ NATIVE = 100
 """The rank of a claimant that was made for the very model; one that takes models of any make has 0."""
 
 
-@dataclass(frozen=True)
 class Step(Typed):
     """A pass by name with its configuration.
 
@@ -30,7 +29,6 @@ class Step(Typed):
     parts: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
 class Stage(Typed):
     """A place in a recipe, filled by the plugin that claims it; its name is one of STAGES.
 
@@ -46,7 +44,6 @@ class Stage(Typed):
             raise ValueError(unknown("stage", self.name, STAGES).what)
 
 
-@dataclass(frozen=True)
 class Recipe(Typed):
     """What a provider does for one precision: stages, and steps of its own (lowering, compiling) between them."""
 
@@ -61,7 +58,6 @@ class Recipe(Typed):
         return any(isinstance(each, Stage) and each.name == "quantize" for each in self.stages)
 
 
-@dataclass(frozen=True)
 class Claim(Typed):
     """The steps that a plugin offers for a stage; none where nothing has to be done.
 
@@ -77,8 +73,7 @@ class Claim(Typed):
     because: str = ""
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(Record):
     """What a user asks for.
 
     reference: a folder, a file or a hub id. provider: empty for what the machine offers.
@@ -104,7 +99,7 @@ class Request:
     def __post_init__(self) -> None:
         if not isinstance(self.precision, str):
             raise UsageError(f"precision = {self.precision!r} is not a name", cure="int4, int8, fp16, bf16 or fp32")
-        object.__setattr__(self, "precision", self.precision.lower())
+        self._assign("precision", self.precision.lower())
         if not 0 <= self.threads <= MOST_THREADS:
             raise UsageError(f"threads = {self.threads} is not from 0 to {MOST_THREADS}", cure="--threads 0 takes all")
         if self.require_check and not self.verify:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
+from drupe.values.record import field
 from drupe.values.typed import Typed
 
 
-@dataclass(frozen=True)
 class Device(Typed):
     """A device that is in this machine. memory: bytes that a model may take, None where it is not known."""
 
@@ -18,7 +17,6 @@ class Device(Typed):
     memory: int | None = None
 
 
-@dataclass(frozen=True)
 class RuntimePackage(Typed):
     """A runtime that has this provider in it.
 
@@ -30,7 +28,6 @@ class RuntimePackage(Typed):
     install: str
 
 
-@dataclass(frozen=True)
 class Target(Typed):
     """What a model is made for.
 

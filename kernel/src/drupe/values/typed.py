@@ -9,9 +9,11 @@ import types
 from collections.abc import Mapping
 from typing import Any, ClassVar, Union, get_args, get_origin, get_type_hints
 
+from drupe.values.record import Record
 
-class Typed:
-    """A base of frozen dataclasses. Raises TypeError where one is made with a field of another type."""
+
+class Typed(Record):
+    """A record that checks its fields. Raises TypeError where one is made with a field of another type."""
 
     def __post_init__(self) -> None:
         if wrong := misfit(self, type(self)):

@@ -8,13 +8,13 @@ and zero points are found beforehand, for the blocks of the layout, so the resul
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from drupe.api import Record, replace
 from drupe_blockquant.layout import Quantized, as_float32, dequantize_rows, pack_levels, unpack_zero_points
 from drupe_blockquant.quantize import backend, quantize_rows
 from drupe_blockquant.reference import ALMOST_HALF, reciprocal
@@ -30,8 +30,7 @@ _ROWS_AT_ONCE = 256  # so that the work of one call stays small beside the facto
 _MARGIN = 1e-5
 
 
-@dataclass(frozen=True, slots=True)
-class GptqFactor:
+class GptqFactor(Record):
     """A factored Hessian [K, K], which serves all matrices that read the same inputs.
 
     With H' the Hessian divided by the mean of its diagonal, plus `damping` on the diagonal, in the order of

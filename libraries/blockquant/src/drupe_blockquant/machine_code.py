@@ -15,18 +15,18 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import llvmlite.binding as llvm
 
+from drupe.api import Record
+
 _DECLARATION = re.compile(r"^declare (.*@(?!llvm\.)[\w.$]+\(.*\)).*$", re.MULTILINE)
 
 
-@dataclass(frozen=True, slots=True)
-class Kernel:
+class Kernel(Record):
     """One compiled entry point: a function that takes addresses, then 64-bit integers.
 
     `module` is the module of this package whose ENTRY_POINTS has its Python function, under `name`.

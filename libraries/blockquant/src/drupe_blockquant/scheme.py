@@ -3,8 +3,9 @@
 Planning reads this module in processes that never touch a weight, so it imports neither numpy nor numba.
 """
 
-from dataclasses import dataclass
 from typing import Literal, get_args
+
+from drupe.api import Record
 
 Method = Literal["rtn", "search", "hqq"]
 
@@ -23,8 +24,7 @@ class NonFiniteError(ValueError):
         self.column = column
 
 
-@dataclass(frozen=True, slots=True)
-class Scheme:
+class Scheme(Record):
     """How the rows of a matrix are quantized: each run of `block_size` values of a row shares a scale and a zero point.
 
     `symmetric` fixes the zero point at 2^(bits-1) and stores none. `method` is "rtn" (round to nearest, equal to ONNX

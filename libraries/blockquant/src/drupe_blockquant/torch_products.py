@@ -5,18 +5,18 @@ torch is imported here, so only passes that have asked for it import this module
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
+
+from drupe.api import Record
 
 Tensor: TypeAlias = Any  # of torch, which linters do not see
 WEIGHTS_AT_ONCE = 8 << 20
 """How many weights of a matrix are made in floating point at a time."""
 
 
-@dataclass(frozen=True)
-class Levels:
+class Levels(Record):
     """A quantized matrix [N, K] without its scales: (level - zero point), as packed bytes.
 
     packed: uint8 [N, blocks, bytes of a block]. zero_points: [N, blocks]; None for the middle level.

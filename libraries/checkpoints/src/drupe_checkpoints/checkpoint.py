@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from drupe.api import ModelError, counted
+from drupe.api import ModelError, Record, counted
 from drupe_checkpoints.class_tokens import with_class_tokens
 from drupe_checkpoints.configuration import Configuration
 from drupe_checkpoints.sentence_transformers import pools
@@ -29,8 +28,7 @@ GGUF = ".gguf"
 GENERATION = "generation_config.json"
 
 
-@dataclass(frozen=True)
-class Checkpoint:
+class Checkpoint(Record, dict=True):
     """A folder with config.json; its safetensors files and tokenizer are looked at when they are needed.
 
     config: the content of config.json; of a model for text and images or sound, what it says of the text part.

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
-from drupe.api import ModelError
+from drupe.api import ModelError, Record, field, replace
 from drupe_checkpoints.wording import shown
 from drupe_files import json_object
 from drupe_onnx import unreadable
@@ -22,8 +21,7 @@ DOWNLOAD_AGAIN = "download the checkpoint again, or save it with transformers' s
 CORRECT = "correct it to what the model was trained with, or download the checkpoint again"
 
 
-@dataclass(frozen=True)
-class Configuration(Mapping[str, Any]):
+class Configuration(Record, Mapping[str, Any]):
     """The keys of one JSON file. A key whose value is null counts as missing; a flag that is null is off.
 
     path: the file, named in errors. spelt: what the file calls some of the keys. inside: the key of the object in the
@@ -32,8 +30,8 @@ class Configuration(Mapping[str, Any]):
 
     path: Path
     entries: Mapping[str, Any]
-    spelt: Mapping[str, str] = field(default_factory=dict, kw_only=True)
-    inside: str = field(default="", kw_only=True)
+    spelt: Mapping[str, str] = field(default_factory=dict)
+    inside: str = ""
 
     @classmethod
     def read(cls, path: Path) -> Configuration:

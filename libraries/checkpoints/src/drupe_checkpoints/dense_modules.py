@@ -6,11 +6,10 @@ Each has a folder with a config.json and a file of weights: `linear.weight` [out
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from drupe.api import ModelError, unknown
+from drupe.api import ModelError, Record, unknown
 
 if TYPE_CHECKING:
     from drupe_onnx import Expression
@@ -23,8 +22,7 @@ INPUT = "sentence_embedding"
 SAVE_AGAIN = "save the model again with sentence-transformers: SentenceTransformer(...).save_pretrained(FOLDER)"
 
 
-@dataclass(frozen=True)
-class Dense:
+class Dense(Record):
     """activation(linear(x)) on embeddings of `inputs` values, which gives `outputs` values.
 
     activation: of ACTIVATIONS. file: the name of the config.json that says so.
@@ -42,8 +40,7 @@ class Dense:
         return weights_file(self.file)
 
 
-@dataclass(frozen=True)
-class DenseWeights:
+class DenseWeights(Record):
     """matrix: [outputs, inputs]. bias: [outputs]; None without one."""
 
     matrix: Expression

@@ -7,11 +7,10 @@ import functools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from drupe.api import DrupeError, ModelError, OutputError
+from drupe.api import DrupeError, ModelError, OutputError, Record
 from drupe_checkpoints.adapters.configuration import CONFIG
 from drupe_checkpoints.adapters.reference import WEIGHTS as ADAPTER_WEIGHTS
 from drupe_checkpoints.sentence_transformers import module_weights
@@ -28,8 +27,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
-@dataclass(frozen=True)
-class Listing:
+class Listing(Record):
     """What the hub says about the weights of a revision. parameters: None where the hub does not say."""
 
     weight_bytes: int
@@ -37,14 +35,16 @@ class Listing:
     pickles: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Snapshot:
+class Snapshot(Record):
     """One commit of a hub repository. Its small files are in `folder`; its weights are downloaded when needed."""
 
     repository: str
     folder: Path
-    token: str | None = field(default=None, repr=False)
+    token: str | None = None
     cache_dir: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Snapshot({self.repository!r}, {self.folder!r})"  # without the token, which is a secret
 
     @property
     def commit(self) -> str:

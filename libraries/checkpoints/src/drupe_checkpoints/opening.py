@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from drupe.api import replace
 from drupe_checkpoints.checkpoint import GGUF, Checkpoint, is_file
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def open_checkpoint(
     snapshot: the hub's revision that was downloaded there. adapters: those that are merged into its tensors.
     switched: those that stay beside them. Raises ModelError where there is no checkpoint, or no such adapter.
     """
-    opened = dataclasses.replace(_opened(location, snapshot), switched=switched)
+    opened = replace(_opened(location, snapshot), switched=switched)
     if not adapters:
         return opened
     from drupe_checkpoints.adapters.applied import with_adapters

@@ -9,11 +9,10 @@ one key `pooling_mode`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from drupe.api import ModelError, unknown
+from drupe.api import ModelError, Record, field, replace, unknown
 from drupe_checkpoints.dense_modules import Dense, dense_of, weights_file
 from drupe_files import json_object, json_value
 from drupe_onnx import unreadable
@@ -30,8 +29,7 @@ FLAGS = {"pooling_mode_cls_token": "cls", "pooling_mode_max_tokens": "max", "poo
 AGAIN = "download the folder again, or save the model with sentence-transformers"
 
 
-@dataclass(frozen=True)
-class SentenceModules:
+class SentenceModules(Record):
     """What the files say.
 
     modes: of MODES; several are joined, and none means that no module pools. width: the values of a token's hidden

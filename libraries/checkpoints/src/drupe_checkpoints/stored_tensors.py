@@ -10,16 +10,16 @@ import json
 import math
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from drupe.api import Record
 
 FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 PIECE = 8 << 20  # bytes that are compared at a time
 
 
-@dataclass(frozen=True)
-class StoredTensor:
+class StoredTensor(Record):
     """Where a tensor lies. element: its type as safetensors spells it; for GGUF files, as ggml does."""
 
     name: str

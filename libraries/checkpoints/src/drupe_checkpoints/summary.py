@@ -9,10 +9,10 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from drupe.api import Record
 from drupe_files import stays_inside
 from drupe_packed.packing import Packing
 
@@ -26,8 +26,7 @@ NAMES = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Summary:
+class Summary(Record):
     """elements: how many weights there are of each type, without the scales and zero points of packed weights.
 
     bytes: of all tensors.

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from drupe.api import ModelError, unknown
+from drupe.api import ModelError, Record, unknown
 from drupe_decoding.ports import (
     MASK,
     POSITIONS,
@@ -74,8 +73,7 @@ def numpy_type(port: Port) -> np.dtype[Any]:
         ) from None
 
 
-@dataclass(frozen=True)
-class FeedState:
+class FeedState(Record):
     """What a decoder has read: how many tokens of each row, and the caches of them."""
 
     length: int

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from drupe.api import UsageError
+from drupe.api import Record, UsageError, field
 
 
-@dataclass(frozen=True)
-class Generation:
+class Generation(Record):
     """How to generate.
 
     max_new_tokens: at most this many. temperature: 0 takes the likeliest token. top_p, top_k: the tokens to sample
@@ -38,8 +36,7 @@ class Generation:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be {wanted}")
 
 
-@dataclass(frozen=True)
-class Message:
+class Message(Record):
     """One turn of a conversation.
 
     role: "system", "user", "assistant", "tool", or another that the model's chat template knows. content: a text, or
@@ -60,8 +57,7 @@ Turn: TypeAlias = Message | Mapping[str, Any]
 """A turn of a conversation; a mapping has the keys of `Message.document`."""
 
 
-@dataclass(frozen=True)
-class Timing:
+class Timing(Record):
     """How fast the last text came. prompt_seconds: until the first token is there; decode_seconds: for all others."""
 
     prompt_tokens: int

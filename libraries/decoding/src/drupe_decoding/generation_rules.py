@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-from drupe.api import ModelError
+from drupe.api import ModelError, Record, field, replace
 from drupe_decoding.generation_keys import SEARCH, TAKEN_FROM
 
 FILE = "generation_config.json"
@@ -15,8 +14,7 @@ SHOWN = 80
 """Characters of a value in a message."""
 
 
-@dataclass(frozen=True)
-class GenerationRules:
+class GenerationRules(Record):
     """The rules, with the values that change nothing as defaults. Lengths are in tokens.
 
     ends: the tokens that end an answer. min_length: of prompt and answer together.
@@ -69,7 +67,7 @@ class GenerationRules:
             decay=_decay(settings, "exponential_decay_length_penalty"),
             stop_strings=_texts(settings, "stop_strings"),
         )
-        return cls(**{**vars(rules), "asked": frozenset(key for key, holds in ASKED.items() if holds(rules, settings))})
+        return replace(rules, asked=frozenset(key for key, holds in ASKED.items() if holds(rules, settings)))
 
     @property
     def beyond_search(self) -> frozenset[str]:

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 
-from drupe.api import ModelError
+from drupe.api import ModelError, Record, field
 
 TOKENS, MASK, POSITIONS, LOGITS = "input_ids", "attention_mask", "position_ids", "logits"
 HIDDEN_STATES = "last_hidden_state"
@@ -32,8 +31,7 @@ _DIRECTION = _MARKS | {"in", "out", "new", "layer", "layers", "state", "states"}
 """Words that do not distinguish the caches of a layer."""
 
 
-@dataclass(frozen=True)
-class Port:
+class Port(Record):
     """An input or output of a graph.
 
     element_type: "float32", "float16", "int64", ...; None where it is not known.
@@ -50,8 +48,7 @@ class Port:
         return found if isinstance(found, int) else None
 
 
-@dataclass(frozen=True)
-class CacheName:
+class CacheName(Record):
     """The parsed name of a cache. part: "key", "value", or one of STATES. rest: other words, such as "cross"."""
 
     layer: int
@@ -71,8 +68,7 @@ def cache_name(name: str) -> CacheName | None:
     return CacheName(int(numbers[0]), parts[-1], tuple(word for word in words if word not in known))
 
 
-@dataclass(frozen=True)
-class CacheSizes:
+class CacheSizes(Record):
     """Sizes of a cache that its graph may leave open: the number of heads, and the values of a head."""
 
     heads: int | None = None
@@ -124,8 +120,7 @@ def _sizes_of_state(state: Port) -> list[int]:
     return sizes
 
 
-@dataclass(frozen=True)
-class Cache:
+class Cache(Record):
     """A key-value cache or a state: what goes in as `past` comes out as the output `present`, with the new tokens."""
 
     past: Port
@@ -133,8 +128,7 @@ class Cache:
     place: CacheName
 
 
-@dataclass(frozen=True)
-class DecoderPorts:
+class DecoderPorts(Record):
     """The inputs and outputs of a decoder. plain: its inputs that are not caches, by name, the tokens first."""
 
     plain: Mapping[str, Port]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from drupe.api import ModelError, RuntimeMissing, Session
+from drupe.api import ModelError, RuntimeMissing, Session, replace
 from drupe_decoding.generation import Generation, Timing, Turn
 
 if TYPE_CHECKING:

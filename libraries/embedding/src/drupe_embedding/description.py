@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING
 
-from drupe.api import ModelError
+from drupe.api import ModelError, Record, asdict, field
 
 if TYPE_CHECKING:
     from drupe_onnx import ir
@@ -18,8 +17,7 @@ DESCRIPTION_KEY = "drupe.embedding"
 """The key of a graph's metadata that holds the description, as JSON."""
 
 
-@dataclass(frozen=True)
-class EmbeddingDescription:
+class EmbeddingDescription(Record):
     """How a graph with the inputs input_ids and attention_mask makes embeddings.
 
     modes: how hidden states are pooled, by sentence-transformers' names; several are joined. Without one the graph
@@ -50,7 +48,7 @@ def description_from(text: str) -> EmbeddingDescription:
     """The description in a graph's metadata; keys that a later version has added are ignored."""
     try:
         document = json.loads(text)
-        known = {each.name for each in fields(EmbeddingDescription)}
+        known = set(EmbeddingDescription.__struct_fields__)
         values = {name: value for name, value in document.items() if name in known}
         return EmbeddingDescription(**{**values, "modes": tuple(values.get("modes", ()))})
     except (ValueError, TypeError, AttributeError) as error:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from drupe.api import unknown
+from drupe.api import Record, unknown
 
 Rows = NDArray[np.float64]
 
@@ -40,8 +39,7 @@ ACTIVATED: Mapping[str, Callable[[Rows], Any]] = {
 """The formula of each activation function, by torch's names."""
 
 
-@dataclass(frozen=True)
-class DenseLayer:
+class DenseLayer(Record):
     """A layer after pooling. matrix: [outputs, inputs]. bias: [outputs]; None without one. activation: of ACTIVATED."""
 
     matrix: NDArray[Any]

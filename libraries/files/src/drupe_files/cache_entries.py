@@ -8,9 +8,9 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
+from drupe.api import Record
 from drupe_files.cache import cache_folder
 from drupe_files.disk import folder_bytes
 from drupe_files.entry_notes import OTHER_VERSION, EntryNote, damage_of, damage_of_archive, note_problem, read_note
@@ -27,8 +27,7 @@ NOTES = {"digests": _KEY, "commands": re.compile(r"[0-9a-f]{8}\.json")}
 _DRAFT = re.compile(r"\.[0-9a-f-]{32,64}")
 
 
-@dataclass(frozen=True)
-class CacheEntry:
+class CacheEntry(Record):
     """An entry of the cache. bytes: of its files. used: when it was used last, in seconds since 1970."""
 
     path: Path

@@ -6,10 +6,10 @@ import json
 import os
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from drupe.api import Record
 from drupe_files.cache import key_of
 from drupe_files.digests import content_digest
 from drupe_files.folder_marks import OPENED
@@ -24,8 +24,7 @@ NOTE = "entry.json"
 OTHER_VERSION = "another version of Drupe made it"
 
 
-@dataclass(frozen=True)
-class EntryNote:
+class EntryNote(Record):
     """What an entry is.
 
     source: the reference of its model. location: the folder in which that lay. passes: the chain that made the entry.

@@ -6,11 +6,10 @@ import datetime
 import json
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from drupe.api import RECORD, Evaluator, Metric, ModelError, UsageError, configure, registry
+from drupe.api import RECORD, Evaluator, Metric, ModelError, Record, UsageError, asdict, configure, registry, replace
 from drupe_files.disk import disk_errors
 from drupe_files.json_files import json_object
 
@@ -19,8 +18,7 @@ MEASURED = "measured"
 AGAIN = "copy the package again, or make it again"
 
 
-@dataclass(frozen=True)
-class Measurement:
+class Measurement(Record):
     """What an evaluator has measured of a package.
 
     brought_by: the evaluator's distribution with its version. against: what the package was compared with. settings:

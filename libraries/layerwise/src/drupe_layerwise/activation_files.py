@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from drupe.api import Record
 from drupe_files import disk_errors
 
 
-@dataclass(frozen=True)
-class _Stored:
+class _Stored(Record):
     path: Path
     dtype: np.dtype[Any]
     shape: tuple[int, ...]

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from drupe.api import UsageError
+from drupe.api import Record, UsageError
 from drupe_decoding import cache_sizes, input_array, port_of
 from drupe_onnx import DecoderDescription, ir
 
@@ -18,8 +17,7 @@ TOKENS = 512
 """How many tokens go through a segment at once, or more if one sequence is longer: enough for fast matrix products."""
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(Record):
     """tokens: [sequences, length]. index: its place among the batches. first: the number of its first sequence."""
 
     tokens: NDArray[np.int64]

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from drupe.api import CheckFailed
+from drupe.api import CheckFailed, Record
 
 
-@dataclass(frozen=True)
-class Distribution:
+class Distribution(Record):
     """The probabilities of the next token, from a row of logits.
 
     shifted: the logits minus the largest one, float32. odds: their exponentials. total: the sum of odds, float64.

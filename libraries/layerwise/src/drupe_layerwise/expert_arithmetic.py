@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from drupe.api import Record
 from drupe_onnx import ir
 
 Floats = NDArray[np.float32]
@@ -16,8 +16,7 @@ Activation = Callable[[Floats], Floats]
 """Makes of the first product of each row, [rows, N], what the second product reads: [rows, K]."""
 
 
-@dataclass(frozen=True)
-class Routing:
+class Routing(Record):
     """How rows choose experts. chosen: how many each runs. normalised: whether its weights are divided by their sum."""
 
     chosen: int

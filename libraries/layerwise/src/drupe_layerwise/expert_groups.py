@@ -8,13 +8,12 @@ result is multiplied with that sum.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from drupe.api import Session
+from drupe.api import Record, Session
 from drupe_layerwise.expert_arithmetic import Routing
 from drupe_layerwise.weights import EXPERT_PLACES, EXPERTS, made
 from drupe_onnx import MICROSOFT, Access, Expression, RowRange, constant_of, ir
@@ -27,8 +26,7 @@ X, LOGITS = 0, 1
 BIAS_PLACES = (3, 5, 7)
 
 
-@dataclass(frozen=True)
-class LargeExperts:
+class LargeExperts(Record):
     """A node with experts. matrices, biases: by the place of the input; each has the experts first."""
 
     node: ir.Node
@@ -70,8 +68,7 @@ def _constant(node: ir.Node, place: int) -> Expression | None:
     return constant_of(node.inputs[place]) if len(node.inputs) > place else None
 
 
-@dataclass(frozen=True)
-class Groups:
+class Groups(Record):
     """The experts of one node, `size` at a time."""
 
     experts: LargeExperts

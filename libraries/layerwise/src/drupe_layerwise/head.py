@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
 
-from drupe.api import ModelError
+from drupe.api import ModelError, Record
 from drupe_layerwise.segments import whole
 from drupe_layerwise.weights import FLOAT_PRODUCTS, made, take_matrix_out
 from drupe_onnx import Access, Expression, Files, RowRange, constant_of, expression_of, ir, remove_unused
@@ -38,8 +37,7 @@ def hidden_rows(logits: ir.Value) -> ir.Value:
     raise ModelError(f"the graph's '{logits.name}' does not come from a product with a matrix")
 
 
-@dataclass(frozen=True)
-class SlicedHead:
+class SlicedHead(Record):
     """A head that is run in ranges of the vocabulary, because its matrix is too large to be held as floats: 2.5 GB for
     150,000 tokens of 4,096 values.
 

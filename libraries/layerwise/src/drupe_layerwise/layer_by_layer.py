@@ -6,14 +6,13 @@ import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from drupe.api import Context, ModelError, UsageError, counted
+from drupe.api import Context, ModelError, Record, UsageError, counted
 from drupe_files import disk_errors
 from drupe_layerwise.activation_files import Values
 from drupe_layerwise.batches import Batch, Feeds, batches_of
@@ -38,8 +37,7 @@ LOGIT = 2 * 4  # bytes: the runtime's logit and its float32 copy are held at the
 Rows = NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class Logits:
+class Logits(Record):
     """Logits of one sequence. rows: float32 [positions, vocabulary], for the positions from `start` on."""
 
     sequence: int
@@ -47,8 +45,7 @@ class Logits:
     rows: Rows
 
 
-@dataclass(frozen=True)
-class _HiddenRows:
+class _HiddenRows(Record):
     """The inputs of the head for some positions of one sequence: rows [positions, hidden]."""
 
     sequence: int

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from drupe.api import Record
 from drupe_layerwise.expert_arithmetic import Routing
 from drupe_layerwise.expert_groups import LOGITS, X
 from drupe_layerwise.layer_by_layer import LayerByLayer, Rows
@@ -18,8 +18,7 @@ Sink = Callable[[int, Rows, Rows], None]
 """Takes an expert's number, some of its rows [rows, features], and their weights [rows, 1]."""
 
 
-@dataclass(frozen=True)
-class _Routed:
+class _Routed(Record):
     """The rows of one expert: their numbers, ascending, and their weights."""
 
     numbers: NDArray[np.int64]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 
-from drupe.api import ModelError
+from drupe.api import ModelError, Record
 from drupe_decoding import HIDDEN_STATES, LOGITS, cache_name
 from drupe_onnx import BLOCK, LAST_TOKEN, POSITIONS, ROLE, ir
 
@@ -13,8 +12,7 @@ CONSTANT = -1
 """The part of nodes that compute from weights and constants alone: each segment that reads them computes them."""
 
 
-@dataclass(frozen=True)
-class Segment:
+class Segment(Record):
     """One part of the graph: the nodes before the blocks, one block, or the nodes after the blocks.
 
     index: among all segments. block: the block's number in the graph's metadata; None before and after the blocks.

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from drupe.api import ONLY_PART, Context, Model, Progress, Session
+from drupe.api import ONLY_PART, Context, Model, Progress, Record, Session, replace
 from drupe_files import disk_errors
 from drupe_layerwise.attention import norms_apart
 from drupe_layerwise.expert_groups import Groups, LargeExperts, large_experts
@@ -33,8 +31,7 @@ class Opened(Protocol):
         """The outputs by name."""
 
 
-@dataclass(frozen=True)
-class _InOne:
+class _InOne(Record):
     """A sub-graph that is one graph. outputs: the names of its outputs.
 
     matrices, look_ups: weights that are also passed as inputs.
@@ -54,8 +51,7 @@ class _InOne:
         return self.session.run(given, self.outputs)
 
 
-@dataclass(frozen=True)
-class _AroundExperts:
+class _AroundExperts(Record):
     """A sub-graph in two parts, with large experts between them that are run in groups.
 
     before, after: the two parts; None where nothing is asked of them. x, logits, result: the names of what the experts
@@ -203,7 +199,7 @@ def _session(part: ir.Model, home: Path, context: Context) -> Iterator[Session]:
         folder = Path(tempfile.mkdtemp(prefix="graph-", dir=home))
     try:
         # The caller reports progress over the segments, so writing one segment is not reported as a step.
-        write_package(package, folder, dataclasses.replace(context, progress=Progress()))
+        write_package(package, folder, replace(context, progress=Progress()))
         facts = {"logits": "all", "packaged": "no"}
         with context.open(Model.single("onnx", folder, facts, package)) as session:
             yield session

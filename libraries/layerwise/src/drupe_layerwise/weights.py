@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from drupe.api import ModelError
+from drupe.api import ModelError, Record
 from drupe_decoding import TOKENS
 from drupe_onnx import MICROSOFT, Access, Expression, Files, Transpose, constant_of, expression_of, ir, remove_unused
 
@@ -25,8 +24,7 @@ _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
 _BAND = 4 << 20  # bytes of a matrix that a thread makes at a time
 
 
-@dataclass(frozen=True)
-class LookUp:
+class LookUp(Record):
     """A table of which a run gets only the rows of its tokens, and for each token the place of its row.
 
     table, places: inputs of the sub-graph.
@@ -52,8 +50,7 @@ class LookUp:
         return {self.table: table, self.places: places.reshape(tokens.shape).astype(np.int64)}
 
 
-@dataclass(frozen=True)
-class Weights:
+class Weights(Record):
     """What was taken out of a sub-graph: matrices by the name of the input that replaces each, and look-ups."""
 
     matrices: Mapping[str, Expression]

@@ -7,9 +7,9 @@ an identity, which only passes values on: it is written exactly, and counts neit
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from drupe.api import Record
 from drupe_blockquant import Scheme
 from drupe_blockquant.scheme import BLOCK_SIZES
 from drupe_nbits.expressions import SCALES, WEIGHT, ZERO_POINTS, QuantizeBlocks, QuantizeIdentities
@@ -48,8 +48,7 @@ ROWS_UNCHANGED = {"weights_prepacked": 0}
 """The attribute of QMoE for weights whose rows lie as they are. Kernels that do not know it take them so, too."""
 
 
-@dataclass(frozen=True)
-class ExpertMatrices:
+class ExpertMatrices(Record):
     """The matrices of all experts in one initializer. rows: [experts * N, K]."""
 
     weight: ir.Value
@@ -78,8 +77,7 @@ class ExpertMatrices:
         return Reshape(expression, (self.experts, self.rows.shape[0] // self.experts, columns))
 
 
-@dataclass(frozen=True)
-class ExpertSite:
+class ExpertSite(Record):
     """A node that runs experts. up, down: its matrices before and after the activation."""
 
     node: ir.Node

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,6 @@ WEIGHT, SCALES, ZERO_POINTS, UNITS = range(4)
 """The outputs' names. Zero points exist for asymmetric schemes, units where the scheme's scales have two levels."""
 
 
-@dataclass(frozen=True)
 class Weighted(Expression):
     """The matrix `source` [N, K] with the `importance` of its columns: how much an error in each counts, float32 [K].
 
@@ -55,8 +53,7 @@ class Weighted(Expression):
         return self.source.column_bytes(columns)
 
 
-@dataclass(frozen=True)
-class QuantizeBlocks(Producer):
+class QuantizeBlocks(Producer, dict=True):
     """The rows of `source`, a matrix [N, K], quantized by `scheme`, in the layout of MatMulNBits.
 
     importance: how much an error in each column counts in the search, float32 [K]; None where all count the same.
@@ -132,7 +129,6 @@ class QuantizeBlocks(Producer):
         return self.source.working_bytes(rows) + made
 
 
-@dataclass(frozen=True)
 class QuantizeIdentities(QuantizeBlocks):
     """Matrices of zeros and ones, exactly: levels one apart, scales of 1. An asymmetric scheme has the zero point 0."""
 

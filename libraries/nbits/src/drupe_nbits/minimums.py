@@ -8,12 +8,12 @@ activations.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from drupe.api import Record
 from drupe_blockquant import Scheme
 from drupe_nbits.sites import Site
 from drupe_onnx import BLOCK, Array, Expression, Tape, ir, shared_initializer
@@ -22,8 +22,7 @@ OPERATORS = {"Add": 2, "Mul": 2, "MatMul": 2, "Transpose": 1, "Unsqueeze": 1, "R
 """The operators that compute with minimums, with the number of floating-point inputs of each; look-ups add Gather."""
 
 
-@dataclass(frozen=True)
-class Minimums:
+class Minimums(Record):
     """values: [N, blocks]. lowest: the level that stands for the minimum."""
 
     values: Expression

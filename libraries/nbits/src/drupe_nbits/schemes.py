@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 
-from drupe.api import ModelError
+from drupe.api import ModelError, asdict
 from drupe_blockquant import Scheme
 from drupe_blockquant.scheme import Method
 from drupe_onnx import ir

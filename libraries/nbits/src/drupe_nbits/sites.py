@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from drupe.api import Record
 from drupe_blockquant import Scheme
 from drupe_nbits.expressions import Weighted
 from drupe_nbits.schemes import assigned
@@ -16,8 +16,7 @@ TOKEN_TABLES = (EMBEDDING, "layer_inputs.table")
 FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 
-@dataclass(frozen=True)
-class Site:
+class Site(Record):
     """A node that uses a matrix of weights.
 
     weight: the initializer. rows: the matrix as [N, K], a row for each output. transposed: whether the node takes it as

@@ -9,11 +9,10 @@ from __future__ import annotations
 import mmap
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from drupe.api import ModelError, OutputError
+from drupe.api import ModelError, OutputError, Record
 from drupe_files import disk_errors
 from drupe_onnx import ir
 from drupe_onnx.expressions.expression import Expression
@@ -34,8 +33,7 @@ _NAME, _DIMS, _TYPE, _DATA = range(_FIELDS)
 _PARAMETERS = 3
 
 
-@dataclass(frozen=True)
-class _Placed:
+class _Placed(Record):
     """A matrix with the places of its parts in the file."""
 
     name: bytes

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING
 
-from drupe.api import ModelError
+from drupe.api import ModelError, Record, asdict
 
 if TYPE_CHECKING:
     from drupe_onnx import ir
@@ -15,8 +14,7 @@ DECODER_KEY = "drupe.decoder"
 """The key of a model's metadata that holds the description, as JSON."""
 
 
-@dataclass(frozen=True)
-class DecoderDescription:
+class DecoderDescription(Record):
     """The settings of a decoder that a runtime's configuration needs.
 
     model_type: as in the checkpoint's config.json. activations, kv_dtype: element types ("float32").
@@ -53,7 +51,7 @@ def decoder_from(text: str) -> DecoderDescription:
     """The description in a graph's metadata; keys that a later version has added are ignored."""
     try:
         document = json.loads(text)
-        known = {each.name for each in fields(DecoderDescription)}
+        known = set(DecoderDescription.__struct_fields__)
         values = {name: value for name, value in document.items() if name in known}
         return DecoderDescription(**{**values, "eos": tuple(values.get("eos", ()))})
     except (ValueError, TypeError, AttributeError) as error:

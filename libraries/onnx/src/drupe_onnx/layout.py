@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from drupe.api import ModelError
+from drupe.api import ModelError, Record, replace
 from drupe_onnx import ir, numeric
 from drupe_onnx.distinct_weights import stored_as
 from drupe_onnx.expressions.arranged import Concat, Reshape
@@ -40,8 +38,7 @@ class Put(Protocol):
     def __call__(self, offset: int, values: NDArray[Any], stride: int = 0, /) -> None: ...
 
 
-@dataclass(frozen=True)
-class Region:
+class Region(Record):
     """Bytes [offset, offset + nbytes) of a data file."""
 
     offset: int
@@ -159,15 +156,13 @@ class ColumnWalk(Walk):
         return most
 
 
-@dataclass(frozen=True)
-class Placed:
+class Placed(Record):
     """An initializer whose bytes are in the data file."""
 
     region: Region
 
 
-@dataclass(frozen=True)
-class Inline:
+class Inline(Record):
     """An initializer that is kept in the graph."""
 
     expression: Expression
@@ -251,7 +246,7 @@ def _is_computed(expression: Expression) -> bool:
 def _walkable(expression: Expression) -> Expression:
     """An expression for the same bytes, in rows of a good length."""
     if isinstance(expression, Source) and expression.dtype.bitwidth < 8:
-        return dataclasses.replace(expression, dtype=ir.DataType.UINT8, shape=(expression.nbytes,))  # type: ignore[type-var]
+        return replace(expression, dtype=ir.DataType.UINT8, shape=(expression.nbytes,))
     if expression.access == Access.ROWS and expression.held_bytes(1) > LONGEST_ROW:
         return _flat(expression) or expression
     return expression
@@ -260,7 +255,7 @@ def _walkable(expression: Expression) -> Expression:
 def _flat(expression: Expression) -> Expression | None:
     """The same elements as one vector, for expressions whose elements each need one element of the inputs."""
     if isinstance(expression, Source) and expression.dtype.bitwidth >= 8:
-        return dataclasses.replace(expression, shape=(expression.size,))  # type: ignore[type-var]
+        return replace(expression, shape=(expression.size,))
     if isinstance(expression, Array):
         return Array(expression.values.reshape(-1))
     if isinstance(expression, Reshape):
@@ -271,7 +266,7 @@ def _flat(expression: Expression) -> Expression | None:
     numbers = not any(isinstance(each, Expression) for each in _factors(expression))
     if isinstance(expression, Cast | Affine) and numbers:
         source = _flat(expression.source)
-        return source and dataclasses.replace(expression, source=source)
+        return source and replace(expression, source=source)
     return None
 
 
@@ -282,8 +277,7 @@ def _factors(expression: Expression) -> tuple[Any, ...]:
 # Chunks
 
 
-@dataclass(frozen=True)
-class Chunk:
+class Chunk(Record):
     """Steps [start, stop) of a walk. Making them holds at most `nbytes`."""
 
     walk: Walk

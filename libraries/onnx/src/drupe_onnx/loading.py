@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from pathlib import Path
 
 import onnx
 
-from drupe.api import ModelError
+from drupe.api import ModelError, replace
 from drupe_onnx import ir
 from drupe_onnx.embedded import without_weights
 from drupe_onnx.expressions.arranged import Reshape
@@ -64,7 +63,7 @@ def _checked(path: Path, tensor: ir.ExternalTensor) -> ExternalTensor:
     location = os.fspath(tensor.location)
     wanted = ExternalTensor(path, tensor.dtype, shape, tensor.offset or 0)
     data = data_file(path, tensor.name or "", location, wanted.offset, wanted.nbytes, tensor.length)
-    return dataclasses.replace(wanted, path=data)
+    return replace(wanted, path=data)
 
 
 def _refuse_external_attributes(path: Path, model: ir.Model) -> None:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from drupe.api import PluginError, Target
+from drupe.api import PluginError, Record, Target, field
 from drupe_onnx.traits import refuse_wrong
 
 ACTIVATIONS = ("float32", "float16", "bfloat16")
 """The types that graphs can be built to compute in."""
 
 
-@dataclass(frozen=True)
-class OperatorUse:
+class OperatorUse(Record):
     """One node of a graph, as an operator table sees it.
 
     domain is "" for ONNX's own operators; version is the opset version imported for it.
@@ -35,14 +34,7 @@ class OperatorUse:
         return f"{self.domain}::{self.name}" if self.domain else self.name
 
 
-class _Closed:
-    """Makes pydantic refuse unknown keys, which are usually misspelt."""
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-
-
-@dataclass(frozen=True)
-class KernelSupport(_Closed):
+class KernelSupport(Record, forbid_unknown_fields=True):
     """One registered kernel: the opset versions it supports and the element types of each type parameter.
 
     required: positions of inputs that must be given, although the operator's schema makes them optional.
@@ -80,8 +72,7 @@ def _spread(parameters: Sequence[str], count: int) -> list[str]:
     return [parameters[i] if i < len(parameters) else last for i in range(count)]
 
 
-@dataclass(frozen=True)
-class Operator(_Closed):
+class Operator(Record, forbid_unknown_fields=True):
     """All kernels of one operator. inputs, outputs: the type parameter of each position, as in its schema."""
 
     inputs: tuple[str, ...]
@@ -95,8 +86,7 @@ class Operator(_Closed):
         return closest[0] if closest else None
 
 
-@dataclass(frozen=True)
-class Capabilities(_Closed):
+class Capabilities(Record, dict=True, forbid_unknown_fields=True):
     """What a provider can do in a range of runtime versions.
 
     runtime_versions: a version specifier, such as ">=1.20,<1.33".
@@ -111,10 +101,13 @@ class Capabilities(_Closed):
     operators: Mapping[str, Operator]
     activations: tuple[str, ...]
     traits: Mapping[str, Any] = field(default_factory=dict)
-    _answers: dict[str, str | None] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         refuse_wrong(self.traits)
+
+    @functools.cached_property
+    def _answers(self) -> dict[str, str | None]:
+        return {}
 
     def refusal(self, use: OperatorUse) -> str | None:
         """Why `use` does not run, in words; None when it does."""
@@ -143,10 +136,10 @@ class Capabilities(_Closed):
 
         Raises PluginError for a file that is missing or has another format.
         """
-        from pydantic import TypeAdapter, ValidationError
+        from msgspec import MsgspecError, json
 
         try:
-            return TypeAdapter(cls).validate_json(path.read_bytes())
+            return json.decode(path.read_bytes(), type=cls)
         except OSError as error:
             what = f"the operator table cannot be read: {error.strerror}"
             cure = (
@@ -154,9 +147,8 @@ class Capabilities(_Closed):
                 "tools/operator_tables.py writes one); if the wheel has it, install the plugin again"
             )
             raise PluginError(what, where=path, cure=cure) from error
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            what = f"the operator table is wrong at {'.'.join(map(str, first['loc'])) or 'its top'}: {first['msg']}"
+        except (MsgspecError, UnicodeDecodeError) as error:
+            what = f"the operator table is wrong: {error}"
             raise PluginError(what, where=path, cure="see drupe_onnx.Capabilities.from_json for the format") from None
         except PluginError as error:
             raise PluginError(error.what, where=path, cure=error.cure) from None

@@ -6,13 +6,13 @@ The numbers are those of onnx.proto: https://github.com/onnx/onnx/blob/main/onnx
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import mmap
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from drupe.api import ModelError
+from drupe.api import ModelError, Record
 from drupe_onnx.elements import ELEMENTS
 from drupe_onnx.protobuf import NUMBER, Bytes, Malformed, fields, messages, packed
 from drupe_onnx.unreadable import unreadable
@@ -28,8 +28,7 @@ _VALUE_NAME, _VALUE_TYPE, _TYPE_TENSOR, _SHAPE_DIM = 1, 2, 1, 1
 _TENSOR_TYPE_ELEMENT, _TENSOR_TYPE_SHAPE, _DIM_SIZE, _DIM_SYMBOL = 1, 2, 1, 2
 
 
-@dataclass(frozen=True)
-class Node:
+class Node(Record):
     """A node: its operator, integer attributes and metadata, and the names of its inputs and outputs.
 
     An input that is left out is "".
@@ -42,8 +41,7 @@ class Node:
     outputs: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Weight:
+class Weight(Record):
     """An initializer. external: its place in a data file, as the graph gives it; empty where it is in the graph."""
 
     name: str
@@ -56,8 +54,7 @@ class Weight:
         return -(-math.prod(self.shape) * ELEMENTS.get(self.element, ("", 0))[1] // 8)
 
 
-@dataclass(frozen=True)
-class Port:
+class Port(Record):
     """An input or output of a model. element: its number in ELEMENTS; 0 for a value that is not a typed tensor.
 
     shape: a number for each fixed size, a name or None for a size that varies; None where there is no shape.
@@ -68,18 +65,18 @@ class Port:
     shape: tuple[int | str | None, ...] | None
 
 
-@dataclass
+@dataclasses.dataclass
 class Outline:
     """The nodes and initializers of a model's graph and of those inside it, and the model's metadata.
 
     inputs, outputs: of the model, without initializers that are also listed as inputs.
     """
 
-    nodes: list[Node] = field(default_factory=list)
-    weights: list[Weight] = field(default_factory=list)
-    metadata: dict[str, str] = field(default_factory=dict)
-    inputs: list[Port] = field(default_factory=list)
-    outputs: list[Port] = field(default_factory=list)
+    nodes: list[Node] = dataclasses.field(default_factory=list)
+    weights: list[Weight] = dataclasses.field(default_factory=list)
+    metadata: dict[str, str] = dataclasses.field(default_factory=dict)
+    inputs: list[Port] = dataclasses.field(default_factory=list)
+    outputs: list[Port] = dataclasses.field(default_factory=list)
 
 
 def read_outline(path: Path) -> Outline:

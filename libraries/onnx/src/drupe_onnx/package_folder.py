@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
-from drupe.api import ONLY_PART, RECORD, ModelError
+from drupe.api import ONLY_PART, RECORD, ModelError, Record
 from drupe_onnx.external_data import data_files
 from drupe_onnx.outline import read_outline
 from drupe_onnx.package import GRAPH
 
 
-@dataclass(frozen=True)
-class PackageFiles:
+class PackageFiles(Record):
     """The files of a package. graphs: by role. others: by name, with the data files of the graphs."""
 
     graphs: Mapping[str, Path]

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from drupe.api import ModelError, unknown
+from drupe.api import ModelError, Record, field, replace, unknown
 
 GENAI = "genai_config.json"
 OWN = "session_options.json"
@@ -21,8 +20,7 @@ PROVIDER_OPTIONS = "provider_options"
 SWITCHES = {"on": True, "off": False, "true": True, "false": False}
 
 
-@dataclass(frozen=True)
-class SessionSetting:
+class SessionSetting(Record):
     """A setting of a session, with the values that are worth trying on a target.
 
     name: for a user. option: its key among the session options; one with a dot is an entry of onnxruntime's session

@@ -13,10 +13,10 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from drupe.api import Record
 from drupe_files import shared_folder
 from drupe_onnx.expressions.expression import Expression
 from drupe_onnx.expressions.fingerprints import fingerprint
@@ -29,8 +29,7 @@ PART = 4
 """No more than one in so many bytes of the disk that are free is taken by data files that are kept."""
 
 
-@dataclass(frozen=True)
-class KeptFile:
+class KeptFile(Record):
     """A data file. digest: its SHA-256. offsets: where the results of each walk are, by the walk's key."""
 
     path: Path

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from drupe.api import ModelError, UsageError
+from drupe.api import ModelError, Record, UsageError, asdict
 from drupe_files import stays_inside
 
 if TYPE_CHECKING:
@@ -30,8 +29,7 @@ WITH_ADAPTER = " with adapter "
 """What stands between the name of a metric and that of the adapter that was active."""
 
 
-@dataclass(frozen=True)
-class AdaptedProduct:
+class AdaptedProduct(Record):
     """A product of a graph that adapters add to.
 
     name: of its inputs, without their endings. tensor, shape: of the base model's matrix, as the checkpoint has it.
@@ -68,8 +66,7 @@ class AdaptedProduct:
         return self.name + OUTWARD
 
 
-@dataclass(frozen=True)
-class Switching:
+class Switching(Record):
     """The content of adapters.json.
 
     element: the type of the inputs. products: those that adapters add to. adapters: the file of each adapter, by name.

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import NoReturn
 
 import numpy as np
 
-from drupe.api import ModelError, counted
+from drupe.api import ModelError, Record, counted
 from drupe_onnx import Array, Expression, Files, Reshape, Source, element_name, ir
 from drupe_packed.layouts import AwqMatrix, GptqMatrix, MlxMatrix, PackQuantizedMatrix
 from drupe_packed.mxfp4 import BLOCK_BYTES, Mxfp4Values
@@ -105,8 +104,7 @@ def _with_scales(name: str, values: Expression, scales: Expression, rule: Rule) 
     return ScaledValues(values, Reshape(scales, (*several, *shape)), block)
 
 
-@dataclass(frozen=True)
-class _Parts:
+class _Parts(Record):
     """The tensors of one module. `taken` collects the names of those that are used."""
 
     module: str

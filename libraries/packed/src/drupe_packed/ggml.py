@@ -6,9 +6,8 @@ The formats: https://github.com/ggml-org/llama.cpp (ggml-common.h, gguf-py/gguf/
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,14 +88,12 @@ class _FourBits(_Blocks):
         return out.reshape(stop - start, -1)
 
 
-@dataclass(frozen=True)
 class Q40Matrix(_FourBits):
     """Q4_0: the zero point is 8."""
 
     raw: Expression
 
 
-@dataclass(frozen=True)
 class Q41Matrix(_FourBits):
     """Q4_1: level * scale + minimum. The minimum is not a multiple of the scale, so no zero point is an integer."""
 
@@ -109,7 +106,6 @@ class Q41Matrix(_FourBits):
         return BlockMinimums(self.raw, self.block_bytes)
 
 
-@dataclass(frozen=True)
 class BlockMinimums(Expression):
     """The minimums of blocks, float16 [N, blocks], which follow the scales; see Q41Matrix."""
 
@@ -139,7 +135,6 @@ class BlockMinimums(Expression):
         return self.raw.working_bytes(rows) + 3 * self.held_bytes(rows)
 
 
-@dataclass(frozen=True)
 class Q80Matrix(_Blocks):
     """Q8_0: 32 signed bytes. With 128 added they are levels whose zero point is 128."""
 
@@ -150,7 +145,6 @@ class Q80Matrix(_Blocks):
         return (self._levels(start, stop, files) ^ np.uint8(0x80)).reshape(stop - start, -1)
 
 
-@dataclass(frozen=True)
 class PickedRows(PackedMatrix):
     """Rows of a packed matrix by number. Neighbouring rows of the result should be close together in the source."""
 
@@ -206,8 +200,8 @@ class GgmlValues(Expression):
     """A matrix [N, K] of float32 in a block format that MatMulNBits does not support: `raw` uint8 [N, bytes]."""
 
     raw: Expression
-    values: int
-    block_bytes: int
+    values: ClassVar[int]
+    block_bytes: ClassVar[int]
 
     @property
     def dtype(self) -> ir.DataType:
@@ -230,7 +224,6 @@ class GgmlValues(Expression):
         return self.raw.working_bytes(rows) + 4 * self.held_bytes(rows)
 
 
-@dataclass(frozen=True)
 class Q6KValues(GgmlValues):
     """Q6_K: 256 levels of 6 bits, in groups of 16 with a scale of 8 bits each, and a float16 scale for those."""
 

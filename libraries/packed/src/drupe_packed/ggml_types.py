@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from drupe.api import Record
 
 
-@dataclass(frozen=True)
-class GgmlType:
+class GgmlType(Record):
     """An element type. values: in a block. nbytes: of a block. Both are 0 for a type that is not supported."""
 
     name: str

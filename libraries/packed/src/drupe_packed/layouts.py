@@ -7,7 +7,6 @@ MLX: https://github.com/ml-explore/mlx (affine quantization).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,6 @@ from drupe_packed.packed_matrix import PackedMatrix, UInt8
 from drupe_packed.packing import BITS, WORD
 
 
-@dataclass(frozen=True)
 class GptqMatrix(PackedMatrix):
     """GPTQ: `qweight` int32 [K * bits / 32, N] with levels along K, `qzeros` int32 [groups, N * bits / 32] along N.
 
@@ -101,7 +99,6 @@ def middle_level(stored: int) -> np.uint8:
     return np.uint8((1 << (given_bits(stored) - 1)) - (1 << (stored - 1)))
 
 
-@dataclass(frozen=True)
 class AwqMatrix(PackedMatrix):
     """AWQ's "gemm": `qweight` int32 [K, N * bits / 32] and `qzeros` [groups, N * bits / 32], both along N.
 
@@ -158,7 +155,6 @@ class AwqMatrix(PackedMatrix):
         return super().packed_bytes(rows) + (rows * self.shape[1] * 3 if self.bits != self.stored_bits else 0)
 
 
-@dataclass(frozen=True)
 class PackQuantizedMatrix(PackedMatrix):
     """compressed-tensors' "pack-quantized": `words` int32 [N, ceil(K * bits / 32)], levels along K.
 
@@ -202,7 +198,6 @@ class PackQuantizedMatrix(PackedMatrix):
         return np.ascontiguousarray(levels[:, start - skipped : stop - skipped].T)
 
 
-@dataclass(frozen=True)
 class MlxMatrix(PackedMatrix):
     """MLX: `words` uint32 [N, K * bits / 32], levels along K; level * scale + bias, with both [N, groups].
 

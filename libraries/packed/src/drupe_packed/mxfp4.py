@@ -5,7 +5,6 @@ https://www.opencompute.org/documents/ocp-microscaling-formats-mx-v1-0-spec-fina
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,6 @@ MAGNITUDES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 EXPONENT_BIAS = 127
 
 
-@dataclass(frozen=True)
 class Mxfp4Values(Expression):
     """The values of a tensor [..., K] as bfloat16, which holds them exactly.
 

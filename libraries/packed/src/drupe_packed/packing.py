@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from drupe.api import Record
 
 GPTQ, GPTQ_V2, GPTQ_P, AWQ = "gptq", "gptq_v2", "gptq_p", "awq"
 PACK_QUANTIZED, MLX, MXFP4 = "pack-quantized", "mlx", "mxfp4"
@@ -38,8 +39,7 @@ MARKS = {layout: parts[0] for layout, parts in PARTS.items()} | {MLX: "scales"}
 LEVEL_TYPES = frozenset({"int32", "uint32", "uint8"})
 
 
-@dataclass(frozen=True)
-class Rule:
+class Rule(Record):
     """The scheme of the modules that `targets` name: "Linear" for all, a module's name, or "re:" and a pattern.
 
     group_size: values of a row that share a scale; None for the whole row. symmetric: all zero points are
@@ -63,8 +63,7 @@ class Rule:
         return any(_matches(target, module) for target in self.targets)
 
 
-@dataclass(frozen=True)
-class Packing:
+class Packing(Record):
     """The layout of a checkpoint's packed matrices, and the rules that say which scheme each has."""
 
     layout: str

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -64,8 +63,7 @@ def _little(part: PackedMatrix, size: int) -> bool:
     return size == min(BLOCK_SIZES) or -(-k // size) * size <= 1.02 * k
 
 
-@dataclass(frozen=True)
-class Repacked(Producer):
+class Repacked(Producer, dict=True):
     """Packed matrices, one after another, as one matrix in blocks of MatMulNBits; for outputs see QuantizeBlocks."""
 
     parts: tuple[PackedMatrix, ...]

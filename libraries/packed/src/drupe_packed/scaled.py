@@ -6,7 +6,6 @@ for each row or matrix, and int8 as well as FP8. Scales are multiplied with, als
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,6 @@ EXPONENTS = (ir.DataType.UINT8, ir.DataType.FLOAT8E8M0)
 EXPONENT_BIAS = 127
 
 
-@dataclass(frozen=True)
 class ScaledValues(Expression):
     """The values of a matrix [N, K], or of several [E, N, K], as float32.
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
-from drupe.api import UsageError
+from drupe.api import Record, UsageError
 
 HUB = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(?::(?P<configuration>[\w.-]+))?")
 BEHIND = re.compile(r"(?P<name>.+?)(?:@(?P<split>[\w.-]+))?(?:#(?P<field>[^#/\\]+))?")
 LOOKS_LIKE_A_PATH = re.compile(r"[./~\\]|.*[/\\].*[/\\]|.*\.(txt|md|json|jsonl|parquet|csv)$")
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(Record):
     """Where documents are. name: a path, or a data set's id. configuration, split, field: None where not given."""
 
     name: str

@@ -5,10 +5,9 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Literal
 
-from drupe.api import UsageError
+from drupe.api import Record, UsageError
 from drupe_text import builtin_texts, hub, local
 from drupe_text.reference import Place, place_of
 
@@ -25,8 +24,7 @@ SPLITS: dict[Purpose, tuple[str, ...]] = {
 """The splits of a data set that are tried where none is named, in this order."""
 
 
-@dataclass(frozen=True)
-class Text:
+class Text(Record):
     """The text that `reference` names; README.md lists the possible references. None: the built-in text.
 
     purpose: chooses the built-in text, and the split of a data set where the reference names none.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from drupe.api import Record
 
 BATCH, LENGTH = "batch", "length"
 """What drupe.api.Task.samples calls rows and their tokens."""
@@ -15,8 +16,7 @@ ANSWER = 64
 """Tokens of an answer, where the user names no number."""
 
 
-@dataclass(frozen=True)
-class Case:
+class Case(Record):
     """The sizes of a run, by the name of the axis."""
 
     sizes: tuple[tuple[str, int], ...] = ()

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
+
+from drupe.api import Record
 
 POWERCAP = Path("/sys/class/powercap")
 _PACKAGE = re.compile(r"intel-rapl:\d+")  # AMD's processors have the same name
 _MEMORY = re.compile(r"intel-rapl:\d+:\d+")
 
 
-@dataclass(frozen=True)
-class Zone:
+class Zone(Record):
     """A counter of microjoules, and the value after which it begins again."""
 
     file: Path

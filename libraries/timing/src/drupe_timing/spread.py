@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from drupe.api import Record
 
 CONFIDENCE = 0.95
 ALIKE = 0.02
@@ -15,8 +16,7 @@ ENOUGH = 6
 WITHIN, TOO_FEW = "within the noise", "too few repeats to tell"
 
 
-@dataclass(frozen=True)
-class Spread:
+class Spread(Record):
     """The median of some values, and an interval around it that the median lies in with CONFIDENCE.
 
     sure: whether there are enough values for that. If not, the interval holds all of them.
@@ -44,8 +44,7 @@ def _coverage(count: int, left_out: int) -> float:
     return 1 - 2 * beyond
 
 
-@dataclass(frozen=True)
-class Ratio:
+class Ratio(Record):
     """How many times one package's values are those of another."""
 
     spread: Spread

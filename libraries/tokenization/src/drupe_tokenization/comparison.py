@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Any
+
+from drupe.api import Record, field
 
 CONTEXT = "a"
 """A text's tokens are decoded behind those of this one: the space at the beginning of a text is a matter of its own."""
@@ -13,8 +15,7 @@ BEYOND_NAMED = 3
 """How many tokens without a row are named."""
 
 
-@dataclass(frozen=True)
-class Reading:
+class Reading(Record):
     """What a reader makes of texts.
 
     tokens: those of each text, without special tokens. begun: those of CONTEXT with special tokens. decoded: the texts
@@ -26,8 +27,7 @@ class Reading:
     decoded: Sequence[str]
 
 
-@dataclass(frozen=True)
-class Difference:
+class Difference(Record):
     """A text of which other tokens are made (`right` and `found`: their pieces), or that comes back as another text."""
 
     text: str
@@ -35,8 +35,7 @@ class Difference:
     found: Sequence[str] | str
 
 
-@dataclass(frozen=True)
-class Comparison:
+class Comparison(Record):
     """How many of the texts differ. begun: the two beginnings, where these differ. beyond: see `Reference`."""
 
     texts: int
@@ -49,7 +48,7 @@ class Comparison:
     beyond_count: int = 0
 
 
-@dataclass
+@dataclasses.dataclass
 class Reference:
     """What `tokenizers` makes of texts.
 
@@ -62,10 +61,10 @@ class Reference:
     tokenizer: Any
     texts: Sequence[str]
     rows: int | None = None
-    reading: Reading = field(init=False)
-    own: list[int] = field(init=False)
-    beyond: list[str] = field(init=False)
-    beyond_count: int = field(init=False)
+    reading: Reading = dataclasses.field(init=False)
+    own: list[int] = dataclasses.field(init=False)
+    beyond: list[str] = dataclasses.field(init=False)
+    beyond_count: int = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
         self.tokenizer.no_truncation()
@@ -127,7 +126,7 @@ def _strangeness(difference: Difference) -> tuple[bool, int, str]:
 
 
 def comparison_from(document: Mapping[str, Any]) -> Comparison:
-    """The comparison whose `dataclasses.asdict` came through JSON."""
+    """The comparison whose `asdict` came through JSON."""
     differences = {
         name: Difference(**held) if held else None
         for name, held in document.items()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
+from drupe.api import Record
 
-@dataclass(frozen=True)
-class Conversation:
+
+class Conversation(Record):
     """Messages, and tools if there are any, as a script gives them to a chat template.
 
     name: what is particular about it. add_generation_prompt: whether an answer is to follow.

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import Any
 
-from drupe.api import ModelError
+from drupe.api import ModelError, Record, replace
 from drupe_files import json_object
 
 AGAIN = "download the tokenizer's files again, or save them with transformers"
@@ -19,8 +18,7 @@ _INDENT = re.compile(rb"\n\s*")  # a string in JSON holds no line end
 _END = re.compile(rb"\]\s*\}\s*\}\s*\Z")
 
 
-@dataclass(frozen=True)
-class TokenizerDocument:
+class TokenizerDocument(Record):
     """settings: the object in the file; its "model" has neither "vocab" nor "merges". These two are JSON, as bytes."""
 
     settings: Mapping[str, Any]

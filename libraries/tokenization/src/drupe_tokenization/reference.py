@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
-from drupe.api import ModelError
+from drupe.api import ModelError, asdict
 from drupe_processes.child import ChildEnded, ChildProcess
 from drupe_tokenization.comparison import Comparison, Reading, comparison_from
 from drupe_tokenization.document import AGAIN

@@ -6,8 +6,7 @@ on the first while the other reader works. It answers with the comparison, or wi
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
+from drupe.api import asdict
 from drupe_processes.parent import Answer, Orders, run_as_child
 from drupe_tokenization.comparison import Reading, Reference
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from drupe.api import ModelError, Notice
+from drupe.api import ModelError, Notice, Record
 from drupe_tokenization.json_files import object_in
 from drupe_tokenization.token_texts import special_tokens
 
@@ -23,8 +22,7 @@ FORMER_FOLDER = "chat_templates"
 _FILE_NAME = re.compile(r"\w[\w.-]*")
 
 
-@dataclass(frozen=True)
-class ChatTemplates:
+class ChatTemplates(Record):
     """The templates by name; most models have only the one named "default".
 
     places: for each template the file that holds it. tokens: the special tokens that templates use by name. notices:

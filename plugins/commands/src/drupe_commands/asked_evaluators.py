@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from drupe.api import UsageError, unknown
+from drupe.api import Record, UsageError, unknown
 from drupe_functions import divided, know
 
 if TYPE_CHECKING:
     from drupe.api import Evaluator, Metric, Registry
 
 
-@dataclass(frozen=True)
-class AskedEvaluator:
+class AskedEvaluator(Record):
     """An evaluator, and the names of the metrics that are shown; empty for all."""
 
     evaluator: Evaluator

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from drupe.api import Unfit
+from drupe.api import Unfit, replace
 
 if TYPE_CHECKING:
     from drupe.api import ExecutionProvider, Request

@@ -5,11 +5,10 @@ from __future__ import annotations
 import copy
 import json
 from collections import Counter
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from drupe.api import PluginError, UsageError, call, timed, unknown
+from drupe.api import PluginError, Record, UsageError, asdict, call, timed, unknown
 from drupe_commands.asking import first_answer
 
 if TYPE_CHECKING:
@@ -22,8 +21,7 @@ MISSING = "missing"
 HANDLINGS = ("kept", "changed", "left out", MISSING)
 
 
-@dataclass(frozen=True)
-class Translation:
+class Translation(Record):
     """A workflow file of another tool as one of Drupe. workflow: None where something is missing.
 
     tool: whose file it is. notices: what is done about each thing that the file asks for.

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from drupe.api import asdict
 from drupe_commands.flags import FlagApp, declared_options
 from drupe_commands.messages import tell_notices
 from drupe_commands.package_records import from_record

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from drupe.api import UsageError
+from drupe.api import Record, UsageError
 from drupe_commands.messages import tell
 
 if TYPE_CHECKING:
@@ -17,8 +16,7 @@ if TYPE_CHECKING:
     from drupe_commands.measured import Configured, Measured
 
 
-@dataclass(frozen=True)
-class Making:
+class Making(Record):
     """How the user wants a package to be made, and told of. measure: what measures it when it is made."""
 
     context: typer.Context

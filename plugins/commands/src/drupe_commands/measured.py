@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import drupe
+from drupe.api import Record, replace
 from drupe_commands.asked_evaluators import AskedEvaluator, asked_evaluators
 
 if TYPE_CHECKING:
@@ -19,8 +19,7 @@ Configured = Sequence[tuple[AskedEvaluator, Mapping[str, Any]]]
 """Evaluators, each with the values of its configuration that are set."""
 
 
-@dataclass(frozen=True)
-class Measured:
+class Measured(Record):
     """The metrics of a package, in the order of the evaluators.
 
     given: all that each evaluator gave. failure: the limits that it is beyond. reason: why it could not be measured

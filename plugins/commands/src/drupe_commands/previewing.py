@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from drupe.api import Record, asdict
 from drupe_commands.messages import tell_notices
 
 if TYPE_CHECKING:
@@ -18,8 +18,7 @@ START_UP, DISK_RATE, WORK_RATE = 1.0, 1e9, 1e8
 """For guesses: seconds, bytes a second, and parameters a second on one thread."""
 
 
-@dataclass(frozen=True)
-class Preview:
+class Preview(Record):
     """What a run would do, known without reading a weight.
 
     unforeseen: the first pass of which only its work shows what it makes, "" without one; there is no estimate then.

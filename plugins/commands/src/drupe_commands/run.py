@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from drupe.api import UsageError
+from drupe.api import Record, UsageError, replace
 from drupe_commands.documents import STANDARD_INPUT, located, read_document
 from drupe_commands.fitting import with_what_fits
 from drupe_commands.flags import CONTEXT, FlagCommand
@@ -133,8 +132,7 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 app.command("run", cls=FlagCommand, context_settings=CONTEXT)(run)
 
 
-@dataclass(frozen=True)
-class _Job:
+class _Job(Record):
     """What is to be done with a file. model: instead of the file's. executor: settings instead of the file's."""
 
     file: str

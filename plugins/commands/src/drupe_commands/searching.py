@@ -5,11 +5,10 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from drupe.api import UsageError, call
+from drupe.api import UsageError, asdict, call
 from drupe_commands.asking import first_answer
 
 if TYPE_CHECKING:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from typing import Any
 
-from drupe.api import UsageError
+from drupe.api import Record, UsageError
 
 
 def settings_of_passes(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -22,8 +21,7 @@ def settings_of_passes(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
     return settings
 
 
-@dataclass(frozen=True)
-class Setting:
+class Setting(Record):
     """A key and its value. owner: the name of what it is for; empty where the user named none."""
 
     owner: str

@@ -7,9 +7,9 @@ import re
 import shlex
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
+from drupe.api import asdict, replace
 from drupe_commands.messages import tell, tell_notices
 
 if TYPE_CHECKING:

@@ -6,13 +6,13 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import drupe
+from drupe.api import Record, asdict
 from drupe_demo import HELDOUT, MODEL
 
 if TYPE_CHECKING:
@@ -30,8 +30,7 @@ PROMPT_TOKENS, RUNS = 256, 5
 ABOUT = "a Qwen3 decoder of 5.6 M parameters, trained on Python's standard library"
 
 
-@dataclass(frozen=True)
-class Side:
+class Side(Record):
     """The measurements of one package. Rates are in tokens a second, the divergence is in nats a token."""
 
     precision: str

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import drupe
+from drupe.api import Record, asdict
 from drupe_demo import MODEL, QUESTIONS, QUESTIONS_HELDOUT
 
 if TYPE_CHECKING:
@@ -23,8 +23,7 @@ ANSWER_TOKENS = 24
 INSTALL = "pip install 'drupe[finetune]'"
 
 
-@dataclass(frozen=True)
-class Learner:
+class Learner(Record):
     """A package, before or after training. perplexity: of questions and answers that are not among the rows."""
 
     bytes: int

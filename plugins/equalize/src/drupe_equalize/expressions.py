@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ _FLOAT = ir.DataType.FLOAT
 _BAND = 16 << 20  # bytes of float32 that are rotated at once where each column needs all rows
 
 
-@dataclass(frozen=True)
 class Rotated(Expression):
     """The matrix `source` [N, K] times the rotation Q [K, K] with these signs: W Q, row by row, in float32.
 
@@ -52,7 +50,6 @@ class Rotated(Expression):
         return self.source.working_bytes(rows) + 2 * self.held_bytes(rows) + pieces
 
 
-@dataclass(frozen=True)
 class RotatedOutputs(Expression):
     """The transposed rotation Q^T [N, N] with these signs times the matrix `source` [N, K], in float32.
 
@@ -108,7 +105,6 @@ class RotatedOutputs(Expression):
         return self.source.column_bytes(columns) + 2 * held + pieces
 
 
-@dataclass(frozen=True)
 class ScaledRows(Expression):
     """Each row of the matrix `source` [N, K] times a number: `scale` [N], float32. The result is float32."""
 
@@ -149,7 +145,6 @@ class ScaledRows(Expression):
         return self.source.column_bytes(columns) + 8 * self.shape[0] * columns
 
 
-@dataclass(frozen=True)
 class Diagonal(Expression):
     """The square matrix with the vector `source` on its diagonal, in float32."""
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from drupe.api import Record
 from drupe_equalize.expressions import ScaledRows, scaled_columns
 from drupe_equalize.matrix_replacement import put_rows, put_vector
 from drupe_equalize.norms import Norm, norm_at, set_norm_weight
@@ -22,8 +22,7 @@ from drupe_onnx import LAST_TOKEN, MICROSOFT, ROLE, Affine, Array, as_type, cons
 Scales = NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class Rows:
+class Rows(Record):
     """Rows [first, first + count) of a product's matrix, and of the bias that is added to the product's result.
 
     bias: the node that adds it, and the place of the input; None where there is none.
@@ -35,8 +34,7 @@ class Rows:
     bias: tuple[ir.Node, int] | None
 
 
-@dataclass(frozen=True)
-class Group:
+class Group(Record):
     """Products and experts that read one value, and the giver that makes the value's channels.
 
     giver: the norm or the rows of a product that are divided by the scales. products: their nodes, also of those that

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from drupe.api import Record
 from drupe_equalize.matrix_replacement import put_vector
 from drupe_onnx import MICROSOFT, Expression, constant_of, ir
 
@@ -16,8 +16,7 @@ RMS_NORMS: Mapping[tuple[str, str], int] = {
 """Operators that divide by the root of the mean square, and the place of the input that holds the norm's weight."""
 
 
-@dataclass(frozen=True)
-class Norm:
+class Norm(Record):
     """A root-mean-square norm. weight: [K], which the normed values are multiplied with."""
 
     node: ir.Node

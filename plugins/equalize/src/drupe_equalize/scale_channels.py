@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from drupe.api import Context, Form, Model
+from drupe.api import Context, Form, Model, replace
 from drupe_blockquant import Scheme
 from drupe_blockquant.scheme import Method
 from drupe_equalize.activation_statistics import Statistics

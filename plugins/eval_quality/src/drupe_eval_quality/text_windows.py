@@ -6,14 +6,13 @@ import contextlib
 import io
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
-from drupe.api import Context
+from drupe.api import Context, Record
 from drupe_decoding import Decoder
 from drupe_files import ACTIVATIONS, cache_folder, key_of, leave_note, touch
 from drupe_layerwise import LayerByLayer
@@ -24,16 +23,14 @@ LARGEST_NOTE = 64 << 20
 """Bytes of activations that are kept for the next comparison; those of 256 tokens are some megabytes."""
 
 
-@dataclass(frozen=True)
-class Window:
+class Window(Record):
     """Input tokens, and the targets: the tokens that follow the last len(targets) inputs."""
 
     inputs: Sequence[int]
     targets: Sequence[int]
 
 
-@dataclass(frozen=True)
-class Chunk:
+class Chunk(Record):
     """Inputs of a window from number `start` on. rows: the reference's logits for them, [tokens, vocabulary]."""
 
     window: Window

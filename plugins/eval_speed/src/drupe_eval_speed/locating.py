@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from drupe.api import (
     DrupeError,
     Model,
     ModelError,
+    Record,
     Registry,
     Runtime,
     RuntimeMissing,
@@ -21,8 +21,7 @@ from drupe.api import (
 )
 
 
-@dataclass(frozen=True)
-class Located:
+class Located(Record):
     """A model and what runs it. provider: its name. rival: whether the runtime is none of a provider's."""
 
     model: Model

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from drupe.api import Model, Progress, Registry, UsageError, counted
+from drupe.api import Model, Progress, Record, Registry, UsageError, counted, replace
 from drupe_eval_speed.locating import located
 from drupe_eval_speed.quantities import QUANTITIES, Quantity
 from drupe_eval_speed.settings import SpeedConfig
@@ -19,8 +18,7 @@ from drupe_timing import BATCH, LENGTH, PROMPT, Case, PackageProcess, cases_of
 TEXT = "text"
 
 
-@dataclass(frozen=True)
-class Subject:
+class Subject(Record):
     """A model to measure. threads: of its session, None where the runtime does not tell. rival: see Located."""
 
     path: str
@@ -32,8 +30,7 @@ class Subject:
     rival: bool = False
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(Record):
     """The values of one quantity: those of each package, in the order of the packages and of the rounds.
 
     A package has no values of what its runtime does not give. case: None for a quantity of the package as a whole.
@@ -44,8 +41,7 @@ class Row:
     values: tuple[tuple[float, ...], ...]
 
 
-@dataclass(frozen=True)
-class Measurement:
+class Measurement(Record):
     """All that was measured. notes: what a reader of the numbers should know.
 
     new_tokens: of an answer; None where the packages write no text, so that a run is no prompt with an answer.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
+from drupe.api import Record
 
-@dataclass(frozen=True)
-class Quantity:
+
+class Quantity(Record):
     """Something that is measured. `evaluator` gives it as a metric of the same name; `title` is for tables.
 
     whole: whether it is of a package as a whole, and not of one case.

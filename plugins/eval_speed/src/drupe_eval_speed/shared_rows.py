@@ -10,10 +10,9 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from drupe.api import RECORD, Model
+from drupe.api import RECORD, Model, Record
 from drupe_eval_speed.measuring import Measurement, Row
 from drupe_eval_speed.quantities import QUANTITIES
 from drupe_eval_speed.settings import SpeedConfig
@@ -24,8 +23,7 @@ WEIGHTS = ".data"
 """How the names of files end that hold values of weights only."""
 
 
-@dataclass(frozen=True)
-class Rows:
+class Rows(Record):
     """Rows of one package. taken_over: whether they were measured before. several: whether there are several cases."""
 
     rows: Sequence[Row]

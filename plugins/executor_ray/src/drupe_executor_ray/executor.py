@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from drupe.api import DrupeError, UsageError, counted
+from drupe.api import DrupeError, Record, UsageError, counted
 from drupe_executor_ray.remote import carry_out
 from drupe_executor_ray.session import connected
 from drupe_executor_ray.settings import RayConfig, room
@@ -21,8 +20,7 @@ WAIT = 1.0
 """Seconds of each wait for a result: between two of them an interruption is seen."""
 
 
-@dataclass(frozen=True)
-class _Given:
+class _Given(Record):
     """A task that was given to Ray. lost: how many workers have died of it."""
 
     number: int

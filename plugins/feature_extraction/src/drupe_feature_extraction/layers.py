@@ -7,10 +7,9 @@ at 4 bits, and they take half the bytes of float16.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
-from drupe.api import ModelError, Target
+from drupe.api import ModelError, Target, replace
 from drupe_checkpoints import Dense, SentenceModules, dense_weights, sentence_modules
 from drupe_embedding import DenseLayer
 from drupe_feature_extraction.pooling_nodes import Layer, bias_name, weight_name

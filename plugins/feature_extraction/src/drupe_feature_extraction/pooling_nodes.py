@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from drupe.api import ModelError
+from drupe.api import ModelError, Record
 from drupe_decoding import HIDDEN_STATES, MASK
 from drupe_embedding import SENTENCE_EMBEDDING
 from drupe_onnx import Array, Expression, Tape, ir, shared_initializer
@@ -26,8 +25,7 @@ SMALLEST_COUNT, SMALLEST_LENGTH = 1e-9, 1e-12
 """What counts and lengths of vectors are at least, so that nothing is divided by zero; as in sentence-transformers."""
 
 
-@dataclass(frozen=True)
-class Layer:
+class Layer(Record):
     """A layer after pooling, with its weights as they are stored. matrix: [outputs, inputs]."""
 
     name: str

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import string
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-from drupe.api import UsageError, counted, nearest
+from drupe.api import Record, UsageError, counted, nearest
 from drupe_checkpoints.wording import listed
 from drupe_finetune.rows import TEXT, Row
 from drupe_finetune.settings import FinetuneConfig
@@ -24,12 +24,12 @@ class BadRow(Exception):
     """Why a row cannot be used."""
 
 
-@dataclass
+@dataclasses.dataclass
 class Examples:
     """What the data amounts to. bad: rows that were left out, by place and reason. cut: rows that were too long."""
 
-    sequences: list[dict[str, list[int]]] = field(default_factory=list)
-    bad: list[str] = field(default_factory=list)
+    sequences: list[dict[str, list[int]]] = dataclasses.field(default_factory=list)
+    bad: list[str] = dataclasses.field(default_factory=list)
     rows: int = 0
     cut: int = 0
 
@@ -83,8 +83,7 @@ def _of_length(sequences: Sequence[dict[str, list[int]]], config: FinetuneConfig
         yield {key: values[start : start + most] for key, values in joined.items()}
 
 
-@dataclass(frozen=True)
-class _Form:
+class _Form(Record):
     """How a row becomes text: by a template of columns, or as a chat."""
 
     tokenizer: Any

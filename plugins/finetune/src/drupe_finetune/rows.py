@@ -5,19 +5,17 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from drupe.api import UsageError
+from drupe.api import Record, UsageError
 from drupe_finetune.settings import INSTALL
 
 TEXT = "text"
 """The column of a text file's rows, which are its paragraphs."""
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(Record):
     """where: file and line, or number. problem: why the row could not be read; empty for one that could."""
 
     where: str

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from drupe.api import Context, ModelError, UsageError, counted
+from drupe.api import Context, ModelError, Record, UsageError, counted
 from drupe_finetune.arguments import training_arguments
 from drupe_finetune.checkpoints import last_complete, mark_complete
 from drupe_finetune.examples import IGNORED, Examples, examples_of
@@ -20,7 +20,7 @@ from drupe_finetune.settings import FinetuneConfig
 Say = Callable[[str], None]
 
 
-@dataclass
+@dataclasses.dataclass
 class Trained:
     """A trained model. losses: by step. evaluated: losses on the rows that were held out, by step."""
 
@@ -28,8 +28,8 @@ class Trained:
     tokenizer: Any
     examples: Examples
     steps: int
-    losses: dict[int, float] = field(default_factory=dict)
-    evaluated: dict[int, float] = field(default_factory=dict)
+    losses: dict[int, float] = dataclasses.field(default_factory=dict)
+    evaluated: dict[int, float] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
 
     def record(self, config: FinetuneConfig) -> dict[str, Any]:
@@ -196,8 +196,7 @@ def _adapter(config: FinetuneConfig) -> Any:
     )
 
 
-@dataclass(frozen=True)
-class _Padding:
+class _Padding(Record):
     """Makes a batch of sequences, filled up to the longest on the right."""
 
     token: int

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
-from drupe.api import UsageError
+from drupe.api import Record, UsageError
 from drupe_blockquant import Scheme
 from drupe_mixed_precision.configuration import AllocateBitsConfig
 from drupe_mixed_precision.groups import Group
@@ -37,8 +36,7 @@ CAUTION = 0.7
 """The share of a limit of divergence that is used: estimates may be off by this factor, and the package is measured."""
 
 
-@dataclass(frozen=True)
-class Allocation:
+class Allocation(Record):
     """The input of the choice. candidates: for each of `parts_of` the package, the schemes that the target supports,
     the smallest first; empty where it supports none. instead: the option for weights that are not quantized, if any.
     experts: the experts whose schemes are chosen, with their candidates; those of other experts are assigned already.

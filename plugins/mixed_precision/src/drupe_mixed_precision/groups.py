@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from drupe.api import Record
 from drupe_nbits import ExpertSite, Site, find_experts, find_sites
 from drupe_onnx import BLOCK, ir
 from drupe_packed import parts_of
@@ -14,8 +14,7 @@ OUTPUT = "attention.output"
 NORMS = frozenset({"LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization"})
 
 
-@dataclass(frozen=True)
-class Group:
+class Group(Record):
     """Sites that share a matrix, or a range of its rows, as a tied embedding and head do. Most groups have one site.
 
     block: the decoder block, None outside the blocks. is_first: whether hidden states are small before the block: it is
@@ -74,8 +73,7 @@ class Group:
         return self.sites[0].dtype.bitwidth // 8
 
 
-@dataclass(frozen=True)
-class Experts:
+class Experts(Record):
     """The experts of a node, which get one scheme together. block: the decoder block, None outside the blocks."""
 
     site: ExpertSite

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
@@ -17,7 +16,6 @@ from drupe_onnx import Expression, Files, ir
 FLOAT = 4  # bytes
 
 
-@dataclass(frozen=True)
 class Rounded(Expression):
     """The rows of `source` [N, K], quantized by a scheme and dequantized again, in the source's type."""
 

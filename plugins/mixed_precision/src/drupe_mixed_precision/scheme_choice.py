@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 
+from drupe.api import Record, replace
 from drupe_blockquant import Scheme
 from drupe_mixed_precision.groups import Group
 from drupe_mixed_precision.losses import COARSENESS, loss
@@ -16,8 +16,7 @@ GRAPH_BYTES = 1000
 """Bytes that two levels of scales take in the graph: two casts, a product and another tensor, with their names."""
 
 
-@dataclass(frozen=True)
-class Option:
+class Option(Record):
     """One scheme for a group. nbytes: its size; seconds: its share of each decoded token; loss: in quality."""
 
     scheme: Scheme
@@ -26,8 +25,7 @@ class Option:
     seconds: float = 0.0
 
 
-@dataclass(frozen=True)
-class Budget:
+class Budget(Record):
     """What all groups together may take. seconds: for each decoded token."""
 
     nbytes: int
@@ -42,8 +40,7 @@ class Budget:
         return nbytes <= self.nbytes and seconds <= self.seconds
 
 
-@dataclass(frozen=True)
-class Upgrade:
+class Upgrade(Record):
     """A step from one option of a group to a larger and better one."""
 
     group: int

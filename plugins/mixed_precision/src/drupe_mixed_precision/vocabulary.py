@@ -9,12 +9,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from drupe.api import replace
 from drupe_mixed_precision.groups import Group
 from drupe_nbits import EMBEDDING, HEAD, Site, replace_site
 from drupe_onnx import ROLE, ROWS, Array, RowRange, Tape, Transpose, as_type, ir, shared_initializer

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 
-from drupe.api import ModelError, Notice
+from drupe.api import ModelError, Notice, Record, field
 from drupe_checkpoints import Checkpoint
 from drupe_checkpoints.wording import listed
 from drupe_model_builder.composition import Decoder
@@ -25,8 +24,7 @@ OF_ACTIVATIONS = (r".*\.(input|output|activation|k|q|v)_scale",)
 SHOWN = 5
 
 
-@dataclass(frozen=True)
-class DecoderWeights:
+class DecoderWeights(Record):
     """A checkpoint's tensors by the decoder's names, and the decoder that they fit. notices: on what was decided.
 
     left_out: the modules of the checkpoint that the decoder does not have, as their names begin in the files.

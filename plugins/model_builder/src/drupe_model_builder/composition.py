@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 
+from drupe.api import Record, replace
 from drupe_model_builder.parts.altup import Streams
 from drupe_model_builder.parts.attention import Attention
 from drupe_model_builder.parts.borrowed_attention import BorrowedAttention
@@ -19,8 +19,7 @@ from drupe_model_builder.parts.state import KeyValueState, State
 from drupe_model_builder.parts.step import Layer, Mixer, Part
 
 
-@dataclass(frozen=True)
-class Decoder:
+class Decoder(Record):
     """A decoder: an embedding, layers, a final norm, and a head; without a head it gives the hidden states.
 
     projection: what the hidden states go through behind the final norm, in a family without a head.

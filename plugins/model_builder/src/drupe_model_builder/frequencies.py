@@ -10,9 +10,8 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
-from drupe.api import ModelError, counted
+from drupe.api import ModelError, counted, replace
 from drupe_checkpoints import Configuration
 from drupe_model_builder.parts.rotary import DynamicNtk, LongRope, Rotary
 

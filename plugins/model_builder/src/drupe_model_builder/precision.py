@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from drupe.api import Target
+from drupe.api import Record, Target
 from drupe_onnx import ir
 from drupe_onnx.activation_types import refuse_unserved, served_activations
 
@@ -12,8 +10,7 @@ FLOATS = {"float32": ir.DataType.FLOAT, "float16": ir.DataType.FLOAT16, "bfloat1
 READABLE = (*FLOATS.values(), ir.DataType.DOUBLE)
 
 
-@dataclass(frozen=True)
-class Precision:
+class Precision(Record):
     """activations: the type of values and vectors (norms, biases).
 
     weights: the type that matrices are stored in; None for the checkpoint's own.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from drupe.api import replace
 from drupe_model_builder.dimensions import TOTAL, Dims, dims
 from drupe_model_builder.graph import GraphBuilder
 from drupe_model_builder.parts.required import Lacking
@@ -23,7 +23,6 @@ tables of a context of a million tokens would be larger than the weights of a sm
 FLOAT = ir.DataType.FLOAT
 
 
-@dataclass(frozen=True)
 class RotaryCache(Expression):
     """The table [positions, pairs] of one function of the angles, times a scaling; computed when it is written.
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from drupe.api import Record
 from drupe_model_builder.parts.chunks import ChunkMasks
 from drupe_model_builder.parts.distance import DistanceBiases
 from drupe_model_builder.parts.state import States
@@ -12,8 +11,7 @@ from drupe_model_builder.rotary_tables import RotaryTables
 from drupe_model_builder.sequence_lengths import Lengths
 
 
-@dataclass(frozen=True)
-class Shared:
+class Shared(Record):
     """lengths: of the rows of the batch. states: the caches. tables: of the rotary embeddings. biases: by distance.
 
     windows: biases that shut out the tokens outside a window. chunks: the same for attention within chunks.

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from drupe.api import ModelError
+from drupe.api import ModelError, Record, replace
 from drupe_checkpoints import Checkpoint
 from drupe_checkpoints.adapters.merging import places_of
 from drupe_checkpoints.adapters.switched import SwitchedAdapter, matrices_of, switchable
@@ -22,8 +21,7 @@ if TYPE_CHECKING:
     from drupe_onnx import ir
 
 
-@dataclass(frozen=True)
-class PlacedAdapter:
+class PlacedAdapter(Record):
     """An adapter with the checkpoint's tensors that it adds to, by its own names."""
 
     adapter: SwitchedAdapter
@@ -31,8 +29,7 @@ class PlacedAdapter:
     places: Mapping[str, str]
 
 
-@dataclass(frozen=True)
-class SwitchedAdapters:
+class SwitchedAdapters(Record):
     """The adapters beside a checkpoint. weights: its tensors by the decoder's names."""
 
     adapters: tuple[PlacedAdapter, ...]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
-from drupe.api import Notice
+from drupe.api import Notice, replace
 from drupe_model_builder.composition import Decoder
 from drupe_onnx import Expression, Files
 

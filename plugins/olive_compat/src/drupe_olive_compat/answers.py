@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import dataclasses
 from typing import Any
 
-from drupe.api import Notice
+from drupe.api import Notice, Record
 
 KEPT, CHANGED, LEFT_OUT, MISSING = "kept", "changed", "left out", "missing"
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(Record):
     """What is done about one thing. handling: KEPT, CHANGED, LEFT_OUT or MISSING. cure: what to do instead."""
 
     handling: str
@@ -47,11 +46,11 @@ def is_off(value: Any) -> bool:
     return value is None or value is False or (isinstance(value, list | dict) and not value)
 
 
-@dataclass
+@dataclasses.dataclass
 class Ledger:
     """All answers to a file, in its order."""
 
-    notices: list[Notice] = field(default_factory=list)
+    notices: list[Notice] = dataclasses.field(default_factory=list)
 
     def say(self, place: str, answer: Answer) -> None:
         notice = Notice(place, answer.handling, answer.what, answer.cure)

@@ -5,16 +5,15 @@ A component is `{"type": T, option: value}`, or `{"type": T, "config": {option: 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
-from drupe.api import UsageError
+from drupe.api import Record, UsageError
 from drupe_olive_compat.answers import Ledger, changed, left_out
 
 
-@dataclass(frozen=True)
-class Component:
+class Component(Record):
     """A part of a file that has a type and options. place: where it stands in the file."""
 
     place: str
@@ -31,16 +30,16 @@ class Component:
         return f"{self.place}.{option}"
 
 
-@dataclass
+@dataclasses.dataclass
 class OliveFile:
     """A workflow file of Olive. settings: the keys that stand at the top or in `engine`, by name."""
 
     model: Component
-    systems: dict[str, Component] = field(default_factory=dict)
-    data_configs: list[Component] = field(default_factory=list)
-    evaluators: dict[str, Component] = field(default_factory=dict)
-    passes: list[Component] = field(default_factory=list)
-    settings: dict[str, Any] = field(default_factory=dict)
+    systems: dict[str, Component] = dataclasses.field(default_factory=dict)
+    data_configs: list[Component] = dataclasses.field(default_factory=list)
+    evaluators: dict[str, Component] = dataclasses.field(default_factory=dict)
+    passes: list[Component] = dataclasses.field(default_factory=list)
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def is_olives(document: Mapping[str, Any]) -> bool:

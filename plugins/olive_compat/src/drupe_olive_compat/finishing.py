@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from drupe.api import UsageError, flag, registry
+from drupe.api import UsageError, flag, registry, replace
 from drupe_olive_compat import harness
 from drupe_olive_compat.answers import Ledger, changed, kept, left_out, missing
 from drupe_olive_compat.flag_table import OliveCommand
@@ -270,8 +270,6 @@ def _by_document(line: Line, passes: Mapping[str, Any]) -> list[str]:
 
 def _named(notice: Any, line: Line) -> Any:
     """A notice that names the flag instead of the place in a file."""
-    from dataclasses import replace
-
     about = line.flags_of.get(notice.about)
     return replace(notice, about=about or notice.about.removeprefix("passes."))
 

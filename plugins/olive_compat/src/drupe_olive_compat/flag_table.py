@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from drupe.api import Record
 from drupe_olive_compat.answers import Answer, changed, kept, left_out, missing
 from drupe_olive_compat.flags import (
     MANY,
@@ -29,8 +29,7 @@ from drupe_olive_compat.flags import (
 )
 
 
-@dataclass(frozen=True)
-class OliveCommand:
+class OliveCommand(Record):
     """A command of Olive's. flags: by group. answer: what becomes of it as a whole. output: its default folder."""
 
     flags: tuple[Flag, ...]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
-from drupe.api import UsageError
+from drupe.api import Record, UsageError
 from drupe_olive_compat.answers import Answer, Ledger, changed, kept, left_out, missing
 
 NONE, ONE, MANY = "no value", "a value", "values"
@@ -20,7 +20,7 @@ OURS = ("optimize", "run", "run-pass", "benchmark", "convert-adapters", "extract
 """Commands that Drupe has for its own sake. Their lines are Olive's only where they are spelled so."""
 
 
-@dataclass
+@dataclasses.dataclass
 class Line:
     """A command line of Olive while it is read.
 
@@ -31,12 +31,12 @@ class Line:
     """
 
     command: str
-    ledger: Ledger = field(default_factory=Ledger)
-    arguments: list[str] = field(default_factory=list)
-    given: dict[str, Any] = field(default_factory=dict)
-    passed: set[str] = field(default_factory=set)
-    builder: dict[str, Any] = field(default_factory=dict)
-    flags_of: dict[str, str] = field(default_factory=dict)
+    ledger: Ledger = dataclasses.field(default_factory=Ledger)
+    arguments: list[str] = dataclasses.field(default_factory=list)
+    given: dict[str, Any] = dataclasses.field(default_factory=dict)
+    passed: set[str] = dataclasses.field(default_factory=set)
+    builder: dict[str, Any] = dataclasses.field(default_factory=dict)
+    flags_of: dict[str, str] = dataclasses.field(default_factory=dict)
     olives: bool = False
 
 
@@ -47,8 +47,7 @@ None: nothing is to be said, because Drupe's flag does just that.
 """
 
 
-@dataclass(frozen=True)
-class Flag:
+class Flag(Record):
     """A flag of Olive's. names: in all spellings, with hyphens. answer: what becomes of it, as the docs say it.
 
     treat: what is done with the value; without one, the answer is said and that is all.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from drupe.api import Record
 from drupe_olive_compat.answers import Answer, changed, kept, left_out
 from drupe_olive_compat.options import number
 
@@ -20,8 +20,7 @@ CLOSENESS: Mapping[str, str] = {TEXT: "kl_divergence", ROWS: "cosine_similarity"
 """How close a package is to its source: in place of an accuracy, which is not measured."""
 
 
-@dataclass(frozen=True)
-class Ranked:
+class Ranked(Record):
     """A metric of Olive and Drupe's for it. alike: whether a value of the one can be compared with the other's."""
 
     metric: str

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from drupe.api import Record
 
 
-@dataclass(frozen=True)
-class Named:
+class Named(Record):
     """A model whose name is known. family: the `model_type` of its decoder, "" where it has none that writes text.
 
     more: what the model takes beside text, "" where it takes text alone. what: what a model without a family is.

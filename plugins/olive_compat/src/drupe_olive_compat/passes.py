@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
+from drupe.api import replace
 from drupe_olive_compat.answers import CHANGED, KEPT, Answer, changed, kept, left_out, missing
 from drupe_olive_compat.chain import Chain
 from drupe_olive_compat.components import Component

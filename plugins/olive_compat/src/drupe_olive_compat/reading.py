@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from drupe.api import Notice
+from drupe.api import Notice, Record
 from drupe_olive_compat.answers import Answer, Ledger, changed, kept, left_out, missing
 from drupe_olive_compat.chain import Chain, request_of
 from drupe_olive_compat.components import Component, OliveFile, file_of, is_olives
@@ -69,8 +68,7 @@ def read(document: Mapping[str, Any], model: str) -> tuple[dict[str, Any] | None
     return workflow | ({"output": output} if output else {}), ledger.notices
 
 
-@dataclass(frozen=True)
-class _Follow:
+class _Follow(Record):
     """Follows passes with one value for each option."""
 
     source: Source

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 
+from drupe.api import Record, field
 from drupe_olive_compat.answers import KEPT, Answer, changed, kept, left_out, missing
 from drupe_olive_compat.builder_options import NO_COMPONENTS, WHOLE_TEXT, floating
 from drupe_olive_compat.chain import Chain
@@ -15,8 +15,7 @@ OPTIMIZER = "python -m onnxruntime.transformers.optimizer, and name the graph th
 Effect = Callable[[Chain, Component], None]
 
 
-@dataclass(frozen=True)
-class Rule:
+class Rule(Record):
     """What becomes of a pass. built: of a checkpoint, whose graph Drupe builds. graph: of an ONNX graph; None if alike.
 
     options: what is done about each option, where the pass is kept or changed. effect: what the pass as a whole asks

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any
 
-from drupe.api import registry
+from drupe.api import Record, registry, replace
 from drupe_olive_compat.answers import KEPT, MISSING, Answer, Ledger, changed, kept, left_out
 from drupe_olive_compat.chain import HARMLESS
 from drupe_olive_compat.components import Component
@@ -48,8 +48,7 @@ Leaves = Mapping[Path, Any]
 _ABSENT = object()
 
 
-@dataclass(frozen=True)
-class Several:
+class Several(Record):
     """An option with several values. number: of its pass in the file. keys: of the option, and of what holds it."""
 
     number: int
@@ -58,8 +57,7 @@ class Several:
     place: str
 
 
-@dataclass(frozen=True)
-class Made:
+class Made(Record):
     """What passes with one value everywhere become: the leaves of a workflow, and the answers."""
 
     leaves: Leaves
@@ -78,7 +76,7 @@ MadeOf = Callable[[Sequence[Component]], Made]
 """What passes with one value for each option become."""
 
 
-@dataclass
+@dataclasses.dataclass
 class Space:
     """What is searched: by place in the workflow, the values there; the passes with the first of them.
 
@@ -88,11 +86,11 @@ class Space:
     """
 
     parts: Sequence[Component]
-    values: dict[Path, list[Any]] = field(default_factory=dict)
-    together: dict[str, list[Leaves]] = field(default_factory=dict)
-    more: dict[Path, Any] = field(default_factory=dict)
-    said: list[tuple[str, Answer]] = field(default_factory=list)
-    placed: list[tuple[Several, list[Any]]] = field(default_factory=list)
+    values: dict[Path, list[Any]] = dataclasses.field(default_factory=dict)
+    together: dict[str, list[Leaves]] = dataclasses.field(default_factory=dict)
+    more: dict[Path, Any] = dataclasses.field(default_factory=dict)
+    said: list[tuple[str, Answer]] = dataclasses.field(default_factory=list)
+    placed: list[tuple[Several, list[Any]]] = dataclasses.field(default_factory=list)
 
     @property
     def combinations(self) -> int:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from drupe.api import ModelError, UsageError, registry, resolve
+from drupe.api import ModelError, Record, UsageError, registry, replace, resolve
 from drupe_olive_compat.answers import Answer, Ledger, changed, kept, left_out, missing
 from drupe_olive_compat.components import Component
 from drupe_olive_compat.model_names import named
@@ -46,8 +45,7 @@ _PICKLE = missing("a pickled model is not read", "save it as safetensors, with i
 _PLACEHOLDERS = ("model_path", "/path/to", "<")
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(Record):
     """What is optimized. kind: CHECKPOINT or GRAPH. more: what it takes beside text; task: as far as it is known.
 
     adapter: the folder of what is merged into it.

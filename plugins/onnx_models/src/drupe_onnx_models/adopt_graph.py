@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from drupe.api import Context, Form, Model, ModelError, Pass, PassConfig
+from drupe.api import Context, Form, Model, ModelError, Pass, PassConfig, replace
 from drupe_onnx.decoder_description import decoder_of, describe_decoder
 from drupe_onnx.metadata import LAST_TOKEN, ROLE
 from drupe_onnx.recipes import FloatType

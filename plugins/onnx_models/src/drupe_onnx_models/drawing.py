@@ -9,13 +9,12 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from drupe.api import ModelError, UsageError
+from drupe.api import ModelError, Record, UsageError
 from drupe_decoding.feeding import LENGTH, ROWS
 from drupe_onnx.elements import ELEMENTS
 from drupe_onnx.outline import Node, Outline, Port
@@ -90,8 +89,7 @@ def word_for(axis: str) -> str | None:
     return LENGTH if "past" not in name and any(each in name for each in TOKEN_AXES) else None
 
 
-@dataclass(frozen=True)
-class Sizes:
+class Sizes(Record):
     """The sizes of axes that vary. chosen: of those that neither `asked` nor BATCH decides."""
 
     chosen: int

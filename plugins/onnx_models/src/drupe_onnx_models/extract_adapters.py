@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from drupe.api import Context, Form, Model, ModelError, Notice, Pass, PassConfig, counted
+from drupe.api import Context, Form, Model, ModelError, Notice, Pass, PassConfig, Record, counted
 
 if TYPE_CHECKING:
     from drupe_onnx import Expression, OnnxPackage, ir
@@ -76,8 +75,7 @@ class ExtractAdapters(Pass):
         return model.noticed(Notice("adapter", "switched", what))
 
 
-@dataclass(frozen=True)
-class _Pair:
+class _Pair(Record):
     """The two products of an adapter for one module, with their matrices as the nodes take them."""
 
     graph: ir.Graph

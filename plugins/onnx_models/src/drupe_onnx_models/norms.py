@@ -6,17 +6,14 @@ Eight operators in float16 would overflow: the square of 256 is already infinite
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from drupe.api import Target
+from drupe.api import Record, Target
 from drupe_onnx import ROLE, Files, OperatorUse, Tape, capabilities_of, element_name, expression_of, ir
 from drupe_onnx_models.constants import attribute, integers_of
 
 OPERATOR = "SimplifiedLayerNormalization"
 
 
-@dataclass(frozen=True)
-class _Norm:
+class _Norm(Record):
     """An RMS norm. x, weight: its inputs. epsilon: e, which keeps the root above zero. last: the node of its result."""
 
     x: ir.Value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from drupe.api import Context, Device, Model, ModelError, Target
+from drupe.api import Context, Device, Model, ModelError, Target, replace
 from drupe_model_builder.build_decoder import BuildDecoder, BuildDecoderConfig
 from drupe_onnx import initializers_of, weight_bytes
 from drupe_onnxruntime.genai.package_genai import PackageGenai, PackageGenaiConfig
@@ -46,14 +45,14 @@ def test_a_package_for_this_processor_has_the_number_of_threads_of_the_run(
 def test_a_package_for_another_machine_states_no_number_of_threads(
     checkpoint: Path, cpu: Target, tmp_path: Path
 ) -> None:
-    elsewhere = dataclasses.replace(cpu, device=None)
+    elsewhere = replace(cpu, device=None)
     assert "intra_op_num_threads" not in session_options(packaged(checkpoint, elsewhere, tmp_path))
 
 
 def test_a_package_for_a_gpu_names_its_provider_and_no_number_of_threads(checkpoint: Path, tmp_path: Path) -> None:
     from drupe_ep_cuda.provider import Cuda
 
-    target = dataclasses.replace(Cuda().target(), device=Device("GPU", "gpu", 8 << 30))
+    target = replace(Cuda().target(), device=Device("GPU", "gpu", 8 << 30))
     document = packaged(checkpoint, target, tmp_path)
     options = session_options(document)
     assert options["provider_options"] == [{"cuda": {"enable_cuda_graph": "0"}}]
@@ -71,7 +70,7 @@ def test_the_cache_of_a_package_fits_the_device(checkpoint: Path, cpu: Target, t
     model, _ = built(large, cpu, tmp_path)
     weights = weight_bytes(initializers_of(model.payload.component))
     per_token = 2 * 2 * 2 * 16 * 4  # keys and values, layers, heads, head size, float32
-    small = dataclasses.replace(cpu, device=Device("small", "cpu", weights + 4 * 1024 * per_token))
+    small = replace(cpu, device=Device("small", "cpu", weights + 4 * 1024 * per_token))
     assert packaged(large, small, tmp_path)["search"]["max_length"] == 1024
     assert packaged(large, cpu, tmp_path)["search"]["max_length"] == 4096
 

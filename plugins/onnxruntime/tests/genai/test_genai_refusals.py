@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from drupe.api import Model, ModelError, RuntimeMissing, Target
+from drupe.api import Model, ModelError, RuntimeMissing, Target, replace
 from drupe_onnxruntime.genai.runtime import OnnxRuntimeGenai
 
 
@@ -63,7 +62,7 @@ def test_a_model_of_another_kind_and_a_folder_without_a_configuration_are_refuse
 def test_a_target_without_its_device_in_this_machine_is_refused(
     wheels: dict[str, str], folder: Path, cpu: Target
 ) -> None:
-    absent = dataclasses.replace(cpu, device=None)
+    absent = replace(cpu, device=None)
     assert "no device" in (OnnxRuntimeGenai().refusal(Model("onnx", folder), absent) or "")
 
 

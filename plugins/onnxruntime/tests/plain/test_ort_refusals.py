@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from drupe.api import Model, ModelError, RuntimeMissing, Target
+from drupe.api import Model, ModelError, RuntimeMissing, Target, replace
 from drupe_onnxruntime.plain.runtime import OnnxRuntime
 
 
@@ -36,7 +35,7 @@ def test_the_refusal_without_an_installed_runtime_names_the_cure(
 
 
 def test_the_cure_is_the_providers_install_command(wheels: dict[str, str], folder: Path, cpu: Target) -> None:
-    acme = dataclasses.replace(cpu, install="pip install onnxruntime-acme")
+    acme = replace(cpu, install="pip install onnxruntime-acme")
     wheels["onnxruntime-gpu"] = "1.32.0"
     with pytest.raises(RuntimeMissing) as caught:
         OnnxRuntime().open(Model("onnx", folder), acme)
@@ -71,7 +70,7 @@ def test_a_model_of_another_kind_and_a_folder_without_a_graph_are_refused(
 def test_a_target_without_its_device_in_this_machine_is_refused(
     wheels: dict[str, str], folder: Path, cpu: Target
 ) -> None:
-    absent = dataclasses.replace(cpu, device=None)
+    absent = replace(cpu, device=None)
     assert "no device" in (OnnxRuntime().refusal(Model("onnx", folder), absent) or "")
     with pytest.raises(RuntimeMissing, match="no device"):
         OnnxRuntime().open(Model("onnx", folder), absent)

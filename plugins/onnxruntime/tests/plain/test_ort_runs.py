@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 from tiny import VOCABULARY
 
-from drupe.api import CheckFailed, Model, ModelError, RuntimeMissing, Target, UsageError, usable_threads
+from drupe.api import CheckFailed, Model, ModelError, RuntimeMissing, Target, UsageError, replace, usable_threads
 from drupe_decoding import Generation, Message, TextSession
 
 pytest.importorskip("onnxruntime")
@@ -138,8 +137,8 @@ def test_logits_of_the_last_token_or_of_all_give_the_same_text(
 def test_a_float16_graph_has_float16_caches(
     kit: SimpleNamespace, checkpoint: Path, graph: Model, tmp_path: Path, cpu: Target
 ) -> None:
-    table = dataclasses.replace(cpu.capabilities, activations=("float16",))
-    target = dataclasses.replace(cpu, capabilities=table)
+    table = replace(cpu.capabilities, activations=("float16",))
+    target = replace(cpu, capabilities=table)
     half = kit.make_graph(checkpoint, tmp_path / "graph", target, weights="float16")
     with opened(half, cpu) as session, opened(graph, cpu) as single:
         caches = {value.type for value in session.graphs["model"].get_inputs() if "past" in value.name}
@@ -305,11 +304,11 @@ def test_a_model_without_a_tokenizer_runs_and_generating_text_is_an_error(
 
 def test_the_error_for_a_provider_that_onnxruntime_lacks_names_the_available_ones(graph: Model, cpu: Target) -> None:
     with pytest.raises(RuntimeMissing, match=r"no MadeUpExecutionProvider.*CPUExecutionProvider"):
-        opened(graph, dataclasses.replace(cpu, runtime_name="MadeUpExecutionProvider"))
+        opened(graph, replace(cpu, runtime_name="MadeUpExecutionProvider"))
 
 
 def test_the_error_for_a_missing_provider_gives_its_install_command(graph: Model, cpu: Target) -> None:
-    acme = dataclasses.replace(cpu, runtime_name="AcmeExecutionProvider", install="pip install onnxruntime-acme")
+    acme = replace(cpu, runtime_name="AcmeExecutionProvider", install="pip install onnxruntime-acme")
     with pytest.raises(RuntimeMissing, match="has no AcmeExecutionProvider") as caught:
         opened(graph, acme)
     assert caught.value.cure == "pip install onnxruntime-acme"

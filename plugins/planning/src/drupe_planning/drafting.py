@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from drupe.api import DrupeError, PlannedPass, PluginError, Step, UsageError, flag, follow, make_ready
+from drupe.api import DrupeError, PlannedPass, PluginError, Step, UsageError, flag, follow, make_ready, replace
 from drupe_planning.claiming import claim_for
 from drupe_planning.draft import Draft, reporting
 from drupe_planning.unread_numerics import refuse_unread_numerics

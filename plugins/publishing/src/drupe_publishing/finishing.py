@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from drupe.api import Model, Notice, Run, call, ready
+from drupe.api import Model, Notice, Record, Run, call, ready, replace
 from drupe_publishing.telling import told
 
 HOOK = "drupe_finishers"
 Answer = tuple[Mapping[str, Any], tuple[Notice, ...], Mapping[str, Any]]
 
 
-@dataclass(frozen=True)
-class Finished:
+class Finished(Record):
     """What finishers have done. run: with the configurations that repeat it. recorded: by pass, what is recorded of it.
 
     digests: of the files that are still as they were written.

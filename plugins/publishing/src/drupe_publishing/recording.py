@@ -5,14 +5,13 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from email.message import Message
 from email.parser import HeaderParser
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from drupe.api import KERNEL, RECORD, Check, Notice, Run, canonical
+from drupe.api import KERNEL, RECORD, Check, Notice, Run, asdict, canonical
 from drupe_files import disk_errors, file_digest
 from drupe_publishing.finishing import Finished
 from drupe_publishing.repeating import fixed_plan

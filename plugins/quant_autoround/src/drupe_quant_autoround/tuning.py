@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from drupe.api import Context, ModelError
+from drupe.api import Context, ModelError, Record
 from drupe_checkpoints import Checkpoint
 
 if TYPE_CHECKING:
@@ -23,8 +22,7 @@ FARTHEST = 0.25
 """The largest distance of a value from a level: bfloat16 rounds 15 levels by 0.03."""
 
 
-@dataclass(frozen=True)
-class Levels:
+class Levels(Record):
     """A matrix [N, K] whose values are (level - zero point) * scale.
 
     levels: uint8 [N, K]. scales: float16 or float32 [N, groups]. zero_points: uint8 [N, groups].

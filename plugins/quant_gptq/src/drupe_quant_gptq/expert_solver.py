@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from drupe.api import Record
 from drupe_blockquant import GptqFactor, Quantized, Scheme, dequantize_rows, gptq_factor
 from drupe_files import disk_errors
 from drupe_layerwise import Activation, RoutedRows
@@ -30,8 +30,7 @@ SAMPLE = 512
 FLOAT = 4  # bytes
 
 
-@dataclass(frozen=True)
-class _OfOne:
+class _OfOne(Record):
     """One expert's matrix; see `matrix_solver.Matrix`."""
 
     name: str

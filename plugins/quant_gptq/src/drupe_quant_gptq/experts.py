@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from drupe.api import Notice, Target, counted
+from drupe.api import Notice, Record, Target, counted, replace
 from drupe_blockquant import Scheme
 from drupe_layerwise import Activation, Routing, expert_activation
 from drupe_nbits import ExpertSite, expert_scheme, find_experts, method_for
@@ -23,8 +22,7 @@ WITHOUT_TEXT = Notice(
 )
 
 
-@dataclass(frozen=True)
-class ExpertChoice:
+class ExpertChoice(Record):
     """How the experts of a node are quantized.
 
     scheme: None where they stay in floating point. routing, activation: of the node; None where GPTQ does not find the

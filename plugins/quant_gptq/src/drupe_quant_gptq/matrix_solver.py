@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from drupe.api import Context, ModelError
+from drupe.api import Context, ModelError, Record
 from drupe_blockquant import GptqFactor, NonFiniteError, Scheme, gptq_rows
 from drupe_nbits import QuantizeBlocks
 from drupe_onnx import Access, Expression, ExternalTensor, Files, OutputSpec, ir
@@ -33,8 +32,7 @@ class Matrix(Protocol):
     def dtype(self) -> ir.DataType: ...
 
 
-@dataclass(frozen=True)
-class Solver:
+class Solver(Record):
     """Writes solved matrices, one after another, into the file `path`."""
 
     path: Path

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Literal
 
 from pydantic import Field
 
-from drupe.api import UsageError
+from drupe.api import Record, UsageError, replace
 from drupe_blockquant import Scheme
 from drupe_nbits import EMBEDDING, HEAD, Site, candidates, first_served, refusal
 from drupe_onnx import Capabilities
@@ -41,8 +40,7 @@ class QuantizeGptqConfig(CalibrationConfig):
         return self.head_bits or 8 if role in (EMBEDDING, HEAD) else self.bits
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(Record):
     """How a site is quantized.
 
     scheme: None where the site stays in floating point. by_gptq: whether GPTQ finds its levels. is_shared: whether

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from drupe.api import Notice, Target
+from drupe.api import Notice, Target, replace
 from drupe_blockquant.scheme import BITS
 from drupe_nbits import ExpertSite, expert_scheme, find_experts, keep_experts, quantize_experts
 from drupe_onnx import capabilities_of, ir

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
-from drupe.api import Target, UsageError
+from drupe.api import Target, UsageError, replace
 from drupe_blockquant import Scheme
 from drupe_blockquant.scheme import BLOCK_SIZES
 from drupe_nbits import HEAD, Site

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
 from typing import Any
 
-from drupe.api import Claim, Model, Request, Stage, Step, UsageError, several
+from drupe.api import Claim, Model, Record, Request, Stage, Step, UsageError, replace, several
 
 NAME = "ladder"
 """The claims' name, by which a user can choose them."""
@@ -76,8 +75,7 @@ def _offer(steps: Iterator[Step], model: Model) -> Claim:
     return Claim(NAME, tuple(replace(step, parts=roles) for step in steps), reads=_DECIDED_BY)
 
 
-@dataclass(frozen=True)
-class Asked:
+class Asked(Record):
     """What the user asked for, as far as it decides which passes are used.
 
     prepare: the values of --prepare. budgets: the options that limit bytes or divergence. budget: whether there is a

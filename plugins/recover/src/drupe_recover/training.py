@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from drupe.api import Record
 from drupe_recover.block import Block
 from drupe_recover.configuration import RecoverConfig
 from drupe_recover.trained import parameters_of
@@ -19,8 +19,7 @@ Tensor: TypeAlias = Any  # of torch, which linters do not see
 Given = Mapping[str, NDArray[Any]]
 
 
-@dataclass(frozen=True)
-class Lesson:
+class Lesson(Record):
     """What a block reads, by name, and the hidden states that should come out: for one batch of sequences."""
 
     given: Given

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from drupe.api import Record
 
 LAYERS, SAMPLES = "layers", "samples"
 """Evaluators whose metrics have a part of the page of their own."""
@@ -14,8 +15,7 @@ _CASE = re.compile(r"(\w+)\[(?:layer=)?(.+)\]")
 Measurement = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class Layers:
+class Layers(Record):
     """By layer: the divergence that it costs alone, and the error of the hidden states behind it."""
 
     divergences: Mapping[str, float]
@@ -24,8 +24,7 @@ class Layers:
     measurement: Measurement
 
 
-@dataclass(frozen=True)
-class Samples:
+class Samples(Record):
     """Of each prompt: the texts of source and package in parts, and the share of tokens before they differ."""
 
     samples: Sequence[Mapping[str, Any]]

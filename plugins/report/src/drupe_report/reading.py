@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from drupe.api import RECORD, ModelError
+from drupe.api import RECORD, ModelError, asdict
 from drupe_files.kept_measurements import kept_measurements, read_record
 from drupe_report.weight_bytes import by_layer, by_matrix, weight_bytes
 

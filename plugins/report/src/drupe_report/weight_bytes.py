@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from drupe.api import Record
 from drupe_onnx import BLOCK, ROLE
 from drupe_onnx.outline import Node, Outline, Weight, read_outline
 from drupe_onnx.package_folder import graph_files
@@ -20,8 +20,7 @@ _UNTELLING = re.compile(r"weight|bias|scales?|zero_points?|transposed|\d+(-\d+)?
 """Parts of names that do not say which matrix it is."""
 
 
-@dataclass(frozen=True)
-class WeightBytes:
+class WeightBytes(Record):
     """Bytes of a data file that one or more weights are stored in.
 
     part: the role of the graph, empty where the package has one. layer: its number; None outside of the layers.

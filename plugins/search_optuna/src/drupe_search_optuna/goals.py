@@ -5,9 +5,8 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
-from drupe.api import Metric, UsageError, registry, unknown
+from drupe.api import Metric, Record, UsageError, registry, unknown
 from drupe_functions import know
 from drupe_search_optuna.settings import Goal, SearchSettings, difference
 from drupe_search_optuna.trials import OWN_UNITS, Trial
@@ -19,8 +18,7 @@ ALIKE = 0.8
 """How much two names must have in common for one to be taken for the other, misspelt: 1 for equal names."""
 
 
-@dataclass(frozen=True)
-class Objective:
+class Objective(Record):
     """A metric with its direction, its accepted range, and whether it is optimized."""
 
     metric: str

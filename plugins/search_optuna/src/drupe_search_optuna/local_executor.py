@@ -8,14 +8,13 @@ import os
 import signal
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from types import FrameType, TracebackType
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from drupe.api import counted
+from drupe.api import Record, counted
 
 GRACE = 10.0
 """Seconds that a worker gets to clean up."""
@@ -29,8 +28,7 @@ class LocalConfig(BaseModel):
     retries: int = Field(default=2, ge=0, description="how often a trial is begun again when its worker has died")
 
 
-@dataclass(frozen=True)
-class _Given:
+class _Given(Record):
     """A task that was given to the executor. lost: how many workers have died of it."""
 
     number: int

@@ -10,7 +10,6 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,14 @@ from drupe.api import (
     Outcome,
     Plan,
     Progress,
+    Record,
     Request,
     UsageError,
+    asdict,
     counted,
     plan_of,
     registry,
+    replace,
 )
 from drupe_files import claimed, disk_errors, refuse_to_replace
 from drupe_search_optuna.executing import Executor, executor_for
@@ -95,8 +97,7 @@ def _refuse_idle_order(settings: SearchSettings) -> None:
         raise UsageError(what, where="search.order", cure="name trials as well, or leave the order out")
 
 
-@dataclass(frozen=True)
-class Search:
+class Search(Record):
     """What is to be searched."""
 
     workflow: Mapping[str, Any]
@@ -193,8 +194,7 @@ class Search:
         return [first] + [{**first, each.name: value} for each in self.parameters for value in each.examples[1:]]
 
 
-@dataclass(frozen=True)
-class _Running:
+class _Running(Record):
     """A trial that has begun."""
 
     proposal: Proposal
@@ -482,8 +482,7 @@ def _nothing_fits(trials: Sequence[Trial], objectives: Sequence[Objective], fold
     )
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(Record):
     """What a search has found. outcome: of the package that was made with the chosen values.
 
     frontier: of the trials that were measured in full. left_brief: trials that may belong to it, and were measured

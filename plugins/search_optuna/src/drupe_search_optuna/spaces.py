@@ -8,10 +8,9 @@ import json
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from drupe.api import Registry, UsageError
+from drupe.api import Record, Registry, UsageError
 
 RANGE_KEYS = {"low", "high", "step", "log"}
 CHOICES = "choices"
@@ -26,8 +25,7 @@ Path = tuple[str | int, ...]
 """A place in a document: keys of mappings and numbers of list entries."""
 
 
-@dataclass(frozen=True)
-class Parameter:
+class Parameter(Record):
     """A value that is searched. It has choices, or a range from `low` to `high` (both included)."""
 
     path: Path

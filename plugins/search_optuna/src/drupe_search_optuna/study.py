@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from drupe.api import UsageError
+from drupe.api import Record, UsageError
 from drupe_search_optuna.goals import Objective
 from drupe_search_optuna.settings import SearchSettings
 from drupe_search_optuna.spaces import Parameter, is_same
@@ -29,8 +28,7 @@ FAR = 1_000_003
 """Between the seeds of several proposals for one trial, so that they are not those of the next trials."""
 
 
-@dataclass(frozen=True)
-class Proposal:
+class Proposal(Record):
     """Values that are to be tried, as they were asked of Optuna."""
 
     asked: optuna.Trial

@@ -10,7 +10,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +23,15 @@ from drupe.api import (
     Model,
     PassCache,
     Plan,
+    Record,
     Request,
     Runner,
     UsageError,
+    asdict,
+    field,
     plan_of,
     registry,
+    replace,
 )
 from drupe_files import disk_errors, key_of, scratch, shared_folder, sharing
 from drupe_search_optuna.settings import SearchSettings
@@ -47,8 +50,7 @@ CARRIED_OUT = "drupe_search_optuna.trials:carried_out"
 """What an executor calls with a task."""
 
 
-@dataclass(frozen=True)
-class Trial:
+class Trial(Record):
     """A trial that has ended. values: by the name of the parameter. reason: why it has no metrics.
 
     number: from 1 on. main: the first metric of each evaluator. plan: as JSON; empty where there is none.

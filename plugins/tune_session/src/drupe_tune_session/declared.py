@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from drupe.api import ExecutionProvider, unknown
+from drupe.api import ExecutionProvider, replace, unknown
 from drupe_onnx.session_options import COMMON, SessionSetting, Tunable
 
 if TYPE_CHECKING:

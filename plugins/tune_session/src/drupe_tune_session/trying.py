@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from drupe.api import DrupeError
+from drupe.api import DrupeError, Record
 from drupe_onnx.session_options import SessionSetting
 from drupe_timing import ENOUGH, WITHIN, Ratio, Spread, spread_of
 from drupe_tune_session.session_file import Changes
@@ -40,8 +40,7 @@ class Bench(Protocol):
         """The time of one run."""
 
 
-@dataclass(frozen=True)
-class Trial:
+class Trial(Record):
     """Settings that were compared with others. ratios: of the times, round by round. reason: why there are none."""
 
     changes: Changes
@@ -65,8 +64,7 @@ class Trial:
         return FASTER if self.spread.median < 1 else SLOWER
 
 
-@dataclass(frozen=True)
-class Tuning:
+class Tuning(Record):
     """What came of it. chosen: the changes that are kept. last: how they compare with the portable settings.
 
     milliseconds: of a run with the portable settings, by the median; None where nothing was compared.
@@ -79,7 +77,7 @@ class Tuning:
     milliseconds: float | None
 
 
-@dataclass
+@dataclasses.dataclass
 class _Search:
     """A search on its way."""
 
@@ -90,7 +88,7 @@ class _Search:
     begun: float = 0.0
     opening: float = 0.0
     running: float = 0.0
-    costs: list[float] = field(default_factory=list)
+    costs: list[float] = dataclasses.field(default_factory=list)
 
     def open(self, changes: Changes) -> None:
         begun = self.clock()

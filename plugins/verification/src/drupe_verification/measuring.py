@@ -8,7 +8,6 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +25,18 @@ from drupe.api import (
     PlanError,
     PlannedPass,
     Progress,
+    Record,
     Registry,
     Request,
     call,
     configure,
     default_provider,
     evaluator_of,
+    field,
     new_id,
     provider_of,
     registry,
+    replace,
     resolve,
     resolve_package,
     runtime_for,
@@ -53,8 +55,7 @@ TRAINED = "trained"
 """The fact that a pass ensures which trains the weights."""
 
 
-@dataclass(frozen=True)
-class MadeBy:
+class MadeBy(Record):
     """What of a package's plan decides what the model computes, so that the reference is made in the same way.
 
     imports: the configuration of each pass that imports the source. trainings: the passes that train it.

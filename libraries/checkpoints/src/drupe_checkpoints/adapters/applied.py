@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
-from drupe.api import Notice, counted
+from drupe.api import Notice, counted, replace
 from drupe_checkpoints.adapters.configuration import unknown_keys
 from drupe_checkpoints.adapters.merging import Base, changes_tied, merged, unties
 from drupe_checkpoints.adapters.reference import AdapterReference

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from drupe.api import ModelError, nearest
+from drupe.api import ModelError, Record, nearest
 from drupe_checkpoints.configuration import Configuration
 from drupe_checkpoints.wording import listed, shown
 
@@ -52,8 +51,7 @@ PLAIN = (True, False, None, "gaussian", "orthogonal", "eva", "mica")
 """Values of `init_lora_weights` with which the base stays as it is."""
 
 
-@dataclass(frozen=True)
-class AdapterConfiguration:
+class AdapterConfiguration(Record):
     """The checked content of adapter_config.json. method: "LORA", "LOHA" or "LOKR"."""
 
     config: Configuration

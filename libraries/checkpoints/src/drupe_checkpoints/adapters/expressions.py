@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import threading
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -43,7 +42,6 @@ class _Float32(Expression):
         return 2 * FLOAT * self.shape[0] * columns + self.working_bytes(1)
 
 
-@dataclass(frozen=True)
 class _Changed(Expression):
     """A tensor that an adapter changes. It keeps the type, the shape and the ways of reading it."""
 
@@ -62,7 +60,6 @@ class _Changed(Expression):
         return self.base.access
 
 
-@dataclass(frozen=True)
 class LowRank(_Float32):
     """The matrix [N, K] that is left [N, r] times right [r, K], times a number."""
 
@@ -97,7 +94,6 @@ class LowRank(_Float32):
         return FLOAT * (self.shape[0] * columns + 2 * self.left.size + self.right.shape[0] * columns) + small
 
 
-@dataclass(frozen=True)
 class ProductOfElements(_Float32):
     """Two matrices of one shape, multiplied element by element, times a number (LoHa)."""
 
@@ -127,7 +123,6 @@ class ProductOfElements(_Float32):
         return self.one.column_bytes(columns) + self.other.column_bytes(columns)
 
 
-@dataclass(frozen=True)
 class Kronecker(_Float32):
     """The Kronecker product [a * b, c * d] of outer [a, c] and inner [b, d], times a number (LoKr)."""
 
@@ -158,7 +153,6 @@ class Kronecker(_Float32):
         return self.held_bytes(rows) + parts + FLOAT * rows * (self.outer.shape[1] + self.inner.shape[1])
 
 
-@dataclass(frozen=True)
 class Merged(_Changed):
     """A tensor with what adapters add to it: base + sum of weight * change, rounded once, to the type of the base."""
 
@@ -236,7 +230,6 @@ class Merged(_Changed):
         return self.base.column_bytes(columns) + changes + 4 * FLOAT * self.shape[0] * columns
 
 
-@dataclass(frozen=True)
 class Difference(_Float32):
     """What replacing a tensor adds to it: new - old."""
 
@@ -265,8 +258,7 @@ class Difference(_Float32):
         return self.new.column_bytes(columns) + self.old.column_bytes(columns) + 2 * FLOAT * self.shape[0] * columns
 
 
-@dataclass(frozen=True)
-class Decomposed(_Changed):
+class Decomposed(_Changed, dict=True):
     """DoRA: (base + change), each row brought to the length that `magnitude` says.
 
     by_column: each column instead, for matrices that are stored as [inputs, outputs], and for embeddings.
@@ -325,7 +317,6 @@ class Decomposed(_Changed):
         return self.held_bytes(rows) + parts + 3 * FLOAT * at_once * self.shape[1] + 16 * max(self.shape)
 
 
-@dataclass(frozen=True)
 class RowsReplaced(_Changed):
     """A matrix of which some rows, by number, are those of another (single tokens of an embedding)."""
 

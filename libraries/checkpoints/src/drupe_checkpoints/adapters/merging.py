@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
+from drupe.api import Record
 from drupe_checkpoints.adapters.changes import bias_change, change_of, other_base
 from drupe_checkpoints.adapters.expressions import Difference, Merged, RowsReplaced
 from drupe_checkpoints.adapters.places import Places, named
@@ -19,8 +19,7 @@ HEAD_OF: Mapping[str, str] = {"gpt_neox": "embed_out"}
 """The name of the head by the kind of model, where it is not lm_head."""
 
 
-@dataclass(frozen=True)
-class Base:
+class Base(Record):
     """What adapters are merged into.
 
     shared: the matrix that is both embedding and head, by name; None where there is no head, or one of its own.

@@ -6,16 +6,15 @@ without "transformer.", or "language_model.model." where the modules lie in "mod
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 
-from drupe.api import ModelError
+from drupe.api import ModelError, Record
 
 Shape = tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Rewriting:
+class Rewriting(Record):
     """Names that begin with `old` begin with `new` in the checkpoint."""
 
     old: str
@@ -25,12 +24,12 @@ class Rewriting:
         return self.new + name.removeprefix(self.old) if name.startswith(self.old) else name
 
 
-@dataclass
+@dataclasses.dataclass
 class Places:
     """The checkpoint's names for tensors that an adapter names. `shapes`: of the checkpoint's tensors, by name."""
 
     shapes: Mapping[str, Shape]
-    names: dict[str, str] = field(default_factory=dict)
+    names: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def find(self, wanted: Mapping[str, Shape | None]) -> None:
         """Find the places of some tensors; those that have none are left out.

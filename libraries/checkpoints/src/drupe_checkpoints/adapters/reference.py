@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
-from drupe.api import Model, ModelError, UsageError
+from drupe.api import Model, ModelError, Record, UsageError
 from drupe_checkpoints.adapters.configuration import CONFIG
 
 FACT = "adapters"
@@ -18,8 +17,7 @@ PICKLED = "adapter_model.bin"
 POINT_AT_AN_ADAPTER = f"name a folder with {CONFIG} and {WEIGHTS}, as peft's save_pretrained() makes it"
 
 
-@dataclass(frozen=True)
-class AdapterReference:
+class AdapterReference(Record):
     """A folder with an adapter, and what its changes are multiplied by."""
 
     folder: Path

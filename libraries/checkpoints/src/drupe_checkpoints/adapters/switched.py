@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from drupe.api import Model, ModelError, Notice, UsageError, counted
+from drupe.api import Model, ModelError, Notice, Record, UsageError, counted
 from drupe_checkpoints.adapters.reference import FACT, AdapterReference, Fetch, adapter_folder, adapters_of, as_fact
 from drupe_checkpoints.wording import listed
 
@@ -27,8 +26,7 @@ _BEFORE = re.compile(rf"(?P<before>(?:.*[/\\])?)(?P<name>{NAME})")
 OPTION, MERGED_OPTION = "adapters", "adapter"
 
 
-@dataclass(frozen=True)
-class SwitchedAdapter:
+class SwitchedAdapter(Record):
     """A folder with an adapter, and what it is called in a package."""
 
     name: str

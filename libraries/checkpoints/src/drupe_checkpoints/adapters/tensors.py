@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
-from drupe.api import ModelError
+from drupe.api import ModelError, Record, field
 from drupe_checkpoints.adapters.configuration import MERGE_ELSEWHERE, METHODS, AdapterConfiguration
 from drupe_checkpoints.adapters.reference import WEIGHTS, AdapterReference
 from drupe_checkpoints.wording import listed
@@ -29,8 +28,7 @@ TOKENS = "token_adapter.trainable_tokens_delta"
 OTHER_METHODS = re.compile(r"\.(lora_[A-Za-z_]+|hada_\w+|lokr_\w+|ia3_l|oft_\w+|vera_\w+|boft_\w+)(\.|$)")
 
 
-@dataclass(frozen=True)
-class AdapterTensors:
+class AdapterTensors(Record):
     """An adapter's tensors.
 
     changes: for each module the parts of the method, by name. whole: tensors that replace the base model's, by name.

@@ -6,7 +6,6 @@ import functools
 import struct
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,8 +21,7 @@ if TYPE_CHECKING:
     from drupe_onnx import Expression
 
 
-@dataclass(frozen=True)
-class GgufCheckpoint(Checkpoint):
+class GgufCheckpoint(Checkpoint, dict=True):
     """A GGUF file of a decoder. `folder` holds the file, and possibly a tokenizer.json."""
 
     path: Path = Path()

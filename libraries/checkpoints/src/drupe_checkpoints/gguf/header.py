@@ -9,11 +9,10 @@ import math
 import mmap
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from drupe.api import ModelError, counted
+from drupe.api import ModelError, Record, counted
 from drupe_packed.ggml_types import READ, TYPES, GgmlType
 
 MAGIC = b"GGUF"
@@ -26,8 +25,7 @@ AGAIN = "download the file again: it is cut short or damaged"
 OTHER_TYPES = "use a file of Q4_0 or Q8_0, or the checkpoint that it was made from"
 
 
-@dataclass(frozen=True)
-class TensorInfo:
+class TensorInfo(Record):
     """A tensor as the header describes it. shape: rows first, as in numpy. offset: from the start of the file."""
 
     name: str
@@ -40,8 +38,7 @@ class TensorInfo:
         return math.prod(self.shape) // self.kind.values * self.kind.nbytes
 
 
-@dataclass(frozen=True)
-class Header:
+class Header(Record):
     """data_start: where the header ends and tensors begin."""
 
     metadata: Mapping[str, Any]

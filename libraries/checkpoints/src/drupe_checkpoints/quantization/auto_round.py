@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Mapping
 
+from drupe.api import replace
 from drupe_checkpoints.configuration import Configuration
 from drupe_checkpoints.quantization.scheme import bits_of, group_size_of, refuse_pattern, refused
 from drupe_packed.packing import ALL_BITS, AWQ, AWQ_BITS, GPTQ, GPTQ_V2, Packing, Rule
@@ -48,7 +48,7 @@ def _own_scheme(modules: Configuration, name: str, base: Rule, known: tuple[int,
     target = (name,) if re.fullmatch(r"[\w.]+", name) else (f"re:.*(?:{name})",)
     refuse_pattern(target[0], modules.path)
     if own.get("bits") is not None and own.integer("bits") >= 16:
-        return dataclasses.replace(base, targets=target, unpacked=True)
+        return replace(base, targets=target, unpacked=True)
     return Rule(
         bits_of(own, "bits", known) if own.get("bits") is not None else base.bits,
         group_size_of(own, "group_size") if own.get("group_size") is not None else base.group_size,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-
+from drupe.api import replace
 from drupe_checkpoints.configuration import Configuration
 from drupe_checkpoints.quantization.scheme import bits_of, group_size_of, refuse_pattern, refused
 from drupe_packed.packing import ALL_BITS, GPTQ, GPTQ_BITS, GPTQ_P, GPTQ_V2, Packing, Rule
@@ -48,7 +47,7 @@ def _dynamic(dynamic: Configuration, pattern: str, base: Rule, known: tuple[int,
     target = (f"re:{pattern.removeprefix('-:').removeprefix('+:')}",)
     refuse_pattern(target[0], dynamic.path)
     if pattern.startswith("-:"):
-        return dataclasses.replace(base, targets=target, unpacked=True)
+        return replace(base, targets=target, unpacked=True)
     own = dynamic.part(pattern)
     _refuse_words(own)
     if other := sorted(own.keys() - GPTQ_SCHEME - GPTQ_EFFORT):

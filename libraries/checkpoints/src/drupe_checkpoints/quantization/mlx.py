@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-
+from drupe.api import replace
 from drupe_checkpoints.configuration import Configuration
 from drupe_checkpoints.quantization.scheme import bits_of, group_size_of, refused
 from drupe_packed.packing import LINEAR, MLX, MLX_BITS, Packing, Rule
@@ -22,7 +21,7 @@ def mlx(section: Configuration) -> Packing:
 def _mlx_module(section: Configuration, name: str) -> Rule:
     own = section.section(name) if section[name] is not False else None
     if own is None:
-        return dataclasses.replace(_mlx_scheme(section, (name,)), unpacked=True)
+        return replace(_mlx_scheme(section, (name,)), unpacked=True)
     return _mlx_scheme(own.with_defaults({"mode": section.get("mode")}), (name,))
 
 

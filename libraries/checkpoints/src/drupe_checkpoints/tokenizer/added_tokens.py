@@ -8,11 +8,10 @@ one, whatever id a file gives it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-from drupe.api import Notice, counted
+from drupe.api import Notice, Record, counted, replace
 from drupe_checkpoints.tokenizer.parts import Json, added_token
 from drupe_checkpoints.tokenizer.settings import ADDED_TOKENS, CONFIG, Settings, content_of, is_id
 
@@ -21,8 +20,7 @@ ABOUT = "tokenizer"
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
 
 
-@dataclass(frozen=True)
-class Token:
+class Token(Record):
     """A token that is found in a text before anything else, as tokenizer.json has it."""
 
     content: str
@@ -71,8 +69,7 @@ class Added:
         return [token.json(number) for number, token in sorted(self.tokens.items())]
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(Record):
     """A token that a file names. number: the id that the file gives it, if any."""
 
     token: Token
@@ -80,8 +77,7 @@ class Wanted:
     number: int | None = None
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(Record):
     """tokens: as tokenizer.json lists them."""
 
     tokens: list[Json]

@@ -10,10 +10,10 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
+from drupe.api import Record
 from drupe_checkpoints.tokenizer.parts import Json
 from drupe_checkpoints.tokenizer.settings import Settings
 
@@ -24,8 +24,7 @@ GEMMA, LLAMA = "GemmaTokenizer", "LlamaTokenizer"
 PARTS = ("normalizer", "pre_tokenizer", "decoder")
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(Record):
     """What a class brings. model: its kind and options, where "unk_token" stands for the token that the files name.
 
     tokens: its special tokens, by name. drops_what_is_around: it forgets the post_processor of the file. switches:
@@ -40,8 +39,7 @@ class Row:
     made: Mapping[str, list[int]]
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(Record):
     """classes.json. registered: for a `model_type` the class that AutoTokenizer has for it; other types take the class
     that the files name. named_wrongly: the types whose files name a wrong class, so that AutoTokenizer takes its own.
     """
@@ -87,8 +85,7 @@ def _is_byte_level(document: Json) -> bool:
     return any(step.get("type") == "ByteLevel" for step in steps)
 
 
-@dataclass(frozen=True)
-class Rebuilt:
+class Rebuilt(Record):
     """What a class makes of a tokenizer.json. defaults: its special tokens, by name.
 
     plain: at the end, it gives all special tokens the usual flags.

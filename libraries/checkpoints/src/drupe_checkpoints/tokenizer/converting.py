@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from drupe.api import ModelError, Notice
+from drupe.api import ModelError, Notice, Record, field
 from drupe_checkpoints.tokenizer.parts import Json, sequence, template
 from drupe_checkpoints.tokenizer.settings import TOKENIZER, Settings
 
@@ -23,8 +22,7 @@ FIRST, LAST = ("<s>", "<bos>", "<|begin_of_text|>"), ("</s>", "<eos>")
 MADE_FOR_IT = f"put a {TOKENIZER} that was made for this model into the folder"
 
 
-@dataclass(frozen=True)
-class Converted:
+class Converted(Record):
     """A tokenizer.json out of other files.
 
     source: the files' names. pieces: they are pieces of sentencepiece, for which text is normalized only behind the

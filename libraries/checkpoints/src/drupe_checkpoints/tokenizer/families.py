@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
+from drupe.api import Record, replace
 from drupe_checkpoints.tokenizer.parts import Json, replace_pattern
 from drupe_checkpoints.tokenizer.sentencepiece_file import CONTROL, UNKNOWN, Pieces
 from drupe_checkpoints.tokenizer.settings import Settings
 
 
-@dataclass(frozen=True)
-class Family:
+class Family(Record):
     """The habits of a tokenizer's class.
 
     first, last: it puts a token before and behind a text where no file says so. steps: what it does to a text before

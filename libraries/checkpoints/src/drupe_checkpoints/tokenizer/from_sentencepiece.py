@@ -9,9 +9,8 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 
-from drupe.api import ModelError
+from drupe.api import ModelError, Record
 from drupe_checkpoints.tokenizer import charsmap
 from drupe_checkpoints.tokenizer.merges import Pair, merges_by_score, undecided, unreachable
 from drupe_checkpoints.tokenizer.parts import (
@@ -56,8 +55,7 @@ LITERAL_BYTE = r"<(?=0x[0-9A-F]{2}>)"
 """The beginning of a text that looks like the piece of a byte."""
 
 
-@dataclass(frozen=True)
-class Reading:
+class Reading(Record):
     """How a text is read that has tokens in it which are found first.
 
     prefix: a space may be put before a text. each_part: before each part of it, too (`legacy` in transformers).

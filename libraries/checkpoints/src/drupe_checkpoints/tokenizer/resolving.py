@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from drupe.api import Notice
+from drupe.api import Notice, Record
 from drupe_checkpoints.tokenizer.added_tokens import ABOUT, gathered
 from drupe_checkpoints.tokenizer.classes import class_of, rebuilt
 from drupe_checkpoints.tokenizer.parts import Json, encoded
 from drupe_checkpoints.tokenizer.settings import CONFIG, TOKENIZER, Settings, read_object
 
 
-@dataclass(frozen=True)
-class ResolvedTokenizer:
+class ResolvedTokenizer(Record):
     """A tokenizer.json, as the checkpoint's file or as its content, and what a user should know of it."""
 
     content: Path | bytes

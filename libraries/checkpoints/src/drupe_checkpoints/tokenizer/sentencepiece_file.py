@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from drupe.api import ModelError, counted
+from drupe.api import ModelError, Record, counted
 from drupe_onnx import unreadable
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
@@ -25,8 +24,7 @@ RULES, CHARSMAP, DUMMY_PREFIX, FEWER_SPACES, ESCAPES = 1, 2, 3, 4, 5
 Value = int | bytes
 
 
-@dataclass(frozen=True)
-class Pieces:
+class Pieces(Record):
     """What sentencepiece knows of a tokenizer.
 
     texts, scores, kinds: of each piece; a piece's place is its id. algorithm: UNIGRAM, BPE, WORD or CHARACTER.
@@ -44,7 +42,7 @@ class Pieces:
     algorithm: int = UNIGRAM
     byte_fallback: bool = False
     suffix: bool = False
-    charsmap: bytes = field(default=b"", repr=False)
+    charsmap: bytes = b""
     rules: str = ""
     dummy_prefix: bool = True
     fewer_spaces: bool = True

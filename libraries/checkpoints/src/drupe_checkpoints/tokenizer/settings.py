@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from drupe.api import ModelError
+from drupe.api import ModelError, Record, field
 from drupe_files import json_object
 from drupe_onnx import unreadable
 
@@ -16,8 +15,7 @@ CONFIG, SPECIAL_TOKENS, ADDED_TOKENS = "tokenizer_config.json", "special_tokens_
 FETCH_AGAIN = "download the tokenizer's files again, or save them with transformers"
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(Record):
     """What the small files say.
 
     config: tokenizer_config.json. special: special_tokens_map.json. added: added_tokens.json, text to id; None where

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from drupe.api import replace
 from drupe_onnx import ir, numeric
 from drupe_onnx.expressions.elementwise import Cast
 from drupe_onnx.expressions.expression import Access, Expression, Shape
@@ -38,7 +37,6 @@ def pieces_of(parts: Iterable[Part], start: int, stop: int) -> Iterator[tuple[Pa
         before += part.shape[0]
 
 
-@dataclass(frozen=True)
 class Joined(Expression):
     """The rows of several parts of one type, in an order that subclasses give."""
 
@@ -54,12 +52,11 @@ class Joined(Expression):
         )
 
 
-@dataclass(frozen=True)
 class Concat(Joined):
     """Parts of one type, concatenated along axis 0."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "parts", tuple(self.parts))
+        self._assign("parts", tuple(self.parts))
         if len({(part.dtype, part.shape[1:]) for part in self.parts}) != 1 or not all(p.shape for p in self.parts):
             raise ValueError(f"parts do not fit: {[(part.dtype.name, part.shape) for part in self.parts]}")
 
@@ -92,12 +89,11 @@ class Concat(Joined):
         return self.held_bytes(rows) + max(part.working_bytes(rows) for part in self.parts)
 
 
-@dataclass(frozen=True)
 class Interleave(Joined):
     """The rows of several parts of one type and shape in turn: the first row of each, then the second of each, ..."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "parts", tuple(self.parts))
+        self._assign("parts", tuple(self.parts))
         if len({(part.dtype, part.shape) for part in self.parts}) != 1 or not self.parts[0].shape:
             raise ValueError(f"parts do not fit: {[(part.dtype.name, part.shape) for part in self.parts]}")
 
@@ -126,7 +122,6 @@ class Interleave(Joined):
         return self.held_bytes(each * len(self.parts)) + max(part.working_bytes(each) for part in self.parts)
 
 
-@dataclass(frozen=True)
 class Transpose(Expression):
     """A matrix [N, K] as [K, N]. It is written column by column, because its columns are rows of the source."""
 
@@ -172,7 +167,6 @@ class Transpose(Expression):
         return self.source.held_bytes(columns) + self.source.working_bytes(columns)
 
 
-@dataclass(frozen=True)
 class Permute(Expression):
     """Axes in another order, as in numpy's transpose. It is made whole unless axis 0 keeps its place."""
 
@@ -180,7 +174,7 @@ class Permute(Expression):
     axes: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "axes", tuple(self.axes))
+        self._assign("axes", tuple(self.axes))
         if sorted(self.axes) != list(range(len(self.source.shape))):
             raise ValueError(f"axes {self.axes} do not fit a tensor of shape {self.source.shape}")
 
@@ -207,7 +201,6 @@ class Permute(Expression):
         return self.held_bytes(rows) + self.source.working_bytes(needed)
 
 
-@dataclass(frozen=True)
 class Reshape(Expression):
     """The same elements in the same order in another shape; one length may be -1."""
 
@@ -217,7 +210,7 @@ class Reshape(Expression):
     def __post_init__(self) -> None:
         known = math.prod(length for length in self.shape if length != -1)
         filled = tuple(self.source.size // max(1, known) if length == -1 else length for length in self.shape)
-        object.__setattr__(self, "shape", filled)
+        self._assign("shape", filled)
         if math.prod(filled) != self.source.size:
             raise ValueError(f"a tensor of shape {self.source.shape} cannot be reshaped to {self.shape}")
 
@@ -244,7 +237,6 @@ class Reshape(Expression):
         return self.source.working_bytes(min(needed, self.source.row_count))
 
 
-@dataclass(frozen=True)
 class RowRange(Expression):
     """Rows [first, last) of the source."""
 
@@ -277,7 +269,6 @@ class RowRange(Expression):
         return self.source.column_bytes(columns)
 
 
-@dataclass(frozen=True)
 class Take(Expression):
     """Rows of the source by number, in the order of `indices`, as in numpy's take along axis 0."""
 
@@ -286,7 +277,7 @@ class Take(Expression):
 
     def __post_init__(self) -> None:
         if not isinstance(self.indices, Array):
-            object.__setattr__(self, "indices", Array(np.asarray(self.indices, np.int64)))
+            self._assign("indices", Array(np.asarray(self.indices, np.int64)))
         held = self.indices.values
         if held.ndim != 1 or (held.size and not 0 <= held.min() <= held.max() < self.source.shape[0]):
             raise ValueError(f"indices do not fit a tensor of shape {self.source.shape}")
@@ -334,5 +325,5 @@ def member(tensor: Expression, index: int) -> Expression:
         return found
     if isinstance(tensor, Source) and tensor.dtype.bitwidth >= 8:
         skipped = index * tensor.row_size * tensor.dtype.itemsize
-        return dataclasses.replace(tensor, shape=tensor.shape[1:], offset=tensor.offset + int(skipped))  # type: ignore[type-var]
+        return replace(tensor, shape=tensor.shape[1:], offset=tensor.offset + int(skipped))
     return Reshape(RowRange(tensor, index, index + 1), tensor.shape[1:])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ from drupe_onnx.expressions.origins import name_of
 from drupe_onnx.files import Files
 
 
-@dataclass(frozen=True)
 class Cast(Expression):
     """Another element type, rounded to the nearest, ties to even. A value too large for float16 is an error."""
 
@@ -63,7 +61,6 @@ def _narrowed(source: Expression, held: NDArray[Any], dtype: ir.DataType, files:
     return out
 
 
-@dataclass(frozen=True)
 class Affine(Expression):
     """source * scale + offset, each a number or one value for each column (the last axis).
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from drupe.api import Record
 from drupe_onnx import ir
 from drupe_onnx.files import Files
 
@@ -31,12 +31,11 @@ class Access(enum.IntEnum):
     WHOLE = 2
 
 
-class Expression(ABC):
+class Expression(Record):
     """A description of a tensor that is computed later.
 
     A plugin may define expressions. They are serialised by their fields and found again by import path. An example::
 
-        @dataclass(frozen=True)
         class Negate(Expression):
             source: Expression
 
@@ -120,10 +119,10 @@ class Expression(ABC):
         return self.rows(0, self.row_count, files).reshape(self.shape)
 
 
-def expressions_in(holder: Any) -> Iterator[Expression]:
-    """The expressions among the fields of a dataclass, also inside tuples."""
-    for field in dataclasses.fields(holder):
-        found = getattr(holder, field.name)
+def expressions_in(holder: Record) -> Iterator[Expression]:
+    """The expressions among the fields of a record, also inside tuples."""
+    for name in holder.__struct_fields__:
+        found = getattr(holder, name)
         if isinstance(found, Expression):
             yield found
         elif isinstance(found, tuple):

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from drupe.api import Progress
+from drupe.api import Progress, Record
 from drupe_onnx import ir
 from drupe_onnx.expressions.expression import Access, Expression, Shape, expressions_in
 from drupe_onnx.files import Files
 
 
-@dataclass(frozen=True)
-class OutputSpec:
+class OutputSpec(Record):
     """One result of a producer; `shape[0]` is the producer's `rows`."""
 
     name: str
@@ -23,7 +21,7 @@ class OutputSpec:
     dtype: ir.DataType
 
 
-class Producer(ABC):
+class Producer(Record):
     """Several tensors from one walk over rows, such as packed weights, scales and zero points.
 
     A frozen dataclass, serialised by its fields and found again by import path. Each output has `rows` rows.
@@ -41,7 +39,7 @@ class Producer(ABC):
         def label(self) -> str:
             """The work and its object, for errors and progress: "quantize model.layers.0.mlp.up_proj.weight"."""
 
-    def prepare(self, progress: Progress) -> None:  # noqa: B027
+    def prepare(self, progress: Progress) -> None:
         """Prepare what `produce` needs, such as compiled code. `progress` reports work that takes seconds."""
 
     @abstractmethod
@@ -58,7 +56,6 @@ class Producer(ABC):
         return tuple(expressions_in(self))
 
 
-@dataclass(frozen=True)
 class Produced(Expression):
     """One output of a producer. The writer makes all outputs of equal producers in one walk."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import enum
 import functools
 import importlib
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from drupe.api import ModelError
+from drupe.api import ModelError, Record
 from drupe_onnx import ir
 from drupe_onnx.expressions.expression import Expression
 
@@ -67,12 +66,9 @@ def _to_json(value: Any, codec: Codec) -> Any:
         return {"kind": "path", "path": codec.keep_path(value)}
     if isinstance(value, np.ndarray):
         return {"kind": "array", "array": codec.keep_array(value)}
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        given = [field.name for field in dataclasses.fields(value) if field.init]
-        return {
-            "kind": _path_of(type(value)),
-            "fields": {name: _to_json(getattr(value, name), codec) for name in given},
-        }
+    if isinstance(value, Record):
+        fields = {name: _to_json(getattr(value, name), codec) for name in value.__struct_fields__}
+        return {"kind": _path_of(type(value)), "fields": fields}
     raise TypeError(f"a {type(value).__name__} in a weight expression cannot be serialised")
 
 
@@ -102,7 +98,7 @@ def _path_of(kind: type) -> str:
 
 @functools.cache
 def _find(path: str) -> Any:
-    """The class at an import path. Only dataclasses and enums are accepted: `to_json` writes no others."""
+    """The class at an import path. Only records and enums are accepted: `to_json` writes no others."""
     module, _, name = path.partition(":")
     try:
         found = functools.reduce(getattr, name.split("."), importlib.import_module(module))
@@ -111,6 +107,6 @@ def _find(path: str) -> Any:
             f"the weight expression '{path}' is not installed",
             cure=f"install the plugin that brings the module '{module.split('.')[0]}'; drupe plugins lists them",
         ) from error
-    if not (dataclasses.is_dataclass(found) or (isinstance(found, type) and issubclass(found, enum.Enum))):
+    if not (isinstance(found, type) and issubclass(found, (Record, enum.Enum))):
         raise ModelError(f"'{path}' is not a weight expression")
     return found

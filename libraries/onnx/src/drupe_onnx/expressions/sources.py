@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,7 +99,6 @@ def _name_of(value: Any) -> str:
     return "NaN" if math.isnan(float(value)) else "Inf"
 
 
-@dataclass(frozen=True)
 class SafetensorsTensor(Source):
     """A tensor in a safetensors file. `offset` counts from the start of the file. NaN and Inf are errors."""
 
@@ -119,7 +117,6 @@ class SafetensorsTensor(Source):
         return self.dtype.is_floating_point()
 
 
-@dataclass(frozen=True)
 class ExternalTensor(Source):
     """A tensor in an ONNX external-data file. It may hold Inf, as masks do."""
 
@@ -129,8 +126,7 @@ class ExternalTensor(Source):
     offset: int
 
 
-@dataclass(frozen=True, eq=False)
-class Array(Expression):
+class Array(Expression, eq=False, dict=True):
     """Values in memory, for small tensors or values just computed. Arrays with equal contents are equal."""
 
     values: NDArray[Any]
@@ -138,7 +134,7 @@ class Array(Expression):
     def __post_init__(self) -> None:
         values = np.array(self.values, order="C")
         values.setflags(write=False)
-        object.__setattr__(self, "values", values)
+        self._assign("values", values)
 
     @property
     def shape(self) -> Shape:
@@ -173,7 +169,6 @@ class Array(Expression):
         return 0
 
 
-@dataclass(frozen=True)
 class Identities(Expression):
     """One matrix [rows, columns] after the other, `count` of them, each with ones where row and column are the same."""
 

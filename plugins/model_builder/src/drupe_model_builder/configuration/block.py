@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-from drupe.api import ModelError
+from drupe.api import ModelError, Record, field
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.parts.activations import Xielu
@@ -23,8 +22,7 @@ from drupe_model_builder.parts.rows import Rows
 from drupe_model_builder.parts.step import Layer, Mixer, Step, pre
 
 
-@dataclass(frozen=True)
-class Sizes:
+class Sizes(Record):
     """The sizes of a decoder whose layers are alike.
 
     context_length: the most tokens that it reads. stated_length: what config.json says of that, before rotary
@@ -51,8 +49,7 @@ class Sizes:
         return self.kv_heads * self.head_dim
 
 
-@dataclass(frozen=True)
-class Names:
+class Names(Record):
     """The names of a checkpoint's tensors: by default Llama's.
 
     layer has {} for its number. mlp: empty where the matrices of a plain MLP stand in the layer itself.
@@ -75,8 +72,7 @@ class Names:
     head: str = "lm_head"
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(Record):
     """One layer on its way. norms: what all of its norms have in common."""
 
     number: int

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Any
 
-from drupe.api import ModelError, counted
+from drupe.api import ModelError, Record, counted, replace
 from drupe_checkpoints import Configuration
 from drupe_model_builder.configuration.block import Block
 from drupe_model_builder.configuration.reading import layer_count, without_effect
@@ -20,8 +19,7 @@ CHOSEN_KEYS = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_
 MOST_EXPERTS = 65_536
 
 
-@dataclass(frozen=True)
-class ExpertNames:
+class ExpertNames(Record):
     """The names of experts' tensors within a layer. at: the prefix; merged_at: that of checkpoints that transformers 5
     writes with merged experts, where some tensors have other names: `merged`, the beginnings of both, behind prefixes.
     gate: None for experts without one.
@@ -36,8 +34,7 @@ class ExpertNames:
     merged: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True)
-class MergedNames:
+class MergedNames(Record):
     """The names, within a layer, of tensors that hold a matrix for each expert. at: the prefix of the nodes.
 
     up: [experts, 2 * width, hidden], the rows of gate and then those of up; interleaved: in turn. down: [experts,
@@ -60,8 +57,7 @@ QWEN = ExpertNames()
 MIXTRAL = ExpertNames("block_sparse_moe", "gate", "w1", "w3", "w2")
 
 
-@dataclass(frozen=True)
-class ExpertSizes:
+class ExpertSizes(Record):
     """count: of experts. chosen: how many a token runs. width: of one expert."""
 
     count: int

@@ -8,9 +8,9 @@ somebody wrote it there for a reason, so it is refused by name.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from drupe.api import Record
 from drupe_checkpoints import Configuration
 
 DEFAULT_CONTEXT = 2048
@@ -23,8 +23,7 @@ def _off(value: Any, config: Configuration) -> bool:
     return value in OFF
 
 
-@dataclass(frozen=True)
-class Limited:
+class Limited(Record):
     """A key that is built only for values that `allows` accepts, because they change nothing.
 
     means: what any other value asks for. cure: empty for a key that transformers' class ignores.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
 from typing import Any
 
+from drupe.api import Record, replace
 from drupe_checkpoints import Configuration
 from drupe_model_builder.configuration.block import Block, Sizes
 from drupe_model_builder.configuration.reading import not_built, rotary_of, sizes_of
@@ -18,8 +18,7 @@ EPSILON = 1e-6
 """Of the norms of latents, whatever `rms_norm_eps` says."""
 
 
-@dataclass(frozen=True)
-class LatentSizes:
+class LatentSizes(Record):
     """query_rank: elements of the query's latent; None where the query is made from the input. rank: of the latent of
     keys and values. plain, rotated: elements of each head's key without a position, and with one. value: of its value.
     """

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
+from drupe.api import field
 from drupe_checkpoints import Configuration
 from drupe_checkpoints.configuration import DEFAULT_ROPE_THETA
 
@@ -14,7 +14,6 @@ ROPE_KEYS = (
 """The keys of config.json that the parameters of a rotary embedding come from."""
 
 
-@dataclass(frozen=True)
 class RecordedConfiguration(Configuration):
     """keys_read, rope_keys_read: what was read of config.json, and of the parameters of its rotary embedding."""
 
@@ -29,4 +28,4 @@ class RecordedConfiguration(Configuration):
         # Reading them looks at the types of layers, too, which does not mean that the family minds these.
         found = Configuration(self.path, self.entries, spelt=self.spelt).rope(partial, theta)
         self.keys_read.update(ROPE_KEYS)
-        return RecordedConfiguration(found.path, found.entries, self.rope_keys_read, spelt=self.spelt)
+        return RecordedConfiguration(found.path, found.entries, self.spelt, keys_read=self.rope_keys_read)

@@ -5,9 +5,9 @@ Layers behind the last one, which predict further tokens, are left out.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
+from drupe.api import replace
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.block import Block, Sizes, decoder

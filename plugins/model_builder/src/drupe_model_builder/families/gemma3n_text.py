@@ -6,9 +6,8 @@ The last layers read the keys and values of earlier ones, and the first ones hav
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
-from drupe.api import counted
+from drupe.api import counted, replace
 from drupe_checkpoints import Configuration
 from drupe_checkpoints.wording import shown
 from drupe_model_builder.composition import Decoder

@@ -5,8 +5,7 @@ Experts of 4 bits (MXFP4) are stored row by row; in floating point they are tran
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+from drupe.api import replace
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.block import Block, decoder

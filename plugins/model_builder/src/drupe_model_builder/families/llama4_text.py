@@ -6,10 +6,9 @@ position. Scout has experts on all layers, Maverick on every other one.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
-from drupe.api import counted
+from drupe.api import counted, replace
 from drupe_checkpoints import Configuration
 from drupe_checkpoints.wording import shown
 from drupe_model_builder.composition import Decoder

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from drupe.api import Record
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.block import Block, decoder
@@ -25,8 +24,7 @@ NORMED = ("dt", "b", "c")
 """What has norms inside the mixer of some families: the time step's latent, B and C."""
 
 
-@dataclass(frozen=True)
-class StateSpaces:
+class StateSpaces(Record):
     """The sizes of a Mamba mixer. rank: of the time step's latent. bias: of the products with the hidden state."""
 
     width: int

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
+from drupe.api import Record, replace
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.block import Block, Names, Sizes, decoder
@@ -24,8 +24,7 @@ INPUTS = ("z", "x", "B", "C", "dt")
 """What the rows of `in_proj` give, in their order."""
 
 
-@dataclass(frozen=True)
-class MambaSizes:
+class MambaSizes(Record):
     """The sizes of a Mamba-2 mixer. limits: of the time step."""
 
     heads: int

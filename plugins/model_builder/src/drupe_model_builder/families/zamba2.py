@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
+from drupe.api import Record, replace
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.block import Block, Names, Sizes, decoder
@@ -43,8 +43,7 @@ FOLLOWING = (
 """Keys that repeat what others say, as transformers writes them, and some that its class does not read."""
 
 
-@dataclass(frozen=True)
-class Use:
+class Use(Record):
     """One use of a shared block. block: the layer that uses it. source: the one that holds its tensors. number: which
     use it is, of all layers with shared blocks.
     """

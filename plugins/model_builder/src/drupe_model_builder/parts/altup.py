@@ -6,9 +6,9 @@ Alternating updates, https://arxiv.org/abs/2301.13310. The streams are one value
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from drupe.api import Record, replace
 from drupe_model_builder.dimensions import Dims, dims
 from drupe_model_builder.parts.layer_inputs import LayerInput, layer_input
 from drupe_model_builder.parts.linear import Linear, fused, linear
@@ -24,8 +24,7 @@ SMALLEST = 1e-5
 """The smallest mean square that a stream is divided by."""
 
 
-@dataclass(frozen=True)
-class Streams:
+class Streams(Record):
     """What makes streams of the first hidden states, and one state of the streams behind the last layer.
 
     The first stream is the hidden state itself. Each other one is a product with it, brought to its size. Behind the
@@ -41,8 +40,7 @@ class Streams:
             yield from part.tensors()
 
 
-@dataclass(frozen=True)
-class AltUp:
+class AltUp(Record):
     """How one layer predicts all streams, computes one of them, and corrects all by what it has computed.
 
     name: the prefix of its nodes. count: of the streams. active: the number of the one that the layer computes.

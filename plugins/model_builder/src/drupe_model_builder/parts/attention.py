@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from drupe.api import Record
 from drupe_model_builder.dimensions import BATCH, SEQUENCE, TOTAL, Dims, dims
 from drupe_model_builder.parts.distance import Distance
 from drupe_model_builder.parts.ends import drop_all_but_last
@@ -27,8 +27,7 @@ OPERATOR = "GroupQueryAttention"
 HEAD_MULTIPLE, ROTATED_MULTIPLE = 8, 16
 
 
-@dataclass(frozen=True)
-class PositionScale:
+class PositionScale(Record):
     """A factor on the query at position p: 1 + beta * ln(1 + floor((p + shift) / every)).
 
     Ministral 3 counts positions from 0, Llama 4 from 1.
@@ -39,8 +38,7 @@ class PositionScale:
     shift: int = 0
 
 
-@dataclass(frozen=True)
-class Attention:
+class Attention(Record):
     """Grouped-query attention of one layer.
 
     name: the prefix of its nodes. layer: its number, which its caches have. both_ways: whether it reads later tokens,
@@ -98,8 +96,7 @@ class Attention:
             yield self.sinks, (self.heads,)
 
 
-@dataclass(frozen=True)
-class AttentionForm:
+class AttentionForm(Record):
     """What GroupQueryAttention computes itself on a target. Nodes before it compute the rest.
 
     packed: takes query, key and value as one input. rotates: applies the rotary embedding. norms: applies q/k norms.

@@ -6,9 +6,9 @@ GroupQueryAttention computes it when it gets no new keys and values, and the ear
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from drupe.api import Record
 from drupe_model_builder.dimensions import BATCH, Dims, dims
 from drupe_model_builder.parts.linear import Linear, linear
 from drupe_model_builder.parts.norm import Norm, norm
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 OPERATOR = "GroupQueryAttention"
 
 
-@dataclass(frozen=True)
-class BorrowedAttention:
+class BorrowedAttention(Record):
     """Attention of a layer that has queries only.
 
     name: the prefix of its nodes. source: the keys and values that it reads. query_norm: of each head's query. The

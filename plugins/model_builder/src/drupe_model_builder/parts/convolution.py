@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from drupe.api import Record
 from drupe_model_builder.dimensions import BATCH, SEQUENCE, Dims, dims
 from drupe_model_builder.parts.required import required
 from drupe_model_builder.parts.state import ConvolutionState
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 OPERATOR = "CausalConvWithState"
 
 
-@dataclass(frozen=True)
-class Convolution:
+class Convolution(Record):
     """A causal convolution by channel.
 
     name: the prefix of its nodes. layer: its number, which its state has. kernel: how many tokens it reads, including

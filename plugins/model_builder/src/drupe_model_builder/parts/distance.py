@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from drupe.api import Record
 from drupe_model_builder.dimensions import SEQUENCE, TOTAL, Dims, dims
 from drupe_model_builder.parts.attention_bias import AttentionBiases
 
@@ -12,8 +12,7 @@ if TYPE_CHECKING:
     from drupe_onnx import ir
 
 
-@dataclass(frozen=True)
-class Distance:
+class Distance(Record):
     """slopes: of each head; the bias of a key at position p is slope * p. Softmax makes the distance of it.
 
     rounded: whether p and slope * p are rounded to bfloat16, as in Falcon. factor: on the bias.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from drupe.api import Record
 from drupe_model_builder.dimensions import BATCH, SEQUENCE, Dims, dims
 from drupe_model_builder.parts.norm import Norm, norm
 
@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from drupe_onnx import ir
 
 
-@dataclass(frozen=True)
-class Embedding:
+class Embedding(Record):
     """The table of the tokens' first hidden states.
 
     table: the tensor [vocabulary, hidden]. factor: on its rows. norm: after the factor. positions: a second table
@@ -41,8 +40,7 @@ class Embedding:
             yield self.positions, (self.position_count, self.hidden_size)
 
 
-@dataclass(frozen=True)
-class Head:
+class Head(Record):
     """The product that gives logits.
 
     matrix: its tensor. tied: whether the embedding's table is used instead. bias: a tensor. factor: on the logits.

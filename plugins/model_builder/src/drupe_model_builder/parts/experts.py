@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from drupe.api import Record, replace
 from drupe_model_builder.dimensions import Dims, dims
 from drupe_model_builder.parts.linear import Linear, linear
 from drupe_model_builder.parts.mlp import MLP, mlp
@@ -25,8 +25,7 @@ STEEP = 1e4
 """The slope that turns a sigmoid into a step: x * sigmoid(STEEP * x) * x is relu(x)^2, up to 1e-8."""
 
 
-@dataclass(frozen=True)
-class Matrices:
+class Matrices(Record):
     """One matrix for each expert, and its bias where it has one."""
 
     rows: tuple[Rows, ...]
@@ -43,8 +42,7 @@ class Matrices:
             yield rows.tensor, rows.shape
 
 
-@dataclass(frozen=True)
-class Experts:
+class Experts(Record):
     """The experts of one layer: down((gate * sigmoid(slope * gate)) * (up + offset)), summed by the router's weights.
 
     Without a gate they are down(relu(up)^2), as in Nemotron-H.

@@ -7,9 +7,9 @@ and reads it with the token's query.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from drupe.api import Record
 from drupe_model_builder.dimensions import Dims, dims
 from drupe_model_builder.parts.convolution import Convolution, convolution
 from drupe_model_builder.parts.ends import drop_all_but_last
@@ -32,8 +32,7 @@ GATES = "gates"
 """The role of the product that gives each head's rate and decay."""
 
 
-@dataclass(frozen=True)
-class GatedDelta:
+class GatedDelta(Record):
     """Linear attention of one layer.
 
     name: the prefix of its nodes. projections: give query, key and value, one after the other. gate: of the output.

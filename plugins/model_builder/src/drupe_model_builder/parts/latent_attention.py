@@ -12,9 +12,9 @@ onnxruntime-genai wants keys and values of one shape, so zeros stand behind the 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from drupe.api import Record
 from drupe_model_builder.dimensions import BATCH, SEQUENCE, TOTAL, Dims, dims
 from drupe_model_builder.parts.attention import OPERATOR, ROTATED_MULTIPLE, PositionScale, gated, scaled_by_position
 from drupe_model_builder.parts.ends import drop_all_but_last
@@ -32,8 +32,7 @@ if TYPE_CHECKING:
     from drupe_onnx import ir
 
 
-@dataclass(frozen=True)
-class LatentAttention:
+class LatentAttention(Record):
     """Latent attention of one layer.
 
     name: the prefix of its nodes. layer: its number, which its caches have. rotated, plain: how many elements of each

@@ -6,9 +6,9 @@ LAUREL: learned augmented residual layer, https://arxiv.org/abs/2411.07501.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from drupe.api import Record
 from drupe_model_builder.dimensions import dims
 from drupe_model_builder.parts.linear import Linear, linear
 from drupe_model_builder.parts.norm import Norm, norm
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from drupe_onnx import ir
 
 
-@dataclass(frozen=True)
-class Laurel:
+class Laurel(Record):
     """x + norm(outward(inward(x))). name: the prefix of its nodes."""
 
     name: str

@@ -6,9 +6,9 @@ Gemma 3n and Gemma 4's small forms use both, EmbeddingGemma 2 the hidden states 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from drupe.api import Record
 from drupe_model_builder.dimensions import dims
 from drupe_model_builder.parts.activations import activate
 from drupe_model_builder.parts.ends import looked_up, scaled
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from drupe_onnx import ir
 
 
-@dataclass(frozen=True)
-class LayerInputs:
+class LayerInputs(Record):
     """The inputs of all layers: (table row * factor + norm(projection of the first hidden states)) / sqrt(2).
 
     table: the tensor [vocab_size, layers * size]; None for norm(projection) alone. norm: over each layer's part of the
@@ -46,8 +45,7 @@ class LayerInputs:
         yield from self.norm.tensors()
 
 
-@dataclass(frozen=True)
-class LayerInput:
+class LayerInput(Record):
     """output(activation(gate(x)) * the layer's input). name: the prefix of its nodes. layer: its number."""
 
     name: str

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from drupe.api import Record
 from drupe_model_builder.dimensions import Dims, dims
 from drupe_model_builder.parts.rows import Rows
 from drupe_model_builder.parts.switched import Place, switched
@@ -15,16 +15,14 @@ if TYPE_CHECKING:
     from drupe_onnx import Expression, ir
 
 
-@dataclass(frozen=True)
-class Adapter:
+class Adapter(Record):
     """A product through few values that is added to another product: outward(inward(x)), as in LoRA."""
 
     inward: Linear
     outward: Linear
 
 
-@dataclass(frozen=True)
-class Linear:
+class Linear(Record):
     """x times a matrix, plus a bias.
 
     name: of the matrix in the graph, without ".weight". rows: its rows in the checkpoint. bias: None without one.

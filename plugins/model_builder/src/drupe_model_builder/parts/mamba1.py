@@ -8,9 +8,9 @@ element: C is the query, B the key, both shared by all heads, and the input time
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from drupe.api import Record
 from drupe_model_builder.dimensions import dims
 from drupe_model_builder.parts.activations import activate
 from drupe_model_builder.parts.convolution import Convolution, convolution
@@ -30,8 +30,7 @@ OPERATOR = "GatedDeltaNet"
 WANTED_BY = "a Mamba layer"
 
 
-@dataclass(frozen=True)
-class Mamba1:
+class Mamba1(Record):
     """A Mamba mixer.
 
     name: the prefix of its nodes. inputs: x and its gate. selection: of the convolution's result: the latent of the

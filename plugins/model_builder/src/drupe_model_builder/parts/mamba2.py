@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from drupe.api import Record, replace
 from drupe_model_builder.dimensions import dims
 from drupe_model_builder.parts.activations import activate
 from drupe_model_builder.parts.convolution import Convolution, convolution
@@ -30,8 +30,7 @@ OPERATOR = "GatedDeltaNet"
 WANTED_BY = "a Mamba-2 layer"
 
 
-@dataclass(frozen=True)
-class Mamba2:
+class Mamba2(Record):
     """A Mamba-2 mixer.
 
     name: the prefix of its nodes. inputs: z, x, B, C and the time step, one after the other. groups: how many B and C

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from drupe.api import Record
 from drupe_model_builder.dimensions import dims
 from drupe_model_builder.parts.activations import Xielu, activate
 from drupe_model_builder.parts.linear import Linear, linear
@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from drupe_onnx import ir
 
 
-@dataclass(frozen=True)
-class MLP:
+class MLP(Record):
     """The feed-forward half of a block.
 
     name: the prefix of its nodes. gate: None without a gate. activation: its name in ACTIVATIONS, or one with tensors.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from drupe.api import Record, replace
 from drupe_model_builder.dimensions import Dims, dims
 
 if TYPE_CHECKING:
@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from drupe_onnx import Expression, ir
 
 
-@dataclass(frozen=True)
-class Norm:
+class Norm(Record):
     """A norm, and where its weights are.
 
     name: the prefix of its tensors in the checkpoint, and of its nodes. kind: "rms" divides by the root of the mean

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from drupe.api import Record
 
 
-@dataclass(frozen=True)
-class LongRope:
+class LongRope(Record):
     """Other frequencies for all positions of a sequence that is longer than `trained` tokens."""
 
     trained: int
     frequencies: tuple[float, ...]
 
 
-@dataclass(frozen=True)
-class DynamicNtk:
+class DynamicNtk(Record):
     """Frequencies of a larger theta for all positions of a sequence of n tokens, more than `trained`.
 
     The theta is `theta` times (factor n / trained - (factor - 1)) to the power d / (d - 2), d elements being rotated.
@@ -25,8 +23,7 @@ class DynamicNtk:
     factor: float
 
 
-@dataclass(frozen=True)
-class Rotary:
+class Rotary(Record):
     """Rotates pairs of a head's elements by angles that grow with the position.
 
     frequencies: radians per position for each rotated pair; a pair with frequency 0 is not rotated.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from drupe.api import Record
 from drupe_model_builder.dimensions import Dims, dims
 from drupe_model_builder.parts.linear import Linear
 from drupe_model_builder.parts.norm import Norm, norm
@@ -22,8 +22,7 @@ SMALLEST = 1e-30
 """The smallest weight whose logarithm is taken."""
 
 
-@dataclass(frozen=True)
-class Router:
+class Router(Record):
     """A product that gives a logit for each expert, and what is done with the logits.
 
     score: what makes weights of logits; "sparsemixer" chooses two experts one after the other. choice_bias: a tensor
@@ -66,8 +65,7 @@ class Router:
             yield self.expert_factors, (self.experts,)
 
 
-@dataclass(frozen=True)
-class Routing:
+class Routing(Record):
     """What the operator of the experts is told, and what its result is multiplied with.
 
     logits: [tokens, experts]; a softmax over the chosen ones gives their weights. factor: a number, or a value for each

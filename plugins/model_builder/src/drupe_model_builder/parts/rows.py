@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+from drupe.api import Record, replace
 
 if TYPE_CHECKING:
     from drupe_onnx import Expression
 
 
-@dataclass(frozen=True)
-class Rows:
+class Rows(Record):
     """Rows of a tensor, in order, as a weight expression.
 
     tensor: its name in the checkpoint. shape: its whole shape there. ranges: the rows that are used, one range after

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from drupe.api import Record
 from drupe_model_builder.parts.attention import Attention
 from drupe_model_builder.parts.linear import Linear
 from drupe_model_builder.parts.mlp import MLP
 from drupe_model_builder.parts.norm import Norm
 
 
-@dataclass(frozen=True)
-class SharedBlock:
+class SharedBlock(Record):
     """output(mlp(mlp_norm(attention(norm([x, e]))))), where e is the embedding: nothing is added on the way.
 
     name: the prefix of its nodes. `output` is the layer's own.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from drupe.api import Record
 from drupe_model_builder.dimensions import dims
 from drupe_model_builder.parts.convolution import Convolution, convolution
 from drupe_model_builder.parts.ends import drop_all_but_last
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from drupe_onnx import ir
 
 
-@dataclass(frozen=True)
-class ShortConv:
+class ShortConv(Record):
     """output(c * convolution(b * x)), where b, c and x are the thirds of `input`'s result.
 
     name: the prefix of its nodes.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
+from drupe.api import Record
 from drupe_model_builder.dimensions import dims
 from drupe_model_builder.parts.split import widened
 
@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from drupe_onnx import ir
 
 
-@dataclass(frozen=True)
-class SparseGate:
+class SparseGate(Record):
     """The gate less the value that a share `sparsity` of normally distributed values lies below; 0 where that is less.
 
     The value is the mean plus a multiple of the standard deviation.

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from drupe.api import Record, replace
 from drupe_model_builder.dimensions import BATCH, PAST, Dims
 
 if TYPE_CHECKING:
@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from drupe_onnx import ir
 
 
-@dataclass(frozen=True)
-class KeyValueState:
+class KeyValueState(Record):
     """The keys and values of one layer's attention: [batch, heads, past, head_dim] each."""
 
     layer: int
@@ -31,8 +30,7 @@ class KeyValueState:
             yield part, graph.dtype, [BATCH, self.heads, PAST, self.head_dim]
 
 
-@dataclass(frozen=True)
-class ConvolutionState:
+class ConvolutionState(Record):
     """The inputs of a convolution before the next token: [batch, channels, length]. Zeros before the first token."""
 
     layer: int
@@ -44,8 +42,7 @@ class ConvolutionState:
         yield "conv_state", graph.dtype, [BATCH, self.channels, self.length]
 
 
-@dataclass(frozen=True)
-class RecurrentState:
+class RecurrentState(Record):
     """The matrix of each head of a recurrence: float32 [batch, heads, rows, columns]. Zeros before the first token."""
 
     layer: int

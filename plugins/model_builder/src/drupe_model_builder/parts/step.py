@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from drupe.api import Record
 from drupe_model_builder.parts.altup import AltUp
 from drupe_model_builder.parts.attention import Attention
 from drupe_model_builder.parts.borrowed_attention import BorrowedAttention
@@ -25,8 +25,7 @@ Mixer = Attention | LatentAttention | BorrowedAttention | ShortConv | GatedDelta
 Part = Mixer | MLP | Experts | Laurel | LayerInput
 
 
-@dataclass(frozen=True)
-class Branch:
+class Branch(Record):
     """One way from a step's input to its result. before, after: norms of its own. factor: on its result."""
 
     part: Part
@@ -41,8 +40,7 @@ class Branch:
                 yield from part.tensors()
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(Record):
     """residual + the sum of the branches, each a function of the residual's norm.
 
     before: the norm in front of all branches; None where the branches read the residual, or have norms of their own.
@@ -79,8 +77,7 @@ class Step:
         return any(isinstance(branch.part, Mixer) and branch.part.states for branch in self.branches)
 
 
-@dataclass(frozen=True)
-class Layer:
+class Layer(Record):
     """A decoder's block. name: the prefix of its tensors and nodes, without the last dot.
 
     factor: a tensor [1] that the block's result is multiplied with, the residual included. altup: how the block takes

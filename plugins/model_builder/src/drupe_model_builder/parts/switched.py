@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from drupe.api import Record
 from drupe_model_builder.dimensions import Dims, dims
 from drupe_model_builder.parts.rows import Rows
 
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from drupe_onnx.switching import AdaptedProduct
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(Record):
     """A matrix that adapters may add to. name: the prefix of the nodes. matrix: the matrix's own name."""
 
     name: str

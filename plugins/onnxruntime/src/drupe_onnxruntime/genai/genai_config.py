@@ -6,10 +6,9 @@ The keys are those of onnxruntime-genai 0.18 (src/config.cpp); it refuses keys t
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from drupe.api import Notice, UsageError, counted
+from drupe.api import Notice, Record, UsageError, counted
 from drupe_decoding import TAKEN_FROM, home_of, sampling, token_ids
 from drupe_onnxruntime.genai.carried import pattern_of
 
@@ -35,8 +34,7 @@ CACHE_SHARE = 4
 """The key-value cache takes at most this fraction, 1/n, of the memory that the weights leave free."""
 
 
-@dataclass(frozen=True)
-class PortNames:
+class PortNames(Record):
     """The names of a decoder graph's inputs and outputs; those of the caches have %d for the layer.
 
     layers: how many layers there are at least, by the numbers of the caches. attending: the numbers of those with keys

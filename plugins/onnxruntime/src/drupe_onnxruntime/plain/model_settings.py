@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from drupe.api import Record, field, replace
 from drupe_decoding import CacheSizes, GenerationRules
 from drupe_onnx import session_options
 from drupe_tokenization import read_object
@@ -16,8 +16,7 @@ DESCRIPTION = "drupe.decoder"
 """The key of the graph's metadata under which a decoder built by Drupe describes itself."""
 
 
-@dataclass(frozen=True)
-class ModelSettings:
+class ModelSettings(Record):
     """ends: tokens that end an answer. max_length: room for prompt and answer. session: the session options.
 
     cache_sizes: for graphs whose caches have open sizes. generation: the content of generation_config.json.

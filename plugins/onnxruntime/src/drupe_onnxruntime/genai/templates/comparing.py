@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
-from drupe.api import ModelError
+from drupe.api import ModelError, Record
 from drupe_onnxruntime.genai.templates.engine import Rendered, TemplateEngine
 from drupe_tokenization import Conversation, TemplateRefusal, render
 
 REFUSED = Rendered(None, "refused")
 
 
-@dataclass(frozen=True)
-class Difference:
+class Difference(Record):
     """A conversation that the engine renders differently. expected: what jinja2 gives, None where it refuses."""
 
     conversation: Conversation
@@ -21,8 +19,7 @@ class Difference:
     given: Rendered
 
 
-@dataclass(frozen=True)
-class Expected:
+class Expected(Record):
     """The conversations that a template is made for, and what jinja2 makes of each."""
 
     conversations: Sequence[Conversation]

@@ -10,11 +10,10 @@ import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from drupe.api import RuntimeMissing
+from drupe.api import Record, RuntimeMissing
 from drupe_onnxruntime.genai.empty_model import write_empty_model
 from drupe_processes.child import ChildEnded, ChildProcess
 from drupe_tokenization import Conversation
@@ -30,8 +29,7 @@ TOKENIZER: dict[str, Any] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Rendered:
+class Rendered(Record):
     """What became of a conversation: a text, or else an error."""
 
     text: str | None

@@ -13,11 +13,11 @@ import itertools
 import string
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
 from typing import TypeVar, cast
 
 from jinja2 import nodes
 
+from drupe.api import Record
 from drupe_onnxruntime.genai.templates.scopes import UNDEFINED
 from drupe_tokenization import environment
 
@@ -155,8 +155,7 @@ def rewritten(node: nodes.Expr, thorough: bool, truth: bool) -> nodes.Expr:
     return node
 
 
-@dataclass(frozen=True)
-class Rule:
+class Rule(Record):
     """An expression, and what it is rewritten as."""
 
     pattern: nodes.Expr

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
+from drupe.api import Record, field
 from drupe_tokenization import TokenizerDocument
 
 
-@dataclass(frozen=True)
-class Use:
+class Use(Record):
     """How a tokenizer is used.
 
     config: the object in tokenizer_config.json. prompt: one that the chat template makes; "" where there is none.
@@ -25,8 +24,7 @@ class Use:
         return str(self.config.get("tokenizer_class") or "").partition("Tokenizer")[0]
 
 
-@dataclass(frozen=True)
-class Rewritten:
+class Rewritten(Record):
     """What a rewriting gives.
 
     document: the same one where nothing changes. change: what is different, in words. module: settings that go before
