@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -19,7 +18,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydantic import Field, computed_field
 
-from drupe.api import Device, Model, Pass, PassConfig, Run, Target, replace
+from drupe.api import Device, Model, Pass, PassConfig, Record, Run, Target, replace
 from drupe_files import pass_keys
 
 
@@ -47,8 +46,7 @@ class ToldAnew(Told):
     version = 2
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(Record):
     """A pass as a key sees it. table, place: the content of the files that two keys of the configuration name."""
 
     name: str
@@ -62,8 +60,7 @@ class Step:
     libraries: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Inputs:
+class Inputs(Record):
     """All that decides a result."""
 
     content: str

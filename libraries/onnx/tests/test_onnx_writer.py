@@ -17,7 +17,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from drupe.api import Cancelled, ModelError, OutputError, Progress
+from drupe.api import Cancelled, ModelError, OutputError, Progress, replace
 from drupe_files import sharing
 from drupe_onnx import (
     Affine,
@@ -244,7 +244,7 @@ def test_progress_counts_every_byte(tiny, out, make_package):
 
     lock, count = threading.Lock(), Count()
     package = make_package({"a": Array(matrix(100, 77)), "t": Transpose(Array(matrix(70, 70)))}, {"x": b"1234"})
-    write_package(package, out, type(tiny)(**{**vars(tiny), "progress": count}))
+    write_package(package, out, replace(tiny, progress=count))
     assert count.done == count.total == 4 * (7700 + 4900) + 4
     assert count.finished == 1
 

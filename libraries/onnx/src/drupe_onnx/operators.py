@@ -139,7 +139,7 @@ class Capabilities(Record, dict=True, forbid_unknown_fields=True):
         from msgspec import MsgspecError, json
 
         try:
-            return json.decode(path.read_bytes(), type=cls)
+            return json.decode(content := path.read_bytes(), type=cls)
         except OSError as error:
             what = f"the operator table cannot be read: {error.strerror}"
             cure = (
@@ -148,10 +148,23 @@ class Capabilities(Record, dict=True, forbid_unknown_fields=True):
             )
             raise PluginError(what, where=path, cure=cure) from error
         except (MsgspecError, UnicodeDecodeError) as error:
-            what = f"the operator table is wrong: {error}"
+            what = f"the operator table is wrong: {_named(error, content)}"
             raise PluginError(what, where=path, cure="see drupe_onnx.Capabilities.from_json for the format") from None
         except PluginError as error:
             raise PluginError(error.what, where=path, cure=error.cure) from None
+
+
+def _named(error: Exception, content: bytes) -> str:
+    """An error of msgspec, with the name of the operator that it is about, which msgspec leaves out."""
+    import msgspec
+
+    if isinstance(error, msgspec.ValidationError) and "operators[...]" in str(error):
+        for name, operator in msgspec.json.decode(content)["operators"].items():
+            try:
+                msgspec.convert(operator, Operator)
+            except msgspec.ValidationError as inner:
+                return str(inner).replace("$", f"operators.{name}")
+    return str(error).replace("`$.", "`")
 
 
 class _Everything(Capabilities):
