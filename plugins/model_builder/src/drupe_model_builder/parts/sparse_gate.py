@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 from drupe.api import Record
@@ -25,6 +24,8 @@ class SparseGate(Record):
     @property
     def deviations(self) -> float:
         """How many standard deviations the limit lies above the mean."""
+        from statistics import NormalDist  # it loads 15 modules, and few models need it
+
         return NormalDist().inv_cdf(self.sparsity)
 
 
