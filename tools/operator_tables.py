@@ -25,14 +25,13 @@ import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-from drupe.api import DrupeError, ModelError, UsageError, registry, replace
+from drupe.api import DrupeError, ModelError, Record, UsageError, registry, replace
 from drupe_onnx import TableProvider
 
 FOLDER = "amendments"
@@ -49,8 +48,7 @@ OPEN = 2**31 - 1
 Types = Mapping[str, frozenset[str]]
 
 
-@dataclass(frozen=True)
-class Schema:
+class Schema(Record):
     """One version of an operator: the type parameter, or the one type, at each position."""
 
     since: int
@@ -58,8 +56,7 @@ class Schema:
     outputs: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Kernel:
+class Kernel(Record):
     """One kernel, for the operator versions `since` to `until`; after `spans`, for the opset versions of this range."""
 
     since: int
