@@ -22,7 +22,7 @@ KERNEL = ROOT / "kernel" / "src" / "drupe"
 KERNEL_LINES = 1750
 """Of code, at most, as `lines_of_code` counts them."""
 NOT_CODE = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
-KERNEL_MAY_IMPORT = {"packaging", "pluggy", "pydantic", "stevedore"}
+KERNEL_MAY_IMPORT = {"msgspec", "packaging", "pluggy", "pydantic", "stevedore"}
 # One of several wheels brings these (drupe[cpu], [cuda], [directml]), and they exclude each other: a plugin that named
 # one would break the environments of the others.
 RUNTIME_IMPORTS = {"onnxruntime", "onnxruntime_genai"}
