@@ -10,11 +10,12 @@ import functools
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import tiny
+
+from drupe.api import Record, field
 
 SIZES: Mapping[str, Any] = {
     "vocab_size": tiny.VOCABULARY,
@@ -89,8 +90,7 @@ ROUTERS = (
 """Ends of names of routers. Their weights are large, so that rounding does not change the choice of experts."""
 
 
-@dataclass(frozen=True)
-class Case:
+class Case(Record):
     """One small model. family: its `model_type`. settings: what differs from SIZES, or from GPT_SIZES.
 
     shows: what is turned on, in a few words. told_as: makes of the saved model one of a family that transformers lacks.
