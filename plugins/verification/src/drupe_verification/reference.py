@@ -22,7 +22,7 @@ from drupe.api import (
     target_of,
 )
 from drupe_files import FolderCache, key_of, scratch, shared_folder
-from drupe_verification.accounting import refuse_unread
+from drupe_verification.accounting import refuse_unread_tensors
 from drupe_verification.made_by import MadeBy
 from drupe_verification.switched_adapters import without_switched
 
@@ -65,7 +65,7 @@ def reference_for(
             job = Job(plan, against, new_id(), folder, parent=parent, emit=Observers(found))
             made = InProcess(cache).run(job)
             if not made_by.trainings:  # trained weights lie in files of their own
-                refuse_unread(against, made)
+                refuse_unread_tensors(against, made)
         if shared_folder() is None:
             yield made
             return
