@@ -12,7 +12,7 @@ import typer
 from drupe.api import UsageError
 from drupe_commands.active_adapter import refuse_kept, with_active
 from drupe_commands.asked_evaluators import asked_evaluators
-from drupe_commands.flags import FlagApp, declared_options, refuse_wrong_values
+from drupe_commands.flags import FlagApp, declared_options
 from drupe_commands.measured import measured_with
 from drupe_commands.messages import tell
 from drupe_commands.package_records import from_record
@@ -72,7 +72,6 @@ def evaluate(
     from drupe.api import registry
 
     found = registry()
-    refuse_wrong_values(options, found.options)
     asked = asked_evaluators(evaluator or (), package, found)
     evaluators = [each.evaluator for each in asked]
     if against is not None and all(each.alone for each in evaluators):
