@@ -144,7 +144,7 @@ def package_of(model: Model) -> OnnxPackage:
     """The graphs of a model, read where they are not loaded. Raises ModelError for a model of another kind."""
     if model.kind != OnnxKind.name:
         raise ModelError(
-            f"the model is of kind '{model.kind}', and only one of kind '{OnnxKind.name}' has a graph",
+            f"this takes a graph: a model of kind '{OnnxKind.name}', not '{model.kind}'",
             where=model.location,
         )
     package = OnnxKind().load(model).payload
