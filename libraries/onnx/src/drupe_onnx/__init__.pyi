@@ -78,7 +78,6 @@ from .session_options import session_options as session_options
 from .target_title import target_title as target_title
 from .twin import all_logits as all_logits
 from .twin import write_twin as write_twin
-from .unreadable import unreadable as unreadable
 from .weights import LazyWeight as LazyWeight
 from .weights import MaterializedTooMuch as MaterializedTooMuch
 from .weights import constant_of as constant_of
