@@ -104,13 +104,6 @@ def matrix(rows: int, columns: int, dtype: type = np.float32, seed: int = 0) -> 
     return np.random.default_rng(seed).standard_normal((rows, columns)).astype(dtype)
 
 
-@pytest.fixture
-def out(tmp_path):
-    folder = tmp_path / "out"
-    folder.mkdir()
-    return folder
-
-
 @pytest.mark.parametrize("shape", [(1, 1), (1, 700), (700, 1), (97, 61), (256, 128), (3, 2048)])
 def test_the_written_values_equal_numpys(shape, tiny, out, tmp_path, write_safetensors, make_package):
     a, brain = matrix(*shape), matrix(*shape, ml_dtypes.bfloat16)
