@@ -11,11 +11,10 @@ from typing import Any
 
 from drupe.api import RECORD, Evaluator, Metric, ModelError, Record, UsageError, asdict, configure, registry, replace
 from drupe_files.disk import disk_errors
-from drupe_files.json_files import json_object
+from drupe_files.package_record import AGAIN, read_record
 
 MEASURED = "measured"
 """The key of the record that holds them. The record has no digest of itself, so its digests stay true."""
-AGAIN = "copy the package again, or make it again"
 
 
 class Measurement(Record):
@@ -86,16 +85,6 @@ def kept_measurements(record: Mapping[str, Any]) -> list[Measurement]:
         Measurement(**{**each, "metrics": tuple(Metric(**metric) for metric in each["metrics"])})
         for each in record.get(MEASURED, ())
     ]
-
-
-def read_record(package: Path) -> dict[str, Any]:
-    """The record of a package. Raises ModelError for one that is damaged or cannot be read."""
-    path = package / RECORD
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"it cannot be read: {error}", where=path, cure=AGAIN) from error
-    return json_object(content, RECORD, path, AGAIN)
 
 
 def _older(package: Path, record: Mapping[str, Any]) -> list[Measurement]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from drupe_commands.package_records import from_record
+from drupe_files.package_record import from_record
 
 
 def is_of_another_source(package: str, against: str) -> bool:
