@@ -28,8 +28,8 @@ from drupe.api import (
 from drupe_files import scratch
 from drupe_functions import know
 from drupe_verification.answer import metrics_of
-from drupe_verification.fitting import refuse_other_task
 from drupe_verification.made_by import MadeBy, recorded_plan
+from drupe_verification.other_task import refuse_other_task
 from drupe_verification.reference import reference_for
 
 
