@@ -6,16 +6,23 @@ It works on a few columns of all rows at a time, so that their part of `right` s
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator,misc,attr-defined"
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
-from numba import carray
+from numba import carray, njit
 
 from drupe_blockquant.kernel_calls import PRODUCT_COLUMNS as COLUMNS
 from drupe_blockquant.kernel_calls import PRODUCT_ROWS as ROWS
-from drupe_blockquant.kernels_common import U32, contracted, strict
+
+F32 = np.float32
+U32 = np.uint32
+
+_inner: dict[str, Any] = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # as `kernels`
+_strict = njit(**_inner)
+_contracted = njit(fastmath={"contract"}, **_inner)
 
 
-@contracted
+@_contracted
 def _add(sums, left, right, row, start, end):
     """sums += left[row] x right[:, start:end]; four of the inner products at a time save loads and stores."""
     ranks = left.shape[1]
@@ -33,7 +40,7 @@ def _add(sums, left, right, row, start, end):
             sums[j] = sums[j] + first[j] * a
 
 
-@contracted
+@_contracted
 def _add_to_rows(sums, left, right, row, start, end):
     """The same for ROWS rows, which share what is loaded of `right`. sums: [ROWS, COLUMNS]."""
     ranks = left.shape[1]
@@ -62,14 +69,14 @@ def _add_to_rows(sums, left, right, row, start, end):
             four[j] = four[j] + first[j] * d
 
 
-@strict
+@_strict
 def _widen(held, patterns, size):
     """bfloat16 as the bit patterns of float32."""
     for j in range(size):
         patterns[j] = U32(held[j]) << U32(16)
 
 
-@strict
+@_strict
 def _narrow(patterns, made, size):
     """Bit patterns of float32 rounded to bfloat16, to nearest, ties to even."""
     for j in range(size):
@@ -77,7 +84,7 @@ def _narrow(patterns, made, size):
         made[j] = np.uint16((bits + U32(0x7FFF) + ((bits >> U32(16)) & U32(1))) >> U32(16))
 
 
-@strict
+@_strict
 def _add_to_bfloat16(rows, left, right, patterns, sums, out):
     n, k = rows.shape
     together = n // ROWS * ROWS
@@ -95,7 +102,7 @@ def _add_to_bfloat16(rows, left, right, patterns, sums, out):
             _narrow(patterns[0], out[row, start:end], end - start)
 
 
-@strict
+@_strict
 def _add_to_float32(rows, left, right, out):
     n, k = rows.shape
     for start in range(0, k, COLUMNS):
