@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import pytest
+from plain_decoders import decoder_feed
 from tiny import VOCABULARY, make_checkpoint
 
 import drupe
@@ -294,13 +295,7 @@ def test_last_token_graphs_and_all_logits_graphs_agree(checkpoints: dict[str, Pa
     for name, everything in (("last", None), ("all", True)):
         drupe.optimize(checkpoints["qwen2"], tmp_path / name, all_logits=everything, verify=False)
         session = onnxruntime.InferenceSession(tmp_path / name / "model.onnx", providers=["CPUExecutionProvider"])
-        feed = {"input_ids": np.array([[5, 6, 7, 8]]), "attention_mask": np.ones((1, 4), np.int64)}
-        feed |= {
-            each.name: np.zeros((1, each.shape[1], 0, each.shape[3]), np.float32)
-            for each in session.get_inputs()
-            if each.name.startswith("past")
-        }
-        logits.append(session.run(["logits"], feed)[0])
+        logits.append(session.run(["logits"], decoder_feed(session, [5, 6, 7, 8]))[0])
     assert logits[0].shape == (1, 1, VOCABULARY) and logits[1].shape == (1, 4, VOCABULARY)
     assert np.abs(logits[0][:, 0] - logits[1][:, -1]).max() < 1e-4
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
+import checkout_tools
 import decoder_families
 import onnx_ir as ir
 import pytest
@@ -56,19 +56,13 @@ def test_every_matrix_of_a_family_is_quantized_and_the_package_runs(name: str, m
 
 def test_the_table_of_families_in_the_docs_is_current() -> None:
     """`python tools/families.py` writes it."""
-    spec = importlib.util.spec_from_file_location("families_tool", ROOT / "tools" / "families.py")
-    assert spec is not None and spec.loader is not None
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
+    tool = checkout_tools.tool("families")
     assert tool.PAGE.read_text(encoding="utf-8") == tool.page()
 
 
 def test_the_page_of_configuration_keys_is_current() -> None:
     """`python tools/configuration_keys.py` writes it."""
-    spec = importlib.util.spec_from_file_location("keys_tool", ROOT / "tools" / "configuration_keys.py")
-    assert spec is not None and spec.loader is not None
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
+    tool = checkout_tools.tool("configuration_keys")
     assert tool.PAGE.read_text(encoding="utf-8") == tool.page()
 
 

@@ -13,6 +13,7 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 from gguf_files import GgufFile, gguf_of
+from plain_decoders import decoder_feed, exactly_computing
 from tiny import make_checkpoint
 
 import drupe
@@ -56,20 +57,10 @@ def expected_logits(source: Path, folder: Path, values: dict[str, np.ndarray]) -
 
 def logits(package: Path) -> np.ndarray:
     """Logits of the package, with float activations in its products."""
-    model = ir.load(package / "model.onnx")
-    for node in model.graph:
-        if node.op_type == "MatMulNBits":
-            node.attributes["accuracy_level"] = ir.AttrInt64("accuracy_level", 0)
-    (package / "exact").mkdir()
-    ir.save(model, package / "exact" / "model.onnx", external_data="model.onnx.data")
-    session = onnxruntime.InferenceSession(package / "exact" / "model.onnx", providers=["CPUExecutionProvider"])
-    feed: dict[str, Any] = {"input_ids": np.array([PROMPT]), "attention_mask": np.ones((1, len(PROMPT)), np.int64)}
-    for given in session.get_inputs():
-        if given.name.startswith("past"):
-            feed[given.name] = np.zeros((1, given.shape[1], 0, given.shape[3]), np.float32)
-        elif given.name == "position_ids":
-            feed[given.name] = np.arange(len(PROMPT))[None]
-    return session.run(["logits"], feed)[0][0, -1]
+    session = onnxruntime.InferenceSession(
+        exactly_computing(package) / "model.onnx", providers=["CPUExecutionProvider"]
+    )
+    return session.run(["logits"], decoder_feed(session, PROMPT))[0][0, -1]
 
 
 @pytest.mark.parametrize("kind", ["Q4_0", "Q4_1", "Q8_0"])

@@ -12,6 +12,7 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 from packed import Module, dequantize_checkpoint, quantize_checkpoint
+from plain_decoders import decoder_feed, exactly_computing
 from tiny import edit_config, make_checkpoint
 
 import drupe
@@ -53,13 +54,7 @@ def parts_of(name: str, modules: dict[str, Module]) -> list[Module]:
 
 def logits(package: Path) -> np.ndarray:
     session = onnxruntime.InferenceSession(package / "model.onnx", providers=["CPUExecutionProvider"])
-    feed: dict[str, Any] = {"input_ids": np.array([PROMPT]), "attention_mask": np.ones((1, len(PROMPT)), np.int64)}
-    for given in session.get_inputs():
-        if given.name.startswith("past"):
-            feed[given.name] = np.zeros((1, given.shape[1], 0, given.shape[3]), np.float32)
-        elif given.name == "position_ids":
-            feed[given.name] = np.arange(len(PROMPT))[None]
-    return session.run(["logits"], feed)[0][0, -1]
+    return session.run(["logits"], decoder_feed(session, PROMPT))[0][0, -1]
 
 
 def expected_logits(folder: Path) -> np.ndarray:
@@ -169,17 +164,6 @@ def test_bytes_saved_by_the_checkpoint_are_used_for_embedding_and_head(
     graph = ir.load(tmp_path / "out" / "model.onnx").graph
     ends = [node for node in graph if node.metadata_props.get("drupe.role") in ("embedding", "head")]
     assert {node.attributes["bits"].as_int() for node in ends if "bits" in node.attributes} == {8}
-
-
-def exactly_computing(package: Path) -> Path:
-    """The package's graph, with float activations in its products."""
-    model = ir.load(package / "model.onnx")
-    for node in model.graph:
-        if node.op_type == "MatMulNBits":
-            node.attributes["accuracy_level"] = ir.AttrInt64("accuracy_level", 0)
-    (package / "exact").mkdir()
-    ir.save(model, package / "exact" / "model.onnx", external_data="model.onnx.data")
-    return package / "exact"
 
 
 def ends(graph: ir.Graph) -> dict[str, np.ndarray]:

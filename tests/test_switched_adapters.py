@@ -10,6 +10,7 @@ import decoder_families
 import numpy as np
 import pytest
 from adapters import make_adapter, merged_by_peft
+from plain_decoders import decoder_feed
 from tiny import make_checkpoint
 from typer.testing import CliRunner
 
@@ -68,13 +69,7 @@ def logits_in_onnxruntime(package: Path, adapter: str | None) -> np.ndarray:
         held = onnxruntime.LoraAdapter()
         held.Load(str(package / "adapters" / f"{adapter}.onnx_adapter"))
         options.add_active_adapter(held)
-    feeds: dict[str, Any] = {}
-    for each in session.get_inputs():
-        if each.name.startswith("past"):
-            feeds[each.name] = np.zeros((1, each.shape[1], 0, each.shape[3]), np.float32)
-        else:
-            feeds[each.name] = np.array([TOKENS if each.name == "input_ids" else [1] * len(TOKENS)], np.int64)
-    return np.asarray(session.run(["logits"], feeds, options)[0][0, -1])
+    return np.asarray(session.run(["logits"], decoder_feed(session, TOKENS), options)[0][0, -1])
 
 
 def tokens_in_genai(package: Path, adapter: str | None, file: Path | None = None) -> list[int]:

@@ -9,6 +9,7 @@ from typing import Any
 import decoder_families
 import numpy as np
 import pytest
+from plain_decoders import decoder_feed
 from typer.testing import CliRunner
 
 from drupe.api import Context, Model, PlanError, Target, registry, replace, target_of
@@ -129,14 +130,6 @@ def test_an_activation_is_made_of_what_the_target_has(
         assert (("", "Gelu") in operators, ("com.microsoft", own) in operators) == (kind == "whole", kind == "own")
         write_package(model.payload, folder, Context(processor, folder, threads=2))
         session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
-        feed = {
-            each.name: np.zeros((1, each.shape[1], 0, each.shape[3]), np.float32)
-            for each in session.get_inputs()
-            if each.name.startswith("past")
-        }
-        given = {"input_ids": PROMPT, "attention_mask": np.ones_like(PROMPT), "position_ids": np.arange(7)[None]}
-        names = {each.name for each in session.get_inputs()}
-        feed |= {key: each for key, each in given.items() if key in names}
-        made[kind] = session.run(["logits"], feed)[0]
+        made[kind] = session.run(["logits"], decoder_feed(session, PROMPT))[0]
     for kind in ("own", "written out"):
         np.testing.assert_allclose(made[kind], made["whole"], atol=1e-5 * np.abs(made["whole"]).max())

@@ -39,7 +39,7 @@ from .engine import kept_model as kept_model
 from .engine import new_id as new_id
 from .engine import preview as preview
 from .engine import ready as ready
-from .engine import refuse_unmeasurable as refuse_unmeasurable
+from .engine import refuse_uncheckable as refuse_uncheckable
 from .errors import Cancelled as Cancelled
 from .errors import CheckFailed as CheckFailed
 from .errors import DrupeError as DrupeError

@@ -108,7 +108,7 @@ def preview(run: Run) -> Model:
     return model
 
 
-def refuse_unmeasurable(run: Run) -> None:
+def refuse_uncheckable(run: Run) -> None:
     """Raise the error of a check that could not be made, before the work and not after it."""
     if run.job.plan.check.run and (verifier := run.found.verifiers.preferred()) is not None:
         verifier.refuse(run.job.source, run.job.plan.check)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
 
+import checkout_tools
 import pytest
 from tokenizer_forms import tokenizer_files
 
@@ -21,12 +21,7 @@ FORMS = ("bert", "gpt2", "llama2", "t5")
 
 @functools.cache
 def generator() -> Any:
-    path = Path(__file__).parents[3] / "tools" / "tokenizer_classes.py"
-    spec = importlib.util.spec_from_file_location("tokenizer_classes", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return checkout_tools.tool("tokenizer_classes")
 
 
 def test_the_table_is_that_of_the_installed_transformers() -> None:

@@ -18,7 +18,7 @@ from drupe.api import ModelError
 from drupe_checkpoints import open_checkpoint
 from drupe_checkpoints.tokenizer import from_ranks
 from drupe_checkpoints.tokenizer.from_ranks import from_tekken, from_tiktoken
-from drupe_checkpoints.tokenizer.parts import GPT2_WORDS, LLAMA3_WORDS
+from drupe_checkpoints.tokenizer.parts import LLAMA3_WORDS
 from drupe_checkpoints.tokenizer.resolving import resolve
 from drupe_checkpoints.tokenizer.settings import Settings
 from drupe_tokenization import awkward_texts
@@ -31,6 +31,7 @@ PLAIN = [
 ]
 PAIRS = ["t h", "th e", "Ġ t", "Ġ a", "i n", "1 2", "# #"]
 END = "<|endoftext|>"
+GPT2_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 
 def letters() -> list[str]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 import time
 from pathlib import Path
 from types import ModuleType
 
+import checkout_tools
 import pytest
 
 from drupe.api import UsageError
@@ -27,11 +26,7 @@ def newest() -> Capabilities:
 
 @pytest.fixture(scope="module")
 def tool() -> ModuleType:
-    specification = importlib.util.spec_from_file_location("operator_tables", ROOT / "tools" / "operator_tables.py")
-    assert specification and specification.loader
-    module = sys.modules["operator_tables"] = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+    return checkout_tools.tool("operator_tables")
 
 
 def attention(*inputs: str, **attributes: object) -> OperatorUse:

@@ -6,12 +6,11 @@ those libraries' messages and from onnxruntime's source (contrib_ops/cuda); see 
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from importlib import metadata
 from pathlib import Path
 
+import checkout_tools
 import pytest
 
 from drupe_ep_cuda.provider import Cuda
@@ -50,10 +49,7 @@ def test_the_table_for_the_installed_runtime_is_what_the_tool_writes() -> None:
         pytest.skip("onnxruntime-gpu is not installed, so there is no list of CUDA kernels")
     if version not in {"1.31.1", "1.24.4"}:
         pytest.skip(f"no table was made with onnxruntime-gpu {version}")
-    specification = importlib.util.spec_from_file_location("operator_tables", ROOT / "tools" / "operator_tables.py")
-    assert specification and specification.loader
-    tool = sys.modules["operator_tables"] = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(tool)
+    tool = checkout_tools.tool("operator_tables")
     provider = tool.provider_named("cuda")
     amendments = tool.amendments_for(provider, version)
     written = tool.table_path(provider, amendments).read_text(encoding="utf-8")

@@ -6,12 +6,11 @@ limits beyond types are from onnxruntime's source (core/providers/dml). See `ame
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 
+import checkout_tools
 import pytest
 
 from drupe_ep_dml.provider import Dml
@@ -28,11 +27,7 @@ def table() -> Capabilities:
 
 @pytest.fixture(scope="module")
 def tool() -> ModuleType:
-    specification = importlib.util.spec_from_file_location("operator_tables", ROOT / "tools" / "operator_tables.py")
-    assert specification and specification.loader
-    module = sys.modules["operator_tables"] = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+    return checkout_tools.tool("operator_tables")
 
 
 def attention(*inputs: str, **attributes: object) -> OperatorUse:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
+from plain_decoders import decoder_feed
 
 from drupe.api import Context, Model, Target
 
@@ -32,15 +33,7 @@ def logits(model: Model, target: Target, folder: Path) -> np.ndarray:
     folder.mkdir(parents=True)
     write_package(model.payload, folder, Context(target, folder, threads=2))
     session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
-    feed: dict[str, np.ndarray] = {}
-    for each in session.get_inputs():
-        if each.name.startswith("past"):
-            feed[each.name] = np.zeros((1, each.shape[1], 0, each.shape[3]), np.float32)
-        elif each.name == "position_ids":
-            feed[each.name] = np.arange(len(PROMPT))[None]
-        else:
-            feed[each.name] = np.array([PROMPT if each.name == "input_ids" else [1] * len(PROMPT)], np.int64)
-    return session.run(["logits"], feed)[0][0]
+    return session.run(["logits"], decoder_feed(session, PROMPT))[0][0]
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from plain_decoders import decoder_feed
 
 import drupe
 from drupe.api import CheckFailed
@@ -126,11 +127,7 @@ def test_divergence_from_a_checkpoint_equals_that_computed_with_transformers(
     tokens = encoded(checkpoint, text)[:61]
     twin = write_twin(Model("onnx", folder), text.parent / "twin")
     session = InferenceSession(twin.location / "model.onnx", providers=["CPUExecutionProvider"])
-    feeds: dict[str, np.ndarray] = {"input_ids": np.array([tokens[:-1]]), "attention_mask": np.ones((1, 60), np.int64)}
-    for value in session.get_inputs():
-        if value.name.startswith("past"):
-            feeds[value.name] = np.zeros((1, value.shape[1], 0, value.shape[3]), np.float32)
-    q = log_softmax(session.run(["logits"], feeds)[0][0].astype(np.float64))
+    q = log_softmax(session.run(["logits"], decoder_feed(session, tokens[:-1]))[0][0].astype(np.float64))
     p = log_softmax(transformers_logits(checkpoint, tokens[:-1]))
     expected = (np.exp(p) * (p - q)).sum(1).mean()
     assert expected > 1e-5

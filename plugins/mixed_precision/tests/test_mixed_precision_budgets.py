@@ -20,7 +20,7 @@ from drupe_mixed_precision.assignment import parts_of
 from drupe_mixed_precision.budgets import GENEROUS, Allocation, choose_within_budget
 from drupe_mixed_precision.configuration import AllocateBitsConfig
 from drupe_mixed_precision.losses import SENSITIVITY
-from drupe_mixed_precision.scheme_choice import options
+from drupe_mixed_precision.scheme_choice import candidates_of
 from drupe_mixed_precision.usual_size import REFERENCE, usual_package_bytes
 from drupe_mixed_precision.written_size import written_bytes
 from drupe_model_builder.build_decoder import BuildDecoder, BuildDecoderConfig
@@ -133,7 +133,7 @@ def test_schemes_add_fewer_bytes_to_a_graph_than_the_upper_bound(
     model, context = built(tmp_path, provider)
     capabilities = context.target.capabilities
     parts = parts_of(model.payload)
-    candidates = [options(part, capabilities, symmetric=False) for part in parts]
+    candidates = [candidates_of(part, capabilities, symmetric=False) for part in parts]
     given = Allocation(AllocateBitsConfig(bits_per_weight=bits), model.payload, capabilities, parts, candidates)
     chosen = choose_within_budget(given)
 

@@ -18,7 +18,7 @@ from drupe_mixed_precision.budgets import GENEROUS, SLOWER
 from drupe_mixed_precision.configuration import AllocateBitsConfig
 from drupe_mixed_precision.groups import groups_of
 from drupe_mixed_precision.losses import by_tables
-from drupe_mixed_precision.scheme_choice import Budget, Option, choose
+from drupe_mixed_precision.scheme_choice import Budget, Candidate, choose
 from drupe_mixed_precision.sizes import parse_size
 from drupe_mixed_precision.usual_size import REFERENCE
 from drupe_model_builder.build_decoder import BuildDecoder, BuildDecoderConfig
@@ -41,7 +41,7 @@ def schemes(model: Model) -> list[Scheme | None]:
 
 def test_upgrades_that_save_most_for_their_bytes_come_first() -> None:
     coarse, fine = Scheme(4, 128, False), Scheme(8, 128, False)
-    groups = [[Option(coarse, 10, loss), Option(fine, 20, 0.0)] for loss in (1.0, 5.0, 3.0)]
+    groups = [[Candidate(coarse, 10, loss), Candidate(fine, 20, 0.0)] for loss in (1.0, 5.0, 3.0)]
     assert [each.nbytes for each in choose(groups, Budget(49))] == [10, 20, 10]
     assert [each.nbytes for each in choose(groups, Budget(50))] == [10, 20, 20]
     assert [each.nbytes for each in choose(groups, Budget(1000), enough=1.0)] == [10, 20, 20]
@@ -53,7 +53,7 @@ def test_upgrades_that_save_most_for_their_bytes_come_first() -> None:
 
 def test_a_slow_upgrade_is_replaced_by_a_faster_one_within_the_time_limit() -> None:
     coarse, small, large = Scheme(4, 128, False), Scheme(4, 32, False), Scheme(8, 128, False)
-    group = [Option(coarse, 10, 1.0, 2.0), Option(small, 12, 0.7, 3.0), Option(large, 20, 0.0, 2.5)]
+    group = [Candidate(coarse, 10, 1.0, 2.0), Candidate(small, 12, 0.7, 3.0), Candidate(large, 20, 0.0, 2.5)]
     assert choose([group], Budget(12))[0].scheme == small
     assert choose([group], Budget(20, 2.9))[0].scheme == large
     assert choose([group], Budget(20, 2.4))[0].scheme == coarse

@@ -352,7 +352,8 @@ def children(of: int) -> list[int]:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_stopped_tuning_leaves_the_package_whole_and_no_process(package: Path, number: signal.Signals) -> None:
     before = {**contents(package), "drupe.json": (package / "drupe.json").read_bytes()}
-    endless = '{"threads":' + json.dumps([1, 2] * 500) + "}"
+    # A slower value ends the trials of `threads`, which are in order. Those of `spinning` go on.
+    endless = '{"spinning":' + json.dumps(["on", "off"] * 500) + "}"
     run = subprocess.Popen(
         [*PROGRAM, str(package), "--seconds", "3600", "--set", f"values={endless}"],
         stdout=subprocess.PIPE,

@@ -14,7 +14,7 @@ from tiny import edit_config, make_checkpoint
 
 from drupe.api import CheckFailed, Context, Model, Target
 from drupe_checkpoints.stored_tensors import stored_tensors
-from drupe_verification.accounting import Span, joined, refuse_unread
+from drupe_verification.accounting import Span, joined, refuse_unread_tensors
 
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 
@@ -54,7 +54,7 @@ def reference(folder: Path, target: Target, scratch: Path) -> tuple[Model, Model
 
 
 def test_a_reference_that_reads_everything_passes(checkpoint: Path, cpu: Target, tmp_path: Path) -> None:
-    refuse_unread(*reference(checkpoint, cpu, tmp_path))
+    refuse_unread_tensors(*reference(checkpoint, cpu, tmp_path))
 
 
 def test_a_head_that_was_tied_by_mistake_fails(
@@ -62,13 +62,13 @@ def test_a_head_that_was_tied_by_mistake_fails(
 ) -> None:
     monkeypatch.setattr("drupe_model_builder.tied_head._equal", lambda one, other: True)
     with pytest.raises(CheckFailed, match=HEAD) as caught:
-        refuse_unread(*reference(checkpoint, cpu, tmp_path))
+        refuse_unread_tensors(*reference(checkpoint, cpu, tmp_path))
     assert caught.value.cure
 
 
 def test_what_follows_from_other_tensors_need_not_be_read(checkpoint: Path, cpu: Target, tmp_path: Path) -> None:
     add(checkpoint, **{HEAD: embedding(checkpoint), "model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(8, "f4")})
-    refuse_unread(*reference(checkpoint, cpu, tmp_path))
+    refuse_unread_tensors(*reference(checkpoint, cpu, tmp_path))
 
 
 def test_weights_from_another_file_than_transformers_reads_fail(
@@ -77,7 +77,7 @@ def test_weights_from_another_file_than_transformers_reads_fail(
     shutil.copy(checkpoint / "model.safetensors", checkpoint / "other.safetensors")
     monkeypatch.setattr("drupe_onnx.safetensors.SINGLE", "other.safetensors")
     with pytest.raises(CheckFailed, match=r"other\.safetensors"):
-        refuse_unread(*reference(checkpoint, cpu, tmp_path))
+        refuse_unread_tensors(*reference(checkpoint, cpu, tmp_path))
 
 
 def test_parts_of_a_tensor_that_are_read_one_by_one_count_together() -> None:
@@ -99,12 +99,12 @@ def test_a_tensor_of_which_a_part_is_not_read_fails(
 
     monkeypatch.setattr("drupe_verification.accounting.joined", with_a_gap)
     with pytest.raises(CheckFailed, match="not part of the converted model") if refused else nullcontext():
-        refuse_unread(*made)
+        refuse_unread_tensors(*made)
 
 
 def test_a_source_that_is_no_checkpoint_is_not_accounted_for(checkpoint: Path, cpu: Target, tmp_path: Path) -> None:
     source, made = reference(checkpoint, cpu, tmp_path)
-    refuse_unread(source.but(kind="onnx"), made.but(payload=None))
+    refuse_unread_tensors(source.but(kind="onnx"), made.but(payload=None))
 
 
 @pytest.mark.parametrize("kind", ["F16", "Q4_0", "Q4_1", "Q8_0"])
@@ -118,7 +118,7 @@ def test_each_tensor_of_a_gguf_file_has_to_be_read(
     sizes = {"hidden_size": 128, "intermediate_size": 192, "tie_word_embeddings": False}
     path = gguf_of(make_checkpoint(tmp_path / "source", **sizes), kind).write(tmp_path / "model.gguf")
     assert stored_tensors(path)
-    refuse_unread(*reference(path, cpu, tmp_path))
+    refuse_unread_tensors(*reference(path, cpu, tmp_path))
     whole = GgufCheckpoint.tensors
 
     def with_one_for_another(checkpoint: GgufCheckpoint) -> dict[str, Any]:
@@ -127,4 +127,4 @@ def test_each_tensor_of_a_gguf_file_has_to_be_read(
 
     monkeypatch.setattr(GgufCheckpoint, "tensors", with_one_for_another)
     with pytest.raises(CheckFailed, match=r"blk\.1\.ffn_up\.weight is not part of the converted model"):
-        refuse_unread(*reference(path, cpu, tmp_path))
+        refuse_unread_tensors(*reference(path, cpu, tmp_path))

@@ -25,7 +25,7 @@ from drupe.api import (
 )
 from drupe_ep_cpu.provider import Cpu
 from drupe_eval_quality.quality import Quality
-from drupe_verification.measuring import float_recipe
+from drupe_verification.reference import float_recipe
 
 CALM = {"quality": "fast", "tokens": 32}
 

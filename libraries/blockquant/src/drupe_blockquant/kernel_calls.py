@@ -11,7 +11,7 @@ from drupe_blockquant.reference import shrink_factors
 from drupe_blockquant.scheme import Scheme
 
 GROUP = 16  # blocks that the search handles at once
-LANES = 2 * GROUP  # two partial sums a block, see `kernels._interleave`
+LANES = 2 * GROUP  # two partial sums a block, see `kernels_search.interleave`
 LANE_VALUES = 10 * LANES  # values that the search keeps for each lane
 CHUNK = 16384  # values that the search loads at a time: 64 kB stay in the second-level cache
 PRODUCT_COLUMNS = 256  # columns of a sum of products that are in work at a time

@@ -7,21 +7,16 @@ IEEE, in the order of the numpy twin in `gptq`: the two agree to the bit.
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator,misc,attr-defined"
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
-from numba import carray, njit
+from numba import carray
 
-F32 = np.float32
-ZERO = F32(0)
-ALMOST_HALF = F32(0.49999997)
+from drupe_blockquant.kernels_common import ALMOST_HALF, F32, ZERO, strict
+
 LANES = 64  # rows of the matrix taken at a time: the errors of 128 columns of them stay in the first-level cache
 
-_inner: dict[str, Any] = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # as `kernels`
-_strict = njit(**_inner)
 
-
-@_strict
+@strict
 def _correct(owed, errors, shares, count, start, end):
     """owed -= errors^T shares over the first `count` errors, in their order; four at a time save loads and stores."""
     whole = count // 4 * 4
@@ -42,7 +37,7 @@ def _correct(owed, errors, shares, count, start, end):
             owed[r] = owed[r] - error[r] * share
 
 
-@_strict
+@strict
 def _round_column(column, owed, scale, reciprocal, zero, root, q_max, level, error):
     """Levels of a column, and its errors divided by the factor's diagonal element. `root` is that element's inverse."""
     for r in range(column.size):
@@ -54,7 +49,7 @@ def _round_column(column, owed, scale, reciprocal, zero, root, q_max, level, err
         error[r] = (column[r] - (F32(whole) - zero[r]) * scale[r] + owed[r]) * root
 
 
-@_strict
+@strict
 def _round_columns(columns, owed, shares, roots, scales, reciprocals, zeros, groups, levels, errors, q_max):
     width, n = columns.shape
     for start in range(0, n, LANES):

@@ -7,26 +7,19 @@ order of the numpy twin in `hqq`: the two agree to the bit.
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator,misc,attr-defined"
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
-from numba import carray, njit
+from numba import carray
 
 from drupe_blockquant.hqq import LANES
+from drupe_blockquant.kernels_common import F32, MAGIC, ONE, ZERO, strict
 
-F32 = np.float32
-ZERO = F32(0)
-ONE = F32(1)
-MAGIC = F32(12582912.0)  # adding and subtracting it rounds to the nearest integer, ties to even
 # Offsets of the lanes' parameters and sums. They share one array, because LLVM must see that the parts do not overlap:
 # with one array for each part it would not vectorise.
 SCALE, RATE, ZEROS, NORM, CROSS, SQUARE, SHIFT, END = range(0, 8 * LANES, LANES)
 
-_inner: dict[str, Any] = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # as `kernels`
-_strict = njit(**_inner)
 
-
-@_strict
+@strict
 def _add_place(units, lanes, threshold, q_max):
     for b in range(LANES):
         unit = units[b]
@@ -50,7 +43,7 @@ def _add_place(units, lanes, threshold, q_max):
         lanes[SHIFT + b] = lanes[SHIFT + b] + (level - target * lanes[RATE + b])
 
 
-@_strict
+@strict
 def _fit_blocks(units, scales, zeros, lanes, threshold, q_max, sums):
     tiles, size, _ = units.shape
     for t in range(tiles):

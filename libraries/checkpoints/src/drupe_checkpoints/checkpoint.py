@@ -146,7 +146,7 @@ class Checkpoint(Record, dict=True):
     def package_files(self) -> Mapping[str, Path | bytes]:
         """The files to put beside a graph, by name. There is always a tokenizer.json. Raises ModelError."""
         from drupe_checkpoints.sentence_transformers import sentence_files
-        from drupe_checkpoints.tokenizer.carried import carried
+        from drupe_checkpoints.tokenizer.carried_files import carried
         from drupe_checkpoints.tokenizer.settings import TOKENIZER
 
         return {**carried(self.folder), **sentence_files(self.folder), TOKENIZER: self.tokenizer.content}

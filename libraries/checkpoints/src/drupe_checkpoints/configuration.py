@@ -10,8 +10,7 @@ from typing import Any, Self
 
 from drupe.api import ModelError, Record, field, replace
 from drupe_checkpoints.wording import shown
-from drupe_files import json_object
-from drupe_onnx import unreadable
+from drupe_files import json_object, unreadable
 
 DEFAULT_ROPE_THETA = 10_000.0
 ROPE_TYPES = {"su": "longrope", "mrope": "default"}

@@ -18,9 +18,8 @@ from drupe_checkpoints.context_length import context_of
 from drupe_checkpoints.opening import checkpoint_of, open_checkpoint
 from drupe_checkpoints.sentence_transformers import sentence_files, sentence_modules
 from drupe_checkpoints.summary import shards_of
-from drupe_checkpoints.tokenizer.carried import CARRIED, CARRIED_PATTERNS
-from drupe_files import file_digest, quick_digest, stays_inside
-from drupe_onnx import unreadable
+from drupe_checkpoints.tokenizer.carried_files import CARRIED, CARRIED_PATTERNS
+from drupe_files import file_digest, quick_digest, stays_inside, unreadable
 from drupe_onnx.size_keys import SIZE_KEYS
 
 PARTS = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "*.tiktoken", *CARRIED_PATTERNS)

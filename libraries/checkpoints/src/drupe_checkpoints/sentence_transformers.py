@@ -14,8 +14,7 @@ from typing import Any
 
 from drupe.api import ModelError, Record, field, replace, unknown
 from drupe_checkpoints.dense_modules import Dense, dense_of, weights_file
-from drupe_files import json_object, json_value
-from drupe_onnx import unreadable
+from drupe_files import json_object, json_value, unreadable
 
 MODULES, PROMPTS = "modules.json", "config_sentence_transformers.json"
 TEXTS = "sentence_*_config.json"

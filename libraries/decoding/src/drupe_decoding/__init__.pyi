@@ -2,8 +2,6 @@
 
 from .decoder import Decoder as Decoder
 from .decoder import context_length as context_length
-from .decoder import folder_of as folder_of
-from .decoder import package_of as package_of
 from .feeding import DecoderFeed as DecoderFeed
 from .feeding import FeedState as FeedState
 from .feeding import empty_cache as empty_cache

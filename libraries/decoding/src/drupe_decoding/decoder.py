@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
@@ -12,7 +11,7 @@ from drupe.api import Context, Model, ModelError, Session
 from drupe_decoding.feeding import DecoderFeed, FeedState
 from drupe_decoding.graphs import cache_sizes, decoder_ports, vocabulary_size
 from drupe_decoding.ports import DecoderPorts
-from drupe_onnx import OnnxKind, OnnxPackage, write_twin
+from drupe_onnx import OnnxPackage, package_of, write_twin
 
 
 class Decoder:
@@ -63,21 +62,9 @@ class Decoder:
         self.close()
 
 
-def folder_of(model: Model) -> Path:
-    """The folder of a model, also where its location is a file."""
-    return model.location if model.location.is_dir() else model.location.parent
-
-
 def context_length(model: Model) -> int:
     """How many tokens a package's context holds; a large number where it does not say."""
     return package_of(model).context_length or 1 << 30
-
-
-def package_of(model: Model) -> OnnxPackage:
-    """The payload of a model of the kind `onnx`, which is read where it is not loaded."""
-    payload = OnnxKind().load(model).payload if model.payload is None else model.payload
-    assert isinstance(payload, OnnxPackage)
-    return payload
 
 
 def _feed_of(package: OnnxPackage) -> tuple[DecoderFeed, DecoderPorts]:

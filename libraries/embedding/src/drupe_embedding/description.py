@@ -6,7 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from drupe.api import ModelError, Record, asdict, field
+from drupe.api import Record, asdict, field
+from drupe_onnx.metadata_records import record_from
 
 if TYPE_CHECKING:
     from drupe_onnx import ir
@@ -46,10 +47,4 @@ def description_of(model: ir.Model) -> EmbeddingDescription | None:
 
 def description_from(text: str) -> EmbeddingDescription:
     """The description in a graph's metadata; keys that a later version has added are ignored."""
-    try:
-        document = json.loads(text)
-        known = set(EmbeddingDescription.__struct_fields__)
-        values = {name: value for name, value in document.items() if name in known}
-        return EmbeddingDescription(**{**values, "modes": tuple(values.get("modes", ()))})
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ModelError(f"the graph's description of its embeddings ({DESCRIPTION_KEY}) is broken") from error
+    return record_from(text, EmbeddingDescription, f"its embeddings ({DESCRIPTION_KEY})")

@@ -18,7 +18,7 @@ from drupe_files.cache_entries import (
 from drupe_files.digests import content_digest, file_digest, leave_note, quick_digest
 from drupe_files.disk import disk_errors, folder_bytes, refuse_unwritable
 from drupe_files.folder_marks import Mark, held, is_held, remove_unused
-from drupe_files.json_files import json_object, json_value
+from drupe_files.json_files import json_object, json_value, object_of
 from drupe_files.memory import peak_memory
 from drupe_files.output_lock import claimed
 from drupe_files.pass_cache import FolderCache
@@ -27,6 +27,7 @@ from drupe_files.relative_names import stays_inside
 from drupe_files.replaceable import refuse_to_replace
 from drupe_files.scratch_folders import scratch
 from drupe_files.shared_folder import shared_folder, sharing
+from drupe_files.unreadable import unreadable
 
 __all__ = [
     "ACTIVATIONS",
@@ -55,6 +56,7 @@ __all__ = [
     "leave_note",
     "make_room",
     "note_bytes",
+    "object_of",
     "peak_memory",
     "quick_digest",
     "refuse_to_replace",
@@ -67,4 +69,5 @@ __all__ = [
     "sharing",
     "stays_inside",
     "touch",
+    "unreadable",
 ]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import uuid
 from pathlib import Path
 
 from drupe_files.cache import cache_folder, key_of
+from drupe_files.whole_files import whole_file
 
 DIGEST_LENGTH = 64
 """Hexadecimal digits of a SHA-256."""
@@ -61,11 +61,7 @@ def _remembered_digest(path: Path, size: int, changed: int) -> str:
 
 def leave_note(note: Path, content: str | bytes) -> None:
     """Write a file of the cache, completely or not at all. A failure is ignored: it only costs time later."""
-    draft = note.with_name(f".{uuid.uuid4().hex}")
     with contextlib.suppress(OSError):
         note.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with whole_file(note) as draft:
             draft.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
-            draft.replace(note)
-        finally:
-            draft.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from drupe.api import ModelError
+from drupe_files.unreadable import unreadable
 
 BLANK = b"\0 \t\r\n"
 MARKS: Mapping[bytes, str] = {
@@ -44,6 +45,19 @@ def json_object(content: bytes, name: str, where: Path | str, cure: str) -> dict
         form = FORMS.get(type(value), "null")
         raise ModelError(f"{name} is not a JSON object but {form}", where=where, cure=cure)
     return value
+
+
+def object_of(content: Path | bytes | None, name: str, cure: str) -> dict[str, Any]:
+    """The object in a JSON file, by its path or its content; {} for None. Raises ModelError, as `json_object`."""
+    if content is None:
+        return {}
+    if isinstance(content, bytes):
+        return json_object(content, name, name, cure)
+    try:
+        read = content.read_bytes()
+    except OSError as error:
+        raise unreadable(content, error) from error
+    return json_object(read, name, content, cure)
 
 
 def _complaint(error: ValueError | RecursionError) -> str:

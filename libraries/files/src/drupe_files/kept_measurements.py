@@ -11,11 +11,11 @@ from typing import Any
 
 from drupe.api import RECORD, Evaluator, Metric, ModelError, Record, UsageError, asdict, configure, registry, replace
 from drupe_files.disk import disk_errors
-from drupe_files.json_files import json_object
+from drupe_files.package_record import AGAIN, read_record
+from drupe_files.whole_files import whole_file
 
 MEASURED = "measured"
 """The key of the record that holds them. The record has no digest of itself, so its digests stay true."""
-AGAIN = "copy the package again, or make it again"
 
 
 class Measurement(Record):
@@ -55,7 +55,7 @@ def refuse_unkeepable(package: Path) -> None:
             cure="leave --keep out, or name a package of Drupe",
         )
     _older(package, read_record(package))
-    tried = _beside(package)
+    tried = package / f".{RECORD}-{uuid.uuid4().hex[:12]}"
     with disk_errors(package):
         tried.touch()
         tried.unlink()
@@ -71,13 +71,8 @@ def keep_measurements(package: Path, measured: Sequence[Measurement]) -> None:
     names = {each.evaluator for each in measured}
     others = [each for each in _older(package, record) if each.evaluator not in names]
     record[MEASURED] = [*map(asdict, others), *(asdict(replace(each, moment=now)) for each in measured)]
-    temporary = _beside(package)
-    with disk_errors(package):
-        try:
-            temporary.write_text(json.dumps(record, indent=1), encoding="utf-8")
-            temporary.replace(package / RECORD)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with disk_errors(package), whole_file(package / RECORD) as draft:
+        draft.write_text(json.dumps(record, indent=1), encoding="utf-8")
 
 
 def kept_measurements(record: Mapping[str, Any]) -> list[Measurement]:
@@ -88,22 +83,8 @@ def kept_measurements(record: Mapping[str, Any]) -> list[Measurement]:
     ]
 
 
-def read_record(package: Path) -> dict[str, Any]:
-    """The record of a package. Raises ModelError for one that is damaged or cannot be read."""
-    path = package / RECORD
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"it cannot be read: {error}", where=path, cure=AGAIN) from error
-    return json_object(content, RECORD, path, AGAIN)
-
-
 def _older(package: Path, record: Mapping[str, Any]) -> list[Measurement]:
     try:
         return kept_measurements(record)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(f"the measurements in {RECORD} are damaged", where=package / RECORD, cure=AGAIN) from error
-
-
-def _beside(package: Path) -> Path:
-    return package / f".{RECORD}-{uuid.uuid4().hex[:12]}"

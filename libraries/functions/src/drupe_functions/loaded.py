@@ -23,7 +23,7 @@ def __getattr__(name: str) -> type[FunctionEvaluator]:
     return _MADE[name]
 
 
-def evaluator_of(name: str, path: Path, function_name: str) -> tuple[type[FunctionEvaluator], Plugin]:
+def evaluator_from(name: str, path: Path, function_name: str) -> tuple[type[FunctionEvaluator], Plugin]:
     """The evaluator of a function, and what owns it: the file, with the beginning of its digest as the version."""
     file = OwnFile(path)
     module = file.run()

@@ -34,5 +34,5 @@ def know(name: str, found: Registry) -> None:
         return
     from drupe_functions import loaded
 
-    made, owner = loaded.evaluator_of(name, Path(function["file"]), function["function"])
+    made, owner = loaded.evaluator_from(name, Path(function["file"]), function["function"])
     found.evaluators.add(Ref(name, f"{loaded.__name__}:{name}", made.summary), owner)

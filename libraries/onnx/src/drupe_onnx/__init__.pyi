@@ -40,6 +40,7 @@ from .facts import stored_bits as stored_bits
 from .files import Files as Files
 from .files import link_or_copy as link_or_copy
 from .kind import OnnxKind as OnnxKind
+from .kind import package_of as package_of
 from .metadata import BLOCK as BLOCK
 from .metadata import CHOSEN as CHOSEN
 from .metadata import FLOAT_MATRICES as FLOAT_MATRICES
@@ -59,6 +60,7 @@ from .package import OnnxPackage as OnnxPackage
 from .package import graphs_of as graphs_of
 from .package import initializers_of as initializers_of
 from .package_folder import PackageFiles as PackageFiles
+from .package_folder import folder_of as folder_of
 from .package_folder import graph_files as graph_files
 from .package_folder import package_files as package_files
 from .provider import TableProvider as TableProvider
@@ -76,7 +78,6 @@ from .session_options import session_options as session_options
 from .target_title import target_title as target_title
 from .twin import all_logits as all_logits
 from .twin import write_twin as write_twin
-from .unreadable import unreadable as unreadable
 from .weights import LazyWeight as LazyWeight
 from .weights import MaterializedTooMuch as MaterializedTooMuch
 from .weights import constant_of as constant_of

@@ -15,21 +15,21 @@ from drupe_onnx.adapter_files import read_adapter
 from drupe_onnx.expressions.sources import ExternalTensor
 from drupe_onnx.external_data import data_files
 from drupe_onnx.files import link_or_copy
-from drupe_onnx.kind import OnnxKind
+from drupe_onnx.kind import package_of
 from drupe_onnx.layout import reference, serialized
 from drupe_onnx.outline import read_outline
 from drupe_onnx.package import GRAPH, OnnxPackage, initializers_of
+from drupe_onnx.package_folder import folder_of
 from drupe_onnx.switching import ADAPTERS, FOLDER, MAKE_AGAIN, Switching, chosen_adapter, switching_in
 from drupe_onnx.weights import LazyWeight, expression_of
 
 
 def write_adapted_copy(model: Model, name: str, folder: Path) -> None:
     """Write the copy of a package on disk into the empty `folder`. Raises UsageError where there is no such adapter."""
-    home = Path(os.path.normpath(model.location if model.location.is_dir() else model.location.parent))
+    home = Path(os.path.normpath(folder_of(model)))
     adapter, switching = chosen_adapter(name, home), switching_in(home)
     assert switching is not None
-    package = OnnxKind().load(model.but(payload=None)).payload
-    assert isinstance(package, OnnxPackage)
+    package = package_of(model.but(payload=None))
     component = package.component
     _put_in(component, switching, adapter)
     graph = next(iter(package.graph_names.values()))

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from drupe.api import ModelError, OutputError, Record
-from drupe_files import disk_errors
+from drupe_files import disk_errors, unreadable
 from drupe_onnx import ir
 from drupe_onnx.expressions.expression import Expression
 from drupe_onnx.expressions.sources import ExternalTensor
 from drupe_onnx.files import Files
-from drupe_onnx.unreadable import unreadable
 
 IDENTIFIER = b"TORT"
 FORMAT, VERSION = 1, 1

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from drupe.api import ModelError, Record, asdict
+from drupe.api import Record, asdict
+from drupe_onnx.metadata_records import record_from
 
 if TYPE_CHECKING:
     from drupe_onnx import ir
@@ -49,10 +50,4 @@ def decoder_of(model: ir.Model) -> DecoderDescription | None:
 
 def decoder_from(text: str) -> DecoderDescription:
     """The description in a graph's metadata; keys that a later version has added are ignored."""
-    try:
-        document = json.loads(text)
-        known = set(DecoderDescription.__struct_fields__)
-        values = {name: value for name, value in document.items() if name in known}
-        return DecoderDescription(**{**values, "eos": tuple(values.get("eos", ()))})
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ModelError(f"the graph's description of its decoder ({DECODER_KEY}) is broken") from error
+    return record_from(text, DecoderDescription, f"its decoder ({DECODER_KEY})")

@@ -44,7 +44,7 @@ class OnnxKind(ModelKind):
     def save(self, model: Model, folder: Path, context: Context) -> Mapping[str, str]:
         from drupe_onnx.writer import write_package
 
-        return write_package(declared(self._package(model)), folder, context)
+        return write_package(declared(package_of(model)), folder, context)
 
     def payload_problem(self, model: Model) -> str | None:
         if model.payload is None:
@@ -54,11 +54,11 @@ class OnnxKind(ModelKind):
         return model.payload.problem(model.parts)
 
     def fork(self, model: Model) -> Model:
-        return model.but(payload=self._package(model).clone())
+        return model.but(payload=package_of(model).clone())
 
     def split(self, model: Model) -> Mapping[str, Model]:
         model = self.load(model)
-        package = self._package(model)
+        package = package_of(model)
         if len(package.components) == 1:
             return {ONLY_PART: model}
         return {
@@ -85,8 +85,8 @@ class OnnxKind(ModelKind):
             return next(iter(parts.values()))
         from drupe_onnx.joining import joined_files
 
-        packages = {role: self._package(part) for role, part in parts.items()}
-        files = joined_files(self._package(model).files, {role: each.files for role, each in packages.items()})
+        packages = {role: package_of(part) for role, part in parts.items()}
+        files = joined_files(package_of(model).files, {role: each.files for role, each in packages.items()})
         sources = {role: source for role, each in packages.items() for source in each.sources.values()}
         package = OnnxPackage({role: each.component for role, each in packages.items()}, files, sources)
         return model.but(payload=package, parts={role: part.facts for role, part in parts.items()})
@@ -94,7 +94,7 @@ class OnnxKind(ModelKind):
     def fingerprint(self, model: Model, thorough: bool = True) -> str:
         from drupe_onnx.package_fingerprint import fingerprint_of
 
-        return fingerprint_of(self._package(model), thorough)
+        return fingerprint_of(package_of(model), thorough)
 
     def size(self, model: Model) -> int | None:
         try:
@@ -108,7 +108,7 @@ class OnnxKind(ModelKind):
         if model.payload is not None:
             from drupe_onnx.estimates import outlines_of
 
-            package = self._package(model)
+            package = package_of(model)
             return describe(outlines_of(package), package.files, model.location)
         files = package_files(model.location)
         outlines = {role: read_outline(path) for role, path in files.graphs.items()}
@@ -118,7 +118,7 @@ class OnnxKind(ModelKind):
     def check(self, model: Model, target: Target) -> Sequence[str]:
         from drupe_onnx.operator_check import problems
 
-        components = self._package(model).components
+        components = package_of(model).components
         found = {role: problems(component, target) for role, component in components.items()}
         if len(found) == 1:
             return tuple(next(iter(found.values())))
@@ -127,19 +127,26 @@ class OnnxKind(ModelKind):
     def estimate(self, model: Model, context: Context) -> Estimate:
         from drupe_onnx.estimates import estimate
 
-        return estimate(declared(self._package(model)), context)
+        return estimate(declared(package_of(model)), context)
 
     def store(self, model: Model, folder: Path, context: Context) -> None:
         from drupe_onnx.package_store import store_package
 
-        store_package(self._package(model), folder, context.scratch)
+        store_package(package_of(model), folder, context.scratch)
 
     def restore(self, model: Model, moved: tuple[Path, Path] | None = None) -> Model:
         from drupe_onnx.package_store import restore_package
 
         return model.but(payload=restore_package(model.location, moved))
 
-    def _package(self, model: Model) -> OnnxPackage:
-        package = self.load(model).payload
-        assert isinstance(package, OnnxPackage)
-        return package
+
+def package_of(model: Model) -> OnnxPackage:
+    """The graphs of a model, read where they are not loaded. Raises ModelError for a model of another kind."""
+    if model.kind != OnnxKind.name:
+        raise ModelError(
+            f"this takes a graph: a model of kind '{OnnxKind.name}', not '{model.kind}'",
+            where=model.location,
+        )
+    package = OnnxKind().load(model).payload
+    assert isinstance(package, OnnxPackage)
+    return package

@@ -8,6 +8,7 @@ from pathlib import Path
 import onnx
 
 from drupe.api import ModelError, replace
+from drupe_files import unreadable
 from drupe_onnx import ir
 from drupe_onnx.embedded import without_weights
 from drupe_onnx.expressions.arranged import Reshape
@@ -16,7 +17,6 @@ from drupe_onnx.external_data import data_file
 from drupe_onnx.outline import AGAIN
 from drupe_onnx.package import OnnxPackage, graphs_of, initializers_of
 from drupe_onnx.package_folder import PackageFiles
-from drupe_onnx.unreadable import unreadable
 from drupe_onnx.weights import LazyWeight
 
 

@@ -13,9 +13,9 @@ import mmap
 from pathlib import Path
 
 from drupe.api import ModelError, Record
+from drupe_files import unreadable
 from drupe_onnx.elements import ELEMENTS
 from drupe_onnx.protobuf import NUMBER, Bytes, Malformed, fields, messages, packed
-from drupe_onnx.unreadable import unreadable
 
 AGAIN = "copy or download the model again with all its files, or make it again"
 

@@ -7,12 +7,11 @@ import hashlib
 import json
 from pathlib import Path
 
-from drupe_files import file_digest, quick_digest
+from drupe_files import file_digest, quick_digest, unreadable
 from drupe_onnx import ir
 from drupe_onnx.expressions.fingerprints import fingerprint
 from drupe_onnx.layout import reference, serialized
 from drupe_onnx.package import OnnxPackage, initializers_of
-from drupe_onnx.unreadable import unreadable
 from drupe_onnx.weights import expression_of
 
 

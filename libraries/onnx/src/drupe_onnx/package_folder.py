@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from drupe.api import ONLY_PART, RECORD, ModelError, Record
+from drupe.api import ONLY_PART, RECORD, Model, ModelError, Record
 from drupe_onnx.external_data import data_files
 from drupe_onnx.outline import read_outline
 from drupe_onnx.package import GRAPH
@@ -42,6 +42,11 @@ def graph_files(location: Path) -> dict[str, Path]:
     if not found:
         raise ModelError("there is no .onnx file", where=location, cure=f"give a folder that holds {GRAPH}")
     return {ONLY_PART: found[0]} if len(found) == 1 else {path.stem: path for path in found}
+
+
+def folder_of(model: Model) -> Path:
+    """The folder of a model, also where its location is a file."""
+    return model.location if model.location.is_dir() else model.location.parent
 
 
 def _other_files(folder: Path) -> dict[str, Path]:

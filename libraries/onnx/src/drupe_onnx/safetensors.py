@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from drupe.api import ModelError, counted
-from drupe_files import stays_inside
+from drupe_files import stays_inside, unreadable
 from drupe_onnx import ir
 from drupe_onnx.expressions.sources import SafetensorsTensor
-from drupe_onnx.unreadable import unreadable
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"

@@ -18,6 +18,7 @@ from typing import Any
 
 from drupe.api import Record
 from drupe_files import shared_folder
+from drupe_files.whole_files import whole_file
 from drupe_onnx.expressions.expression import Expression
 from drupe_onnx.expressions.fingerprints import fingerprint
 from drupe_onnx.expressions.producers import Produced, Producer
@@ -71,14 +72,13 @@ class SharedWeights:
             return
         offsets = _placed(layout, self._key)
         name = uuid.uuid4().hex
-        unfinished = self._folder / f"{name}.unfinished"
         with contextlib.suppress(OSError):  # a disk that has no links, or is full: the next package computes again
             kept = sum(file.stat().st_size for file in self._folder.glob(f"*{DATA}"))
             if kept + layout.size > shutil.disk_usage(self._folder).free // PART:
                 return
             os.link(data, self._folder / f"{name}{DATA}")
-            unfinished.write_text(json.dumps({"digest": digest, "offsets": offsets}), encoding="utf-8")
-            unfinished.replace(self._folder / f"{name}{INDEX}")
+            with whole_file(self._folder / f"{name}{INDEX}") as draft:
+                draft.write_text(json.dumps({"digest": digest, "offsets": offsets}), encoding="utf-8")
 
     def _key(self, walk: Walk) -> str:
         """What decides on the bytes of a walk's regions."""

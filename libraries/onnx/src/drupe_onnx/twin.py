@@ -10,10 +10,11 @@ from drupe_onnx import ir
 from drupe_onnx.editing import remove_unused
 from drupe_onnx.expressions.sources import ExternalTensor
 from drupe_onnx.files import link_or_copy
-from drupe_onnx.kind import OnnxKind
+from drupe_onnx.kind import OnnxKind, package_of
 from drupe_onnx.layout import reference, serialized
 from drupe_onnx.metadata import LAST_TOKEN, ROLE
 from drupe_onnx.package import GRAPH, OnnxPackage, initializers_of
+from drupe_onnx.package_folder import folder_of
 from drupe_onnx.weights import expression_of
 
 SUFFIX, WEIGHTS = ".onnx", ".weights"
@@ -47,9 +48,8 @@ def write_twin(model: Model, folder: Path) -> Model:
     Runtime refuses symbolic links. The twin has no genai_config.json, so a runtime for bare graphs opens it.
     """
     model = OnnxKind().load(model)
-    package = model.payload
-    assert isinstance(package, OnnxPackage)
-    home = os.path.normpath(model.location if model.location.is_dir() else model.location.parent)
+    package = package_of(model)
+    home = os.path.normpath(folder_of(model))
     twin = all_logits(package.component)
     folder.mkdir(parents=True, exist_ok=True)
     tensors: list[ir.TensorProtocol | None] = []

@@ -22,12 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drupe.api import Cancelled, Context, ModelError, OutputError
-from drupe_files import disk_errors, stays_inside
+from drupe_files import disk_errors, stays_inside, unreadable
 from drupe_onnx.files import Files, link_or_copy
 from drupe_onnx.layout import Chunk, Layout, Walk, chunks, references, serialized
 from drupe_onnx.package import OnnxPackage
 from drupe_onnx.shared_weights import SharedWeights, makers
-from drupe_onnx.unreadable import unreadable
 
 _HASHED = 1 << 20  # bytes hashed at once; they stay in the cache between the read and the hash
 _COPIED = 1 << 20

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from drupe_commands.messages import tell
-from drupe_commands.package_records import from_record
+from drupe_files.package_record import from_record
 
 if TYPE_CHECKING:
     from drupe_decoding import Generation, TextSession

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -42,20 +42,22 @@ class FlagApp(typer.Typer):
     ) -> None:
         super().__init__(rich_markup_mode=None, add_completion=False)
         taken = own_flags(function)
-        accepted: dict[str, inspect.Parameter] = {}
+        accepted: dict[str, Option] = {}
         for option in options:
             if clash := flags_of(option) & taken:
                 owner = found.owners[option.name][0][1]
                 owner.remark(f"cannot have its option {clash.pop()}: drupe {name} has a flag of that name")
                 continue
-            accepted[option.name] = _parameter(option)
+            accepted[option.name] = option
 
         def command(**values: Any) -> None:
-            chosen = given((option, values.pop(option)) for option in accepted)
+            chosen = given((name, values.pop(name)) for name in accepted)
+            for name, value in chosen.items():
+                _refuse_wrong_value(accepted[name], value, found)
             function(**values, options=chosen)
 
         self.command(name, cls=FlagCommand, context_settings=CONTEXT, epilog=epilog)(
-            _with_signature(command, [*_own(function), *accepted.values()], function.__doc__)
+            _with_signature(command, [*_own(function), *map(_parameter, accepted.values())], function.__doc__)
         )
 
 
@@ -145,17 +147,13 @@ def declared_options(found: Registry) -> list[Option]:
     return [found.options[name] for name in found.owners if name in found.options]
 
 
-def refuse_wrong_values(options: Mapping[str, Any], declared: Mapping[str, Option]) -> None:
-    """Raise UsageError for a value that is none of its option's choices, before a model is looked for.
+def _refuse_wrong_value(option: Option, value: Any, found: Registry) -> None:
+    """Raise UsageError for a value that is none of the option's choices, before a model is looked for.
 
     A plugin can bring choices, so the error names the plugins that are not in use.
     """
-    from drupe.api import UsageError, registry
-
-    for name, value in options.items():
-        if name in declared:
-            try:
-                declared[name].refuse(value)
-            except UsageError as error:
-                error.what += registry().why_missing(name)
-                raise
+    try:
+        option.refuse(value)
+    except UsageError as error:
+        error.what += found.why_missing(option.name)
+        raise

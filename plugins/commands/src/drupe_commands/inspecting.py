@@ -10,9 +10,9 @@ import typer
 from drupe.api import asdict
 from drupe_commands.flags import FlagApp, declared_options
 from drupe_commands.messages import tell_notices
-from drupe_commands.package_records import from_record
 from drupe_commands.parameters import MODEL
 from drupe_commands.showing import AsJson, print_facts, print_json, print_records
+from drupe_files.package_record import from_record
 
 if TYPE_CHECKING:
     from drupe.api import Model, Notice

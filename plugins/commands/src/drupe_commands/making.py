@@ -75,20 +75,19 @@ class Making(Record):
         return measured
 
     def begin(self) -> float:
-        """Set up what is told of the run; returns the time. Raises UsageError where an output is missing."""
+        """Set up what is told of the run; returns the time.
+
+        Raises UsageError where a package is to be made, and no folder for it is named.
+        """
         from drupe import api
         from drupe_console import Narrator
 
         started = time.perf_counter()
         self.context.find_root().ensure_object(dict)["debug"] = self.log_level == 2
-        self.refuse_no_output()
-        api.listen(Narrator(self.log_level))
-        return started
-
-    def refuse_no_output(self) -> None:
-        """Raise UsageError where a package is to be made, and no folder for it is named."""
         if not self.only_plan:
             self.named_output()
+        api.listen(Narrator(self.log_level))
+        return started
 
     def named_output(self) -> Path:
         """The output folder. Raises UsageError where none is named."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from drupe.api import Request, UsageError
-from drupe_commands.flags import FlagApp, declared_options, refuse_wrong_values
+from drupe_commands.flags import FlagApp, declared_options
 from drupe_commands.making import Making, chosen_provider
 from drupe_commands.parameters import (
     CHECKING,
@@ -91,12 +91,8 @@ def optimize(
     options: Mapping[str, Any],
 ) -> None:
     """Make a small, fast package of a model, and run it once to see that it works."""
-    from drupe.api import registry
-
     making = Making(context, output_path, force=force, only_plan=plan, as_json=as_json, log_level=log_level)
     reference = _one_model(model, model_name_or_path)
-    making.refuse_no_output()
-    refuse_wrong_values(options, registry().options)
     request = Request(
         reference=reference,
         provider=chosen_provider(provider, device),

@@ -43,13 +43,13 @@ class Preview(Record):
 
 def preview_of(plan: Plan, source: Model) -> Preview:
     """Check a plan, and tell what the output will take, as far as no costly pass decides on that."""
-    from drupe.api import Job, new_id, preview, ready, refuse_unmeasurable, registry
+    from drupe.api import Job, new_id, preview, ready, refuse_uncheckable, registry
     from drupe_files import scratch
 
     found = registry()
     with scratch() as folder:
         run = ready(Job(plan, source, new_id(), folder), found)
-        refuse_unmeasurable(run)
+        refuse_uncheckable(run)
         model = preview(run)
         kind = found.kinds.make(model.kind)
         unforeseen = next((step.planned.name for step in run.passes if not step.is_foreseen), "")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from drupe_commands.flags import FlagApp, declared_options, refuse_wrong_values
+from drupe_commands.flags import FlagApp, declared_options
 from drupe_commands.making import Making, chosen_provider
 from drupe_commands.parameters import (
     CHECKING,
@@ -64,11 +64,9 @@ def run_pass(
 
     Its configuration is what the target's recipe has for it, if it has this pass; options and --set change it.
     """
-    from drupe.api import Request, Step, registry
+    from drupe.api import Request, Step
 
     making = Making(context, output_path, force=force, only_plan=plan, as_json=as_json, log_level=log_level)
-    making.refuse_no_output()
-    refuse_wrong_values(options, registry().options)
     config = {each.key: each.value for each in settings_of("pass", [name], settings or ())}
     request = Request(
         reference=model,

@@ -18,12 +18,11 @@ from drupe_decoding import (
     Generation,
     TextSession,
     context_length,
-    folder_of,
-    package_of,
     text_session,
 )
 from drupe_eval_harness.settings import LmEvalConfig
 from drupe_layerwise import Distribution
+from drupe_onnx import folder_of, package_of
 from drupe_tokenization import apply_chat_template, templates_in_folder
 from drupe_tokenization.tokenizer_file import read_tokenizer
 

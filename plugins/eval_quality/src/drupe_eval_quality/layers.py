@@ -8,12 +8,12 @@ from typing import ClassVar
 from pydantic import Field
 
 from drupe.api import Context, Evaluator, EvaluatorConfig, Metric, Model, ModelError, UsageError
-from drupe_decoding import context_length, decoder_ports, folder_of, package_of, vocabulary_size
+from drupe_decoding import context_length, decoder_ports, vocabulary_size
 from drupe_eval_quality.layer_costs import LayerCosts, layer_costs
 from drupe_eval_quality.text_settings import TextSettings
 from drupe_eval_quality.vocabularies import refuse_other_vocabulary
 from drupe_layerwise import has_head
-from drupe_onnx import OnnxPackage
+from drupe_onnx import OnnxPackage, folder_of, package_of
 from drupe_text import Text, TextTokenizer
 
 FEWEST = 16

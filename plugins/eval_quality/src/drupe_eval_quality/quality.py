@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from drupe.api import Context, Evaluator, EvaluatorConfig, Metric, Model, ModelError
-from drupe_decoding import Decoder, context_length, folder_of
+from drupe_decoding import Decoder, context_length
 from drupe_eval_quality.divergence_limit import refuse_divergence, refuse_without_reference
 from drupe_eval_quality.kept_logits import FLOAT, found_logits, keeping, with_rows
 from drupe_eval_quality.position_sums import PositionSums
@@ -25,7 +25,7 @@ from drupe_eval_quality.text_windows import (
     with_package,
 )
 from drupe_eval_quality.vocabularies import refuse_other_vocabulary
-from drupe_onnx import OnnxKind, OnnxPackage
+from drupe_onnx import OnnxKind, OnnxPackage, folder_of
 from drupe_text import Text, TextTokenizer
 from drupe_tokenization.tokenizer_file import FILE as TOKENIZER
 

@@ -8,9 +8,10 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BeforeValidator, Field
 
 from drupe.api import Context, Evaluator, EvaluatorConfig, Metric, Model, UsageError, counted
-from drupe_decoding import Decoder, context_length, folder_of, package_of
+from drupe_decoding import Decoder, context_length
 from drupe_eval_quality.continuing import Continuation, continuations, predictor
 from drupe_eval_quality.vocabularies import refuse_other_vocabulary
+from drupe_onnx import folder_of, package_of
 from drupe_text import TextTokenizer
 from drupe_tokenization.tokenizer_file import read_tokenizer
 

@@ -16,12 +16,12 @@ from drupe_decoding import HIDDEN_STATES, MASK, TOKENS
 from drupe_embedding import SENTENCE_EMBEDDING, EmbeddingDescription, description_of, pooled
 from drupe_feature_extraction.layers import layers_in_numpy
 from drupe_layerwise import LayerByLayer
-from drupe_onnx import OnnxKind, OnnxPackage
+from drupe_onnx import OnnxPackage, folder_of, package_of
 from drupe_text import Reference, Text, TextTokenizer
 from drupe_tokenization.tokenizer_file import FILE as TOKENIZER
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    pass
 
 BROKEN = 0.5
 """The mean cosine similarity below which a package counts as broken."""
@@ -72,8 +72,8 @@ class Embeddings(Evaluator):
     def refuse(self, source: Model, config: EmbeddingsConfig) -> None:
         """Raise an error for a text that cannot be read, or that is too short if the source has a tokenizer.json."""
         Text(config.evaluation_data).read()
-        if (_home(source) / TOKENIZER).is_file():
-            _sequences(TextTokenizer(_home(source)), config)
+        if (folder_of(source) / TOKENIZER).is_file():
+            _sequences(TextTokenizer(folder_of(source)), config)
 
     def evaluate(
         self, model: Model, reference: Model | None, config: EmbeddingsConfig, context: Context
@@ -84,13 +84,13 @@ class Embeddings(Evaluator):
                 where=str(model.location),
                 cure="--against MODEL: the checkpoint that the package was made of, or another package",
             )
-        package = _package(model)
+        package = package_of(model)
         description = description_of(package.component) or EmbeddingDescription()
-        sequences = _sequences(TextTokenizer(_home(model)), config)
+        sequences = _sequences(TextTokenizer(folder_of(model)), config)
         with ExitStack() as stack:
             progress = stack.enter_context(context.progress.task("measuring", len(sequences), "text"))
             ours, theirs = [], []
-            given = _of_package(model, description, sequences, context)
+            given = _ofpackage_of(model, description, sequences, context)
             for measured, expected in zip(given, _of(reference, description, sequences, context), strict=True):
                 context.stop_if_cancelled()
                 if measured.shape != expected.shape:
@@ -112,7 +112,7 @@ def _of(
 ) -> Iterator[Vectors]:
     """The reference's vectors of each text, pooled as the package pools."""
     if not isinstance(reference.payload, OnnxPackage):
-        yield from _of_package(reference, description, sequences, context)
+        yield from _ofpackage_of(reference, description, sequences, context)
         return
     with LayerByLayer(reference.payload.component, sequences, context) as layers:
         *before, _ = layers.segments
@@ -128,7 +128,7 @@ def _of(
             yield hidden
 
 
-def _of_package(
+def _ofpackage_of(
     model: Model, description: EmbeddingDescription, sequences: Sequence[Sequence[int]], context: Context
 ) -> Iterator[Vectors]:
     """A package's embedding [1, dimension] of each text; the hidden states of its tokens where nothing pools them."""
@@ -183,14 +183,3 @@ def _refuse_distance(metrics: Sequence[Metric], limit: float | None) -> None:
             "allow less with --min-cosine",
             metrics=metrics,
         )
-
-
-def _package(model: Model) -> OnnxPackage:
-    package = OnnxKind().load(model).payload
-    assert isinstance(package, OnnxPackage)
-    return package
-
-
-def _home(model: Model) -> Path:
-    """The folder of a model, also where its location is a file."""
-    return model.location if model.location.is_dir() else model.location.parent

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from drupe.api import CheckFailed, Model, ModelError, RuntimeMissing, Session, Target, Task, UsageError, counted
+from drupe.api import CheckFailed, Model, RuntimeMissing, Session, Target, Task, UsageError, counted
 
 if TYPE_CHECKING:
     from drupe_onnx import OnnxPackage
@@ -34,6 +34,8 @@ class FeatureExtraction(Task):
 
         Raises UsageError for more tokens than the model reads.
         """
+        from drupe_onnx import package_of
+
         package = package_of(model)
         inputs = _random_tokens(package, seed, sizes)
         length, most = next(iter(inputs.values())).shape[1], package.context_length
@@ -48,6 +50,7 @@ class FeatureExtraction(Task):
 
         from drupe_decoding import HIDDEN_STATES
         from drupe_embedding import EmbeddingSession, description_of
+        from drupe_onnx import package_of
 
         description = description_of(package_of(model).component)
         if description is not None and description.modes:
@@ -74,15 +77,3 @@ def _random_tokens(package: OnnxPackage, seed: int = 0, sizes: Mapping[str, int]
     vocabulary = package.decoder.vocab_size if package.decoder else VOCABULARY
     tokens = numpy.random.default_rng(seed).integers(0, vocabulary, token_shape(sizes, SAMPLE_TOKENS))
     return {TOKENS: tokens, MASK: numpy.ones_like(tokens)}
-
-
-def package_of(model: Model) -> OnnxPackage:
-    """The graph of a model. Raises ModelError for a model of another kind than `onnx`."""
-    from drupe_onnx import OnnxKind
-
-    if model.kind != OnnxKind.name:
-        raise ModelError(
-            f"sample inputs can be made for models of kind '{OnnxKind.name}', not '{model.kind}'", where=model.location
-        )
-    package: OnnxPackage = OnnxKind().load(model).payload
-    return package

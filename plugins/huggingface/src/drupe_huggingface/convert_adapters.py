@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -49,29 +48,20 @@ def convert_adapters(
     """
     from drupe_checkpoints.adapters.reference import adapter_folder
     from drupe_checkpoints.adapters.switched import SwitchedAdapter, switchable
+    from drupe_files.whole_files import whole_file
     from drupe_huggingface.resolve import adapter_on_the_hub
     from drupe_onnx.adapter_files import write_adapter
-    from drupe_onnx.switching import SUFFIX
 
     folder = _one(adapter, adapter_path)
-    if output_path is None:
-        raise UsageError("no file is named", cure=f"drupe convert-adapters {folder} -o NAME{SUFFIX}")
+    output = _output(output_path, folder, force)
     if dtype is not None and dtype not in DTYPES:
         raise UsageError(f"--dtype {dtype} is no type of an adapter", cure=f"--dtype {' or '.join(DTYPES)}")
-    output = output_path.expanduser()
-    output = output if output.suffix == SUFFIX else output.with_name(output.name + SUFFIX)
-    if output.exists() and not force:
-        raise OutputError(f"there is a file {output} already", cure="choose another one, or add --force to replace it")
     adapter_home = adapter_folder(str(folder), functools.partial(adapter_on_the_hub, options={}))
     tensors = switchable(SwitchedAdapter(adapter_home.name, adapter_home))
     found = _by_module(tensors, dtype) if package is None else _for_package(tensors, package, dtype)
     output.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = output.with_name(f".{output.name}.{os.getpid()}")
-    try:
-        write_adapter(unfinished, found)
-        unfinished.replace(output)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with whole_file(output) as draft:
+        write_adapter(draft, found)
     whose = "the base model's modules" if package is None else f"the package {package}"
     print(f"{output}: {counted(len(tensors.changes), 'module')}, {output.stat().st_size / 1e6:.3g} MB, for {whose}")
 
@@ -83,6 +73,19 @@ def _one(argument: Path | None, option: Path | None) -> Path:
     if found is None:
         raise UsageError("no adapter is named", cure="drupe convert-adapters ADAPTER -o FILE")
     return found
+
+
+def _output(path: Path | None, adapter: Path, force: bool) -> Path:
+    """The file to make. Raises UsageError where none is named, and OutputError for one that may not be replaced."""
+    from drupe_onnx.switching import SUFFIX
+
+    if path is None:
+        raise UsageError("no file is named", cure=f"drupe convert-adapters {adapter} -o NAME{SUFFIX}")
+    output = path.expanduser()
+    output = output if output.suffix == SUFFIX else output.with_name(output.name + SUFFIX)
+    if output.exists() and not force:
+        raise OutputError(f"there is a file {output} already", cure="choose another one, or add --force to replace it")
+    return output
 
 
 def _by_module(tensors: AdapterTensors, dtype: str | None) -> dict[str, Expression]:

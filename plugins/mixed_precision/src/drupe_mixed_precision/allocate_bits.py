@@ -10,7 +10,7 @@ from drupe_mixed_precision.budgets import Allocation, choose_within_budget
 from drupe_mixed_precision.configuration import AllocateBitsConfig, refuse_budget
 from drupe_mixed_precision.expert_choice import expert_options
 from drupe_mixed_precision.groups import Group
-from drupe_mixed_precision.scheme_choice import Option, options
+from drupe_mixed_precision.scheme_choice import Candidate, candidates_of
 from drupe_nbits import ExpertSite, find_experts, float_precisions
 from drupe_onnx import Capabilities, OnnxPackage, capabilities_of
 
@@ -44,7 +44,7 @@ class AllocateBits(Pass):
         experts = _choices_of_experts(package, parts, config, capabilities) if config.has_budget else []
         assign_to_experts(package, config.symmetric, capabilities)
         wanted = {"symmetric": config.symmetric, "calibrated": config.calibrated}
-        candidates = [options(part, capabilities, **wanted) for part in parts]
+        candidates = [candidates_of(part, capabilities, **wanted) for part in parts]
         instead = float_precisions(context.target)
         allocation = Allocation(config, package, capabilities, parts, candidates, instead, experts)
         chosen = choose_within_budget(allocation)
@@ -58,7 +58,7 @@ class AllocateBits(Pass):
 
 def _choices_of_experts(
     package: OnnxPackage, parts: Sequence[Group], config: AllocateBitsConfig, capabilities: Capabilities
-) -> list[tuple[ExpertSite, Sequence[Option]]]:
+) -> list[tuple[ExpertSite, Sequence[Candidate]]]:
     """The experts that the target supports quantized, with the schemes that they may have."""
     sites = [site for component in package.components.values() for site in find_experts(component.graph)]
     wanted = {"symmetric": config.symmetric, "calibrated": config.calibrated}

@@ -10,7 +10,7 @@ from drupe_blockquant import Scheme
 from drupe_mixed_precision.configuration import AllocateBitsConfig
 from drupe_mixed_precision.groups import Group
 from drupe_mixed_precision.losses import measured_sensitivity
-from drupe_mixed_precision.scheme_choice import Budget, Option, choose
+from drupe_mixed_precision.scheme_choice import Budget, Candidate, choose
 from drupe_mixed_precision.sizes import parse_size
 from drupe_mixed_precision.usual_size import already_quantized, usual_bytes, usual_package_bytes
 from drupe_mixed_precision.written_size import written_bytes
@@ -38,7 +38,7 @@ CAUTION = 0.7
 
 class Allocation(Record):
     """The input of the choice. candidates: for each of `parts_of` the package, the schemes that the target supports,
-    the smallest first; empty where it supports none. instead: the option for weights that are not quantized, if any.
+    the smallest first; empty where it supports none. instead: the candidate for weights that are not quantized, if any.
     experts: the experts whose schemes are chosen, with their candidates; those of other experts are assigned already.
     """
 
@@ -46,9 +46,9 @@ class Allocation(Record):
     package: OnnxPackage
     capabilities: Capabilities
     parts: Sequence[Group]
-    candidates: Sequence[Sequence[Option]]
+    candidates: Sequence[Sequence[Candidate]]
     instead: str = ""
-    experts: Sequence[tuple[ExpertSite, Sequence[Option]]] = ()
+    experts: Sequence[tuple[ExpertSite, Sequence[Candidate]]] = ()
 
     @property
     def served(self) -> list[Group]:
@@ -56,7 +56,7 @@ class Allocation(Record):
         return [part for part, found in zip(self.parts, self.candidates, strict=True) if found]
 
     @property
-    def offers(self) -> list[Sequence[Option]]:
+    def offers(self) -> list[Sequence[Candidate]]:
         """The candidates of each part that gets a scheme, and then of the experts."""
         return [*(found for found in self.candidates if found), *(found for _, found in self.experts)]
 
@@ -66,7 +66,7 @@ class Allocation(Record):
         return sum(part.size for part in self.served) + sum(site.size for site, _ in self.experts)
 
     @property
-    def cheapest(self) -> list[Option]:
+    def cheapest(self) -> list[Candidate]:
         """The choice that takes the fewest bytes."""
         return [found[0] for found in self.offers]
 
@@ -75,24 +75,24 @@ class Allocation(Record):
         """The KL divergence, in nats a token, that the target costs with any weights."""
         return ACTIVATIONS if self.capabilities.traits.get(ACCURACY_LEVEL) == INT8 else 0.0
 
-    def schemes(self, chosen: Sequence[Option]) -> list[Scheme | None]:
+    def schemes(self, chosen: Sequence[Candidate]) -> list[Scheme | None]:
         """The scheme of each part under a choice."""
         left = iter(chosen)
         return [next(left).scheme if found else None for found in self.candidates]
 
-    def expert_schemes(self, chosen: Sequence[Option]) -> dict[str, Scheme]:
+    def expert_schemes(self, chosen: Sequence[Candidate]) -> dict[str, Scheme]:
         """The schemes of experts under a choice, by the names of their nodes."""
         own = chosen[len(self.served) :]
-        return {site.name: option.scheme for (site, _), option in zip(self.experts, own, strict=True)}
+        return {site.name: candidate.scheme for (site, _), candidate in zip(self.experts, own, strict=True)}
 
-    def written(self, chosen: Sequence[Option]) -> int:
+    def written(self, chosen: Sequence[Candidate]) -> int:
         """Bytes of the graphs and weights of the whole package under a choice, as they will be written."""
         schemes, experts = self.schemes(chosen), self.expert_schemes(chosen)
         return written_bytes(self.package, schemes, self.capabilities, experts=experts)
 
 
-def choose_within_budget(given: Allocation) -> Sequence[Option]:
-    """An option for each part that gets a scheme. Raises UsageError for a budget that none keeps."""
+def choose_within_budget(given: Allocation) -> Sequence[Candidate]:
+    """A candidate for each part that gets a scheme. Raises UsageError for a budget that none keeps."""
     config = given.config
     budgets = (config.target_size, config.bits_per_weight)
     if None not in budgets:
@@ -104,7 +104,7 @@ def choose_within_budget(given: Allocation) -> Sequence[Option]:
     return _by_default(given) if config.max_kl is None else _within_divergence(given, config.max_kl)
 
 
-def _within_size(given: Allocation, text: str) -> Sequence[Option]:
+def _within_size(given: Allocation, text: str) -> Sequence[Candidate]:
     """The best whose graphs and weights take no more than a size."""
     size = parse_size(text)
     chosen = _fitting(given, size - _bytes_of_others(given), size, lambda nbytes: choose(given.offers, Budget(nbytes)))
@@ -113,7 +113,7 @@ def _within_size(given: Allocation, text: str) -> Sequence[Option]:
     return chosen
 
 
-def _within_bits(given: Allocation, bits: float) -> Sequence[Option]:
+def _within_bits(given: Allocation, bits: float) -> Sequence[Candidate]:
     """The best that takes no more bits for each weight that is quantized."""
     nbytes = int(given.weights * bits / 8)
     if _total(given.cheapest) > nbytes:
@@ -121,28 +121,28 @@ def _within_bits(given: Allocation, bits: float) -> Sequence[Option]:
     return choose(given.offers, Budget(nbytes))
 
 
-def _within_divergence(given: Allocation, limit: float) -> Sequence[Option]:
+def _within_divergence(given: Allocation, limit: float) -> Sequence[Candidate]:
     """The cheapest that is estimated to cost no more than a limit of KL divergence."""
     _refuse_unmeasured(given.served)
     budget = Budget(sum(found[-1].nbytes for found in given.offers))
     chosen = choose(given.offers, budget, CAUTION * limit - given.floor)
-    least = sum(option.loss for option in chosen) + given.floor
+    least = sum(candidate.loss for candidate in chosen) + given.floor
     if least > DOUBT * limit:
         raise _too_close(given, limit, least)
     return chosen
 
 
-def _by_default(given: Allocation) -> Sequence[Option]:
+def _by_default(given: Allocation) -> Sequence[Candidate]:
     """The best choice within GENEROUS times the usual bytes. If that decodes too slowly, time is limited as well.
 
     The graphs' sizes are computed only where they could make a difference.
     """
-    fastest = sum(min(option.seconds for option in found) for found in given.offers)
+    fastest = sum(min(candidate.seconds for candidate in found) for found in given.offers)
     allowed = max(SLOWER * fastest, UNNOTICED)
 
-    def best(nbytes: int) -> Sequence[Option]:
+    def best(nbytes: int) -> Sequence[Candidate]:
         chosen = choose(given.offers, Budget(nbytes))
-        slow = sum(option.seconds for option in chosen) > allowed
+        slow = sum(candidate.seconds for candidate in chosen) > allowed
         return choose(given.offers, Budget(nbytes, allowed)) if slow else chosen
 
     left = sum(int(GENEROUS * usual) - taken for usual, taken in already_quantized(given.package))
@@ -157,8 +157,8 @@ def _by_default(given: Allocation) -> Sequence[Option]:
 
 
 def _fitting(
-    given: Allocation, nbytes: int, limit: int, best: Callable[[int], Sequence[Option]]
-) -> Sequence[Option] | None:
+    given: Allocation, nbytes: int, limit: int, best: Callable[[int], Sequence[Candidate]]
+) -> Sequence[Candidate] | None:
     """The best choice for so many bytes of weights, or for fewer, until graphs and weights are within the limit.
 
     None where even the cheapest choice is above the limit.
@@ -173,15 +173,15 @@ def _fitting(
     return given.cheapest if given.written(given.cheapest) <= limit else None
 
 
-def _total(chosen: Sequence[Option]) -> int:
-    return sum(option.nbytes for option in chosen)
+def _total(chosen: Sequence[Candidate]) -> int:
+    return sum(candidate.nbytes for candidate in chosen)
 
 
-def _most_in_graph(given: Allocation, chosen: Sequence[Option]) -> int:
+def _most_in_graph(given: Allocation, chosen: Sequence[Candidate]) -> int:
     """More bytes than a choice adds to the graphs."""
     added = 0
-    for part, option in zip(given.served, chosen, strict=True):
-        form = "split" if part.rows is not None else "two levels" if option.scheme.two_level else "plain"
+    for part, candidate in zip(given.served, chosen, strict=True):
+        form = "split" if part.rows is not None else "two levels" if candidate.scheme.two_level else "plain"
         fixed, named = MOST_ADDED[form]
         added += sum(fixed + named * len(site.name) for site in part.sites)
     return added

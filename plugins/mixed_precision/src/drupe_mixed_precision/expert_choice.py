@@ -19,7 +19,7 @@ from drupe_mixed_precision.losses import (
     measured_sensitivity,
     stored_sensitivity,
 )
-from drupe_mixed_precision.scheme_choice import Option
+from drupe_mixed_precision.scheme_choice import Candidate
 from drupe_nbits import ExpertSite, expert_bytes, expert_schemes
 from drupe_onnx import BLOCK, Capabilities, ir
 
@@ -30,7 +30,7 @@ ROLES = (("mlp.gate", "mlp.up"), ("mlp.down",))
 
 def expert_options(
     site: ExpertSite, capabilities: Capabilities, *, symmetric: bool, calibrated: bool, groups: Sequence[Group]
-) -> list[Option]:
+) -> list[Candidate]:
     """The best supported scheme of each number of bits, the smallest first.
 
     calibrated: GPTQ will find the levels. groups: the other matrices.
@@ -38,12 +38,12 @@ def expert_options(
     lost = stored_sensitivity(site.node, site.name)
     if lost is None:
         lost = _table_sensitivity(site) * _nats_for_each_unit(groups)
-    found: dict[Scheme, Option] = {}
+    found: dict[Scheme, Candidate] = {}
     for bits in BITS:
         left = CALIBRATED if calibrated and bits < 8 else 1.0
         for scheme in expert_schemes(site, bits, symmetric, None, capabilities)[:1]:
-            found[scheme] = Option(scheme, expert_bytes(site, scheme), lost * _coarseness(scheme) * left)
-    return sorted(found.values(), key=lambda option: option.nbytes)
+            found[scheme] = Candidate(scheme, expert_bytes(site, scheme), lost * _coarseness(scheme) * left)
+    return sorted(found.values(), key=lambda candidate: candidate.nbytes)
 
 
 def _coarseness(scheme: Scheme) -> float:

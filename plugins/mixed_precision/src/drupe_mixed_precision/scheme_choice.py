@@ -16,7 +16,7 @@ GRAPH_BYTES = 1000
 """Bytes that two levels of scales take in the graph: two casts, a product and another tensor, with their names."""
 
 
-class Option(Record):
+class Candidate(Record):
     """One scheme for a group. nbytes: its size; seconds: its share of each decoded token; loss: in quality."""
 
     scheme: Scheme
@@ -31,9 +31,9 @@ class Budget(Record):
     nbytes: int
     seconds: float = math.inf
 
-    def price(self, option: Option) -> float:
-        """The price of an option, as a share of the budget."""
-        return option.nbytes / self.nbytes + option.seconds / self.seconds
+    def price(self, candidate: Candidate) -> float:
+        """The price of a candidate, as a share of the budget."""
+        return candidate.nbytes / self.nbytes + candidate.seconds / self.seconds
 
     def holds(self, nbytes: int, seconds: float) -> bool:
         """Whether so much fits into the budget."""
@@ -41,16 +41,18 @@ class Budget(Record):
 
 
 class Upgrade(Record):
-    """A step from one option of a group to a larger and better one."""
+    """A step from one candidate of a group to a larger and better one."""
 
     group: int
-    before: Option
-    after: Option
+    before: Candidate
+    after: Candidate
     worth: float
     """The loss that the upgrade saves, divided by its price."""
 
 
-def options(group: Group, capabilities: Capabilities, *, symmetric: bool, calibrated: bool = False) -> list[Option]:
+def candidates_of(
+    group: Group, capabilities: Capabilities, *, symmetric: bool, calibrated: bool = False
+) -> list[Candidate]:
     """The schemes that the target supports for all sites of a group, from the smallest to the best.
 
     If an earlier pass has assigned bits, only schemes with these bits are returned: the matrix of a rotation needs
@@ -68,18 +70,18 @@ def options(group: Group, capabilities: Capabilities, *, symmetric: bool, calibr
             scheme = min(both, key=lambda each: _bytes(group, each))
             seconds = sum(decode_time(site, scheme, capabilities) for site in group.sites)
             lost = loss(group, scheme, calibrated=calibrated)
-            found.append(Option(scheme, _bytes(group, scheme), lost, part * seconds))
-    return sorted(found, key=lambda option: (option.nbytes, option.loss))
+            found.append(Candidate(scheme, _bytes(group, scheme), lost, part * seconds))
+    return sorted(found, key=lambda candidate: (candidate.nbytes, candidate.loss))
 
 
 def _bytes(group: Group, scheme: Scheme) -> int:
     return scheme.bytes_for(*group.shape, group.scale_bytes) + scheme.two_level * GRAPH_BYTES
 
 
-def choose(candidates: Sequence[Sequence[Option]], budget: Budget, enough: float = 0.0) -> list[Option]:
-    """An option for each group: the least total loss within the budget, or the cheapest with a loss up to `enough`.
+def choose(candidates: Sequence[Sequence[Candidate]], budget: Budget, enough: float = 0.0) -> list[Candidate]:
+    """A candidate for each group: the least total loss within the budget, or the cheapest with a loss up to `enough`.
 
-    The algorithm is greedy: it makes upgrades by worth, each group's in order along the convex hull of its options
+    The algorithm is greedy: it makes upgrades by worth, each group's in order along the convex hull of its candidates
     (Shoham and Gersho 1988, "Efficient bit allocation for an arbitrary set of quantizers"). Upgrades that do not fit
     are skipped. If the budget is much larger than a single matrix, the result is nearly optimal.
     """
@@ -100,14 +102,14 @@ def choose(candidates: Sequence[Sequence[Option]], budget: Budget, enough: float
     return chosen
 
 
-def _upgrades(candidates: Sequence[Sequence[Option]], budget: Budget) -> Iterator[Upgrade]:
+def _upgrades(candidates: Sequence[Sequence[Candidate]], budget: Budget) -> Iterator[Upgrade]:
     """Steps along the lower convex hull of each group's loss over price: each saves the most loss for its price."""
     for number, group in enumerate(candidates):
         here = min(group, key=budget.price)
         while better := [each for each in group if each.loss < here.loss and budget.price(each) > budget.price(here)]:
 
-            def worth(option: Option, here: Option = here) -> float:
-                return (here.loss - option.loss) / (budget.price(option) - budget.price(here))
+            def worth(candidate: Candidate, here: Candidate = here) -> float:
+                return (here.loss - candidate.loss) / (budget.price(candidate) - budget.price(here))
 
             after = max(better, key=worth)
             yield Upgrade(number, here, after, worth(after))

@@ -17,7 +17,7 @@ from drupe_decoding.ports import POSITIONS
 from drupe_nbits import EMBEDDING
 from drupe_onnx import ROLE, DecoderDescription, element_name, expression_of, ir
 from drupe_onnx.size_keys import SIZE_KEYS
-from drupe_onnx_models.side_files import CONFIG, GENAI, GENERATION, read_object
+from drupe_onnx_models.side_files import CONFIG, GENAI, GENERATION, object_in
 
 GENERIC = "decoder"
 """The model type of a decoder without a configuration."""
@@ -69,7 +69,7 @@ def generation_config(files: Files) -> bytes | None:
     genai = _genai(files)
     if not genai or GENERATION in files:
         return None
-    search = read_object(files.get(GENAI), GENAI).get("search")
+    search = object_in(files, GENAI).get("search")
     kept = {name: search[name] for name in SEARCH if isinstance(search, dict) and name in search}
     kept |= {name: genai[name] for name in TOKENS if name in genai}
     return (json.dumps({**kept, TAKEN_FROM: GENAI}, indent=2) + "\n").encode() if kept else None
@@ -136,7 +136,7 @@ def _matrix(value: ir.Value | None) -> tuple[int, ...] | None:
 
 def _genai(files: Files) -> dict[str, Any]:
     """The section `model` of genai_config.json, and its section on the decoder."""
-    model = read_object(files.get(GENAI), GENAI).get("model")
+    model = object_in(files, GENAI).get("model")
     if not isinstance(model, dict):
         return {}
     decoder = model.get("decoder")
@@ -145,7 +145,7 @@ def _genai(files: Files) -> dict[str, Any]:
 
 def _config(files: Files) -> dict[str, Any]:
     """config.json; in a model of several parts, with the text model's settings on the top level."""
-    config = read_object(files.get(CONFIG), CONFIG)
+    config = object_in(files, CONFIG)
     nested = config.get("text_config")
     return {**config, **(nested if isinstance(nested, dict) else {})}
 
@@ -185,13 +185,13 @@ def _model_type(files: Files) -> str:
 def _length_of_tokenizer(files: Files) -> dict[str, int]:
     """How many tokens a sequence may have by the tokenizer's settings; None where they set no limit."""
     name = "tokenizer_config.json"
-    length = _size(read_object(files.get(name), name).get("model_max_length"))
+    length = _size(object_in(files, name).get("model_max_length"))
     return {} if length is None or length > LONGEST else {"context_length": length}
 
 
 def _tokens(files: Files, key: str) -> tuple[int, ...]:
     """Token ids; generation_config.json overrides the others, as in transformers."""
-    for document in (read_object(files.get(GENERATION), GENERATION), _genai(files), _config(files)):
+    for document in (object_in(files, GENERATION), _genai(files), _config(files)):
         value = document.get(key)
         listed = value if isinstance(value, list) else [value]
         if found := tuple(each for each in listed if isinstance(each, int) and not isinstance(each, bool)):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from drupe.api import RECORD, ModelError
-from drupe_onnx_models.side_files import GENAI, SUBFOLDER, read_object
+from drupe_onnx_models.side_files import GENAI, SUBFOLDER, object_in
 
 SUFFIX = ".onnx"
 GRAPH = "model.onnx"
@@ -68,7 +68,7 @@ def _several(folder: Path, graphs: Sequence[Path]) -> ModelError:
 def _named_by_genai(folder: Path) -> Path | None:
     """The graph that genai_config.json names. Raises ModelError for a model of several graphs."""
     path = folder / GENAI
-    model: Any = read_object(path, GENAI).get("model") if path.is_file() else None
+    model: Any = object_in({GENAI: path} if path.is_file() else {}, GENAI).get("model")
     if not isinstance(model, dict):
         return None
     files = dict(_filenames(model))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from drupe.api import CheckFailed, Model, Session
 from drupe_decoding import CacheSizes, DecoderFeed, DecoderPorts, cache_sizes, token_shape
-from drupe_onnx import OnnxKind, OnnxPackage
+from drupe_onnx import package_of
 from drupe_onnx.outline import Outline, read_outline
 from drupe_onnx.package_folder import graph_files
 from drupe_onnx_models.drawing import attempts, rows_of_tables
@@ -64,7 +64,5 @@ def _cache_sizes(model: Model, ports: DecoderPorts) -> CacheSizes | None:
     first = ports.caches[0].past
     if first.size(1) and first.size(3):
         return None
-    package = OnnxKind().load(model).payload
-    assert isinstance(package, OnnxPackage)
-    graph = next(iter(package.components.values())).graph
+    graph = next(iter(package_of(model).components.values())).graph
     return cache_sizes(next(value for value in graph.inputs if value.name == first.name))

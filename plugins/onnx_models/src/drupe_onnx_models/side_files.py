@@ -9,8 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from drupe.api import ModelError
-from drupe_files import json_object
+from drupe_files import object_of
 
 GENAI = "genai_config.json"
 CONFIG = "config.json"
@@ -63,13 +62,6 @@ def has_tokenizer(location: Path) -> bool:
     return any((folder / name).is_file() for folder in folders_of(location) for name in TOKENIZERS)
 
 
-def read_object(content: Path | bytes | None, name: str) -> dict[str, Any]:
-    """The object in a JSON file; {} where the file is missing. Raises ModelError for other content."""
-    if content is None:
-        return {}
-    where = content if isinstance(content, Path) else name
-    try:
-        found = content.read_bytes() if isinstance(content, Path) else content
-    except OSError as error:
-        raise ModelError(f"cannot read {name}: {error.strerror or error}", where=where) from error
-    return json_object(found, name, where, "download it again")
+def object_in(files: Mapping[str, Path | bytes], name: str) -> dict[str, Any]:
+    """The object in one of the JSON files; {} where the file is missing. Raises ModelError for other content."""
+    return object_of(files.get(name), name, "download it again")

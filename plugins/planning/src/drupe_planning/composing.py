@@ -9,7 +9,7 @@ from drupe.api import Plan, PlannedCheck, PlannedSource, PlannedTarget
 from drupe_planning.amending import amended_by_plugins
 from drupe_planning.drafting import drafted
 from drupe_planning.undeclared_options import refuse_undeclared
-from drupe_planning.unread_settings import refuse_unread
+from drupe_planning.unread_settings import refuse_unread_settings
 
 if TYPE_CHECKING:
     from drupe.api import ExecutionProvider, Model, Registry, Request, Target
@@ -24,7 +24,7 @@ def compose(request: Request, source: Model, provider: ExecutionProvider, target
     refuse_undeclared(request, found)
     draft = drafted(request, source, provider, target, found)
     plan = amended_by_plugins(_plan(draft, source), draft)
-    refuse_unread(draft, plan)
+    refuse_unread_settings(draft, plan)
     return plan.model_copy(update={"plugins": _versions(plan, provider, found)})
 
 

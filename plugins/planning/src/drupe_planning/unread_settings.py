@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from drupe_planning.draft import Draft
 
 
-def refuse_unread(draft: Draft, plan: Plan) -> None:
+def refuse_unread_settings(draft: Draft, plan: Plan) -> None:
     """Raise UsageError for an option that no part of the plan reads, and for a key of a pass outside the plan."""
     request, recipe = draft.request, draft.recipe
     for name in request.options:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from drupe.api import RECORD, Model, ModelError, Registry, RuntimeMissing
+from drupe.api import RECORD, Model, Registry, RuntimeMissing
+from drupe_files.package_record import from_record
 
 
 def made_for(package: Model, found: Registry) -> str | None:
@@ -15,20 +15,20 @@ def made_for(package: Model, found: Registry) -> str | None:
     Raises ModelError for a damaged record, RuntimeMissing where the plugin of the provider is not installed any more,
     or not in use.
     """
-    record = package.location / RECORD
-    if not record.is_file():
+    target = from_record(package.location, _target, "make the package again, or name the provider with --provider")
+    if target is None:
         return None
-    try:
-        target = json.loads(record.read_text(encoding="utf-8"))["target"]
-        provider = target["provider"]
-        if not isinstance(provider, str):
-            raise TypeError("the provider's name must be text")
-    except (ValueError, KeyError, TypeError) as error:
-        cure = "make the package again, or name the provider with --provider"
-        raise ModelError("the package's record is damaged", where=record, cure=cure) from error
+    provider: str = target["provider"]
     if provider not in found.providers:
-        _refuse_missing(provider, target, record, found)
+        _refuse_missing(provider, target, package.location / RECORD, found)
     return provider
+
+
+def _target(record: Any) -> dict[str, Any]:
+    target: dict[str, Any] = record["target"]
+    if not isinstance(target["provider"], str):
+        raise TypeError("the provider's name must be text")
+    return target
 
 
 def _refuse_missing(provider: str, target: dict[str, Any], record: Path, found: Registry) -> None:

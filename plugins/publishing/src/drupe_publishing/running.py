@@ -28,7 +28,7 @@ from drupe.api import (
     new_id,
     preview,
     ready,
-    refuse_unmeasurable,
+    refuse_uncheckable,
     registry,
 )
 from drupe_files import FolderCache, disk_errors, folder_bytes, peak_memory, scratch
@@ -61,7 +61,7 @@ def carry_out(
             runner, observers.costly = InProcess(cache), costly
             if costly:
                 cache.prepare(run)
-        refuse_unmeasurable(run)
+        refuse_uncheckable(run)
         if costly:  # the errors of later passes, and of what they make, come before the work of earlier ones
             foreseen = preview(run)
             if all(step.is_foreseen for step in run.passes):

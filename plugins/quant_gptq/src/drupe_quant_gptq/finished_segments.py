@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from drupe_files import Mark, cache_folder, content_digest, remove_unused
+from drupe_files.whole_files import whole_file
 from drupe_onnx import ExternalTensor, ir, link_or_copy
 
 FORGOTTEN = 30 * 24 * 3600  # seconds
@@ -62,17 +62,13 @@ class Finished:
             for name, each in parts.items()
         }
         note = json.dumps({"sha256": content_digest(path), "parts": listed})
-        draft = self._folder / f".{uuid.uuid4().hex}"
         with contextlib.suppress(OSError):
             self._folder.mkdir(parents=True, exist_ok=True)
             self._mark = Mark.on(self._folder)
-            try:
+            with whole_file(self._folder / f"{segment}.data") as draft:
                 link_or_copy(path, draft)
-                draft.replace(self._folder / f"{segment}.data")
+            with whole_file(self._folder / f"{segment}.json") as draft:
                 draft.write_text(note, encoding="utf-8")
-                draft.replace(self._folder / f"{segment}.json")
-            finally:
-                draft.unlink(missing_ok=True)
 
     def clear(self) -> None:
         """Remove all segments, because the pass is finished, unless another run with the same settings uses them."""

@@ -8,13 +8,8 @@ from pathlib import Path
 import drupe
 from drupe.api import RECORD, ModelError, UsageError, evaluator_of, registry
 from drupe_console import progress
-from drupe_files.kept_measurements import (
-    keep_measurements,
-    kept_measurements,
-    measurement_by,
-    read_record,
-    refuse_unkeepable,
-)
+from drupe_files.kept_measurements import keep_measurements, kept_measurements, measurement_by, refuse_unkeepable
+from drupe_files.package_record import read_record
 
 SHOWN = {"text-generation": ("layers", "samples")}
 """By task, the evaluators that have a part of the page of their own."""

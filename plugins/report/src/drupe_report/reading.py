@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from drupe.api import RECORD, ModelError, asdict
-from drupe_files.kept_measurements import kept_measurements, read_record
+from drupe_files.kept_measurements import kept_measurements
+from drupe_files.package_record import read_record
 from drupe_report.weight_bytes import by_layer, by_matrix, weight_bytes
 
 STUDY, TRAINING = "study.json", "finetune.json"

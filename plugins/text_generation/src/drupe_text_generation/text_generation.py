@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-from drupe.api import Model, ModelError, RuntimeMissing, Session, Target, Task
-
-if TYPE_CHECKING:
-    from drupe_onnx import OnnxPackage
+from drupe.api import Model, RuntimeMissing, Session, Target, Task
 
 PROMPT = "The quick brown fox"
 NEW_TOKENS = 8
@@ -34,8 +31,9 @@ class TextGeneration(Task):
         import numpy
 
         from drupe_decoding import cache_sizes, decoder_ports, input_array, port_of, token_shape, vocabulary_size
+        from drupe_onnx import package_of
 
-        package = _package(model)
+        package = package_of(model)
         graph = package.component.graph
         vocabulary = vocabulary_size(decoder_ports(graph), package.decoder)
         tokens = numpy.random.default_rng(seed).integers(0, vocabulary, token_shape(sizes, SAMPLE_TOKENS))
@@ -54,14 +52,3 @@ class TextGeneration(Task):
             raise RuntimeMissing("the runtime opens the package, and does not generate text with it")
         text = session.generate(PROMPT, Generation(max_new_tokens=NEW_TOKENS, validate=True))
         return f'continues "{PROMPT}" with "{text}"'
-
-
-def _package(model: Model) -> OnnxPackage:
-    from drupe_onnx import OnnxKind
-
-    if model.kind != OnnxKind.name:
-        raise ModelError(
-            f"sample inputs can be made for models of kind '{OnnxKind.name}', not '{model.kind}'", where=model.location
-        )
-    package: OnnxPackage = OnnxKind().load(model).payload
-    return package

@@ -102,11 +102,11 @@ def _tuned(package: Path, config: TuneSessionConfig) -> tuple[Tuning, dict[str, 
     from drupe.api import provider_of, registry, resolve_package, runtime_for, target_of
     from drupe_console import progress
     from drupe_files.output_folders import prepared, publish, staging
-    from drupe_tune_session.declared import known_settings, settings_to_try
     from drupe_tune_session.measuring import measured, refuse_too_large
     from drupe_tune_session.record import earlier_choice, record_choice, recorded_in
     from drupe_tune_session.session_file import SessionFile
     from drupe_tune_session.telling import document_of
+    from drupe_tune_session.tunable_settings import known_settings, settings_to_try
 
     found = registry()
     model = resolve_package(str(package), found)

@@ -8,10 +8,10 @@ from typing import Any
 from drupe.api import Cancelled, DrupeError, Model, Notice, Run, RuntimeMissing, runtime_for
 from drupe_files import folder_bytes
 from drupe_timing import disturbance
-from drupe_tune_session.declared import settings_to_try
 from drupe_tune_session.measuring import measured, refuse_too_large
 from drupe_tune_session.session_file import SessionFile
 from drupe_tune_session.telling import ABOUT, document_of, notice_of
+from drupe_tune_session.tunable_settings import settings_to_try
 from drupe_tune_session.tune_session import TuneSessionConfig
 
 WORTHWHILE = 32 << 20

@@ -10,9 +10,9 @@ from drupe.api import ExecutionProvider, Progress, RuntimeMissing, Target
 from drupe_files import folder_bytes
 from drupe_onnx.session_options import SessionSetting
 from drupe_tune_session.bench import SessionBench
-from drupe_tune_session.declared import known_settings
 from drupe_tune_session.session_file import SessionFile
 from drupe_tune_session.trying import Trial, Tuning, tune
+from drupe_tune_session.tunable_settings import known_settings
 
 SESSIONS, HEADROOM = 2, 1.3
 """Two sessions are open at a time. A runtime needs so many times the package's size for one."""

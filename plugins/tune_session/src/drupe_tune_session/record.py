@@ -9,27 +9,27 @@ from typing import Any
 
 from drupe.api import RECORD, ModelError, Plan, PlannedPass, Registry
 from drupe_files import content_digest
+from drupe_files.package_record import from_record
 from drupe_tune_session.plugin import NAME
 from drupe_tune_session.tune_session import TuneSession, TuneSessionConfig
 
 
 def recorded_in(folder: Path) -> tuple[dict[str, Any], Plan]:
     """The record of a package, and the plan in it. Raises ModelError for one that has none, or a damaged one."""
-    path = folder / RECORD
-    if not path.is_file():
+    found = from_record(folder, _with_plan)
+    if found is None:
         raise ModelError(
             f"this is no package of Drupe: it has no {RECORD}",
             where=folder,
             cure=f"drupe run-pass {NAME} {folder} -o OUT makes one of it",
         )
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        plan = Plan.model_validate(record["plan"])
-        if not isinstance(record["passes"], list) or not isinstance(record["files"], dict):
-            raise TypeError("passes and files have other types")
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelError("the package's record is damaged", where=path, cure="make the package again") from error
-    return record, plan
+    return found
+
+
+def _with_plan(record: Any) -> tuple[dict[str, Any], Plan]:
+    if not isinstance(record["passes"], list) or not isinstance(record["files"], dict):
+        raise TypeError("passes and files have other types")
+    return record, Plan.model_validate(record["plan"])
 
 
 def earlier_choice(plan: Plan) -> dict[str, Any]:

@@ -67,8 +67,8 @@ class TuneSession(Pass):
     def run(self, model: Model, config: TuneSessionConfig, context: Context) -> Model:
         from drupe.api import registry
         from drupe_onnx.session_options import options_file
-        from drupe_tune_session.declared import known_settings, settings_to_try
         from drupe_tune_session.session_file import with_changes
+        from drupe_tune_session.tunable_settings import known_settings, settings_to_try
 
         provider = registry().provider(context.target.provider)
         settings_to_try(provider, config)  # raises its error before the work

@@ -33,7 +33,7 @@ EMBEDDINGS = "feature-extraction"
 REPORT = "please report this with the model's config.json and the names of its files"
 
 
-def refuse_unread(source: Model, reference: Model) -> None:
+def refuse_unread_tensors(source: Model, reference: Model) -> None:
     """Raise CheckFailed where `reference`, a graph that was not written, does not read what `source` stores.
 
     Only for checkpoints in safetensors and GGUF files that the graph reads lazily. A tensor need not be read if its

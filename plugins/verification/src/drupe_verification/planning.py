@@ -16,7 +16,7 @@ from drupe.api import (
     flag,
     registry,
 )
-from drupe_verification.fitting import refuse_other_task
+from drupe_verification.other_task import refuse_other_task
 
 
 def plan_check(source: Model, request: Request) -> tuple[PlannedCheck, Collection[str]]:

@@ -8,7 +8,7 @@ def drupe_verifiers() -> list[Ref]:
     return [
         Ref(
             "child-process",
-            "drupe_verification.verifier:ChildProcess",
+            "drupe_verification.verifier:InChildProcess",
             "tries a package in a separate process, and compares it with its source",
         )
     ]

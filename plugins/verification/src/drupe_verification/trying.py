@@ -22,7 +22,7 @@ from drupe.api import (
 )
 from drupe_files import folder_bytes
 from drupe_processes.child import ChildEnded, ChildProcess
-from drupe_verification.measuring import MadeBy
+from drupe_verification.made_by import MadeBy
 
 REPORT = "please report this with the model's config.json"
 HEADROOM = 1.3

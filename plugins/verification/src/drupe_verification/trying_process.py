@@ -23,7 +23,8 @@ from drupe.api import (
     target_of,
 )
 from drupe_processes.parent import Answer, Orders, run_as_child
-from drupe_verification.measuring import MadeBy, measure
+from drupe_verification.made_by import MadeBy
+from drupe_verification.measuring import measure
 from drupe_verification.switched_adapters import compared_each, try_each
 
 MAX_LENGTH = 64

@@ -8,7 +8,7 @@ from typing import Any
 from drupe.api import Check, Job, Metric, Model, PlannedCheck, Progress, Request, Target, Verifier
 
 
-class ChildProcess(Verifier):
+class InChildProcess(Verifier):
     """Tries a package in a separate process, so a runtime that crashes does not end the run."""
 
     name = "child-process"

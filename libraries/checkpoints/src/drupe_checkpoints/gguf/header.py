@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from drupe.api import ModelError, Record, counted
+from drupe_files import unreadable
 from drupe_packed.ggml_types import READ, TYPES, GgmlType
 
 MAGIC = b"GGUF"
@@ -52,7 +53,7 @@ def read_header(path: Path) -> Header:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             return _Reader(path, content).header()
     except OSError as error:
-        raise ModelError(f"cannot read '{path.name}': {error.strerror or error}", where=path) from error
+        raise unreadable(path, error) from error
     except ValueError as error:  # raised by mmap for an empty file
         raise ModelError(f"'{path.name}' is empty", where=path, cure=AGAIN) from error
 

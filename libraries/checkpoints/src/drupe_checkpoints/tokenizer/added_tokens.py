@@ -77,7 +77,7 @@ class Wanted(Record):
     number: int | None = None
 
 
-class Outcome(Record):
+class Gathered(Record):
     """tokens: as tokenizer.json lists them."""
 
     tokens: list[Json]
@@ -87,7 +87,7 @@ class Outcome(Record):
 def gathered(
     vocabulary: Mapping[str, int], held: Sequence[Json], settings: Settings, *, kept: bool = True,
     defaults: Mapping[str, str] = MappingProxyType({}), plain: bool = False, source: str = "tokenizer.json",
-) -> Outcome:  # fmt: skip
+) -> Gathered:  # fmt: skip
     """All added tokens of a tokenizer.
 
     vocabulary: that of the model. held: the added tokens of `source`. kept: they are there before others are added.
@@ -123,7 +123,7 @@ def gathered(
         for text in (*special, *(each.content for each in extra)):
             added.add(Token(text, special=True))
     notices += _put_in(added, {wanted.token.content: wanted.token for wanted in here}, source)
-    return Outcome(added.json(), tuple(dict.fromkeys(notices)))
+    return Gathered(added.json(), tuple(dict.fromkeys(notices)))
 
 
 def _by_id(settings: Settings, here: Sequence[Wanted]) -> tuple[dict[int, Wanted], list[Notice]]:

@@ -26,7 +26,7 @@ from drupe_checkpoints.tokenizer.parts import (
     tokenizer_json,
 )
 from drupe_checkpoints.tokenizer.settings import FETCH_AGAIN, Settings, content_of, read_object
-from drupe_onnx import unreadable
+from drupe_files import unreadable
 
 TEKKEN = "tekken.json"
 LLAMA3_RANKS = 128000

@@ -9,9 +9,9 @@ from drupe.api import ModelError
 from drupe_checkpoints.tokenizer.classes import AS_WRITTEN, GEMMA, GPT2, LLAMA, NEOX, QWEN2, rebuilt, registered_class
 from drupe_checkpoints.tokenizer.parts import Json, bpe, tokenizer_json
 from drupe_checkpoints.tokenizer.settings import FETCH_AGAIN, Settings, is_id, read_object
-from drupe_onnx import unreadable
+from drupe_files import unreadable
 
-VOCABULARY, MERGES, WORD_PIECES = "vocab.json", "merges.txt", "vocab.txt"
+VOCABULARY, MERGES = "vocab.json", "merges.txt"
 CLASSES = (QWEN2, GPT2, NEOX, GEMMA, LLAMA, "Qwen3_5Tokenizer", "CohereTokenizer")
 """The classes that put nothing around a text but what the files name."""
 

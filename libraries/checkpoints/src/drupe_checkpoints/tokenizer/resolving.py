@@ -37,7 +37,7 @@ def _as_kept(folder: Path, settings: Settings) -> ResolvedTokenizer:
     Its steps are believed, whatever the tokenizer's class would do in transformers 5: they are what the model was
     published with, and what every other reader of the file takes.
     """
-    from drupe_checkpoints.tokenizer.second import differing
+    from drupe_checkpoints.tokenizer.second_tokenizer import differing
 
     path = folder / TOKENIZER
     document = read_object(path) or {}

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from drupe.api import ModelError, Record, counted
-from drupe_onnx import unreadable
+from drupe_files import unreadable
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 UNIGRAM, BPE, WORD, CHARACTER = 1, 2, 3, 4

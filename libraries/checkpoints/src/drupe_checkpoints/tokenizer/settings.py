@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from drupe.api import ModelError, Record, field
-from drupe_files import json_object
-from drupe_onnx import unreadable
+from drupe_files import object_of
 
 TOKENIZER = "tokenizer.json"
 CONFIG, SPECIAL_TOKENS, ADDED_TOKENS = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
@@ -75,13 +74,7 @@ def is_id(number: Any) -> bool:
 
 def read_object(path: Path) -> dict[str, Any] | None:
     """The JSON object in a file; None where the file is missing. Raises ModelError."""
-    if not path.is_file():
-        return None
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise unreadable(path, error) from error
-    return json_object(content, path.name, path, FETCH_AGAIN)
+    return object_of(path, path.name, FETCH_AGAIN) if path.is_file() else None
 
 
 def _text(value: Any) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from drupe.api import Notice, Record, UsageError, counted
 from drupe_decoding import TAKEN_FROM, home_of, sampling, token_ids
-from drupe_onnxruntime.genai.carried import pattern_of
+from drupe_onnxruntime.genai.carried_states import pattern_of
 
 if TYPE_CHECKING:
     from drupe_decoding import DecoderPorts

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from drupe.api import Context, Form, Model, ModelError, Notice, Pass, PassConfig, Target, UsageError, counted
 from drupe_onnxruntime.genai import genai_config, tokenizer_files
-from drupe_onnxruntime.genai.carried import not_carried
+from drupe_onnxruntime.genai.carried_states import not_carried
 from drupe_onnxruntime.genai.token_check import form_notices, token_check
 from drupe_onnxruntime.provider_options import genai_provider_options
 

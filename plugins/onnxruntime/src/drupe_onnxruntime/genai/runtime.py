@@ -9,6 +9,7 @@ from typing import Any
 
 from drupe.api import CheckFailed, Model, ModelError, Runtime, RuntimeMissing, Target, UsageError
 from drupe_decoding import GenerationRules
+from drupe_onnx import folder_of
 from drupe_onnxruntime.genai.session import GenaiSession
 from drupe_onnxruntime.provider_options import genai_provider_options
 from drupe_onnxruntime.refusals import MAKE_AGAIN, no_device, only_on_the_processor, refuse_elsewhere
@@ -41,13 +42,13 @@ class OnnxRuntimeGenai(Runtime):
             return problem[0]
         if model.kind != "onnx":
             return f"onnxruntime-genai runs models of kind 'onnx', not '{model.kind}'"
-        if not (_folder(model) / CONFIG).is_file():
+        if not (folder_of(model) / CONFIG).is_file():
             return f"the model has no {CONFIG}"
         return no_device(target) or only_on_the_processor(target)
 
     def open(self, model: Model, target: Target, *, max_length: int | None = None, threads: int = 0) -> GenaiSession:
         refuse_absence(GENAI, ONNXRUNTIME, install=target.install)
-        folder = _folder(model)
+        folder = folder_of(model)
         config = _read_config(model, folder)
         refuse_elsewhere(target)
         length = _length(config, max_length)
@@ -69,10 +70,6 @@ class OnnxRuntimeGenai(Runtime):
         return GenaiSession(
             module, opened, folder, length, entry["context_length"], entry["vocab_size"], rules, ends, used
         )
-
-
-def _folder(model: Model) -> Path:
-    return model.location if model.location.is_dir() else model.location.parent
 
 
 def _read_config(model: Model, folder: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from drupe.api import Notice, counted
 from drupe_onnxruntime.genai.reading import ReadingProcess
 from drupe_onnxruntime.genai.tokenizer_files import CONFIG, VOCABULARY, read
-from drupe_onnxruntime.genai.tokenizer_form.form import MODULE, OWN, Form
+from drupe_onnxruntime.genai.tokenizer_form.form import MODULE, OWN, TokenizerForm
 from drupe_onnxruntime.wheels import GENAI, ONNXRUNTIME, absence
 from drupe_tokenization import (
     Comparison,
@@ -174,7 +174,7 @@ def _shown(character: str) -> str:
     return character.encode("unicode_escape").decode()
 
 
-def form_notices(form: Form) -> tuple[Notice, ...]:
+def form_notices(form: TokenizerForm) -> tuple[Notice, ...]:
     """The notice of a tokenizer that is written anew for onnxruntime-genai."""
     if not form.changes:
         return ()

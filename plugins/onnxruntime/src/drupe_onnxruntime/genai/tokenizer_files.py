@@ -22,7 +22,7 @@ from typing import Any
 from drupe.api import ModelError
 from drupe_files import json_object
 from drupe_onnxruntime.genai.templates.engine import KNOWN_TOKENS
-from drupe_onnxruntime.genai.tokenizer_form.form import UNIGRAM_CLASSES, Form, form_for
+from drupe_onnxruntime.genai.tokenizer_form.form import UNIGRAM_CLASSES, TokenizerForm, form_for
 from drupe_onnxruntime.genai.tokenizer_form.rewritten import Use
 from drupe_tokenization import TokenizerDocument, chat_templates, render, special_tokens
 
@@ -82,7 +82,7 @@ def tokenizer_in(files: Mapping[str, Path | bytes]) -> TokenizerDocument:
     return TokenizerDocument.read(read(files[VOCABULARY]))
 
 
-def own_form(files: Mapping[str, Path | bytes], document: TokenizerDocument) -> Form:
+def own_form(files: Mapping[str, Path | bytes], document: TokenizerDocument) -> TokenizerForm:
     """The files' tokenizer, which is `document`, as onnxruntime-genai reads it as meant."""
     return form_for(document, Use(_object(files, CONFIG) or {}, _prompt(files)))
 

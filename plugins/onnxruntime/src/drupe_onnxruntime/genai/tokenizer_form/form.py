@@ -1,4 +1,4 @@
-"""Form: what onnxruntime-genai reads instead of a checkpoint's tokenizer."""
+"""TokenizerForm: what onnxruntime-genai reads instead of a checkpoint's tokenizer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ REWRITES = (with_pairs, with_known_splits, with_beginning, with_word_marks, with
 
 
 @dataclass
-class Form:
+class TokenizerForm:
     """What the runtime reads instead of the checkpoint's files.
 
     document: its own tokenizer; None where it reads tokenizer.json. module: settings that go before those in
@@ -49,13 +49,14 @@ class Form:
         return files
 
 
-def form_for(document: TokenizerDocument, use: Use) -> Form:
+def form_for(document: TokenizerDocument, use: Use) -> TokenizerForm:
     """The form for a tokenizer."""
     if document.kind == "Unigram":
         return _unigram(document, use.config)
     if document.kind != "BPE":
-        return Form(module={"tokenizer_class": document.kind})  # refused by its name, and not read as something else
-    form = Form()
+        # The runtime refuses it by its name, and does not read it as something else.
+        return TokenizerForm(module={"tokenizer_class": document.kind})
+    form = TokenizerForm()
     changed = document
     for rewrite in REWRITES:
         rewritten = rewrite(changed, use)
@@ -67,7 +68,7 @@ def form_for(document: TokenizerDocument, use: Use) -> Form:
     return form
 
 
-def _unigram(document: TokenizerDocument, config: Mapping[str, Any]) -> Form:
+def _unigram(document: TokenizerDocument, config: Mapping[str, Any]) -> TokenizerForm:
     """Under a class that the runtime reads so, and with the flags that it does not take from the post-processor."""
     before, after = surrounding(document)
     module: dict[str, Any] = {"add_bos_token": bool(before), "add_eos_token": bool(after)}
@@ -76,4 +77,6 @@ def _unigram(document: TokenizerDocument, config: Mapping[str, Any]) -> Form:
         module["tokenizer_class"] = "XLMRobertaTokenizer"
     told = {key: config.get(key, False) for key in ("add_bos_token", "add_eos_token")}
     changed = any(module.get(key) != value for key, value in told.items()) or "tokenizer_class" in module
-    return Form(module=module if changed else {}, changes=["its class and flags are others"] if changed else [])
+    return TokenizerForm(
+        module=module if changed else {}, changes=["its class and flags are others"] if changed else []
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from drupe_checkpoints.tokenizer.settings import TOKENIZER
-from drupe_onnx import unreadable
+from drupe_files import unreadable
 
 CARRIED = (
     TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",

@@ -1,4 +1,4 @@
-"""Reading the record that a package has of how it was made."""
+"""The record of a package, drupe.json: reading it, and the errors of a damaged one."""
 
 from __future__ import annotations
 
@@ -8,11 +8,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from drupe.api import RECORD, ModelError
+from drupe_files.json_files import object_of
 
+AGAIN = "copy the package again, or make it again with drupe optimize"
 T = TypeVar("T")
 
 
-def from_record(package: Path, read: Callable[[Any], T]) -> T | None:
+def read_record(package: Path) -> dict[str, Any]:
+    """The record of a package. Raises ModelError for one that is damaged or cannot be read."""
+    return object_of(package / RECORD, RECORD, AGAIN)
+
+
+def from_record(package: Path, read: Callable[[Any], T], cure: str = AGAIN) -> T | None:
     """What `read` takes out of the record of a package; None for a model without a record.
 
     Raises ModelError for a record that is damaged, or in which `read` does not find what it looks for.
@@ -23,5 +30,4 @@ def from_record(package: Path, read: Callable[[Any], T]) -> T | None:
     try:
         return read(json.loads(record.read_text(encoding="utf-8")))
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        cure = "copy the package again, or make it again with drupe optimize"
         raise ModelError("the package's record is damaged", where=record, cure=cure) from error

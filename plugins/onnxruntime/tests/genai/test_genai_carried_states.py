@@ -7,7 +7,7 @@ import re
 import pytest
 
 from drupe_decoding import DecoderPorts, Port
-from drupe_onnxruntime.genai.carried import not_carried
+from drupe_onnxruntime.genai.carried_states import not_carried
 
 CACHE, NARROW = ["b", 2, "past", 16], ["b", 2, "past", 8]
 MATRIX, WINDOW = ["b", 2, 16, 8], ["b", 32, 3]
