@@ -116,9 +116,9 @@ def test_a_data_set_of_the_hub_becomes_the_text_to_calibrate_with() -> None:
     cut = {**config, "pre_process_data_config": {"strategy": "join", "max_samples": 64, "max_seq_len": 512}}
     options = answered({"type": "Gptq", "data_config": "wiki"}, BUILDER, data_configs=[cut]).made["options"]
     assert (options["calibration_sequences"], options["calibration_length"]) == (64, 512)
-    older = {"params_config": {"data_name": "ptb", "split": "test"}}
+    older = {"params_config": {"data_name": "imdb", "split": "test"}}
     answers = answered({"type": "Gptq", "data_config": "wiki"}, BUILDER, data_configs={"wiki": older})
-    assert answers.made["options"]["calibration_data"] == "ptb@test#text"
+    assert answers.made["options"]["calibration_data"] == "stanfordnlp/imdb@test#text"
     scripted = {**config, "user_script": "data.py"}
     assert "data.py" in str(
         answered({"type": "Gptq", "data_config": "wiki"}, BUILDER, data_configs=[scripted]).of("missing")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from drupe.api import Notice, Record
+from drupe.api import Notice, Record, replace
 from drupe_olive_compat.answers import Answer, Ledger, changed, kept, left_out, missing
 from drupe_olive_compat.chain import Chain, request_of
 from drupe_olive_compat.components import Component, OliveFile, file_of, is_olives
@@ -27,6 +27,8 @@ from drupe_olive_compat.strategy import (
 )
 from drupe_olive_compat.targets import provider_of
 
+ADAPTER = "input_model.adapter_path"
+
 
 def read(document: Mapping[str, Any], model: str) -> tuple[dict[str, Any] | None, list[Notice]] | None:
     """The workflow that a file of Olive asks for, and what is done about each of its lines; None for other files.
@@ -46,6 +48,9 @@ def read(document: Mapping[str, Any], model: str) -> tuple[dict[str, Any] | None
     _say_what_is_made(file, chain)
     leaves = leaves_of(*request_of(chain))
     ledger.add(chain.ledger)
+    if chain.switches:
+        source = replace(source, switches=True)
+        ledger.instead(ADAPTER, kept(f"the adapter {source.adapter} stays beside the base model, to be switched"))
     for place, answer in space.said:
         ledger.instead(place, answer)
     gives = _gives(source) if space.searches else ""

@@ -48,7 +48,7 @@ _PLACEHOLDERS = ("model_path", "/path/to", "<")
 class Source(Record):
     """What is optimized. kind: CHECKPOINT or GRAPH. more: what it takes beside text; task: as far as it is known.
 
-    adapter: the folder of what is merged into it.
+    adapter: the folder of its adapter, which is merged into it, unless it is switched at run time (switches).
     """
 
     reference: str
@@ -57,11 +57,13 @@ class Source(Record):
     revision: str = ""
     task: str = ""
     adapter: str = ""
+    switches: bool = False
 
     @property
-    def form(self) -> str | dict[str, str]:
+    def form(self) -> str | dict[str, Any]:
         """The source as a workflow file of Drupe's has it."""
-        options = {"revision": self.revision, "adapter": self.adapter}
+        adapter = {"adapters": [self.adapter] if self.adapter else []} if self.switches else {"adapter": self.adapter}
+        options = {"revision": self.revision, **adapter}
         given = {name: value for name, value in options.items() if value}
         return {"reference": self.reference, **given} if given else self.reference
 
