@@ -28,7 +28,7 @@ def extracting(chain: Chain, part: Component) -> None:
     kind = str(part.options.get("adapter_type") or SWITCHED)
     has_one = bool(chain.source.adapter) and not chain.merged
     if kind != SWITCHED and (chain.trains or has_one):
-        what = f"adapters of the type {kind} are not switched at run time: it is merged into the weights"
+        what = f"adapters of the type {kind} are not switched at run time: this one is merged into the weights"
         chain.ledger.instead(part.title, changed(what))
     elif chain.trains:
         what = "keeping an adapter beside the base model that the same file trains"

@@ -72,7 +72,7 @@ def say_measuring(file: OliveFile, read: set[str], gives: str, ledger: Ledger) -
     if isinstance(evaluator, Mapping):
         file.evaluators["evaluator"] = component(evaluator, "evaluator", ledger)
     elif evaluator is not None:
-        ledger.say("evaluator", changed(f"in place of {evaluator}, {_CLOSE}"))
+        ledger.say("evaluator", changed(f"{evaluator} measures as far as its own lines say; beside it, {_CLOSE}"))
     used = "evaluator" if isinstance(evaluator, Mapping) else evaluator
     measures = Measures(gives)
     for name, each in file.evaluators.items():

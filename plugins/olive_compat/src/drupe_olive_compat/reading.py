@@ -15,7 +15,7 @@ from drupe_olive_compat.measuring import say_measuring
 from drupe_olive_compat.passes import are_read, follow
 from drupe_olive_compat.settings_table import answer_to
 from drupe_olive_compat.several_values import Made, Space, filled, leaves_of, several_in, shown, space_of, with_value
-from drupe_olive_compat.sources import CHECKPOINT, GRAPH, Source, source_of, task_of
+from drupe_olive_compat.sources import CHECKPOINT, GRAPH, Source, is_placeholder, source_of, task_of
 from drupe_olive_compat.strategy import (
     INSTALL,
     NONE_SEARCHES,
@@ -144,8 +144,9 @@ def _say_what_is_made(file: OliveFile, chain: Chain) -> None:
 def _output(file: OliveFile, ledger: Ledger) -> str:
     """The output folder. Olive takes a name with a suffix for that of the model's file."""
     named = file.settings.pop("output_dir", None)
-    if not named:
-        what = "no output folder is named, and Drupe takes none for granted"
+    if not named or is_placeholder(str(named)):
+        what = f"only a placeholder ('{named}') is named" if named else "no output folder is named"
+        what += ", and Drupe takes none for granted"
         ledger.say("output_dir", changed(what, "-o OUT"))
         return ""
     path = PurePosixPath(str(named))
