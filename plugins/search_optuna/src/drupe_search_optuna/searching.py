@@ -168,7 +168,7 @@ class Search(Record):
             return request_of(filled(self.workflow, values, self.parameters))
 
         if self.settings.evaluators and (busy := disturbance()):
-            say(f"note: {busy}: trials are measured one after the other, and speed changes with what these programs do")
+            say(f"note: {busy}: how fast packages are changes with what these programs do")
         for values, error in impossible(asked, self._alternatives()):
             other = [each for each in self.parameters if values[each.name] != self.first_values[each.name]]
             say(f"note: {values_of(values, other or self.parameters)}: no package can be made of it: {error.what}")
