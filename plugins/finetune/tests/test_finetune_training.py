@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from adapters import make_adapter
 from tiny import make_checkpoint
 
 import drupe
@@ -201,6 +202,12 @@ def test_the_option_train_on_puts_the_training_in_front_of_the_recipe(base: Path
     plan = drupe.plan(base, provider="cpu", train_on=str(data), settings={"finetune": settings})
     assert [each.name for each in plan.passes][:2] == ["finetune", "build-decoder"]
     assert plan.passes[0].config.items() >= {"data": str(data), **settings}.items()
+
+
+def test_what_adapters_beside_it_belong_to_is_not_trained(base: Path, data: Path, tmp_path: Path) -> None:
+    make_adapter(tmp_path / "fr", base, peft.LoraConfig(r=2, target_modules=["q_proj"]))
+    with pytest.raises(ModelError, match=r"adapters beside the checkpoint \(fr\)"):
+        drupe.optimize(base, tmp_path / "out", provider="cpu", train_on=str(data), adapters=[tmp_path / "fr"])
 
 
 @pytest.mark.parametrize(
