@@ -57,6 +57,18 @@ def wanted_logits(base: Path, *adapters: Path) -> np.ndarray:
         return np.asarray(model(torch.tensor([TOKENS])).logits[0, -1].numpy())
 
 
+def test_benchmark_measures_a_package_with_and_without_adapters_in_one_table(home: Path) -> None:
+    pytest.importorskip("onnxruntime_genai")
+    short = ("--prompt-lengths", 8, "--new-tokens", 4, "--repeats", 2, "--json")
+    done = run("benchmark", home / "out", "--adapter", "fr", "--adapter", "german", *short)
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert [each["adapter"] for each in told["packages"]] == [None, "fr", "german"]
+    assert all(len(result["packages"]) == 3 for result in told["results"])
+    unknown = run("benchmark", home / "out", "--adapter", "it", *short)
+    assert unknown.exit_code == UsageError.exit_status and "it has fr, german" in unknown.output
+
+
 def logits_in_onnxruntime(package: Path, adapter: str | None) -> np.ndarray:
     """The last token's logits as a program without Drupe gets them."""
     import onnxruntime

@@ -17,6 +17,11 @@ def test_scratch_folders_of_killed_runs_are_removed_and_those_in_use_are_not(
     from drupe_files.scratch_folders import A_DAY, scratch
 
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    other = tmp_path / "other"
+    (other / "drupe-kind-a").mkdir(parents=True)
+    with scratch("kind", other) as folder:
+        assert folder.name.startswith("drupe-kind-") and list(other.iterdir()) == [folder]
+    other.rmdir()
     names = ("drupe-scratch-a", "drupe-unmarked-old", "drupe-unmarked-new", "drupe-mine")
     killed, old, new, foreign = (tmp_path / name for name in names)
     for folder in (killed, old, new, foreign):

@@ -42,7 +42,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("cluster")
     path = os.pathsep.join([str(Path(executor_tasks.__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, **OWN_RAY, "PYTHONPATH": path, "DRUPE_CACHE": str(folder / "cache-of-workers")}
-    short = tempfile.mkdtemp(prefix="drupe-ray-", dir="/tmp")  # the paths of sockets are limited
+    short = tempfile.mkdtemp(prefix="drupe-cluster-", dir="/tmp")  # the paths of sockets are limited
     command = [
         sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--port=0", "--num-cpus=2",
         "--include-dashboard=false", f"--object-store-memory={80 * 2**20}", "--disable-usage-stats",

@@ -155,19 +155,22 @@ def test_rows_are_cut_or_packed(tokenizer: Any, tmp_path: Path) -> None:
     assert joined[0] == joined[1]
 
 
-def test_arguments_of_the_trainer_are_taken_out_of_a_line() -> None:
+def test_arguments_of_the_libraries_are_taken_out_of_a_line() -> None:
     line = [
         "M",
         "--training.learning_rate",
         "1e-4",
         "--training.bf16",
         "--training.lr-scheduler-type=cosine",
+        "--peft.modules_to_save",
+        '["lm_head"]',
         "-o",
         "O",
     ]
     rest, found = without_arguments(line)
     assert rest == ["M", "-o", "O"]
-    assert found == {"learning_rate": 1e-4, "bf16": True, "lr_scheduler_type": "cosine"}
+    assert found["training"] == {"learning_rate": 1e-4, "bf16": True, "lr_scheduler_type": "cosine"}
+    assert found["peft"] == {"modules_to_save": ["lm_head"]}
 
 
 def test_every_setting_has_an_option_with_its_own_name_and_default() -> None:
@@ -175,9 +178,24 @@ def test_every_setting_has_an_option_with_its_own_name_and_default() -> None:
     from drupe_finetune.settings import FinetuneConfig
 
     found = {name: annotation.__metadata__[0] for name, annotation in option_types().items()}
-    assert {*found, "data", "training"} == set(FinetuneConfig.model_fields)
+    assert {*found, "data", "training", "peft"} == set(FinetuneConfig.model_fields)
     assert {"--max-length", "--max-seq-len"} <= {found["max_length"].default, *found["max_length"].param_decls}
     assert found["max_length"].help.endswith("[1024]") and "qlora" in found["method"].help
+
+
+def test_the_configuration_of_a_data_set_of_the_hub_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    class Library:
+        @staticmethod
+        def load_dataset(*arguments: Any, **named: Any) -> list[dict[str, str]]:
+            asked.append((*arguments, named))
+            return [{"text": "a"}]
+
+    monkeypatch.setattr("drupe_finetune.rows._datasets", lambda: Library)
+    for reference in ("o/n:small@train[:10]", "o/n"):
+        assert [row.columns for row in rows_of(reference)] == [{"text": "a"}]
+    assert asked == [("o/n", "small", {"split": "train[:10]"}), ("o/n", None, {"split": "train"})]
 
 
 def test_markdown_is_text_and_json_lines_are_not(tmp_path: Path) -> None:

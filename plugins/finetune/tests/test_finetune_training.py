@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from adapters import make_adapter
 from tiny import make_checkpoint
 
 import drupe
@@ -194,6 +195,46 @@ def test_a_plan_with_training_is_compared_with_what_was_trained(base: Path, data
     )
     assert same == pytest.approx(made.check.metrics["kl_divergence"], rel=1e-3)
     assert base_itself == pytest.approx(same, rel=1e-3)  # the source's name stands for what the plan made of it
+
+
+def test_the_option_train_on_puts_the_training_in_front_of_the_recipe(base: Path, data: Path) -> None:
+    settings = {"template": TEMPLATE, "max_steps": 2}
+    plan = drupe.plan(base, provider="cpu", train_on=str(data), settings={"finetune": settings})
+    assert [each.name for each in plan.passes][:2] == ["finetune", "build-decoder"]
+    assert plan.passes[0].config.items() >= {"data": str(data), **settings}.items()
+
+
+def test_what_adapters_beside_it_belong_to_is_not_trained(base: Path, data: Path, tmp_path: Path) -> None:
+    make_adapter(tmp_path / "fr", base, peft.LoraConfig(r=2, target_modules=["q_proj"]))
+    with pytest.raises(ModelError, match=r"adapters beside the checkpoint \(fr\)"):
+        drupe.optimize(base, tmp_path / "out", provider="cpu", train_on=str(data), adapters=[tmp_path / "fr"])
+
+
+@pytest.mark.parametrize(
+    ("method", "keys"),
+    [
+        ("lora", {"rank_pattern": {"q_proj": 2}, "modules_to_save": ["lm_head"]}),
+        ("lokr", {"decompose_both": True, "exclude_modules": ["q_proj"]}),
+    ],
+)
+def test_other_keys_of_pefts_configuration_are_taken_and_merged(
+    base: Path, data: Path, tmp_path: Path, method: str, keys: dict[str, Any]
+) -> None:
+    training = {"gradient_checkpointing": True}
+    settings = config(data, method=method, peft=keys, training=training, learning_rate=0.02, max_steps=2)
+    run(str(base), settings, tmp_path / "adapter")
+    stated = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert {key: stated[key] for key in keys} == keys
+    run(str(base), settings, tmp_path / "whole", merge=True)
+    merged, plain = tensors(tmp_path / "whole"), tensors(base)
+    changed = {name for name, value in merged.items() if name in plain and not np.array_equal(value, plain[name])}
+    assert changed and any("q_proj" in name for name in changed) == (method == "lora")
+
+
+def test_keys_that_peft_does_not_have_are_refused(base: Path, data: Path, tmp_path: Path) -> None:
+    for keys, said in (({"modules_to_sav": []}, "did you mean 'modules_to_save'"), ({"r": 2}, "set by drupe")):
+        with pytest.raises(UsageError, match=said):
+            run(str(base), config(data, peft=keys), tmp_path / "out")
 
 
 def test_rows_are_held_out_and_training_ends_early(base: Path, data: Path, tmp_path: Path) -> None:

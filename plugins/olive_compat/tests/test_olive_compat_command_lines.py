@@ -232,7 +232,9 @@ def test_run_pass_runs_passes_of_olive_and_of_drupe(decoder: Path, graph: Path) 
     assert (
         made("quantize-weights", graph, bits=4) == f"run-pass quantize-weights {graph} -o run-pass-output --set bits=4"
     )
-    with pytest.raises(UsageError, match="training"):
+    data = {"name": "rows", "load_dataset_config": {"data_name": "o/n", "split": "train"}}
+    assert '--train-on o/n@train --set finetune.method="lora"' in made("LoRA", decoder, train_data_config=data)
+    with pytest.raises(UsageError, match="data to train on"):
         made("LoRA", decoder)
 
 

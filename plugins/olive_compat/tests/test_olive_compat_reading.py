@@ -68,6 +68,20 @@ def test_both_dialects_give_one_workflow() -> None:
     assert flat.made["target"] == {"provider": "cpu", "precision": "int4"}
 
 
+def test_a_placeholder_for_the_output_or_the_task_is_no_name() -> None:
+    answers = answered(BUILDER, output_dir="<OUTPUT_DIR>")
+    assert "output" not in answers.made and "placeholder" in str(answers.at("output_dir"))
+    named = answered(BUILDER, model={**LLAMA, "task": "MODEL_TASK"})
+    assert "placeholder" in str(named.at("input_model.task")) and named.workflow is not None
+
+
+def test_a_captured_graph_is_tried_where_the_provider_declares_it() -> None:
+    tunes = {"type": "OrtSessionParamsTuning", "enable_cuda_graph": True}
+    on_gpu = answered(BUILDER, tunes, provider="CUDAExecutionProvider")
+    assert on_gpu.made["settings"]["tune-session"]["values"] == {"cuda_graph": [True]}
+    assert "values" not in answered(BUILDER, tunes).made["settings"]["tune-session"]
+
+
 def test_documents_of_other_tools_are_not_claimed() -> None:
     for document in ({"model": "X", "target": "cpu"}, {"passes": ["build-decoder"]}, {"input_model": "X"}):
         assert read(document, "") is None
@@ -116,9 +130,9 @@ def test_a_data_set_of_the_hub_becomes_the_text_to_calibrate_with() -> None:
     cut = {**config, "pre_process_data_config": {"strategy": "join", "max_samples": 64, "max_seq_len": 512}}
     options = answered({"type": "Gptq", "data_config": "wiki"}, BUILDER, data_configs=[cut]).made["options"]
     assert (options["calibration_sequences"], options["calibration_length"]) == (64, 512)
-    older = {"params_config": {"data_name": "ptb", "split": "test"}}
+    older = {"params_config": {"data_name": "imdb", "split": "test"}}
     answers = answered({"type": "Gptq", "data_config": "wiki"}, BUILDER, data_configs={"wiki": older})
-    assert answers.made["options"]["calibration_data"] == "ptb@test#text"
+    assert answers.made["options"]["calibration_data"] == "stanfordnlp/imdb@test#text"
     scripted = {**config, "user_script": "data.py"}
     assert "data.py" in str(
         answered({"type": "Gptq", "data_config": "wiki"}, BUILDER, data_configs=[scripted]).of("missing")

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 from tiny import make_checkpoint
 
-from drupe.api import Metric
+from drupe.api import Metric, Request, plan_of, registry
+from drupe_eval_speed.measuring import measure
 from drupe_search_optuna.finalists import candidates
 from drupe_search_optuna.goals import objectives_of
 from drupe_search_optuna.settings import Goal
-from drupe_search_optuna.trials import Trial
+from drupe_search_optuna.trials import Trial, carried_out
 
 
 def trial(number: int, size: float, latency: tuple[float, float, float]) -> Trial:
@@ -92,6 +93,46 @@ def test_only_finalists_are_measured_in_full_and_one_of_them_is_chosen(checkpoin
     more, done = searched(checkpoint, tmp_path, finalists=4, goals=goals)  # it goes on with the trials that it has
     assert "going on after 4 trials" in done.stderr and not more["left_brief"]
     assert set(in_full) < {each["number"] for each in more["trials"] if each["in_full"]}
+    again = more["trials"][study["chosen"] - 1]  # beside the new ones: it is compared with them
+    assert again["brief"] == chosen["brief"]
+    assert again["metrics"]["load_time"] != chosen["metrics"]["load_time"]
+
+
+@pytest.fixture
+def together(checkpoint: Path, tmp_path: Path) -> dict[str, Any]:
+    """The task of two finalists."""
+    plans = []
+    for size in (32, 64):
+        request = Request(str(checkpoint), "cpu", options={"block_size": size, "tokens": 32})
+        plan, source = plan_of(request, registry())
+        plans.append(registry().publisher().fixed(plan, source).model_dump(mode="json"))
+    evaluators = {"footprint": {"prompt_lengths": 8, "new_tokens": 4, "repeats": 2}}
+    return {"plan": plans[0], "beside": plans[1:], "evaluators": evaluators, "folder": str(tmp_path),
+            "again": ["footprint"]}  # fmt: skip
+
+
+def test_finalists_are_measured_in_turn(together: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = []
+
+    def recording(subjects: Any, *arguments: Any, **named: Any) -> Any:
+        measured.append(len(subjects))
+        return measure(subjects, *arguments, **named)
+
+    monkeypatch.setattr("drupe_eval_speed.evaluators.measure", recording)
+    result = carried_out(together)
+    assert measured == [2] and "apart" not in result
+    first, second = result["several"]
+    assert set(first["metrics"]) == set(second["metrics"]) == {"size_on_disk", "peak_memory", "load_time"}
+    assert first["metrics"]["size_on_disk"]["value"] > second["metrics"]["size_on_disk"]["value"]
+
+
+def test_finalists_that_cannot_be_measured_in_turn_are_measured_one_after_the_other(
+    together: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("drupe_search_optuna.side_by_side.HEADROOM", 1e12)
+    result = carried_out(together)
+    assert "MiB are free" in result["apart"]
+    assert [each["metrics"]["load_time"]["value"] > 0 for each in result["several"]] == [True, True]
 
 
 def test_the_first_trial_is_measured_in_full_where_limits_refer_to_it(checkpoint: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from drupe.values.record import Record, field
 from drupe.values.typed import Typed
 
 MOST_THREADS = 256
-STAGES = ("checkpoint", "import", "fuse", "prepare", "quantize", "lower", "package", "compile", "tune")
+STAGES = ("train", "checkpoint", "import", "fuse", "prepare", "quantize", "lower", "package", "compile", "tune")
 """The places in a recipe that plugins fill, in the order in which recipes have them."""
 NATIVE = 100
 """The rank of a claimant that was made for the very model; one that takes models of any make has 0."""

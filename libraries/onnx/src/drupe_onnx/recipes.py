@@ -8,9 +8,9 @@
 | | `symmetric` | true: without zero points |
 | | `block_size` | weights that share a scale; by default chosen for each matrix |
 
-Types are "float32", "float16" and "bfloat16". The stage `checkpoint` is for passes that quantize a checkpoint before it
-is imported; its numerics say how weights will be quantized. A provider that lowers or compiles adds its own stages and
-steps.
+Types are "float32", "float16" and "bfloat16". The stage `train` is for passes that train a checkpoint. The stage
+`checkpoint` is for passes that quantize a checkpoint before it is imported; its numerics say how weights will be
+quantized. A provider that lowers or compiles adds its own stages and steps.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FloatType = Literal["float32", "float16", "bfloat16"]
 def float_stages(weights: FloatType, activations: FloatType) -> tuple[Stage, ...]:
     """The stages for a package whose weights are in floating point."""
     built = Stage("import", {"weights": weights, "activations": activations})
-    return (Stage("checkpoint"), built, Stage("fuse"), Stage("package"), Stage("tune"))
+    return (Stage("train"), Stage("checkpoint"), built, Stage("fuse"), Stage("package"), Stage("tune"))
 
 
 def quantized_stages(
@@ -34,6 +34,7 @@ def quantized_stages(
     """The stages for a package whose weights are quantized in blocks. None leaves a value to the stage's claimant."""
     quantize = _given(bits=bits, symmetric=symmetric, block_size=block_size)
     return (
+        Stage("train"),
         Stage("checkpoint", quantize),
         Stage("import", _given(activations=activations)),
         Stage("fuse"),

@@ -35,6 +35,8 @@ def answered() -> None:
     """Say that Ctrl-C has been answered: the command has ended, or goes on as the user wants."""
     global _pending
     _pending = False
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_REAL, 0)  # while Python ends, nothing handles the alarm, which would kill it
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

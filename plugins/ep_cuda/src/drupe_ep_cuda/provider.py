@@ -8,7 +8,8 @@ from typing import Any
 
 from drupe.api import Device, Recipe, RuntimePackage
 from drupe_ep_cuda import machine
-from drupe_onnx import TableProvider, float_stages, quantized_stages
+from drupe_ep_cuda.session_settings import SETTINGS
+from drupe_onnx import SessionSetting, TableProvider, float_stages, quantized_stages
 
 _TABLES = Path(__file__).with_name("tables")
 _INSTALL = "pip install 'drupe[cuda]'"
@@ -54,6 +55,10 @@ class Cuda(TableProvider):
         if self.runtime_version() is None:
             return ()
         return tuple(Device(name, "gpu", memory) for name, memory in machine.gpus())
+
+    def session_settings(self) -> Sequence[SessionSetting]:
+        """What `tune-session` tries, and what a user can have it try."""
+        return SETTINGS
 
     def runtime_options(self) -> Mapping[str, Any]:
         """Options that turn graph capture off: it needs the same shapes for a whole session."""

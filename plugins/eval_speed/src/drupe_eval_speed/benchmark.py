@@ -31,6 +31,15 @@ def benchmark(
             rich_help_panel=MODEL,
         ),
     ],
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="<name>",
+            help="Measure packages that have this adapter also while it is active; an .onnx_adapter file will do; may "
+            "be given several times.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
     prompt_lengths: Annotated[
         str | None,
         typer.Option(
@@ -105,7 +114,7 @@ def benchmark(
     """
     from drupe.api import configure, registry
     from drupe_console import progress
-    from drupe_eval_speed.measuring import measure, subject_of
+    from drupe_eval_speed.measuring import measure, refuse_unknown_adapters, subject_of, with_adapters
     from drupe_eval_speed.report import print_document, print_tables
     from drupe_eval_speed.settings import SpeedConfig
     from drupe_timing import disturbance
@@ -121,7 +130,9 @@ def benchmark(
     given = {key: value for key, value in typed.items() if value is not None}
     config = configure("command benchmark", SpeedConfig, given, FLAGS)
     found = registry()
-    subjects = [subject_of(each, provider, found) for each in packages]
+    alone = [subject_of(each, provider, found) for each in packages]
+    subjects = [each for package in alone for each in (package, *with_adapters(package, adapter or ()))]
+    refuse_unknown_adapters(subjects, adapter or ())
     busy = disturbance()
     notes = [f"{busy}: measure again when the machine is quiet"] if busy else []
     measured = measure(subjects, config, progress(lines=False), loads=config.runs)

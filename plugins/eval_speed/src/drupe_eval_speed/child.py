@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from drupe.api import Session, UsageError, registry
+from drupe_decoding import TextSession
 from drupe_eval_speed.locating import located
 from drupe_files import peak_memory
 from drupe_timing import Case, Energy, Timer, serve, timer_of
@@ -24,10 +25,10 @@ class Measured:
         self._timer: Timer | None = None
         self._energy = Energy()
 
-    def open(self, room: int | None, threads: int) -> dict[str, Any]:
+    def open(self, room: int | None, threads: int, adapter: str = "") -> dict[str, Any]:
         """Open the package; how long that takes, and what the session is.
 
-        room: for tokens; None for its own. threads: 0 for its own number.
+        room: for tokens; None for its own. threads: 0 for its own number. adapter: what is active; empty for none.
         """
         settings: dict[str, Any] = {"max_length": room}
         if threads:
@@ -38,6 +39,11 @@ class Measured:
         start = time.perf_counter()
         session = self._session = self._runtime.open(self._model, self._target, **settings)
         seconds = time.perf_counter() - start
+        if adapter:
+            if not isinstance(session, TextSession):
+                what = f"the runtime {self._runtime.name} switches no adapters"
+                raise UsageError(what, where=self._model.location, cure="leave the adapter out")
+            session.use_adapter(adapter)
         return {"milliseconds": seconds * 1e3, "threads": session.threads}
 
     def close(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from drupe.api import Context, Evaluator, EvaluatorConfig, Metric, Model, registry
-from drupe_eval_speed.measuring import Row, measure, subject_of
+from drupe_eval_speed.measuring import Row, Subject, measure, subject_of
 from drupe_eval_speed.quantities import FOOTPRINT, LATENCY, QUANTITIES, THROUGHPUT
 from drupe_eval_speed.settings import SpeedConfig
 from drupe_eval_speed.shared_rows import Rows, rows_of
@@ -26,14 +26,21 @@ class _Speed(Evaluator):
         self, model: Model, reference: Model | None, config: SpeedConfig, context: Context
     ) -> Sequence[Metric]:
         subject = subject_of(str(model.location), context.target.provider, registry())
+        return self._measured([subject], config, context)[0]
+
+    def evaluate_together(self, models: Sequence[Model], config: SpeedConfig, context: Context) -> list[list[Metric]]:
+        """Measure packages in turn, each on the provider that it was made for; the metrics of each."""
+        return self._measured([subject_of(str(each.location), None, registry()) for each in models], config, context)
+
+    def _measured(self, subjects: Sequence[Subject], config: SpeedConfig, context: Context) -> list[list[Metric]]:
         loads = config.runs if "load_time" in self.metrics else 0
         found = rows_of(
-            model,
+            [each.model for each in subjects],
             config,
             loads,
-            lambda: measure([subject], config, context.progress, loads=loads, stop=context.stop_if_cancelled),
+            lambda: measure(subjects, config, context.progress, loads=loads, stop=context.stop_if_cancelled),
         )
-        return [_metric(row, found) for row in found.rows if row.quantity.name in self.metrics]
+        return [[_metric(row, its) for row in its.rows if row.quantity.name in self.metrics] for its in found]
 
 
 def _metric(row: Row, found: Rows) -> Metric:

@@ -19,7 +19,10 @@ TEXT = "text"
 
 
 class Subject(Record):
-    """A model to measure. threads: of its session, None where the runtime does not tell. rival: see Located."""
+    """A model to measure. threads: of its session, None where the runtime does not tell. rival: see Located.
+
+    adapter: the name or the file of the one that is active; empty for the base model.
+    """
 
     path: str
     model: Model
@@ -28,6 +31,7 @@ class Subject(Record):
     runtime_version: str
     threads: int | None = None
     rival: bool = False
+    adapter: str = ""
 
 
 class Row(Record):
@@ -59,6 +63,25 @@ def subject_of(path: str, provider: str | None, found: Registry) -> Subject:
     here = located(path, provider, found)
     version = here.runtime.version() or ""
     return Subject(path, here.model, here.provider, here.runtime.name, version, rival=here.rival)
+
+
+def with_adapters(subject: Subject, adapters: Sequence[str]) -> Iterator[Subject]:
+    """A package with each of some adapters active, as far as it has them: by a name, or a file that fits."""
+    from drupe_onnx.switching import chosen_adapter
+
+    for name in adapters:
+        with contextlib.suppress(UsageError):
+            chosen_adapter(name, subject.model.location)
+            yield replace(subject, adapter=name)
+
+
+def refuse_unknown_adapters(subjects: Sequence[Subject], adapters: Sequence[str]) -> None:
+    """Raise UsageError for an adapter that none of the packages has."""
+    from drupe_onnx.switching import chosen_adapter
+
+    for name in adapters:
+        if all(each.adapter != name for each in subjects):
+            chosen_adapter(name, subjects[0].model.location)
 
 
 def measure(
@@ -123,9 +146,12 @@ class _Run:
             turn = self._in_turn(number)
             for at, process in turn if number else sorted(turn, key=lambda pair: self.subjects[pair[0]].rival):
                 process.ask("close")
-                opened = process.ask("open", room=self._room(), threads=self._threads_of(self.subjects[at]))
+                subject = self.subjects[at]
+                opened = process.ask(
+                    "open", room=self._room(), threads=self._threads_of(subject), adapter=subject.adapter
+                )
                 times[at] += [opened["milliseconds"]] if number else []
-                self.subjects[at] = replace(self.subjects[at], threads=opened["threads"])
+                self.subjects[at] = replace(subject, threads=opened["threads"])
                 progress.advance(1)
         return tuple(map(tuple, times))
 

@@ -55,9 +55,15 @@ def print_document(measured: Measurement, config: SpeedConfig, notes: Sequence[s
 
 
 def _names(subjects: Sequence[Subject]) -> list[str]:
-    """What the packages are called: the ends of their paths that tell them apart, and numbers where none does."""
+    """What the packages are called: the ends of their paths that tell them apart, and numbers where none does.
+
+    An active adapter stands behind its package.
+    """
     paths = [Path(each.path).resolve() for each in subjects]
-    names = [_shortest(path, set(paths)) for path in paths]
+    names = [
+        _shortest(path, set(paths)) + (f" with {Path(each.adapter).name}" if each.adapter else "")
+        for path, each in zip(paths, subjects, strict=True)
+    ]
     return [
         f"{name} ({names[: at + 1].count(name)})" if names.count(name) > 1 else name for at, name in enumerate(names)
     ]
@@ -127,6 +133,7 @@ def _about(config: SpeedConfig) -> str:
 def _described(subject: Subject) -> dict[str, Any]:
     return {
         "package": subject.path,
+        "adapter": subject.adapter or None,
         "task": subject.model.task,
         "provider": subject.provider,
         "runtime": subject.runtime,

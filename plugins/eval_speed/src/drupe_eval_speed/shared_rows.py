@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from drupe.api import RECORD, Model, Record
+from drupe.api import RECORD, Model, Record, replace
 from drupe_eval_speed.measuring import Measurement, Row
 from drupe_eval_speed.quantities import QUANTITIES
 from drupe_eval_speed.settings import SpeedConfig
@@ -31,22 +31,29 @@ class Rows(Record):
     taken_over: bool = False
 
 
-def rows_of(model: Model, config: SpeedConfig, loads: int, measure: Callable[[], Measurement]) -> Rows:
-    """The rows of a package: taken over from an earlier measurement, if there is one, or measured now.
+def rows_of(models: Sequence[Model], config: SpeedConfig, loads: int, measure: Callable[[], Measurement]) -> list[Rows]:
+    """The rows of each package: taken over from an earlier measurement, if there is one of all, or measured now.
 
-    loads: how often loading is timed.
+    loads: how often loading is timed. measure: of all packages in turn.
     """
-    folder, alike = shared_folder(), _alike(model.location, config.brief)
-    if folder is None or alike is None:
-        return _rows(measure())
-    file = folder / f"speed-{key_of({'files': alike, 'config': config.model_dump(mode='json'), 'loads': loads})}.json"
-    if file.is_file():
-        return _read(file)
-    found = _rows(measure())
-    unfinished = folder / f"{uuid.uuid4().hex}.unfinished"
-    unfinished.write_text(json.dumps(_document(found)), encoding="utf-8")
-    unfinished.replace(file)
+    files = [_file(each.location, config, loads) for each in models]
+    if all(file is not None and file.is_file() for file in files):
+        return [_read(file) for file in files if file is not None]
+    found = _rows(measure(), len(models))
+    for file, rows in zip(files, found, strict=True):
+        if file is not None:
+            unfinished = file.with_name(f"{uuid.uuid4().hex}.unfinished")
+            unfinished.write_text(json.dumps(_document(rows)), encoding="utf-8")
+            unfinished.replace(file)
     return found
+
+
+def _file(location: Path, config: SpeedConfig, loads: int) -> Path | None:
+    """Where the rows of a package are shared; None where they are not."""
+    folder, alike = shared_folder(), _alike(location, config.brief)
+    if folder is None or alike is None:
+        return None
+    return folder / f"speed-{key_of({'files': alike, 'config': config.model_dump(mode='json'), 'loads': loads})}.json"
 
 
 def _alike(location: Path, brief: bool) -> dict[str, str] | None:
@@ -58,8 +65,13 @@ def _alike(location: Path, brief: bool) -> dict[str, str] | None:
         return None
 
 
-def _rows(measured: Measurement) -> Rows:
-    return Rows(measured.rows, len(measured.cases) > 1)
+def _rows(measured: Measurement, count: int) -> list[Rows]:
+    """The rows of each of the packages, `count` of them, that were measured in turn."""
+    several = len(measured.cases) > 1
+    return [
+        Rows([replace(row, values=(row.values[at],)) for row in measured.rows if row.values[at]], several)
+        for at in range(count)
+    ]
 
 
 def _document(found: Rows) -> dict[str, object]:

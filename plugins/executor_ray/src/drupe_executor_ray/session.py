@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import signal
 import socket
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from drupe.api import RuntimeMissing, UsageError, usable_threads
+from drupe_files import scratch
 
 OBJECTS = 80 * 2**20
 """Bytes for Ray's objects where it is started here. Tasks and results are texts of some kilobytes."""
@@ -34,32 +34,29 @@ def connected(address: str) -> Iterator[tuple[Any, int | None]]:
             import ray
         except ImportError as error:
             raise RuntimeMissing(f"Ray cannot be imported: {error}", cure="pip install 'drupe[ray]'") from error
-        with _kept_signals():
-            folder = None if address else _start(ray)
-            if address:
-                _connect(ray, address)
-        try:
-            yield ray, None if address else usable_threads()
-        finally:
-            ray.shutdown()
-            if folder is not None:
-                shutil.rmtree(folder, ignore_errors=True)
+        with nullcontext() if address else _own_folder() as folder:
+            try:
+                with _kept_signals():
+                    if folder is None:
+                        _connect(ray, address)
+                    else:
+                        _start(ray, folder)
+                yield ray, None if address else usable_threads()
+            finally:
+                ray.shutdown()
 
 
-def _start(ray: Any) -> Path:
-    """Start Ray on this machine; gives its folder."""
-    short = tempfile.gettempdir() if len(tempfile.gettempdir()) < LONGEST else None
-    folder = Path(tempfile.mkdtemp(prefix="drupe-ray-", dir=short or "/tmp"))
-    try:
-        ray.init(
-            num_cpus=usable_threads(), include_dashboard=False, object_store_memory=OBJECTS, _temp_dir=str(folder),
-            **_QUIET
-        )  # fmt: skip
-    except BaseException:
-        ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    return folder
+def _own_folder() -> AbstractContextManager[Path]:
+    """The folder of a Ray that is started here. Those of killed runs are removed."""
+    short = tempfile.gettempdir() if len(tempfile.gettempdir()) < LONGEST else "/tmp"
+    return scratch("ray", Path(short))
+
+
+def _start(ray: Any, folder: Path) -> None:
+    """Start Ray on this machine."""
+    ray.init(
+        num_cpus=usable_threads(), include_dashboard=False, object_store_memory=OBJECTS, _temp_dir=str(folder), **_QUIET
+    )
 
 
 def _connect(ray: Any, address: str) -> None:

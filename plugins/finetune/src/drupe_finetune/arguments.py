@@ -1,4 +1,4 @@
-"""Arguments that go through to transformers' TrainingArguments, and those that fine-tuning sets itself."""
+"""Arguments that go through to transformers and peft, and those that fine-tuning sets itself."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from drupe.api import UsageError, nearest
 from drupe_finetune.settings import FinetuneConfig
 
 PREFIX = "--training."
+PEFT = "--peft."
+PREFIXES: Mapping[str, str] = {"training": PREFIX, "peft": PEFT}
+"""What stands before an argument of transformers' TrainingArguments, and of peft's configuration of an adapter."""
 LOGGED = 20
 """How often in a run the loss is said."""
 OWN: Mapping[str, str] = {
@@ -22,20 +25,29 @@ OWN: Mapping[str, str] = {
     "push_to_hub": "the hub's own program", "remove_unused_columns": "nothing", "disable_tqdm": "--quiet",
 }  # fmt: skip
 """The arguments that fine-tuning sets itself, with what stands for each."""
+OWN_OF_PEFT: Mapping[str, str] = {
+    "r": "--rank", "alpha": "--alpha", "lora_alpha": "--alpha", "lora_dropout": "--dropout",
+    "rank_dropout": "--dropout", "target_modules": "--targets", "task_type": "nothing", "peft_type": "--method",
+    "use_rslora": "--method rslora", "use_dora": "--method dora", "loftq_config": "--init loftq",
+    "inference_mode": "nothing",
+}  # fmt: skip
+"""The same of peft's configuration of an adapter."""
 
 
-def without_arguments(words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
-    """A command line without `--training.NAME VALUE` and `--training.NAME=VALUE`, and these by name."""
-    left, rest, found = list(words), [], {}
+def without_arguments(words: Sequence[str]) -> tuple[list[str], dict[str, dict[str, Any]]]:
+    """A command line without `--training.NAME VALUE` and `--training.NAME=VALUE`, and these by name; so with --peft."""
+    left, rest = list(words), []
+    found: dict[str, dict[str, Any]] = {key: {} for key in PREFIXES}
     while left:
         word = left.pop(0)
-        if not word.startswith(PREFIX):
+        key = next((each for each, prefix in PREFIXES.items() if word.startswith(prefix)), None)
+        if key is None:
             rest.append(word)
             continue
-        name, equals, value = word.removeprefix(PREFIX).partition("=")
+        name, equals, value = word.removeprefix(PREFIXES[key]).partition("=")
         if not equals:
             value = left.pop(0) if left and not left[0].startswith("--") else "true"
-        found[name.replace("-", "_")] = plain(value)
+        found[key][name.replace("-", "_")] = plain(value)
     return rest, found
 
 
@@ -54,17 +66,37 @@ def refuse_unknown(given: Mapping[str, Any]) -> None:
     """Raise UsageError for keys that TrainingArguments does not have, and for those that are set elsewhere."""
     from transformers import TrainingArguments
 
-    known = {field.name for field in dataclasses.fields(TrainingArguments) if field.init}
+    _refuse(given, TrainingArguments, "transformers'", PREFIX, OWN)
+
+
+def refuse_unknown_to_peft(config: FinetuneConfig) -> None:
+    """Raise UsageError for keys that peft's configuration does not have, and for those that are set elsewhere."""
+    if config.peft and config.method == "full":
+        raise UsageError(f"{PEFT}{next(iter(config.peft))} has no effect with --method full", cure="leave it out")
+    if config.peft:
+        _refuse(config.peft, kind_of_adapter(config), "peft's", PEFT, OWN_OF_PEFT)
+
+
+def kind_of_adapter(config: FinetuneConfig) -> Any:
+    """peft's class for the configuration of the adapter."""
+    import peft
+
+    return {"loha": peft.LoHaConfig, "lokr": peft.LoKrConfig}.get(config.method, peft.LoraConfig)
+
+
+def _refuse(given: Mapping[str, Any], kind: Any, whose: str, prefix: str, own: Mapping[str, str]) -> None:
+    """Raise UsageError for the first key that a dataclass does not have, or that fine-tuning sets itself."""
+    known = {field.name for field in dataclasses.fields(kind) if field.init}
     for name in given:
         if name not in known:
             near = nearest(name, known)
             raise UsageError(
-                f"transformers' TrainingArguments has no '{name}'" + (f"; did you mean '{near[0]}'?" if near else ""),
-                where=f"{PREFIX}{name}",
-                cure="leave it out, or look it up in transformers' documentation",
+                f"{whose} {kind.__name__} has no '{name}'" + (f"; did you mean '{near[0]}'?" if near else ""),
+                where=f"{prefix}{name}",
+                cure=f"leave it out, or look it up in {whose} documentation",
             )
-        if name in OWN:
-            raise UsageError(f"{PREFIX}{name} is set by drupe", cure=f"use {OWN[name]} instead")
+        if name in own:
+            raise UsageError(f"{prefix}{name} is set by drupe", cure=f"use {own[name]} instead")
 
 
 def training_arguments(config: FinetuneConfig, folder: Path, steps: int) -> Any:

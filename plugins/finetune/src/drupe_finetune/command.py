@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "token_normalize_func": lambda typed: typed.replace("_", "-")}
 """Long options may be typed with underscores, as users of Olive do."""
-THROUGH = "drupe_finetune.training"
+THROUGH = "drupe_finetune.through"
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 class Command(TyperCommand):
-    """Takes --training.NAME VALUE out of the line before typer, which does not know these options, sees it."""
+    """Takes --training.NAME and --peft.NAME out of the line before typer, which does not know these options."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         from drupe_finetune.arguments import without_arguments
@@ -68,8 +68,9 @@ def finetune(
 ) -> None:
     """Train a checkpoint on a data set. An adapter in peft's format comes out; with --merge, a whole checkpoint.
 
-    Any argument of transformers' TrainingArguments may be given: --training.weight_decay 0.01. A stopped run goes on
-    from its last checkpoint when the same command is given again.
+    Any argument of transformers' TrainingArguments may be given, --training.weight_decay 0.01, and any of peft's
+    configuration of the adapter, --peft.modules_to_save '["lm_head"]'. A stopped run goes on from its last checkpoint
+    when the same command is given again.
     """
     from drupe_finetune.settings import refuse_missing
 
@@ -78,7 +79,7 @@ def finetune(
         raise UsageError("no data is named", cure="--data FILE")
     if output_path is None:
         raise UsageError("no output is named", cure="-o OUT")
-    config = _configured(data, {**given(settings), "training": context.meta[THROUGH]})
+    config = _configured(data, {**given(settings), **context.meta[THROUGH]})
     refuse_missing()
     note = run(reference, config, output_path, merge=merge, restart=restart, force=force)
     if as_json:
@@ -114,11 +115,12 @@ def run(
     """Train, and publish the result as `output`, whole or not at all. Gives what ran."""
     from drupe.api import registry, resolve
     from drupe_files import claimed, scratch
-    from drupe_finetune.arguments import refuse_unknown
+    from drupe_finetune.arguments import refuse_unknown, refuse_unknown_to_peft
     from drupe_finetune.writing import named_base
 
     output = output.expanduser().absolute()
     refuse_unknown(config.training)
+    refuse_unknown_to_peft(config)
     source = resolve(reference, {}, registry())
     _refuse_to_replace(output, source, force)
     with claimed(output), scratch() as folder:

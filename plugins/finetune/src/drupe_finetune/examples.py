@@ -68,7 +68,7 @@ def examples_of(rows: Iterable[Row], tokenizer: Any, config: FinetuneConfig) -> 
             where=config.data,
             cure="check the file, and --template, --column or --messages",
         )
-    found.sequences = list(_of_length(found.sequences, config))
+    found.sequences = list(_of_length(found.sequences, config))[: config.max_sequences or None]
     return found
 
 

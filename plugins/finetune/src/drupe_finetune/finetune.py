@@ -64,7 +64,14 @@ def ready_to_train(model: Model, folder: Path, context: Context) -> Model:
 
 
 def refuse_unfit(checkpoint: Checkpoint) -> None:
-    """Raise ModelError for a checkpoint that is already quantized, or that is not a folder for transformers."""
+    """Raise ModelError for a checkpoint that is quantized, has adapters beside it, or is no folder for transformers."""
+    if checkpoint.switched:
+        names = ", ".join(each.name for each in checkpoint.switched)
+        raise ModelError(
+            f"the adapters beside the checkpoint ({names}) belong to its weights, which training changes",
+            where=checkpoint.folder,
+            cure="train first, with drupe finetune --merge, and train the adapters on the result; or leave one out",
+        )
     if checkpoint.config.path.suffix == ".gguf":
         raise ModelError(
             "a GGUF file cannot be trained",

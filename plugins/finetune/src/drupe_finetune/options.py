@@ -17,8 +17,8 @@ OTHER_NAMES: Mapping[str, str] = {
     "targets": "--target-modules",
 }  # fmt: skip
 """Names that Olive or peft has for an option, beside the key's own."""
-APART = frozenset({"data", "training"})
-"""Keys that are no plain options: the data have to be named, and arguments of training go through."""
+APART = frozenset({"data", "training", "peft"})
+"""Keys that are no plain options: the data have to be named, and arguments of the two libraries go through."""
 
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:

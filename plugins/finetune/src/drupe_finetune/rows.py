@@ -59,13 +59,14 @@ def _of_folder(folder: Path) -> Iterator[Row]:
 
 def _of_hub(reference: str) -> Iterator[Row]:
     name, _, split = reference.partition("@")
+    name, _, configuration = name.partition(":")
     try:
-        loaded = _datasets().load_dataset(name, split=split or "train")
+        loaded = _datasets().load_dataset(name, configuration or None, split=split or "train")
     except Exception as error:  # the library documents no class of errors; those of network and hub come through
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UsageError(
             f"the data set '{name}' cannot be loaded: {reason}",
-            cure="check its id, its split (OWNER/NAME@SPLIT) and the network, or give a file",
+            cure="check its id, its split (OWNER/NAME:CONFIGURATION@SPLIT) and the network, or give a file",
         ) from error
     yield from _numbered(name, loaded)
 

@@ -50,6 +50,7 @@ class FinetuneConfig(PassConfig):
         (), description="the modules that get an adapter, by the ends of their names; by default all linear ones"
     )
     max_length: int = Field(1024, ge=2, description="tokens of a row; longer rows are cut")
+    max_sequences: int = Field(0, ge=0, description="how many sequences are learned from at most; 0: all")
     packing: bool = Field(False, description="join rows into sequences of max_length tokens")
     max_steps: int = Field(0, ge=0, description="how many steps are trained; 0: `epochs` times all rows")
     epochs: float = Field(1.0, gt=0, description="how often all rows are seen, without max_steps")
@@ -63,6 +64,9 @@ class FinetuneConfig(PassConfig):
     seed: int = Field(0, ge=0, description="of the order of rows, of new weights, and of dropout")
     training: dict[str, Any] = Field(
         default_factory=dict, description="other keys of transformers' TrainingArguments, by name"
+    )
+    peft: dict[str, Any] = Field(
+        default_factory=dict, description="other keys of peft's configuration of the adapter, by name"
     )
 
     # The cache's keys hold the digest instead of the data's place.

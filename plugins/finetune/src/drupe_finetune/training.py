@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from drupe.api import Context, ModelError, Record, UsageError, counted
-from drupe_finetune.arguments import training_arguments
+from drupe_finetune.arguments import kind_of_adapter, refuse_unknown_to_peft, training_arguments
 from drupe_finetune.checkpoints import last_complete, mark_complete
 from drupe_finetune.examples import IGNORED, Examples, examples_of
 from drupe_finetune.rows import is_text, rows_of
@@ -65,6 +65,7 @@ def train(folder: Path, config: FinetuneConfig, work: Path, context: Context, sa
 
     started = time.perf_counter()
     refuse_unfit(config)
+    refuse_unknown_to_peft(config)
     _quieten()
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     examples = examples_of(rows_of(config.data), tokenizer, config)
@@ -145,6 +146,8 @@ def _prepared(folder: Path, config: FinetuneConfig) -> Any:
         dtype = "auto" if torch.cuda.is_available() else torch.float32
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
     model.config.use_cache = False
+    if config.method != "full" and config.training.get("gradient_checkpointing"):
+        model.enable_input_require_grads()  # the adapters inside of a layer get no gradient through frozen inputs
     if config.method == "full":
         return model
     from peft import get_peft_model
@@ -172,20 +175,19 @@ def _is_linear(module: Any) -> bool:
 
 def _adapter(config: FinetuneConfig) -> Any:
     """peft's configuration of the adapter."""
-    from peft import LoHaConfig, LoKrConfig, LoraConfig
-
+    kind = kind_of_adapter(config)
     targets: Any = list(config.targets) or "all-linear"
     alpha: Any = config.scaling  # peft computes with it as with a number, and says that it is a whole one
     if config.method in ("loha", "lokr"):
-        kind = LoHaConfig if config.method == "loha" else LoKrConfig
         return kind(
             task_type="CAUSAL_LM",
             r=config.rank,
             alpha=alpha,
             rank_dropout=config.dropout,
             target_modules=targets,
+            **config.peft,
         )
-    return LoraConfig(
+    return kind(
         task_type="CAUSAL_LM",
         r=config.rank,
         lora_alpha=alpha,
@@ -193,6 +195,7 @@ def _adapter(config: FinetuneConfig) -> Any:
         target_modules=targets,
         use_rslora=config.method == "rslora",
         use_dora=config.method == "dora",
+        **config.peft,
     )
 
 

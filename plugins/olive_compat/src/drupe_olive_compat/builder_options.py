@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from drupe.api import registry
-from drupe_olive_compat.answers import OFF, Answer, changed, kept, left_out, missing
+from drupe_olive_compat.answers import OFF, Answer, changed, is_off, kept, left_out, missing
 from drupe_olive_compat.chain import Chain
 from drupe_olive_compat.options import (
+    CAPTURE,
     DEPTHS,
     EXTERNAL,
     Treatment,
     accuracy_level,
     block_size,
+    declares,
     says,
     symmetric,
     unless_off,
@@ -107,7 +109,13 @@ def _room(chain: Chain, value: Any, place: str) -> Answer:
     return kept(f"room for {value} tokens")
 
 
-_CUDA_GRAPH = unless_off(left_out("a setting of the session, which genai_config.json of the package may get"))
+def _cuda_graph(chain: Chain, value: Any, place: str) -> Answer:
+    if is_off(value):
+        return OFF
+    cure = f'drupe tune-session OUT --set \'values={{"{CAPTURE}": ["on"]}}\''
+    return left_out("a setting of the session, which packages leave off", cure if declares(chain, CAPTURE) else "")
+
+
 _SEARCHING = says(left_out("how text is generated is in the checkpoint's generation_config.json, which is kept"))
 
 BUILDER: Mapping[str, Treatment] = {
@@ -126,7 +134,7 @@ BUILDER: Mapping[str, Treatment] = {
     "include_hidden_states": _hidden_states,
     "exclude_embeds": _embeddings,
     "exclude_lm_head": unless_off(missing("a decoder without its head", "an embedding model's checkpoint has none")),
-    "enable_cuda_graph": _CUDA_GRAPH,
+    "enable_cuda_graph": _cuda_graph,
     "prune_lm_head": says(kept("logits of the last token alone, which is what generating needs")),
     "filename": says(left_out("the graph is called model.onnx")),
     "quant_mode": says(left_out("Olive's builder has no such option either")),

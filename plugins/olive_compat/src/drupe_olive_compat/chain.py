@@ -16,7 +16,9 @@ TAKEN: Mapping[str, tuple[str, ...]] = {
              "calibration_data", "calibration_sequences", "calibration_length", "calibration_seed"),
     "int8": ("block_size", "symmetric", "head_bits"),
 }  # fmt: skip
-"""The options that have an effect, by precision; no option has one where nothing is quantized."""
+"""The options that have an effect where weights are quantized, by precision."""
+ALWAYS = ("train_on",)
+"""The options that have an effect with every precision."""
 HARMLESS: Mapping[str, tuple[str, ...]] = {"int8": ("quality",)}
 """Options that may stand there without effect, by precision; others are refused where they have none."""
 FOR_FOUR_BITS = ("quality", "method", "bits_per_weight")
@@ -33,7 +35,8 @@ class Chain:
     exports: whether a pass makes an ONNX graph; always so where the source is one. precision: what a pass names, as a
     precision of Drupe. bits: of the weights that a pass quantizes, 0 for none. options, settings: those of a workflow.
     stated: where the file states an option. mixed: whether matrices get different bits. calibrates: whether weights
-    are quantized by a text. read: the names of data configs that passes read.
+    are quantized by a text. read: the names of data configs that passes read. trains: whether a pass trains the
+    checkpoint. merged: whether a pass merges the adapter of the file's model. switches: whether it stays beside it.
     """
 
     source: Source
@@ -51,6 +54,9 @@ class Chain:
     mixed: bool = False
     calibrates: bool = False
     read: set[str] = field(default_factory=set)
+    trains: bool = False
+    merged: bool = False
+    switches: bool = False
 
     @property
     def is_graph(self) -> bool:
@@ -107,7 +113,7 @@ def _taken(chain: Chain, precision: str) -> dict[str, Any]:
     taken: dict[str, Any] = {}
     for name, value in chain.options.items():
         calibration = name.startswith(_CALIBRATION) and not chain.calibrates
-        if name in TAKEN.get(precision, ()) and not calibration:
+        if name in (*ALWAYS, *TAKEN.get(precision, ())) and not calibration:
             taken[name] = value
         elif name not in FOR_FOUR_BITS:
             what = f"{name} = {value!r} has no effect: the weights become {precision}"

@@ -33,7 +33,7 @@ def can_run() -> bool:
 
 def tasks_run(names: list[str]) -> Answer:
     """The answer to tasks that are run."""
-    return changed(f"the tasks {', '.join(names)} are run on the finished package with lm-eval, which loads their data")
+    return changed(f"lm-eval runs {', '.join(names)} on the finished package, and loads their data")
 
 
 def settings_of(options: Mapping[str, Any]) -> dict[str, Any]:

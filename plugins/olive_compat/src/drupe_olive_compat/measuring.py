@@ -62,17 +62,17 @@ class Measures:
         return [name if not keys else {"metric": name, **keys} for name, keys in self.goals.items()]
 
 
-def say_measuring(file: OliveFile, calibrating: set[str], gives: str, ledger: Ledger) -> Measures:
+def say_measuring(file: OliveFile, read: set[str], gives: str, ledger: Ledger) -> Measures:
     """Say what becomes of all that a file measures.
 
-    calibrating: the names of data configs that passes read. gives: as in Measures.
+    read: the names of data configs that passes read. gives: as in Measures.
     """
     evaluator = file.settings.pop("evaluator", None)
     top_metrics = file.settings.pop("metrics", None)
     if isinstance(evaluator, Mapping):
         file.evaluators["evaluator"] = component(evaluator, "evaluator", ledger)
     elif evaluator is not None:
-        ledger.say("evaluator", changed(f"in place of {evaluator}, {_CLOSE}"))
+        ledger.say("evaluator", changed(f"{evaluator} measures as far as its own lines say; beside it, {_CLOSE}"))
     used = "evaluator" if isinstance(evaluator, Mapping) else evaluator
     measures = Measures(gives)
     for name, each in file.evaluators.items():
@@ -81,8 +81,7 @@ def say_measuring(file: OliveFile, calibrating: set[str], gives: str, ledger: Le
         ledger.say("metrics", METRICS["accuracy"])
     for config in file.data_configs:
         name = str(config.options.get("name", config.place.rpartition(".")[2]))
-        read = kept("the text to calibrate with") if name in calibrating else _UNREAD
-        ledger.say(config.place, read)
+        ledger.say(config.place, kept("a pass reads it, as its own lines say") if name in read else _UNREAD)
     return measures
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from drupe.api import UsageError
+from drupe.api import UsageError, registry
 from drupe_olive_compat.answers import OFF, Answer, changed, is_off, kept, left_out, missing
 from drupe_olive_compat.chain import BLOCK_SIZES, WITH_THE_BITS, Chain
 
@@ -18,7 +18,15 @@ None: the answer depends on other options too, and the effect of the pass's rule
 SEARCHABLE = "SEARCHABLE_VALUES"
 DEFAULTS = ("DEFAULT_VALUE", SEARCHABLE)
 """Olive's words for a pass's default, and for the values that a search tries."""
+CAPTURE = "cuda_graph"
+"""The setting of a session that replays a captured graph."""
 DEPTHS: Mapping[str, int] = {"int4": 4, "uint4": 4, "int8": 8, "uint8": 8}
+
+
+def declares(chain: Chain, setting: str) -> bool:
+    """Whether the target's provider declares a setting of its sessions, for tune-session."""
+    provider = registry().provider(chain.provider) if chain.provider else None
+    return any(each.name == setting for each in getattr(provider, "session_settings", tuple)())
 
 
 def says(answer: Answer) -> Saying:

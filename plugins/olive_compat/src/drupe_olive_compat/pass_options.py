@@ -82,7 +82,7 @@ ON_GRAPHS: Mapping[str, Treatment] = {
 }
 MIXED: Mapping[str, Treatment] = {
     **MODULES,
-    "algorithm": says(changed("Drupe measures the KL divergence that each matrix costs (measure-sensitivity)")),
+    "algorithm": says(changed("Drupe measures how much each matrix loses (measure-sensitivity)")),
     "high_bits": lambda chain, value, place: (
         kept("8 bits for the sensitive matrices")
         if value == 8

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from drupe_olive_compat.adapters import EXTRACTED, extracting, merging
 from drupe_olive_compat.answers import changed, kept, left_out, missing
 from drupe_olive_compat.builder_options import BUILDER, EXPORTING
-from drupe_olive_compat.options import EXTERNAL, MODULES
+from drupe_olive_compat.options import EXTERNAL, MODULES, Treatment
 from drupe_olive_compat.pass_options import (
     AWQ,
     CALIBRATED,
@@ -27,6 +28,7 @@ from drupe_olive_compat.pass_options import (
 from drupe_olive_compat.rules import (
     CASTING,
     OPTIMIZER,
+    Effect,
     Rule,
     calibrating,
     casting,
@@ -41,14 +43,13 @@ from drupe_olive_compat.rules import (
     scaling,
 )
 from drupe_olive_compat.surgeries import BY_OLIVE, say_surgeries
+from drupe_olive_compat.training import LOFTQ, LOHA, LOKR, LORA, QLORA, training
 from drupe_olive_compat.tuning_options import TUNING, tuning
 
 _BUILT = changed("the graph is built from the checkpoint's configuration, not traced")
 _EXPORTED = left_out("the model is an ONNX graph already")
 _FUSED = "nothing is left to fuse: the graph is built of fused operators"
-_TRAINING = missing(
-    "training an adapter", "drupe finetune MODEL --data DATA -o ADAPTER, and drupe optimize MODEL --adapter ADAPTER"
-)
+_NOT_TRAINED = missing("training a graph", "name its checkpoint with --model")
 _INTEGERS = missing(
     "static quantization, with integer activations and scales from data",
     "--precision int8 of drupe optimize: 8-bit weights",
@@ -66,6 +67,11 @@ def _vendor(name: str) -> Rule:
     return Rule(
         missing(f"compiling for {name}", "the vendor's own tool; a plugin can bring the provider (docs/plugins.md)")
     )
+
+
+def _trained(kind: str, options: Mapping[str, Treatment], effect: Effect) -> Rule:
+    what = f"finetune trains an adapter ({kind}) before all other passes, and it is merged into the weights"
+    return Rule(kept(what), _NOT_TRAINED, options, effect)
 
 
 _OPENVINO, _QNN, _QAIRT, _RYZEN = map(_vendor, ("OpenVINO", "QNN", "QAIRT", "AMD's NPUs"))
@@ -200,11 +206,21 @@ PASSES: Mapping[str, Rule] = {
     "AimetQuantization": Rule(_INTEGERS),
     "NVModelOptQuantization": Rule(missing("NVIDIA ModelOpt", "Gptq or AutoAWQQuantizer in place of it")),
     # adapters
-    **dict.fromkeys(("LoRA", "QLoRA", "LoftQ", "DoRA", "LoHa", "LoKr", "SDLoRA"), Rule(_TRAINING)),
-    "MergeAdapterWeights": Rule(kept("an adapter that input_model names is merged while the checkpoint is read")),
+    "LoRA": _trained("LoRA", LORA, training("lora")),
+    "QLoRA": _trained("QLoRA", QLORA, training("qlora")),
+    "LoftQ": _trained("LoRA that begins with LoftQ", LOFTQ, training("lora", init="loftq", loftq_iterations=1)),
+    "DoRA": _trained("DoRA", LORA, training("dora")),
+    "LoHa": _trained("LoHa", LOHA, training("loha")),
+    "LoKr": _trained("LoKr", LOKR, training("lokr")),
+    "SDLoRA": Rule(missing("training diffusion models", "train with diffusers")),
+    "MergeAdapterWeights": Rule(
+        kept("an adapter that input_model names is merged while the checkpoint is read"), effect=merging
+    ),
     "ExtractAdapters": Rule(
-        missing("adapters as inputs of a graph, as one of several passes", "drupe optimize MODEL --adapters NAME=DIR"),
+        kept("the adapter that input_model names stays beside the base model, as an .onnx_adapter file"),
         missing("adapters as inputs of a graph, as one of several passes", "drupe extract-adapters MODEL -o OUT"),
+        EXTRACTED,
+        extracting,
     ),
     # composition
     "SplitModel": Rule(_SPLIT),

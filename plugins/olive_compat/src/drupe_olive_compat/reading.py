@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from drupe.api import Notice, Record
+from drupe.api import Notice, Record, replace
 from drupe_olive_compat.answers import Answer, Ledger, changed, kept, left_out, missing
 from drupe_olive_compat.chain import Chain, request_of
 from drupe_olive_compat.components import Component, OliveFile, file_of, is_olives
@@ -15,7 +15,7 @@ from drupe_olive_compat.measuring import say_measuring
 from drupe_olive_compat.passes import are_read, follow
 from drupe_olive_compat.settings_table import answer_to
 from drupe_olive_compat.several_values import Made, Space, filled, leaves_of, several_in, shown, space_of, with_value
-from drupe_olive_compat.sources import CHECKPOINT, GRAPH, Source, source_of, task_of
+from drupe_olive_compat.sources import CHECKPOINT, GRAPH, Source, is_placeholder, source_of, task_of
 from drupe_olive_compat.strategy import (
     INSTALL,
     NONE_SEARCHES,
@@ -26,6 +26,8 @@ from drupe_olive_compat.strategy import (
     search_of,
 )
 from drupe_olive_compat.targets import provider_of
+
+ADAPTER = "input_model.adapter_path"
 
 
 def read(document: Mapping[str, Any], model: str) -> tuple[dict[str, Any] | None, list[Notice]] | None:
@@ -46,6 +48,9 @@ def read(document: Mapping[str, Any], model: str) -> tuple[dict[str, Any] | None
     _say_what_is_made(file, chain)
     leaves = leaves_of(*request_of(chain))
     ledger.add(chain.ledger)
+    if chain.switches:
+        source = replace(source, switches=True)
+        ledger.instead(ADAPTER, kept(f"the adapter {source.adapter} stays beside the base model, to be switched"))
     for place, answer in space.said:
         ledger.instead(place, answer)
     gives = _gives(source) if space.searches else ""
@@ -139,8 +144,9 @@ def _say_what_is_made(file: OliveFile, chain: Chain) -> None:
 def _output(file: OliveFile, ledger: Ledger) -> str:
     """The output folder. Olive takes a name with a suffix for that of the model's file."""
     named = file.settings.pop("output_dir", None)
-    if not named:
-        what = "no output folder is named, and Drupe takes none for granted"
+    if not named or is_placeholder(str(named)):
+        what = f"only a placeholder ('{named}') is named" if named else "no output folder is named"
+        what += ", and Drupe takes none for granted"
         ledger.say("output_dir", changed(what, "-o OUT"))
         return ""
     path = PurePosixPath(str(named))

@@ -7,7 +7,7 @@ from typing import Any
 
 from drupe_olive_compat.answers import OFF, Answer, is_off, left_out, missing
 
-_NO_LOG = left_out("what is printed is said with --log-level 0 to 2")
+_NO_LOG = left_out("--log-level 0 to 2 says how much is printed")
 _NO_CACHE = left_out("what is costly is kept in Drupe's own cache; DRUPE_CACHE names its folder")
 
 SETTINGS: Mapping[str, Answer] = {

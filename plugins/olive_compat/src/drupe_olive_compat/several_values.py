@@ -19,10 +19,11 @@ LISTS = frozenset(
     (
         "components", "components_to_export", "exclude_modules", "execution_mode_list", "force_fp32_nodes",
         "force_fp32_ops", "inside_layer_modules", "int4_nodes_to_exclude", "int4_op_types_to_quantize",
-        "inter_thread_num_list", "intra_thread_num_list", "keep_io_types", "modules_to_not_convert", "node_block_list",
+        "inter_thread_num_list", "intra_thread_num_list", "keep_io_types", "layers_pattern",
+        "layers_to_transform", "modules_to_not_convert", "modules_to_save", "node_block_list",
         "node_include_list", "nodes_to_exclude", "nodes_to_include", "nodes_to_quantize", "op_block_list",
         "op_include_list", "op_types_to_exclude", "op_types_to_quantize", "opt_level_list", "outside_layer_modules",
-        "providers_list", "surgeries", "test_metrics",
+        "providers_list", "surgeries", "target_modules", "test_metrics",
     )
 )  # fmt: skip
 """Options of which a list is one value."""
@@ -35,6 +36,7 @@ SEARCHABLE_VALUES: Mapping[str, tuple[Any, ...]] = {
     "int4_accuracy_level": (1, 2, 3, 4),
     "int4_algo_config": ("default", "rtn", "k_quant_mixed", "k_quant_last"),
     "int4_block_size": (32, 16, 64, 128, 256),
+    "r": (64, 16, 32),
     "ratio": (0.5, 0.8, 0.9, 0.95),
     "rotate_mode": ("hadamard", "random"),
 }

@@ -42,13 +42,18 @@ _ANSWERED = ("model_path", "onnx_file_name", "task")
 """Options that have their answer with the model's own."""
 _PICKLED = (".pt", ".pth", ".bin", ".pkl", ".ckpt")
 _PICKLE = missing("a pickled model is not read", "save it as safetensors, with its config.json, and name the folder")
-_PLACEHOLDERS = ("model_path", "/path/to", "<")
+_PLACEHOLDERS = ("model_path", "model_task", "/path/to", "<")
+
+
+def is_placeholder(value: str) -> bool:
+    """Whether a text stands for what the user is to write."""
+    return value.casefold().startswith(_PLACEHOLDERS)
 
 
 class Source(Record):
     """What is optimized. kind: CHECKPOINT or GRAPH. more: what it takes beside text; task: as far as it is known.
 
-    adapter: the folder of what is merged into it.
+    adapter: the folder of its adapter, which is merged into it, unless it is switched at run time (switches).
     """
 
     reference: str
@@ -57,11 +62,13 @@ class Source(Record):
     revision: str = ""
     task: str = ""
     adapter: str = ""
+    switches: bool = False
 
     @property
-    def form(self) -> str | dict[str, str]:
+    def form(self) -> str | dict[str, Any]:
         """The source as a workflow file of Drupe's has it."""
-        options = {"revision": self.revision, "adapter": self.adapter}
+        adapter = {"adapters": [self.adapter] if self.adapter else []} if self.switches else {"adapter": self.adapter}
+        options = {"revision": self.revision, **adapter}
         given = {name: value for name, value in options.items() if value}
         return {"reference": self.reference, **given} if given else self.reference
 
@@ -137,7 +144,7 @@ def _of_the_file(part: Component, ledger: Ledger) -> Source:
     elif kind not in _TYPES:
         what = _OTHER_TYPES.get(kind, f"a model of the type {part.type}")
         ledger.say(part.place, missing(f"{what} is no source of Drupe", f"{ANOTHER}: a checkpoint or an ONNX file"))
-    if not path or path.casefold().startswith(_PLACEHOLDERS):
+    if not path or is_placeholder(path):
         ledger.say(part.at("model_path"), missing(f"no model is named, only a placeholder ('{path}')", ANOTHER))
         return Source(path, _TYPES.get(kind, CHECKPOINT))
     return (_graph if _TYPES.get(kind) == GRAPH else _checkpoint)(part, path, ledger)
@@ -154,11 +161,13 @@ def _graph(part: Component, path: str, ledger: Ledger) -> Source:
 
 def _say_task(part: Component, ledger: Ledger) -> None:
     task = str(part.options.get("task", ""))
-    if task not in TASKS:
+    if is_placeholder(task):
+        ledger.say(part.at("task"), left_out(f"no task is named, only a placeholder ('{task}')"))
+    elif task not in TASKS:
         cure = "export it to ONNX with another tool, and name the .onnx file with --model"
         ledger.say(part.at("task"), missing(f"models for {task} are not built from a checkpoint", cure))
     elif task:
-        ledger.say(part.at("task"), kept("the checkpoint's own configuration says the same, or else counts"))
+        ledger.say(part.at("task"), kept("the checkpoint's own configuration says what it is for, and decides"))
 
 
 def _checkpoint(part: Component, path: str, ledger: Ledger) -> Source:

@@ -9,7 +9,7 @@ from drupe.api import UsageError
 from drupe_olive_compat.answers import OFF, Answer, changed, is_off, kept, left_out
 from drupe_olive_compat.chain import Chain
 from drupe_olive_compat.components import Component
-from drupe_olive_compat.options import Treatment, says, unless_off, whole
+from drupe_olive_compat.options import CAPTURE, Treatment, declares, says, unless_off, whole
 
 TUNES = "tune-session"
 """The pass of Drupe."""
@@ -41,6 +41,16 @@ def _provider(chain: Chain, value: Any, place: str) -> Answer:
     return kept("the target's provider is tuned")
 
 
+def _graph_capture(chain: Chain, value: Any, place: str) -> Answer:
+    """Replaying a graph that was captured, where the target's provider has such a setting."""
+    if is_off(value):
+        return OFF
+    if not declares(chain, CAPTURE):
+        return left_out("the target's provider captures no graphs")
+    chain.settings.setdefault(TUNES, {}).setdefault("values", {})[CAPTURE] = [True]
+    return kept(f"values of {CAPTURE} that are tried: on")
+
+
 TUNING: Mapping[str, Treatment] = {
     "intra_thread_num_list": tries("threads"),
     "inter_thread_num_list": tries("inter_op_threads"),
@@ -52,7 +62,7 @@ TUNING: Mapping[str, Treatment] = {
     "providers_list": _provider,
     "provider_options_list": unless_off(left_out("what the provider declares is tried")),
     "io_bind": unless_off(left_out("sessions keep their caches on the device in any case")),
-    "enable_cuda_graph": unless_off(left_out("a graph that is captured takes one shape only, and a text grows")),
+    "enable_cuda_graph": _graph_capture,
     "trt_fp16_enable": unless_off(left_out("there is no provider for TensorRT")),
     "extra_session_config": unless_off(
         left_out("other entries are not written", "session_options in the package's genai_config.json")

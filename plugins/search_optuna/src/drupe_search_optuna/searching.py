@@ -168,7 +168,7 @@ class Search(Record):
             return request_of(filled(self.workflow, values, self.parameters))
 
         if self.settings.evaluators and (busy := disturbance()):
-            say(f"note: {busy}: trials are measured one after the other, and speed changes with what these programs do")
+            say(f"note: {busy}: how fast packages are changes with what these programs do")
         for values, error in impossible(asked, self._alternatives()):
             other = [each for each in self.parameters if values[each.name] != self.first_values[each.name]]
             say(f"note: {values_of(values, other or self.parameters)}: no package can be made of it: {error.what}")
@@ -256,7 +256,7 @@ class _Trying:
 
     def objectives_in_full(self) -> list[Objective]:
         """The goals for trials that were measured in full: limits refer to the full numbers of the first trial."""
-        return objectives_of(self._search.settings.goals, self._first) if self._first.in_full else self.objectives
+        return objectives_of(self._search.settings.goals, self._first) if in_full([self._first]) else self.objectives
 
     @property
     def _first(self) -> Trial:
@@ -275,14 +275,15 @@ class _Trying:
     def _finalists(self) -> list[Trial]:
         """The trials that are to be measured in full next; none where the choice can be made.
 
-        Where none of those that were measured in full keeps to the limits, more of them follow.
+        Those that an earlier run has measured in full are measured once more beside new ones, which they are compared
+        with. Where none of those that were measured in full keeps to the limits, more of them follow.
         """
         settings, may_be_best = self._search.settings, self._candidates()
         wanted = may_be_best[: settings.finalists]
         if wanted and settings.is_relative and self._first not in wanted:
             wanted = [self._first, *wanted]
-        if missing := [trial for trial in wanted if not trial.in_full]:
-            return missing
+        if any(not trial.in_full for trial in wanted):
+            return [trial for trial in wanted if not trial.in_full or (trial.worked and trial.brief)]
         if frontier(in_full(self._trials), self.objectives_in_full()):
             return []
         return self.left_brief()[: settings.finalists]
@@ -290,17 +291,23 @@ class _Trying:
     def _measure_in_full(self, finalists: Sequence[Trial]) -> None:
         numbers = ", ".join(str(trial.number) for trial in finalists)
         self._say(f"measuring in full what may be chosen: {'trial' if len(finalists) == 1 else 'trials'} {numbers}")
-        waiting, running = list(finalists), dict[int, Trial]()
+        waiting, running = list(self._measuring.full_tasks(finalists)), dict[int, list[Trial]]()
         while waiting or running:
             while waiting and len(running) < self._executor.capacity:
-                trial = waiting.pop(0)
-                running[trial.number] = trial
-                self._executor.submit(trial.number, CARRIED_OUT, self._measuring.full_task(trial))
+                trials, task = waiting.pop(0)
+                running[trials[0].number] = trials
+                self._executor.submit(trials[0].number, CARRIED_OUT, task)
             number, result = self._executor.ended()
-            trial = self._complete(running.pop(number).measured_again(result))
-            self._study.keep_in_full(trial)
-            self._trials = [trial if each.number == number else each for each in self._trials]
-            self._say(f"trial {number} in full: {told_of(trial, self._search.parameters, self.objectives)}")
+            trials = running.pop(number)
+            if "apart" in result:
+                self._say(f"note: they are measured one after the other: {result['apart']}")
+            for trial, its in zip(trials, result.get("several") or [result] * len(trials), strict=True):
+                self._measured_in_full(self._complete(trial.measured_again(its)))
+
+    def _measured_in_full(self, trial: Trial) -> None:
+        self._study.keep_in_full(trial)
+        self._trials = [trial if each.number == trial.number else each for each in self._trials]
+        self._say(f"trial {trial.number} in full: {told_of(trial, self._search.parameters, self.objectives)}")
 
     def _make(self, proposals: Iterator[Proposal]) -> None:
         """Make trials of the proposals: as many beside each other as the executor takes."""

@@ -21,11 +21,11 @@ from drupe.api import (
     InProcess,
     Metric,
     Model,
+    Outcome,
     PassCache,
     Plan,
     Record,
     Request,
-    Runner,
     UsageError,
     asdict,
     field,
@@ -35,6 +35,7 @@ from drupe.api import (
 )
 from drupe_files import disk_errors, key_of, scratch, shared_folder, sharing
 from drupe_search_optuna.settings import SearchSettings
+from drupe_search_optuna.side_by_side import measured_together, measures_together
 
 SHARED = "shared"
 """The folder, in that of the study, for what trials share."""
@@ -89,11 +90,12 @@ class Trial(Record):
 
     def measured_again(self, result: Mapping[str, Any]) -> Trial:
         """This trial with what a full measurement has given; see `carried_out`."""
+        first = self.first_impression
         seconds = round(self.seconds + float(result.get("seconds", 0.0)), 3)
-        kept = replace(self, in_full=True, brief=self.metrics, seconds=seconds)
+        kept = replace(first, in_full=True, brief=first.metrics, seconds=seconds)
         if reason := result.get("reason"):
             return replace(kept, metrics={}, main=(), reason=f"measured in full: {reason}", cure=result.get("cure", ""))
-        return replace(kept, metrics={**self.metrics, **_from_documents(result["metrics"])})
+        return replace(kept, metrics={**first.metrics, **_from_documents(result["metrics"])})
 
 
 def _as_documents(metrics: Mapping[str, Metric]) -> dict[str, dict[str, Any]]:
@@ -111,8 +113,9 @@ def _pair(spread: Sequence[float] | None) -> tuple[float, float] | None:
 Task = dict[str, Any]
 """What is to be made and measured, as JSON has it: `plan`, `evaluators` by name with their settings, and `folder`, in
 which the package may lie meanwhile. Without a folder, it lies with the temporary files of the machine. `again`: the
-evaluators that measure a trial once more, in full; then no other ones do. `shares`: whether trials on one machine share
-what is equal in them, in a folder in `folder`."""
+evaluators that measure a trial once more, in full; then no other ones do. `beside`: the plans of further packages that
+are measured in turn with the first; then there is a result for each, under `several`. `shares`: whether trials on one
+machine share what is equal in them, in a folder in `folder`."""
 
 
 class Measuring:
@@ -132,10 +135,17 @@ class Measuring:
         task = self._task(plan.model_dump(mode="json"), {**self._settings.evaluators, **briefly})
         return {**task, "in_full": not briefly}
 
-    def full_task(self, trial: Trial) -> Task:
-        """What a trial does that was measured briefly, and is now measured in full."""
-        again = self._brief_ones(Plan.model_validate(trial.plan))
-        return {**self._task(trial.plan, self._settings.evaluators), "again": again}
+    def full_tasks(self, trials: Sequence[Trial]) -> Iterator[tuple[list[Trial], Task]]:
+        """What trials do that were measured briefly, and are now measured in full: those of one source side by side."""
+        groups: dict[Any, list[Trial]] = {}
+        for trial in trials:
+            again = self._brief_ones(Plan.model_validate(trial.plan))
+            apart = () if any(map(measures_together, again)) else (trial.number,)
+            groups.setdefault((trial.plan["source"]["fingerprint"], *again, *apart), []).append(trial)
+        for first, *others in groups.values():
+            again = self._brief_ones(Plan.model_validate(first.plan))
+            task = {**self._task(first.plan, self._settings.evaluators), "again": again}
+            yield [first, *others], {**task, "beside": [each.plan for each in others]} if others else task
 
     def _task(self, plan: Mapping[str, Any], evaluators: Mapping[str, Mapping[str, Any]]) -> Task:
         where, shares = str(self._folder.absolute()), self._settings.shares
@@ -173,15 +183,59 @@ def carried_out(task: Mapping[str, Any], cache: PassCache | None = None) -> dict
 
     Gives some fields of a Trial, as JSON. An error that a user can understand becomes a reason, without metrics.
     cache: for what costly passes make; None for the user's own.
+
+    Several packages are measured one after the other where they cannot be measured in turn; `apart` says why.
     """
+    if not task.get("beside"):
+        return _carried_out_alone(task, cache)
+    try:
+        return {"several": _in_turn(task, cache)}
+    except Cancelled:
+        raise
+    except (DrupeError, MemoryError) as error:
+        why = error.what if isinstance(error, DrupeError) else "there is not enough memory"
+        each = [_carried_out_alone({**task, "plan": plan}, cache) for plan in _plans(task)]
+        return {"several": each, "apart": why}
+
+
+def _plans(task: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The plans of a task's packages. All are of one source, which lies where the first one says."""
+    place = task["plan"]["source"]["reference"]
+    others = [{**each, "source": {**each["source"], "reference": place}} for each in task["beside"]]
+    return [task["plan"], *others]
+
+
+def _in_turn(task: Mapping[str, Any], cache: PassCache | None) -> list[dict[str, Any]]:
+    """Make several packages, and measure them in turn. Raises the error of any of them."""
+    started = time.perf_counter()
+    plans = [Plan.model_validate(each) for each in _plans(task)]
+    source = registry().publisher().source_of(plans[0])
+    with _folder(task) as folder, sharing(_shared(task)):
+        packages = [Path(folder) / f"package-{number}" for number, _ in enumerate(plans)]
+        for plan, package in zip(plans, packages, strict=True):
+            _make(plan, source, package, cache)
+        runs = [_runs(plan, task["evaluators"]) for plan in plans]
+        found: list[dict[str, Metric]] = [{} for _ in plans]
+        for name in task["again"]:
+            each = [next(run for run in its if run[0] == name) for its in runs]
+            if measures_together(name) and not each[0][2]:
+                measured = measured_together(name, each[0][1], packages)
+            else:
+                measured = [_by(plan, package, *run) for plan, package, run in zip(plans, packages, each, strict=True)]
+            for metrics, its in zip(found, measured, strict=True):
+                metrics |= {metric.name: metric for metric in its}
+    seconds = round((time.perf_counter() - started) / len(plans), 3)
+    return [{"metrics": _as_documents(metrics), "seconds": seconds} for metrics in found]
+
+
+def _carried_out_alone(task: Mapping[str, Any], cache: PassCache | None) -> dict[str, Any]:
     started = time.perf_counter()
     found: dict[str, Any] = {}
     try:
         plan = Plan.model_validate(task["plan"])
         source = registry().publisher().source_of(plan)
         with _folder(task) as folder, sharing(_shared(task)):
-            runner = None if cache is None else InProcess(cache)
-            metrics, main = _measured(plan, source, task, Path(folder) / "package", runner)
+            metrics, main = _measured(plan, source, task, Path(folder) / "package", cache)
         found = {"metrics": _as_documents(metrics), "main": main}
     except MemoryError:
         found = {"reason": "there is not enough memory for it"}
@@ -235,23 +289,32 @@ def ended(number: int, values: Mapping[str, Any], task: Task | None, result: Map
 
 
 def _measured(
-    plan: Plan, source: Model, task: Mapping[str, Any], package: Path, runner: Runner | None
+    plan: Plan, source: Model, task: Mapping[str, Any], package: Path, cache: PassCache | None
 ) -> tuple[dict[str, Metric], list[str]]:
     """The metrics of a package, and the first one of each evaluator."""
-    unchecked = plan.but(check={"run": False})
-    outcome = registry().publisher().carry_out(unchecked, source, package, force=True, runner=runner)
+    outcome = _make(plan, source, package, cache)
     own = {"bytes": float(outcome.bytes), "conversion_seconds": outcome.conversion_seconds}
     found = {name: Metric(name, own[name], unit, "lower") for name, unit in OWN_UNITS.items() if "again" not in task}
     main: list[str] = []
     for name, config, compared in _runs(plan, task["evaluators"]):
         if name not in task.get("again", [name]):
             continue
-        measured = (
-            _compared(plan, package, name, config) if compared else drupe.evaluate(package, evaluator=name, **config)
-        )
+        measured = _by(plan, package, name, config, compared)
         main += [metric.name for metric in measured[:1]]
         found |= {metric.name: metric for metric in measured}
     return found, main
+
+
+def _make(plan: Plan, source: Model, package: Path, cache: PassCache | None) -> Outcome:
+    """Make the package of a trial, without a check."""
+    runner = None if cache is None else InProcess(cache)
+    unchecked = plan.but(check={"run": False})
+    return registry().publisher().carry_out(unchecked, source, package, force=True, runner=runner)
+
+
+def _by(plan: Plan, package: Path, name: str, config: Mapping[str, Any], compared: bool) -> Sequence[Metric]:
+    """What an evaluator gives. compared: whether it compares the package with its source."""
+    return _compared(plan, package, name, config) if compared else drupe.evaluate(package, evaluator=name, **config)
 
 
 def _compared(plan: Plan, package: Path, name: str, config: Mapping[str, Any]) -> Sequence[Metric]:
