@@ -8,7 +8,6 @@ the same package, for another evaluator.
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from drupe_eval_speed.measuring import Measurement, Row
 from drupe_eval_speed.quantities import QUANTITIES
 from drupe_eval_speed.settings import SpeedConfig
 from drupe_files import key_of, shared_folder
+from drupe_files.whole_files import whole_file
 from drupe_timing import Case
 
 WEIGHTS = ".data"
@@ -42,9 +42,8 @@ def rows_of(models: Sequence[Model], config: SpeedConfig, loads: int, measure: C
     found = _rows(measure(), len(models))
     for file, rows in zip(files, found, strict=True):
         if file is not None:
-            unfinished = file.with_name(f"{uuid.uuid4().hex}.unfinished")
-            unfinished.write_text(json.dumps(_document(rows)), encoding="utf-8")
-            unfinished.replace(file)
+            with whole_file(file) as draft:
+                draft.write_text(json.dumps(_document(rows)), encoding="utf-8")
     return found
 
 

@@ -7,7 +7,6 @@ import json
 import shutil
 import tempfile
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -34,6 +33,7 @@ from drupe.api import (
     replace,
 )
 from drupe_files import disk_errors, key_of, scratch, shared_folder, sharing
+from drupe_files.whole_files import whole_file
 from drupe_search_optuna.settings import SearchSettings
 from drupe_search_optuna.side_by_side import measured_together, measures_together
 
@@ -328,9 +328,8 @@ def _compared(plan: Plan, package: Path, name: str, config: Mapping[str, Any]) -
     known = shared / f"comparison-{key_of({'of': computes, 'with': source, 'by': name, 'config': dict(config)})}.json"
     if not known.is_file():
         measured = drupe.evaluate(package, plan.source.reference, evaluator=name, **config)
-        unfinished = shared / f"{uuid.uuid4().hex}.unfinished"
-        unfinished.write_text(json.dumps([asdict(metric) for metric in measured]), encoding="utf-8")
-        unfinished.replace(known)
+        with whole_file(known) as draft:
+            draft.write_text(json.dumps([asdict(metric) for metric in measured]), encoding="utf-8")
         return measured
     return [Metric(**{**each, "spread": _pair(each["spread"])}) for each in json.loads(known.read_text("utf-8"))]
 
