@@ -341,6 +341,18 @@ CASES: Mapping[str, Case] = {
         {**EXPERTS, "num_experts": 8, "head_dim": 32, "sliding_window": WINDOW, "layer_types": TWO_TYPES,
          "mlp_layer_types": ["dense", *["sparse"] * 4]},
     ),
+    "mimo_v2_flash": Case(
+        "mimo_v2_flash", "values smaller than keys, sinks, windows, heads by kind of layer, experts, a third rotated",
+        {**EXPERTS, "num_key_value_heads": 1, "n_routed_experts": 8, "head_dim": 48, "v_head_dim": 20,
+         "sliding_window": WINDOW, "layer_types": TWO_TYPES, "attention_bias": True, "routed_scaling_factor": 1.5},
+    ),
+    "mimo_v2_flash, wide values": Case(
+        "mimo_v2_flash", "values wider than keys, all of a head rotated, groups of experts",
+        {**EXPERTS, "n_routed_experts": 8, "n_group": 4, "topk_group": 2, "head_dim": 16, "v_head_dim": 24,
+         "sliding_window": WINDOW, "attention_value_scale": None, "mlp_layer_types": ["sparse", *["dense"] * 4],
+         "rope_parameters": {kind: {"rope_type": "default", "rope_theta": theta, "partial_rotary_factor": 1.0}
+                             for kind, theta in (("full_attention", 1000.0), ("sliding_attention", 100.0))}},
+    ),
     "minimax_m2": Case(
         "minimax_m2", "experts chosen by sigmoids, half of a head rotated",
         {**EXPERTS, "num_local_experts": 8, "head_dim": 32, "rotary_dim": 16},

@@ -20,6 +20,7 @@ ZAMBA2 = {"layers_block_type": ["mamba", "hybrid", "mamba"]}
 GEMMA3N = {"num_kv_shared_layers": 0}
 KIMI = {"num_key_value_heads": 4, "num_experts": 4, "num_experts_per_token": 2}
 LING = {**KIMI, "n_group": 2, "topk_group": 1}
+MIMO = {"n_routed_experts": 4, "num_experts_per_tok": 2, "head_dim": 48, "num_local_experts": None}
 WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("lfm2", {"layer_types": ["conv", "full_attention"]}, "layer_types wants, for each of 3 layers"),
     ("lfm2", {"layer_types": ["conv", "mamba", "conv"]}, "layer_types wants"),
@@ -53,6 +54,17 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("bailing_hybrid", {**LING, "kda_lower_bound": "-5"}, "kda_lower_bound"),
     ("bailing_hybrid", {**LING, "short_conv_kernel_size": 1.5}, "short_conv_kernel_size = 1.5"),
     ("bailing_hybrid", {**LING, "num_experts": 9}, "num_experts = 9 does not make n_group = 2 groups"),
+    ("mimo_v2_flash", {**MIMO, "layer_types": ["full_attention"]}, "layer_types wants, for each of 3 layers"),
+    ("mimo_v2_flash", {**MIMO, "hybrid_layer_pattern": [0, 1]}, "hybrid_layer_pattern wants, for each of 3 layers"),
+    ("mimo_v2_flash", {**MIMO, "moe_layer_freq": [0, 1]}, "moe_layer_freq wants, for each of 3 layers, 0 or 1"),
+    ("mimo_v2_flash", {**MIMO, "mlp_layer_types": ["dense"]}, "mlp_layer_types wants, for each of 3 layers"),
+    ("mimo_v2_flash", {**MIMO, "swa_num_key_value_heads": 3}, "is not a multiple of swa_num_key_value_heads = 3"),
+    ("mimo_v2_flash", {**MIMO, "swa_head_dim": 64}, "swa_head_dim = 64 in config.json gives layers with a window"),
+    ("mimo_v2_flash", {**MIMO, "v_head_dim": 0}, "v_head_dim = 0"),
+    ("mimo_v2_flash", {**MIMO, "attention_value_scale": "x"}, "attention_value_scale"),
+    ("mimo_v2_flash", {**MIMO, "rope_scaling": {"type": "yarn"}}, "rope_scaling = .* stretches the rotary embedding"),
+    ("mimo_v2_flash", {**MIMO, "scoring_func": "softmax"}, 'scoring_func = "softmax"'),
+    ("mimo_v2_flash", {**MIMO, "n_group": 3}, "n_routed_experts = 4 does not make n_group = 3 groups"),
     ("muse_glimmer_text", {"layer_rope_theta": [0, 5.0, 0]}, "layer_rope_theta wants, for each of 3 layers"),
     ("mamba", {"time_step_rank": 0}, "time_step_rank = 0"),
     ("mamba", {"expand": -1}, "expand = -1"),

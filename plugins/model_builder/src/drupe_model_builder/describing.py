@@ -163,6 +163,8 @@ def _attention(part: Attention) -> Iterator[str]:
     yield f"{part.heads} heads of {part.head_dim}"
     if part.kv_heads != part.heads:
         yield f"{part.kv_heads} for keys and values"
+    if part.value_dim is not None:
+        yield f"{part.value_dim} for values"
     if part.rotary is None:
         yield "no rotation"
     else:
@@ -283,8 +285,9 @@ PARTS: Mapping[type, tuple[str, Callable[[Any], Iterator[str]]]] = {
 
 SIZES: Mapping[type, Mapping[str, str]] = {
     Attention: {
-        "heads": "heads", "key and value heads": "kv_heads", "head size": "head_dim", "rotated": "rotary.width",
-        "window": "window", "both directions": "both_ways", "softcap": "softcap", "scale": "scale",
+        "heads": "heads", "key and value heads": "kv_heads", "head size": "head_dim", "value size": "value_dim",
+        "rotated": "rotary.width", "window": "window", "both directions": "both_ways", "softcap": "softcap",
+        "scale": "scale",
     },
     LatentAttention: {
         "heads": "heads", "head size": "key", "value size": "value", "rotated": "rotated",

@@ -51,6 +51,8 @@ class Attention(Record):
     of the result before `output`, from the part's input: one value an element, or one a head; gate_activation: what
     opens it. distance: a bias on products of query and key. chunk: how many tokens a chunk has, of which each token
     reads its own only; None for one chunk. only_earlier: whether it reads no later tokens whatever `is_causal` says.
+    value_dim: elements of a head's value where they are not `head_dim`; onnxruntime-genai wants keys and values of one
+    shape, so zeros stand behind the shorter ones.
     """
 
     name: str
@@ -80,11 +82,17 @@ class Attention(Record):
     distance: Distance | None = None
     chunk: int | None = None
     only_earlier: bool = False
+    value_dim: int | None = None
 
     @property
     def states(self) -> tuple[KeyValueState]:
         """What it keeps of earlier tokens."""
         return (KeyValueState(self.layer, self.kv_heads, self.head_dim),)
+
+    @property
+    def value_size(self) -> int:
+        """Elements of a head's value."""
+        return self.value_dim or self.head_dim
 
     def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """The checkpoint's tensors, with their shapes."""
@@ -119,11 +127,13 @@ def choose_form(graph: GraphBuilder, part: Attention) -> AttentionForm:
         attributes = _attributes(part, form)
         if graph.serves(OPERATOR, *types, domain=MICROSOFT, outputs=[graph.dtype] * 3, **attributes):
             return form
-    if part.head_dim % HEAD_MULTIPLE and not _pads(graph):
-        raise Lacking(
-            f"has no Pad for {element_name(graph.dtype)} activations, which heads of {part.head_dim} elements need: "
-            f"{OPERATOR} takes multiples of {HEAD_MULTIPLE}"
+    if (part.head_dim % HEAD_MULTIPLE or part.value_size != part.head_dim) and not _pads(graph):
+        needed_by = (
+            f"heads of {part.head_dim} elements need: {OPERATOR} takes multiples of {HEAD_MULTIPLE}"
+            if part.value_size == part.head_dim
+            else f"keys of {part.head_dim} and values of {part.value_size} elements need"
         )
+        raise Lacking(f"has no Pad for {element_name(graph.dtype)} activations, which {needed_by}")
     raise Lacking(f"has no {OPERATOR} for {element_name(graph.dtype)} activations{_wanted(part)}")
 
 
@@ -158,7 +168,8 @@ def attention(
         **_attributes(part, form),
     )
     shared.states.keep(part.states[0], key, value)
-    out = cut(graph, out, f"{part.name}/Cut", part.heads, part.head_dim, form.head_size, halves=_in_halves(part, form))
+    halves = _in_halves(part, form) and part.value_dim is None
+    out = cut(graph, out, f"{part.name}/Cut", part.heads, part.value_size, form.head_size, halves=halves)
     out = shared.lengths.from_attention(out, f"{part.name}/Turned")
     if last_token is not None:
         out = drop_all_but_last(graph, out, last_token, part.name)
@@ -174,16 +185,17 @@ def _forms(graph: GraphBuilder, part: Attention) -> Iterator[AttentionForm]:
 
     A head that fits the operator's multiples is not padded.
     """
-    size = part.head_dim
-    plain = size if size % HEAD_MULTIPLE == 0 else _multiple(size, HEAD_MULTIPLE)
-    if plain != size and not _pads(graph):
+    size, values = part.head_dim, part.value_size
+    plain = _multiple(max(size, values), HEAD_MULTIPLE)
+    if not plain == size == values and not _pads(graph):
         return
     normed = part.query_norm is not None or part.key_norm is not None
     # A norm, a rotation or a factor before attention goes to query and key separately, so they cannot be packed then.
-    apart = normed or _alters(part) or not can_be_fused([part.query, part.key, part.value])
-    if part.rotary is not None and not (part.norm_after_rotary and normed):
+    # Zeros behind values do not go to query and key.
+    apart = normed or _alters(part) or values != size or not can_be_fused([part.query, part.key, part.value])
+    if part.rotary is not None and values <= size and not (part.norm_after_rotary and normed):
         for rotated in _rotated_sizes(part, part.rotary, plain):
-            if normed and _norms_inside(part) and not _alters(part) and rotated == size:
+            if normed and _norms_inside(part) and not _alters(part) and rotated == size == values:
                 yield AttentionForm(True, True, True, rotated)
             if not apart:
                 yield AttentionForm(True, True, False, rotated)
@@ -225,6 +237,13 @@ def _in_halves(part: Attention, form: AttentionForm) -> bool:
 def _padded(graph: GraphBuilder, part: Attention, form: AttentionForm, x: ir.Value, which: str, heads: int) -> ir.Value:
     halves = _in_halves(part, form)
     return pad(graph, x, f"{part.name}/Padded{which}", heads, part.head_dim, form.head_size, halves=halves)
+
+
+def _padded_value(graph: GraphBuilder, part: Attention, form: AttentionForm, value: ir.Value) -> ir.Value:
+    if part.value_dim is None:
+        return _padded(graph, part, form, value, "Value", part.kv_heads)
+    name = f"{part.name}/PaddedValue"
+    return pad(graph, value, name, part.kv_heads, part.value_dim, form.head_size, halves=False)
 
 
 def _alters(part: Attention) -> bool:
@@ -386,7 +405,7 @@ def _projected(
     return [
         _padded(graph, part, form, query, "Query", part.heads),
         _padded(graph, part, form, key, "Key", part.kv_heads),
-        _padded(graph, part, form, value, "Value", part.kv_heads),
+        _padded_value(graph, part, form, value),
     ]
 
 
