@@ -85,6 +85,7 @@ ROUTERS = (
     "gate.wg.weight",
     "router.gate.weight",
     "router.proj.weight",
+    "router.classifier.weight",
 )
 """Ends of names of routers. Their weights are large, so that rounding does not change the choice of experts."""
 
@@ -627,6 +628,12 @@ CASES: Mapping[str, Case] = {
         {"vocab_size": tiny.VOCABULARY, "hidden_size": 64, "num_hidden_layers": 4, "num_heads": 8, "head_dim": 16,
          "n_groups": 2, "state_size": 24, "bos_token_id": tiny.BOS, "eos_token_id": tiny.END, "pad_token_id": 2,
          "time_step_limit": [0.0, 9.0], "use_bias": True}, {},
+    ),
+    "longcat_flash": Case(
+        "longcat_flash", "two latent attentions and MLPs a layer, experts beside them of which some compute nothing",
+        {**{key: value for key, value in SIZES.items() if key not in ("num_hidden_layers", "intermediate_size")},
+         **LATENTS, "num_layers": 2, "ffn_hidden_size": 96, "expert_ffn_hidden_size": 48, "n_routed_experts": 6,
+         "zero_expert_num": 5, "moe_topk": 4, "head_dim": 16, "attention_bias": True, "routed_scaling_factor": 1.5}, {},
     ),
     "minicpm": Case(
         "granite", "factors",

@@ -20,6 +20,7 @@ ZAMBA2 = {"layers_block_type": ["mamba", "hybrid", "mamba"]}
 GEMMA3N = {"num_kv_shared_layers": 0}
 KIMI = {"num_key_value_heads": 4, "num_experts": 4, "num_experts_per_token": 2}
 LING = {**KIMI, "n_group": 2, "topk_group": 1}
+LONGCAT = {"num_key_value_heads": 4, "n_routed_experts": 4, "moe_topk": 2, "num_local_experts": None}
 MIMO = {"n_routed_experts": 4, "num_experts_per_tok": 2, "head_dim": 48, "num_local_experts": None}
 WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("lfm2", {"layer_types": ["conv", "full_attention"]}, "layer_types wants, for each of 3 layers"),
@@ -54,6 +55,14 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("bailing_hybrid", {**LING, "kda_lower_bound": "-5"}, "kda_lower_bound"),
     ("bailing_hybrid", {**LING, "short_conv_kernel_size": 1.5}, "short_conv_kernel_size = 1.5"),
     ("bailing_hybrid", {**LING, "num_experts": 9}, "num_experts = 9 does not make n_group = 2 groups"),
+    ("longcat_flash", {**LONGCAT, "zero_expert_type": "copy"}, 'zero_expert_type = "copy"'),
+    ("longcat_flash", {**LONGCAT, "zero_expert_num": -1}, "zero_expert_num = -1"),
+    ("longcat_flash", {**LONGCAT, "moe_topk": 9}, "moe_topk = 9 is more than n_routed_experts = 4"),
+    ("longcat_flash", {**LONGCAT, "num_layers": 0}, "num_layers = 0"),
+    ("longcat_flash", {**LONGCAT, "q_lora_rank": None}, "q_lora_rank = null"),
+    ("longcat_flash", {**LONGCAT, "num_key_value_heads": 2}, "num_key_value_heads = 2, but latent attention"),
+    ("longcat_flash", {**LONGCAT, "norm_topk_prob": True}, "norm_topk_prob = true"),
+    ("longcat_flash", {**LONGCAT, "mla_scale_q_lora": "yes"}, "mla_scale_q_lora"),
     ("mimo_v2_flash", {**MIMO, "layer_types": ["full_attention"]}, "layer_types wants, for each of 3 layers"),
     ("mimo_v2_flash", {**MIMO, "hybrid_layer_pattern": [0, 1]}, "hybrid_layer_pattern wants, for each of 3 layers"),
     ("mimo_v2_flash", {**MIMO, "moe_layer_freq": [0, 1]}, "moe_layer_freq wants, for each of 3 layers, 0 or 1"),

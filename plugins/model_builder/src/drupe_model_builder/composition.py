@@ -88,6 +88,11 @@ class Decoder(Record):
         return tuple(state for part in self.parts if isinstance(part, Mixer) for state in part.states)
 
     @property
+    def layer_count(self) -> int:
+        """How many layers runtimes count: some layers have two attentions, whose caches have a number each."""
+        return max([len(self.layers), *(state.layer + 1 for state in self.states)])
+
+    @property
     def has_recurrence(self) -> bool:
         """Whether a state is a sum over all tokens before, or the last of them: later padding would get into it."""
         return any(not isinstance(state, KeyValueState) for state in self.states)

@@ -73,6 +73,8 @@ class DecoderGraph:
         self._layer_inputs: Sequence[ir.Value] = ()
         self._streams: ir.Value | None = None
         """The hidden states of decoders with several; None with one."""
+        self._later: list[tuple[int, ir.Value]] = []
+        """Results of the current layer that join the residual behind a later step, with the number of that step."""
         self._embedded: ir.Value | None = None
         """The first hidden states, which shared blocks read again."""
 
@@ -137,7 +139,7 @@ class DecoderGraph:
             x, residual = active(graph, altup, streams, altup.name), None
         for half, step in enumerate(layer.steps):
             index = last_token if step is cut else None
-            x, residual = self._step(f"{layer.name}.step{half}", step, x, residual, index)
+            x, residual = self._step(layer.name, half, step, x, residual, index)
         if layer.factor is not None:
             inputs = [self._summed(layer.name, x, residual), graph.vector(layer.factor)]
             x, residual = graph.node("Mul", inputs, f"{layer.name}/Factor", dims(x)), None
@@ -148,14 +150,15 @@ class DecoderGraph:
         return x, residual
 
     def _step(
-        self, name: str, step: Step, x: ir.Value, residual: ir.Value | None, index: ir.Value | None
+        self, layer: str, number: int, step: Step, x: ir.Value, residual: ir.Value | None, index: ir.Value | None
     ) -> tuple[ir.Value, ir.Value | None]:
         """The result of a step's branches, and the residual; the next norm adds them.
 
-        x, residual: those of the step before; for the first step, the embedding and None.
-        index: the place of the only token of each row that is kept; None for all.
+        layer, number: the prefix of the layer, and which of its steps it is. x, residual: those of the step before; for
+        the first step, the embedding and None. index: the place of the only token of each row that is kept; None for
+        all.
         """
-        graph = self._graph
+        graph, name = self._graph, f"{layer}.step{number}"
         if step.aside is not None:
             residual = self._summed(name, x, residual)
             aside = self._aside(step.aside, residual)
@@ -166,7 +169,19 @@ class DecoderGraph:
         else:
             residual = x if residual is None else graph.node("Add", [x, residual], f"{name}/Residual", dims(x))
             inner = residual
-        results = [self._branch(branch, inner, index) for branch in step.branches]
+        if index is not None:
+            self._later = [
+                (due, drop_all_but_last(graph, each, index, f"{name}.later{due}")) for due, each in self._later
+            ]
+        results = []
+        for branch in step.branches:
+            result = self._branch(branch, inner, index)
+            if branch.later:
+                self._later.append((number + branch.later, result))
+            else:
+                results.append(result)
+        results += [each for due, each in self._later if due == number]
+        self._later = [(due, each) for due, each in self._later if due != number]
         if index is not None:
             residual = drop_all_but_last(graph, residual, index, f"{name}.residual")
             self._dropped = index

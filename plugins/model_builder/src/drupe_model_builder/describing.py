@@ -151,6 +151,7 @@ def _branch(branch: Branch) -> str:
     words.append(_part(branch.part))
     words += [_norm(branch.after)] if branch.after else []
     words += [f"times {branch.factor:g}"] if branch.factor != 1.0 else []
+    words += [f"added {counted(branch.later, 'step')} later"] if branch.later else []
     return ", ".join(words)
 
 
@@ -221,6 +222,7 @@ def _experts(part: Experts) -> Iterator[str]:
     yield from _set(
         (router.score != "softmax", f"chosen by {router.score}"),
         (router.groups > 1, f"from {router.kept_groups} of {router.groups} groups"),
+        (router.idle > 0, f"{router.idle} of them give their input back"),
         (part.gate is None, "without a gate"),
         (part.weighs_input, "weights on their input"),
         (bool(part.up.biases), "biases"),

@@ -172,7 +172,8 @@ def router_of(
     """A router with a matrix of its own. choice_bias: its name behind the prefix."""
     if (choice := fields.pop("choice_bias", None)) is not None:
         fields["choice_bias"] = f"{block.name}.{names.at}.{choice}"
-    product = block.linear(f"{names.at}.{names.router}", sizes.count, block.sizes.hidden, bias)
+    count = sizes.count + fields.get("idle", 0)
+    product = block.linear(f"{names.at}.{names.router}", count, block.sizes.hidden, bias)
     return Router(product, sizes.chosen, **fields)
 
 

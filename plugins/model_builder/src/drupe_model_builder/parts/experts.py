@@ -90,6 +90,9 @@ def experts(graph: GraphBuilder, part: Experts, x: ir.Value) -> ir.Value:
     out = run_experts(graph, part, inner, routing.logits)
     if routing.factor is not None:
         out = graph.node("Mul", [out, routing.factor], f"{part.name}/Weighted", dims(inner))
+    if routing.kept is not None:
+        kept = graph.node("Mul", [inner, routing.kept], f"{part.name}/Kept", dims(inner))
+        out = graph.node("Add", [out, kept], f"{part.name}/WithKept", dims(inner))
     if part.outward is not None:
         out = linear(graph, part.outward, out, "mlp.down")
     return with_shared(graph, part, out, x)

@@ -26,12 +26,16 @@ Part = Mixer | MLP | Experts | Laurel | LayerInput
 
 
 class Branch(Record):
-    """One way from a step's input to its result. before, after: norms of its own. factor: on its result."""
+    """One way from a step's input to its result. before, after: norms of its own. factor: on its result.
+
+    later: how many steps later in the layer its result joins the residual: steps between do not read it.
+    """
 
     part: Part
     before: Norm | None = None
     after: Norm | None = None
     factor: float = 1.0
+    later: int = 0
 
     def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """The checkpoint's tensors, with their shapes."""
