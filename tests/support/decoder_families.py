@@ -284,6 +284,10 @@ CASES: Mapping[str, Case] = {
         {**EXPERTS, "num_experts": 8, "head_dim": 32, "sliding_window": WINDOW, "num_shared_experts": 1,
          "route_scale": 1.5, "mup_enabled": True, "global_attn_every_n_layers": 2},
     ),
+    "aria_text": Case(
+        "aria_text", "merged and transposed experts beside a shared MLP",
+        {"moe_num_experts": 8, "moe_topk": 3, "moe_num_shared_experts": 2, "attention_bias": True, "mlp_bias": True},
+    ),
     "axk1": Case(
         "axk1", "latent attention, experts from groups, a norm on their result",
         {**LATENTS, **EXPERTS, "n_routed_experts": 8, "n_group": 4, "topk_group": 2, "num_hidden_layers": 3},
@@ -395,6 +399,7 @@ CASES: Mapping[str, Case] = {
     "codegen": _gpt("codegen", "fused in four groups, part of a head rotated", rotary_dim=8),
     "cohere": Case("cohere", "side by side, norms of each head's query and key", {"use_qk_norm": True}),
     "cohere2": Case("cohere2", "windows, layers without rotation", {"head_dim": 32, "sliding_window": WINDOW}),
+    "ctrl": _gpt("ctrl", "sinusoids of positions, a head with a bias", dff=96),
     "cwm": Case(
         "cwm", "windows, Llama 3's rotation", {"head_dim": 32, "sliding_window": WINDOW, "rope_parameters": LLAMA3}
     ),
@@ -510,6 +515,10 @@ CASES: Mapping[str, Case] = {
     "gpt2, by depth": _gpt("gpt2", "scale by depth", scale_attn_by_inverse_layer_idx=True),
     "gpt_bigcode": _gpt("gpt_bigcode", "one key for all heads"),
     "gpt_bigcode, all heads": _gpt("gpt_bigcode", "fused by head", multi_query=False),
+    "gpt-sw3": Case(
+        "gpt2", "learned positions, transposed matrices", {}, GPT_SIZES,
+        told_as=lambda config, tensors: (_config(config, "gpt-sw3", "GPT2LMHeadModel", {}), tensors),
+    ),
     "gpt_neo": Case(
         "gpt_neo", "learned positions, attention without a scale, windows",
         {"num_layers": 5, "num_heads": 4, "window_size": WINDOW,
@@ -520,6 +529,11 @@ CASES: Mapping[str, Case] = {
         "gpt_neox", "a rotation that no operator has inside", {"num_attention_heads": 2, "hidden_size": 160}
     ),
     "gpt_neox, in series": Case("gpt_neox", "one after the other", {"use_parallel_residual": False}),
+    "gpt_neox_japanese": Case(
+        "gpt_neox_japanese", "one bias, half of a head rotated, tied",
+        {"num_attention_heads": 2, "rope_parameters": {"rope_type": "default", "rope_theta": 1000.0,
+                                                       "partial_rotary_factor": 0.5}},
+    ),
     "gptj": _gpt("gptj", "neighbours of part of a head rotated", rotary_dim=8),
     "granite": Case(
         "granite", "factors, tied",
@@ -692,6 +706,16 @@ CASES: Mapping[str, Case] = {
          "attention_multiplier": 0.2, "tie_word_embeddings": True},
     ),
     "olmoe": Case("olmoe", "experts, limited query, key and value", {**EXPERTS, "num_experts": 8, "clip_qkv": 0.5}),
+    "modernbert-decoder": Case(
+        "modernbert-decoder", "a norm of the embedding, windows, two rotary bases, a layer before the head",
+        {"local_attention": 2 * WINDOW, "pad_token_id": 2, "norm_bias": True, "classifier_bias": True,
+         "mlp_bias": True},
+    ),
+    "modernbert-decoder, untied": Case(
+        "modernbert-decoder", "no biases, an untied head",
+        {"local_attention": 2 * WINDOW, "pad_token_id": 2, "decoder_bias": False, "tie_word_embeddings": False,
+         "num_hidden_layers": 3, "attention_bias": True, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},
+    ),
     "nanochat": Case("nanochat", "norms without weights, rotates the other way"),
     "nemotron": Case("nemotron", "norms plus one, half of a head rotated", {"head_dim": 32, "attention_bias": True}),
     "nemotron_h": Case(
@@ -730,6 +754,7 @@ CASES: Mapping[str, Case] = {
          "layer_types": ["linear_attention", "full_attention", "linear_attention", "full_attention",
                          "linear_attention"]},
     ),
+    "openai-gpt": _gpt("openai-gpt", "norms behind each sum with the residual"),
     "opt": Case("opt", "learned positions from row 2", {"ffn_dim": 96, "activation_function": "relu"}),
     "opt, no biases": Case(
         "opt", "norms without weights, a head of its own",
@@ -801,6 +826,11 @@ CASES: Mapping[str, Case] = {
     "vaultgemma": Case(
         "vaultgemma", "softcaps without norms on results",
         {"head_dim": 32, "sliding_window": WINDOW, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0},
+    ),
+    "xglm": Case(
+        "xglm", "sinusoids of positions, biases",
+        {"vocab_size": tiny.VOCABULARY, "d_model": 64, "ffn_dim": 96, "num_layers": 4, "attention_heads": 4,
+         "max_position_embeddings": 256, "bos_token_id": tiny.BOS, "eos_token_id": tiny.END, "pad_token_id": 1}, {},
     ),
     "youtu": Case("youtu", "latent attention, tied", {**LATENTS, "num_hidden_layers": 3}),
     "zamba2": Case(

@@ -128,6 +128,8 @@ class Reference:
         self.takes = inspect.signature(self.model.forward).parameters
         self.cache = "past_key_values" if "past_key_values" in self.takes else "cache_params"  # without attention
         self.past, self.length = None, 0
+        self.told: list[int] = []
+        """All tokens so far, for models without a cache."""
 
     def __call__(self, new: Sequence[int]) -> np.ndarray:
         """Logits [tokens, vocabulary]."""
@@ -135,6 +137,10 @@ class Reference:
 
         if self.length and len(new) > 1 and self.model.config.model_type in FORGETFUL:
             return np.concatenate([self([token]) for token in new])
+        if self.cache not in self.takes:
+            self.told += new
+            with torch.no_grad():
+                return self.model(torch.tensor([self.told])).logits[0, -len(new) :].numpy()
         given = {self.cache: self.past}
         if "position_ids" in self.takes:  # some models count from 0 in every call without them
             given["position_ids"] = torch.arange(self.length, self.length + len(new))[None]

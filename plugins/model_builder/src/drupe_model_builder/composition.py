@@ -50,7 +50,8 @@ class Decoder(Record):
         """The decoder that gives the last hidden states. The checkpoint may hold a head, which takes no part."""
         if self.head is None:
             return self
-        unread = [re.escape(name) for name in (self.head.matrix, self.head.bias) if name is not None]
+        own = [] if self.head.layer is None else [name for name, _ in self.head.layer.tensors()]
+        unread = [re.escape(name) for name in (self.head.matrix, self.head.bias, *own) if name is not None]
         return replace(self, head=None, ignored=(*self.ignored, *unread))
 
     @property

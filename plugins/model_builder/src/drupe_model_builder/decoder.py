@@ -190,6 +190,8 @@ class DecoderGraph:
             total = graph.node("Add", [total, other], f"{name}/Branches{number}", dims(total))
         if step.after is not None:
             total = norm(graph, step.after, total)
+        if step.closing is not None:
+            return add_and_norm(graph, step.closing, total, residual)[0], None
         if step.factor == 1.0:
             return total, residual
         return scaled(graph, self._summed(name, total, residual), step.factor, name), None

@@ -41,7 +41,7 @@ def described(decoder: Decoder) -> dict[str, Any]:
             "vocabulary": embedding.vocab_size,
             "hidden size": embedding.hidden_size,
             "factor": embedding.factor,
-            "learned positions": embedding.position_count,
+            "learned positions": embedding.position_count if isinstance(embedding.positions, str) else 0,
         },
         "layer groups": [
             {
@@ -105,7 +105,8 @@ def _embedding(decoder: Decoder) -> str:
     embedding = decoder.embedding
     ends = [f"{embedding.vocab_size:,} x {embedding.hidden_size:,}"]
     ends += [f"times {embedding.factor:g}"] if embedding.factor != 1.0 else []
-    ends += ["learned positions"] if embedding.positions else []
+    if embedding.positions is not None:
+        ends.append("learned positions" if isinstance(embedding.positions, str) else "sinusoids of positions")
     ends += [_norm(embedding.norm)] if embedding.norm else []
     return ", ".join(ends)
 
@@ -115,6 +116,7 @@ def _head(decoder: Decoder) -> str:
     if head is None:
         return f"{_norm(decoder.final_norm)}, none: the hidden states are the result"
     last = [_norm(decoder.final_norm), "the embedding's table" if head.tied else "a matrix of its own"]
+    last[1:1] = [f"{head.layer.activation} layer", _norm(head.layer.norm)] if head.layer else []
     last += ["bias"] if head.bias else []
     last += [f"times {head.factor:g}"] if head.factor != 1.0 else []
     last += [f"softcap {head.softcap:g}"] if head.softcap else []
@@ -143,7 +145,7 @@ def _step(step: Step) -> str:
     if step.aside is not None:
         shared = f"{_part(step.aside.attention)}, {_part(step.aside.mlp)}"
         branches = f"{branches} behind a shared block: {shared}"
-    return f"{_norm(step.before)}, {branches}" if step.before else branches
+    return ", ".join(filter(None, (_norm(step.before), branches, _norm(step.closing))))
 
 
 def _branch(branch: Branch) -> str:

@@ -49,7 +49,8 @@ class Step(Record):
 
     before: the norm in front of all branches; None where the branches read the residual, or have norms of their own.
     after: a norm on the sum of the branches. factor: on the result, the residual included.
-    aside: its result is added to what the branches read, and not to the residual.
+    aside: its result is added to what the branches read, and not to the residual. closing: a norm on the result, the
+    residual included.
     """
 
     branches: tuple[Branch, ...]
@@ -57,6 +58,7 @@ class Step(Record):
     after: Norm | None = None
     factor: float = 1.0
     aside: SharedBlock | None = None
+    closing: Norm | None = None
 
     def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """The checkpoint's tensors, with their shapes."""
@@ -65,8 +67,9 @@ class Step(Record):
                 yield from part.tensors()
         for branch in self.branches:
             yield from branch.tensors()
-        if self.after is not None:
-            yield from self.after.tensors()
+        for norm in (self.after, self.closing):
+            if norm is not None:
+                yield from norm.tensors()
 
     @property
     def parts(self) -> Iterator[Part]:
