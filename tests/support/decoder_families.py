@@ -403,6 +403,22 @@ CASES: Mapping[str, Case] = {
     "cwm": Case(
         "cwm", "windows, Llama 3's rotation", {"head_dim": 32, "sliding_window": WINDOW, "rope_parameters": LLAMA3}
     ),
+    "dbrx": Case(
+        "dbrx", "experts one below the other, limited query, key and value",
+        {"vocab_size": tiny.VOCABULARY, "d_model": 64, "n_heads": 4, "n_layers": 4, "max_seq_len": 256,
+         "attn_config": {"kv_n_heads": 2, "clip_qkv": 0.5, "rope_theta": 1000.0},
+         "ffn_config": {"ffn_hidden_size": 48, "moe_num_experts": 8, "moe_top_k": 3},
+         "rope_parameters": {"rope_type": "default", "rope_theta": 1000.0}, "bos_token_id": tiny.BOS,
+         "eos_token_id": tiny.END}, {},
+    ),
+    "dbrx, weights that do not sum to one": Case(
+        "dbrx", "weights that do not sum to one, one key for all heads",
+        {"vocab_size": tiny.VOCABULARY, "d_model": 64, "n_heads": 4, "n_layers": 2, "max_seq_len": 256,
+         "attn_config": {"rope_theta": 500000.0, "clip_qkv": 8.0},
+         "ffn_config": {"ffn_hidden_size": 48, "moe_num_experts": 8, "moe_top_k": 2,
+                        "moe_normalize_expert_weights": None},
+         "bos_token_id": tiny.BOS, "eos_token_id": tiny.END}, {},
+    ),
     "deepseek_v2": Case(
         "deepseek_v2", "latent attention without a query's latent, YaRN with factors, experts chosen greedily",
         {**LATENTS, **EXPERTS, "q_lora_rank": None, "n_routed_experts": 8, "first_k_dense_replace": 1,
@@ -430,6 +446,7 @@ CASES: Mapping[str, Case] = {
          "num_hidden_layers": 2},
         told_as=_deepseek_v3_fp8, rounded=_fp8_values,
     ),
+    "emu3_text_model": Case("emu3_text_model", "a larger rotary base", {"pad_token_id": 2}),
     "ernie4_5": Case("ernie4_5", "neighbours rotated, biases", {"head_dim": 32, "use_bias": True}),
     "exaone": Case("llama", "names of its own", {"head_dim": 32}, told_as=_exaone),
     "exaone4": Case(
@@ -675,6 +692,10 @@ CASES: Mapping[str, Case] = {
          "pad_token_id": 2, "rope_parameters": {**MINISTRAL3, "partial_rotary_factor": 0.4}},
     ),
     "mixtral": Case("mixtral", "experts", {**EXPERTS, "num_local_experts": 8, "head_dim": 32}),
+    "mllama_text_model": Case(
+        "mllama_text_model", "layers for images left out, rows of the embedding for images, Llama 3's rotation",
+        {"cross_attention_layers": [1, 3], "rope_parameters": LLAMA3, "pad_token_id": 2},
+    ),
     "mpt": Case(
         "mpt", "ALiBi, no biases, a limit on query, key and value",
         {"vocab_size": tiny.VOCABULARY, "d_model": 96, "n_layers": 4, "n_heads": 6, "max_seq_len": 256,
@@ -714,7 +735,8 @@ CASES: Mapping[str, Case] = {
     "modernbert-decoder, untied": Case(
         "modernbert-decoder", "no biases, an untied head",
         {"local_attention": 2 * WINDOW, "pad_token_id": 2, "decoder_bias": False, "tie_word_embeddings": False,
-         "num_hidden_layers": 3, "attention_bias": True, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},
+         "num_hidden_layers": 3, "attention_bias": True,
+         "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},
     ),
     "nanochat": Case("nanochat", "norms without weights, rotates the other way"),
     "nemotron": Case("nemotron", "norms plus one, half of a head rotated", {"head_dim": 32, "attention_bias": True}),
@@ -955,8 +977,12 @@ def _save(case: Case, folder: Path) -> None:
 def _make_known() -> None:
     """Make transformers' automatic class find the classes that it has for text parts of other models only."""
     from transformers import AutoModelForCausalLM
+    from transformers.models.emu3 import Emu3ForCausalLM, Emu3TextConfig
     from transformers.models.mistral4 import Mistral4Config, Mistral4ForCausalLM
+    from transformers.models.mllama import MllamaForCausalLM, MllamaTextConfig
 
+    AutoModelForCausalLM.register(Emu3TextConfig, Emu3ForCausalLM, exist_ok=True)
+    AutoModelForCausalLM.register(MllamaTextConfig, MllamaForCausalLM, exist_ok=True)
     AutoModelForCausalLM.register(Mistral4Config, Mistral4ForCausalLM, exist_ok=True)
     AutoModelForCausalLM.register(*_muse_glimmer(), exist_ok=True)
 
