@@ -301,6 +301,10 @@ CASES: Mapping[str, Case] = {
         "cohere2_moe", "weights of the chosen logits, RMS norms",
         {**EXPERTS, "num_experts": 8, "head_dim": 32, "sliding_window": WINDOW, "rms_norm_eps": 1e-5},
     ),
+    "diffllama": Case(
+        "diffllama", "the difference of two halves of the heads, biases",
+        {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 16, "attention_bias": True},
+    ),
     "dots1": Case(
         "dots1", "experts in groups, a dense layer, a shared one",
         {**EXPERTS, "n_routed_experts": 8, "n_group": 4, "topk_group": 2, "n_shared_experts": 1, "norm_topk_prob": True,

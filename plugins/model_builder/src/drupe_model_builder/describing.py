@@ -185,6 +185,7 @@ def _attention(part: Attention) -> Iterator[str]:
         (part.query.bias is not None, "biases"),
         (bool(part.softcap), f"softcap {part.softcap:g}"),
         (part.sinks is not None, "sinks"),
+        (part.difference is not None, "the difference of two halves"),
         (part.query_scale is not None, "queries that grow with the position"),
     )
 

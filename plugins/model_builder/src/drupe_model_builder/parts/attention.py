@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from drupe.api import Record
 from drupe_model_builder.dimensions import BATCH, SEQUENCE, TOTAL, Dims, dims
+from drupe_model_builder.parts.difference import Difference, difference
 from drupe_model_builder.parts.distance import Distance
 from drupe_model_builder.parts.ends import drop_all_but_last
 from drupe_model_builder.parts.heads import cut, pad
@@ -52,7 +53,7 @@ class Attention(Record):
     opens it. distance: a bias on products of query and key. chunk: how many tokens a chunk has, of which each token
     reads its own only; None for one chunk. only_earlier: whether it reads no later tokens whatever `is_causal` says.
     value_dim: elements of a head's value where they are not `head_dim`; onnxruntime-genai wants keys and values of one
-    shape, so zeros stand behind the shorter ones.
+    shape, so zeros stand behind the shorter ones. difference: of two halves of the heads, before the gate.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Attention(Record):
     chunk: int | None = None
     only_earlier: bool = False
     value_dim: int | None = None
+    difference: Difference | None = None
 
     @property
     def states(self) -> tuple[KeyValueState]:
@@ -97,7 +99,7 @@ class Attention(Record):
     def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """The checkpoint's tensors, with their shapes."""
         norms = (self.query_norm, self.key_norm, self.value_norm, self.output_norm)
-        for part in (self.query, self.key, self.value, self.gate, self.output, *norms):
+        for part in (self.query, self.key, self.value, self.gate, self.difference, self.output, *norms):
             if part is not None:
                 yield from part.tensors()
         if self.sinks is not None:
@@ -173,6 +175,8 @@ def attention(
     out = shared.lengths.from_attention(out, f"{part.name}/Turned")
     if last_token is not None:
         out = drop_all_but_last(graph, out, last_token, part.name)
+    if part.difference is not None:
+        out = difference(graph, part.difference, out, part.heads)
     if part.gate is not None:
         out = gated(graph, part.name, part.gate, part.heads, out, x, last_token, part.gate_activation)
     if part.output_norm is not None:
