@@ -838,6 +838,17 @@ CASES: Mapping[str, Case] = {
         {**EXPERTS, **DELTA, "head_dim": 32, "num_experts": 8, "shared_expert_intermediate_size": 48,
          "num_hidden_layers": 5, "mlp_only_layers": [1]},
     ),
+    "recurrent_gemma": Case(
+        "recurrent_gemma", "gated recurrences, a window on some layers, half of a head rotated, a rounded factor",
+        {"hidden_size": 96, "intermediate_size": 160, "num_key_value_heads": 1, "lru_width": 128, "conv1d_width": 3,
+         "attention_window_size": WINDOW, "logits_soft_cap": 3.0, "pad_token_id": 2, "attention_bias": True,
+         "num_hidden_layers": 4},
+    ),
+    "recurrent_gemma, ends with attention": Case(
+        "recurrent_gemma", "a layer pattern of its own",
+        {"block_types": ["recurrent", "attention"], "attention_window_size": WINDOW, "pad_token_id": 2,
+         "num_hidden_layers": 4},
+    ),
     "seed_oss": Case("seed_oss", "biases", {"head_dim": 32, "attention_out_bias": True}),
     "smollm3": Case("smollm3", "layers without rotation"),
     "smollm3, windows": Case("smollm3", "windows", {"use_sliding_window": True, "sliding_window": WINDOW}),
@@ -872,7 +883,8 @@ CASES: Mapping[str, Case] = {
 
 
 _RECURRENT = ("bailing_hybrid", "bamba", "falcon_h1", "falcon_mamba", "granitemoehybrid", "jamba", "kimi_linear",
-              "lfm2", "lfm3", "mamba", "nemotron_h", "olmo_hybrid", "qwen3_5", "qwen3_next", "zamba2")  # fmt: skip
+              "lfm2", "lfm3", "mamba", "nemotron_h", "olmo_hybrid", "qwen3_5", "qwen3_next", "recurrent_gemma",
+              "zamba2")  # fmt: skip
 RECURRENT = tuple(name for name in CASES if name.startswith(_RECURRENT) and name != "granitemoehybrid, attention only")
 """Cases with states that later padding would get into: their graphs refuse it after the first call."""
 

@@ -17,6 +17,7 @@ from drupe_model_builder.parts.ends import drop_all_but_last, embed, logits, sca
 from drupe_model_builder.parts.expert_halves import expert_halves
 from drupe_model_builder.parts.experts import Experts, experts
 from drupe_model_builder.parts.gated_delta import GatedDelta, gated_delta
+from drupe_model_builder.parts.gated_recurrence import GatedRecurrence, gated_recurrence
 from drupe_model_builder.parts.latent_attention import LatentAttention, latent_attention, wants_positions
 from drupe_model_builder.parts.laurel import Laurel, laurel
 from drupe_model_builder.parts.layer_inputs import LayerInput, layer_input, layer_inputs
@@ -50,7 +51,7 @@ class DecoderGraph:
         positions = decoder.embedding.positions is not None or any(
             needs_positions(part, form) for part, form in zip(decoder.attentions, self._forms, strict=True)
         )
-        positions = positions or any(isinstance(part, BorrowedAttention) for part in decoder.parts)
+        positions = positions or any(isinstance(part, BorrowedAttention | GatedRecurrence) for part in decoder.parts)
         positions = positions or any(
             isinstance(part, LatentAttention) and wants_positions(graph, part) for part in decoder.parts
         )
@@ -226,6 +227,8 @@ class DecoderGraph:
             x, name = short_conv(graph, part, x, self._shared, index), part.output.name
         elif isinstance(part, GatedDelta):
             x, name = gated_delta(graph, part, x, self._shared, index), part.output.name
+        elif isinstance(part, GatedRecurrence):
+            x, name = gated_recurrence(graph, part, x, self._shared, index), part.output.name
         elif isinstance(part, Mamba1):
             x, name = mamba1(graph, part, x, self._shared, index), part.output.name
         elif isinstance(part, Mamba2):

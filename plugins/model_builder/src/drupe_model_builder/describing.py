@@ -13,6 +13,7 @@ from drupe_model_builder.parts.borrowed_attention import BorrowedAttention
 from drupe_model_builder.parts.ends import Head
 from drupe_model_builder.parts.experts import Experts
 from drupe_model_builder.parts.gated_delta import GatedDelta
+from drupe_model_builder.parts.gated_recurrence import GatedRecurrence
 from drupe_model_builder.parts.latent_attention import LatentAttention
 from drupe_model_builder.parts.laurel import Laurel
 from drupe_model_builder.parts.layer_inputs import LayerInput
@@ -251,6 +252,12 @@ def _gated_delta(part: GatedDelta) -> Iterator[str]:
     yield from _set((part.decay.size > part.value_heads, "a decay for each channel"))
 
 
+def _gated_recurrence(part: GatedRecurrence) -> Iterator[str]:
+    yield f"{part.channels:,} channels"
+    yield f"gates of {counted(part.input_gate.blocks, 'block')}"
+    yield f"convolution over {part.convolution.kernel} tokens"
+
+
 def _mamba2(part: Mamba2) -> Iterator[str]:
     yield f"{part.heads} heads of {part.head_dim}"
     yield f"states of {part.state_size}"
@@ -277,6 +284,7 @@ PARTS: Mapping[type, tuple[str, Callable[[Any], Iterator[str]]]] = {
     LatentAttention: ("latent attention", _latent_attention),
     BorrowedAttention: ("attention", _borrowed_attention),
     GatedDelta: ("gated delta", _gated_delta),
+    GatedRecurrence: ("gated recurrence", _gated_recurrence),
     Mamba1: ("Mamba", _mamba1),
     Mamba2: ("Mamba-2", _mamba2),
     ShortConv: ("short convolution", _short_convolution),
@@ -306,6 +314,7 @@ SIZES: Mapping[type, Mapping[str, str]] = {
         "heads": "value_heads", "head size": "value_size", "key heads": "key_heads", "key size": "key_size",
         "convolution": "convolution.kernel",
     },
+    GatedRecurrence: {"channels": "channels", "convolution": "convolution.kernel"},
     Mamba1: {"channels": "channels", "state size": "state_size", "convolution": "convolution.kernel"},
     Mamba2: {
         "heads": "heads", "head size": "head_dim", "state size": "state_size", "groups": "groups",

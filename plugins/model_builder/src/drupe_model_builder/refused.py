@@ -27,7 +27,6 @@ REFUSED: Mapping[str, str] = {
     "mistral_large4": INDEXER,
     "qwen4_exp": STREAMS,
     "qwen4_exp_text": STREAMS,
-    "recurrent_gemma": OF_ITS_OWN,
     "rwkv": OF_ITS_OWN,
     "xlstm": OF_ITS_OWN,
     "zamba": HEADS,

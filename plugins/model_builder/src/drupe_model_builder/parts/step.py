@@ -10,6 +10,7 @@ from drupe_model_builder.parts.attention import Attention
 from drupe_model_builder.parts.borrowed_attention import BorrowedAttention
 from drupe_model_builder.parts.experts import Experts
 from drupe_model_builder.parts.gated_delta import GatedDelta
+from drupe_model_builder.parts.gated_recurrence import GatedRecurrence
 from drupe_model_builder.parts.latent_attention import LatentAttention
 from drupe_model_builder.parts.laurel import Laurel
 from drupe_model_builder.parts.layer_inputs import LayerInput
@@ -20,7 +21,7 @@ from drupe_model_builder.parts.norm import Norm
 from drupe_model_builder.parts.shared_block import SharedBlock
 from drupe_model_builder.parts.short_conv import ShortConv
 
-Mixer = Attention | LatentAttention | BorrowedAttention | ShortConv | GatedDelta | Mamba1 | Mamba2
+Mixer = Attention | LatentAttention | BorrowedAttention | ShortConv | GatedDelta | GatedRecurrence | Mamba1 | Mamba2
 """A part that reads the tokens before the current one."""
 Part = Mixer | MLP | Experts | Laurel | LayerInput
 
