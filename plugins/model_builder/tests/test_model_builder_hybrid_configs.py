@@ -20,6 +20,7 @@ ZAMBA2 = {"layers_block_type": ["mamba", "hybrid", "mamba"]}
 GEMMA3N = {"num_kv_shared_layers": 0}
 KIMI = {"num_key_value_heads": 4, "num_experts": 4, "num_experts_per_token": 2}
 LING = {**KIMI, "n_group": 2, "topk_group": 1}
+ARIA = {"moe_num_experts": 4, "num_local_experts": None}
 LONGCAT = {"num_key_value_heads": 4, "n_routed_experts": 4, "moe_topk": 2, "num_local_experts": None}
 MIMO = {"n_routed_experts": 4, "num_experts_per_tok": 2, "head_dim": 48, "num_local_experts": None}
 WRONG: list[tuple[str, dict[str, Any], str]] = [
@@ -108,6 +109,39 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("zamba2", {**ZAMBA2, "use_shared_attention_adapter": True}, "use_shared_attention_adapter wants as many"),
     ("zamba2", {**ZAMBA2, "num_mem_blocks": 0}, "num_mem_blocks = 0"),
     ("bloom", {"apply_residual_connection_post_layernorm": True}, "apply_residual_connection_post_layernorm = true"),
+    ("aria_text", {**ARIA, "moe_topk": 9}, "moe_topk = 9 is more than moe_num_experts = 4"),
+    ("aria_text", {**ARIA, "moe_num_shared_experts": 0}, "moe_num_shared_experts = 0"),
+    ("ctrl", {"n_embd": 63}, "n_embd = 63"),
+    ("ctrl", {"n_embd": 64, "n_head": 5}, "n_embd = 64 is not a multiple of n_head = 5"),
+    ("dbrx", {"n_heads": 5}, "d_model = 2048 is not a multiple of n_heads = 5"),
+    ("dbrx", {"attn_config": {"kv_n_heads": 3}}, "n_heads = 16 is not a multiple of attn_config.kv_n_heads = 3"),
+    ("dbrx", {"attn_config": {"clip_qkv": 0}}, "clip_qkv = 0"),
+    ("dbrx", {"attn_config": {"rope_theta": "x"}}, "rope_theta"),
+    ("dbrx", {"ffn_config": {"moe_top_k": 5}}, "moe_top_k = 5 is more than moe_num_experts = 4"),
+    ("dbrx", {"ffn_config": {"moe_normalize_expert_weights": 2}}, "ffn_config.moe_normalize_expert_weights = 2"),
+    ("dbrx", {"ffn_config": {"ffn_act_fn": {"name": "gelu"}}}, 'ffn_config.ffn_act_fn = "gelu"'),
+    ("dbrx", {"ffn_config": {"ffn_act_fn": "silu"}}, "ffn_act_fn"),
+    ("dbrx", {"tie_word_embeddings": True}, "tie_word_embeddings = true"),
+    ("diffllama", {"num_key_value_heads": 1}, "num_key_value_heads = 1 in config.json leaves a head of values"),
+    ("gpt_neox_japanese", {"num_attention_heads": 5}, "hidden_size = 64 is not a multiple of num_attention_heads = 5"),
+    ("gpt_neox_japanese", {"rotary_pct": 0.01}, "0 elements cannot be rotated"),
+    ("gpt_neox_japanese", {"intermediate_multiple_size": 0}, "intermediate_multiple_size = 0"),
+    ("mllama_text_model", {"cross_attention_layers": [1, 3]}, "cross_attention_layers wants a list of numbers"),
+    ("mllama_text_model", {"cross_attention_layers": "all"}, "cross_attention_layers wants a list"),
+    ("mllama_text_model", {"cross_attention_layers": [0, 1, 2]}, "cross_attention_layers leaves no layer"),
+    ("modernbert-decoder", {"layer_types": ["full_attention"]}, "layer_types wants, for each of 3 layers"),
+    ("modernbert-decoder", {"local_attention": None}, "local_attention = null"),
+    ("modernbert-decoder", {"local_attention": 0}, "local_attention = 0"),
+    ("modernbert-decoder", {"classifier_activation": "x"}, "classifier_activation = 'x'"),
+    ("modernbert-decoder", {"global_rope_theta": "x"}, "global_rope_theta"),
+    ("openai-gpt", {"afn": "gelu_fast"}, 'afn = "gelu_fast"'),
+    ("openai-gpt", {"n_embd": 3}, "n_embd = 3 is not a multiple of n_head = 12"),
+    ("recurrent_gemma", {"block_types": ["recurrent", "mamba"]}, "block_types wants words of recurrent and attention"),
+    ("recurrent_gemma", {"lru_width": 66}, "lru_width = 66 is not a multiple of num_attention_heads = 4"),
+    ("recurrent_gemma", {"attention_window_size": 0}, "attention_window_size = 0"),
+    ("recurrent_gemma", {"conv1d_width": 1.5}, "conv1d_width = 1.5"),
+    ("xglm", {"d_model": 3, "attention_heads": 1}, "d_model = 3"),
+    ("xglm", {"d_model": 64, "attention_heads": 5}, "d_model = 64 is not a multiple of attention_heads = 5"),
     ("mpt", {"attn_config": {"alibi": False}}, "attn_config.alibi = false in config.json changes"),
     ("mpt", {"attn_config": {"alibi_bias_max": 16}}, "attn_config.alibi_bias_max = 16 in config.json changes"),
 ]  # fmt: skip
