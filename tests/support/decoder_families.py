@@ -606,6 +606,12 @@ CASES: Mapping[str, Case] = {
         "jamba", "an MLP on all layers", {"num_hidden_layers": 3, "attn_layer_period": 2, "attn_layer_offset": 0,
                                           "num_experts": 1, "tie_word_embeddings": True, "pad_token_id": 2},
     ),
+    "jetmoe": Case(
+        "jetmoe", "experts in attention and MLP, biases on their results, tied",
+        {"vocab_size": tiny.VOCABULARY, "hidden_size": 64, "intermediate_size": 48, "num_hidden_layers": 4,
+         "num_key_value_heads": 2, "kv_channels": 24, "num_local_experts": 6, "num_experts_per_tok": 3,
+         "max_position_embeddings": 256, "rms_norm_eps": 1e-2, "bos_token_id": tiny.BOS, "eos_token_id": tiny.END}, {},
+    ),
     "kimi_k2": Case(
         "deepseek_v3", "latent attention, experts chosen by sigmoids and a bias",
         {**LATENTS, **EXPERTS, "n_routed_experts": 8, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1,

@@ -21,6 +21,7 @@ GEMMA3N = {"num_kv_shared_layers": 0}
 KIMI = {"num_key_value_heads": 4, "num_experts": 4, "num_experts_per_token": 2}
 LING = {**KIMI, "n_group": 2, "topk_group": 1}
 ARIA = {"moe_num_experts": 4, "num_local_experts": None}
+JETMOE = {"num_local_experts": 4}
 LONGCAT = {"num_key_value_heads": 4, "n_routed_experts": 4, "moe_topk": 2, "num_local_experts": None}
 MIMO = {"n_routed_experts": 4, "num_experts_per_tok": 2, "head_dim": 48, "num_local_experts": None}
 WRONG: list[tuple[str, dict[str, Any], str]] = [
@@ -126,6 +127,9 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("gpt_neox_japanese", {"num_attention_heads": 5}, "hidden_size = 64 is not a multiple of num_attention_heads = 5"),
     ("gpt_neox_japanese", {"rotary_pct": 0.01}, "0 elements cannot be rotated"),
     ("gpt_neox_japanese", {"intermediate_multiple_size": 0}, "intermediate_multiple_size = 0"),
+    ("jetmoe", {**JETMOE, "num_experts_per_tok": 5}, "num_experts_per_tok = 5 is more than num_local_experts = 4"),
+    ("jetmoe", {**JETMOE, "kv_channels": 7}, "head_dim = 7: 7 elements cannot be rotated"),
+    ("jetmoe", {**JETMOE, "activation_function": "gelu"}, "activation_function = 'gelu'"),
     ("mllama_text_model", {"cross_attention_layers": [1, 3]}, "cross_attention_layers wants a list of numbers"),
     ("mllama_text_model", {"cross_attention_layers": "all"}, "cross_attention_layers wants a list"),
     ("mllama_text_model", {"cross_attention_layers": [0, 1, 2]}, "cross_attention_layers leaves no layer"),

@@ -10,6 +10,7 @@ from drupe_model_builder.parts.altup import Streams
 from drupe_model_builder.parts.attention import Attention
 from drupe_model_builder.parts.borrowed_attention import BorrowedAttention
 from drupe_model_builder.parts.ends import Embedding, Head
+from drupe_model_builder.parts.expert_attention import ExpertAttention
 from drupe_model_builder.parts.experts import Experts
 from drupe_model_builder.parts.latent_attention import LatentAttention
 from drupe_model_builder.parts.layer_inputs import LayerInputs
@@ -70,7 +71,7 @@ class Decoder(Record):
     @property
     def both_ways(self) -> bool:
         """Whether a token reads later ones."""
-        kinds = Attention | LatentAttention | BorrowedAttention
+        kinds = Attention | LatentAttention | BorrowedAttention | ExpertAttention
         return any(isinstance(part, kinds) and part.both_ways for part in self.parts)
 
     @property

@@ -14,6 +14,7 @@ from drupe_model_builder.parts.borrowed_attention import BorrowedAttention, borr
 from drupe_model_builder.parts.chunks import ChunkMasks
 from drupe_model_builder.parts.distance import DistanceBiases
 from drupe_model_builder.parts.ends import drop_all_but_last, embed, logits, scaled, widened
+from drupe_model_builder.parts.expert_attention import ExpertAttention, expert_attention
 from drupe_model_builder.parts.expert_halves import expert_halves
 from drupe_model_builder.parts.experts import Experts, experts
 from drupe_model_builder.parts.gated_delta import GatedDelta, gated_delta
@@ -37,6 +38,9 @@ from drupe_model_builder.sequence_lengths import Lengths
 from drupe_model_builder.shared import Shared
 from drupe_onnx import ir
 
+POSITIONED = BorrowedAttention | ExpertAttention | GatedRecurrence
+"""Parts that need the tokens' positions outside attention's operator."""
+
 
 class DecoderGraph:
     """One decoder's graph on its way.
@@ -51,7 +55,7 @@ class DecoderGraph:
         positions = decoder.embedding.positions is not None or any(
             needs_positions(part, form) for part, form in zip(decoder.attentions, self._forms, strict=True)
         )
-        positions = positions or any(isinstance(part, BorrowedAttention | GatedRecurrence) for part in decoder.parts)
+        positions = positions or any(isinstance(part, POSITIONED) for part in decoder.parts)
         positions = positions or any(
             isinstance(part, LatentAttention) and wants_positions(graph, part) for part in decoder.parts
         )
@@ -223,6 +227,8 @@ class DecoderGraph:
             name = part.output.name
         elif isinstance(part, LatentAttention):
             x, name = latent_attention(graph, part, x, self._shared, index), part.output.name
+        elif isinstance(part, ExpertAttention):
+            x, name = expert_attention(graph, part, x, self._shared, index), part.name
         elif isinstance(part, ShortConv):
             x, name = short_conv(graph, part, x, self._shared, index), part.output.name
         elif isinstance(part, GatedDelta):

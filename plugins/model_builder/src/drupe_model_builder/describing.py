@@ -11,6 +11,7 @@ from drupe_model_builder.parts.activations import Xielu
 from drupe_model_builder.parts.attention import Attention
 from drupe_model_builder.parts.borrowed_attention import BorrowedAttention
 from drupe_model_builder.parts.ends import Head
+from drupe_model_builder.parts.expert_attention import ExpertAttention
 from drupe_model_builder.parts.experts import Experts
 from drupe_model_builder.parts.gated_delta import GatedDelta
 from drupe_model_builder.parts.gated_recurrence import GatedRecurrence
@@ -207,6 +208,13 @@ def _latent_attention(part: LatentAttention) -> Iterator[str]:
     )
 
 
+def _expert_attention(part: ExpertAttention) -> Iterator[str]:
+    yield f"{part.heads} heads of {part.head_dim}"
+    yield f"{part.kv_heads} for keys and values"
+    yield f"queries of {part.router.chosen} of {counted(part.router.experts, 'expert')}"
+    yield from _set((part.both_ways, BOTH_WAYS))
+
+
 def _mlp(part: MLP) -> Iterator[str]:
     yield f"{part.up.size:,} wide"
     yield "xielu" if isinstance(part.activation, Xielu) else part.activation
@@ -283,6 +291,7 @@ PARTS: Mapping[type, tuple[str, Callable[[Any], Iterator[str]]]] = {
     Attention: ("attention", _attention),
     LatentAttention: ("latent attention", _latent_attention),
     BorrowedAttention: ("attention", _borrowed_attention),
+    ExpertAttention: ("attention", _expert_attention),
     GatedDelta: ("gated delta", _gated_delta),
     GatedRecurrence: ("gated recurrence", _gated_recurrence),
     Mamba1: ("Mamba", _mamba1),
@@ -309,6 +318,10 @@ SIZES: Mapping[type, Mapping[str, str]] = {
     BorrowedAttention: {
         "heads": "heads", "head size": "source.head_dim", "layer of keys and values": "source.layer",
         "window": "window", "both directions": "both_ways",
+    },
+    ExpertAttention: {
+        "heads": "heads", "key and value heads": "kv_heads", "head size": "head_dim", "experts": "router.experts",
+        "chosen": "router.chosen", "both directions": "both_ways",
     },
     GatedDelta: {
         "heads": "value_heads", "head size": "value_size", "key heads": "key_heads", "key size": "key_size",

@@ -106,7 +106,7 @@ def drop_all_but_last(graph: GraphBuilder, x: ir.Value, index: ir.Value, name: s
     from drupe_onnx import LAST_TOKEN
 
     shape = [BATCH, 1, *dims(x)[2:]]
-    return graph.node("GatherND", [x, index], f"{name}/LastToken", shape, role=LAST_TOKEN, batch_dims=1)
+    return graph.node("GatherND", [x, index], f"{name}/LastToken", shape, dtype=x.dtype, role=LAST_TOKEN, batch_dims=1)
 
 
 def scaled(graph: GraphBuilder, x: ir.Value, factor: float, name: str) -> ir.Value:

@@ -8,6 +8,7 @@ from drupe.api import Record
 from drupe_model_builder.parts.altup import AltUp
 from drupe_model_builder.parts.attention import Attention
 from drupe_model_builder.parts.borrowed_attention import BorrowedAttention
+from drupe_model_builder.parts.expert_attention import ExpertAttention
 from drupe_model_builder.parts.experts import Experts
 from drupe_model_builder.parts.gated_delta import GatedDelta
 from drupe_model_builder.parts.gated_recurrence import GatedRecurrence
@@ -21,7 +22,17 @@ from drupe_model_builder.parts.norm import Norm
 from drupe_model_builder.parts.shared_block import SharedBlock
 from drupe_model_builder.parts.short_conv import ShortConv
 
-Mixer = Attention | LatentAttention | BorrowedAttention | ShortConv | GatedDelta | GatedRecurrence | Mamba1 | Mamba2
+Mixer = (
+    Attention
+    | LatentAttention
+    | BorrowedAttention
+    | ExpertAttention
+    | ShortConv
+    | GatedDelta
+    | GatedRecurrence
+    | Mamba1
+    | Mamba2
+)
 """A part that reads the tokens before the current one."""
 Part = Mixer | MLP | Experts | Laurel | LayerInput
 
