@@ -5,8 +5,7 @@ The experts read what the first MLP reads, and their result joins the residual b
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+from drupe.api import replace
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.block import Block, decoder

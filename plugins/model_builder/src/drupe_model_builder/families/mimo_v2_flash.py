@@ -5,8 +5,7 @@ Layers with a window have twice as many heads of keys and values.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+from drupe.api import replace
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.block import Block, Sizes, decoder

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from drupe.api import Record
 from drupe_model_builder.dimensions import Dims, dims
 from drupe_model_builder.parts.norm import Norm, norm
 from drupe_model_builder.parts.split import heads, joined
@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from drupe_onnx import ir
 
 
-@dataclass(frozen=True)
-class Difference:
+class Difference(Record):
     """norm(first half of the heads - share * second half) * factor.
 
     name: the prefix of the nodes. share: exp(sum(q1 * k1)) - exp(sum(q2 * k2)) + initial; weights: the tensors q1, k1,

@@ -7,10 +7,9 @@ what these queries read into a hidden state; the router's weights sum these up.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from drupe.api import ModelError
+from drupe.api import ModelError, Record
 from drupe_model_builder.dimensions import BATCH, SEQUENCE, TOTAL, Dims, dims
 from drupe_model_builder.parts.attention import HEAD_MULTIPLE, OPERATOR
 from drupe_model_builder.parts.ends import drop_all_but_last
@@ -31,8 +30,7 @@ if TYPE_CHECKING:
     from drupe_onnx import ir
 
 
-@dataclass(frozen=True)
-class ExpertAttention:
+class ExpertAttention(Record):
     """Attention of one layer with experts.
 
     name: the prefix of its nodes. layer: its number, which its caches have. query, output: of each expert. output_bias:

@@ -8,9 +8,9 @@ and values have one element: query and key are one.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from drupe.api import Record
 from drupe_model_builder.dimensions import BATCH, SEQUENCE, Dims, dims
 from drupe_model_builder.parts.activations import activate
 from drupe_model_builder.parts.convolution import Convolution, convolution
@@ -33,8 +33,7 @@ FASTEST = -8.0
 """The logarithm of the decay is this, times the gate and the softplus of the channel's rate."""
 
 
-@dataclass(frozen=True)
-class BlockGate:
+class BlockGate(Record):
     """sigmoid(x times a matrix for each block of channels, plus a bias).
 
     weight: a tensor [blocks, size, size], stored as [in, out]. bias: a tensor [blocks, size].
@@ -51,8 +50,7 @@ class BlockGate:
         yield self.bias, (self.blocks, self.size)
 
 
-@dataclass(frozen=True)
-class GatedRecurrence:
+class GatedRecurrence(Record):
     """A recurrent block: output(activation(gate(x)) * recurrence(convolution(inward(x)))).
 
     name: the prefix of its nodes. input_gate, decay_gate: of the recurrence. rate: a tensor [channels].

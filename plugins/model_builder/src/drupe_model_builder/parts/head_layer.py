@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from drupe.api import Record
 from drupe_model_builder.parts.activations import activate
 from drupe_model_builder.parts.linear import Linear, linear
 from drupe_model_builder.parts.norm import Norm, norm
@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from drupe_onnx import ir
 
 
-@dataclass(frozen=True)
-class HeadLayer:
+class HeadLayer(Record):
     """norm(activation(linear(x))), as BERT has it before its product with the vocabulary.
 
     activation: its name in ACTIVATIONS.

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from drupe.api import Record
 
 if TYPE_CHECKING:
     from drupe_onnx import Expression
 
 
-@dataclass(frozen=True)
-class Sinusoids:
+class Sinusoids(Record):
     """A row for each position: the sine of the position times each frequency, and then the cosines.
 
     name: of the table in the graph.
