@@ -45,6 +45,16 @@ CASES = {
     "gemma3n_text": {"Laurel"},
     "llama4_text, two experts": {"Experts of weighted inputs"},
     "zamba2": {"Mamba2", "Attention"},
+    "jetmoe": {"ExpertAttention"},
+    "recurrent_gemma": {"GatedRecurrence"},
+    "longcat_flash": {"Experts"},
+    "diffllama": {"Attention"},
+    "openai-gpt": {"Attention"},
+    "modernbert-decoder": {"Attention"},
+    "mimo_v2_flash": {"Attention"},
+    "xglm": {"Attention"},
+    "mllama_text_model": {"Attention"},
+    "dbrx": {"Experts"},
 }
 """The parts that each is there for. Experts are apart in deepseek_v2, merged in granitemoehybrid, without a gate in
 nemotron_h; in gpt_oss they are woven, with biases, and in MXFP4; in halves where no operator has their activation.
