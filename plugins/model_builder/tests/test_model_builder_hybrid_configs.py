@@ -206,6 +206,47 @@ def test_older_words_for_kinds_of_layers_mean_the_same(tmp_path: Path) -> None:
     assert composed(hybrid_override_pattern="M-*") == now
 
 
+def test_the_published_keys_of_mimo_mean_what_transformers_saves(tmp_path: Path) -> None:
+    def composed(**settings: Any) -> Any:
+        config = {**SIZES, **MIMO, "model_type": "mimo_v2_flash", "num_key_value_heads": 1, **settings}
+        return own_family("mimo_v2_flash")(Configuration(tmp_path / "config.json", config))
+
+    kinds = ("full_attention", "sliding_attention")
+    rotary = {"rope_type": "default", "partial_rotary_factor": 0.334}
+    saved = composed(
+        layer_types=[kinds[0], kinds[1], kinds[1]],
+        mlp_layer_types=["dense", "sparse", "dense"],
+        rope_parameters={kind: {**rotary, "rope_theta": theta} for kind, theta in zip(kinds, (5e5, 2e4), strict=True)},
+        rms_norm_eps=1e-4,
+        sliding_window=17,
+    )
+    published = composed(
+        hybrid_layer_pattern=[0, 1, 1],
+        moe_layer_freq=[0, 1, 0],
+        rope_theta=5e5,
+        swa_rope_theta=2e4,
+        partial_rotary_factor=0.334,
+        layernorm_epsilon=1e-4,
+        sliding_window=16,
+        sliding_window_size=16,
+        swa_num_key_value_heads=2,
+        add_swa_attention_sink_bias=True,
+        routed_scaling_factor=None,
+        attention_chunk_size=16,
+    )
+    assert published == saved
+
+
+def test_the_published_keys_of_longcat_mean_what_transformers_saves(tmp_path: Path) -> None:
+    def composed(**settings: Any) -> Any:
+        sizes = {key: value for key, value in SIZES.items() if key not in ("num_hidden_layers", "intermediate_size")}
+        config = {**sizes, **LONGCAT, "model_type": "longcat_flash", "num_layers": 2, "ffn_hidden_size": 96, **settings}
+        return own_family("longcat_flash")(Configuration(tmp_path / "config.json", config))
+
+    saved = composed(zero_expert_num=3, rope_parameters={"rope_type": "default", "rope_theta": 1e7})
+    assert composed(zero_expert_num=3, zero_expert_type="identity", mla_scale_q_lora=True, rope_theta=1e7) == saved
+
+
 def test_infinity_is_read_as_transformers_writes_it(tmp_path: Path) -> None:
     def limits(value: Any) -> Any:
         config = {**SIZES, "model_type": "mamba2", "time_step_limit": value}

@@ -147,7 +147,8 @@ def _step(step: Step) -> str:
     if step.aside is not None:
         shared = f"{_part(step.aside.attention)}, {_part(step.aside.mlp)}"
         branches = f"{branches} behind a shared block: {shared}"
-    return ", ".join(filter(None, (_norm(step.before), branches, _norm(step.closing))))
+    closing = f"{_norm(step.closing)} of the sum with the residual" if step.closing else ""
+    return ", ".join(filter(None, (_norm(step.before), branches, closing)))
 
 
 def _branch(branch: Branch) -> str:
