@@ -305,6 +305,10 @@ CASES: Mapping[str, Case] = {
         "diffllama", "the difference of two halves of the heads, biases",
         {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 16, "attention_bias": True},
     ),
+    "doge": Case(
+        "doge", "a bias of each key, norms of query and key, factors on the residual, a window",
+        {"head_dim": 16, "sliding_window": WINDOW, "attention_bias": True, "mlp_bias": True},
+    ),
     "dots1": Case(
         "dots1", "experts in groups, a dense layer, a shared one",
         {**EXPERTS, "n_routed_experts": 8, "n_group": 4, "topk_group": 2, "n_shared_experts": 1, "norm_topk_prob": True,

@@ -190,6 +190,9 @@ class DecoderGraph:
         if index is not None:
             residual = drop_all_but_last(graph, residual, index, f"{name}.residual")
             self._dropped = index
+        if step.residual is not None:
+            vector = graph.vector(step.residual.tensor)
+            residual = graph.node("Mul", [residual, vector], f"{name}/ResidualFactor", dims(residual))
         total = results[0]
         for number, other in enumerate(results[1:]):
             total = graph.node("Add", [total, other], f"{name}/Branches{number}", dims(total))

@@ -189,6 +189,7 @@ def _attention(part: Attention) -> Iterator[str]:
         (bool(part.softcap), f"softcap {part.softcap:g}"),
         (part.sinks is not None, "sinks"),
         (part.difference is not None, "the difference of two halves"),
+        (part.key_bias is not None, "a bias of each key"),
         (part.query_scale is not None, "queries that grow with the position"),
     )
 

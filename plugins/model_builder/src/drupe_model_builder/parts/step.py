@@ -19,6 +19,7 @@ from drupe_model_builder.parts.mamba1 import Mamba1
 from drupe_model_builder.parts.mamba2 import Mamba2
 from drupe_model_builder.parts.mlp import MLP
 from drupe_model_builder.parts.norm import Norm
+from drupe_model_builder.parts.rows import Rows
 from drupe_model_builder.parts.shared_block import SharedBlock
 from drupe_model_builder.parts.short_conv import ShortConv
 
@@ -62,7 +63,7 @@ class Step(Record):
     before: the norm in front of all branches; None where the branches read the residual, or have norms of their own.
     after: a norm on the sum of the branches. factor: on the result, the residual included.
     aside: its result is added to what the branches read, and not to the residual. closing: a norm on the result, the
-    residual included.
+    residual included. residual: what the residual is multiplied with: a tensor [hidden].
     """
 
     branches: tuple[Branch, ...]
@@ -71,6 +72,7 @@ class Step(Record):
     factor: float = 1.0
     aside: SharedBlock | None = None
     closing: Norm | None = None
+    residual: Rows | None = None
 
     def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """The checkpoint's tensors, with their shapes."""
@@ -82,6 +84,8 @@ class Step(Record):
         for norm in (self.after, self.closing):
             if norm is not None:
                 yield from norm.tensors()
+        if self.residual is not None:
+            yield self.residual.tensor, self.residual.shape
 
     @property
     def parts(self) -> Iterator[Part]:
