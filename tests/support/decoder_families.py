@@ -797,6 +797,10 @@ CASES: Mapping[str, Case] = {
         {"ffn_dim": 96, "activation_function": "gelu", "enable_bias": False, "layer_norm_elementwise_affine": False,
          "tie_word_embeddings": False},
     ),
+    "opt, narrow ends": Case(
+        "opt", "norms behind each sum with the residual, a narrower embedding",
+        {"ffn_dim": 96, "do_layer_norm_before": False, "word_embed_proj_dim": 48},
+    ),
     "persimmon": Case("persimmon", "fused by head, norms of query and key"),
     "phi": Case("phi", "side by side, biases, a head with a bias"),
     "phi, norms": Case(

@@ -105,7 +105,7 @@ def _head_record(head: Head | None) -> dict[str, Any]:
 
 def _embedding(decoder: Decoder) -> str:
     embedding = decoder.embedding
-    ends = [f"{embedding.vocab_size:,} x {embedding.hidden_size:,}"]
+    ends = [f"{embedding.vocab_size:,} x {embedding.width:,}"]
     ends += [f"times {embedding.factor:g}"] if embedding.factor != 1.0 else []
     if embedding.positions is not None:
         ends.append("learned positions" if isinstance(embedding.positions, str) else "sinusoids of positions")
@@ -118,7 +118,8 @@ def _head(decoder: Decoder) -> str:
     if head is None:
         return f"{_norm(decoder.final_norm)}, none: the hidden states are the result"
     last = [_norm(decoder.final_norm), "the embedding's table" if head.tied else "a matrix of its own"]
-    last[1:1] = [f"{head.layer.activation} layer", _norm(head.layer.norm)] if head.layer else []
+    if head.layer is not None:
+        last[1:1] = filter(None, (f"{head.layer.activation} layer".strip(), _norm(head.layer.norm)))
     last += ["bias"] if head.bias else []
     last += [f"times {head.factor:g}"] if head.factor != 1.0 else []
     last += [f"softcap {head.softcap:g}"] if head.softcap else []

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from drupe.api import Record
 from drupe_model_builder.dimensions import BATCH, SEQUENCE, Dims, dims
 from drupe_model_builder.parts.head_layer import HeadLayer, head_layer
+from drupe_model_builder.parts.linear import Linear, linear
 from drupe_model_builder.parts.norm import Norm, norm
 from drupe_model_builder.parts.sinusoids import Sinusoids
 from drupe_model_builder.parts.sinusoids import table as sinusoid_table
@@ -20,10 +21,11 @@ if TYPE_CHECKING:
 class Embedding(Record):
     """The table of the tokens' first hidden states.
 
-    table: the tensor [vocabulary + spare, hidden]; spare: how many rows behind those of the vocabulary stand for images
-    and take no part. factor: on its rows. norm: after the factor. positions: a second table [positions, hidden], whose
-    row at the token's position is added, by its tensor or computed; position_count: how many rows it has, and
-    position_offset: how many rows lie before that of the first position.
+    table: the tensor [vocabulary + spare, width]; spare: how many rows behind those of the vocabulary stand for images
+    and take no part. factor: on its rows. inward: a product on them, where their width is not the hidden size. norm:
+    behind both. positions: a second table [positions, hidden], whose row at the token's position is added, by its
+    tensor or computed; position_count: how many rows it has, and position_offset: how many rows lie before that of the
+    first position.
     """
 
     table: str
@@ -35,10 +37,18 @@ class Embedding(Record):
     position_count: int = 0
     position_offset: int = 0
     spare: int = 0
+    inward: Linear | None = None
+
+    @property
+    def width(self) -> int:
+        """How many values a row of the table has."""
+        return self.hidden_size if self.inward is None else self.inward.rows.shape[1]
 
     def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """The checkpoint's tensors, with their shapes."""
-        yield self.table, (self.vocab_size + self.spare, self.hidden_size)
+        yield self.table, (self.vocab_size + self.spare, self.width)
+        if self.inward is not None:
+            yield from self.inward.tensors()
         if self.norm is not None:
             yield from self.norm.tensors()
         if isinstance(self.positions, str):
@@ -64,7 +74,7 @@ class Head(Record):
         if self.layer is not None:
             yield from self.layer.tensors()
         if not self.tied:
-            yield self.matrix, (vocab_size, hidden_size)
+            yield self.matrix, (vocab_size, hidden_size if self.layer is None else self.layer.linear.size)
         if self.bias is not None:
             yield self.bias, (vocab_size,)
 
@@ -73,8 +83,10 @@ def embed(graph: GraphBuilder, part: Embedding, ids: ir.Value, positions: ir.Val
     """The first hidden states [batch, sequence, hidden]. ids, positions: [batch, sequence]."""
     shape: Dims = [BATCH, SEQUENCE, part.hidden_size]
     name = part.table.removesuffix(".weight")
-    x = looked_up(graph, part.table, ids, shape, "embedding", _of_vocabulary(graph, part))
+    rows: Dims = [BATCH, SEQUENCE, part.width]
+    x = looked_up(graph, part.table, ids, rows, "embedding", _of_vocabulary(graph, part))
     x = scaled(graph, x, part.factor, name)
+    x = x if part.inward is None else linear(graph, part.inward, x, "projection")
     if part.positions is not None:
         assert positions is not None
         if part.position_offset:

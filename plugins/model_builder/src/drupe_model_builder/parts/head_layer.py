@@ -18,20 +18,23 @@ if TYPE_CHECKING:
 class HeadLayer(Record):
     """norm(activation(linear(x))), as BERT has it before its product with the vocabulary.
 
-    activation: its name in ACTIVATIONS.
+    activation: its name in ACTIVATIONS; "" without one. norm: None without one.
     """
 
     linear: Linear
-    activation: str
-    norm: Norm
+    activation: str = ""
+    norm: Norm | None = None
 
     def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """The checkpoint's tensors, with their shapes."""
         yield from self.linear.tensors()
-        yield from self.norm.tensors()
+        if self.norm is not None:
+            yield from self.norm.tensors()
 
 
 def head_layer(graph: GraphBuilder, part: HeadLayer, x: ir.Value) -> ir.Value:
-    """x and the result are [batch, sequence, hidden]."""
+    """The result for x [batch, sequence, hidden], with as many values as the product gives."""
     made = linear(graph, part.linear, x, "projection")
-    return norm(graph, part.norm, activate(graph, part.activation, made, f"{part.linear.name}.activation"))
+    if part.activation:
+        made = activate(graph, part.activation, made, f"{part.linear.name}.activation")
+    return made if part.norm is None else norm(graph, part.norm, made)
