@@ -15,6 +15,7 @@ OF_ITS_OWN = "its recurrence is one that no operator of onnxruntime computes"
 
 REFUSED: Mapping[str, str] = {
     "axk2": INDEXER,
+    "blt": "it reads bytes in patches, which a second model cuts",
     "deepseek_v32": INDEXER,
     "deepseek_v4": INDEXER,
     "diffusion_gemma": WORDS,
@@ -27,7 +28,9 @@ REFUSED: Mapping[str, str] = {
     "mistral_large4": INDEXER,
     "qwen4_exp": STREAMS,
     "qwen4_exp_text": STREAMS,
+    "reformer": "its attention reads tokens that hashes choose, which no operator of onnxruntime computes",
     "rwkv": OF_ITS_OWN,
+    "xlnet": "it predicts words in any order, from both sides",
     "xlstm": OF_ITS_OWN,
     "zamba": HEADS,
 }

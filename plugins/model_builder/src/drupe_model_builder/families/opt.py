@@ -41,9 +41,7 @@ def opt(config: Configuration) -> Decoder:
     without_effect(config, *WITHOUT_EFFECT)
     sizes = _sizes(config)
     relu, bias = activation(config, key="activation_function", default="relu"), config.flag("enable_bias", True)
-    weighted = config.flag("layer_norm_elementwise_affine", True)
-
-    last = sizes.layers - 1
+    weighted, last = config.flag("layer_norm_elementwise_affine", True), sizes.layers - 1
 
     def layer(block: Block) -> Layer:
         attention, mlp = block.attention(None, bias=bias, output_bias=bias), block.plain_mlp(relu, bias=bias)
