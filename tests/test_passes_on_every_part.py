@@ -45,10 +45,13 @@ CASES = {
     "gemma3n_text": {"Laurel"},
     "llama4_text, two experts": {"Experts of weighted inputs"},
     "zamba2": {"Mamba2", "Attention"},
+    "jetmoe": {"ExpertAttention"},
+    "recurrent_gemma": {"GatedRecurrence"},
+    "longcat_flash": {"Experts"},
 }
 """The parts that each is there for. Experts are apart in deepseek_v2, merged in granitemoehybrid, without a gate in
 nemotron_h; in gpt_oss they are woven, with biases, and in MXFP4; in halves where no operator has their activation.
-gemma3n_text has several streams, and zamba2 blocks that layers share."""
+gemma3n_text has several streams, and zamba2 blocks that layers share. Some experts of longcat_flash are idle."""
 NOT_ROTATED = {
     "olmo_hybrid, rotation": "post_feedforward_layernorm",
     "gemma4_text, small": "per_layer_projection_norm/Split",
@@ -56,9 +59,11 @@ NOT_ROTATED = {
     "gemma3n_text": "per_layer_projection_norm/Split",
     "llama4_text, two experts": "experts/Column",
     "zamba2": "shared_transformer/Both",
+    "jetmoe": "self_attention/Column",
+    "longcat_flash": "experts/Kept",
 }
-"""The nodes that a rotation cannot pass through: norms on results, inputs of layers, experts with a row for each, and
-what is joined with the embedding."""
+"""The nodes that a rotation cannot pass through: norms on results, inputs of layers, experts with a row for each, what
+is joined with the embedding, and inputs that idle experts give back."""
 EXPERTS = ("deepseek_v2, groups", "gemma4_text, experts", "gpt_oss, packed", "granitemoeshared", "mixtral", "olmoe",
            "llama4_text, two experts", "nemotron_h, smaller experts", "phimoe", "qwen3_moe")  # fmt: skip
 """Families with experts: chosen in every way, apart, merged and woven, with biases and shared ones, and in halves."""

@@ -86,6 +86,7 @@ ROUTERS = (
     "gate.wg.weight",
     "router.gate.weight",
     "router.proj.weight",
+    "router.classifier.weight",
 )
 """Ends of names of routers. Their weights are large, so that rounding does not change the choice of experts."""
 
@@ -283,6 +284,10 @@ CASES: Mapping[str, Case] = {
         {**EXPERTS, "num_experts": 8, "head_dim": 32, "sliding_window": WINDOW, "num_shared_experts": 1,
          "route_scale": 1.5, "mup_enabled": True, "global_attn_every_n_layers": 2},
     ),
+    "aria_text": Case(
+        "aria_text", "merged and transposed experts beside a shared MLP",
+        {"moe_num_experts": 8, "moe_topk": 3, "moe_num_shared_experts": 2, "attention_bias": True, "mlp_bias": True},
+    ),
     "axk1": Case(
         "axk1", "latent attention, experts from groups, a norm on their result",
         {**LATENTS, **EXPERTS, "n_routed_experts": 8, "n_group": 4, "topk_group": 2, "num_hidden_layers": 3},
@@ -295,6 +300,14 @@ CASES: Mapping[str, Case] = {
     "cohere2_moe, softmax": Case(
         "cohere2_moe", "weights of the chosen logits, RMS norms",
         {**EXPERTS, "num_experts": 8, "head_dim": 32, "sliding_window": WINDOW, "rms_norm_eps": 1e-5},
+    ),
+    "diffllama": Case(
+        "diffllama", "the difference of two halves of the heads, biases",
+        {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 16, "attention_bias": True},
+    ),
+    "doge": Case(
+        "doge", "a bias of each key, norms of query and key, factors on the residual, a window",
+        {"head_dim": 16, "sliding_window": WINDOW, "attention_bias": True, "mlp_bias": True},
     ),
     "dots1": Case(
         "dots1", "experts in groups, a dense layer, a shared one",
@@ -341,6 +354,18 @@ CASES: Mapping[str, Case] = {
         {**EXPERTS, "num_experts": 8, "head_dim": 32, "sliding_window": WINDOW, "layer_types": TWO_TYPES,
          "mlp_layer_types": ["dense", *["sparse"] * 4]},
     ),
+    "mimo_v2_flash": Case(
+        "mimo_v2_flash", "values smaller than keys, sinks, windows, heads by kind of layer, experts, a third rotated",
+        {**EXPERTS, "num_key_value_heads": 1, "n_routed_experts": 8, "head_dim": 48, "v_head_dim": 20,
+         "sliding_window": WINDOW, "layer_types": TWO_TYPES, "attention_bias": True, "routed_scaling_factor": 1.5},
+    ),
+    "mimo_v2_flash, wide values": Case(
+        "mimo_v2_flash", "values wider than keys, all of a head rotated, groups of experts",
+        {**EXPERTS, "n_routed_experts": 8, "n_group": 4, "topk_group": 2, "head_dim": 16, "v_head_dim": 24,
+         "sliding_window": WINDOW, "attention_value_scale": None, "mlp_layer_types": ["sparse", *["dense"] * 4],
+         "rope_parameters": {kind: {"rope_type": "default", "rope_theta": theta, "partial_rotary_factor": 1.0}
+                             for kind, theta in (("full_attention", 1000.0), ("sliding_attention", 100.0))}},
+    ),
     "minimax_m2": Case(
         "minimax_m2", "experts chosen by sigmoids, half of a head rotated",
         {**EXPERTS, "num_local_experts": 8, "head_dim": 32, "rotary_dim": 16},
@@ -382,8 +407,25 @@ CASES: Mapping[str, Case] = {
     "codegen": _gpt("codegen", "fused in four groups, part of a head rotated", rotary_dim=8),
     "cohere": Case("cohere", "side by side, norms of each head's query and key", {"use_qk_norm": True}),
     "cohere2": Case("cohere2", "windows, layers without rotation", {"head_dim": 32, "sliding_window": WINDOW}),
+    "ctrl": _gpt("ctrl", "sinusoids of positions, a head with a bias", dff=96),
     "cwm": Case(
         "cwm", "windows, Llama 3's rotation", {"head_dim": 32, "sliding_window": WINDOW, "rope_parameters": LLAMA3}
+    ),
+    "dbrx": Case(
+        "dbrx", "experts one below the other, limited query, key and value",
+        {"vocab_size": tiny.VOCABULARY, "d_model": 64, "n_heads": 4, "n_layers": 4, "max_seq_len": 256,
+         "attn_config": {"kv_n_heads": 2, "clip_qkv": 0.5, "rope_theta": 1000.0},
+         "ffn_config": {"ffn_hidden_size": 48, "moe_num_experts": 8, "moe_top_k": 3},
+         "rope_parameters": {"rope_type": "default", "rope_theta": 1000.0}, "bos_token_id": tiny.BOS,
+         "eos_token_id": tiny.END}, {},
+    ),
+    "dbrx, weights that do not sum to one": Case(
+        "dbrx", "weights that do not sum to one, one key for all heads",
+        {"vocab_size": tiny.VOCABULARY, "d_model": 64, "n_heads": 4, "n_layers": 2, "max_seq_len": 256,
+         "attn_config": {"rope_theta": 500000.0, "clip_qkv": 8.0},
+         "ffn_config": {"ffn_hidden_size": 48, "moe_num_experts": 8, "moe_top_k": 2,
+                        "moe_normalize_expert_weights": None},
+         "bos_token_id": tiny.BOS, "eos_token_id": tiny.END}, {},
     ),
     "deepseek_v2": Case(
         "deepseek_v2", "latent attention without a query's latent, YaRN with factors, experts chosen greedily",
@@ -412,6 +454,7 @@ CASES: Mapping[str, Case] = {
          "num_hidden_layers": 2},
         told_as=_deepseek_v3_fp8, rounded=_fp8_values,
     ),
+    "emu3_text_model": Case("emu3_text_model", "a larger rotary base", {"pad_token_id": 2}),
     "ernie4_5": Case("ernie4_5", "neighbours rotated, biases", {"head_dim": 32, "use_bias": True}),
     "exaone": Case("llama", "names of its own", {"head_dim": 32}, told_as=_exaone),
     "exaone4": Case(
@@ -497,6 +540,10 @@ CASES: Mapping[str, Case] = {
     "gpt2, by depth": _gpt("gpt2", "scale by depth", scale_attn_by_inverse_layer_idx=True),
     "gpt_bigcode": _gpt("gpt_bigcode", "one key for all heads"),
     "gpt_bigcode, all heads": _gpt("gpt_bigcode", "fused by head", multi_query=False),
+    "gpt-sw3": Case(
+        "gpt2", "learned positions, transposed matrices", {}, GPT_SIZES,
+        told_as=lambda config, tensors: (_config(config, "gpt-sw3", "GPT2LMHeadModel", {}), tensors),
+    ),
     "gpt_neo": Case(
         "gpt_neo", "learned positions, attention without a scale, windows",
         {"num_layers": 5, "num_heads": 4, "window_size": WINDOW,
@@ -507,6 +554,11 @@ CASES: Mapping[str, Case] = {
         "gpt_neox", "a rotation that no operator has inside", {"num_attention_heads": 2, "hidden_size": 160}
     ),
     "gpt_neox, in series": Case("gpt_neox", "one after the other", {"use_parallel_residual": False}),
+    "gpt_neox_japanese": Case(
+        "gpt_neox_japanese", "one bias, half of a head rotated, tied",
+        {"num_attention_heads": 2, "rope_parameters": {"rope_type": "default", "rope_theta": 1000.0,
+                                                       "partial_rotary_factor": 0.5}},
+    ),
     "gptj": _gpt("gptj", "neighbours of part of a head rotated", rotary_dim=8),
     "granite": Case(
         "granite", "factors, tied",
@@ -557,6 +609,12 @@ CASES: Mapping[str, Case] = {
     "jamba, no experts": Case(
         "jamba", "an MLP on all layers", {"num_hidden_layers": 3, "attn_layer_period": 2, "attn_layer_offset": 0,
                                           "num_experts": 1, "tie_word_embeddings": True, "pad_token_id": 2},
+    ),
+    "jetmoe": Case(
+        "jetmoe", "experts in attention and MLP, biases on their results, tied",
+        {"vocab_size": tiny.VOCABULARY, "hidden_size": 64, "intermediate_size": 48, "num_hidden_layers": 4,
+         "num_key_value_heads": 2, "kv_channels": 24, "num_local_experts": 6, "num_experts_per_tok": 3,
+         "max_position_embeddings": 256, "rms_norm_eps": 1e-2, "bos_token_id": tiny.BOS, "eos_token_id": tiny.END}, {},
     ),
     "kimi_k2": Case(
         "deepseek_v3", "latent attention, experts chosen by sigmoids and a bias",
@@ -616,6 +674,12 @@ CASES: Mapping[str, Case] = {
          "n_groups": 2, "state_size": 24, "bos_token_id": tiny.BOS, "eos_token_id": tiny.END, "pad_token_id": 2,
          "time_step_limit": [0.0, 9.0], "use_bias": True}, {},
     ),
+    "longcat_flash": Case(
+        "longcat_flash", "two latent attentions and MLPs a layer, experts beside them of which some compute nothing",
+        {**{key: value for key, value in SIZES.items() if key not in ("num_hidden_layers", "intermediate_size")},
+         **LATENTS, "num_layers": 2, "ffn_hidden_size": 96, "expert_ffn_hidden_size": 48, "n_routed_experts": 6,
+         "zero_expert_num": 5, "moe_topk": 4, "head_dim": 16, "attention_bias": True, "routed_scaling_factor": 1.5}, {},
+    ),
     "minicpm": Case(
         "granite", "factors",
         {"embedding_multiplier": 3.0, "logits_scaling": 2.0, "residual_multiplier": 0.4, "attention_multiplier": 0.25},
@@ -642,6 +706,10 @@ CASES: Mapping[str, Case] = {
          "pad_token_id": 2, "rope_parameters": {**MINISTRAL3, "partial_rotary_factor": 0.4}},
     ),
     "mixtral": Case("mixtral", "experts", {**EXPERTS, "num_local_experts": 8, "head_dim": 32}),
+    "mllama_text_model": Case(
+        "mllama_text_model", "layers for images left out, rows of the embedding for images, Llama 3's rotation",
+        {"cross_attention_layers": [1, 3], "rope_parameters": LLAMA3, "pad_token_id": 2},
+    ),
     "mpt": Case(
         "mpt", "ALiBi, no biases, a limit on query, key and value",
         {"vocab_size": tiny.VOCABULARY, "d_model": 96, "n_layers": 4, "n_heads": 6, "max_seq_len": 256,
@@ -673,6 +741,17 @@ CASES: Mapping[str, Case] = {
          "attention_multiplier": 0.2, "tie_word_embeddings": True},
     ),
     "olmoe": Case("olmoe", "experts, limited query, key and value", {**EXPERTS, "num_experts": 8, "clip_qkv": 0.5}),
+    "modernbert-decoder": Case(
+        "modernbert-decoder", "a norm of the embedding, windows, two rotary bases, a layer before the head",
+        {"local_attention": 2 * WINDOW, "pad_token_id": 2, "norm_bias": True, "classifier_bias": True,
+         "mlp_bias": True},
+    ),
+    "modernbert-decoder, untied": Case(
+        "modernbert-decoder", "no biases, an untied head",
+        {"local_attention": 2 * WINDOW, "pad_token_id": 2, "decoder_bias": False, "tie_word_embeddings": False,
+         "num_hidden_layers": 3, "attention_bias": True,
+         "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},
+    ),
     "nanochat": Case("nanochat", "norms without weights, rotates the other way"),
     "nemotron": Case("nemotron", "norms plus one, half of a head rotated", {"head_dim": 32, "attention_bias": True}),
     "nemotron_h": Case(
@@ -711,11 +790,16 @@ CASES: Mapping[str, Case] = {
          "layer_types": ["linear_attention", "full_attention", "linear_attention", "full_attention",
                          "linear_attention"]},
     ),
+    "openai-gpt": _gpt("openai-gpt", "norms behind each sum with the residual"),
     "opt": Case("opt", "learned positions from row 2", {"ffn_dim": 96, "activation_function": "relu"}),
     "opt, no biases": Case(
         "opt", "norms without weights, a head of its own",
         {"ffn_dim": 96, "activation_function": "gelu", "enable_bias": False, "layer_norm_elementwise_affine": False,
          "tie_word_embeddings": False},
+    ),
+    "opt, narrow ends": Case(
+        "opt", "norms behind each sum with the residual, a narrower embedding",
+        {"ffn_dim": 96, "do_layer_norm_before": False, "word_embed_proj_dim": 48},
     ),
     "persimmon": Case("persimmon", "fused by head, norms of query and key"),
     "phi": Case("phi", "side by side, biases, a head with a bias"),
@@ -768,6 +852,17 @@ CASES: Mapping[str, Case] = {
         {**EXPERTS, **DELTA, "head_dim": 32, "num_experts": 8, "shared_expert_intermediate_size": 48,
          "num_hidden_layers": 5, "mlp_only_layers": [1]},
     ),
+    "recurrent_gemma": Case(
+        "recurrent_gemma", "gated recurrences, a window on some layers, half of a head rotated, a rounded factor",
+        {"hidden_size": 96, "intermediate_size": 160, "num_key_value_heads": 1, "lru_width": 128, "conv1d_width": 3,
+         "attention_window_size": WINDOW, "logits_soft_cap": 3.0, "pad_token_id": 2, "attention_bias": True,
+         "num_hidden_layers": 4},
+    ),
+    "recurrent_gemma, ends with attention": Case(
+        "recurrent_gemma", "a layer pattern of its own",
+        {"block_types": ["recurrent", "attention"], "attention_window_size": WINDOW, "pad_token_id": 2,
+         "num_hidden_layers": 4},
+    ),
     "seed_oss": Case("seed_oss", "biases", {"head_dim": 32, "attention_out_bias": True}),
     "smollm3": Case("smollm3", "layers without rotation"),
     "smollm3, windows": Case("smollm3", "windows", {"use_sliding_window": True, "sliding_window": WINDOW}),
@@ -783,6 +878,11 @@ CASES: Mapping[str, Case] = {
         "vaultgemma", "softcaps without norms on results",
         {"head_dim": 32, "sliding_window": WINDOW, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0},
     ),
+    "xglm": Case(
+        "xglm", "sinusoids of positions, biases",
+        {"vocab_size": tiny.VOCABULARY, "d_model": 64, "ffn_dim": 96, "num_layers": 4, "attention_heads": 4,
+         "max_position_embeddings": 256, "bos_token_id": tiny.BOS, "eos_token_id": tiny.END, "pad_token_id": 1}, {},
+    ),
     "youtu": Case("youtu", "latent attention, tied", {**LATENTS, "num_hidden_layers": 3}),
     "zamba2": Case(
         "zamba2", "two shared blocks with adapters of attention, rotation, biases, Mamba-2 in groups",
@@ -797,7 +897,8 @@ CASES: Mapping[str, Case] = {
 
 
 _RECURRENT = ("bailing_hybrid", "bamba", "falcon_h1", "falcon_mamba", "granitemoehybrid", "jamba", "kimi_linear",
-              "lfm2", "lfm3", "mamba", "nemotron_h", "olmo_hybrid", "qwen3_5", "qwen3_next", "zamba2")  # fmt: skip
+              "lfm2", "lfm3", "mamba", "nemotron_h", "olmo_hybrid", "qwen3_5", "qwen3_next", "recurrent_gemma",
+              "zamba2")  # fmt: skip
 RECURRENT = tuple(name for name in CASES if name.startswith(_RECURRENT) and name != "granitemoehybrid, attention only")
 """Cases with states that later padding would get into: their graphs refuse it after the first call."""
 
@@ -906,8 +1007,12 @@ def _save(case: Case, folder: Path) -> None:
 def _make_known() -> None:
     """Make transformers' automatic class find the classes that it has for text parts of other models only."""
     from transformers import AutoModelForCausalLM
+    from transformers.models.emu3 import Emu3ForCausalLM, Emu3TextConfig
     from transformers.models.mistral4 import Mistral4Config, Mistral4ForCausalLM
+    from transformers.models.mllama import MllamaForCausalLM, MllamaTextConfig
 
+    AutoModelForCausalLM.register(Emu3TextConfig, Emu3ForCausalLM, exist_ok=True)
+    AutoModelForCausalLM.register(MllamaTextConfig, MllamaForCausalLM, exist_ok=True)
     AutoModelForCausalLM.register(Mistral4Config, Mistral4ForCausalLM, exist_ok=True)
     AutoModelForCausalLM.register(*_muse_glimmer(), exist_ok=True)
 

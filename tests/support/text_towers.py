@@ -44,9 +44,11 @@ class Wrapped:
 
 
 CASES: Mapping[str, Wrapped] = {
+    "aria": Wrapped("", {"moe_num_experts": 8, "moe_topk": 3, "moe_num_shared_experts": 1, "pad_token_id": 2}),
     "aya_vision": Wrapped("cohere2", {"head_dim": 16, "sliding_window": WINDOW, "logit_scale": 1.0}),
     "cohere2_vision": Wrapped("cohere2", {"head_dim": 16, "sliding_window": WINDOW, "logit_scale": 1.0}),
     "deepseek_vl": Wrapped("llama"),
+    "emu3": Wrapped("", {"pad_token_id": 2}, {"vocabulary_map": {"<image>": 5}}),
     "exaone4_5": Wrapped("exaone4", {"sliding_window": WINDOW}),
     "fuyu": Wrapped("persimmon"),
     "gemma3": Wrapped("", {"head_dim": 32, "sliding_window": WINDOW, "num_hidden_layers": 7}),
@@ -87,6 +89,7 @@ CASES: Mapping[str, Wrapped] = {
     "mistral3, mistral": Wrapped("mistral", {"sliding_window": None}, {"tie_word_embeddings": False}),
     "mistral3, mistral4": Wrapped("mistral4", {**LATENTS, **EXPERTS, "n_routed_experts": 8, "num_hidden_layers": 2,
                                                "pad_token_id": 2}, {"tie_word_embeddings": False}),
+    "mllama": Wrapped("", {"cross_attention_layers": [1, 3], "pad_token_id": 2}),
     "muse_glimmer": Wrapped("", {"head_dim": 32, "sliding_window": WINDOW, "final_logit_softcapping": 2.0}),
     "paddleocr_vl": Wrapped("", {"head_dim": 32, "rope_parameters": MROPE}),
     "qwen2_5_omni_thinker": Wrapped("", {"rope_parameters": {**MROPE, "mrope_section": [2, 3, 3]}}),

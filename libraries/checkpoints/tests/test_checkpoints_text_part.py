@@ -80,7 +80,6 @@ def test_positions_of_images_have_no_effect_on_text() -> None:
         {"model_type": "llama", "hidden_size": 64},
         {"model_type": "clip", "architectures": ["CLIPModel"], "text_config": {"model_type": "clip_text_model"}},
         {"model_type": "florence2", "text_config": {"model_type": "bart"}},
-        {"model_type": "mllama", "text_config": {"model_type": "mllama_text_model"}},
         {"model_type": "gemma3", "architectures": ["Gemma3ForSequenceClassification"],
          "text_config": {"model_type": "gemma3_text"}},
     ],

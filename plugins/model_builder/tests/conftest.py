@@ -113,7 +113,7 @@ class Stepper:
         return padding + row if self.side == "left" else row + padding
 
 
-FORGETFUL = frozenset({"falcon_mamba", "jamba", "mamba"})
+FORGETFUL = frozenset({"falcon_mamba", "jamba", "mamba", "recurrent_gemma"})
 """Families whose state transformers 5.23 forgets in a later call with several tokens."""
 
 
@@ -122,12 +122,16 @@ class Reference:
 
     def __init__(self, folder: Path) -> None:
         import torch
-        from transformers import AutoModelForCausalLM
+        from transformers import AutoModelForCausalLM, DynamicCache
 
         self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
         self.takes = inspect.signature(self.model.forward).parameters
         self.cache = "past_key_values" if "past_key_values" in self.takes else "cache_params"  # without attention
-        self.past, self.length = None, 0
+        # RecurrentGemma does not return its cache.
+        own = self.model.config.model_type == "recurrent_gemma"
+        self.past, self.length = (DynamicCache(config=self.model.config) if own else None), 0
+        self.told: list[int] = []
+        """All tokens so far, for models without a cache."""
 
     def __call__(self, new: Sequence[int]) -> np.ndarray:
         """Logits [tokens, vocabulary]."""
@@ -135,12 +139,16 @@ class Reference:
 
         if self.length and len(new) > 1 and self.model.config.model_type in FORGETFUL:
             return np.concatenate([self([token]) for token in new])
+        if self.cache not in self.takes:
+            self.told += new
+            with torch.no_grad():
+                return self.model(torch.tensor([self.told])).logits[0, -len(new) :].numpy()
         given = {self.cache: self.past}
         if "position_ids" in self.takes:  # some models count from 0 in every call without them
             given["position_ids"] = torch.arange(self.length, self.length + len(new))[None]
         with torch.no_grad():
             out = self.model(torch.tensor([list(new)]), use_cache=True, **given)
-        self.past, self.length = out[self.cache], self.length + len(new)
+        self.past, self.length = out.get(self.cache, self.past), self.length + len(new)
         return out.logits[0].numpy()
 
 

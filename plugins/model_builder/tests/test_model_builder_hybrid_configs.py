@@ -20,6 +20,10 @@ ZAMBA2 = {"layers_block_type": ["mamba", "hybrid", "mamba"]}
 GEMMA3N = {"num_kv_shared_layers": 0}
 KIMI = {"num_key_value_heads": 4, "num_experts": 4, "num_experts_per_token": 2}
 LING = {**KIMI, "n_group": 2, "topk_group": 1}
+ARIA = {"moe_num_experts": 4, "num_local_experts": None}
+JETMOE = {"num_local_experts": 4}
+LONGCAT = {"num_key_value_heads": 4, "n_routed_experts": 4, "moe_topk": 2, "num_local_experts": None}
+MIMO = {"n_routed_experts": 4, "num_experts_per_tok": 2, "head_dim": 48, "num_local_experts": None}
 WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("lfm2", {"layer_types": ["conv", "full_attention"]}, "layer_types wants, for each of 3 layers"),
     ("lfm2", {"layer_types": ["conv", "mamba", "conv"]}, "layer_types wants"),
@@ -53,6 +57,25 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("bailing_hybrid", {**LING, "kda_lower_bound": "-5"}, "kda_lower_bound"),
     ("bailing_hybrid", {**LING, "short_conv_kernel_size": 1.5}, "short_conv_kernel_size = 1.5"),
     ("bailing_hybrid", {**LING, "num_experts": 9}, "num_experts = 9 does not make n_group = 2 groups"),
+    ("longcat_flash", {**LONGCAT, "zero_expert_type": "copy"}, 'zero_expert_type = "copy"'),
+    ("longcat_flash", {**LONGCAT, "zero_expert_num": -1}, "zero_expert_num = -1"),
+    ("longcat_flash", {**LONGCAT, "moe_topk": 9}, "moe_topk = 9 is more than n_routed_experts = 4"),
+    ("longcat_flash", {**LONGCAT, "num_layers": 0}, "num_layers = 0"),
+    ("longcat_flash", {**LONGCAT, "q_lora_rank": None}, "q_lora_rank = null"),
+    ("longcat_flash", {**LONGCAT, "num_key_value_heads": 2}, "num_key_value_heads = 2, but latent attention"),
+    ("longcat_flash", {**LONGCAT, "norm_topk_prob": True}, "norm_topk_prob = true"),
+    ("longcat_flash", {**LONGCAT, "mla_scale_q_lora": "yes"}, "mla_scale_q_lora"),
+    ("mimo_v2_flash", {**MIMO, "layer_types": ["full_attention"]}, "layer_types wants, for each of 3 layers"),
+    ("mimo_v2_flash", {**MIMO, "hybrid_layer_pattern": [0, 1]}, "hybrid_layer_pattern wants, for each of 3 layers"),
+    ("mimo_v2_flash", {**MIMO, "moe_layer_freq": [0, 1]}, "moe_layer_freq wants, for each of 3 layers, 0 or 1"),
+    ("mimo_v2_flash", {**MIMO, "mlp_layer_types": ["dense"]}, "mlp_layer_types wants, for each of 3 layers"),
+    ("mimo_v2_flash", {**MIMO, "swa_num_key_value_heads": 3}, "is not a multiple of swa_num_key_value_heads = 3"),
+    ("mimo_v2_flash", {**MIMO, "swa_head_dim": 64}, "swa_head_dim = 64 in config.json gives layers with a window"),
+    ("mimo_v2_flash", {**MIMO, "v_head_dim": 0}, "v_head_dim = 0"),
+    ("mimo_v2_flash", {**MIMO, "attention_value_scale": "x"}, "attention_value_scale"),
+    ("mimo_v2_flash", {**MIMO, "rope_scaling": {"type": "yarn"}}, "rope_scaling = .* stretches the rotary embedding"),
+    ("mimo_v2_flash", {**MIMO, "scoring_func": "softmax"}, 'scoring_func = "softmax"'),
+    ("mimo_v2_flash", {**MIMO, "n_group": 3}, "n_routed_experts = 4 does not make n_group = 3 groups"),
     ("muse_glimmer_text", {"layer_rope_theta": [0, 5.0, 0]}, "layer_rope_theta wants, for each of 3 layers"),
     ("mamba", {"time_step_rank": 0}, "time_step_rank = 0"),
     ("mamba", {"expand": -1}, "expand = -1"),
@@ -87,6 +110,45 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("zamba2", {**ZAMBA2, "use_shared_attention_adapter": True}, "use_shared_attention_adapter wants as many"),
     ("zamba2", {**ZAMBA2, "num_mem_blocks": 0}, "num_mem_blocks = 0"),
     ("bloom", {"apply_residual_connection_post_layernorm": True}, "apply_residual_connection_post_layernorm = true"),
+    ("aria_text", {**ARIA, "moe_topk": 9}, "moe_topk = 9 is more than moe_num_experts = 4"),
+    ("aria_text", {**ARIA, "moe_num_shared_experts": 0}, "moe_num_shared_experts = 0"),
+    ("ctrl", {"n_embd": 63}, "n_embd = 63"),
+    ("ctrl", {"n_embd": 64, "n_head": 5}, "n_embd = 64 is not a multiple of n_head = 5"),
+    ("dbrx", {"n_heads": 5}, "d_model = 2048 is not a multiple of n_heads = 5"),
+    ("dbrx", {"attn_config": {"kv_n_heads": 3}}, "n_heads = 16 is not a multiple of attn_config.kv_n_heads = 3"),
+    ("dbrx", {"attn_config": {"clip_qkv": 0}}, "clip_qkv = 0"),
+    ("dbrx", {"attn_config": {"rope_theta": "x"}}, "rope_theta"),
+    ("dbrx", {"ffn_config": {"moe_top_k": 5}}, "moe_top_k = 5 is more than moe_num_experts = 4"),
+    ("dbrx", {"ffn_config": {"moe_normalize_expert_weights": 2}}, "ffn_config.moe_normalize_expert_weights = 2"),
+    ("dbrx", {"ffn_config": {"ffn_act_fn": {"name": "gelu"}}}, 'ffn_config.ffn_act_fn = "gelu"'),
+    ("dbrx", {"ffn_config": {"ffn_act_fn": "silu"}}, "ffn_act_fn"),
+    ("dbrx", {"tie_word_embeddings": True}, "tie_word_embeddings = true"),
+    ("diffllama", {"num_key_value_heads": 1}, "num_key_value_heads = 1 in config.json leaves a head of values"),
+    ("doge", {"is_moe": True}, "is_moe = true in config.json mixes the choice of experts"),
+    ("doge", {"keep_window_size": 0}, "keep_window_size = 0"),
+    ("doge", {"sliding_window": -1}, "sliding_window = -1"),
+    ("gpt_neox_japanese", {"num_attention_heads": 5}, "hidden_size = 64 is not a multiple of num_attention_heads = 5"),
+    ("gpt_neox_japanese", {"rotary_pct": 0.01}, "0 elements cannot be rotated"),
+    ("gpt_neox_japanese", {"intermediate_multiple_size": 0}, "intermediate_multiple_size = 0"),
+    ("jetmoe", {**JETMOE, "num_experts_per_tok": 5}, "num_experts_per_tok = 5 is more than num_local_experts = 4"),
+    ("jetmoe", {**JETMOE, "kv_channels": 7}, "head_dim = 7: 7 elements cannot be rotated"),
+    ("jetmoe", {**JETMOE, "activation_function": "gelu"}, "activation_function = 'gelu'"),
+    ("mllama_text_model", {"cross_attention_layers": [1, 3]}, "cross_attention_layers wants a list of numbers"),
+    ("mllama_text_model", {"cross_attention_layers": "all"}, "cross_attention_layers wants a list"),
+    ("mllama_text_model", {"cross_attention_layers": [0, 1, 2]}, "cross_attention_layers leaves no layer"),
+    ("modernbert-decoder", {"layer_types": ["full_attention"]}, "layer_types wants, for each of 3 layers"),
+    ("modernbert-decoder", {"local_attention": None}, "local_attention = null"),
+    ("modernbert-decoder", {"local_attention": 0}, "local_attention = 0"),
+    ("modernbert-decoder", {"classifier_activation": "x"}, "classifier_activation = 'x'"),
+    ("modernbert-decoder", {"global_rope_theta": "x"}, "global_rope_theta"),
+    ("openai-gpt", {"afn": "gelu_fast"}, 'afn = "gelu_fast"'),
+    ("openai-gpt", {"n_embd": 3}, "n_embd = 3 is not a multiple of n_head = 12"),
+    ("recurrent_gemma", {"block_types": ["recurrent", "mamba"]}, "block_types wants words of recurrent and attention"),
+    ("recurrent_gemma", {"lru_width": 66}, "lru_width = 66 is not a multiple of num_attention_heads = 4"),
+    ("recurrent_gemma", {"attention_window_size": 0}, "attention_window_size = 0"),
+    ("recurrent_gemma", {"conv1d_width": 1.5}, "conv1d_width = 1.5"),
+    ("xglm", {"d_model": 3, "attention_heads": 1}, "d_model = 3"),
+    ("xglm", {"d_model": 64, "attention_heads": 5}, "d_model = 64 is not a multiple of attention_heads = 5"),
     ("mpt", {"attn_config": {"alibi": False}}, "attn_config.alibi = false in config.json changes"),
     ("mpt", {"attn_config": {"alibi_bias_max": 16}}, "attn_config.alibi_bias_max = 16 in config.json changes"),
 ]  # fmt: skip
@@ -145,6 +207,47 @@ def test_older_words_for_kinds_of_layers_mean_the_same(tmp_path: Path) -> None:
     now = composed(layers_block_type=["linear_attention", "mlp", "full_attention"])
     assert composed(layers_block_type=["mamba", "mlp", "attention"]) == now
     assert composed(hybrid_override_pattern="M-*") == now
+
+
+def test_the_published_keys_of_mimo_mean_what_transformers_saves(tmp_path: Path) -> None:
+    def composed(**settings: Any) -> Any:
+        config = {**SIZES, **MIMO, "model_type": "mimo_v2_flash", "num_key_value_heads": 1, **settings}
+        return own_family("mimo_v2_flash")(Configuration(tmp_path / "config.json", config))
+
+    kinds = ("full_attention", "sliding_attention")
+    rotary = {"rope_type": "default", "partial_rotary_factor": 0.334}
+    saved = composed(
+        layer_types=[kinds[0], kinds[1], kinds[1]],
+        mlp_layer_types=["dense", "sparse", "dense"],
+        rope_parameters={kind: {**rotary, "rope_theta": theta} for kind, theta in zip(kinds, (5e5, 2e4), strict=True)},
+        rms_norm_eps=1e-4,
+        sliding_window=17,
+    )
+    published = composed(
+        hybrid_layer_pattern=[0, 1, 1],
+        moe_layer_freq=[0, 1, 0],
+        rope_theta=5e5,
+        swa_rope_theta=2e4,
+        partial_rotary_factor=0.334,
+        layernorm_epsilon=1e-4,
+        sliding_window=16,
+        sliding_window_size=16,
+        swa_num_key_value_heads=2,
+        add_swa_attention_sink_bias=True,
+        routed_scaling_factor=None,
+        attention_chunk_size=16,
+    )
+    assert published == saved
+
+
+def test_the_published_keys_of_longcat_mean_what_transformers_saves(tmp_path: Path) -> None:
+    def composed(**settings: Any) -> Any:
+        sizes = {key: value for key, value in SIZES.items() if key not in ("num_hidden_layers", "intermediate_size")}
+        config = {**sizes, **LONGCAT, "model_type": "longcat_flash", "num_layers": 2, "ffn_hidden_size": 96, **settings}
+        return own_family("longcat_flash")(Configuration(tmp_path / "config.json", config))
+
+    saved = composed(zero_expert_num=3, rope_parameters={"rope_type": "default", "rope_theta": 1e7})
+    assert composed(zero_expert_num=3, zero_expert_type="identity", mla_scale_q_lora=True, rope_theta=1e7) == saved
 
 
 def test_infinity_is_read_as_transformers_writes_it(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from drupe_checkpoints.text_part_types import (
     READERS,
     SECTIONS,
     UNNAMED,
+    WRITERS,
 )
 
 GENERATES = ("ForConditionalGeneration", "CausalLM", "ChatModel", "OmniModel", "LMHeadModel")
@@ -86,8 +87,8 @@ def _section(config: Configuration) -> tuple[str, Mapping[str, Any]] | None:
 
 
 def _reads_only(kind: str) -> bool:
-    """Whether a text part is no decoder that writes text by itself: it encodes, or it attends to another part."""
-    return kind.endswith(READERS) or kind in ENCODERS
+    """Whether a text part is no decoder that writes text by itself: it encodes."""
+    return (kind.endswith(READERS) and kind not in WRITERS) or kind in ENCODERS
 
 
 def _named(section: Mapping[str, Any]) -> dict[str, Any]:

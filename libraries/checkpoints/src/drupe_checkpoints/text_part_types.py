@@ -29,11 +29,13 @@ FLAT: Mapping[str, str] = {
 """Wrappers, by `model_type`, that hold the text part's settings on the top level, and the kind of the text part."""
 
 UNNAMED: Mapping[str, str] = {
+    "aria": "aria_text",
     "aya_vision": "cohere2",
     "cohere2_vision": "cohere2",
     "deepseek_vl": "llama",
     "deepseek_vl_hybrid": "llama",
     "embedding_gemma2": "embedding_gemma2_text",
+    "emu3": "emu3_text_model",
     "fuyu": "persimmon",
     "gemma3": "gemma3_text",
     "gemma3n": "gemma3n_text",
@@ -57,6 +59,7 @@ UNNAMED: Mapping[str, str] = {
     "llava_next_video": "llama",
     "llava_onevision": "qwen2",
     "mistral3": "mistral",
+    "mllama": "mllama_text_model",
     "muse_glimmer": "muse_glimmer_text",
     "paddleocr_vl": "paddleocr_vl_text",
     "paligemma": "gemma",
@@ -77,7 +80,9 @@ UNNAMED: Mapping[str, str] = {
 """The kind of a wrapper's text part where its section does not name it, as in transformers."""
 
 READERS = ("_text_model", "_encoder")
-"""The ends of kinds of text parts that encode text, or that attend to images in layers of their own."""
+"""The ends of kinds of text parts that encode text."""
+WRITERS = frozenset({"emu3_text_model", "mllama_text_model"})
+"""Kinds of text parts with such an end that write text by themselves."""
 ENCODERS = frozenset({"bart", "bert", "mbart", "roberta", "t5", "umt5", "xlm-roberta"})
 
 ALONE: Mapping[str, str] = {
@@ -118,8 +123,10 @@ _QWEN_72B = _llama_like(
     152064, 8192, 29568, 80, 64, num_key_value_heads=8, rms_norm_eps=1e-5, rope_theta=1e6, max_window_layers=80
 )
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "aria_text": _llama_like(32000, 4096, 4096, 32, 32),
     "cohere": _llama_like(256000, 8192, 22528, 40, 64),
     "cohere2": _llama_like(256000, 8192, 22528, 40, 64),
+    "emu3_text_model": _llama_like(184622, 4096, 14336, 32, 32),
     "gemma": _llama_like(256000, 3072, 24576, 28, 16),
     "gemma2": _llama_like(256000, 2304, 9216, 26, 8),
     "gemma3_text": _llama_like(262208, 2304, 9216, 26, 8),
@@ -147,6 +154,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "llama": _llama_like(32000, 4096, 11008, 32, 32),
     "llama4_text": _llama_like(202048, 5120, 8192, 48, 40),
     "ministral3": _llama_like(131072, 4096, 14336, 34, 32),
+    "mllama_text_model": _llama_like(128256, 4096, 14336, 40, 32),
     "mistral": _llama_like(32000, 4096, 14336, 32, 32),
     "mixtral": _llama_like(32000, 4096, 14336, 32, 32),
     "paddleocr_vl_text": _llama_like(

@@ -133,7 +133,7 @@ def description_of(
     return DecoderDescription(
         model_type=decoder.model_type,
         hidden_size=decoder.hidden_size,
-        layers=len(decoder.layers),
+        layers=decoder.layer_count,
         heads=first.heads if first else 1,
         kv_heads=first.kv_heads if first else 1,
         head_dim=head_size or decoder.hidden_size,

@@ -10,6 +10,7 @@ from drupe_model_builder.parts.altup import Streams
 from drupe_model_builder.parts.attention import Attention
 from drupe_model_builder.parts.borrowed_attention import BorrowedAttention
 from drupe_model_builder.parts.ends import Embedding, Head
+from drupe_model_builder.parts.expert_attention import ExpertAttention
 from drupe_model_builder.parts.experts import Experts
 from drupe_model_builder.parts.latent_attention import LatentAttention
 from drupe_model_builder.parts.layer_inputs import LayerInputs
@@ -50,7 +51,8 @@ class Decoder(Record):
         """The decoder that gives the last hidden states. The checkpoint may hold a head, which takes no part."""
         if self.head is None:
             return self
-        unread = [re.escape(name) for name in (self.head.matrix, self.head.bias) if name is not None]
+        own = [] if self.head.layer is None else [name for name, _ in self.head.layer.tensors()]
+        unread = [re.escape(name) for name in (self.head.matrix, self.head.bias, *own) if name is not None]
         return replace(self, head=None, ignored=(*self.ignored, *unread))
 
     @property
@@ -69,7 +71,7 @@ class Decoder(Record):
     @property
     def both_ways(self) -> bool:
         """Whether a token reads later ones."""
-        kinds = Attention | LatentAttention | BorrowedAttention
+        kinds = Attention | LatentAttention | BorrowedAttention | ExpertAttention
         return any(isinstance(part, kinds) and part.both_ways for part in self.parts)
 
     @property
@@ -86,6 +88,11 @@ class Decoder(Record):
     def states(self) -> tuple[State, ...]:
         """What it carries from one call to the next."""
         return tuple(state for part in self.parts if isinstance(part, Mixer) for state in part.states)
+
+    @property
+    def layer_count(self) -> int:
+        """How many layers runtimes count: some layers have two attentions, whose caches have a number each."""
+        return max([len(self.layers), *(state.layer + 1 for state in self.states)])
 
     @property
     def has_recurrence(self) -> bool:

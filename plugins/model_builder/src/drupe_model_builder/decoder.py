@@ -14,9 +14,11 @@ from drupe_model_builder.parts.borrowed_attention import BorrowedAttention, borr
 from drupe_model_builder.parts.chunks import ChunkMasks
 from drupe_model_builder.parts.distance import DistanceBiases
 from drupe_model_builder.parts.ends import drop_all_but_last, embed, logits, scaled, widened
+from drupe_model_builder.parts.expert_attention import ExpertAttention, expert_attention
 from drupe_model_builder.parts.expert_halves import expert_halves
 from drupe_model_builder.parts.experts import Experts, experts
 from drupe_model_builder.parts.gated_delta import GatedDelta, gated_delta
+from drupe_model_builder.parts.gated_recurrence import GatedRecurrence, gated_recurrence
 from drupe_model_builder.parts.latent_attention import LatentAttention, latent_attention, wants_positions
 from drupe_model_builder.parts.laurel import Laurel, laurel
 from drupe_model_builder.parts.layer_inputs import LayerInput, layer_input, layer_inputs
@@ -36,6 +38,9 @@ from drupe_model_builder.sequence_lengths import Lengths
 from drupe_model_builder.shared import Shared
 from drupe_onnx import ir
 
+POSITIONED = BorrowedAttention | ExpertAttention | GatedRecurrence
+"""Parts that need the tokens' positions outside attention's operator."""
+
 
 class DecoderGraph:
     """One decoder's graph on its way.
@@ -50,7 +55,7 @@ class DecoderGraph:
         positions = decoder.embedding.positions is not None or any(
             needs_positions(part, form) for part, form in zip(decoder.attentions, self._forms, strict=True)
         )
-        positions = positions or any(isinstance(part, BorrowedAttention) for part in decoder.parts)
+        positions = positions or any(isinstance(part, POSITIONED) for part in decoder.parts)
         positions = positions or any(
             isinstance(part, LatentAttention) and wants_positions(graph, part) for part in decoder.parts
         )
@@ -73,6 +78,8 @@ class DecoderGraph:
         self._layer_inputs: Sequence[ir.Value] = ()
         self._streams: ir.Value | None = None
         """The hidden states of decoders with several; None with one."""
+        self._later: list[tuple[int, ir.Value]] = []
+        """Results of the current layer that join the residual behind a later step, with the number of that step."""
         self._embedded: ir.Value | None = None
         """The first hidden states, which shared blocks read again."""
 
@@ -137,7 +144,7 @@ class DecoderGraph:
             x, residual = active(graph, altup, streams, altup.name), None
         for half, step in enumerate(layer.steps):
             index = last_token if step is cut else None
-            x, residual = self._step(f"{layer.name}.step{half}", step, x, residual, index)
+            x, residual = self._step(layer.name, half, step, x, residual, index)
         if layer.factor is not None:
             inputs = [self._summed(layer.name, x, residual), graph.vector(layer.factor)]
             x, residual = graph.node("Mul", inputs, f"{layer.name}/Factor", dims(x)), None
@@ -148,14 +155,15 @@ class DecoderGraph:
         return x, residual
 
     def _step(
-        self, name: str, step: Step, x: ir.Value, residual: ir.Value | None, index: ir.Value | None
+        self, layer: str, number: int, step: Step, x: ir.Value, residual: ir.Value | None, index: ir.Value | None
     ) -> tuple[ir.Value, ir.Value | None]:
         """The result of a step's branches, and the residual; the next norm adds them.
 
-        x, residual: those of the step before; for the first step, the embedding and None.
-        index: the place of the only token of each row that is kept; None for all.
+        layer, number: the prefix of the layer, and which of its steps it is. x, residual: those of the step before; for
+        the first step, the embedding and None. index: the place of the only token of each row that is kept; None for
+        all.
         """
-        graph = self._graph
+        graph, name = self._graph, f"{layer}.step{number}"
         if step.aside is not None:
             residual = self._summed(name, x, residual)
             aside = self._aside(step.aside, residual)
@@ -166,15 +174,32 @@ class DecoderGraph:
         else:
             residual = x if residual is None else graph.node("Add", [x, residual], f"{name}/Residual", dims(x))
             inner = residual
-        results = [self._branch(branch, inner, index) for branch in step.branches]
+        if index is not None:
+            self._later = [
+                (due, drop_all_but_last(graph, each, index, f"{name}.later{due}")) for due, each in self._later
+            ]
+        results = []
+        for branch in step.branches:
+            result = self._branch(branch, inner, index)
+            if branch.later:
+                self._later.append((number + branch.later, result))
+            else:
+                results.append(result)
+        results += [each for due, each in self._later if due == number]
+        self._later = [(due, each) for due, each in self._later if due != number]
         if index is not None:
             residual = drop_all_but_last(graph, residual, index, f"{name}.residual")
             self._dropped = index
+        if step.residual is not None:
+            vector = graph.vector(step.residual.tensor)
+            residual = graph.node("Mul", [residual, vector], f"{name}/ResidualFactor", dims(residual))
         total = results[0]
         for number, other in enumerate(results[1:]):
             total = graph.node("Add", [total, other], f"{name}/Branches{number}", dims(total))
         if step.after is not None:
             total = norm(graph, step.after, total)
+        if step.closing is not None:
+            return add_and_norm(graph, step.closing, total, residual)[0], None
         if step.factor == 1.0:
             return total, residual
         return scaled(graph, self._summed(name, total, residual), step.factor, name), None
@@ -205,10 +230,14 @@ class DecoderGraph:
             name = part.output.name
         elif isinstance(part, LatentAttention):
             x, name = latent_attention(graph, part, x, self._shared, index), part.output.name
+        elif isinstance(part, ExpertAttention):
+            x, name = expert_attention(graph, part, x, self._shared, index), part.name
         elif isinstance(part, ShortConv):
             x, name = short_conv(graph, part, x, self._shared, index), part.output.name
         elif isinstance(part, GatedDelta):
             x, name = gated_delta(graph, part, x, self._shared, index), part.output.name
+        elif isinstance(part, GatedRecurrence):
+            x, name = gated_recurrence(graph, part, x, self._shared, index), part.output.name
         elif isinstance(part, Mamba1):
             x, name = mamba1(graph, part, x, self._shared, index), part.output.name
         elif isinstance(part, Mamba2):

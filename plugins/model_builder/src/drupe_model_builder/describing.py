@@ -11,8 +11,10 @@ from drupe_model_builder.parts.activations import Xielu
 from drupe_model_builder.parts.attention import Attention
 from drupe_model_builder.parts.borrowed_attention import BorrowedAttention
 from drupe_model_builder.parts.ends import Head
+from drupe_model_builder.parts.expert_attention import ExpertAttention
 from drupe_model_builder.parts.experts import Experts
 from drupe_model_builder.parts.gated_delta import GatedDelta
+from drupe_model_builder.parts.gated_recurrence import GatedRecurrence
 from drupe_model_builder.parts.latent_attention import LatentAttention
 from drupe_model_builder.parts.laurel import Laurel
 from drupe_model_builder.parts.layer_inputs import LayerInput
@@ -41,7 +43,7 @@ def described(decoder: Decoder) -> dict[str, Any]:
             "vocabulary": embedding.vocab_size,
             "hidden size": embedding.hidden_size,
             "factor": embedding.factor,
-            "learned positions": embedding.position_count,
+            "learned positions": embedding.position_count if isinstance(embedding.positions, str) else 0,
         },
         "layer groups": [
             {
@@ -103,9 +105,10 @@ def _head_record(head: Head | None) -> dict[str, Any]:
 
 def _embedding(decoder: Decoder) -> str:
     embedding = decoder.embedding
-    ends = [f"{embedding.vocab_size:,} x {embedding.hidden_size:,}"]
+    ends = [f"{embedding.vocab_size:,} x {embedding.width:,}"]
     ends += [f"times {embedding.factor:g}"] if embedding.factor != 1.0 else []
-    ends += ["learned positions"] if embedding.positions else []
+    if embedding.positions is not None:
+        ends.append("learned positions" if isinstance(embedding.positions, str) else "sinusoids of positions")
     ends += [_norm(embedding.norm)] if embedding.norm else []
     return ", ".join(ends)
 
@@ -115,6 +118,8 @@ def _head(decoder: Decoder) -> str:
     if head is None:
         return f"{_norm(decoder.final_norm)}, none: the hidden states are the result"
     last = [_norm(decoder.final_norm), "the embedding's table" if head.tied else "a matrix of its own"]
+    if head.layer is not None:
+        last[1:1] = filter(None, (f"{head.layer.activation} layer".strip(), _norm(head.layer.norm)))
     last += ["bias"] if head.bias else []
     last += [f"times {head.factor:g}"] if head.factor != 1.0 else []
     last += [f"softcap {head.softcap:g}"] if head.softcap else []
@@ -143,7 +148,8 @@ def _step(step: Step) -> str:
     if step.aside is not None:
         shared = f"{_part(step.aside.attention)}, {_part(step.aside.mlp)}"
         branches = f"{branches} behind a shared block: {shared}"
-    return f"{_norm(step.before)}, {branches}" if step.before else branches
+    closing = f"{_norm(step.closing)} of the sum with the residual" if step.closing else ""
+    return ", ".join(filter(None, (_norm(step.before), branches, closing)))
 
 
 def _branch(branch: Branch) -> str:
@@ -151,6 +157,7 @@ def _branch(branch: Branch) -> str:
     words.append(_part(branch.part))
     words += [_norm(branch.after)] if branch.after else []
     words += [f"times {branch.factor:g}"] if branch.factor != 1.0 else []
+    words += [f"added {counted(branch.later, 'step')} later"] if branch.later else []
     return ", ".join(words)
 
 
@@ -163,6 +170,8 @@ def _attention(part: Attention) -> Iterator[str]:
     yield f"{part.heads} heads of {part.head_dim}"
     if part.kv_heads != part.heads:
         yield f"{part.kv_heads} for keys and values"
+    if part.value_dim is not None:
+        yield f"{part.value_dim} for values"
     if part.rotary is None:
         yield "no rotation"
     else:
@@ -180,6 +189,8 @@ def _attention(part: Attention) -> Iterator[str]:
         (part.query.bias is not None, "biases"),
         (bool(part.softcap), f"softcap {part.softcap:g}"),
         (part.sinks is not None, "sinks"),
+        (part.difference is not None, "the difference of two halves"),
+        (part.key_bias is not None, "a bias of each key"),
         (part.query_scale is not None, "queries that grow with the position"),
     )
 
@@ -198,6 +209,13 @@ def _latent_attention(part: LatentAttention) -> Iterator[str]:
         (part.latent.bias is not None, "biases"),
         (part.query_scale is not None, "queries that grow with the position"),
     )
+
+
+def _expert_attention(part: ExpertAttention) -> Iterator[str]:
+    yield f"{part.heads} heads of {part.head_dim}"
+    yield f"{part.kv_heads} for keys and values"
+    yield f"queries of {part.router.chosen} of {counted(part.router.experts, 'expert')}"
+    yield from _set((part.both_ways, BOTH_WAYS))
 
 
 def _mlp(part: MLP) -> Iterator[str]:
@@ -219,6 +237,7 @@ def _experts(part: Experts) -> Iterator[str]:
     yield from _set(
         (router.score != "softmax", f"chosen by {router.score}"),
         (router.groups > 1, f"from {router.kept_groups} of {router.groups} groups"),
+        (router.idle > 0, f"{router.idle} of them give their input back"),
         (part.gate is None, "without a gate"),
         (part.weighs_input, "weights on their input"),
         (bool(part.up.biases), "biases"),
@@ -242,6 +261,12 @@ def _gated_delta(part: GatedDelta) -> Iterator[str]:
         yield f"{part.key_heads} of {part.key_size} for keys"
     yield f"convolution over {part.convolution.kernel} tokens"
     yield from _set((part.decay.size > part.value_heads, "a decay for each channel"))
+
+
+def _gated_recurrence(part: GatedRecurrence) -> Iterator[str]:
+    yield f"{part.channels:,} channels"
+    yield f"gates of {counted(part.input_gate.blocks, 'block')}"
+    yield f"convolution over {part.convolution.kernel} tokens"
 
 
 def _mamba2(part: Mamba2) -> Iterator[str]:
@@ -269,7 +294,9 @@ PARTS: Mapping[type, tuple[str, Callable[[Any], Iterator[str]]]] = {
     Attention: ("attention", _attention),
     LatentAttention: ("latent attention", _latent_attention),
     BorrowedAttention: ("attention", _borrowed_attention),
+    ExpertAttention: ("attention", _expert_attention),
     GatedDelta: ("gated delta", _gated_delta),
+    GatedRecurrence: ("gated recurrence", _gated_recurrence),
     Mamba1: ("Mamba", _mamba1),
     Mamba2: ("Mamba-2", _mamba2),
     ShortConv: ("short convolution", _short_convolution),
@@ -283,8 +310,9 @@ PARTS: Mapping[type, tuple[str, Callable[[Any], Iterator[str]]]] = {
 
 SIZES: Mapping[type, Mapping[str, str]] = {
     Attention: {
-        "heads": "heads", "key and value heads": "kv_heads", "head size": "head_dim", "rotated": "rotary.width",
-        "window": "window", "both directions": "both_ways", "softcap": "softcap", "scale": "scale",
+        "heads": "heads", "key and value heads": "kv_heads", "head size": "head_dim", "value size": "value_dim",
+        "rotated": "rotary.width", "window": "window", "both directions": "both_ways", "softcap": "softcap",
+        "scale": "scale",
     },
     LatentAttention: {
         "heads": "heads", "head size": "key", "value size": "value", "rotated": "rotated",
@@ -294,10 +322,15 @@ SIZES: Mapping[type, Mapping[str, str]] = {
         "heads": "heads", "head size": "source.head_dim", "layer of keys and values": "source.layer",
         "window": "window", "both directions": "both_ways",
     },
+    ExpertAttention: {
+        "heads": "heads", "key and value heads": "kv_heads", "head size": "head_dim", "experts": "router.experts",
+        "chosen": "router.chosen", "both directions": "both_ways",
+    },
     GatedDelta: {
         "heads": "value_heads", "head size": "value_size", "key heads": "key_heads", "key size": "key_size",
         "convolution": "convolution.kernel",
     },
+    GatedRecurrence: {"channels": "channels", "convolution": "convolution.kernel"},
     Mamba1: {"channels": "channels", "state size": "state_size", "convolution": "convolution.kernel"},
     Mamba2: {
         "heads": "heads", "head size": "head_dim", "state size": "state_size", "groups": "groups",

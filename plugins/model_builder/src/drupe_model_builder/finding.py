@@ -1,7 +1,7 @@
 """The families that are built: those of this plugin and those of others.
 
-This plugin has one file for each in the folder `families`, called by its `model_type`. It holds a function of that
-name, from config.json to a composition of parts. Other distributions bring families by the hook
+This plugin has one file for each in the folder `families`, called by its `model_type`; a hyphen in it is an underscore
+there. It holds a function of that name, from config.json to a composition of parts. Other distributions bring families by the hook
 `drupe_decoder_families`.
 """
 
@@ -31,17 +31,19 @@ HOOK = "drupe_decoder_families"
 WITHOUT_HEAD = "Model"
 """The end of the name of a class without a head, such as Qwen3Model."""
 MASKED = "ForMaskedLM"
+HYPHENATED = {name.replace("-", "_"): name for name in ("gpt-sw3", "modernbert-decoder", "openai-gpt")}
+"""The `model_type` of families whose file and function are called otherwise, because it is no name in Python."""
 GENERATES = ("ForCausalLM", "LMHeadModel", "ChatGLMForConditionalGeneration", "ChatGLMModel")
 
 
 def own_families() -> list[str]:
     """The `model_type` of every family that this plugin builds."""
-    return sorted(module.name for module in pkgutil.iter_modules(families.__path__))
+    return sorted(HYPHENATED.get(module.name, module.name) for module in pkgutil.iter_modules(families.__path__))
 
 
 def summary_of(model_type: str) -> str:
     """What one of this plugin's families is, in a line: the first of its file."""
-    path = Path(families.__path__[0]) / f"{model_type}.py"
+    path = Path(families.__path__[0]) / f"{model_type.replace('-', '_')}.py"
     with path.open(encoding="utf-8") as file:
         return file.readline().strip().strip('"')
 
@@ -55,8 +57,8 @@ def families_of_others() -> dict[str, Entry[Any]]:
 @functools.cache
 def own_family(model_type: str) -> Family:
     """The function of one of this plugin's families."""
-    module = importlib.import_module(f"drupe_model_builder.families.{model_type}")
-    found: Family = getattr(module, model_type)
+    name = model_type.replace("-", "_")
+    found: Family = getattr(importlib.import_module(f"drupe_model_builder.families.{name}"), name)
     return found
 
 

@@ -38,12 +38,15 @@ def _rename(held: dict[str, Expression], part: Experts) -> None:
 
 
 def _split(checkpoint: Checkpoint, held: dict[str, Expression], part: Experts, merged: str) -> None:
-    """A matrix of its own for each expert's gate, up and down. merged: the tensor that holds gate and up."""
+    """A matrix of its own for each expert's gate, up and down. merged: the tensor that holds gate and up.
+
+    transformers gives idle experts gate and up, too, which they do not use.
+    """
     count, (width, hidden) = len(part.up.rows), part.up.rows[0].shape
     gates = 0 if part.gate is None else width
     down_name = f"{part.name}.{DOWN}"
-    raised, lowered = (count, gates + width, hidden), (count, hidden, width)
-    turned = [(count, columns, rows) for _, rows, columns in (raised, lowered)]
+    raised, lowered = (count + part.router.idle, gates + width, hidden), (count, hidden, width)
+    turned = [(number, columns, rows) for number, rows, columns in (raised, lowered)]
     transposed = [tuple(held[name].shape) for name in (merged, down_name)] == turned and turned != [raised, lowered]
     gate_up = _of_shape(checkpoint, held, merged, turned[0] if transposed else raised)
     down = _of_shape(checkpoint, held, down_name, turned[1] if transposed else lowered)

@@ -35,7 +35,7 @@ def own_decoder_families() -> list[Ref]:
     from drupe_model_builder.finding import own_families, summary_of
 
     target = "drupe_model_builder.families.{0}:{0}"
-    return [Ref(name, target.format(name), summary_of(name)) for name in own_families()]
+    return [Ref(name, target.format(name.replace("-", "_")), summary_of(name)) for name in own_families()]
 
 
 @hookimpl

@@ -15,6 +15,7 @@ OF_ITS_OWN = "its recurrence is one that no operator of onnxruntime computes"
 
 REFUSED: Mapping[str, str] = {
     "axk2": INDEXER,
+    "blt": "it reads bytes in patches, which a second model cuts",
     "deepseek_v32": INDEXER,
     "deepseek_v4": INDEXER,
     "diffusion_gemma": WORDS,
@@ -22,13 +23,14 @@ REFUSED: Mapping[str, str] = {
     "glm5_next": INDEXER,
     "glm_moe_dsa": INDEXER,
     "hy_v4": INDEXER,
-    "longcat_flash": "some of its experts compute nothing, which no operator of onnxruntime for experts allows",
     "minimax_m3_vl": INDEXER,
+    "minimax_m3_vl_text": INDEXER,
     "mistral_large4": INDEXER,
     "qwen4_exp": STREAMS,
     "qwen4_exp_text": STREAMS,
-    "recurrent_gemma": OF_ITS_OWN,
+    "reformer": "its attention reads tokens that hashes choose, which no operator of onnxruntime computes",
     "rwkv": OF_ITS_OWN,
+    "xlnet": "it predicts words in any order, from both sides",
     "xlstm": OF_ITS_OWN,
     "zamba": HEADS,
 }

@@ -138,13 +138,15 @@ class Block(Record):
         scale: float | None = None,
         head_norm: bool = False,
         clip: float | None = None,
+        value_dim: int | None = None,
         **differences: Any,
     ) -> Attention:
         """Grouped-query attention.
 
         bias: of query, key and value. projections: these three, where they are not matrices of their own.
         head_norm: whether each head's query and key have a norm. clip: a limit on query, key and value.
-        differences: other fields of `Attention`.
+        value_dim: elements of a head's value, where they are not those of its key. differences: other fields of
+        `Attention`.
         """
         if scale == 0:  # the operator takes 0 as the usual scale
             raise ModelError(
@@ -152,9 +154,10 @@ class Block(Record):
                 cure="correct them to what the model was trained with",
             )
         sizes, names, at = self.sizes, self.names, self.names.attention
+        values = value_dim or sizes.head_dim
+        rows = ((names.query, sizes.query), (names.key, sizes.key), (names.value, sizes.kv_heads * values))
         query, key, value = projections or (
-            self.linear(f"{at}.{name}", rows, sizes.hidden, bias, clip=clip)
-            for name, rows in ((names.query, sizes.query), (names.key, sizes.key), (names.value, sizes.key))
+            self.linear(f"{at}.{name}", count, sizes.hidden, bias, clip=clip) for name, count in rows
         )
         norms: dict[str, Norm] = {}
         if head_norm:
@@ -167,6 +170,7 @@ class Block(Record):
             "kv_heads": sizes.kv_heads,
             "head_dim": sizes.head_dim,
             "scale": sizes.head_dim**-0.5 if scale is None else scale,
+            "value_dim": None if values == sizes.head_dim else values,
             **norms,
             **differences,
         }
@@ -176,7 +180,7 @@ class Block(Record):
             query,
             key,
             value,
-            output or self.linear(f"{at}.{names.output}", sizes.hidden, sizes.query, output_bias),
+            output or self.linear(f"{at}.{names.output}", sizes.hidden, sizes.heads * values, output_bias),
             rotary=rotary,
             **settings,
         )

@@ -7,6 +7,7 @@ from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.parts.attention import Attention
 from drupe_model_builder.parts.borrowed_attention import BorrowedAttention
+from drupe_model_builder.parts.expert_attention import ExpertAttention
 from drupe_model_builder.parts.latent_attention import LatentAttention
 from drupe_model_builder.parts.shared_block import SharedBlock
 from drupe_model_builder.parts.step import Layer, Part
@@ -44,7 +45,7 @@ def _of_block(block: SharedBlock) -> SharedBlock:
 
 
 def _of_part(part: Part) -> Part:
-    if isinstance(part, LatentAttention):
+    if isinstance(part, LatentAttention | ExpertAttention):
         return replace(part, both_ways=True)
     if isinstance(part, Attention) and part.only_earlier:
         return part

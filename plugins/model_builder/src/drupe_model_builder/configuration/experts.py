@@ -82,8 +82,8 @@ def expert_sizes(
 
 
 def _spelling(config: Configuration, keys: tuple[str, ...]) -> str:
-    """The first of some keys that config.json has; the first of all where it has none."""
-    return next((key for key in keys if key in config), keys[0])
+    """The first of some keys that config.json has a value for; the first of all where it has none."""
+    return next((key for key in keys if config.get(key) is not None), keys[0])
 
 
 def refuse_other_activations(config: Configuration, key: str = "hidden_act") -> None:
@@ -172,7 +172,8 @@ def router_of(
     """A router with a matrix of its own. choice_bias: its name behind the prefix."""
     if (choice := fields.pop("choice_bias", None)) is not None:
         fields["choice_bias"] = f"{block.name}.{names.at}.{choice}"
-    product = block.linear(f"{names.at}.{names.router}", sizes.count, block.sizes.hidden, bias)
+    count = sizes.count + fields.get("idle", 0)
+    product = block.linear(f"{names.at}.{names.router}", count, block.sizes.hidden, bias)
     return Router(product, sizes.chosen, **fields)
 
 
@@ -247,7 +248,7 @@ def groups_of(config: Configuration, defaults: tuple[int, int] = (1, 1), *, scor
     groups, kept = config.integer("n_group", defaults[0]), config.integer("topk_group", defaults[1])
     if kept > groups:
         raise config.mistake(f"topk_group = {kept} is more than n_group = {groups}")
-    count, chosen = (next((key for key in keys if key in config), keys[0]) for keys in (COUNT_KEYS, CHOSEN_KEYS))
+    count, chosen = _spelling(config, COUNT_KEYS), _spelling(config, CHOSEN_KEYS)
     experts, wanted = config.integer(count, groups * score), config.integer(chosen, 1)
     if groups > 1 and (experts % groups or experts // groups < score):
         raise config.mistake(f"{count} = {experts} does not make n_group = {groups} groups of {score} experts or more")

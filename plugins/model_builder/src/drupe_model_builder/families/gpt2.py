@@ -39,17 +39,20 @@ def gpt2(config: Configuration) -> Decoder:
     return gpt2_decoder(config, sizes, layer)
 
 
-def gpt2_sizes(config: Configuration, kv_heads: int | None) -> Sizes:
+def gpt2_sizes(
+    config: Configuration, kv_heads: int | None, *, vocab_size: int = 50257, context_length: int = 1024
+) -> Sizes:
+    """The sizes, with the names that GPT-2 has for them. vocab_size, context_length: the family's defaults."""
     hidden, heads = config.integer("n_embd", 768), config.integer("n_head", 12)
     return Sizes(
-        vocab_size=config.integer("vocab_size", 50257),
+        vocab_size=config.integer("vocab_size", vocab_size),
         hidden=hidden,
         intermediate=config.integer("n_inner", 4 * hidden),
         heads=heads,
         kv_heads=kv_heads or heads,
         head_dim=head_size(config, hidden, heads, "n_embd", "n_head"),
         layers=config.integer("n_layer", 12, most=MOST_LAYERS),
-        context_length=config.integer("n_positions", 1024),
+        context_length=config.integer("n_positions", context_length),
         epsilon=config.epsilon("layer_norm_epsilon", 1e-5),
     )
 

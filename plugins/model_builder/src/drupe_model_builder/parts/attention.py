@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from drupe.api import Record
 from drupe_model_builder.dimensions import BATCH, SEQUENCE, TOTAL, Dims, dims
+from drupe_model_builder.parts.difference import Difference, difference
 from drupe_model_builder.parts.distance import Distance
 from drupe_model_builder.parts.ends import drop_all_but_last
 from drupe_model_builder.parts.heads import cut, pad
+from drupe_model_builder.parts.key_bias import KeyBias, key_with_bias, query_for_bias
 from drupe_model_builder.parts.linear import Linear, can_be_fused, fused, linear
 from drupe_model_builder.parts.norm import Norm, gamma, norm
 from drupe_model_builder.parts.required import Lacking
@@ -51,6 +53,9 @@ class Attention(Record):
     of the result before `output`, from the part's input: one value an element, or one a head; gate_activation: what
     opens it. distance: a bias on products of query and key. chunk: how many tokens a chunk has, of which each token
     reads its own only; None for one chunk. only_earlier: whether it reads no later tokens whatever `is_causal` says.
+    value_dim: elements of a head's value where they are not `head_dim`; onnxruntime-genai wants keys and values of one
+    shape, so zeros stand behind the shorter ones. key_bias: of each key on its products. difference: of two halves of
+    the heads, before the gate.
     """
 
     name: str
@@ -80,16 +85,29 @@ class Attention(Record):
     distance: Distance | None = None
     chunk: int | None = None
     only_earlier: bool = False
+    value_dim: int | None = None
+    difference: Difference | None = None
+    key_bias: KeyBias | None = None
 
     @property
     def states(self) -> tuple[KeyValueState]:
         """What it keeps of earlier tokens."""
         return (KeyValueState(self.layer, self.kv_heads, self.head_dim),)
 
+    @property
+    def value_size(self) -> int:
+        """Elements of a head's value."""
+        return self.value_dim or self.head_dim
+
+    @property
+    def key_size(self) -> int:
+        """Elements of a head's query and key in the operator."""
+        return self.head_dim + (1 if self.key_bias else 0)
+
     def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """The checkpoint's tensors, with their shapes."""
         norms = (self.query_norm, self.key_norm, self.value_norm, self.output_norm)
-        for part in (self.query, self.key, self.value, self.gate, self.output, *norms):
+        for part in (self.query, self.key, self.value, self.gate, self.difference, self.key_bias, self.output, *norms):
             if part is not None:
                 yield from part.tensors()
         if self.sinks is not None:
@@ -119,11 +137,13 @@ def choose_form(graph: GraphBuilder, part: Attention) -> AttentionForm:
         attributes = _attributes(part, form)
         if graph.serves(OPERATOR, *types, domain=MICROSOFT, outputs=[graph.dtype] * 3, **attributes):
             return form
-    if part.head_dim % HEAD_MULTIPLE and not _pads(graph):
-        raise Lacking(
-            f"has no Pad for {element_name(graph.dtype)} activations, which heads of {part.head_dim} elements need: "
-            f"{OPERATOR} takes multiples of {HEAD_MULTIPLE}"
+    if (part.key_size % HEAD_MULTIPLE or part.value_size != part.head_dim) and not _pads(graph):
+        needed_by = (
+            f"heads of {part.head_dim} elements need: {OPERATOR} takes multiples of {HEAD_MULTIPLE}"
+            if part.value_size == part.head_dim
+            else f"keys of {part.head_dim} and values of {part.value_size} elements need"
         )
+        raise Lacking(f"has no Pad for {element_name(graph.dtype)} activations, which {needed_by}")
     raise Lacking(f"has no {OPERATOR} for {element_name(graph.dtype)} activations{_wanted(part)}")
 
 
@@ -158,10 +178,13 @@ def attention(
         **_attributes(part, form),
     )
     shared.states.keep(part.states[0], key, value)
-    out = cut(graph, out, f"{part.name}/Cut", part.heads, part.head_dim, form.head_size, halves=_in_halves(part, form))
+    halves = _in_halves(part, form) and part.value_dim is None
+    out = cut(graph, out, f"{part.name}/Cut", part.heads, part.value_size, form.head_size, halves=halves)
     out = shared.lengths.from_attention(out, f"{part.name}/Turned")
     if last_token is not None:
         out = drop_all_but_last(graph, out, last_token, part.name)
+    if part.difference is not None:
+        out = difference(graph, part.difference, out, part.heads)
     if part.gate is not None:
         out = gated(graph, part.name, part.gate, part.heads, out, x, last_token, part.gate_activation)
     if part.output_norm is not None:
@@ -174,16 +197,18 @@ def _forms(graph: GraphBuilder, part: Attention) -> Iterator[AttentionForm]:
 
     A head that fits the operator's multiples is not padded.
     """
-    size = part.head_dim
-    plain = size if size % HEAD_MULTIPLE == 0 else _multiple(size, HEAD_MULTIPLE)
-    if plain != size and not _pads(graph):
+    size, values = part.key_size, part.value_size
+    plain = _multiple(max(size, values), HEAD_MULTIPLE)
+    if not plain == size == values and not _pads(graph):
         return
     normed = part.query_norm is not None or part.key_norm is not None
     # A norm, a rotation or a factor before attention goes to query and key separately, so they cannot be packed then.
-    apart = normed or _alters(part) or not can_be_fused([part.query, part.key, part.value])
-    if part.rotary is not None and not (part.norm_after_rotary and normed):
+    # Zeros behind values do not go to query and key.
+    apart = normed or _alters(part) or values != size or not can_be_fused([part.query, part.key, part.value])
+    inside = values <= size and part.key_bias is None
+    if part.rotary is not None and inside and not (part.norm_after_rotary and normed):
         for rotated in _rotated_sizes(part, part.rotary, plain):
-            if normed and _norms_inside(part) and not _alters(part) and rotated == size:
+            if normed and _norms_inside(part) and not _alters(part) and rotated == size == values:
                 yield AttentionForm(True, True, True, rotated)
             if not apart:
                 yield AttentionForm(True, True, False, rotated)
@@ -222,9 +247,19 @@ def _in_halves(part: Attention, form: AttentionForm) -> bool:
     return form.rotates and part.rotary is not None and not part.rotary.interleaved
 
 
-def _padded(graph: GraphBuilder, part: Attention, form: AttentionForm, x: ir.Value, which: str, heads: int) -> ir.Value:
+def _padded(
+    graph: GraphBuilder, part: Attention, form: AttentionForm, x: ir.Value, which: str, heads: int, size: int
+) -> ir.Value:
+    """x [batch, sequence, heads * size] with heads of the operator's size."""
     halves = _in_halves(part, form)
-    return pad(graph, x, f"{part.name}/Padded{which}", heads, part.head_dim, form.head_size, halves=halves)
+    return pad(graph, x, f"{part.name}/Padded{which}", heads, size, form.head_size, halves=halves)
+
+
+def _padded_value(graph: GraphBuilder, part: Attention, form: AttentionForm, value: ir.Value) -> ir.Value:
+    if part.value_dim is None:
+        return _padded(graph, part, form, value, "Value", part.kv_heads, part.head_dim)
+    name = f"{part.name}/PaddedValue"
+    return pad(graph, value, name, part.kv_heads, part.value_dim, form.head_size, halves=False)
 
 
 def _alters(part: Attention) -> bool:
@@ -373,7 +408,7 @@ def _projected(
     parts = [part.query, part.key, part.value]
     if form.packed:
         packed = fused(graph, parts, f"{part.name}.qkv_proj", x, "attention.qkv")
-        return [_padded(graph, part, form, packed, "", part.heads + 2 * part.kv_heads), None, None]
+        return [_padded(graph, part, form, packed, "", part.heads + 2 * part.kv_heads, part.head_dim), None, None]
     query, key, value = _apart(graph, part, x)
     steps = [_normed, _rotated] if not part.norm_after_rotary else [_rotated, _normed]
     for step in steps:
@@ -383,10 +418,13 @@ def _projected(
     if part.value_norm is not None:
         value = _norm_of_heads(graph, part, part.value_norm, value, part.kv_heads, "head")
     query = scaled_by_position(graph, part.name, part.query_scale, query, shared)
+    if part.key_bias is not None:
+        query = query_for_bias(graph, part.key_bias, query, part.heads, part.scale)
+        key = key_with_bias(graph, part.key_bias, key, value)
     return [
-        _padded(graph, part, form, query, "Query", part.heads),
-        _padded(graph, part, form, key, "Key", part.kv_heads),
-        _padded(graph, part, form, value, "Value", part.kv_heads),
+        _padded(graph, part, form, query, "Query", part.heads, part.key_size),
+        _padded(graph, part, form, key, "Key", part.kv_heads, part.key_size),
+        _padded_value(graph, part, form, value),
     ]
 
 

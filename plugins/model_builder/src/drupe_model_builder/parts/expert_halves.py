@@ -8,13 +8,13 @@ layer takes 1.2 times as long for one token as it would in one node, and 1.8 tim
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from drupe.api import ModelError
 from drupe_model_builder.dimensions import Dims, dims
 from drupe_model_builder.parts.activations import activate
-from drupe_model_builder.parts.experts import EXPERTS, OPERATOR, Experts, of_one_type, refuse_unserved, stacked
+from drupe_model_builder.parts.experts import Experts, of_one_type, refuse_unserved, stacked
+from drupe_model_builder.parts.lone_experts import ALONE, identities, lone_experts
 from drupe_model_builder.parts.norm import norm
 from drupe_model_builder.parts.router import weights_of_chosen
 from drupe_model_builder.parts.slots import by_token, in_slots, one_hot, weight_column
@@ -22,9 +22,6 @@ from drupe_model_builder.parts.slots import by_token, in_slots, one_hot, weight_
 if TYPE_CHECKING:
     from drupe_model_builder.graph import GraphBuilder
     from drupe_onnx import ir
-
-ALONE: dict[str, Any] = {"k": 1, "activation_type": "identity", "normalize_routing_weights": 1}
-"""The attributes of both nodes: each row runs one expert, with the weight 1."""
 
 
 def expert_halves(graph: GraphBuilder, part: Experts, x: ir.Value) -> ir.Value:
@@ -65,9 +62,8 @@ def _raised(graph: GraphBuilder, part: Experts, rows: ir.Value, logits: ir.Value
         for pair in zip(part.gate.rows, part.up.rows, strict=True)
     ]
     weight = stacked(graph, f"{part.name}.gate_up_proj", pairs)
-    return _node(
-        graph, part, "gate_up_proj", rows, logits, (weight, _identities(graph, part, dims(rows)[-1], 2 * width))
-    )
+    pair = (weight, identities(graph, part.router, dims(rows)[-1], 2 * width))
+    return lone_experts(graph, part.router, f"{part.name}.gate_up_proj", rows, logits, pair)
 
 
 def _activated(graph: GraphBuilder, part: Experts, raised: ir.Value, width: int) -> ir.Value:
@@ -89,30 +85,5 @@ def _activated(graph: GraphBuilder, part: Experts, raised: ir.Value, width: int)
 def _lowered(graph: GraphBuilder, part: Experts, activated: ir.Value, logits: ir.Value) -> ir.Value:
     """The products with down."""
     weight = stacked(graph, f"{part.name}.down_proj", [rows.expression(graph.weights) for rows in part.down.rows])
-    identities = _identities(graph, part, dims(weight)[-1], dims(activated)[-1])
-    return _node(graph, part, "down_proj", activated, logits, (identities, weight))
-
-
-def _identities(graph: GraphBuilder, part: Experts, rows: int | str, columns: int | str) -> ir.Value:
-    """The tensor [experts, rows, columns] of identity matrices."""
-    from drupe_onnx import Identities, Reshape
-
-    assert isinstance(rows, int) and isinstance(columns, int)
-    count = part.router.experts
-    matrices = Identities(count, rows, columns, graph.dtype)
-    return graph.initializer(f"identities.{count}x{rows}x{columns}", Reshape(matrices, (count, rows, columns)))
-
-
-def _node(
-    graph: GraphBuilder, part: Experts, called: str, rows: ir.Value, logits: ir.Value, weights: Sequence[ir.Value]
-) -> ir.Value:
-    """A node that takes each row to its expert. weights: of the node's two matrices."""
-    from drupe_onnx import CHOSEN, MICROSOFT
-
-    inputs = [rows, logits, weights[0], None, weights[1]]
-    name = f"{part.name}.{called}"
-    out = graph.node(OPERATOR, inputs, name, dims(rows), domain=MICROSOFT, role=EXPERTS, **ALONE)
-    node = out.producer()
-    assert node is not None
-    node.metadata_props[CHOSEN] = str(part.router.chosen)
-    return out
+    pair = (identities(graph, part.router, dims(weight)[-1], dims(activated)[-1]), weight)
+    return lone_experts(graph, part.router, f"{part.name}.down_proj", activated, logits, pair)

@@ -52,8 +52,8 @@ class Experts(Record):
     activation: of the gate, in place of the sigmoid; see `expert_halves`. weighs_input: whether the router's weights
     multiply the input in place of the result; see `weighted_inputs`. before: a norm that the experts read and the
     router does not. inward, outward: products before and after the experts, which have another hidden size then.
-    factor: on the sum of all. renamed: pairs of the beginning of a tensor's name here, and in a checkpoint with merged
-    experts.
+    factor: on the sum of all. bias: a tensor [hidden], which is added to the sum. renamed: pairs of the beginning of a
+    tensor's name here, and in a checkpoint with merged experts.
     """
 
     name: str
@@ -73,6 +73,7 @@ class Experts(Record):
     activation: str | None = None
     weighs_input: bool = False
     before: Norm | None = None
+    bias: str | None = None
 
     def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """The checkpoint's tensors, with their shapes."""
@@ -80,6 +81,8 @@ class Experts(Record):
         for part in (self.router, self.gate, self.up, self.down, *others):
             if part is not None:
                 yield from part.tensors()
+        if self.bias is not None:
+            yield self.bias, (self.down.size,)
 
 
 def experts(graph: GraphBuilder, part: Experts, x: ir.Value) -> ir.Value:
@@ -90,6 +93,9 @@ def experts(graph: GraphBuilder, part: Experts, x: ir.Value) -> ir.Value:
     out = run_experts(graph, part, inner, routing.logits)
     if routing.factor is not None:
         out = graph.node("Mul", [out, routing.factor], f"{part.name}/Weighted", dims(inner))
+    if routing.kept is not None:
+        kept = graph.node("Mul", [inner, routing.kept], f"{part.name}/Kept", dims(inner))
+        out = graph.node("Add", [out, kept], f"{part.name}/WithKept", dims(inner))
     if part.outward is not None:
         out = linear(graph, part.outward, out, "mlp.down")
     return with_shared(graph, part, out, x)
@@ -117,6 +123,8 @@ def with_shared(graph: GraphBuilder, part: Experts, out: ir.Value, x: ir.Value) 
         out = graph.node("Add", [out, _shared(graph, part, part.shared, x)], f"{part.name}/Shared", dims(x))
     if part.factor != 1.0:
         out = graph.node("Mul", [out, graph.number(part.factor)], f"{part.name}/Scale", dims(x))
+    if part.bias is not None:
+        out = graph.node("Add", [out, graph.vector(part.bias)], f"{part.name}/Add", dims(x))
     return out
 
 

@@ -31,7 +31,8 @@ class Router(Record):
     count for it. normalise: the weights of the chosen experts are divided by their sum. factor: on all weights.
     softcap: logits become softcap * tanh(logits / softcap); 0 for none. jitter: "sparsemixer" weighs against experts
     whose logits lie at most this share below the best. norm: the router's own, before the product. expert_factors: a
-    tensor [experts], each expert's factor on its weight; only `weights_of_chosen` applies it.
+    tensor [experts], each expert's factor on its weight; only `weights_of_chosen` applies it. idle: how many experts,
+    the last ones, give their input back and compute nothing; only for weights that are not normalised.
     """
 
     linear: Linear
@@ -49,10 +50,16 @@ class Router(Record):
     jitter: float = 0.02
     norm: Norm | None = None
     expert_factors: str | None = None
+    idle: int = 0
 
     @property
     def experts(self) -> int:
         return self.linear.size
+
+    @property
+    def computing(self) -> int:
+        """How many experts have matrices."""
+        return self.experts - self.idle
 
     def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """The checkpoint's tensors, with their shapes."""
@@ -69,11 +76,12 @@ class Routing(Record):
     """What the operator of the experts is told, and what its result is multiplied with.
 
     logits: [tokens, experts]; a softmax over the chosen ones gives their weights. factor: a number, or a value for each
-    token; None for 1.
+    token; None for 1. kept: a value for each token, the weight of its own hidden state; None for 0.
     """
 
     logits: ir.Value
     factor: ir.Value | None
+    kept: ir.Value | None = None
 
 
 def route(graph: GraphBuilder, part: Router, x: ir.Value) -> Routing:
@@ -86,10 +94,10 @@ def route(graph: GraphBuilder, part: Router, x: ir.Value) -> Routing:
     """
     from drupe_onnx import ir
 
-    assert part.expert_factors is None
+    assert part.expert_factors is None and not (part.idle and part.normalise)
     steps, logits = _logits(graph, part, x)
     constant = None if part.factor == 1.0 else graph.number(part.factor)
-    if part.score == "softmax" and part.choice_bias is None and part.groups == 1:
+    if part.score == "softmax" and part.choice_bias is None and part.groups == 1 and not part.idle:
         if part.normalise:
             return Routing(_rows(graph, part, logits), constant)
         weights, _ = steps.top(steps("Softmax", logits, axis=-1), part.chosen)
@@ -98,11 +106,18 @@ def route(graph: GraphBuilder, part: Router, x: ir.Value) -> Routing:
         weights, places = _sparsemixer(steps, part, logits)
     else:
         weights, places = _best(steps, part, logits)
+    kept = None
+    if part.idle:
+        weights, idle = _by_work(steps, part, weights, places)
+        kept = _sum_of_weights(graph, steps, part, idle)
     safe = steps("Log", steps("Max", weights, steps.number(SMALLEST), shape=dims(weights)), shape=dims(weights))
     below = steps("Expand", steps.number(NEVER), steps("Shape", logits, shape=[3], dtype=ir.DataType.INT64))
     told = steps("ScatterElements", below, places, safe, axis=-1)
+    if part.idle:
+        bounds = [graph.integers([each]) for each in (0, part.computing, 2)]
+        told = steps("Slice", told, *bounds, shape=[*dims(logits)[:-1], part.computing])
     factor = constant if part.normalise else _sum_of_weights(graph, steps, part, weights)
-    return Routing(_rows(graph, part, told), factor)
+    return Routing(_rows(graph, part, told), factor, kept)
 
 
 def weights_of_chosen(graph: GraphBuilder, part: Router, x: ir.Value) -> tuple[ir.Value, ir.Value]:
@@ -215,6 +230,19 @@ def _best(steps: _Steps, part: Router, logits: ir.Value) -> tuple[ir.Value, ir.V
     return steps("GatherElements", score, places, shape=dims(places), axis=-1), places
 
 
+def _by_work(steps: _Steps, part: Router, weights: ir.Value, places: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """The weights of experts that compute something, with zeros for idle ones, and the other way round."""
+    from drupe_onnx import ir
+
+    shape = dims(weights)
+    works = steps("Less", places, steps.graph.integers(part.computing), shape=shape, dtype=ir.DataType.BOOL)
+    zero = steps.number(0.0)
+    return (
+        steps("Where", works, weights, zero, shape=shape),
+        steps("Where", works, zero, weights, shape=shape),
+    )
+
+
 def _within_groups(steps: _Steps, part: Router, choice: ir.Value) -> ir.Value:
     """The choice with all experts outside the best groups at minus infinity."""
     from drupe_onnx import ir
@@ -278,8 +306,8 @@ def _sum_of_weights(graph: GraphBuilder, steps: _Steps, part: Router, weights: i
 def _rows(graph: GraphBuilder, part: Router, logits: ir.Value) -> ir.Value:
     """The logits as the operator takes them: [tokens, experts], in the activations' type."""
     name = part.linear.name
-    shape: Dims = ["tokens", part.experts]
+    shape: Dims = ["tokens", part.computing]
     rows = graph.node(
-        "Reshape", [logits, graph.integers([-1, part.experts])], f"{name}/Rows", shape, dtype=logits.dtype
+        "Reshape", [logits, graph.integers([-1, part.computing])], f"{name}/Rows", shape, dtype=logits.dtype
     )
     return rows if rows.dtype == graph.dtype else graph.node("Cast", [rows], f"{name}/Narrow", shape, to=graph.dtype)

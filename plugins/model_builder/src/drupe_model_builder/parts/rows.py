@@ -16,7 +16,8 @@ class Rows(Record):
 
     tensor: its name in the checkpoint. shape: its whole shape there. ranges: the rows that are used, one range after
     the other; empty for all. transposed: the checkpoint holds [columns, rows], and `ranges` count columns.
-    index: the number of the matrix in a tensor that holds one for each expert, [experts, rows, columns].
+    index: the number of the matrix in a tensor that holds one for each expert, [experts, rows, columns]. height: of
+    each matrix, where a tensor [experts * rows, columns] holds them one below the other.
     """
 
     tensor: str
@@ -24,11 +25,12 @@ class Rows(Record):
     ranges: tuple[range, ...] = ()
     transposed: bool = False
     index: int | None = None
+    height: int = 0
 
     @property
     def count(self) -> int:
         """How many rows there are."""
-        own = self.shape if self.index is None else self.shape[1:]
+        own = (self.height, *self.shape[1:]) if self.height else self.shape if self.index is None else self.shape[1:]
         return sum(map(len, self.ranges)) if self.ranges else own[1 if self.transposed else 0]
 
     def of(self, ranges: Iterable[range]) -> Rows:
@@ -37,10 +39,13 @@ class Rows(Record):
 
     def expression(self, weights: Mapping[str, Expression]) -> Expression:
         """The rows [rows, columns], or [rows] of a vector."""
-        from drupe_onnx import Transpose, member
+        from drupe_onnx import RowRange, Transpose, member
 
         source = weights[self.tensor]
-        source = source if self.index is None else member(source, self.index)
+        if self.index is not None and self.height:
+            source = RowRange(source, self.index * self.height, (self.index + 1) * self.height)
+        elif self.index is not None:
+            source = member(source, self.index)
         return _chosen(Transpose(source) if self.transposed else source, self.ranges)
 
 

@@ -8,8 +8,10 @@ from drupe.api import Record
 from drupe_model_builder.parts.altup import AltUp
 from drupe_model_builder.parts.attention import Attention
 from drupe_model_builder.parts.borrowed_attention import BorrowedAttention
+from drupe_model_builder.parts.expert_attention import ExpertAttention
 from drupe_model_builder.parts.experts import Experts
 from drupe_model_builder.parts.gated_delta import GatedDelta
+from drupe_model_builder.parts.gated_recurrence import GatedRecurrence
 from drupe_model_builder.parts.latent_attention import LatentAttention
 from drupe_model_builder.parts.laurel import Laurel
 from drupe_model_builder.parts.layer_inputs import LayerInput
@@ -17,21 +19,36 @@ from drupe_model_builder.parts.mamba1 import Mamba1
 from drupe_model_builder.parts.mamba2 import Mamba2
 from drupe_model_builder.parts.mlp import MLP
 from drupe_model_builder.parts.norm import Norm
+from drupe_model_builder.parts.rows import Rows
 from drupe_model_builder.parts.shared_block import SharedBlock
 from drupe_model_builder.parts.short_conv import ShortConv
 
-Mixer = Attention | LatentAttention | BorrowedAttention | ShortConv | GatedDelta | Mamba1 | Mamba2
+Mixer = (
+    Attention
+    | LatentAttention
+    | BorrowedAttention
+    | ExpertAttention
+    | ShortConv
+    | GatedDelta
+    | GatedRecurrence
+    | Mamba1
+    | Mamba2
+)
 """A part that reads the tokens before the current one."""
 Part = Mixer | MLP | Experts | Laurel | LayerInput
 
 
 class Branch(Record):
-    """One way from a step's input to its result. before, after: norms of its own. factor: on its result."""
+    """One way from a step's input to its result. before, after: norms of its own. factor: on its result.
+
+    later: how many steps later in the layer its result joins the residual: steps between do not read it.
+    """
 
     part: Part
     before: Norm | None = None
     after: Norm | None = None
     factor: float = 1.0
+    later: int = 0
 
     def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """The checkpoint's tensors, with their shapes."""
@@ -45,7 +62,8 @@ class Step(Record):
 
     before: the norm in front of all branches; None where the branches read the residual, or have norms of their own.
     after: a norm on the sum of the branches. factor: on the result, the residual included.
-    aside: its result is added to what the branches read, and not to the residual.
+    aside: its result is added to what the branches read, and not to the residual. closing: a norm on the result, the
+    residual included. residual: what the residual is multiplied with: a tensor [hidden].
     """
 
     branches: tuple[Branch, ...]
@@ -53,6 +71,8 @@ class Step(Record):
     after: Norm | None = None
     factor: float = 1.0
     aside: SharedBlock | None = None
+    closing: Norm | None = None
+    residual: Rows | None = None
 
     def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """The checkpoint's tensors, with their shapes."""
@@ -61,8 +81,11 @@ class Step(Record):
                 yield from part.tensors()
         for branch in self.branches:
             yield from branch.tensors()
-        if self.after is not None:
-            yield from self.after.tensors()
+        for norm in (self.after, self.closing):
+            if norm is not None:
+                yield from norm.tensors()
+        if self.residual is not None:
+            yield self.residual.tensor, self.residual.shape
 
     @property
     def parts(self) -> Iterator[Part]:
