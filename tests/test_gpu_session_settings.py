@@ -6,13 +6,13 @@ import json
 from typing import Any
 
 import pytest
-from drupe_tune_session.tunable_settings import known_settings, settings_to_try
 
 from drupe.api import Target, registry
 from drupe_onnx.session_options import GENAI, OWN, Tunable, options_in
 from drupe_onnxruntime.plain.stated_options import with_stated
 from drupe_onnxruntime.provider_options import genai_provider_options, onnxruntime_provider_options
 from drupe_tune_session.session_file import with_changes
+from drupe_tune_session.tunable_settings import known_settings, settings_to_try
 from drupe_tune_session.tune_session import TuneSessionConfig
 
 SPELLED: dict[str, dict[str, tuple[Any, str, str]]] = {

@@ -1,8 +1,8 @@
 """The families that are built: those of this plugin and those of others.
 
 This plugin has one file for each in the folder `families`, called by its `model_type`; a hyphen in it is an underscore
-there. It holds a function of that name, from config.json to a composition of parts. Other distributions bring families by the hook
-`drupe_decoder_families`.
+there. It holds a function of that name, from config.json to a composition of parts. Other distributions bring
+families by the hook `drupe_decoder_families`.
 """
 
 from __future__ import annotations
