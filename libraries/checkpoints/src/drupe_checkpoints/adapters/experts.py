@@ -267,6 +267,12 @@ class TakenApart(Record):
         return found
 
 
+def is_of_all_experts(name: str) -> bool:
+    """Whether a parameter, by its name in transformers, holds something of all experts that adapters can change."""
+    owner, _, parameter = name.rpartition(".")
+    return parameter in PARAMETERS_OF.get(owner.rpartition(".")[2], ())
+
+
 def changes_experts(adapter: AdapterTensors) -> tuple[str, ...]:
     """The modules of experts that an adapter changes, by its own names; those of all experts once."""
     names = (
