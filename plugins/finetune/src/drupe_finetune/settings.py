@@ -48,7 +48,7 @@ class FinetuneConfig(PassConfig):
     dropout: float = Field(0.0, ge=0, lt=1, description="of the adapter's inputs, while it is trained")
     targets: tuple[str, ...] = Field(
         (),
-        description="the modules, and parameters of experts, that get an adapter, by the ends of their names; by default all linear ones",
+        description="what gets an adapter, by the ends of names; by default all linear modules",
     )
     max_length: int = Field(1024, ge=2, description="tokens of a row; longer rows are cut")
     max_sequences: int = Field(0, ge=0, description="how many sequences are learned from at most; 0: all")
