@@ -214,11 +214,12 @@ def _column_kernel() -> Callable[..., tuple[npt.NDArray[np.uint8], Float32]]:
 def _within(limit: Float64, error: Float32, factor: GptqFactor) -> npt.NDArray[np.bool_]:
     """Where |error R|^2, the damped loss of errors [n, K], is at least `limit`.
 
-    Each tile of columns adds to the sum, so the product may end as soon as every row has reached its limit.
+    Each tile of columns adds to the sum, so the product may end as soon as every row has reached its limit. The last
+    tiles add most: nothing that follows makes up for their errors.
     """
     columns = error.T[factor.order]
     loss = np.zeros(len(error))
-    for tile in _tiles(len(columns)):
+    for tile in reversed(_tiles(len(columns))):
         corner = factor.triangles[tile, tile]
         roots = np.tril(corner, -1) + np.diag(np.float32(1) / np.diagonal(corner))
         product = factor.triangles[tile, : tile.start] @ columns[: tile.start] + roots @ columns[tile]
