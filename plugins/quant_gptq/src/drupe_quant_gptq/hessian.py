@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from drupe.api import Record
 
 Float32 = NDArray[np.float32]
 
@@ -44,8 +45,7 @@ class Hessian:
         return [slice(start, min(start + TILE, features)) for start in range(0, features, TILE)]
 
 
-@dataclass(frozen=True)
-class HessianInFile:
+class HessianInFile(Record):
     """A sum of Hessians that is kept in the file `path` between them, so that many sums take the memory of one."""
 
     path: Path
