@@ -139,6 +139,19 @@ def test_adapters_of_transformers_4_are_those_that_peft_converts(family: str, tm
     assert_same(tensors_of(base, adapter), as_saved(base, tmp_path / "merged", adapter))
 
 
+def test_an_adapter_of_transformers_4_keeps_the_scaling_that_it_was_trained_with(tmp_path: Path) -> None:
+    """peft 0.21 doubles rank and alpha where it joins gate and up, which is another scaling with rsLoRA."""
+    settings, leaves, at = OF_EACH["qwen3_moe"]
+    base = make_checkpoint(tmp_path / "base", "qwen3_moe", **settings)
+    adapter = adapter_of_each(tmp_path / "adapter", base, leaves, at)
+    plain, usual = tensors_of(base), tensors_of(base, adapter)
+    path = adapter / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "use_rslora": True}))
+    found = tensors_of(base, adapter)
+    for name, value in plain.items():
+        np.testing.assert_allclose(found[name] - value, (usual[name] - value) * np.sqrt(3), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("family", OF_EACH)
 def test_a_checkpoint_with_all_experts_in_one_tensor_takes_both_kinds(family: str, tmp_path: Path) -> None:
     settings, leaves, at = OF_EACH[family]
@@ -220,6 +233,7 @@ def test_experts_that_are_switched_are_refused_by_name(tmp_path: Path) -> None:
         with pytest.raises(ModelError, match=f"it changes the experts {re.escape(named)}") as caught:
             drupe.optimize(base, tmp_path / "out", adapters=[f"name={adapter}"], provider="cpu", verify=False)
         assert f"--adapter {adapter}" in str(caught.value.cure)
+    drupe.optimize(base, tmp_path / "out", adapter=[one], provider="cpu", verify=False)  # the cure works
 
 
 def test_whole_experts_are_refused_where_the_checkpoint_has_them_one_by_one(tmp_path: Path) -> None:
