@@ -212,7 +212,6 @@ Q = "base_model.model.model.layers.0.self_attn.q_proj"
 WRONG: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "another method": ({"peft_type": "IA3"}, {}, "the type \"IA3\" are not merged"),
     "a key that asks for more": ({"alora_invocation_tokens": [1]}, {}, "alora_invocation_tokens is"),
-    "stacked experts": ({"target_parameters": ["experts.gate_up_proj"]}, {}, "target_parameters is"),
     "PiSSA": ({"init_lora_weights": "pissa"}, {}, "init_lora_weights is \"pissa\""),
     "another rank": ({"r": 8}, {}, "the rank 8, but the adapter's matrices have rank 4"),
     "no B": ({}, {f"{Q}.lora_B.weight": None}, "lacks lora_B of model.layers.0.self_attn.q_proj"),

@@ -315,14 +315,6 @@ def test_an_adapter_that_cannot_be_switched_is_to_be_merged(case: str, tmp_path:
     drupe.optimize(base, tmp_path / "out", adapter=[adapter], provider="cpu", verify=False)  # the cure works
 
 
-def test_stacked_experts_are_not_switched(tmp_path: Path) -> None:
-    base = make_checkpoint(tmp_path / "base", "mixtral", num_local_experts=4, num_experts_per_tok=2)
-    config = lora(target_modules=["q_proj"], target_parameters=["mlp.experts.gate_up_proj"])
-    adapter = make_adapter(tmp_path / "adapter", base, config)
-    with pytest.raises(ModelError, match="such as stacked experts, are not"):
-        drupe.optimize(base, tmp_path / "out", adapters=[adapter], provider="cpu", verify=False)
-
-
 def test_an_adapter_for_another_base_names_the_first_tensor_that_does_not_fit(home: Path, tmp_path: Path) -> None:
     wide = make_checkpoint(tmp_path / "wide", "qwen2", hidden_size=128)
     deep = make_checkpoint(tmp_path / "deep", "qwen2", num_hidden_layers=3)

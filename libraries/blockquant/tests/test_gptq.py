@@ -85,9 +85,10 @@ def test_the_returned_loss_is_the_weighted_error(backend):
     rows, hessian = random_rows(20, 200), hessian_of(correlated_inputs(500, 200))
     scheme, factor = Scheme(4, 32, False), gptq_factor(hessian)
     found = start(rows, scheme, factor)
-    loss = gptq._fit(rows, factor, scheme, found)
+    loss, squares = gptq._fit(rows, factor, scheme, found)
     damped = hessian / np.diagonal(hessian).mean() + factor.damping * np.eye(200)
     np.testing.assert_allclose(loss, losses(rows, found, scheme, damped), rtol=1e-3)
+    np.testing.assert_allclose(squares, losses(rows, found, scheme, np.eye(200)), rtol=1e-4)
 
 
 @pytest.mark.parametrize("tokens", [2000, 100])
@@ -104,14 +105,19 @@ def test_with_correlated_inputs_gptq_loses_much_less_than_the_weighted_search(ba
 
 @pytest.mark.parametrize("k", [1, 2, 127, 128, 129, 300])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_the_factor_holds_the_root_of_the_hessian_and_of_its_inverse(k, dtype):
+def test_the_factor_holds_the_root_of_the_hessian_and_what_errors_are_carried_over_by(k, dtype):
     hessian = hessian_of(correlated_inputs(2 * k, k)).astype(dtype)
     factor = gptq_factor(hessian)
-    inverse_root = np.triu(factor.triangles).astype(np.float64)
-    root = np.tril(factor.triangles, -1).T.astype(np.float64) + np.diag(1 / np.diagonal(inverse_root))
+    held = np.triu(factor.triangles).astype(np.float64)
+    root = np.tril(factor.triangles, -1).T.astype(np.float64) + np.diag(1 / np.diagonal(held))
     damped = hessian / np.diagonal(hessian).mean() + factor.damping * np.eye(k)
     np.testing.assert_allclose(root @ root.T, damped[factor.order][:, factor.order], atol=1e-5 * damped.max())
-    np.testing.assert_allclose(inverse_root @ root, np.eye(k), atol=1e-4)
+    inverse = np.linalg.inv(root)
+    for tile in (slice(start, start + 128) for start in range(0, k, 128)):
+        corner = inverse[tile, tile]
+        np.testing.assert_allclose(held[tile, tile], corner, atol=1e-4 * np.abs(corner).max())
+        panel = root[: tile.start, tile] @ corner
+        np.testing.assert_allclose(held[: tile.start, tile], panel, atol=1e-4)
 
 
 def test_columns_without_input_are_rounded_and_do_not_worsen_the_others(backend):

@@ -64,4 +64,4 @@ def kit(tmp_path: Path, cpu: Target, monkeypatch: pytest.MonkeyPatch) -> SimpleN
         with LayerByLayer(model.payload.component, tokens, context()) as layers:
             return np.concatenate([chunk.rows for chunk in layers.logits()])
 
-    return SimpleNamespace(context=context, demo=demo, random=random, written=written, logits=logits)
+    return SimpleNamespace(context=context, build=build, demo=demo, random=random, written=written, logits=logits)

@@ -10,8 +10,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import decoder_families
 import numpy as np
 import pytest
+import tiny
 from threadpoolctl import threadpool_limits
 
 from drupe.api import Cancelled, Model, ModelError, Progress, UsageError, replace
@@ -258,6 +260,44 @@ def test_a_tied_head_is_solved_and_shares_its_bytes_with_the_embedding(kit: Simp
     assert len(tables) == 2
     assert tables["GatherBlockQuantized"] == tables["MatMulNBits"]
     assert isinstance(tables["MatMulNBits"], ExternalTensor)
+
+
+@pytest.mark.parametrize("case", ["zamba2", "zamba2, one block"])
+def test_a_block_that_layers_share_is_solved_once_with_the_inputs_of_all_its_uses(
+    case: str, kit: SimpleNamespace, text: str, tmp_path: Path
+) -> None:
+    checkpoint, _ = decoder_families.make(case, tmp_path / "zamba2")
+    tiny.write_tokenizer(checkpoint)
+    settings = config(text, block_size=32)
+    model = QuantizeGptq().run(kit.build(checkpoint), settings, kit.context())
+    plain, files = kit.build(checkpoint), Files()
+    uses: dict[Any, list[Any]] = {}
+    for site in find_sites(graph(plain)):
+        uses.setdefault(site.rows, []).append(site)
+    several = [sites for sites in uses.values() if len(sites) > 1 and not any(each.is_look_up for each in sites)]
+    assert several
+    hessians: dict[str, Any] = {}
+    sequences = settings.calibration_tokens(TextTokenizer.among(model.payload.files, kit.context().scratch))
+    with LayerByLayer(plain.payload.component, sequences, kit.context("again")) as layers, threadpool_limits(1, "blas"):
+        for segment in layers.segments:
+            for site in (each for sites in several for each in sites if each.node in segment.nodes):
+                hessian = Hessian(site.rows.shape[1])
+                layers.collect(segment, {site.activations.name}, lambda _, rows, hessian=hessian: hessian.add(rows))
+                hessians[site.node.name] = hessian.whole()
+    nodes = {node.name: node for node in graph(model)}
+    for sites in several:
+        whole = hessians[sites[0].node.name]
+        for each in sites[1:]:
+            whole = hessians[each.node.name] + whole
+        wanted = gptq_rows(sites[0].rows.value(files), gptq_factor(whole, settings.damping), Scheme(4, 32, False))
+        parts = [value.const_value.expression for value in nodes[sites[0].node.name].inputs[1:]]
+        for site in sites:
+            for value, array in zip(nodes[site.node.name].inputs[1:], wanted[:3], strict=True):
+                held = value.const_value.expression
+                np.testing.assert_array_equal(held.value(files).reshape(array.shape), array)
+            assert all(value.const_value.expression in parts for value in nodes[site.node.name].inputs[1:])
+    assert not list(kit.context().scratch.rglob("*.npy"))
+    files.close()
 
 
 @pytest.mark.parametrize("do", [QuantizeGptq().run, QuantizeGptq().preview], ids=["run", "preview"])

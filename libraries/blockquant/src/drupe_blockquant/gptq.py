@@ -35,9 +35,13 @@ class GptqFactor(Record):
 
     With H' the Hessian divided by the mean of its diagonal, plus `damping` on the diagonal, in the order of
     processing: H' = R R^T with R upper triangular, and U = R^-1 is the upper Cholesky factor of the inverse.
-    `triangles` float32 [K, K] holds U in its upper triangle and diagonal, and R^T below. `order` [K] lists the columns
-    in the order of processing. `importance` float32 [K] is what a squared error of each column adds to the loss when
-    later columns make up for it as well as they can: 1 / U_jj^2.
+    `triangles` float32 [K, K] holds R^T below its diagonal. For each tile T of columns, its upper triangle and diagonal
+    hold U[T, T], and above the tile what an error of an earlier column is to the columns of T: R[:T, T] U[T, T].
+    `order` [K] lists the columns in the order of processing. `importance` float32 [K] is what a squared error of each
+    column adds to the loss when later columns make up for it as well as they can: 1 / U_jj^2.
+
+    Only the tiles of U on the diagonal are computed: errors of earlier tiles are carried over by R, not by U. Both give
+    the same (GPTQ is Babai's nearest plane; arXiv 2507.18553), and inverting R costs as much as factoring H.
     """
 
     triangles: Float32
@@ -68,14 +72,14 @@ def gptq_factor(hessian: Array, damping: float = 0.01, threads: int = 1) -> Gptq
                 break
             except np.linalg.LinAlgError:
                 damping *= 10
-        triangles = work.astype(np.float32)
-        _mirror(triangles)
-        _invert_upper(work, pool)
-    for tile in _tiles(len(work)):
-        triangles[tile, tile.stop :] = work[tile, tile.stop :]
-        triangles[tile, tile] = np.triu(work[tile, tile]) + np.tril(triangles[tile, tile], -1)
     importance = np.empty(len(work), np.float32)
-    importance[order] = np.diagonal(work) ** -2.0
+    importance[order] = np.diagonal(work) ** 2.0
+    triangles = work.astype(np.float32)
+    _mirror(triangles)
+    for tile in _tiles(len(work)):
+        corner = np.triu(np.linalg.inv(work[tile, tile]))
+        triangles[: tile.start, tile] = work[: tile.start, tile] @ corner
+        triangles[tile, tile] = corner + np.tril(triangles[tile, tile], -1)
     return GptqFactor(triangles, order, importance, damping)
 
 
@@ -114,9 +118,9 @@ def _quantize(rows: Array, factor: GptqFactor, scheme: Scheme, scales_dtype: npt
         return found
     values = as_float32(rows)
     with np.errstate(all="ignore"):  # rows near the ends of float32 fall back to round-to-nearest
-        loss = _fit(values, factor, scheme, found)
-        error, plain_error = (values - dequantize_rows(result, scheme, rows.shape[1]) for result in (found, plain))
-        allowed = factor.damping * (_squares(plain_error.T) - _squares(error.T))
+        loss, squares = _fit(values, factor, scheme, found)
+        plain_error = values - dequantize_rows(plain, scheme, rows.shape[1])
+        allowed = factor.damping * (_squares(plain_error.T) - squares)
         worse = ~_within(loss * (1 + _MARGIN) + allowed, plain_error, factor)
     for ours, theirs in zip(found, plain, strict=True):
         if ours is not None and theirs is not None:
@@ -124,8 +128,8 @@ def _quantize(rows: Array, factor: GptqFactor, scheme: Scheme, scales_dtype: npt
     return found
 
 
-def _fit(values: Float32, factor: GptqFactor, scheme: Scheme, found: Quantized) -> Float64:
-    """Fill in the levels of `found` for its scales and zero points; returns the damped loss of each row.
+def _fit(values: Float32, factor: GptqFactor, scheme: Scheme, found: Quantized) -> tuple[Float64, Float64]:
+    """Fill in the levels of `found` for its scales and zero points; returns the damped loss of each row, and |W - Q|^2.
 
     With R R^T = H', the loss |(W - Q) R|^2 is the sum of squares of the errors as they are fed back.
     """
@@ -140,18 +144,33 @@ def _fit(values: Float32, factor: GptqFactor, scheme: Scheme, found: Quantized) 
     groups = factor.order // scheme.block_size
     round_columns = _column_kernel()
     columns = values.T[factor.order]
-    owed = np.zeros_like(columns)
+    errors = np.empty_like(columns)
     levels = np.empty((k, n), np.uint8)
     loss = np.zeros(n)
     for tile in _tiles(k):
+        owed = factor.triangles[: tile.start, tile].T @ errors[: tile.start]
         shares = factor.triangles[tile, tile]
-        levels[tile], errors = round_columns(columns[tile], owed[tile], shares, groups[tile], of_blocks, q_max)
-        owed[tile.stop :] -= factor.triangles[tile, tile.stop :].T @ errors
-        loss += _squares(errors)
+        levels[tile], fed_back = round_columns(columns[tile], owed, shares, groups[tile], of_blocks, q_max)
+        _put_errors(columns[tile], levels[tile], groups[tile], of_blocks, errors[tile])
+        loss += _squares(fed_back)
     padded = np.zeros((n, blocks * scheme.block_size), np.uint8)
     padded[:, factor.order] = levels.T
     found.packed.reshape(n, -1)[...] = pack_levels(padded, scheme.bits)
-    return loss
+    return loss, _squares(errors)
+
+
+def _put_errors(
+    columns: Float32,
+    levels: npt.NDArray[np.uint8],
+    groups: npt.NDArray[np.intp],
+    of_blocks: tuple[Float32, ...],
+    errors: Float32,
+) -> None:
+    """Write W - Q of some columns [width, n]; see `_round_columns`."""
+    scales, _, zeros = of_blocks
+    np.subtract(levels, zeros[groups], out=errors)
+    errors *= scales[groups]
+    np.subtract(columns, errors, out=errors)
 
 
 def _round_columns(
@@ -195,11 +214,12 @@ def _column_kernel() -> Callable[..., tuple[npt.NDArray[np.uint8], Float32]]:
 def _within(limit: Float64, error: Float32, factor: GptqFactor) -> npt.NDArray[np.bool_]:
     """Where |error R|^2, the damped loss of errors [n, K], is at least `limit`.
 
-    Each tile of columns adds to the sum, so the product may end as soon as every row has reached its limit.
+    Each tile of columns adds to the sum, so the product may end as soon as every row has reached its limit. The last
+    tiles add most: nothing that follows makes up for their errors.
     """
     columns = error.T[factor.order]
     loss = np.zeros(len(error))
-    for tile in _tiles(len(columns)):
+    for tile in reversed(_tiles(len(columns))):
         corner = factor.triangles[tile, tile]
         roots = np.tril(corner, -1) + np.diag(np.float32(1) / np.diagonal(corner))
         product = factor.triangles[tile, : tile.start] @ columns[: tile.start] + roots @ columns[tile]
@@ -257,20 +277,6 @@ def _upper_cholesky(work: Float64, pool: Executor) -> None:
 def _subtract_square(work: Float64, panel: Float64, rows: slice) -> None:
     """Subtract panel panel^T from some rows of the upper triangle, over the panel's columns."""
     work[rows, rows.start : len(panel)] -= panel[rows] @ panel[rows.start :].T
-
-
-def _invert_upper(work: Float64, pool: Executor) -> None:
-    """Replace the upper triangle by its inverse."""
-    for tile in _tiles(len(work)):
-        corner = np.triu(np.linalg.inv(work[tile, tile]))
-        panel = work[: tile.start, tile] @ corner
-        _all(pool.map(partial(_put_product, work, panel, tile), _tiles(tile.start)))
-        work[tile, tile] = corner
-
-
-def _put_product(work: Float64, panel: Float64, columns: slice, rows: slice) -> None:
-    """Replace a panel by the negative product of some rows of the inverse, as far as it is known, and the panel."""
-    work[rows, columns] = -(work[rows, rows.start : columns.start] @ panel[rows.start :])
 
 
 def _all(done: Iterable[None]) -> None:

@@ -124,7 +124,7 @@ class Checkpoint(Record, dict=True):
         A matrix that is already quantized is a `PackedMatrix`, under the name that it would have in floating point. A
         hub's weights are downloaded first. Raises ModelError for files that are broken, missing or pickles.
         """
-        if not self.adapters:
+        if not (self.adapters or self.switched):
             return self.stored()
         from drupe_checkpoints.adapters.applied import with_changes
 

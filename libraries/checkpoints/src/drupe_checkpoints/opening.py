@@ -27,7 +27,7 @@ def open_checkpoint(
     switched: those that stay beside them. Raises ModelError where there is no checkpoint, or no such adapter.
     """
     opened = replace(_opened(location, snapshot), switched=switched)
-    if not adapters:
+    if not (adapters or switched):
         return opened
     from drupe_checkpoints.adapters.applied import with_adapters
 

@@ -27,7 +27,8 @@ OWN: Mapping[str, str] = {
 """The arguments that fine-tuning sets itself, with what stands for each."""
 OWN_OF_PEFT: Mapping[str, str] = {
     "r": "--rank", "alpha": "--alpha", "lora_alpha": "--alpha", "lora_dropout": "--dropout",
-    "rank_dropout": "--dropout", "target_modules": "--targets", "task_type": "nothing", "peft_type": "--method",
+    "rank_dropout": "--dropout", "target_modules": "--targets", "target_parameters": "--targets",
+    "task_type": "nothing", "peft_type": "--method",
     "use_rslora": "--method rslora", "use_dora": "--method dora", "loftq_config": "--init loftq",
     "inference_mode": "nothing",
 }  # fmt: skip

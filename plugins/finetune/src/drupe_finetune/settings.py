@@ -47,7 +47,8 @@ class FinetuneConfig(PassConfig):
     alpha: float | None = Field(None, gt=0, description="the adapter's scaling; by default twice the rank")
     dropout: float = Field(0.0, ge=0, lt=1, description="of the adapter's inputs, while it is trained")
     targets: tuple[str, ...] = Field(
-        (), description="the modules that get an adapter, by the ends of their names; by default all linear ones"
+        (),
+        description="what gets an adapter, by the ends of names; by default all linear modules",
     )
     max_length: int = Field(1024, ge=2, description="tokens of a row; longer rows are cut")
     max_sequences: int = Field(0, ge=0, description="how many sequences are learned from at most; 0: all")

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from drupe.api import Context, ModelError, Record, UsageError, counted
 from drupe_finetune.arguments import kind_of_adapter, refuse_unknown_to_peft, training_arguments
@@ -16,6 +16,9 @@ from drupe_finetune.checkpoints import last_complete, mark_complete
 from drupe_finetune.examples import IGNORED, Examples, examples_of
 from drupe_finetune.rows import is_text, rows_of
 from drupe_finetune.settings import FinetuneConfig
+
+if TYPE_CHECKING:
+    from drupe_finetune.targets import Targets
 
 Say = Callable[[str], None]
 
@@ -152,8 +155,12 @@ def _prepared(folder: Path, config: FinetuneConfig) -> Any:
         return model
     from peft import get_peft_model
 
+    from drupe_finetune.targets import adaptable, refuse_without_effect, targets_of
+
+    targets = targets_of(model, config)
     try:
-        adapted = get_peft_model(model, _adapter(config))
+        adapted = get_peft_model(model, _adapter(config, targets))
+        refuse_without_effect(adapted, targets)
         if config.init == "loftq":
             from drupe_finetune.four_bits import begin_with_loftq
 
@@ -161,22 +168,17 @@ def _prepared(folder: Path, config: FinetuneConfig) -> Any:
         return adapted
     except (ValueError, TypeError, NotImplementedError) as error:
         reason = " ".join(str(error).split()).partition(". ")[0]
-        modules = sorted({name.rpartition(".")[2] for name, each in model.named_modules() if _is_linear(each)})
         raise ModelError(
             f"peft cannot give the model this adapter: {reason}",
             where=folder,
-            cure=f"--targets, of {', '.join(modules)}; or another --method",
+            cure=("--dropout 0; or " if config.dropout else "")
+            + f"--targets, of {', '.join(adaptable(model))}; or another --method",
         ) from error
 
 
-def _is_linear(module: Any) -> bool:
-    return type(module).__name__ in ("Linear", "PackedLinear", "Conv1D")
-
-
-def _adapter(config: FinetuneConfig) -> Any:
+def _adapter(config: FinetuneConfig, targets: Targets) -> Any:
     """peft's configuration of the adapter."""
     kind = kind_of_adapter(config)
-    targets: Any = list(config.targets) or "all-linear"
     alpha: Any = config.scaling  # peft computes with it as with a number, and says that it is a whole one
     if config.method in ("loha", "lokr"):
         return kind(
@@ -184,7 +186,7 @@ def _adapter(config: FinetuneConfig) -> Any:
             r=config.rank,
             alpha=alpha,
             rank_dropout=config.dropout,
-            target_modules=targets,
+            target_modules=targets.modules,
             **config.peft,
         )
     return kind(
@@ -192,7 +194,8 @@ def _adapter(config: FinetuneConfig) -> Any:
         r=config.rank,
         lora_alpha=alpha,
         lora_dropout=config.dropout,
-        target_modules=targets,
+        target_modules=targets.modules,
+        target_parameters=list(targets.parameters) or None,
         use_rslora=config.method == "rslora",
         use_dora=config.method == "dora",
         **config.peft,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from drupe.api import ModelError, Record, replace
 from drupe_checkpoints import Checkpoint
 from drupe_checkpoints.adapters.merging import places_of
+from drupe_checkpoints.adapters.shared_blocks import of_uses
 from drupe_checkpoints.adapters.switched import SwitchedAdapter, matrices_of, switchable
 from drupe_checkpoints.adapters.tensors import AdapterTensors
 from drupe_checkpoints.wording import listed
@@ -47,7 +48,7 @@ class SwitchedAdapters(Record):
         shapes = {name: tuple(weights.tensors[own].shape) for own, name in weights.stored.items()}
         head = None if weights.decoder.head is None else weights.stored.get(weights.decoder.embedding.table)
         return cls(
-            tuple(_placed(each, shapes, head) for each in checkpoint.switched),
+            tuple(_placed(each, checkpoint, shapes, head) for each in checkpoint.switched),
             weights,
         )
 
@@ -79,8 +80,10 @@ class SwitchedAdapters(Record):
         return {**files, ADAPTERS: Switching(element_name(dtype), named, adapters, sources).content()}
 
 
-def _placed(adapter: SwitchedAdapter, shapes: Mapping[str, tuple[int, ...]], head: str | None) -> PlacedAdapter:
-    tensors = switchable(adapter)
+def _placed(
+    adapter: SwitchedAdapter, checkpoint: Checkpoint, shapes: Mapping[str, tuple[int, ...]], head: str | None
+) -> PlacedAdapter:
+    tensors = of_uses(checkpoint.config, switchable(adapter))
     return PlacedAdapter(adapter, tensors, places_of(tensors, shapes, head))
 
 

@@ -8,12 +8,13 @@ that knows nothing of most directions.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from drupe.api import Record
+from drupe.api import Record, replace
 from drupe_blockquant import GptqFactor, Quantized, Scheme, dequantize_rows, gptq_factor
 from drupe_files import disk_errors
 from drupe_layerwise import Activation, RoutedRows
@@ -28,6 +29,8 @@ PRIOR = 0.25
 SAMPLE = 512
 """How many rows stand for all, where an expert's own activations of them are needed."""
 FLOAT = 4  # bytes
+FACTORED = 16
+"""Bytes for each element of a Hessian while it is factored."""
 
 
 class _OfOne(Record):
@@ -73,23 +76,44 @@ class ExpertSolver:
         if not parts:
             return {expert: self._stored(matrices.apart[expert]) for expert in experts}
         hessians = {expert: self._summed(matrices.columns) for expert in experts}
-        self._rows.of(experts, lambda expert, rows, weights: hessians[expert].add(rows * weights))
-        for expert in experts:
-            self._fill(parts, matrices, expert, self._factor(hessians.pop(expert).whole(), self._mean_of_all, expert))
-        return {expert: self._solved(parts, matrices, expert) for expert in experts}
+        self._rows.of(experts, lambda expert, rows, weights: hessians[expert].add(rows, weights))
+        mean = self._mean_of_all
+        raised: dict[int, Rows] = {}
+
+        def solve(expert: int, threads: int) -> None:
+            factor = self._factor(hessians.pop(expert).whole(), mean, expert, threads)
+            self._fill(parts, matrices, expert, factor, threads)
+            raised[expert] = self._solved(parts, matrices, expert)
+
+        self._each(experts, matrices.columns, solve)
+        return raised
 
     def _solve_down(self, experts: Sequence[int], parts: Sequence[ExternalTensor], raised: dict[int, Rows]) -> None:
         """Solve the second matrices of some experts. raised: the first ones; each is freed when it has been used."""
-        hessians = {expert: self._summed(self._site.down.columns) for expert in experts}
+        columns, sample = self._site.down.columns, self._sample
+        hessians = {
+            expert: self._summed(columns, functools.partial(self._activated, expert, raised=raised[expert]))
+            for expert in experts
+        }
+        self._rows.of(experts, lambda expert, rows, weights: hessians[expert].add(rows, weights))
 
-        def add(expert: int, rows: Rows, weights: Rows) -> None:
-            hessians[expert].add(self._activated(expert, rows, raised[expert]) * weights)
-
-        self._rows.of(experts, add)
-        for expert in experts:
-            every = self._activated(expert, self._sample, raised.pop(expert))
+        def solve(expert: int, threads: int) -> None:
+            hessian = hessians.pop(expert).whole()
+            every = self._activated(expert, sample, raised.pop(expert))
             mean = every.T @ every / np.float32(len(every))
-            self._fill(parts, self._site.down, expert, self._factor(hessians.pop(expert).whole(), mean, expert))
+            self._fill(parts, self._site.down, expert, self._factor(hessian, mean, expert, threads), threads)
+
+        self._each(experts, columns, solve)
+
+    def _each(self, experts: Sequence[int], columns: int, solve: Callable[[int, int], None]) -> None:
+        """Call `solve` for each expert, with how many threads it may use. Several experts are solved at a time.
+
+        As many as there are threads, and as factors of so many columns fit into half of the memory budget.
+        """
+        fitting = self._solver.context.memory_budget // (2 * FACTORED * columns * columns)
+        at_once = max(1, min(self._threads, fitting, len(experts)))
+        with ThreadPoolExecutor(at_once) as pool:
+            list(pool.map(lambda expert: solve(expert, self._threads // at_once), experts))
 
     def _activated(self, expert: int, rows: Rows, raised: Rows) -> Rows:
         """What the second matrix of an expert reads. raised: the first matrix."""
@@ -100,12 +124,12 @@ class ExpertSolver:
                 inner += bias.rows(expert, expert + 1, files)[0]
         return self._activation(inner)
 
-    def _factor(self, hessian: Rows, mean: Rows, expert: int) -> GptqFactor:
+    def _factor(self, hessian: Rows, mean: Rows, expert: int, threads: int) -> GptqFactor:
         """The factor for an expert's own Hessian and the mean over all rows."""
         weights = self._rows.weights(expert)
         usual = np.square(weights, dtype=np.float64).mean() if len(weights) else 1.0
         hessian += mean * np.float32(PRIOR * len(mean) * usual)
-        return gptq_factor(hessian, self._damping, self._threads)
+        return gptq_factor(hessian, self._damping, threads)
 
     @functools.cached_property
     def _mean_of_all(self) -> Rows:
@@ -118,8 +142,8 @@ class ExpertSolver:
     def _sample(self) -> Rows:
         return self._rows.sample(SAMPLE)
 
-    def _summed(self, features: int) -> _Summed:
-        return _Summed(features, self._threads)
+    def _summed(self, features: int, made: Activation = lambda rows: rows) -> _Summed:
+        return _Summed(features, self._threads, made)
 
     def _places(self, matrices: ExpertMatrices) -> list[ExternalTensor]:
         if matrices.is_identity:
@@ -127,11 +151,19 @@ class ExpertSolver:
         with disk_errors(self._solver.path):
             return self._solver.places(QuantizeBlocks(matrices.rows, self._scheme, self._site.dtype).outputs)
 
-    def _fill(self, parts: Sequence[ExternalTensor], matrices: ExpertMatrices, expert: int, factor: GptqFactor) -> None:
+    def _fill(
+        self,
+        parts: Sequence[ExternalTensor],
+        matrices: ExpertMatrices,
+        expert: int,
+        factor: GptqFactor,
+        threads: int,
+    ) -> None:
         rows = matrices.apart[expert]
+        solver = replace(self._solver, context=replace(self._solver.context, threads=threads))
         one = _OfOne(f"{matrices.weight.name}, expert {expert}", rows, self._site.dtype)
         with disk_errors(self._solver.path):
-            self._solver.fill(parts, one, self._scheme, factor, expert * rows.shape[0])
+            solver.fill(parts, one, self._scheme, factor, expert * rows.shape[0])
 
     def _solved(self, parts: Sequence[ExternalTensor], matrices: ExpertMatrices, expert: int) -> Rows:
         """The values of a solved matrix."""
@@ -150,7 +182,7 @@ class ExpertSolver:
         """Ranges of experts whose Hessians and values fit into the memory budget."""
         experts, columns, width = self._site.up.experts, self._site.up.columns, self._site.down.columns
         values = self._site.up.rows.size // experts
-        summed = (_Summed.size(each) for each in (columns, width))
+        summed = (_Summed.size(each, columns) for each in (columns, width))
         each = FLOAT * (values + max(summed))
         size = max(1, self._solver.context.memory_budget // each)
         for first in range(0, experts, size):
@@ -158,20 +190,23 @@ class ExpertSolver:
 
 
 class _Summed:
-    """The Hessian of rows that come a few at a time."""
+    """The Hessian of what is made of rows that come a few at a time. They wait, since products of few rows are slow."""
 
-    def __init__(self, features: int, threads: int) -> None:
-        self._hessian = Hessian(features, threads)
-        self._waiting: list[Rows] = []
+    def __init__(self, features: int, threads: int, made: Activation) -> None:
+        self._hessian, self._made = Hessian(features, threads), made
+        self._waiting: list[tuple[Rows, Rows]] = []
+        self._count = 0
 
     @staticmethod
-    def size(features: int) -> int:
-        """How many floats it holds."""
-        return features * (features + 2 * TILE)
+    def size(features: int, columns: int) -> int:
+        """How many floats it holds. columns: of the rows."""
+        return features * (features + TILE) + TILE * columns
 
-    def add(self, rows: Rows) -> None:
-        self._waiting.append(rows)
-        if sum(map(len, self._waiting)) >= TILE:
+    def add(self, rows: Rows, weights: Rows) -> None:
+        """weights [rows, 1]: what is made of each row counts by their squares."""
+        self._waiting.append((rows, weights))
+        self._count += len(rows)
+        if self._count >= TILE:
             self._add_waiting()
 
     def whole(self) -> Rows:
@@ -181,5 +216,7 @@ class _Summed:
 
     def _add_waiting(self) -> None:
         if self._waiting:
-            self._hessian.add(np.concatenate(self._waiting))
+            rows, weights = map(np.concatenate, zip(*self._waiting, strict=True))
+            self._hessian.add(self._made(rows) * weights)
         self._waiting.clear()
+        self._count = 0

@@ -1,11 +1,14 @@
-"""Hessian: the sum of x x^T over the inputs of a matrix, in one float32 array."""
+"""Hessian: the sum of x x^T over the inputs of a matrix, in one float32 array; and sums of several in files."""
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from drupe.api import Record
 
 Float32 = NDArray[np.float32]
 
@@ -40,3 +43,22 @@ class Hessian:
     def _tiles(self) -> list[slice]:
         features = len(self._sum)
         return [slice(start, min(start + TILE, features)) for start in range(0, features, TILE)]
+
+
+class HessianInFile(Record):
+    """A sum of Hessians that is kept in the file `path` between them, so that many sums take the memory of one."""
+
+    path: Path
+
+    def plus(self, hessian: Float32) -> Float32:
+        """The sum so far and one more Hessian, which is changed."""
+        if self.path.exists():
+            kept = np.load(self.path, mmap_mode="r")
+            for start in range(0, len(hessian), TILE):
+                hessian[start : start + TILE] += kept[start : start + TILE]
+            del kept
+        return hessian
+
+    def add(self, hessian: Float32) -> None:
+        """Keep the sum so far and one more Hessian, which is changed."""
+        np.save(self.path, self.plus(hessian))

@@ -32,7 +32,7 @@ from drupe_quant_gptq.calibration import Rows, groups_of, refuse_non_finite
 from drupe_quant_gptq.expert_solver import ExpertSolver
 from drupe_quant_gptq.experts import ExpertChoice, expert_choices, expert_notices
 from drupe_quant_gptq.finished_segments import Finished, Parts
-from drupe_quant_gptq.hessian import Hessian
+from drupe_quant_gptq.hessian import Float32, Hessian, HessianInFile
 from drupe_quant_gptq.matrix_solver import Solver
 from drupe_quant_gptq.schemes import Choice, QuantizeGptqConfig, choices, reason, tokens_for
 from drupe_text import CalibratingPass
@@ -51,7 +51,7 @@ class QuantizeGptq(CalibratingPass):
 
     name = "quantize-gptq"
     summary = "quantizes weights by GPTQ, block by block, calibrated on a text"
-    revision = 8
+    revision = 9
     Config = QuantizeGptqConfig
     # Channel weights are refused: a Hessian contains all that they say, and more.
     requires = Form("onnx", {"weights": ("float", "mixed"), "channels": "not weighed"})
@@ -193,38 +193,61 @@ class Quantizing:
                     progress.advance(segment.block is not None)
 
     def _solve_shared(self, sequences: Sequence[Sequence[int]], finished: Finished, folder: Path) -> None:
-        """Solve matrices that a head shares with a look-up, on the head's inputs in the unquantized model.
+        """Solve matrices of several sites, on the inputs of all their products in the unquantized model.
 
-        This comes before the blocks, so the blocks are calibrated with rows of the quantized matrix.
+        These are tied heads, and the matrices of blocks that layers share. This comes before the blocks, so the blocks
+        are calibrated with the quantized matrices.
         """
-        heads = [
-            each for each in self._choices.values() if each.by_gptq and each.is_shared and not each.site.is_look_up
-        ]
-        if not heads:
+        shared = self._shared_products()
+        if not shared:
             return
         path = folder / f"{SHARED}.gptq"
         found = finished.find(SHARED, path)
         if found is None:
-            with self._context.progress.task("GPTQ of the head", len(heads), "matrix") as progress:
-                found = self._solve_before_blocks(heads, sequences, Solver(path, self._context))
-                progress.advance(len(heads))
+            with self._context.progress.task("GPTQ of shared matrices", len(shared), "matrix") as progress:
+                found = {}
+                for solved in self._solve_before_blocks(list(shared.values()), sequences, Solver(path, self._context)):
+                    found |= solved
+                    progress.advance(len(solved))
             finished.keep(SHARED, path, found)
-        self._shared = {each.site.rows: found[_key_of(each)] for each in heads}
+        self._shared = {rows: found[_key_of(uses[0])] for rows, uses in shared.items()}
+
+    def _shared_products(self) -> dict[Expression, list[Choice]]:
+        """The products with each matrix that several sites share and GPTQ solves, in the graph's order."""
+        found: dict[Expression, list[Choice]] = {}
+        for each in self._choices.values():
+            if each.by_gptq and each.is_shared and not each.site.is_look_up:
+                found.setdefault(each.site.rows, []).append(each)
+        return found
 
     def _solve_before_blocks(
-        self, heads: Sequence[Choice], sequences: Sequence[Sequence[int]], solver: Solver
-    ) -> Parts:
-        by_input: dict[ir.Value, list[Choice]] = {}
-        for head in heads:
-            by_input.setdefault(head.site.activations, []).append(head)
-        found: dict[str, Sequence[ExternalTensor]] = {}
+        self, shared: Sequence[Sequence[Choice]], sequences: Sequence[Sequence[int]], solver: Solver
+    ) -> Iterator[Parts]:
+        """The parts of matrices with the same inputs, after another. shared: the products with each matrix.
+
+        The Hessians of all products are summed. Only one is held at a time.
+        """
+        by_inputs: dict[tuple[ir.Value, ...], list[Sequence[Choice]]] = {}
+        for uses in shared:
+            by_inputs.setdefault(tuple(each.site.activations for each in uses), []).append(uses)
+        groups = list(by_inputs.values())
         with LayerByLayer(self._model, sequences, self._context) as layers:
-            for members in by_input.values():
-                sites = [each.site for each in members]
-                segment = next(each for each in layers.segments if sites[0].node in each.nodes)
-                factor = self._factor(sites, segment, layers, SHARED_DAMPING)
-                found.update(self._solve_all(members, factor, solver))
-        return found
+            for segment, use, number in _visits(groups, layers.segments):
+                members = [uses[0] for uses in groups[number]]
+                hessian = self._hessian(use.site, segment, layers)
+                kept = HessianInFile(solver.path.with_name(f"{SHARED}-{number}.npy"))
+                with disk_errors(kept.path):
+                    if use is not groups[number][0][-1]:
+                        kept.add(hessian)
+                        continue
+                    hessian = kept.plus(hessian)
+                    kept.path.unlink(missing_ok=True)
+                damping = SHARED_DAMPING if self._is_looked_up(use) else self._config.damping
+                yield self._solve_all(members, self._factored(hessian, damping), solver)
+
+    def _is_looked_up(self, choice: Choice) -> bool:
+        """Whether rows of the matrix are looked up as well."""
+        return any(each.site.is_look_up and each.site.rows == choice.site.rows for each in self._choices.values())
 
     def _quantize(self, segment: Segment, layers: LayerByLayer, finished: Finished, folder: Path) -> None:
         """Quantize the sites of one segment, with its finished parts if there are any."""
@@ -259,8 +282,8 @@ class Quantizing:
         members = [each for each in group if each.by_gptq and not each.is_shared]
         if not members:
             return {}
-        factor = self._factor([each.site for each in members], segment, layers, self._config.damping)
-        return self._solve_all(members, factor, solver)
+        hessian = self._hessian(members[0].site, segment, layers)
+        return self._solve_all(members, self._factored(hessian, self._config.damping), solver)
 
     def _solve_experts(
         self, choice: ExpertChoice, segment: Segment, layers: LayerByLayer, solver: Solver
@@ -283,18 +306,21 @@ class Quantizing:
                 found[_key_of(each)] = solver.solve(each.site, each.scheme, factor)
         return found
 
-    def _factor(self, sites: Sequence[Site], segment: Segment, layers: LayerByLayer, damping: float) -> GptqFactor:
-        """The GPTQ factor for the input that some sites share."""
-        threads = self._context.threads
-        hessian = Hessian(sites[0].rows.shape[1], threads)
+    def _hessian(self, site: Site, segment: Segment, layers: LayerByLayer) -> Float32:
+        """The Hessian of what the matrix of a site is multiplied with."""
+        hessian = Hessian(site.rows.shape[1], self._context.threads)
 
         def add(_: str, rows: Rows) -> None:
-            refuse_non_finite(rows, sites[0].name)
+            refuse_non_finite(rows, site.name)
             hessian.add(rows)
 
         with threadpool_limits(1, "blas"):
-            layers.collect(segment, {sites[0].activations.name or ""}, add, settled=True)
-            return gptq_factor(hessian.whole(), damping, threads)
+            layers.collect(segment, {site.activations.name or ""}, add, settled=True)
+            return hessian.whole()
+
+    def _factored(self, hessian: Float32, damping: float) -> GptqFactor:
+        with threadpool_limits(1, "blas"):
+            return gptq_factor(hessian, damping, self._context.threads)
 
     def _rewrite(self, choice: Choice, parts: Parts) -> None:
         if choice.scheme is None:
@@ -313,6 +339,18 @@ class Quantizing:
         if counts := parts.get(f"{name}/{REACHED}"):
             with Files() as files:
                 self._reached[site.node] = counts[0].value(files)
+
+
+def _visits(
+    groups: Sequence[Sequence[Sequence[Choice]]], segments: Sequence[Segment]
+) -> Iterator[tuple[Segment, Choice, int]]:
+    """The products with the first matrix of each group, by its number, with their segments, in the graph's order."""
+    found: dict[ir.Node, list[tuple[Choice, int]]] = {}
+    for number, matrices in enumerate(groups):
+        for use in matrices[0]:
+            found.setdefault(use.site.node, []).append((use, number))
+    for segment in segments:
+        yield from ((segment, *each) for node in segment.nodes for each in found.get(node, ()))
 
 
 def _count_kept(finished: Finished, blocks: Sequence[Segment]) -> int:

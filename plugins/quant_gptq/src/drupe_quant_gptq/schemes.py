@@ -44,7 +44,7 @@ class Choice(Record):
     """How a site is quantized.
 
     scheme: None where the site stays in floating point. by_gptq: whether GPTQ finds its levels. is_shared: whether
-    another site has the same levels, as a tied head and embedding have.
+    another site has the same levels, as a tied head and embedding have, and blocks that layers share.
     """
 
     site: Site
@@ -61,15 +61,15 @@ def tokens_for(columns: int) -> int:
 def choices(sites: Sequence[Site], config: QuantizeGptqConfig, capabilities: Capabilities) -> list[Choice]:
     """The choice for each site.
 
-    The error search or rounding is used for matrices that are only looked up in or used by several products, and for 8
-    bits, whose rounding errors are too small for GPTQ to gain anything.
+    The error search or rounding is used for matrices that are only looked up in, and for 8 bits, whose rounding errors
+    are too small for GPTQ to gain anything.
     """
     users = Counter(site.rows for site in sites)
     products = Counter(site.rows for site in sites if not site.is_look_up)
     found = []
     for site in sites:
         scheme = _scheme(site, config, capabilities)
-        by_gptq = scheme is not None and scheme.bits < 8 and products[site.rows] == 1
+        by_gptq = scheme is not None and scheme.bits < 8 and products[site.rows] > 0
         found.append(Choice(site, scheme, by_gptq, users[site.rows] > 1))
     return found
 

@@ -30,6 +30,9 @@ DERIVED = re.compile(rf".*\.({ROTARY}|self_attn\.(masked_)?bias)|rope_freqs\.wei
 HEADS = re.compile(r"(.*\.)?(lm_head|embed_out|output_layer|output)\.(weight|bias)")
 """Heads of decoders. A model of embeddings has none, and transformers reads none for it either."""
 EMBEDDINGS = "feature-extraction"
+OF_USES = re.compile(r"(?P<before>.*layers)\.\d+(?P<behind>\.shared_transformer\..*_adapter_list\.\d+\..*)")
+"""What adapters have for the small matrices of shared blocks: each use of a block has those of all uses, and runs its
+own."""
 REPORT = "please report this with the model's config.json and the names of its files"
 
 
@@ -70,6 +73,8 @@ def refuse_unread_tensors(source: Model, reference: Model) -> None:
     ]
     if source.task == EMBEDDINGS:
         unread = [each for each in unread if not HEADS.fullmatch(each.name)]
+    run = {key for each in taken if (key := _of_use(each.name))}
+    unread = [each for each in unread if not any(each is other for other in added) or _of_use(each.name) not in run]
     if left := [each.name for each in unread if not _follows(each, taken)]:
         raise CheckFailed(f"the checkpoint's {listed(left)} is not part of the converted model", cure=REPORT)
 
@@ -87,6 +92,12 @@ def _is_replaced(tensor: StoredTensor, added: Iterable[StoredTensor]) -> bool:
         if ends and each.shape == tensor.shape:
             return True
     return False
+
+
+def _of_use(name: str) -> tuple[str, str] | None:
+    """What a tensor of an adapter is called in all uses of a shared block; None for others."""
+    found = OF_USES.fullmatch(name)
+    return None if found is None else (found["before"], found["behind"])
 
 
 def _left_out(reference: OnnxPackage) -> tuple[str, ...]:

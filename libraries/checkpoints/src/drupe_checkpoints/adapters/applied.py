@@ -9,8 +9,10 @@ from drupe.api import Notice, counted, replace
 from drupe_checkpoints.adapters.configuration import unknown_keys
 from drupe_checkpoints.adapters.merging import Base, changes_tied, merged, unties
 from drupe_checkpoints.adapters.reference import AdapterReference
+from drupe_checkpoints.adapters.shared_blocks import of_uses, unshared, with_own_blocks
 from drupe_checkpoints.adapters.switched import switchable, switched_notice
 from drupe_checkpoints.adapters.tensors import AdapterTensors
+from drupe_checkpoints.configuration import Configuration
 from drupe_checkpoints.tasks import TEXT
 from drupe_checkpoints.tokenizer.settings import TOKENIZER
 
@@ -24,16 +26,18 @@ Kind = TypeVar("Kind", bound="Checkpoint")
 
 def with_adapters(checkpoint: Kind, adapters: tuple[AdapterReference, ...]) -> Kind:
     """The checkpoint with adapters. Their configurations and headers are read. Raises ModelError."""
-    config = checkpoint.config
-    if adapters and any(unties(AdapterTensors.read(each)) for each in adapters):
+    config, merged_ones = checkpoint.config, [AdapterTensors.read(each) for each in adapters]
+    if any(map(unties, merged_ones)):
         config = config.with_values({TIES: False})
+    config = with_own_blocks(config, [*merged_ones, *map(switchable, checkpoint.switched)])
     return replace(checkpoint, adapters=adapters, config=config)
 
 
 def with_changes(checkpoint: Checkpoint, tensors: Mapping[str, Expression]) -> Mapping[str, Expression]:
     """A checkpoint's tensors, with its adapters merged into them."""
-    base = Base.of(tensors, checkpoint.model_type, has_head=checkpoint.task == TEXT)
-    return merged(base, [AdapterTensors.read(each) for each in checkpoint.adapters])
+    own = unshared(checkpoint.config, tensors)
+    base = Base.of(own, checkpoint.model_type, has_head=checkpoint.task == TEXT)
+    return merged(base, [of_uses(checkpoint.config, AdapterTensors.read(each)) for each in checkpoint.adapters])
 
 
 def adapter_notices(checkpoint: Checkpoint) -> Iterator[Notice]:
@@ -62,6 +66,7 @@ def adapter_notices(checkpoint: Checkpoint) -> Iterator[Notice]:
             "merge the adapter into the base model in floating point for the smallest loss",
         )
     yield from _beside(checkpoint)
+    yield from _unshared(checkpoint)
 
 
 def _beside(checkpoint: Checkpoint) -> Iterator[Notice]:
@@ -70,6 +75,20 @@ def _beside(checkpoint: Checkpoint) -> Iterator[Notice]:
         tensors = switchable(adapter)
         yield switched_notice(adapter, tensors)
         yield from _other_tokenizer(checkpoint, tensors.reference)
+
+
+def _unshared(checkpoint: Checkpoint) -> Iterator[Notice]:
+    """What is to be known of an adapter that changes each use of a shared block in its own way."""
+    beside = map(switchable, checkpoint.switched)
+    adapters = [*(AdapterTensors.read(each) for each in checkpoint.adapters), *beside]
+    stated = Configuration.read(checkpoint.config.path)
+    if with_own_blocks(stated, adapters) is not stated:
+        yield Notice(
+            "adapter",
+            "merged" if checkpoint.adapters else "switched",
+            "the adapter changes each use of a shared block in its own way, so each use has matrices of its own where "
+            "they differ; peft's merge_and_unload() adds all changes to the one that they share, which was not trained",
+        )
 
 
 def _merged(adapter: AdapterTensors) -> Notice:

@@ -26,13 +26,20 @@ STORED_BY_INPUTS: Mapping[str, re.Pattern[str]] = {
 OF_CONVOLUTIONS = frozenset({"hada_t1", "hada_t2", "lokr_t2"})
 
 
-def change_of(adapter: AdapterTensors, module: str, base: Expression, model_type: str) -> Expression:
-    """What is added to the weight `base` of a module. Raises ModelError where the adapter's shapes do not fit it."""
+def is_by_inputs(module: str, model_type: str) -> bool:
+    """Whether the matrix of a module is stored as [inputs, outputs]."""
+    return (pattern := STORED_BY_INPUTS.get(model_type)) is not None and bool(pattern.fullmatch(module))
+
+
+def change_of(adapter: AdapterTensors, module: str, base: Expression, *, by_inputs: bool) -> Expression:
+    """What is added to the weight `base` of a module. Raises ModelError where the adapter's shapes do not fit it.
+
+    by_inputs: whether that is [inputs, outputs].
+    """
     parts = adapter.changes[module]
     _refuse_convolution(adapter, module, parts, base.shape)
     _refuse_other_rank(adapter, module, parts)
-    scale = adapter.config.scale_of(module)
-    by_inputs = (pattern := STORED_BY_INPUTS.get(model_type)) is not None and bool(pattern.fullmatch(module))
+    scale = adapter.scale_of(module)
     if adapter.config.method == "LOHA":
         one = LowRank(parts["hada_w1_a"], parts["hada_w1_b"])
         change: Expression = ProductOfElements(one, LowRank(parts["hada_w2_a"], parts["hada_w2_b"]), scale)
@@ -75,7 +82,7 @@ def refuse_misfit(adapter: AdapterTensors, module: str, base: Shape, *, transpos
 
 def bias_change(adapter: AdapterTensors, module: str) -> Expression:
     """What the bias of a module's second matrix adds to the module's own bias."""
-    return Affine(as_type(adapter.changes[module]["lora_B.bias"], ir.DataType.FLOAT), adapter.config.scale_of(module))
+    return Affine(as_type(adapter.changes[module]["lora_B.bias"], ir.DataType.FLOAT), adapter.scale_of(module))
 
 
 def _factor(parts: Mapping[str, Expression], name: str) -> Expression:
@@ -94,7 +101,7 @@ def _refuse_convolution(adapter: AdapterTensors, module: str, parts: Mapping[str
 def _refuse_other_rank(adapter: AdapterTensors, module: str, parts: Mapping[str, Expression]) -> None:
     """Raise ModelError where the file says another rank than the matrices have: the scaling depends on it."""
     first = next((parts[name] for name in ("lora_A", "lora_embedding_A", "hada_w1_b") if name in parts), None)
-    stated = adapter.config.rank_of(module)
+    stated = adapter.rank_of(module)
     if first is not None and first.shape[0] != stated:
         raise adapter.error(
             f"adapter_config.json gives {module} the rank {stated}, but the adapter's matrices have rank "

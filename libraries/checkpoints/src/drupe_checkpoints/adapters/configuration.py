@@ -15,11 +15,13 @@ from drupe_checkpoints.wording import listed, shown
 CONFIG = "adapter_config.json"
 METHODS: Mapping[str, str] = {"LORA": "LoRA", "LOHA": "LoHa", "LOKR": "LoKr"}
 """The methods that are merged, as peft_type spells them, with their names."""
+PARAMETERS = "target_parameters"
+"""The key that names tensors of no module of their own, such as those of all experts."""
 MERGE_ELSEWHERE = "merge it into its base model first: peft's merge_and_unload(), then save_pretrained()"
 
 USED = frozenset({
     "alpha", "alpha_pattern", "base_model_name_or_path", "ensure_weight_tying", "lora_alpha", "peft_type", "r",
-    "rank_pattern", "trainable_token_indices", "use_dora", "use_rslora",
+    "rank_pattern", PARAMETERS, "trainable_token_indices", "use_dora", "use_rslora",
 })  # fmt: skip
 """Keys that the merged weights depend on."""
 TOLD_BY_TENSORS = frozenset({
@@ -40,7 +42,6 @@ REFUSED: Mapping[str, str] = {
     "kasa_config": "KaSA changes the base model's weights as well",
     "layer_replication": "the adapter is for a model with repeated layers",
     "monteclora_config": "its matrices are sampled",
-    "target_parameters": "changes of single parameters, such as stacked experts, are not merged yet",
     "use_bdlora": "its matrices are in blocks on a diagonal",
     "use_qalora": "QA-LoRA adds to the zero points of a quantized base",
 }

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from drupe.api import Record
-from drupe_checkpoints.adapters.changes import bias_change, change_of, other_base
+from drupe.api import Record, replace
+from drupe_checkpoints.adapters.changes import bias_change, change_of, is_by_inputs, other_base
+from drupe_checkpoints.adapters.configuration import MERGE_ELSEWHERE
+from drupe_checkpoints.adapters.experts import TakenApart, changes_experts, replaced_experts
 from drupe_checkpoints.adapters.expressions import Difference, Merged, RowsReplaced
 from drupe_checkpoints.adapters.places import Places, named
 from drupe_checkpoints.adapters.tensors import AdapterTensors
@@ -23,11 +25,13 @@ class Base(Record):
     """What adapters are merged into.
 
     shared: the matrix that is both embedding and head, by name; None where there is no head, or one of its own.
+    by_inputs: tensors that are stored as [inputs, outputs], by name.
     """
 
     tensors: Mapping[str, Expression]
     model_type: str
     shared: str | None
+    by_inputs: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, tensors: Mapping[str, Expression], model_type: str, *, has_head: bool) -> Base:
@@ -52,6 +56,16 @@ def merged(base: Base, adapters: Sequence[AdapterTensors]) -> dict[str, Expressi
 
     Raises ModelError for an adapter that does not fit the tensors, or cannot be merged.
     """
+    if not any(changes_experts(adapter) for adapter in adapters):
+        return _merged(base, adapters)
+    apart = TakenApart.of(base.tensors)
+    singles = [apart.as_single(adapter, base.model_type) for adapter in adapters]
+    found = _merged(replace(base, tensors=apart.tensors, by_inputs=apart.by_inputs), singles)
+    return apart.put_together(found, base.tensors)
+
+
+def _merged(base: Base, adapters: Sequence[AdapterTensors]) -> dict[str, Expression]:
+    """See `merged`; experts have matrices of their own."""
     terms: dict[str, list[tuple[Expression, float]]] = {}
     for adapter in adapters:
         for name, changes in _changes(adapter, base).items():
@@ -94,6 +108,7 @@ def _replaces(change: Expression, weight: float, held: Expression) -> bool:
 def _changes(adapter: AdapterTensors, base: Base) -> dict[str, list[Expression]]:
     """What one adapter adds to each tensor, by the checkpoint's names."""
     adapter.refuse_incomplete()
+    _refuse_whole_experts(adapter, base)
     places = _places(adapter, base)
     held: dict[str, Expression] = {}
     found: dict[str, list[Expression]] = {}
@@ -105,9 +120,10 @@ def _changes(adapter: AdapterTensors, base: Base) -> dict[str, list[Expression]]
     for module, parts in adapter.changes.items():
         if _is_told_twice(adapter, module, base):
             continue
-        place = places[f"{module}.weight"]
+        place = places[adapter.tensor_of(module)]
         old = held.get(place, base.tensor(place))
-        found.setdefault(place, []).append(change_of(adapter, module, old, base.model_type))
+        by_inputs = place in base.by_inputs or is_by_inputs(module, base.model_type)
+        found.setdefault(place, []).append(change_of(adapter, module, old, by_inputs=by_inputs))
         if "lora_B.bias" in parts:
             found.setdefault(places[f"{module}.bias"], []).append(bias_change(adapter, module))
     for module, new in adapter.tokens.items():
@@ -130,7 +146,7 @@ def places_of(adapter: AdapterTensors, shapes: Mapping[str, tuple[int, ...]], ti
 
     tied_head: what stands for a head that is tied to the embedding. Raises ModelError where one has no place.
     """
-    wanted: dict[str, tuple[int, ...] | None] = {f"{module}.weight": None for module in adapter.changes}
+    wanted: dict[str, tuple[int, ...] | None] = {adapter.tensor_of(module): None for module in adapter.changes}
     wanted |= {f"{module}.bias": None for module, parts in adapter.changes.items() if "lora_B.bias" in parts}
     wanted |= {f"{module}.weight": None for module in adapter.tokens}
     wanted |= {name: tuple(each.shape) for name, each in adapter.whole.items()}
@@ -151,6 +167,15 @@ def places_of(adapter: AdapterTensors, shapes: Mapping[str, tuple[int, ...]], ti
             other_base(adapter),
         )
     return found
+
+
+def _refuse_whole_experts(adapter: AdapterTensors, base: Base) -> None:
+    """Raise ModelError for an adapter that holds all experts in one tensor where the model has one for each."""
+    if lacking := [name for name in replaced_experts(adapter) if name not in base.tensors]:
+        raise adapter.error(
+            f"the adapter replaces {listed(lacking)} whole, and the experts have matrices of their own here",
+            MERGE_ELSEWHERE,
+        )
 
 
 def _is_told_twice(adapter: AdapterTensors, module: str, base: Base) -> bool:

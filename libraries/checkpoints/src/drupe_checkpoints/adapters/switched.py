@@ -133,6 +133,8 @@ def switchable(adapter: SwitchedAdapter) -> AdapterTensors:
 
 def _not_switched(adapter: AdapterTensors) -> str:
     """Why an adapter can be merged only; "" for one of plain LoRA."""
+    from drupe_checkpoints.adapters.experts import changes_experts
+
     title = adapter.config.title
     if title not in ("LoRA", "rsLoRA"):
         return f"it is of {title}, which changes the base model's matrices as a whole"
@@ -141,6 +143,8 @@ def _not_switched(adapter: AdapterTensors) -> str:
             return f"it adds to the bias of {module}"
         if "lora_embedding_A" in parts:
             return f"it changes the embedding {module}"
+    if experts := changes_experts(adapter):
+        return f"it changes the experts {listed(experts, 3)}, which one operator computes together"
     if adapter.whole:
         return f"it replaces {listed(sorted(adapter.whole))} of the base model"
     if adapter.tokens:

@@ -32,7 +32,8 @@ class AdapterTensors(Record):
     """An adapter's tensors.
 
     changes: for each module the parts of the method, by name. whole: tensors that replace the base model's, by name.
-    tokens: for each embedding the rows of the tokens that are trained.
+    tokens: for each embedding the rows of the tokens that are trained. keys: what modules are called in the patterns of
+    adapter_config.json, where that is not their own name. parameters: modules that are tensors of no other name.
     """
 
     reference: AdapterReference
@@ -40,6 +41,8 @@ class AdapterTensors(Record):
     changes: dict[str, dict[str, Expression]] = field(default_factory=dict)
     whole: dict[str, Expression] = field(default_factory=dict)
     tokens: dict[str, Expression] = field(default_factory=dict)
+    keys: Mapping[str, str] = field(default_factory=dict)
+    parameters: frozenset[str] = frozenset()
 
     @classmethod
     def read(cls, reference: AdapterReference) -> AdapterTensors:
@@ -52,6 +55,18 @@ class AdapterTensors(Record):
         if not held:
             raise found.error("the adapter holds no tensors", "save it again with peft's save_pretrained()")
         return found
+
+    def tensor_of(self, module: str) -> str:
+        """The name of the tensor that a module's parts change."""
+        return module if module in self.parameters else f"{module}.weight"
+
+    def scale_of(self, module: str) -> float:
+        """What the product of a module's matrices is multiplied by."""
+        return self.config.scale_of(self.keys.get(module, module))
+
+    def rank_of(self, module: str) -> int:
+        """The rank that adapter_config.json gives a module."""
+        return self.config.rank_of(self.keys.get(module, module))
 
     def error(self, what: str, cure: str) -> ModelError:
         return ModelError(what, where=self.reference.folder, cure=cure)

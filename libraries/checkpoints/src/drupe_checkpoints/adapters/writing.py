@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from drupe.api import Context, ModelError
+from drupe_checkpoints.adapters.shared_blocks import BLOCKS
 from drupe_checkpoints.checkpoint import Checkpoint
 from drupe_files import disk_errors
 from drupe_onnx import Expression, Files
@@ -47,8 +48,9 @@ def configuration_of(checkpoint: Checkpoint, folder: Path) -> Mapping[str, str]:
     """Write into the copied config.json what the adapters change in it; gives the digest of the file."""
     path = folder / "config.json"
     held = json.loads(path.read_bytes())
-    if held.get(TIES) != checkpoint.config.get(TIES) and checkpoint.whole is None:
-        held[TIES] = checkpoint.config.get(TIES)
+    changed = {key: checkpoint.config.get(key) for key in (TIES, BLOCKS) if held.get(key) != checkpoint.config.get(key)}
+    if changed and checkpoint.whole is None:
+        held |= changed
         path.write_text(json.dumps(held, indent=2) + "\n", encoding="utf-8")
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}
 
