@@ -10,11 +10,11 @@ from drupe_checkpoints.adapters.configuration import unknown_keys
 from drupe_checkpoints.adapters.merging import Base, changes_tied, merged, unties
 from drupe_checkpoints.adapters.reference import AdapterReference
 from drupe_checkpoints.adapters.switched import switchable, switched_notice
-from drupe_checkpoints.adapters.tensors import AdapterTensors
 from drupe_checkpoints.tasks import TEXT
 from drupe_checkpoints.tokenizer.settings import TOKENIZER
 
 if TYPE_CHECKING:
+    from drupe_checkpoints.adapters.tensors import AdapterTensors
     from drupe_checkpoints.checkpoint import Checkpoint
     from drupe_onnx import Expression
 
@@ -24,22 +24,21 @@ Kind = TypeVar("Kind", bound="Checkpoint")
 
 def with_adapters(checkpoint: Kind, adapters: tuple[AdapterReference, ...]) -> Kind:
     """The checkpoint with adapters. Their configurations and headers are read. Raises ModelError."""
-    config = checkpoint.config
-    if adapters and any(unties(AdapterTensors.read(each)) for each in adapters):
-        config = config.with_values({TIES: False})
-    return replace(checkpoint, adapters=adapters, config=config)
+    found = replace(checkpoint, adapters=adapters)
+    if any(map(unties, found.adapter_tensors)):
+        found = replace(found, config=checkpoint.config.with_values({TIES: False}))
+    return found
 
 
 def with_changes(checkpoint: Checkpoint, tensors: Mapping[str, Expression]) -> Mapping[str, Expression]:
     """A checkpoint's tensors, with its adapters merged into them."""
     base = Base.of(tensors, checkpoint.model_type, has_head=checkpoint.task == TEXT)
-    return merged(base, [AdapterTensors.read(each) for each in checkpoint.adapters])
+    return merged(base, checkpoint.adapter_tensors)
 
 
 def adapter_notices(checkpoint: Checkpoint) -> Iterator[Notice]:
     """What is merged, and what a user may not expect of it."""
-    for reference in checkpoint.adapters:
-        adapter = AdapterTensors.read(reference)
+    for adapter in checkpoint.adapter_tensors:
         yield _merged(adapter)
         if unknown := unknown_keys(adapter.config.config):
             what = f"nobody here knows {unknown} in the adapter's configuration; the adapter is merged without it"
@@ -52,7 +51,7 @@ def adapter_notices(checkpoint: Checkpoint) -> Iterator[Notice]:
                 "peft's merge_and_unload()",
                 "train with ensure_weight_tying, or on a base model whose head is a matrix of its own",
             )
-        yield from _other_tokenizer(checkpoint, reference)
+        yield from _other_tokenizer(checkpoint, adapter.reference)
     if checkpoint.adapters and checkpoint.is_packed:
         yield Notice(
             "adapter",

@@ -189,12 +189,16 @@ class Merged(_Changed):
         self, products: tuple[LowRank, ...], held: NDArray[Any], start: int, stop: int, out: NDArray[Any], files: Files
     ) -> None:
         """As one product: the narrow matrices stand beside each other."""
-        lefts = [
-            each.left.rows(start, stop, files).astype(np.float32) * np.float32(each.scale * weight)
-            for each, weight in zip(products, self.weights, strict=True)
-        ]
+        ranks = sum(each.left.shape[1] for each in products)
+        left = files.empty((stop - start, ranks), np.float32)
+        first = 0
+        for each, weight in zip(products, self.weights, strict=True):
+            last = first + each.left.shape[1]
+            left[:, first:last] = each.left.rows(start, stop, files)
+            left[:, first:last] *= np.float32(each.scale * weight)
+            first = last
         rights = [_wide(each.right, files) for each in products]
-        add_product(held, np.concatenate(lefts, axis=1), np.concatenate(rights), out)
+        add_product(held, left, rights[0] if len(rights) == 1 else np.concatenate(rights), out)
 
     def columns(self, first: int, last: int, files: Files) -> NDArray[Any]:
         out = files.empty((self.shape[0], last - first), self.dtype.numpy())
