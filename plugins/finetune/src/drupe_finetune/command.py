@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from drupe.api import Context, Model
     from drupe_finetune.training import Trained
 
-CONTEXT = {"help_option_names": ["-h", "--help"], "token_normalize_func": lambda typed: typed.replace("_", "-")}
-"""Long options may be typed with underscores, as users of Olive do."""
 THROUGH = "drupe_finetune.through"
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -41,7 +39,7 @@ def _option(flags: str, help: str, metavar: str | None = None) -> Any:
     return typer.Option(*flags.split(), help=help, metavar=metavar, show_default=False)
 
 
-@app.command("finetune", cls=Command, context_settings=CONTEXT)
+@app.command("finetune", cls=Command)
 @with_settings
 def finetune(
     context: typer.Context,
