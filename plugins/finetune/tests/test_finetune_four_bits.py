@@ -148,6 +148,11 @@ def test_an_adapter_of_qlora_says_so_where_it_is_merged(base: Path, data: Path, 
     run(str(base), config(data), tmp_path / "out")
     model = resolve(str(base), {"adapter": [tmp_path / "out"]}, registry())
     assert any("was trained on weights in 4 bits (drupe)" in notice.what for notice in model.notices)
+    note = tmp_path / "out" / "finetune.json"
+    note.write_bytes(note.read_bytes()[:20])
+    with pytest.raises(ModelError, match="finetune.json") as caught:
+        resolve(str(base), {"adapter": [tmp_path / "out"]}, registry())
+    assert caught.value.where == str(note)
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,12 @@ def test_a_stopped_run_keeps_its_last_checkpoint(base: Path, data: Path, tmp_pat
     half.mkdir()  # one that was not written to its end
     with pytest.raises(UsageError, match="these differ: rank"):
         run(str(base), config(data, rank=2), tmp_path / "out")
+    settings = half.parent / "settings.json"
+    written = settings.read_bytes()
+    settings.write_bytes(written[:40])
+    with pytest.raises(ModelError, match="settings.json is not JSON"):
+        run(str(base), config(data), tmp_path / "out")
+    settings.write_bytes(written)
     run(str(base), config(data), tmp_path / "out")
     assert_same(tmp_path / "whole", tmp_path / "out")
 
