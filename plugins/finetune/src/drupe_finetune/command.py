@@ -112,14 +112,19 @@ def run(
 ) -> dict[str, Any]:
     """Train, and publish the result as `output`, whole or not at all. Gives what ran."""
     from drupe.api import registry, resolve
+    from drupe_checkpoints import checkpoint_of
     from drupe_files import claimed, scratch
     from drupe_finetune.arguments import refuse_unknown, refuse_unknown_to_peft
+    from drupe_finetune.finetune import refuse_unfit
+    from drupe_finetune.mistakes import refuse_mistakes
     from drupe_finetune.writing import named_base
 
     output = output.expanduser().absolute()
     refuse_unknown(config.training)
     refuse_unknown_to_peft(config)
     source = resolve(reference, {}, registry())
+    refuse_unfit(checkpoint_of(source))
+    refuse_mistakes(source.location, config)
     _refuse_to_replace(output, source, force)
     with claimed(output), scratch() as folder:
         trained, work = _trained(source, config, output, folder, restart)

@@ -72,6 +72,14 @@ def examples_of(rows: Iterable[Row], tokenizer: Any, config: FinetuneConfig) -> 
     return found
 
 
+def refuse_unknown_columns(rows: Iterable[Row], tokenizer: Any, config: FinetuneConfig) -> None:
+    """Raise UsageError where the first row that can be read lacks a column that the settings name."""
+    for row in rows:
+        if not row.problem:
+            _form_of(row, tokenizer, config)
+            return
+
+
 def _of_length(sequences: Sequence[dict[str, list[int]]], config: FinetuneConfig) -> Iterator[dict[str, list[int]]]:
     """Sequences cut to the length; with packing, joined and divided into sequences of that length."""
     most = config.max_length
