@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -270,6 +271,23 @@ def test_what_cannot_be_trained_is_refused(base: Path, data: Path, tmp_path: Pat
     with pytest.raises(OutputError, match="not made by drupe finetune"):
         run(str(base), config(data), out, force=True)
     assert [each.name for each in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_checkpoint_whose_weights_are_not_whole_is_refused(base: Path, data: Path, tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    cut = tmp_path / "cut"
+    shutil.copytree(base, cut)
+    weights = cut / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ModelError, match=r"model\.safetensors"):
+        run(str(cut), config(data), tmp_path / "out")
+    held = tensors(base)
+    del held["model.layers.1.mlp.up_proj.weight"]
+    save_file(held, weights, {"format": "pt"})
+    with pytest.raises(ModelError, match=r"lacks 1 tensor of the model: model\.layers\.1\.mlp\.up_proj\.weight"):
+        run(str(cut), config(data), tmp_path / "out")
+    assert [each.name for each in tmp_path.iterdir()] == ["cut"]
 
 
 def test_olives_command_line_runs_as_it_stands(base: Path, data: Path, tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def ready_to_train(model: Model, folder: Path, context: Context) -> Model:
     refuse_missing()
     checkpoint = checkpoint_of(model)
     refuse_unfit(checkpoint)
-    checkpoint.fetch_weights()
+    checkpoint.tensors()  # downloads them, and refuses broken files
     return merged_copy(model, folder, context)
 
 

@@ -24,7 +24,7 @@ from drupe_blockquant.layout import Quantized, unpack_zero_points
 from drupe_blockquant.torch_products import Levels, Product
 from drupe_checkpoints.wording import listed
 from drupe_console import size
-from drupe_finetune.models import empty_model
+from drupe_finetune.models import empty_model, loaded_model
 from drupe_finetune.settings import BITS, BLOCK, LOFTQ_METHODS, FinetuneConfig
 from drupe_onnx import Expression, Files
 from drupe_onnx.safetensors import open_checkpoint
@@ -181,7 +181,7 @@ class Filling:
         model = self._empty()
         if changed := self._changed(model, tensors):
             self._say(self._cost(model, tensors, changed))
-            model = self._loaded()
+            model = loaded_model(self._folder, "auto")
             self._pack(model, None)
             model = model.to(self._dtype) if self._dtype is not None else model
         else:
@@ -193,11 +193,6 @@ class Filling:
         model = empty_model(self._folder, self._dtype)
         model.tie_weights()
         return model
-
-    def _loaded(self) -> Any:
-        from transformers import AutoModelForCausalLM
-
-        return AutoModelForCausalLM.from_pretrained(self._folder, dtype="auto", local_files_only=True)
 
     def _changed(self, model: Any, tensors: Mapping[str, Expression]) -> list[str]:
         """The tensors that transformers makes while it loads: those that the files do not have in this shape."""

@@ -1,11 +1,12 @@
-"""The model of a checkpoint, as transformers makes it, without its values."""
+"""The model of a checkpoint, as transformers makes it, with its values or without."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from drupe.api import ModelError
+from drupe.api import ModelError, counted
+from drupe_checkpoints.wording import listed
 
 
 def is_linear(module: Any) -> bool:
@@ -31,3 +32,19 @@ def empty_model(folder: Path, dtype: Any = None) -> Any:
             where=folder,
             cure="train a decoder that transformers knows, or install a newer transformers",
         ) from error
+
+
+def loaded_model(folder: Path, dtype: Any) -> Any:
+    """The checkpoint's model. Raises ModelError where weights are missing: transformers would make random ones."""
+    from transformers import AutoModelForCausalLM
+
+    model, found = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype, local_files_only=True, output_loading_info=True
+    )
+    if missing := sorted(found["missing_keys"]):
+        raise ModelError(
+            f"the checkpoint lacks {counted(len(missing), 'tensor')} of the model: {listed(missing)}",
+            where=folder,
+            cure="download the checkpoint again, or save it again with save_pretrained()",
+        )
+    return model

@@ -14,7 +14,7 @@ from drupe.api import Context, ModelError, Record, UsageError, counted
 from drupe_finetune.arguments import kind_of_adapter, training_arguments
 from drupe_finetune.checkpoints import last_complete, mark_complete
 from drupe_finetune.examples import IGNORED, Examples, examples_of
-from drupe_finetune.models import is_linear
+from drupe_finetune.models import is_linear, loaded_model
 from drupe_finetune.rows import is_text, rows_of
 from drupe_finetune.settings import FinetuneConfig
 
@@ -132,7 +132,6 @@ def _split(sequences: Sequence[Any], config: FinetuneConfig) -> tuple[list[Any],
 def _prepared(folder: Path, config: FinetuneConfig, say: Say) -> Any:
     """The model in float32 on a processor, in its own type on a GPU, with the adapter that is trained."""
     import torch
-    from transformers import AutoModelForCausalLM
 
     if config.in_four_bits:
         from drupe_finetune.four_bits import base_in_four_bits
@@ -140,7 +139,7 @@ def _prepared(folder: Path, config: FinetuneConfig, say: Say) -> Any:
         model = base_in_four_bits(folder, config, say)
     else:
         dtype = "auto" if torch.cuda.is_available() else torch.float32
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
+        model = loaded_model(folder, dtype)
     model.config.use_cache = False
     if config.method != "full" and config.training.get("gradient_checkpointing"):
         model.enable_input_require_grads()  # the adapters inside of a layer get no gradient through frozen inputs
