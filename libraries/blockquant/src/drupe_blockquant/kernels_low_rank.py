@@ -57,6 +57,26 @@ def _add_to_block(_, rows, left, panel, out, row, column, at):
     return types.void(rows, left, panel, out, row, column, at), generate
 
 
+@intrinsic
+def _copy(_, right, panel, rank, column, at):
+    """panel[at : at + COLUMNS] = right[rank, column : column + COLUMNS]"""
+
+    def generate(context, builder, signature, values):
+        source, target = (
+            context.make_array(kind)(context, builder, value)
+            for kind, value in zip(signature.args[:2], values[:2], strict=True)
+        )
+        rank, column, at = values[2:]
+        _, k = cgutils.unpack_tuple(builder, source.shape)
+        first = builder.add(builder.mul(rank, k), column)
+        for i in range(VECTORS):
+            part = _load(builder, builder.gep(source.data, [builder.add(first, SIZE(i * LANES))]), FLOATS)
+            _store(builder, part, builder.gep(target.data, [builder.add(at, SIZE(i * LANES))]))
+        return context.get_dummy_value()
+
+    return types.void(right, panel, rank, column, at), generate
+
+
 def _inner_products(builder, factors, panel, ranks):
     """The block as vectors, row by row. factors: where those of each row begin."""
     zero = ir.Constant(FLOATS, [0.0] * LANES)
@@ -131,8 +151,7 @@ def _add_product(rows, left, right, panel, out):
         for block in range(blocks):
             column = min(start + block * COLUMNS, k - COLUMNS)
             for rank in range(ranks):
-                for j in range(COLUMNS):
-                    panel[(block * ranks + rank) * COLUMNS + j] = right[rank, column + j]
+                _copy(right, panel, rank, column, (block * ranks + rank) * COLUMNS)
         for first in range(0, n, ROWS):
             row = min(first, n - ROWS)
             for block in range(blocks):
