@@ -179,7 +179,7 @@ class Merged(_Changed):
                 self._add(held, changes, out[first - start : last - start], files)
         return out
 
-    @property
+    @functools.cached_property
     def _products(self) -> tuple[LowRank, ...] | None:
         """The changes, where all are products of narrow matrices, which are added faster."""
         found = tuple(each for each in self.changes if isinstance(each, LowRank))
