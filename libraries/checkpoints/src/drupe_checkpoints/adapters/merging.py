@@ -109,7 +109,8 @@ def _changes(adapter: AdapterTensors, base: Base) -> dict[str, list[Expression]]
         old = held.get(place, base.tensor(place))
         found.setdefault(place, []).append(change_of(adapter, module, old, base.model_type))
         if "lora_B.bias" in parts:
-            found.setdefault(places[f"{module}.bias"], []).append(bias_change(adapter, module))
+            bias = places[f"{module}.bias"]
+            found.setdefault(bias, []).append(bias_change(adapter, module, base.tensor(bias).shape))
     for module, new in adapter.tokens.items():
         place = places[f"{module}.weight"]
         old = held.get(place, base.tensor(place))
