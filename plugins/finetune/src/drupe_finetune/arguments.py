@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
 from drupe.api import UsageError, nearest
 from drupe_finetune.settings import FinetuneConfig
@@ -107,6 +107,8 @@ def _refuse_other_type(name: str, value: Any, wanted: Any) -> None:
     """The libraries take any value, and the training would fail with it."""
     try:
         TypeAdapter(wanted, config={"arbitrary_types_allowed": True}).validate_python(value)
+    except PydanticUserError:  # a class of peft's own, which only Python makes
+        return
     except ValidationError as error:
         reason = error.errors()[0]["msg"]
         raise UsageError(f"{name} cannot be {value!r}: {reason[:1].lower()}{reason[1:]}", where=name) from error

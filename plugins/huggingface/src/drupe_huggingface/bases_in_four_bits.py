@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from drupe.api import ModelError, Notice
-from drupe_files import json_object
-from drupe_onnx import unreadable
+from drupe_files import json_object, unreadable
 
 if TYPE_CHECKING:
     from drupe_checkpoints.adapters.reference import AdapterReference
