@@ -153,7 +153,7 @@ class Kronecker(_Float32):
         return self.held_bytes(rows) + parts + FLOAT * rows * (self.outer.shape[1] + self.inner.shape[1])
 
 
-class Merged(_Changed):
+class Merged(_Changed, dict=True):
     """A tensor with what adapters add to it: base + sum of weight * change, rounded once, to the type of the base."""
 
     changes: tuple[Expression, ...]
