@@ -222,6 +222,9 @@ WRONG: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
                                    "changes model.layers.9.x.weight, which this one does not have"),
     "tensors of another method": ({}, {f"{Q}.lokr_w1": np.zeros((2, 2), np.float32)}, "lokr_w1 is not one of LoRA"),
     "whole numbers": ({}, {f"{Q}.lora_A.weight": np.zeros((4, 64), np.int32)}, "holds int32, not floating-point"),
+    "a number as a matrix": ({}, {f"{Q}.lora_A.weight": np.zeros((), np.float32)}, "lora_A of .* is no matrix"),
+    "half a rank": ({"r": 4.5}, {}, "the rank of .* is 4.5, no whole number"),
+    "a text for a scaling": ({"alpha_pattern": {"q_proj": "x"}}, {}, "q_proj = \"x\" in alpha_pattern of"),
 }  # fmt: skip
 
 

@@ -9,7 +9,9 @@ from drupe_blockquant.low_rank import add_product_in_numpy
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
-@pytest.mark.parametrize(("n", "k", "ranks"), [(1, 1, 1), (5, 300, 6), (7, 256, 4), (3, 513, 19)])
+@pytest.mark.parametrize(
+    ("n", "k", "ranks"), [(1, 1, 1), (5, 300, 6), (6, 32, 1), (13, 300, 6), (12, 256, 16), (7, 513, 19)]
+)
 def test_the_kernel_adds_what_its_twin_adds(dtype: type, n: int, k: int, ranks: int) -> None:
     random = np.random.default_rng(n)
     rows = random.normal(size=(n, k)).astype(dtype)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tiny import write_tokenizer
 
-from drupe.api import UsageError
+from drupe.api import ModelError, UsageError
 from drupe_finetune.arguments import without_arguments
 from drupe_finetune.examples import IGNORED, Examples, examples_of
 from drupe_finetune.rows import is_text, rows_of
@@ -116,10 +116,53 @@ def test_data_without_a_row_to_learn_from_is_an_error(tokenizer: Any, tmp_path: 
         examples(path, tokenizer)
     with pytest.raises(UsageError, match="the template is broken"):
         examples(path, tokenizer, template="{q")
+    with pytest.raises(UsageError, match="gives q a form"):
+        examples(path, tokenizer, template="{q:>10}")
     with pytest.raises(UsageError, match="both say"):
         examples(path, tokenizer, template="{q}", column="q")
     with pytest.raises(UsageError, match="there is no file"):
         examples(tmp_path / "nothing.jsonl", tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "bad"),
+    [
+        ("ragged.csv", b"q,a\n1,2\n3\n4,5,6\n", ["ragged.csv:3 (it has fewer fields than the header)",
+                                                 "ragged.csv:4 (it has more fields than the header)"]),
+        ("deep.jsonl", b'{"q": "go"}\n{"q": ' + b"[" * 100_000, ["deep.jsonl:2 (it is not JSON)"]),
+        ("half.jsonl", b'{"q": "go"}\n{"q": "\\ud800"}\n', ["half.jsonl:2 (it holds half a character)"]),
+        ("long.csv", b"q,a\n" + b"x" * 200_000 + b",1\n", []),
+        ("marked.jsonl", b'\xef\xbb\xbf{"q": "go"}\r\n', []),
+    ],
+)  # fmt: skip
+def test_a_row_that_is_damaged_is_left_out_and_others_are_kept(
+    name: str, content: bytes, bad: list[str], tokenizer: Any, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    found = examples(tmp_path / name, tokenizer, column="q")
+    assert found.bad == bad and len(found.sequences) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("cut.json", b'[{"q": "go"},\n{"q":', r"cut\.json is not JSON: it breaks off in line 2"),
+        ("noise.parquet", bytes(range(256)), "the parquet file is damaged"),
+        ("same.csv", b"q,q\n1,2\n", "two columns have the name 'q'"),
+        ("latin.jsonl", b'{"q": "caf\xe9"}\n', "not text in UTF-8"),
+        ("empty.csv", b"", "no row to learn from, of 0"),
+        ("saved/dataset_info.json", b"{}", "cannot be loaded"),
+    ],
+)
+def test_data_that_are_damaged_as_a_whole_are_refused(
+    name: str, content: bytes, says: str, tokenizer: Any, tmp_path: Path
+) -> None:
+    pytest.importorskip("pyarrow")
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
+    with pytest.raises((UsageError, ModelError), match=says):
+        examples(path if path.parent == tmp_path else path.parent, tokenizer, column="q")
 
 
 def test_the_loss_of_a_chat_is_on_answers_only(tokenizer: Any, tmp_path: Path) -> None:
@@ -128,6 +171,7 @@ def test_the_loss_of_a_chat_is_on_answers_only(tokenizer: Any, tmp_path: Path) -
     rows: list[Any] = [{"messages": [{"role": role, "content": content} for role, content in chat]}]
     rows += [{"messages": [{"from": "human", "value": "for"}, {"from": "gpt", "value": "go"}]}]
     rows += [{"messages": [{"role": "user", "content": "for"}]}, {"messages": "text"}]
+    rows += [{"messages": [{"role": "wizard", "content": "for"}, {"role": "assistant", "content": "go"}]}]
     path.write_text("\n".join(map(json.dumps, rows)))
     found = examples(path, tokenizer)
     first, second = found.sequences
@@ -140,6 +184,7 @@ def test_the_loss_of_a_chat_is_on_answers_only(tokenizer: Any, tmp_path: Path) -
     assert found.bad == [
         "chats.jsonl:3 (it has no answer of the assistant's)",
         "chats.jsonl:4 ('messages' is no list of messages)",
+        "chats.jsonl:5 (the role 'wizard' is none that the chat template knows)",
     ]
 
 

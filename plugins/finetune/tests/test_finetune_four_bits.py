@@ -56,11 +56,11 @@ def test_qlora_learns_as_a_plain_script_does_on_the_dequantized_weights(
     from drupe_finetune.four_bits import PackedLinear, base_in_four_bits
 
     packed = run(str(base), config(data, seed=3), tmp_path / "packed")
-    model = base_in_four_bits(base, config(data))
+    model = base_in_four_bits(base, config(data), print)
     held = {name: each for name, each in model.named_modules() if isinstance(each, PackedLinear)}
     assert len(held) == 2 * 7
 
-    def plain(folder: Path, config: FinetuneConfig) -> Any:
+    def plain(folder: Path, config: FinetuneConfig, say: Any) -> Any:
         import torch
         from transformers import AutoModelForCausalLM
 
@@ -80,7 +80,7 @@ def test_no_float_matrix_is_kept_for_the_way_back(base: Path, data: Path) -> Non
 
     from drupe_finetune.four_bits import PackedLinear, base_in_four_bits
 
-    model = base_in_four_bits(base, config(data))
+    model = base_in_four_bits(base, config(data), print)
     module = next(each for each in model.modules() if isinstance(each, PackedLinear))
     saved: list[int] = []
 
@@ -96,12 +96,16 @@ def test_no_float_matrix_is_kept_for_the_way_back(base: Path, data: Path) -> Non
     assert torch.allclose(x.grad, module.dequantized().sum(0).expand_as(x), atol=1e-4)
 
 
-def test_a_model_whose_names_transformers_changes_is_held_in_four_bits_as_well(data: Path, tmp_path: Path) -> None:
+def test_a_model_whose_names_transformers_changes_is_held_in_four_bits_as_well(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     base = make_checkpoint(tmp_path / "moe", "qwen3_moe", **SIZES)
     note = run(str(base), config(data), tmp_path / "out")
     assert note["base"] == {
         "quantizer": "drupe", "bits": 4, "block_size": 64, "symmetric": False, "init": "default",
     }  # fmt: skip
+    told = capsys.readouterr().err
+    assert "loaded whole, which takes up to" in told and "mlp.experts.gate_up_proj" in told
 
 
 def test_loftq_begins_with_a_lower_loss_than_a_plain_adapter_on_the_same_bits(data: Path, tmp_path: Path) -> None:
@@ -148,6 +152,11 @@ def test_an_adapter_of_qlora_says_so_where_it_is_merged(base: Path, data: Path, 
     run(str(base), config(data), tmp_path / "out")
     model = resolve(str(base), {"adapter": [tmp_path / "out"]}, registry())
     assert any("was trained on weights in 4 bits (drupe)" in notice.what for notice in model.notices)
+    note = tmp_path / "out" / "finetune.json"
+    note.write_bytes(note.read_bytes()[:20])
+    with pytest.raises(ModelError, match=r"finetune\.json") as caught:
+        resolve(str(base), {"adapter": [tmp_path / "out"]}, registry())
+    assert caught.value.where == str(note)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -147,6 +148,12 @@ def test_a_stopped_run_keeps_its_last_checkpoint(base: Path, data: Path, tmp_pat
     half.mkdir()  # one that was not written to its end
     with pytest.raises(UsageError, match="these differ: rank"):
         run(str(base), config(data, rank=2), tmp_path / "out")
+    settings = half.parent / "settings.json"
+    written = settings.read_bytes()
+    settings.write_bytes(written[:40])
+    with pytest.raises(ModelError, match=r"settings\.json is not JSON"):
+        run(str(base), config(data), tmp_path / "out")
+    settings.write_bytes(written)
     run(str(base), config(data), tmp_path / "out")
     assert_same(tmp_path / "whole", tmp_path / "out")
 
@@ -245,9 +252,13 @@ def test_rows_are_held_out_and_training_ends_early(base: Path, data: Path, tmp_p
 
 def test_what_cannot_be_trained_is_refused(base: Path, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with pytest.raises(ModelError, match="not found in the base model") as caught:
-        run(str(base), config(data, targets=("nothing",)), out)
-    assert "q_proj" in str(caught.value.cure)
+    out.mkdir()
+    (out / "mine").touch()
+    with pytest.raises(UsageError, match="no module 'qproj'; did you mean 'q_proj'") as caught:
+        run(str(base), config(data, targets=("k_proj", "qproj")), out)
+    assert "v_proj" in str(caught.value.cure)
+    with pytest.raises(UsageError, match=r"training\.learning_rate cannot be 'abc'"):
+        run(str(base), config(data, training={"learning_rate": "abc"}), out)
     with pytest.raises(UsageError, match="no 'learning_rates'; did you mean 'learning_rate'"):
         run(str(base), config(data, training={"learning_rates": 1}), out)
     with pytest.raises(UsageError, match="output_dir is set by drupe"):
@@ -257,11 +268,26 @@ def test_what_cannot_be_trained_is_refused(base: Path, data: Path, tmp_path: Pat
     with pytest.raises(UsageError, match="no column 'text'") as unknown:
         run(str(base), config(data, template="{text}"), out)
     assert "question, answer" in str(unknown.value.cure)
-    out.mkdir()
-    (out / "mine").touch()
     with pytest.raises(OutputError, match="not made by drupe finetune"):
         run(str(base), config(data), out, force=True)
     assert [each.name for each in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_checkpoint_whose_weights_are_not_whole_is_refused(base: Path, data: Path, tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    cut = tmp_path / "cut"
+    shutil.copytree(base, cut)
+    weights = cut / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ModelError, match=r"model\.safetensors"):
+        run(str(cut), config(data), tmp_path / "out")
+    held = tensors(base)
+    del held["model.layers.1.mlp.up_proj.weight"]
+    save_file(held, weights, {"format": "pt"})
+    with pytest.raises(ModelError, match=r"lacks 1 tensor of the model: model\.layers\.1\.mlp\.up_proj\.weight"):
+        run(str(cut), config(data), tmp_path / "out")
+    assert [each.name for each in tmp_path.iterdir()] == ["cut"]
 
 
 def test_olives_command_line_runs_as_it_stands(base: Path, data: Path, tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ GROUP = 16  # blocks that the search handles at once
 LANES = 2 * GROUP  # two partial sums a block, see `kernels_search.interleave`
 LANE_VALUES = 10 * LANES  # values that the search keeps for each lane
 CHUNK = 16384  # values that the search loads at a time: 64 kB stay in the second-level cache
-PRODUCT_COLUMNS = 256  # columns of a sum of products that are in work at a time
-PRODUCT_ROWS = 4  # and its rows
+PRODUCT_ROWS, PRODUCT_COLUMNS = 6, 32  # the block of a sum of products that is in registers
+PRODUCT_PANEL = 256  # columns that are in work at a time, so that their factors stay in the first-level cache
+LINE = 64  # bytes of a cache line: a vector that crosses its end is loaded in two steps
 
 Parts = tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32], npt.NDArray[np.uint8], npt.NDArray[np.float32]]
 
@@ -57,12 +58,19 @@ def quantizer(row_bytes: int, weighted: bool) -> Kernel:
 def add_product(
     rows: npt.NDArray[Any], left: npt.NDArray[np.float32], right: npt.NDArray[np.float32], out: npt.NDArray[Any]
 ) -> None:
-    """out = rows + left x right, for rows of bfloat16 or float32; all arrays are C-contiguous."""
-    arrays = [rows, left, right, out]
-    if rows.itemsize == 2:
-        arrays.insert(3, np.empty(PRODUCT_ROWS * PRODUCT_COLUMNS, np.uint32))
+    """out = rows + left x right, for rows of bfloat16 or float32; all arrays are C-contiguous.
+
+    There are at least PRODUCT_ROWS rows and PRODUCT_COLUMNS columns, and `out` does not overlap `rows`.
+    """
+    arrays = [rows, left, right, _aligned(len(right) * PRODUCT_PANEL), out]
     kernel = entry_point(KERNELS[f"add_product_{8 * rows.itemsize}"])
-    kernel(*[array.ctypes.data for array in arrays], *rows.shape, left.shape[1])
+    kernel(*[array.ctypes.data for array in arrays], *rows.shape, len(right))
+
+
+def _aligned(count: int) -> npt.NDArray[np.float32]:
+    memory = np.empty(count + LINE // 4, np.float32)
+    start = -memory.ctypes.data % LINE // 4
+    return memory[start : start + count]
 
 
 def gptq_columns(

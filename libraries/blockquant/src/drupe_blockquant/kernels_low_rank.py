@@ -1,133 +1,176 @@
 """The inner loop of merging an adapter, compiled by numba: rows + left x right, rounded to the type of the rows.
 
-It works on a few columns of all rows at a time, so that their part of `right` stays in the first-level cache.
+A block of the result stays in registers while the inner products are added up, so that each value is read and written
+once. numba's own loops cannot say that: the block is written in LLVM's vectors.
 """
 
-# mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator,misc,attr-defined"
+# mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator,misc,attr-defined,call-arg,call-overload"
 
 from collections.abc import Callable
-from typing import Any
+from itertools import chain
 
+import llvmlite.binding as llvm
 import numpy as np
-from numba import carray, njit
+from llvmlite import ir
+from numba import carray, njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 from drupe_blockquant.kernel_calls import PRODUCT_COLUMNS as COLUMNS
+from drupe_blockquant.kernel_calls import PRODUCT_PANEL as PANEL
 from drupe_blockquant.kernel_calls import PRODUCT_ROWS as ROWS
 
-F32 = np.float32
-U32 = np.uint32
+LANES = 16 if llvm.get_host_cpu_features().get("avx512f") else 8  # of a vector
+VECTORS = COLUMNS // LANES  # of a row in a block
 
-_inner: dict[str, Any] = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # as `kernels`
-_strict = njit(**_inner)
-_contracted = njit(fastmath={"contract"}, **_inner)
+FLOATS = ir.VectorType(ir.FloatType(), LANES)
+WORDS = ir.VectorType(ir.IntType(32), LANES)
+HALVES = ir.VectorType(ir.IntType(16), LANES)
+SIZE = ir.IntType(64)
 
-
-@_contracted
-def _add(sums, left, right, row, start, end):
-    """sums += left[row] x right[:, start:end]; four of the inner products at a time save loads and stores."""
-    ranks = left.shape[1]
-    whole = ranks // 4 * 4
-    for i in range(0, whole, 4):
-        a, b, c, d = left[row, i], left[row, i + 1], left[row, i + 2], left[row, i + 3]
-        first, second = right[i, start:end], right[i + 1, start:end]
-        third, fourth = right[i + 2, start:end], right[i + 3, start:end]
-        for j in range(end - start):
-            sums[j] = sums[j] + first[j] * a + second[j] * b + third[j] * c + fourth[j] * d
-    for i in range(whole, ranks):
-        a = left[row, i]
-        first = right[i, start:end]
-        for j in range(end - start):
-            sums[j] = sums[j] + first[j] * a
+_strict = njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)  # as `kernels`
 
 
-@_contracted
-def _add_to_rows(sums, left, right, row, start, end):
-    """The same for ROWS rows, which share what is loaded of `right`. sums: [ROWS, COLUMNS]."""
-    ranks = left.shape[1]
-    whole = ranks // 4 * 4
-    one, two, three, four = sums[0], sums[1], sums[2], sums[3]
-    for i in range(0, whole, 4):
-        a, b, c, d = left[row, i], left[row, i + 1], left[row, i + 2], left[row, i + 3]
-        e, f, g, h = left[row + 1, i], left[row + 1, i + 1], left[row + 1, i + 2], left[row + 1, i + 3]
-        k, m, n, o = left[row + 2, i], left[row + 2, i + 1], left[row + 2, i + 2], left[row + 2, i + 3]
-        p, q, r, s = left[row + 3, i], left[row + 3, i + 1], left[row + 3, i + 2], left[row + 3, i + 3]
-        first, second = right[i, start:end], right[i + 1, start:end]
-        third, fourth = right[i + 2, start:end], right[i + 3, start:end]
-        for j in range(end - start):
-            w, x, y, z = first[j], second[j], third[j], fourth[j]
-            one[j] = one[j] + w * a + x * b + y * c + z * d
-            two[j] = two[j] + w * e + x * f + y * g + z * h
-            three[j] = three[j] + w * k + x * m + y * n + z * o
-            four[j] = four[j] + w * p + x * q + y * r + z * s
-    for i in range(whole, ranks):
-        a, b, c, d = left[row, i], left[row + 1, i], left[row + 2, i], left[row + 3, i]
-        first = right[i, start:end]
-        for j in range(end - start):
-            one[j] = one[j] + first[j] * a
-            two[j] = two[j] + first[j] * b
-            three[j] = three[j] + first[j] * c
-            four[j] = four[j] + first[j] * d
+@intrinsic
+def _add_to_block(_, rows, left, panel, out, row, column, at):
+    """out = rows + left x panel for ROWS rows from `row` on and COLUMNS columns from `column` on.
+
+    rows, out: bit patterns of bfloat16, or float32. panel: COLUMNS values of `right` for each rank, from `at` on.
+    """
+
+    def generate(context, builder, signature, values):
+        held, factors, columns, made = (
+            context.make_array(kind)(context, builder, value)
+            for kind, value in zip(signature.args[:4], values[:4], strict=True)
+        )
+        row, column, at = values[4:]
+        k, ranks = (cgutils.unpack_tuple(builder, each.shape)[1] for each in (held, factors))
+        lines = [builder.add(row, SIZE(i)) for i in range(ROWS)]
+        starts = [builder.gep(factors.data, [builder.mul(line, ranks)]) for line in lines]
+        sums = _inner_products(builder, starts, builder.gep(columns.data, [at]), ranks)
+        for line, parts in zip(lines, sums, strict=True):
+            for i, part in enumerate(parts):
+                place = builder.add(builder.mul(line, k), builder.add(column, SIZE(i * LANES)))
+                _add(builder, builder.gep(held.data, [place]), part, builder.gep(made.data, [place]))
+        return context.get_dummy_value()
+
+    return types.void(rows, left, panel, out, row, column, at), generate
+
+
+@intrinsic
+def _copy(_, right, panel, rank, column, at):
+    """panel[at : at + COLUMNS] = right[rank, column : column + COLUMNS]"""
+
+    def generate(context, builder, signature, values):
+        source, target = (
+            context.make_array(kind)(context, builder, value)
+            for kind, value in zip(signature.args[:2], values[:2], strict=True)
+        )
+        rank, column, at = values[2:]
+        _, k = cgutils.unpack_tuple(builder, source.shape)
+        first = builder.add(builder.mul(rank, k), column)
+        for i in range(VECTORS):
+            part = _load(builder, builder.gep(source.data, [builder.add(first, SIZE(i * LANES))]), FLOATS)
+            _store(builder, part, builder.gep(target.data, [builder.add(at, SIZE(i * LANES))]))
+        return context.get_dummy_value()
+
+    return types.void(right, panel, rank, column, at), generate
+
+
+def _inner_products(builder, factors, panel, ranks):
+    """The block as vectors, row by row. factors: where those of each row begin."""
+    zero = ir.Constant(FLOATS, [0.0] * LANES)
+    before = builder.block
+    loop, after = builder.append_basic_block("ranks"), builder.append_basic_block("summed")
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    rank = builder.phi(SIZE)
+    sums = [[builder.phi(FLOATS) for _ in range(VECTORS)] for _ in range(ROWS)]
+    first = builder.gep(panel, [builder.mul(rank, SIZE(COLUMNS))])
+    columns = [_load(builder, builder.gep(first, [SIZE(i * LANES)]), FLOATS) for i in range(VECTORS)]
+    repeated = [_repeated(builder, builder.load(builder.gep(start, [rank]))) for start in factors]
+    added = [
+        [_contracted(builder, part, factor, column) for part, column in zip(parts, columns, strict=True)]
+        for parts, factor in zip(sums, repeated, strict=True)
+    ]
+    following = builder.add(rank, SIZE(1))
+    builder.cbranch(builder.icmp_signed("<", following, ranks), loop, after)
+    rank.add_incoming(SIZE(0), before)
+    rank.add_incoming(following, loop)
+    for part, result in zip(chain(*sums), chain(*added), strict=True):
+        part.add_incoming(zero, before)
+        part.add_incoming(result, loop)
+    builder.position_at_end(after)
+    return added
+
+
+def _contracted(builder, value, one, other):
+    """value + one * other, rounded once where the processor can."""
+    return builder.fadd(value, builder.fmul(one, other, flags=("contract",)), flags=("contract",))
+
+
+def _add(builder, held, part, made):
+    """made = held + part, rounded to nearest, ties to even."""
+    if held.type.pointee == ir.FloatType():
+        _store(builder, builder.fadd(_load(builder, held, FLOATS), part), made)
+        return
+    half = ir.Constant(WORDS, [16] * LANES)
+    wide = builder.shl(builder.zext(_load(builder, held, HALVES), WORDS), half)
+    bits = builder.bitcast(builder.fadd(builder.bitcast(wide, FLOATS), part), WORDS)
+    odd = builder.and_(builder.lshr(bits, half), ir.Constant(WORDS, [1] * LANES))
+    bits = builder.add(builder.add(bits, ir.Constant(WORDS, [0x7FFF] * LANES)), odd)
+    _store(builder, builder.trunc(builder.lshr(bits, half), HALVES), made)
+
+
+def _load(builder, pointer, vector):
+    return builder.load(builder.bitcast(pointer, vector.as_pointer()), align=_size(vector))
+
+
+def _store(builder, value, pointer):
+    builder.store(value, builder.bitcast(pointer, value.type.as_pointer()), align=_size(value.type))
+
+
+def _size(vector):
+    """Bytes of an element, which is how vectors in memory are aligned."""
+    return 2 if vector == HALVES else 4
+
+
+def _repeated(builder, value):
+    """A vector of one value."""
+    one = builder.insert_element(ir.Constant(FLOATS, ir.Undefined), value, ir.IntType(32)(0))
+    return builder.shuffle_vector(one, ir.Constant(FLOATS, ir.Undefined), ir.Constant(WORDS, [0] * LANES))
 
 
 @_strict
-def _widen(held, patterns, size):
-    """bfloat16 as the bit patterns of float32."""
-    for j in range(size):
-        patterns[j] = U32(held[j]) << U32(16)
-
-
-@_strict
-def _narrow(patterns, made, size):
-    """Bit patterns of float32 rounded to bfloat16, to nearest, ties to even."""
-    for j in range(size):
-        bits = patterns[j]
-        made[j] = np.uint16((bits + U32(0x7FFF) + ((bits >> U32(16)) & U32(1))) >> U32(16))
-
-
-@_strict
-def _add_to_bfloat16(rows, left, right, patterns, sums, out):
+def _add_product(rows, left, right, panel, out):
+    """The last blocks of rows and columns begin earlier where they would be incomplete; what overlaps is made twice."""
     n, k = rows.shape
-    together = n // ROWS * ROWS
-    for start in range(0, k, COLUMNS):
-        end = start + COLUMNS if start + COLUMNS < k else k
-        for row in range(0, together, ROWS):
-            for at in range(ROWS):
-                _widen(rows[row + at, start:end], patterns[at], end - start)
-            _add_to_rows(sums, left, right, row, start, end)
-            for at in range(ROWS):
-                _narrow(patterns[at], out[row + at, start:end], end - start)
-        for row in range(together, n):
-            _widen(rows[row, start:end], patterns[0], end - start)
-            _add(sums[0], left, right, row, start, end)
-            _narrow(patterns[0], out[row, start:end], end - start)
+    ranks = right.shape[0]
+    for start in range(0, k, PANEL):
+        blocks = (min(PANEL, k - start) + COLUMNS - 1) // COLUMNS
+        for block in range(blocks):
+            column = min(start + block * COLUMNS, k - COLUMNS)
+            for rank in range(ranks):
+                _copy(right, panel, rank, column, (block * ranks + rank) * COLUMNS)
+        for first in range(0, n, ROWS):
+            row = min(first, n - ROWS)
+            for block in range(blocks):
+                column = min(start + block * COLUMNS, k - COLUMNS)
+                _add_to_block(rows, left, panel, out, row, column, block * ranks * COLUMNS)
 
 
-@_strict
-def _add_to_float32(rows, left, right, out):
-    n, k = rows.shape
-    for start in range(0, k, COLUMNS):
-        end = start + COLUMNS if start + COLUMNS < k else k
-        for row in range(n):
-            held = rows[row, start:end]
-            made = out[row, start:end]
-            for j in range(end - start):
-                made[j] = held[j]
-            _add(made, left, right, row, start, end)
-
-
-def _add_product_16(rows, left, right, sums, out, n, k, ranks):
-    _add_to_bfloat16(
+def _add_product_16(rows, left, right, panel, out, n, k, ranks):
+    _add_product(
         carray(rows, (n, k), np.uint16), carray(left, (n, ranks), np.float32), carray(right, (ranks, k), np.float32),
-        carray(sums, (ROWS, COLUMNS), np.uint32), carray(sums, (ROWS, COLUMNS), np.float32),
-        carray(out, (n, k), np.uint16),
+        carray(panel, (ranks * PANEL,), np.float32), carray(out, (n, k), np.uint16),
     )  # fmt: skip
     return 0
 
 
-def _add_product_32(rows, left, right, out, n, k, ranks):
-    _add_to_float32(
-        carray(rows, (n, k), np.float32), carray(left, (n, ranks), np.float32),
-        carray(right, (ranks, k), np.float32), carray(out, (n, k), np.float32),
+def _add_product_32(rows, left, right, panel, out, n, k, ranks):
+    _add_product(
+        carray(rows, (n, k), np.float32), carray(left, (n, ranks), np.float32), carray(right, (ranks, k), np.float32),
+        carray(panel, (ranks * PANEL,), np.float32), carray(out, (n, k), np.float32),
     )  # fmt: skip
     return 0
 

@@ -15,14 +15,16 @@ _TAKEN = (np.dtype(np.float32), _BFLOAT16)
 def add_product(rows: Array, left: Float32, right: Float32, out: Array) -> None:
     """out = rows + left x right, computed in float32 and rounded once, to nearest, ties to even.
 
-    rows, out: [n, K] of one type, float32, float16 or bfloat16, C-contiguous. left: [n, r]; right: [r, K].
+    rows, out: [n, K] of one type, float32, float16 or bfloat16, C-contiguous, which do not overlap. left: [n, r];
+    right: [r, K].
     """
     if backend() == "numba" and rows.dtype in _TAKEN:
         from drupe_blockquant import kernel_calls
 
-        kernel_calls.add_product(rows, np.ascontiguousarray(left), np.ascontiguousarray(right), out)
-    else:
-        add_product_in_numpy(rows, left, right, out)
+        if len(rows) >= kernel_calls.PRODUCT_ROWS and rows.shape[1] >= kernel_calls.PRODUCT_COLUMNS:
+            kernel_calls.add_product(rows, np.ascontiguousarray(left), np.ascontiguousarray(right), out)
+            return
+    add_product_in_numpy(rows, left, right, out)
 
 
 def add_product_in_numpy(rows: Array, left: Float32, right: Float32, out: Array) -> None:

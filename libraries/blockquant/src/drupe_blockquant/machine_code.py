@@ -50,7 +50,7 @@ _TABLE = (
     Kernel("kernels_gptq", "gptq_columns", 10, 4),
     Kernel("kernels_hqq", "hqq_fit", 6, 3),
     Kernel("kernels_low_rank", "add_product_16", 5, 3),
-    Kernel("kernels_low_rank", "add_product_32", 4, 3),
+    Kernel("kernels_low_rank", "add_product_32", 5, 3),
 )
 KERNELS = {kernel.name: kernel for kernel in _TABLE}
 

@@ -17,6 +17,7 @@ from drupe_checkpoints.text_part import gives_embeddings, text_part
 if TYPE_CHECKING:
     from drupe_checkpoints.adapters.reference import AdapterReference
     from drupe_checkpoints.adapters.switched import SwitchedAdapter
+    from drupe_checkpoints.adapters.tensors import AdapterTensors
     from drupe_checkpoints.hub import Snapshot
     from drupe_checkpoints.summary import Summary
     from drupe_checkpoints.tokenizer.resolving import ResolvedTokenizer
@@ -117,6 +118,13 @@ class Checkpoint(Record, dict=True):
     def is_packed(self) -> bool:
         """Whether matrices are already quantized."""
         return self.packing is not None
+
+    @functools.cached_property
+    def adapter_tensors(self) -> tuple[AdapterTensors, ...]:
+        """What is in the adapters that are merged. Their configurations and headers are read. Raises ModelError."""
+        from drupe_checkpoints.adapters.tensors import AdapterTensors
+
+        return tuple(AdapterTensors.read(each) for each in self.adapters)
 
     def tensors(self) -> Mapping[str, Expression]:
         """Where each tensor lies in the files, with the adapters merged. Headers are checked; weights are not read.

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from drupe.api import OutputError, UsageError
-from drupe_commands.flags import CONTEXT
 from drupe_commands.showing import AsJson, print_facts, print_json, print_records
 
 if TYPE_CHECKING:
@@ -24,12 +23,11 @@ app = typer.Typer(
     rich_markup_mode=None,
     add_completion=False,
     no_args_is_help=True,
-    context_settings=CONTEXT,
     help="Show what the cache holds, check it, and remove what is in it.",
 )
 
 
-@app.command("list", context_settings=CONTEXT)
+@app.command("list")
 def list_entries(as_json: AsJson = False) -> None:
     """List results of passes, and what stopped passes have made."""
     from drupe_files import cache_entries, cache_folder
@@ -43,7 +41,7 @@ def list_entries(as_json: AsJson = False) -> None:
         print(f"nothing is kept in {cache_folder()}")
 
 
-@app.command(context_settings=CONTEXT)
+@app.command()
 def size(as_json: AsJson = False) -> None:
     """Say where the cache is, how large, and how large it may be."""
     from drupe_files import (
@@ -80,7 +78,7 @@ def size(as_json: AsJson = False) -> None:
     print(f"\n{LIMIT} sets the limit; what was not used for the longest time is removed first")
 
 
-@app.command(context_settings=CONTEXT)
+@app.command()
 def clean(
     named: Annotated[
         list[str] | None,
@@ -115,7 +113,7 @@ def clean(
     _tell_removed(removed, _left(wanted, removed), as_json)
 
 
-@app.command(context_settings=CONTEXT)
+@app.command()
 def verify(as_json: AsJson = False) -> None:
     """Read every byte of the results; remove what is damaged.
 

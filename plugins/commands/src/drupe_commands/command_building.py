@@ -7,14 +7,9 @@ from typing import Any
 
 import typer
 
-HELP = {"help_option_names": ["-h", "--help"]}
-
 
 def as_command(name: str, found: Any) -> Any:
-    """A typer app, a class of one, or a function with typer annotations, as a command.
-
-    The long options of a function may be typed with underscores. Raises TypeError for what is none of these.
-    """
+    """A typer app, a class of one, or a function with typer annotations, as a command. Raises TypeError for others."""
     if isinstance(found, type):
         found = found()
     if isinstance(found, typer.Typer):
@@ -26,5 +21,5 @@ def as_command(name: str, found: Any) -> Any:
     if inspect.iscoroutinefunction(found):
         raise TypeError("it is an async function, which nobody awaits")
     app = typer.Typer(rich_markup_mode=None, add_completion=False)
-    app.command(name, context_settings={**HELP, "token_normalize_func": lambda option: option.replace("_", "-")})(found)
+    app.command(name)(found)
     return typer.main.get_command(app)

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 HEADINGS = ("Model and output", "Target", "Quantization", "Calibration", "Comparing with the source")
 """The first headings, in this order; those of other plugins follow, and the command's own come last."""
 LAST = ("Passes", "Checking", "Running and printing")
-CONTEXT = {"help_option_names": ["-h", "--help"], "token_normalize_func": lambda typed: typed.replace("_", "-")}
-"""Long options may be typed with underscores, as users of Olive do."""
 
 FIRST_COLUMN = 24
 """Characters of a flag in the help; after a longer one, a new line begins."""
@@ -56,7 +54,7 @@ class FlagApp(typer.Typer):
                 _refuse_wrong_value(accepted[name], value, found)
             function(**values, options=chosen)
 
-        self.command(name, cls=FlagCommand, context_settings=CONTEXT, epilog=epilog)(
+        self.command(name, cls=FlagCommand, epilog=epilog)(
             _with_signature(command, [*_own(function), *map(_parameter, accepted.values())], function.__doc__)
         )
 

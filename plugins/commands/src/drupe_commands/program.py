@@ -14,11 +14,13 @@ from typer.core import TyperGroup
 
 from drupe.api import PROJECT, Cancelled, DrupeError, OutputError, PluginCrash, UsageError, call
 from drupe_commands import interrupts
-from drupe_commands.command_building import HELP, as_command
+from drupe_commands.command_building import as_command
 from drupe_commands.command_names import summaries
 from drupe_commands.messages import installable
 from drupe_commands.wrong_usage import WRONG_USAGE, told
 
+CONTEXT = {"help_option_names": ["-h", "--help"], "token_normalize_func": lambda typed: typed.replace("_", "-")}
+"""What all commands inherit. Long options may be typed with underscores, as users of Olive do."""
 UNEXPECTED = 70
 """Exit status for an error that nobody foresaw."""
 TYPED = "drupe.typed"
@@ -146,7 +148,7 @@ def _print_version(wanted: bool) -> None:
 Version = typer.Option("--version", help="Show the version and exit.", callback=_print_version, is_eager=True)
 
 
-@app.callback(context_settings=HELP)
+@app.callback(context_settings=CONTEXT)
 def drupe(version: Annotated[bool, Version] = False) -> None:
     """Make a trained model small and fast on the hardware you have, and prove that it still is right."""
 

@@ -12,7 +12,7 @@ from drupe.api import UsageError
 from drupe_commands.document_kinds import is_ours, is_plan, schema_of
 from drupe_commands.documents import STANDARD_INPUT, located, read_document
 from drupe_commands.file_jobs import FileJob, run_document, run_plan, run_translated
-from drupe_commands.flags import CONTEXT, FlagCommand
+from drupe_commands.flags import FlagCommand
 from drupe_commands.foreign import translation_of
 from drupe_commands.making import Making
 from drupe_commands.parameters import MODEL, RUNNING, SEARCHING, Force, JsonResult, LogLevel, OnlyPlan, Output
@@ -116,7 +116,7 @@ def run(
 
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
-app.command("run", cls=FlagCommand, context_settings=CONTEXT)(run)
+app.command("run", cls=FlagCommand)(run)
 
 
 def _one_file(argument: str | None, option: str | None) -> str:

@@ -6,7 +6,9 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
+
+from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
 from drupe.api import UsageError, nearest
 from drupe_finetune.settings import FinetuneConfig
@@ -64,7 +66,7 @@ def plain(text: str) -> Any:
 
 
 def refuse_unknown(given: Mapping[str, Any]) -> None:
-    """Raise UsageError for keys that TrainingArguments does not have, and for those that are set elsewhere."""
+    """Raise UsageError for keys that TrainingArguments does not have or that are set elsewhere, and for wrong types."""
     from transformers import TrainingArguments
 
     _refuse(given, TrainingArguments, "transformers'", PREFIX, OWN)
@@ -88,7 +90,8 @@ def kind_of_adapter(config: FinetuneConfig) -> Any:
 def _refuse(given: Mapping[str, Any], kind: Any, whose: str, prefix: str, own: Mapping[str, str]) -> None:
     """Raise UsageError for the first key that a dataclass does not have, or that fine-tuning sets itself."""
     known = {field.name for field in dataclasses.fields(kind) if field.init}
-    for name in given:
+    types = get_type_hints(kind)
+    for name, value in given.items():
         if name not in known:
             near = nearest(name, known)
             raise UsageError(
@@ -98,6 +101,18 @@ def _refuse(given: Mapping[str, Any], kind: Any, whose: str, prefix: str, own: M
             )
         if name in own:
             raise UsageError(f"{prefix}{name} is set by drupe", cure=f"use {own[name]} instead")
+        _refuse_other_type(f"{prefix}{name}", value, types[name])
+
+
+def _refuse_other_type(name: str, value: Any, wanted: Any) -> None:
+    """The libraries take any value, and the training would fail with it."""
+    try:
+        TypeAdapter(wanted, config={"arbitrary_types_allowed": True}).validate_python(value)
+    except PydanticUserError:  # a class of peft's own, which only Python makes
+        return
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"]
+        raise UsageError(f"{name} cannot be {value!r}: {reason[:1].lower()}{reason[1:]}", where=name) from error
 
 
 def training_arguments(config: FinetuneConfig, folder: Path, steps: int) -> Any:

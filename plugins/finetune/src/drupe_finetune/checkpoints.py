@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from drupe.api import UsageError
+from drupe_files import json_object
 
 MARK, SETTINGS = "complete.json", "settings.json"
 """A file that is written when all others of a checkpoint are; and what the run is made with."""
@@ -39,12 +40,20 @@ def _is_whole(folder: Path) -> bool:
         return False
 
 
+def _settings_in(path: Path) -> dict[str, Any]:
+    again = "--restart begins again, and removes the checkpoints of the earlier run"
+    return json_object(path.read_bytes(), path.name, path, again)
+
+
 def begin(folder: Path, settings: dict[str, Any]) -> None:
-    """Take a folder for a run's checkpoints. Raises UsageError where it has those of a run with other settings."""
+    """Take a folder for a run's checkpoints.
+
+    Raises UsageError where it has those of a run with other settings, ModelError where its settings are damaged.
+    """
     path = folder / SETTINGS
     text = json.dumps(settings, sort_keys=True, indent=1)
-    if path.is_file() and path.read_text(encoding="utf-8") != text:
-        before = json.loads(path.read_bytes())
+    if path.is_file() and path.read_bytes() != text.encode():
+        before = _settings_in(path)
         differing = sorted(key for key in {*before, *settings} if before.get(key) != settings.get(key))
         raise UsageError(
             f"checkpoints of an earlier run with other settings are there; these differ: {', '.join(differing)}",
@@ -52,4 +61,4 @@ def begin(folder: Path, settings: dict[str, Any]) -> None:
             cure="--restart begins again, and removes them; the earlier settings go on from them",
         )
     folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    path.write_bytes(text.encode())

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from drupe.api import Context, Model
     from drupe_finetune.training import Trained
 
-CONTEXT = {"help_option_names": ["-h", "--help"], "token_normalize_func": lambda typed: typed.replace("_", "-")}
-"""Long options may be typed with underscores, as users of Olive do."""
 THROUGH = "drupe_finetune.through"
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -41,7 +39,7 @@ def _option(flags: str, help: str, metavar: str | None = None) -> Any:
     return typer.Option(*flags.split(), help=help, metavar=metavar, show_default=False)
 
 
-@app.command("finetune", cls=Command, context_settings=CONTEXT)
+@app.command("finetune", cls=Command)
 @with_settings
 def finetune(
     context: typer.Context,
@@ -114,14 +112,19 @@ def run(
 ) -> dict[str, Any]:
     """Train, and publish the result as `output`, whole or not at all. Gives what ran."""
     from drupe.api import registry, resolve
+    from drupe_checkpoints import checkpoint_of
     from drupe_files import claimed, scratch
     from drupe_finetune.arguments import refuse_unknown, refuse_unknown_to_peft
+    from drupe_finetune.finetune import refuse_unfit
+    from drupe_finetune.mistakes import refuse_mistakes
     from drupe_finetune.writing import named_base
 
     output = output.expanduser().absolute()
     refuse_unknown(config.training)
     refuse_unknown_to_peft(config)
     source = resolve(reference, {}, registry())
+    refuse_unfit(checkpoint_of(source))
+    refuse_mistakes(source.location, config)
     _refuse_to_replace(output, source, force)
     with claimed(output), scratch() as folder:
         trained, work = _trained(source, config, output, folder, restart)

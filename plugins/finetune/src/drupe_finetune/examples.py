@@ -17,6 +17,8 @@ IGNORED = -100
 CHATS = ("messages", "conversations", "conversation")
 """The columns that are taken for chat messages where the user names no column."""
 ROLES: Mapping[str, str] = {"human": "user", "gpt": "assistant", "model": "assistant", "bot": "assistant"}
+USUAL_ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
+"""The roles that a message may have where the chat template does not name it: it may render any role."""
 SHOWN = 5
 
 
@@ -72,6 +74,14 @@ def examples_of(rows: Iterable[Row], tokenizer: Any, config: FinetuneConfig) -> 
     return found
 
 
+def refuse_unknown_columns(rows: Iterable[Row], tokenizer: Any, config: FinetuneConfig) -> None:
+    """Raise UsageError where the first row that can be read lacks a column that the settings name."""
+    for row in rows:
+        if not row.problem:
+            _form_of(row, tokenizer, config)
+            return
+
+
 def _of_length(sequences: Sequence[dict[str, list[int]]], config: FinetuneConfig) -> Iterator[dict[str, list[int]]]:
     """Sequences cut to the length; with packing, joined and divided into sequences of that length."""
     most = config.max_length
@@ -100,6 +110,7 @@ class _Form(Record):
         )
         if not text.strip():
             raise BadRow("its text is empty")
+        _refuse_halves(text)
         ids = list(self.tokenizer(text)["input_ids"])
         end = self.tokenizer.eos_token_id
         ids += [end] if end is not None and ids[-1:] != [end] else []
@@ -108,6 +119,9 @@ class _Form(Record):
     def _of_chat(self, columns: Mapping[str, Any]) -> tuple[list[int], list[int]]:
         """The whole chat, with labels for the answers: what the template adds to the chat before each."""
         messages = _messages(columns.get(self.chat), self.chat)
+        for role in (message["role"] for message in messages):
+            if role not in USUAL_ROLES and role not in str(self.tokenizer.chat_template):
+                raise BadRow(f"the role '{role}' is none that the chat template knows")
         try:
             whole = self._rendered(messages)
             answers = [at for at, message in enumerate(messages) if message["role"] == "assistant"]
@@ -118,6 +132,7 @@ class _Form(Record):
             raise BadRow(f"the chat template refuses it: {error}") from error
         if not spans:
             raise BadRow("it has no answer of the assistant's")
+        _refuse_halves(whole)
         encoded = self.tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
         ids, places = list(encoded["input_ids"]), encoded["offset_mapping"]
         inside = [any(first <= start < last for first, last in spans) for start, _ in places]
@@ -178,6 +193,11 @@ def fields_of(template: str) -> list[str]:
         parsed = list(string.Formatter().parse(template))
     except ValueError as error:
         raise UsageError(f"the template is broken: {error}", where=template, cure="write {{ for a brace") from error
+    for _, name, form, conversion in parsed:
+        if form or conversion:
+            raise UsageError(
+                f"the template gives {name} a form, which is not applied", where=template, cure=f"write {{{name}}}"
+            )
     names = [name for _, name, _, _ in parsed if name is not None]
     if not names or not all(name.isprintable() and name for name in names):
         raise UsageError("the template names no column", where=template, cure="'Question: {question}'")
@@ -192,6 +212,14 @@ def _refuse_unknown(name: str, columns: Sequence[str], flag: str) -> None:
             where=flag,
             cure=f"its columns are {', '.join(columns)}",
         )
+
+
+def _refuse_halves(text: str) -> None:
+    """Raise BadRow for half a pair of surrogates, which JSON can hold and a tokenizer does not take."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise BadRow("it holds half a character") from error
 
 
 def _text(columns: Mapping[str, Any], name: str) -> str:

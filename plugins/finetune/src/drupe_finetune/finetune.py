@@ -36,10 +36,12 @@ class Finetune(Pass):
         return model.but(facts=TRAINED)
 
     def run(self, model: Model, config: FinetuneConfig, context: Context) -> Model:
+        from drupe_finetune.mistakes import refuse_mistakes
         from drupe_finetune.training import train
         from drupe_finetune.writing import merged, with_own_base, write_adapter, write_note, write_whole
 
         model = ready_to_train(model, context.scratch / "base", context)
+        refuse_mistakes(model.location, config)
         trained = train(model.location, config, context.scratch / "checkpoints", context, tell)
         folder = context.scratch / "trained"
         if config.method == "full":
@@ -59,7 +61,7 @@ def ready_to_train(model: Model, folder: Path, context: Context) -> Model:
     refuse_missing()
     checkpoint = checkpoint_of(model)
     refuse_unfit(checkpoint)
-    checkpoint.fetch_weights()
+    checkpoint.tensors()  # downloads them, and refuses broken files
     return merged_copy(model, folder, context)
 
 

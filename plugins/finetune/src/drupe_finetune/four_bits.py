@@ -1,7 +1,8 @@
 """A base in 4 bits: its linear modules hold packed levels and scales, and make floats band by band when they compute.
 
 On a GPU, bitsandbytes does this where it is installed. Everywhere else, Drupe's own quantizer fills a model tensor by
-tensor from the checkpoint's files, so no more than one matrix is held in floating point.
+tensor from the checkpoint's files, so no more than one matrix is held in floating point. A model whose tensors
+transformers renames or joins while it loads them is loaded whole, and the user is told what that takes.
 """
 
 from __future__ import annotations
@@ -10,23 +11,29 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 
-from drupe.api import ModelError, RuntimeMissing, UsageError
+from drupe.api import ModelError, RuntimeMissing, UsageError, counted
 from drupe_blockquant import Scheme, quantize_rows
 from drupe_blockquant.layout import Quantized, unpack_zero_points
 from drupe_blockquant.torch_products import Levels, Product
+from drupe_checkpoints.wording import listed
+from drupe_console import size
+from drupe_finetune.models import empty_model, loaded_model
 from drupe_finetune.settings import BITS, BLOCK, LOFTQ_METHODS, FinetuneConfig
 from drupe_onnx import Expression, Files
 from drupe_onnx.safetensors import open_checkpoint
 
 Tensor: TypeAlias = Any  # of torch, which linters do not see
+Say: TypeAlias = Callable[[str], None]
 SCHEME = Scheme(BITS, BLOCK, symmetric=False, method="search")
+PACKED_BYTES = BITS / 8 + (4 + 1) / BLOCK
+"""Bytes of a value in 4 bits, with its part of a block's scale in float32 and zero point."""
 BASE_NOTE = "quantized_base.json"
 """The file of a checkpoint that says that it is the quantized base of an adapter."""
 OTHER_WEIGHTS = (".bin", ".pt", ".gguf")
@@ -34,12 +41,15 @@ OVERSAMPLED = 8
 """How many more directions than the rank the sketch of a matrix's error has."""
 
 
-def base_in_four_bits(folder: Path, config: FinetuneConfig) -> Any:
-    """The checkpoint's model with its base in 4 bits. Raises UsageError, RuntimeMissing and ModelError."""
+def base_in_four_bits(folder: Path, config: FinetuneConfig, say: Say) -> Any:
+    """The checkpoint's model with its base in 4 bits. Raises UsageError, RuntimeMissing and ModelError.
+
+    say: is told how much memory the base takes where it cannot be filled tensor by tensor.
+    """
     refuse_unfit(config)
     if quantizer_of(config) == "bitsandbytes":
         return _by_bitsandbytes(folder)
-    return Filling(folder, config).model()
+    return Filling(folder, config, say).model()
 
 
 def refuse_unfit(config: FinetuneConfig) -> None:
@@ -162,15 +172,16 @@ class PackedLinear(torch.nn.Linear):  # type: ignore[misc]
 class Filling:
     """A model without values that is filled from a checkpoint, with linear modules in 4 bits."""
 
-    def __init__(self, folder: Path, config: FinetuneConfig) -> None:
-        self._folder, self._config = folder, config
+    def __init__(self, folder: Path, config: FinetuneConfig, say: Say) -> None:
+        self._folder, self._config, self._say = folder, config, say
         self._dtype = None if torch.cuda.is_available() else torch.float32
 
     def model(self) -> Any:
         tensors = open_checkpoint(self._folder)
         model = self._empty()
-        if self._lacks(model, tensors):  # names or shapes that transformers changes while it loads
-            model = self._loaded()
+        if changed := self._changed(model, tensors):
+            self._say(self._cost(model, tensors, changed))
+            model = loaded_model(self._folder, "auto")
             self._pack(model, None)
             model = model.to(self._dtype) if self._dtype is not None else model
         else:
@@ -179,36 +190,52 @@ class Filling:
         return model.eval()
 
     def _empty(self) -> Any:
-        from accelerate import init_empty_weights
-        from transformers import AutoConfig, AutoModelForCausalLM
-
-        stated = AutoConfig.from_pretrained(self._folder, local_files_only=True)
-        with init_empty_weights(include_buffers=False):
-            model = AutoModelForCausalLM.from_config(stated, dtype=self._dtype or "auto")
+        model = empty_model(self._folder, self._dtype)
         model.tie_weights()
         return model
 
-    def _loaded(self) -> Any:
-        from transformers import AutoModelForCausalLM
+    def _changed(self, model: Any, tensors: Mapping[str, Expression]) -> list[str]:
+        """The tensors that transformers makes while it loads: those that the files do not have in this shape."""
+        parameters = dict(model.named_parameters())
+        saved = {name: each for name, each in model.named_buffers() if name in model.state_dict()}
+        return [
+            *(
+                name
+                for name, each in parameters.items()
+                if name not in tensors or tuple(tensors[name].shape) != tuple(each.shape)
+            ),
+            *(name for name in saved if name not in tensors),
+        ]
 
-        return AutoModelForCausalLM.from_pretrained(self._folder, dtype="auto", local_files_only=True)
-
-    def _lacks(self, model: Any, tensors: Mapping[str, Expression]) -> bool:
-        """Whether a parameter is not a tensor of the files, of the same name and shape."""
-        return any(
-            name not in tensors or tuple(tensors[name].shape) != tuple(each.shape)
+    def _cost(self, model: Any, tensors: Mapping[str, Expression], changed: Sequence[str]) -> str:
+        """What a model that is loaded whole takes of memory, before and after its linear modules are packed."""
+        matrices = {f"{name}.weight" for name, _ in self._linear(model)}
+        values = {name: each.numel() for name, each in model.named_parameters()}
+        wide = sum(
+            values[name] * (self._dtype or each.dtype).itemsize
             for name, each in model.named_parameters()
-        ) or any(name not in tensors for name in dict(model.named_buffers()) if name in model.state_dict())
+            if name not in matrices
+        )
+        packed = round(sum(values[name] for name in matrices) * PACKED_BYTES)
+        whole = max(sum(each.nbytes for each in tensors.values()), wide + packed)
+        return (
+            f"transformers makes {counted(len(changed), 'tensor')} of the model while it loads it ({listed(changed)}), "
+            f"so the base is loaded whole, which takes up to {size(whole)} of memory; {size(packed)} are in 4 bits "
+            f"afterwards, and {size(wide)} stay in floating point"
+        )
 
-    def _pack(self, model: Any, tensors: Mapping[str, Expression] | None) -> None:
-        """Replace linear modules by packed ones, with values of the files, or else of the module itself."""
+    def _linear(self, model: Any) -> list[tuple[str, Any]]:
+        """The modules that are held in 4 bits, by name."""
         head = model.get_output_embeddings()
-        linear = [
+        return [
             (name, each)
             for name, each in model.named_modules()
             if type(each) is torch.nn.Linear and each is not head and each.in_features >= BLOCK
         ]
-        if not linear:
+
+    def _pack(self, model: Any, tensors: Mapping[str, Expression] | None) -> None:
+        """Replace linear modules by packed ones, with values of the files, or else of the module itself."""
+        if not (linear := self._linear(model)):
             raise ModelError(
                 "the model has no linear module to hold in 4 bits", where=self._folder, cure="--method lora"
             )

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from drupe.api import Record, UsageError
+from drupe_files import json_value
 from drupe_finetune.settings import INSTALL
 
 TEXT = "text"
 """The column of a text file's rows, which are its paragraphs."""
+AGAIN = "save or download the file again: it is cut short or damaged"
+LONGEST_FIELD = 2**31 - 1
+"""Characters of a field of a CSV file; Python's own limit is 131,072, and texts are longer."""
 
 
 class Row(Record):
@@ -44,7 +48,7 @@ def is_text(reference: str) -> bool:
 
 def _of_folder(folder: Path) -> Iterator[Row]:
     if (folder / "dataset_info.json").is_file() or (folder / "dataset_dict.json").is_file():
-        loaded = _datasets().load_from_disk(str(folder))
+        loaded = _loaded(str(folder), _datasets().load_from_disk, str(folder))
         yield from _numbered(folder.name, loaded["train"] if "train" in loaded and hasattr(loaded, "keys") else loaded)
         return
     for suffix in READERS:
@@ -60,15 +64,20 @@ def _of_folder(folder: Path) -> Iterator[Row]:
 def _of_hub(reference: str) -> Iterator[Row]:
     name, _, split = reference.partition("@")
     name, _, configuration = name.partition(":")
+    load = _datasets().load_dataset
+    yield from _numbered(name, _loaded(name, load, name, configuration or None, split=split or "train"))
+
+
+def _loaded(name: str, load: Callable[..., Any], *given: str | None, **named: str) -> Any:
+    """What the library datasets loads. Raises UsageError where it fails."""
     try:
-        loaded = _datasets().load_dataset(name, configuration or None, split=split or "train")
+        return load(*given, **named)
     except Exception as error:  # the library documents no class of errors; those of network and hub come through
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UsageError(
             f"the data set '{name}' cannot be loaded: {reason}",
             cure="check its id, its split (OWNER/NAME:CONFIGURATION@SPLIT) and the network, or give a file",
         ) from error
-    yield from _numbered(name, loaded)
 
 
 def _numbered(name: str, rows: Any) -> Iterator[Row]:
@@ -94,6 +103,8 @@ def _of_file(path: Path) -> Iterator[Row]:
         yield from reader(path)
     except UnicodeDecodeError as error:
         raise UsageError("the data is not text in UTF-8", where=path, cure="save it in UTF-8") from error
+    except OSError as error:
+        raise UsageError(f"the data cannot be read: {error.strerror or error}", where=path, cure=AGAIN) from error
 
 
 def _json_lines(path: Path) -> Iterator[Row]:
@@ -104,44 +115,64 @@ def _json_lines(path: Path) -> Iterator[Row]:
                 continue
             try:
                 found = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 yield Row(where, {}, "it is not JSON")
                 continue
             yield Row(where, found) if isinstance(found, dict) else Row(where, {}, "it is no JSON object")
 
 
 def _json(path: Path) -> Iterator[Row]:
-    """An array of objects; a file that is none is read as JSON lines."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError:
-        found = None
-    if not isinstance(found, list):
+    """An array of objects; a file that does not begin with an array is read as JSON lines."""
+    text = path.read_text(encoding="utf-8-sig")
+    if not text.lstrip().startswith("["):
         yield from _json_lines(path)
         return
-    for number, each in enumerate(found, 1):
+    for number, each in enumerate(json_value(text.encode(), path.name, path, AGAIN), 1):
         where = f"{path.name}, row {number}"
         yield Row(where, each) if isinstance(each, dict) else Row(where, {}, "it is no JSON object")
 
 
 def _csv(path: Path) -> Iterator[Row]:
+    csv.field_size_limit(LONGEST_FIELD)
     with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",", restkey="")
-        for row in reader:
-            where = f"{path.name}:{reader.line_num}"
-            yield Row(where, {}, "it has more fields than the header") if "" in row else Row(where, row)
+        lines = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+        try:
+            filled = filter(None, lines)
+            header = next(filled, [])
+            _refuse_equal_columns(header, path)
+            for fields in filled:
+                where = f"{path.name}:{lines.line_num}"
+                if len(fields) == len(header):
+                    yield Row(where, dict(zip(header, fields, strict=True)))
+                else:
+                    than = "more" if len(fields) > len(header) else "fewer"
+                    yield Row(where, {}, f"it has {than} fields than the header")
+        except csv.Error as error:
+            raise UsageError(f"line {lines.line_num} is not CSV: {error}", where=path, cure=AGAIN) from error
+
+
+def _refuse_equal_columns(header: Sequence[str], path: Path) -> None:
+    if twice := next((name for name in header if header.count(name) > 1), None):
+        raise UsageError(f"two columns have the name '{twice}'", where=path, cure="give each column its own name")
 
 
 def _parquet(path: Path) -> Iterator[Row]:
     try:
+        import pyarrow
         import pyarrow.parquet as parquet
     except ImportError as error:
         raise UsageError("parquet files need the library pyarrow", where=path, cure=INSTALL) from error
     number = 0
-    for batch in parquet.ParquetFile(path).iter_batches():
-        for row in batch.to_pylist():
-            number += 1
-            yield Row(f"{path.name}, row {number}", row)
+    try:
+        with parquet.ParquetFile(path) as opened:
+            for batch in opened.iter_batches():
+                for row in batch.to_pylist():
+                    number += 1
+                    yield Row(f"{path.name}, row {number}", row)
+    except (pyarrow.ArrowException, OSError) as error:
+        place = f" behind row {number}" if number else ""
+        reason = " ".join(str(error).split())
+        raise UsageError(f"the parquet file is damaged{place}: {reason}", where=path, cure=AGAIN) from error
 
 
 def _text(path: Path) -> Iterator[Row]:

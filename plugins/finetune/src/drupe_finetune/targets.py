@@ -8,9 +8,9 @@ from typing import Any
 from drupe.api import Record, UsageError
 from drupe_checkpoints.adapters.experts import is_of_all_experts
 from drupe_checkpoints.wording import listed
+from drupe_finetune.models import is_linear
 from drupe_finetune.settings import FinetuneConfig
 
-LINEAR = ("Linear", "PackedLinear", "Conv1D")
 OF_PARAMETERS = ("lora", "rslora", "qlora")
 """The methods with which peft changes parameters."""
 
@@ -50,7 +50,7 @@ def refuse_without_effect(adapted: Any, targets: Targets) -> None:
 
 def adaptable(model: Any) -> list[str]:
     """The ends of names of what can get an adapter."""
-    modules = {name for name, each in model.named_modules() if type(each).__name__ in LINEAR and "lora_" not in name}
+    modules = {name for name, each in model.named_modules() if is_linear(each) and "lora_" not in name}
     experts = {name for name, each in model.named_parameters() if is_of_all_experts(name)}
     plain = {name.removesuffix(".base_layer") for name in modules | experts}
     return sorted({name.rpartition(".")[2] for name in plain})

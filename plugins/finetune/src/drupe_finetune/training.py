@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from drupe.api import Context, ModelError, Record, UsageError, counted
-from drupe_finetune.arguments import kind_of_adapter, refuse_unknown_to_peft, training_arguments
+from drupe_finetune.arguments import kind_of_adapter, training_arguments
 from drupe_finetune.checkpoints import last_complete, mark_complete
 from drupe_finetune.examples import IGNORED, Examples, examples_of
+from drupe_finetune.models import loaded_model
 from drupe_finetune.rows import is_text, rows_of
 from drupe_finetune.settings import FinetuneConfig
 
@@ -57,19 +58,16 @@ class Trained:
 def train(folder: Path, config: FinetuneConfig, work: Path, context: Context, say: Say) -> Trained:
     """Train the checkpoint in `folder`. Checkpoints go to `work`; a complete one that is there is gone on from.
 
-    Raises DrupeError for data, targets and arguments that cannot be used, before the model is loaded where possible.
+    Raises DrupeError for data and arguments that cannot be used, before the model is loaded where possible; see also
+    `refuse_mistakes`.
     """
     # torch's threads wait asleep: where others use the processor too, those that spin take ten times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
     from transformers import AutoTokenizer, PrinterCallback, Trainer, set_seed
 
-    from drupe_finetune.four_bits import refuse_unfit
-
     started = time.perf_counter()
-    refuse_unfit(config)
-    refuse_unknown_to_peft(config)
-    _quieten()
+    quieten()
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     examples = examples_of(rows_of(config.data), tokenizer, config)
     if is_text(config.data):
@@ -81,7 +79,7 @@ def train(folder: Path, config: FinetuneConfig, work: Path, context: Context, sa
     arguments = training_arguments(config, work, steps)
     torch.set_num_threads(context.threads)
     set_seed(config.seed)
-    model = _prepared(folder, config)
+    model = _prepared(folder, config, say)
     found = Trained(model, tokenizer, examples, steps)
     last = last_complete(work)
     if last is not None:
@@ -104,7 +102,7 @@ def train(folder: Path, config: FinetuneConfig, work: Path, context: Context, sa
     return found
 
 
-def _quieten() -> None:
+def quieten() -> None:
     """What transformers and peft say while they work is for those who program with them."""
     import warnings
 
@@ -125,8 +123,6 @@ def _split(sequences: Sequence[Any], config: FinetuneConfig) -> tuple[list[Any],
             + ("evaluate on" if count == 0 else "learn from"),
             cure="another share, or more data",
         )
-    if config.patience and not config.evaluated:
-        raise UsageError("--patience needs rows to evaluate on", cure="--evaluated 0.1")
     import random
 
     order = list(range(len(sequences)))
@@ -136,18 +132,17 @@ def _split(sequences: Sequence[Any], config: FinetuneConfig) -> tuple[list[Any],
     return kept, [sequences[at] for at in order[:count]]
 
 
-def _prepared(folder: Path, config: FinetuneConfig) -> Any:
+def _prepared(folder: Path, config: FinetuneConfig, say: Say) -> Any:
     """The model in float32 on a processor, in its own type on a GPU, with the adapter that is trained."""
     import torch
-    from transformers import AutoModelForCausalLM
 
     if config.in_four_bits:
         from drupe_finetune.four_bits import base_in_four_bits
 
-        model = base_in_four_bits(folder, config)
+        model = base_in_four_bits(folder, config, say)
     else:
         dtype = "auto" if torch.cuda.is_available() else torch.float32
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
+        model = loaded_model(folder, dtype)
     model.config.use_cache = False
     if config.method != "full" and config.training.get("gradient_checkpointing"):
         model.enable_input_require_grads()  # the adapters inside of a layer get no gradient through frozen inputs

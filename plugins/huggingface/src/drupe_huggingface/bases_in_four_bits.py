@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from drupe.api import ModelError, Notice
+from drupe_files import json_object, unreadable
 
 if TYPE_CHECKING:
     from drupe_checkpoints.adapters.reference import AdapterReference
@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 
 NOTE, BASE_NOTE = "finetune.json", "quantized_base.json"
 """The file of an adapter that says how it was trained; and of a checkpoint that is the quantized base of one."""
-
-
+AGAIN = "copy the folder again, or train the adapter again: the file says which weights it was trained on"
 HANDLED = {"--adapter": "merged", "--adapters": "beside the base"}
 """By the flag that names an adapter, what becomes of it."""
 
@@ -27,7 +26,7 @@ def bases_in_four_bits(
     """What to know of adapters that were trained on a base in 4 bits, where the model in `folder` gets them.
 
     flag: that names them. Raises ModelError for an adapter that belongs to quantized weights, which the model does not
-    have: together with others, it makes a model worse.
+    have: together with others, it makes a model worse. Also for a damaged file, which may say that.
     """
     for adapter in adapters:
         base = _read(adapter.folder / NOTE).get("base")
@@ -51,9 +50,11 @@ def bases_in_four_bits(
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """The object of a JSON file; empty where there is none."""
+    """The object of a JSON file; empty where there is none. Raises ModelError for a file that is damaged."""
     try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        content = path.read_bytes()
+    except FileNotFoundError:
         return {}
-    return found if isinstance(found, dict) else {}
+    except OSError as error:
+        raise unreadable(path, error) from error
+    return json_object(content, path.name, path, AGAIN)

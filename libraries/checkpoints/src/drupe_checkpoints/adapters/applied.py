@@ -11,12 +11,12 @@ from drupe_checkpoints.adapters.merging import Base, changes_tied, merged, untie
 from drupe_checkpoints.adapters.reference import AdapterReference
 from drupe_checkpoints.adapters.shared_blocks import of_uses, unshared, with_own_blocks
 from drupe_checkpoints.adapters.switched import switchable, switched_notice
-from drupe_checkpoints.adapters.tensors import AdapterTensors
 from drupe_checkpoints.configuration import Configuration
 from drupe_checkpoints.tasks import TEXT
 from drupe_checkpoints.tokenizer.settings import TOKENIZER
 
 if TYPE_CHECKING:
+    from drupe_checkpoints.adapters.tensors import AdapterTensors
     from drupe_checkpoints.checkpoint import Checkpoint
     from drupe_onnx import Expression
 
@@ -26,24 +26,24 @@ Kind = TypeVar("Kind", bound="Checkpoint")
 
 def with_adapters(checkpoint: Kind, adapters: tuple[AdapterReference, ...]) -> Kind:
     """The checkpoint with adapters. Their configurations and headers are read. Raises ModelError."""
-    config, merged_ones = checkpoint.config, [AdapterTensors.read(each) for each in adapters]
-    if any(map(unties, merged_ones)):
+    found = replace(checkpoint, adapters=adapters)
+    config = checkpoint.config
+    if any(map(unties, found.adapter_tensors)):
         config = config.with_values({TIES: False})
-    config = with_own_blocks(config, [*merged_ones, *map(switchable, checkpoint.switched)])
-    return replace(checkpoint, adapters=adapters, config=config)
+    config = with_own_blocks(config, [*found.adapter_tensors, *map(switchable, checkpoint.switched)])
+    return replace(found, config=config)
 
 
 def with_changes(checkpoint: Checkpoint, tensors: Mapping[str, Expression]) -> Mapping[str, Expression]:
     """A checkpoint's tensors, with its adapters merged into them."""
     own = unshared(checkpoint.config, tensors)
     base = Base.of(own, checkpoint.model_type, has_head=checkpoint.task == TEXT)
-    return merged(base, [of_uses(checkpoint.config, AdapterTensors.read(each)) for each in checkpoint.adapters])
+    return merged(base, [of_uses(checkpoint.config, each) for each in checkpoint.adapter_tensors])
 
 
 def adapter_notices(checkpoint: Checkpoint) -> Iterator[Notice]:
     """What is merged, and what a user may not expect of it."""
-    for reference in checkpoint.adapters:
-        adapter = AdapterTensors.read(reference)
+    for adapter in checkpoint.adapter_tensors:
         yield _merged(adapter)
         if unknown := unknown_keys(adapter.config.config):
             what = f"nobody here knows {unknown} in the adapter's configuration; the adapter is merged without it"
@@ -56,7 +56,7 @@ def adapter_notices(checkpoint: Checkpoint) -> Iterator[Notice]:
                 "peft's merge_and_unload()",
                 "train with ensure_weight_tying, or on a base model whose head is a matrix of its own",
             )
-        yield from _other_tokenizer(checkpoint, reference)
+        yield from _other_tokenizer(checkpoint, adapter.reference)
     if checkpoint.adapters and checkpoint.is_packed:
         yield Notice(
             "adapter",

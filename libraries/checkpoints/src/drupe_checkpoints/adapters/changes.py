@@ -24,6 +24,8 @@ STORED_BY_INPUTS: Mapping[str, re.Pattern[str]] = {
 }
 """By the kind of model, its modules whose matrices are stored as [inputs, outputs] (transformers' Conv1D)."""
 OF_CONVOLUTIONS = frozenset({"hada_t1", "hada_t2", "lokr_t2"})
+VECTORS = frozenset({"lora_magnitude_vector", "lora_B.bias"})
+"""The parts that are no matrices."""
 
 
 def is_by_inputs(module: str, model_type: str) -> bool:
@@ -37,7 +39,7 @@ def change_of(adapter: AdapterTensors, module: str, base: Expression, *, by_inpu
     by_inputs: whether that is [inputs, outputs].
     """
     parts = adapter.changes[module]
-    _refuse_convolution(adapter, module, parts, base.shape)
+    _refuse_other_than_matrices(adapter, module, parts, base.shape)
     _refuse_other_rank(adapter, module, parts)
     scale = adapter.scale_of(module)
     if adapter.config.method == "LOHA":
@@ -73,16 +75,23 @@ def refuse_misfit(adapter: AdapterTensors, module: str, base: Shape, *, transpos
     transposed: whether that is [inputs, outputs].
     """
     parts = adapter.changes[module]
-    _refuse_convolution(adapter, module, parts, base)
+    _refuse_other_than_matrices(adapter, module, parts, base)
     _refuse_other_rank(adapter, module, parts)
     first, second = parts["lora_A"], parts["lora_B"]
     change = LowRank(Transpose(first), Transpose(second)) if transposed else LowRank(second, first)
     _refuse_misfit(adapter, module, change, base)
 
 
-def bias_change(adapter: AdapterTensors, module: str) -> Expression:
-    """What the bias of a module's second matrix adds to the module's own bias."""
-    return Affine(as_type(adapter.changes[module]["lora_B.bias"], ir.DataType.FLOAT), adapter.scale_of(module))
+def bias_change(adapter: AdapterTensors, module: str, base: Shape) -> Expression:
+    """What the bias of a module's second matrix adds to the module's own bias. Raises ModelError for another shape."""
+    bias = adapter.changes[module]["lora_B.bias"]
+    if bias.shape != base:
+        raise adapter.error(
+            f"the adapter is for another base model: its lora_B.bias of {module} has the shape {list(bias.shape)}, and "
+            f"the model's bias has {list(base)}",
+            other_base(adapter),
+        )
+    return Affine(as_type(bias, ir.DataType.FLOAT), adapter.scale_of(module))
 
 
 def _factor(parts: Mapping[str, Expression], name: str) -> Expression:
@@ -90,12 +99,18 @@ def _factor(parts: Mapping[str, Expression], name: str) -> Expression:
     return parts[name] if name in parts else LowRank(parts[f"{name}_a"], parts[f"{name}_b"])
 
 
-def _refuse_convolution(adapter: AdapterTensors, module: str, parts: Mapping[str, Expression], base: Shape) -> None:
-    deep = any(len(each.shape) > 2 for each in parts.values())
-    if deep or OF_CONVOLUTIONS & parts.keys() or len(base) != 2:
+def _refuse_other_than_matrices(
+    adapter: AdapterTensors, module: str, parts: Mapping[str, Expression], base: Shape
+) -> None:
+    if OF_CONVOLUTIONS & parts.keys() or len(base) != 2:
         raise adapter.error(
             f"the adapter changes {module}, whose weight is no matrix: its shape is {list(base)}", MERGE_ELSEWHERE
         )
+    for name, part in parts.items():
+        if name not in VECTORS and len(part.shape) != 2:
+            raise adapter.error(
+                f"the adapter's {name} of {module} is no matrix: its shape is {list(part.shape)}", other_base(adapter)
+            )
 
 
 def _refuse_other_rank(adapter: AdapterTensors, module: str, parts: Mapping[str, Expression]) -> None:

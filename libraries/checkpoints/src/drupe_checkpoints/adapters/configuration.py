@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from drupe.api import ModelError, Record, nearest
+from drupe.api import ModelError, Record, nearest, replace
 from drupe_checkpoints.configuration import Configuration
 from drupe_checkpoints.wording import listed, shown
 
@@ -18,6 +18,7 @@ METHODS: Mapping[str, str] = {"LORA": "LoRA", "LOHA": "LoHa", "LOKR": "LoKr"}
 PARAMETERS = "target_parameters"
 """The key that names tensors of no module of their own, such as those of all experts."""
 MERGE_ELSEWHERE = "merge it into its base model first: peft's merge_and_unload(), then save_pretrained()"
+AGAIN = "save the adapter again with peft's save_pretrained()"
 
 USED = frozenset({
     "alpha", "alpha_pattern", "base_model_name_or_path", "ensure_weight_tying", "lora_alpha", "peft_type", "r",
@@ -94,7 +95,10 @@ class AdapterConfiguration(Record):
 
     def rank_of(self, module: str) -> int:
         """The rank of a module's adapter; a pattern counts before `r`."""
-        return int(self._of_module(module, "rank_pattern", "r", 8))
+        rank = self._of_module(module, "rank_pattern", "r", 8)
+        if rank != int(rank):
+            raise ModelError(f"the rank of {module} is {rank:g}, no whole number", where=self.config.path, cure=AGAIN)
+        return int(rank)
 
     def scale_of(self, module: str) -> float:
         """What the product of a module's matrices is multiplied by."""
@@ -112,17 +116,17 @@ class AdapterConfiguration(Record):
             raise ModelError(
                 f"trainable_token_indices is {shown(stated)} for the module {module}",
                 where=self.config.path,
-                cure="save the adapter again with peft's save_pretrained()",
+                cure=AGAIN,
             )
         return tuple(stated)
 
     def _of_module(self, module: str, patterns: str, key: str, default: int) -> float:
         held = self.config.get(patterns) or {}
         if not isinstance(held, dict):
-            raise ModelError(f"{patterns} is {shown(held)}, not an object", where=self.config.path)
-        for pattern, value in held.items():
-            if _matches(pattern, module, self.config.path) and isinstance(value, int | float) and value > 0:
-                return value
+            raise ModelError(f"{patterns} is {shown(held)}, not an object", where=self.config.path, cure=AGAIN)
+        for pattern in held:
+            if _matches(pattern, module, self.config.path):
+                return replace(self.config, entries=held, inside=patterns).number(pattern, above=0)
         return self.config.number(key, default, above=0)
 
 
@@ -131,7 +135,9 @@ def _matches(pattern: str, module: str, path: Path) -> bool:
     try:
         return re.match(rf"(.*\.)?({pattern})$", module) is not None
     except re.error as error:
-        raise ModelError(f"the pattern {pattern!r} is no regular expression: {error}", where=path) from error
+        raise ModelError(
+            f"the pattern {pattern!r} is no regular expression: {error}", where=path, cure=AGAIN
+        ) from error
 
 
 def _refuse_other_computations(config: Configuration) -> None:

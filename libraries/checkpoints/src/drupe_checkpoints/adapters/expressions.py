@@ -153,7 +153,7 @@ class Kronecker(_Float32):
         return self.held_bytes(rows) + parts + FLOAT * rows * (self.outer.shape[1] + self.inner.shape[1])
 
 
-class Merged(_Changed):
+class Merged(_Changed, dict=True):
     """A tensor with what adapters add to it: base + sum of weight * change, rounded once, to the type of the base."""
 
     changes: tuple[Expression, ...]
@@ -179,7 +179,7 @@ class Merged(_Changed):
                 self._add(held, changes, out[first - start : last - start], files)
         return out
 
-    @property
+    @functools.cached_property
     def _products(self) -> tuple[LowRank, ...] | None:
         """The changes, where all are products of narrow matrices, which are added faster."""
         found = tuple(each for each in self.changes if isinstance(each, LowRank))
@@ -189,12 +189,16 @@ class Merged(_Changed):
         self, products: tuple[LowRank, ...], held: NDArray[Any], start: int, stop: int, out: NDArray[Any], files: Files
     ) -> None:
         """As one product: the narrow matrices stand beside each other."""
-        lefts = [
-            each.left.rows(start, stop, files).astype(np.float32) * np.float32(each.scale * weight)
-            for each, weight in zip(products, self.weights, strict=True)
-        ]
+        ranks = sum(each.left.shape[1] for each in products)
+        left = files.empty((stop - start, ranks), np.float32)
+        first = 0
+        for each, weight in zip(products, self.weights, strict=True):
+            last = first + each.left.shape[1]
+            left[:, first:last] = each.left.rows(start, stop, files)
+            left[:, first:last] *= np.float32(each.scale * weight)
+            first = last
         rights = [_wide(each.right, files) for each in products]
-        add_product(held, np.concatenate(lefts, axis=1), np.concatenate(rights), out)
+        add_product(held, left, rights[0] if len(rights) == 1 else np.concatenate(rights), out)
 
     def columns(self, first: int, last: int, files: Files) -> NDArray[Any]:
         out = files.empty((self.shape[0], last - first), self.dtype.numpy())

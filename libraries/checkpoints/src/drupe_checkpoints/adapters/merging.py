@@ -125,7 +125,8 @@ def _changes(adapter: AdapterTensors, base: Base) -> dict[str, list[Expression]]
         by_inputs = place in base.by_inputs or is_by_inputs(module, base.model_type)
         found.setdefault(place, []).append(change_of(adapter, module, old, by_inputs=by_inputs))
         if "lora_B.bias" in parts:
-            found.setdefault(places[f"{module}.bias"], []).append(bias_change(adapter, module))
+            bias = places[f"{module}.bias"]
+            found.setdefault(bias, []).append(bias_change(adapter, module, base.tensor(bias).shape))
     for module, new in adapter.tokens.items():
         place = places[f"{module}.weight"]
         old = held.get(place, base.tensor(place))
