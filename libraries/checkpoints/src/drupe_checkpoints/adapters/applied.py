@@ -79,8 +79,7 @@ def _beside(checkpoint: Checkpoint) -> Iterator[Notice]:
 
 def _unshared(checkpoint: Checkpoint) -> Iterator[Notice]:
     """What is to be known of an adapter that changes each use of a shared block in its own way."""
-    beside = map(switchable, checkpoint.switched)
-    adapters = [*(AdapterTensors.read(each) for each in checkpoint.adapters), *beside]
+    adapters = [*checkpoint.adapter_tensors, *map(switchable, checkpoint.switched)]
     stated = Configuration.read(checkpoint.config.path)
     if with_own_blocks(stated, adapters) is not stated:
         yield Notice(
