@@ -17,6 +17,7 @@ from drupe_onnx.package_store import restore_package, store_package
 pytest.importorskip("torch")
 
 from drupe_recover import configuration
+from drupe_recover.experts import expert_count
 from drupe_recover.recover_scales import RecoverConfig, RecoverScales
 from drupe_recover.recovering import divergence_of
 from drupe_recover.trained import array_of
@@ -126,19 +127,18 @@ def test_experts_are_trained_at_the_same_levels(kit: SimpleNamespace, text: str)
     assert not alike.issuperset(name for name in held if "scales" in name)
 
 
-@pytest.mark.parametrize("family", ["qwen3_moe", "gpt_oss"])
 def test_experts_that_do_not_fit_into_the_budget_are_trained_in_groups(
-    kit: SimpleNamespace, text: str, family: str, monkeypatch: pytest.MonkeyPatch
+    kit: SimpleNamespace, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A loss that falls in each group shows that the other experts are counted in."""
-    before = kit.quantized(kit.random(family))
-    monkeypatch.setattr("drupe_recover.recovering.held_bytes", lambda node: kit.context().memory_budget)
+    """A group is kept where its loss falls, which counts the other experts in."""
+    before = kit.quantized(kit.random("qwen3_moe", num_hidden_layers=1))
+    half = kit.context().memory_budget * 2
+    monkeypatch.setattr("drupe_recover.recovering.held_bytes", lambda node: half // expert_count(node))
     after = recovered(kit, before, config(text))
     held, changed = expert_arrays(before), expert_arrays(after)
     scales = [name for name in held if "scales" in name]
     different = np.any([(held[name] != changed[name]).reshape(len(held[name]), -1).any(1) for name in scales], axis=0)
-    assert different.sum() > 1
-    assert fresh_divergence(kit, before, after) < fresh_divergence(kit, before, before)
+    assert different[: len(different) // 2].any() and different[len(different) // 2 :].any()
 
 
 def expert_arrays(model: Model) -> dict[str, np.ndarray]:
