@@ -36,8 +36,8 @@ small trained models."""
 
 def is_shared(stage: Stage) -> bool:
     """Whether other nodes read the scales of the head's matrix as well. Raises Unknown as Head does."""
-    stored = scales_behind(product_of(stage).inputs[2])
-    return stored is not None and not any(map(read_once, stored))
+    stored = [scales_behind(node.inputs[2]) for node in products_of(stage)]
+    return all(each is not None and not any(map(read_once, each)) for each in stored)
 
 
 @dataclass(frozen=True)
@@ -88,23 +88,36 @@ class Head(Block):
     """The last stage, with the logits of some tokens."""
 
     def __init__(self, stage: Stage, device: torch.device, tokens: Rows, training: Training = Training.ALL) -> None:
-        self._product_node = product_of(stage)
-        super().__init__(stage, device, {self._product_node: tokens}, training)
+        self._parts = parts_of(stage, tokens)
+        super().__init__(stage, device, self._parts, training)
 
     def loss(self, lesson: Lesson) -> Tensor:
         return divergence(self(lesson.given).flatten(0, -2), self.target(lesson))
 
     def embeddings(self) -> Tensor:
         """The rows of the matrix for the chosen tokens."""
-        return self.matrix(self._product_node)
+        return torch.cat([self.matrix(node) for node in self._parts])
 
 
-def product_of(stage: Stage) -> ir.Node:
-    """The product that makes the logits. Raises Unknown where there are none or several."""
+def products_of(stage: Stage) -> list[ir.Node]:
+    """The products that make the logits: several make parts of the vocabulary. Raises Unknown where there are none."""
     products = [node for node in stage.nodes if is_product(node)]
-    if len(products) != 1:
-        raise Unknown("a head in floating point" if not products else "a head in parts")
-    return products[0]
+    if not products:
+        raise Unknown("a head in floating point")
+    return products
+
+
+def parts_of(stage: Stage, tokens: Rows) -> dict[ir.Node, Rows]:
+    """The rows of each product's matrix for these tokens. Raises Unknown for a product that makes none of them."""
+    parts: dict[ir.Node, Rows] = {}
+    start = 0
+    for node in products_of(stage):
+        stop = start + node.attributes["N"].as_int()
+        parts[node] = tokens[(tokens >= start) & (tokens < stop)] - start
+        start = stop
+    if not all(map(len, parts.values())) or start <= tokens[-1]:
+        raise Unknown("a head in other parts")
+    return parts
 
 
 class SharedHead:
