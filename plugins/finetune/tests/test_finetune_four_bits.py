@@ -54,6 +54,7 @@ def test_qlora_learns_as_a_plain_script_does_on_the_dequantized_weights(
 ) -> None:
     from drupe_finetune import training
     from drupe_finetune.four_bits import PackedLinear, base_in_four_bits
+    from drupe_finetune.targets import targets_of
 
     packed = run(str(base), config(data, seed=3), tmp_path / "packed")
     model = base_in_four_bits(base, config(data), print)
@@ -68,7 +69,7 @@ def test_qlora_learns_as_a_plain_script_does_on_the_dequantized_weights(
         for name, each in held.items():
             loaded.get_submodule(name).weight.data.copy_(each.dequantized())
         loaded.config.use_cache = False
-        return peft.get_peft_model(loaded, training._adapter(config))
+        return peft.get_peft_model(loaded, training._adapter(config, targets_of(loaded, config)))
 
     monkeypatch.setattr(training, "_prepared", plain)
     expected = run(str(base), config(data, seed=3), tmp_path / "plain")

@@ -13,4 +13,5 @@ from .segments import Segment as Segment
 from .segments import has_head as has_head
 from .segments import hidden_states as hidden_states
 from .segments import nodes_behind as nodes_behind
+from .segments import result_of as result_of
 from .segments import whole as whole

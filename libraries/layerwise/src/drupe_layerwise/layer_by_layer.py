@@ -112,6 +112,10 @@ class LayerByLayer:
             before = parts_of(self._model.graph).kept(segment.index - 1)
             self._values.keep([value.name or "" for value in distinct([*before, *self._known])])
 
+    def settle(self, segment: Segment, names: Collection[str]) -> None:
+        """Run what makes these values of a segment, as `collect` does. These nodes will not be changed any more."""
+        self.collect(segment, names, lambda name, rows: None, settled=True)
+
     def advance(self, segment: Segment, together: Sequence[LayerByLayer] = ()) -> None:
         """Run a segment as it is now, keep the values that later segments read, and leave the segment.
 
@@ -135,13 +139,19 @@ class LayerByLayer:
         """How many batches the sequences make."""
         return len(self._batches)
 
+    @property
+    def batch_sizes(self) -> list[int]:
+        """How many tokens each batch has."""
+        return [batch.tokens.size for batch in self._batches]
+
     def given(self, segment: Segment) -> Iterator[Mapping[str, NDArray[Any]]]:
         """What a segment reads, for each batch by name: inputs of the graph, and values made by earlier segments.
 
-        Earlier segments that have not been left are advanced through.
+        What settled nodes of the segment make for its other nodes is there as well. Earlier segments that have not been
+        left are advanced through.
         """
         self._reach(segment)
-        values = distinct(parts_of(self._model.graph).inputs(segment.index))
+        values = distinct([*parts_of(self._model.graph).inputs(segment.index), *self._known])
         for batch in self._batches:
             yield {value.name or "": self._given(value, batch) for value in values}
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from drupe.api import Context, ModelError, Record
+from drupe_blockquant.torch_threads import torch_threads
 from drupe_checkpoints import Checkpoint
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def tune(
     batches = list(torch.split(torch.tensor(sequences), config.batch_size))
     model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True)
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
-    with _threads(context.threads):
+    with torch_threads(context.threads):
         rounding = AutoRound(
             model,
             tokenizer,
@@ -104,16 +104,3 @@ def levels_of(layer: Any, bits: int) -> Levels:
     if not (np.abs(exact - levels) < FARTHEST).all() or levels.min() < 0 or levels.max() >= 1 << bits:
         raise ModelError("auto-round made weights that are not multiples of their scales, such as NaN or Inf")
     return Levels(levels.astype(np.uint8), scales, zero_points.astype(np.uint8))
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Let torch use so many threads inside the `with` block."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from drupe_blockquant.torch_products import Levels, unpacked
+from drupe_files import disk_errors
 from drupe_onnx import ExternalTensor, Files, LazyWeight, expression_of, ir
 
 Tensor: TypeAlias = Any  # of torch, which linters do not see
@@ -28,24 +29,39 @@ NORMS = {
 """Operators that are norms, and the inputs that hold their weights and biases."""
 
 
-def array_of(value: ir.Value) -> NDArray[Any]:
-    """The values of an initializer."""
+Rows = NDArray[np.int64]
+"""Numbers of rows along the first axis, ascending: of experts, or of tokens in a vocabulary."""
+_BAND = 4 << 20  # bytes of a tensor that are read at a time
+
+
+def array_of(value: ir.Value, rows: Rows | None = None) -> NDArray[Any]:
+    """The values of an initializer, or some rows of it."""
     expression = expression_of(value)
     assert expression is not None
     with Files() as files:
-        return np.array(expression.value(files))
+        if rows is None:
+            return np.array(expression.value(files))
+        found: NDArray[Any] = np.empty((len(rows), *expression.shape[1:]), expression.dtype.numpy())
+        step = max(1, _BAND // max(1, expression.row_size * found.itemsize))
+        for start in range(int(rows[0]), int(rows[-1]) + 1, step):
+            first, last = np.searchsorted(rows, (start, start + step))
+            stop = min(start + step, int(rows[-1]) + 1)
+            if first < last:
+                found[first:last] = expression.rows(start, stop, files)[rows[first:last] - start]
+        return found
 
 
-def floats_of(value: ir.Value, device: torch.device) -> Tensor:
-    return torch.from_numpy(array_of(value).astype(np.float32)).to(device)
+def floats_of(value: ir.Value, device: torch.device, rows: Rows | None = None) -> Tensor:
+    return torch.from_numpy(array_of(value, rows).astype(np.float32)).to(device)
 
 
 @dataclass
 class Values:
     """Floats that a node reads: an initializer, or the multiples of a unit for each row, which are two of them.
 
-    stored: the initializers. first: the floats before training. change: what is trained, 0 where nothing has changed
-    yet; a value becomes `first + change * size`. of_rows: the relative change of each row's unit.
+    stored: the initializers. rows: which of their rows these are; None for all. first: the floats before training.
+    change: what is trained, 0 where nothing has changed yet; a value becomes `first + change * size`. of_rows: the
+    relative change of each row's unit.
     """
 
     stored: tuple[ir.Value, ...]
@@ -55,17 +71,18 @@ class Values:
     of_rows: Tensor | None = None
     units: Tensor | None = None
     multiples: Tensor | None = None
+    rows: Rows | None = None
 
     @classmethod
-    def of_scales(cls, stored: tuple[ir.Value, ...], device: torch.device) -> Values:
+    def of_scales(cls, stored: tuple[ir.Value, ...], device: torch.device, rows: Rows | None = None) -> Values:
         """Scales, each of which is changed relative to itself."""
         if len(stored) == 1:
-            first = floats_of(stored[0], device)
-            return cls(stored, first, first.abs(), torch.zeros_like(first, requires_grad=True))
-        multiples, units = floats_of(stored[0], device), floats_of(stored[1], device)
+            first = floats_of(stored[0], device, rows)
+            return cls(stored, first, first.abs(), torch.zeros_like(first, requires_grad=True), rows=rows)
+        multiples, units = (floats_of(each, device, rows) for each in stored)
         changes = [torch.zeros_like(each, requires_grad=True) for each in (multiples, units)]
         first = multiples * units
-        return cls(stored, first, first, changes[0], changes[1], units, multiples)
+        return cls(stored, first, first, changes[0], changes[1], units, multiples, rows)
 
     @classmethod
     def of_norm(cls, stored: ir.Value, device: torch.device) -> Values:
@@ -115,18 +132,31 @@ def _as_stored(values: Tensor, stored: ir.Value) -> NDArray[Any]:
     return array
 
 
-def levels_of(node: ir.Node, device: torch.device) -> Levels:
-    """The levels and zero points of a quantized matrix."""
+def levels_of(node: ir.Node, device: torch.device, rows: Rows | None = None) -> Levels:
+    """The levels and zero points of a quantized matrix, or of some rows of it."""
     packed, zeros = node.inputs[1], node.inputs[3] if len(node.inputs) > 3 else None
     assert packed is not None
     bits, columns = node.attributes["bits"].as_int(), node.attributes["K"].as_int()
-    levels = torch.from_numpy(array_of(packed)).to(device)
-    if zeros is None:
-        return Levels(levels, None, bits, columns)
-    points = torch.from_numpy(array_of(zeros)).to(device)
+    levels = torch.from_numpy(array_of(packed, rows)).to(device)
+    points = None if zeros is None else _by_rows(array_of(zeros), packed, rows)
+    return levels_with(levels, points, bits, columns)
+
+
+def _by_rows(zero_points: NDArray[Any], packed: ir.Value, rows: Rows | None) -> NDArray[Any]:
+    """Zero points, or those of some rows: they may lie in one row."""
+    assert packed.shape is not None
+    apart = zero_points.reshape(packed.shape.numpy()[0], -1)
+    return apart if rows is None else apart[rows]
+
+
+def levels_with(packed: Tensor, zero_points: NDArray[Any] | None, bits: int, columns: int) -> Levels:
+    """Packed levels [N, blocks, bytes], and their zero points as they are stored: packed, or one value for a block."""
+    if zero_points is None:
+        return Levels(packed, None, bits, columns)
+    points = torch.from_numpy(np.ascontiguousarray(zero_points)).to(packed.device).reshape(len(packed), -1)
     if points.dtype == torch.uint8:
-        points = unpacked(points.reshape(len(levels), -1), bits)[:, : levels.shape[1]]
-    return Levels(levels, points.float().reshape(levels.shape[:2]), bits, columns)
+        points = unpacked(points, bits)[:, : packed.shape[1]]
+    return Levels(packed, points.float().reshape(packed.shape[:2]), bits, columns)
 
 
 def scales_behind(value: ir.Value | None) -> tuple[ir.Value, ...] | None:
@@ -169,20 +199,34 @@ def read_once(value: ir.Value) -> bool:
 
 @dataclass
 class Written:
-    """A file for trained values, one after another."""
+    """A file for the values that one stage of training changes, one after another."""
 
     path: Path
     end: int = 0
     alignment: int = field(default=64, init=False)
+    _starts: dict[ir.Value, int] = field(default_factory=dict, init=False)
 
-    def write(self, stored: ir.Value, array: NDArray[Any]) -> None:
+    def keep(self, values: Values) -> None:
+        """Store trained values as they are now."""
+        for stored, array in zip(values.stored, values.settled()[1], strict=True):
+            if values.rows is None:
+                self._write(stored, array)
+                continue
+            if stored not in self._starts:
+                self._write(stored, array_of(stored))
+            assert stored.shape is not None
+            shape, start = tuple(stored.shape.numpy()), self._starts[stored]
+            with disk_errors(self.path):
+                np.memmap(self.path, array.dtype, "r+", start, shape)[values.rows] = array
+
+    def _write(self, stored: ir.Value, array: NDArray[Any]) -> None:
         """Put an array into the file, and let the initializer read it there."""
         assert stored.dtype is not None and stored.shape is not None
         start = -(-self.end // self.alignment) * self.alignment
-        with self.path.open("r+b" if self.path.exists() else "wb") as file:
+        with disk_errors(self.path), self.path.open("r+b" if self.path.exists() else "wb") as file:
             file.seek(start)
             file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-        self.end = start + array.nbytes
+        self._starts[stored], self.end = start, start + array.nbytes
         shape = tuple(stored.shape.numpy())
         stored.const_value = LazyWeight(stored.name, ExternalTensor(self.path, stored.dtype, shape, start))
 

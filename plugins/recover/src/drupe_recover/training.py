@@ -1,35 +1,41 @@
-"""Training one block: AdamW on its scales and norms, towards the outputs of the same block of the source."""
+"""Training one stage: AdamW on its scales and norms, towards what the source computes."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from drupe.api import Record
-from drupe_recover.block import Block
 from drupe_recover.configuration import RecoverConfig
-from drupe_recover.trained import parameters_of
+from drupe_recover.trained import Values, parameters_of
 
 Tensor: TypeAlias = Any  # of torch, which linters do not see
 Given = Mapping[str, NDArray[Any]]
+L = TypeVar("L", contravariant=True)
 
 
-class Lesson(Record):
-    """What a block reads, by name, and the hidden states that should come out: for one batch of sequences."""
+class Trainee(Protocol[L]):
+    """What is trained: its values, and its loss on a lesson."""
+
+    trained: list[Values]
+
+    def settle(self, settled: bool) -> None:
+        """Compute with the values as the package will store them; or again with those that are trained."""
+
+    def loss(self, lesson: L) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a stage reads, by name, and what should come out: for one batch of sequences."""
 
     given: Given
-    wanted: Given
-
-    def target(self, block: Block, device: torch.device) -> Tensor:
-        """The sum of the hidden states that the block makes in torch: float32 [batch, tokens, features]."""
-        names = block.names if block.without else self.wanted
-        summed = np.sum([self.wanted[name].astype(np.float32) for name in names], axis=0)
-        return torch.from_numpy(summed).to(device)
+    target: Callable[[], NDArray[Any]]
 
 
 def loss_of(made: Tensor, target: Tensor) -> Tensor:
@@ -38,28 +44,33 @@ def loss_of(made: Tensor, target: Tensor) -> Tensor:
     return (error / target.square().sum(-1).clamp(min=1e-12)).mean()
 
 
-def mean_loss(block: Block, lessons: Sequence[Lesson], device: torch.device) -> float:
+def divergence(made: Tensor, target: Tensor) -> Tensor:
+    """The mean over tokens of KL(target || made), of logits."""
+    wanted = target.log_softmax(-1)
+    return (wanted.exp() * (wanted - made.log_softmax(-1))).sum(-1).mean()
+
+
+def mean_loss(trainee: Trainee[L], lessons: Sequence[L]) -> float:
     with torch.no_grad():
-        return sum(float(loss_of(block(each.given), each.target(block, device))) for each in lessons) / len(lessons)
+        return sum(float(trainee.loss(each)) for each in lessons) / len(lessons)
 
 
 def train(
-    block: Block,
-    learned: Sequence[Lesson],
-    held_out: Sequence[Lesson],
+    trainee: Trainee[L],
+    learned: Sequence[L],
+    held_out: Sequence[L],
     config: RecoverConfig,
     seed: int,
-    device: torch.device,
     step_done: Callable[[], None],
 ) -> tuple[float, float]:
-    """Train the block's values. Returns its losses on what is held out: before, and now with the values as stored.
+    """Train the values. Returns the losses on what is held out: before, and now with the values as stored.
 
     What came of it is undone where the loss has not fallen.
     """
-    block.settle(True)
-    before = mean_loss(block, held_out, device)
-    block.settle(False)
-    parameters = list(parameters_of(block.trained))
+    trainee.settle(True)
+    before = mean_loss(trainee, held_out)
+    trainee.settle(False)
+    parameters = list(parameters_of(trainee.trained))
     first = [each.detach().clone() for each in parameters]
     steps = config.epochs * len(learned)
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=0.0)
@@ -68,12 +79,14 @@ def train(
     for _ in range(config.epochs):
         for at in order.permutation(len(learned)).tolist():
             optimizer.zero_grad(set_to_none=True)
-            loss_of(block(learned[at].given), learned[at].target(block, device)).backward()
-            optimizer.step()
+            loss = trainee.loss(learned[at])
+            if loss.requires_grad:  # not where the router sends no row of the batch to these experts
+                loss.backward()
+                optimizer.step()
             schedule.step()
             step_done()
-    block.settle(True)
-    after = mean_loss(block, held_out, device)
+    trainee.settle(True)
+    after = mean_loss(trainee, held_out)
     if not after < before:
         with torch.no_grad():
             for each, value in zip(parameters, first, strict=True):
