@@ -144,9 +144,10 @@ IDLE = (
 
 
 def refuse_idle(config: FinetuneConfig) -> None:
-    """Raise UsageError for a setting that was given and has no effect."""
+    """Raise UsageError for a setting that has no effect. A plan states all of them, so those that differ count."""
+    fields = FinetuneConfig.model_fields
     for idle in IDLE:
-        given = [key for key in idle.keys if key in config.model_fields_set and getattr(config, key) is not None]
+        given = [key for key in idle.keys if getattr(config, key) != fields[key].default]
         if given and idle.when(config):
             raise UsageError(f"--{given[0].replace('_', '-')} has no effect: {idle.reason}", cure=idle.cure)
 
