@@ -251,11 +251,23 @@ def test_what_is_no_adapter_is_refused(tmp_path: Path) -> None:
     adapter = make_adapter(tmp_path / "adapter", base, lora())
     with pytest.raises(UsageError, match="no effect"):
         resolve(str(base), {"adapter": f"{adapter}:0"}, found)
+    with pytest.raises(UsageError, match="'half' is not the weight of an adapter") as no_weight:
+        resolve(str(base), {"adapter": f"{adapter}:half"}, found)
+    assert no_weight.value.cure == f"--adapter {adapter}:0.5"
     with pytest.raises(UsageError, match="twice"):
         resolve(str(base), {"adapter": [adapter, f"{adapter}:2"]}, found)
     with pytest.raises(ModelError, match="adapter, not a model") as caught:
         resolve(str(adapter), {}, found)
     assert "--adapter" in str(caught.value.cure)
+
+
+@pytest.mark.parametrize("option", ["adapter", "adapters"])
+def test_a_value_that_is_no_path_is_the_callers_mistake_and_disables_no_plugin(tmp_path: Path, option: str) -> None:
+    base = make_checkpoint(tmp_path / "base")
+    for value in (5, [5], {"fr": "here"}):
+        with pytest.raises(UsageError, match=f"--{option} takes a path"):
+            drupe.plan(base, **{option: value})
+    assert drupe.plan(base, quality="fast").source.kind == "hf"
 
 
 def test_a_key_that_nobody_knows_is_a_notice(tmp_path: Path) -> None:

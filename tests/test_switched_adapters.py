@@ -336,6 +336,9 @@ def test_names_are_told_apart_before_anything_is_made(home: Path) -> None:
         resolve(base, {"adapters": [home / "a b"]}, found)
     with pytest.raises(ModelError, match="there is no adapter"):
         resolve(base, {"adapters": ["x=nowhere"]}, found)
+    with pytest.raises(UsageError, match="--adapters takes no weight") as weighed:
+        resolve(base, {"adapters": [f"x={home / 'fr'}:0.5"]}, found)
+    assert f"--adapters x={home / 'fr'};" in str(weighed.value.cure)
     (home / "a=b").mkdir()
     (home / "a=b" / "c=d").symlink_to(home / "fr")
     for typed in (f"x={home / 'a=b' / 'c=d'}", home / "a=b" / "x=c=d", f"{home}/a=b/x={home}/fr"):

@@ -63,6 +63,11 @@ def test_running_a_recorded_plan_again_makes_the_same_bytes(plan, tmp_path):
     assert texts == [b"hello -- me"] * 2
 
 
+def test_what_is_no_plan_is_refused(tmp_path):
+    with pytest.raises(UsageError, match=r"a plan is wanted, not 'plan\.json'"):
+        drupe.run("plan.json", tmp_path / "out")
+
+
 def test_a_changed_plan_can_be_run(plan, tmp_path):
     drupe.run(plan.configured("sign", by="you"), tmp_path / "out")
     assert (tmp_path / "out" / "model.txt").read_text() == "hello -- you"

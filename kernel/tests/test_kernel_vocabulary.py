@@ -132,8 +132,15 @@ def test_an_invalid_number_of_threads_is_refused():
 
 
 def test_an_invalid_precision_name_is_refused():
-    with pytest.raises(UsageError, match="precision = 4 is not a name"):
+    with pytest.raises(UsageError, match="precision = 4, which is not of the type str"):
         Request("text", precision=4)
+
+
+def test_values_of_another_type_than_a_request_declares_are_refused():
+    with pytest.raises(UsageError, match="threads = 'two', which is not of the type int"):
+        Request("text", threads="two")
+    with pytest.raises(UsageError, match="has settings ="):
+        Request("text", settings={"shout": 3})
 
 
 def test_a_list_for_an_option_of_one_value_is_refused(found, source):

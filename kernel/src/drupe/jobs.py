@@ -89,6 +89,8 @@ def plan_of(request: Request, found: Registry) -> tuple[Plan, Model]:
     """The plan for a request, and the source that it is for."""
     finding = {name for name, option in found.options.items() if option.source}
     given_for_it = {name: value for name, value in request.options.items() if name in finding}
+    for name, value in given_for_it.items():
+        found.options[name].refuse(value)  # before a plugin reads it
     source = resolve(request.reference, {**from_environment(finding, found), **given_for_it}, found)
     provider = found.provider(request.provider) if request.provider else default_provider(found)
     return found.planner().compose(request, source, provider, target_of(provider, found)), source

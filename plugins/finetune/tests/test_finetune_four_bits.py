@@ -165,6 +165,9 @@ def test_an_adapter_of_qlora_says_so_where_it_is_merged(base: Path, data: Path, 
     [
         ({"quantizer": "bitsandbytes"}, RuntimeMissing, "only on a GPU, and there is none here"),
         ({"method": "lora", "quantizer": "drupe"}, UsageError, "--quantizer has no effect"),
+        ({"method": "lora", "loftq_iterations": 3}, UsageError, "--loftq-iterations has no effect"),
+        ({"method": "full", "rank": 8}, UsageError, "--rank has no effect: --method full"),
+        ({"epochs": 2.0}, UsageError, "--epochs has no effect: --max-steps"),
         ({"method": "dora", "init": "loftq"}, UsageError, "--init loftq does not work with --method dora"),
     ],
 )

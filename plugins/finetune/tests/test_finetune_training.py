@@ -20,8 +20,9 @@ from drupe.api import Cancelled, Context, ModelError, OutputError, Step, UsageEr
 
 peft = pytest.importorskip("peft")
 
-from drupe_finetune.command import run  # noqa: E402
+from drupe_finetune.command import _sum_up, run  # noqa: E402
 from drupe_finetune.settings import FinetuneConfig  # noqa: E402
+from drupe_finetune.training import Trained  # noqa: E402
 
 TEMPLATE = "### Question: {question}\\n### Answer: {answer}"
 
@@ -40,7 +41,9 @@ def data(base: Path) -> Path:
 
 
 def config(data: Path, **settings: Any) -> FinetuneConfig:
-    given = {"data": str(data), "template": TEMPLATE, "rank": 4, "max_steps": 6, "batch_size": 4, "save_every": 2}
+    given = {"data": str(data), "template": TEMPLATE, "max_steps": 6, "batch_size": 4, "save_every": 2}
+    if settings.get("method") != "full":
+        given["rank"] = 4
     return FinetuneConfig(**{**given, **settings})
 
 
@@ -288,6 +291,42 @@ def test_a_checkpoint_whose_weights_are_not_whole_is_refused(base: Path, data: P
     with pytest.raises(ModelError, match=r"lacks 1 tensor of the model: model\.layers\.1\.mlp\.up_proj\.weight"):
         run(str(cut), config(data), tmp_path / "out")
     assert [each.name for each in tmp_path.iterdir()] == ["cut"]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "task"), [("BertForMaskedLM", "fill-mask"), ("Qwen3Model", "feature-extraction")]
+)
+def test_a_model_that_writes_no_text_is_refused(
+    base: Path, data: Path, tmp_path: Path, architecture: str, task: str
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(base, other)
+    settings = json.loads((other / "config.json").read_bytes())
+    (other / "config.json").write_text(json.dumps({**settings, "architectures": [architecture]}))
+    with pytest.raises(ModelError, match=f"the model is for {task}"):
+        run(str(other), config(data), tmp_path / "out")
+    assert not list(tmp_path.glob("*out*"))
+
+
+def test_merging_and_full_training_are_not_asked_for_at_once(base: Path, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--merge has no effect"):
+        run(str(base), FinetuneConfig(data=str(data), template=TEMPLATE, method="full"), tmp_path / "out", merge=True)
+
+
+def test_the_note_names_the_model_and_the_rate_that_was_used(base: Path, data: Path, tmp_path: Path) -> None:
+    note = run(str(base), config(data, max_steps=2), tmp_path / "out", merge=True)
+    assert note == json.loads((tmp_path / "out" / "finetune.json").read_bytes())
+    assert note["model"] == str(base)
+    assert (note["settings"]["learning_rate"], note["settings"]["alpha"]) == (2e-4, 8)
+
+
+def test_a_loss_that_does_not_fall_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = FinetuneConfig(data="rows", learning_rate=0.5)
+    for last, told in ((8.3, True), (1.9, False)):
+        losses = {1: 7.4, 2: 7.2, 3: 8.4, 4: 8.3, 5: 8.3, 6: 8.3, 7: last, 8: last}
+        _sum_up(Trained(None, None, None, 8, losses), settings, tmp_path, "base", whole=False)  # type: ignore[arg-type]
+        assert ("the loss did not fall; --learning-rate 0.05" in capsys.readouterr().err) is told
+    assert not Trained(None, None, None, 3, {1: 6.2, 2: 6.3, 3: 6.4}).rose  # type: ignore[arg-type]
 
 
 def test_olives_command_line_runs_as_it_stands(base: Path, data: Path, tmp_path: Path) -> None:

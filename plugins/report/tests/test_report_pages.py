@@ -192,11 +192,13 @@ def test_what_cannot_be_reported_is_said(package: Path, study: Path, tmp_path: P
         ((tmp_path / "broken",), "damaged"),
         ((study, "-o", tmp_path / "page.html"), "--force"),
         ((study, "--against", package), "--against has no effect"),
+        ((package, "--against", tmp_path / "nowhere", "-o", tmp_path / "none.html"), "nowhere"),
         ((study, "-o", tmp_path / "missing" / "page.html"), "missing"),
     ):
         done = drupe("report", *arguments)
         assert done.returncode not in (0, 70) and said in done.stderr, done.stderr
     assert (tmp_path / "page.html").read_text() == "mine"
+    assert not (tmp_path / "none.html").exists()
 
 
 def test_layers_of_several_parts_are_told_apart(package: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from tiny import make_checkpoint
 
 import drupe as drupe_package
 from drupe.api import Request
+from drupe_search_optuna.searching import search_in
 from drupe_search_optuna.settings import SearchSettings
 from drupe_search_optuna.trials import Measuring, carried_out, shared_by_trials
 
@@ -212,6 +213,22 @@ def test_a_dry_run_prints_what_would_be_searched(checkpoint: Path, tmp_path: Pat
         "4 combinations; 4 trials with the sampler 'grid'",
     ]
     assert not (tmp_path / "out.study").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "most"),
+    [
+        ({}, 4),
+        ({"trials": 3}, 3),
+        ({"sampler": "grid"}, 4),
+        ({"sampler": "grid", "trials": 3}, 3),
+        ({"seconds": 60}, None),
+    ],
+)
+def test_a_search_is_said_to_end_after_all_combinations(settings: dict[str, Any], most: int | None) -> None:
+    document = {"options": {"block_size": [32, 64], "symmetric": [True, False]}, "search": settings}
+    search = search_in(document)
+    assert search is not None and search.most_trials == most
 
 
 def test_packages_that_differ_in_threads_only_are_compared_with_the_source_once(

@@ -62,10 +62,12 @@ class Option(Typed):
         return flag(self.off) if self.off and value is False else self.flag
 
     def refuse(self, value: Any) -> None:
-        """Raise UsageError for a value that is none of the choices, and for several values where there is one."""
+        """Raise UsageError for a value that is none of the choices or no path, and for several where there is one."""
         if isinstance(value, list | tuple) and not self.multiple:
             raise UsageError(f"{self.flag} takes one value, not a list of {len(value)}", cure=f"{self.flag} {value[0]}")
         for each in several(value):
+            if self.type is Path and not isinstance(each, str | Path):
+                raise UsageError(f"{self.flag} takes a path, not {each!r}", cure=f"{self.flag} PATH")
             if self.choices and each not in self.choices:
                 cure = f"{self.flag} {' or '.join(self.choices)}"
                 raise unknown(f"value of {self.flag}", str(each), self.choices, cure=cure)

@@ -7,7 +7,7 @@ from typing import Any
 
 from drupe.errors import UsageError, unknown
 from drupe.values.record import Record, field
-from drupe.values.typed import Typed
+from drupe.values.typed import Typed, misfit
 
 MOST_THREADS = 256
 STAGES = ("train", "checkpoint", "import", "fuse", "prepare", "quantize", "lower", "package", "compile", "tune")
@@ -97,8 +97,8 @@ class Request(Record):
     require_check: bool = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.precision, str):
-            raise UsageError(f"precision = {self.precision!r} is not a name", cure="int4, int8, fp16, bf16 or fp32")
+        if wrong := misfit(self, Request):
+            raise UsageError(f"what is asked for {wrong}")
         self._assign("precision", self.precision.lower())
         if not 0 <= self.threads <= MOST_THREADS:
             raise UsageError(f"threads = {self.threads} is not from 0 to {MOST_THREADS}", cure="--threads 0 takes all")

@@ -117,17 +117,22 @@ def run(
     from drupe_finetune.arguments import refuse_unknown, refuse_unknown_to_peft
     from drupe_finetune.finetune import refuse_unfit
     from drupe_finetune.mistakes import refuse_mistakes
+    from drupe_finetune.settings import refuse_idle
     from drupe_finetune.writing import named_base
 
     output = output.expanduser().absolute()
     refuse_unknown(config.training)
     refuse_unknown_to_peft(config)
+    refuse_idle(config)
+    if merge and config.method == "full":
+        raise UsageError("--merge has no effect: --method full makes a whole checkpoint", cure="leave it out")
     source = resolve(reference, {}, registry())
     refuse_unfit(checkpoint_of(source))
     refuse_mistakes(source.location, config)
     _refuse_to_replace(output, source, force)
     with claimed(output), scratch() as folder:
         trained, work = _trained(source, config, output, folder, restart)
+        trained.source = str(source.location) if Path(reference).exists() else reference
         context = _context(folder)
         staged = output.with_name(f".{output.name}.drupe-staging-{os.getpid()}")
         try:
@@ -136,7 +141,8 @@ def run(
         finally:
             shutil.rmtree(staged, ignore_errors=True)
         shutil.rmtree(work, ignore_errors=True)
-    _sum_up(trained, output, named_base(config, reference, output), whole=merge or config.method == "full")
+    whole = merge or config.method == "full"
+    _sum_up(trained, config, output, named_base(config, reference, output), whole=whole)
     return trained.record(config)
 
 
@@ -235,12 +241,14 @@ def _publish(staged: Path, output: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _sum_up(trained: Trained, output: Path, reference: str, *, whole: bool) -> None:
+def _sum_up(trained: Trained, config: FinetuneConfig, output: Path, reference: str, *, whole: bool) -> None:
     from drupe_finetune.finetune import tell
 
     first, last = next(iter(trained.losses.values()), None), next(reversed(trained.losses.values()), None)
     if first is not None and last is not None:
         tell(f"loss {first:.4f} at the beginning, {last:.4f} at the end, in {counted(trained.steps, 'step')}")
+    if trained.rose:
+        tell(f"the loss did not fall; --learning-rate {config.rate / 10:g} takes smaller steps")
     tell(f"wrote {output}")
     named = str(output) if whole else f"{reference} --adapter {output}"
     tell(f"next: drupe optimize {named} -o PACKAGE")

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from drupe.api import Context, Form, Model, ModelError, Pass
 from drupe_checkpoints import Checkpoint, checkpoint_of, merged_copy, open_checkpoint
-from drupe_finetune.settings import FinetuneConfig, refuse_missing
+from drupe_checkpoints.tasks import TEXT
+from drupe_finetune.settings import FinetuneConfig, refuse_idle, refuse_missing
 
 TRAINED = {"trained": "yes"}
 
@@ -29,7 +30,8 @@ class Finetune(Pass):
         """The checkpoint itself: what is trained keeps its names and shapes."""
         refuse_missing()
         refuse_unfit(checkpoint_of(model))
-        if config.asks_for_four_bits:
+        refuse_idle(config)
+        if config.in_four_bits:
             from drupe_finetune.four_bits import refuse_unfit as refuse_settings
 
             refuse_settings(config)
@@ -43,6 +45,7 @@ class Finetune(Pass):
         model = ready_to_train(model, context.scratch / "base", context)
         refuse_mistakes(model.location, config)
         trained = train(model.location, config, context.scratch / "checkpoints", context, tell)
+        trained.source = str(model.location)
         folder = context.scratch / "trained"
         if config.method == "full":
             folder.mkdir()
@@ -66,13 +69,22 @@ def ready_to_train(model: Model, folder: Path, context: Context) -> Model:
 
 
 def refuse_unfit(checkpoint: Checkpoint) -> None:
-    """Raise ModelError for a checkpoint that is quantized, has adapters beside it, or is no folder for transformers."""
+    """Raise ModelError for a checkpoint that writes no text, is quantized, or has adapters beside it.
+
+    Also for one that is no folder for transformers.
+    """
     if checkpoint.switched:
         names = ", ".join(each.name for each in checkpoint.switched)
         raise ModelError(
             f"the adapters beside the checkpoint ({names}) belong to its weights, which training changes",
             where=checkpoint.folder,
             cure="train first, with drupe finetune --merge, and train the adapters on the result; or leave one out",
+        )
+    if checkpoint.task not in (TEXT, None):
+        raise ModelError(
+            f"the model is for {checkpoint.task}, and drupe finetune trains models that write text",
+            where=checkpoint.folder,
+            cure="train it with another tool, such as sentence-transformers for embeddings; or choose a decoder",
         )
     if checkpoint.config.path.suffix == ".gguf":
         raise ModelError(

@@ -58,8 +58,6 @@ def refuse_unfit(config: FinetuneConfig) -> None:
         raise UsageError(
             f"--init loftq does not work with --method {config.method}", cure=f"--method {', '.join(LOFTQ_METHODS)}"
         )
-    if config.quantizer and not config.in_four_bits:
-        raise UsageError("--quantizer has no effect: the base is not held in 4 bits", cure="--method qlora")
     if config.init == "loftq" and config.quantizer == "bitsandbytes":
         raise UsageError("--init loftq needs drupe's own quantizer", cure="leave --quantizer out")
     if config.quantizer == "bitsandbytes" and not torch.cuda.is_available():

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, computed_field
 
-from drupe.api import PassConfig, RuntimeMissing
+from drupe.api import PassConfig, Record, RuntimeMissing, UsageError
 from drupe_files import file_digest
 
 Method = Literal["lora", "qlora", "rslora", "dora", "loha", "lokr", "full"]
@@ -88,14 +89,14 @@ class FinetuneConfig(PassConfig):
         return self.method == "qlora" or self.init == "loftq"
 
     @property
-    def asks_for_four_bits(self) -> bool:
-        """Whether a setting is about a base in 4 bits, rightly or not."""
-        return self.in_four_bits or self.quantizer is not None
-
-    @property
     def adapter_scale(self) -> float:
         """What an adapter's product is multiplied with."""
         return self.scaling / (self.rank**0.5 if self.method == "rslora" else self.rank)
+
+    @property
+    def chosen(self) -> dict[str, float]:
+        """What the settings that were left open have become."""
+        return {"learning_rate": self.rate} | ({"alpha": self.scaling} if self.method != "full" else {})
 
     @property
     def rate(self) -> float:
@@ -104,6 +105,52 @@ class FinetuneConfig(PassConfig):
     @property
     def scaling(self) -> float:
         return self.alpha or 2.0 * self.rank
+
+
+class Idle(Record):
+    """Settings that have no effect beside certain others. when: whether these others are there."""
+
+    keys: tuple[str, ...]
+    when: Callable[[FinetuneConfig], bool]
+    reason: str
+    cure: str
+
+
+IDLE = (
+    Idle(
+        ("rank", "alpha", "dropout", "targets"),
+        lambda config: config.method == "full",
+        "--method full trains all weights, and makes no adapter",
+        "leave it out, or choose another --method",
+    ),
+    Idle(
+        ("loftq_iterations",),
+        lambda config: config.init != "loftq",
+        "the adapter does not begin with LoftQ",
+        "--init loftq",
+    ),
+    Idle(
+        ("quantizer",),
+        lambda config: not config.in_four_bits,
+        "the base is not held in 4 bits",
+        "--method qlora",
+    ),
+    Idle(
+        ("epochs",),
+        lambda config: config.max_steps > 0,
+        "--max-steps says how long the training takes",
+        "leave one of the two out",
+    ),
+)
+
+
+def refuse_idle(config: FinetuneConfig) -> None:
+    """Raise UsageError for a setting that has no effect. A plan states all of them, so those that differ count."""
+    fields = FinetuneConfig.model_fields
+    for idle in IDLE:
+        given = [key for key in idle.keys if getattr(config, key) != fields[key].default]
+        if given and idle.when(config):
+            raise UsageError(f"--{given[0].replace('_', '-')} has no effect: {idle.reason}", cure=idle.cure)
 
 
 def refuse_missing() -> None:

@@ -26,7 +26,10 @@ Say = Callable[[str], None]
 
 @dataclasses.dataclass
 class Trained:
-    """A trained model. losses: by step. evaluated: losses on the rows that were held out, by step."""
+    """A trained model.
+
+    losses: by step. evaluated: losses on the rows that were held out, by step. source: the model that it was made of.
+    """
 
     model: Any
     tokenizer: Any
@@ -34,7 +37,15 @@ class Trained:
     steps: int
     losses: dict[int, float] = dataclasses.field(default_factory=dict)
     evaluated: dict[int, float] = dataclasses.field(default_factory=dict)
+    source: str = ""
     seconds: float = 0.0
+
+    @property
+    def rose(self) -> bool:
+        """Whether the losses of the last quarter are larger than those of the first. Of a few losses: no."""
+        losses = [float(each) for each in self.losses.values()]
+        quarter = len(losses) // 4
+        return quarter > 1 and sum(losses[-quarter:]) > sum(losses[:quarter])
 
     def record(self, config: FinetuneConfig) -> dict[str, Any]:
         """What ran, for the file beside the result."""
@@ -44,7 +55,8 @@ class Trained:
 
         return {
             **({"base": note} if (note := base_note(config)) else {}),
-            "settings": config.model_dump(mode="json"),
+            "model": self.source,
+            "settings": {**config.model_dump(mode="json"), **config.chosen},
             "rows": self.examples.rows,
             "left_out": self.examples.bad,
             "steps": self.steps,

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from drupe.api import Model, Plan, PlanError, PlannedSource, Registry, from_environment, resolve, usable_threads
+from drupe.api import (
+    Model,
+    Plan,
+    PlanError,
+    PlannedSource,
+    Registry,
+    UsageError,
+    from_environment,
+    resolve,
+    usable_threads,
+)
 
 
 def fixed_plan(plan: Plan, source: Model, found: Registry) -> Plan:
@@ -14,6 +24,7 @@ def fixed_plan(plan: Plan, source: Model, found: Registry) -> Plan:
 
 def source_of(plan: Plan, found: Registry) -> Model:
     """The source that a plan names, after a check that the plan would give the same result here."""
+    _refuse_no_plan(plan)
     _refuse_other_versions(plan, found)
     wanted, at = plan.source, plan.source.reference
     secrets = {name for name, option in found.options.items() if option.source and option.secret}
@@ -26,6 +37,15 @@ def source_of(plan: Plan, found: Registry) -> Model:
             cure="make a plan for the model as it is now: drupe optimize MODEL --save-plan FILE",
         )
     return source
+
+
+def _refuse_no_plan(plan: object) -> None:
+    """Raise UsageError for a file's name, or another value, in place of a plan."""
+    if not isinstance(plan, Plan):
+        raise UsageError(
+            f"a plan is wanted, not {plan!r}",
+            cure="drupe.plan(MODEL, ...) makes one, drupe.api.Plan.model_validate_json(TEXT) reads a saved one",
+        )
 
 
 def _refuse_misfit(wanted: PlannedSource, source: Model) -> None:

@@ -18,7 +18,8 @@ SHOWN = {"text-generation": ("layers", "samples")}
 def measure_missing(package: Path, against: str) -> None:
     """Measure a package against a model with the evaluators that its page shows, and keep what they give.
 
-    The evaluator of the package's task is among them where the package was never compared with its source.
+    The evaluator of the package's task is among them where the package was never compared with its source. Raises
+    ModelError where none of them can measure against this model.
     """
     if not (package / RECORD).is_file():
         raise UsageError(
@@ -33,12 +34,16 @@ def measure_missing(package: Path, against: str) -> None:
     own = evaluator_of("", record["task"], found)
     if own is not None and not record["check"]["metrics"]:
         wanted.insert(0, own.name)
+    wanted = [name for name in wanted if name not in kept]
+    failed: dict[str, ModelError] = {}
     for name in wanted:
-        if name in kept:
-            continue
         try:
             metrics = drupe.evaluate(package, against, evaluator=name, progress=progress(lines=False))
-        except ModelError as error:  # the page has its other parts all the same
-            print(f"note: {name} cannot be measured: {error.what}", file=sys.stderr)
+        except ModelError as error:
+            failed[name] = error
             continue
         keep_measurements(package, [measurement_by(found.evaluators.make(name), {}, metrics, against)])
+    if failed and len(failed) == len(wanted):
+        raise next(iter(failed.values()))  # there is no such model, or it is no source of this package
+    for name, error in failed.items():  # the page has its other parts all the same
+        print(f"note: {name} cannot be measured: {error.what}", file=sys.stderr)

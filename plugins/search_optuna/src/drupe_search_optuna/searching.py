@@ -112,12 +112,11 @@ class Search(Record):
     @property
     def most_trials(self) -> int | None:
         """After how many trials it ends, unless time ends it before; None where only time does."""
-        wanted = self.settings.number_of_trials
-        if self.settings.sampler == "grid":
-            return int(
-                self.combinations if self.settings.trials is None else min(self.combinations, self.settings.trials)
-            )
-        return wanted
+        grid = self.settings.sampler == "grid"
+        wanted = self.settings.trials if grid else self.settings.number_of_trials
+        if wanted is None:
+            return int(self.combinations) if grid else None
+        return int(min(self.combinations, wanted))  # a combination is tried once
 
     @property
     def first_values(self) -> dict[str, Any]:

@@ -47,12 +47,24 @@ def typed_adapters(typed: Iterable[Path | str] | Path | str, fetch: Fetch) -> tu
 
 
 def _typed(text: str, fetch: Fetch) -> AdapterReference:
-    whole, (name, colon, weight) = Path(text).expanduser(), text.rpartition(":")
-    if colon and not whole.exists() and (number := _number(weight)) is not None:
-        if number == 0:
-            raise UsageError(f"--adapter {text} has no effect: its weight is 0", cure="leave it out")
-        return AdapterReference(adapter_folder(name, fetch), number)
-    return AdapterReference(adapter_folder(text, fetch))
+    name, weight = divided(text)
+    if weight is None:
+        return AdapterReference(adapter_folder(text, fetch))
+    number = _number(weight)
+    if number is None:
+        raise UsageError(f"'{weight}' is not the weight of an adapter", where=name, cure=f"--adapter {name}:0.5")
+    if number == 0:
+        raise UsageError(f"--adapter {text} has no effect: its weight is 0", cure="leave it out")
+    return AdapterReference(adapter_folder(name, fetch), number)
+
+
+def divided(text: str) -> tuple[str, str | None]:
+    """The folder or the hub id, and what stands for its weight, in DIR:0.5; None where nothing does."""
+    name, colon, weight = text.rpartition(":")
+    is_weight = _number(weight) is not None or Path(name).expanduser().is_dir()
+    if colon and is_weight and not Path(text).expanduser().exists():
+        return name, weight
+    return text, None
 
 
 def adapter_folder(name: str, fetch: Fetch) -> Path:

@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from drupe.api import Model, ModelError, Notice, Record, UsageError, counted
-from drupe_checkpoints.adapters.reference import FACT, AdapterReference, Fetch, adapter_folder, adapters_of, as_fact
+from drupe_checkpoints.adapters.reference import (
+    FACT,
+    AdapterReference,
+    Fetch,
+    adapter_folder,
+    adapters_of,
+    as_fact,
+    divided,
+)
 from drupe_checkpoints.wording import listed
 
 if TYPE_CHECKING:
@@ -60,6 +68,12 @@ def typed_switched(typed: Iterable[Path | str] | Path | str, fetch: Fetch) -> tu
 
 def _typed(text: str, fetch: Fetch) -> SwitchedAdapter:
     name, place = _divided(text)
+    folder_of_it, weight = divided(place)
+    if weight is not None:
+        raise UsageError(
+            f"--adapters takes no weight, and '{weight}' stands behind {folder_of_it}",
+            cure=f"--adapters {name}={folder_of_it}; --adapter DIR:0.5 merges one with a weight",
+        )
     folder = adapter_folder(place, fetch)
     if not re.fullmatch(NAME, name):
         raise UsageError(
