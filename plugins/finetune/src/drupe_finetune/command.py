@@ -115,7 +115,7 @@ def run(
     from drupe_checkpoints import checkpoint_of
     from drupe_files import claimed, scratch
     from drupe_finetune.arguments import refuse_unknown, refuse_unknown_to_peft
-    from drupe_finetune.finetune import refuse_unfit
+    from drupe_finetune.finetune import refuse_untrainable
     from drupe_finetune.mistakes import refuse_mistakes
     from drupe_finetune.settings import refuse_idle
     from drupe_finetune.writing import named_base
@@ -127,7 +127,7 @@ def run(
     if merge and config.method == "full":
         raise UsageError("--merge has no effect: --method full makes a whole checkpoint", cure="leave it out")
     source = resolve(reference, {}, registry())
-    refuse_unfit(checkpoint_of(source))
+    refuse_untrainable(checkpoint_of(source))
     refuse_mistakes(source.location, config)
     _refuse_to_replace(output, source, force)
     with claimed(output), scratch() as folder:

@@ -29,12 +29,12 @@ class Finetune(Pass):
     def preview(self, model: Model, config: FinetuneConfig, context: Context) -> Model:
         """The checkpoint itself: what is trained keeps its names and shapes."""
         refuse_missing()
-        refuse_unfit(checkpoint_of(model))
+        refuse_untrainable(checkpoint_of(model))
         refuse_idle(config)
         if config.in_four_bits:
-            from drupe_finetune.four_bits import refuse_unfit as refuse_settings
+            from drupe_finetune.four_bits import refuse_unfit_quantizer
 
-            refuse_settings(config)
+            refuse_unfit_quantizer(config)
         return model.but(facts=TRAINED)
 
     def run(self, model: Model, config: FinetuneConfig, context: Context) -> Model:
@@ -63,12 +63,12 @@ def ready_to_train(model: Model, folder: Path, context: Context) -> Model:
     """The model with its weights here, and its own adapters merged into a copy in `folder`."""
     refuse_missing()
     checkpoint = checkpoint_of(model)
-    refuse_unfit(checkpoint)
+    refuse_untrainable(checkpoint)
     checkpoint.tensors()  # downloads them, and refuses broken files
     return merged_copy(model, folder, context)
 
 
-def refuse_unfit(checkpoint: Checkpoint) -> None:
+def refuse_untrainable(checkpoint: Checkpoint) -> None:
     """Raise ModelError for a checkpoint that writes no text, is quantized, or has adapters beside it.
 
     Also for one that is no folder for transformers.

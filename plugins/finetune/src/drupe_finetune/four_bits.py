@@ -46,13 +46,13 @@ def base_in_four_bits(folder: Path, config: FinetuneConfig, say: Say) -> Any:
 
     say: is told how much memory the base takes where it cannot be filled tensor by tensor.
     """
-    refuse_unfit(config)
+    refuse_unfit_quantizer(config)
     if quantizer_of(config) == "bitsandbytes":
         return _by_bitsandbytes(folder)
     return Filling(folder, config, say).model()
 
 
-def refuse_unfit(config: FinetuneConfig) -> None:
+def refuse_unfit_quantizer(config: FinetuneConfig) -> None:
     """Raise UsageError for settings that do not fit together, RuntimeMissing where a GPU is wanted and none is here."""
     if config.init == "loftq" and config.method not in LOFTQ_METHODS:
         raise UsageError(

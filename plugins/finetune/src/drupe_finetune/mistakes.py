@@ -10,7 +10,7 @@ from drupe_checkpoints.adapters.experts import is_of_all_experts
 from drupe_checkpoints.wording import listed
 from drupe_finetune.arguments import refuse_unknown_to_peft, training_arguments
 from drupe_finetune.examples import refuse_unknown_columns
-from drupe_finetune.four_bits import refuse_unfit
+from drupe_finetune.four_bits import refuse_unfit_quantizer
 from drupe_finetune.models import empty_model
 from drupe_finetune.rows import rows_of
 from drupe_finetune.settings import FinetuneConfig
@@ -26,7 +26,7 @@ def refuse_mistakes(folder: Path, config: FinetuneConfig) -> None:
     from transformers import AutoTokenizer
 
     quieten()
-    refuse_unfit(config)
+    refuse_unfit_quantizer(config)
     refuse_unknown_to_peft(config)
     if config.patience and not config.evaluated:
         raise UsageError("--patience needs rows to evaluate on", cure="--evaluated 0.1")

@@ -33,7 +33,7 @@ def targets_of(model: Any, config: FinetuneConfig) -> Targets:
     parameters = [name for name, each in model.named_parameters() if each.ndim == 2 or is_of_all_experts(name)]
     changed = tuple(each for each in config.targets if _is_among(each, parameters))
     others = [each for each in config.targets if _is_among(each, modules) or each not in changed]
-    _refuse_unfit(changed, config)
+    _refuse_unfit_method(changed, config)
     unknown = tuple(each for each in others if not _is_among(each, modules))
     return Targets(others, changed, unknown)
 
@@ -56,7 +56,7 @@ def adaptable(model: Any) -> list[str]:
     return sorted({name.rpartition(".")[2] for name in plain})
 
 
-def _refuse_unfit(parameters: tuple[str, ...], config: FinetuneConfig) -> None:
+def _refuse_unfit_method(parameters: tuple[str, ...], config: FinetuneConfig) -> None:
     if not parameters:
         return
     named = listed(parameters)

@@ -45,5 +45,5 @@ def measure_missing(package: Path, against: str) -> None:
         keep_measurements(package, [measurement_by(found.evaluators.make(name), {}, metrics, against)])
     if failed and len(failed) == len(wanted):
         raise next(iter(failed.values()))  # there is no such model, or it is no source of this package
-    for name, error in failed.items():  # the page has its other parts all the same
-        print(f"note: {name} cannot be measured: {error.what}", file=sys.stderr)
+    for name, refusal in failed.items():  # the page has its other parts all the same
+        print(f"note: {name} cannot be measured: {refusal.what}", file=sys.stderr)
