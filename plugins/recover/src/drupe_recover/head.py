@@ -6,7 +6,6 @@ A large vocabulary is sampled: training sees the logits of the tokens that the s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from drupe.api import Record
 from drupe_files import disk_errors
 from drupe_layerwise import LayerByLayer
 from drupe_onnx import Files, constant_of, ir
@@ -40,8 +40,7 @@ def is_shared(stage: Stage) -> bool:
     return all(each is not None and not any(map(read_once, each)) for each in stored)
 
 
-@dataclass(frozen=True)
-class Targets:
+class Targets(Record):
     """The source's logits of some tokens, for every position of the text: float32 [positions, tokens], in a file."""
 
     logits: NDArray[np.float32]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from drupe.api import Record
 from drupe_recover.configuration import RecoverConfig
 from drupe_recover.trained import Values, parameters_of
 
@@ -30,8 +30,7 @@ class Trainee(Protocol[L]):
     def loss(self, lesson: L) -> Tensor: ...
 
 
-@dataclass(frozen=True)
-class Lesson:
+class Lesson(Record):
     """What a stage reads, by name, and what should come out: for one batch of sequences."""
 
     given: Given
