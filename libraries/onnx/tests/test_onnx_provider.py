@@ -76,13 +76,14 @@ def test_the_target_has_the_table_and_the_device(acme: Acme, monkeypatch: pytest
 
 def test_a_quantized_recipe_gives_its_numerics_to_each_stage_that_may_quantize() -> None:
     stages = {stage.name: stage.numerics for stage in quantized_stages(4, activations="float16", symmetric=True)}
-    assert list(stages) == ["checkpoint", "import", "fuse", "prepare", "quantize", "package", "tune"]
+    assert list(stages) == ["train", "checkpoint", "import", "fuse", "prepare", "quantize", "package", "tune"]
     assert stages["import"] == {"activations": "float16"}
     assert stages["checkpoint"] == stages["quantize"] == {"bits": 4, "symmetric": True}
 
 
 def test_a_floating_point_recipe_has_no_stage_that_quantizes() -> None:
     assert float_stages("float16", "float32") == (
+        Stage("train"),
         Stage("checkpoint"),
         Stage("import", {"weights": "float16", "activations": "float32"}),
         Stage("fuse"),

@@ -13,7 +13,11 @@ from drupe_olive_compat.pass_table import PASSES
 from drupe_olive_compat.reading import read
 
 BUILDER: dict[str, Any] = {"type": "ModelBuilder", "precision": "int4"}
-NEEDED: dict[str, dict[str, Any]] = {"ModelBuilder": {"precision": "int8"}}
+ROWS = {"name": "rows", "load_dataset_config": {"data_name": "owner/rows", "split": "train"}}
+NEEDED: dict[str, dict[str, Any]] = {
+    "ModelBuilder": {"precision": "int8"},
+    **{kind: {"train_data_config": ROWS} for kind in ("LoRA", "QLoRA", "LoftQ", "DoRA", "LoHa", "LoKr")},
+}
 """Options without which a pass makes no sense."""
 
 
