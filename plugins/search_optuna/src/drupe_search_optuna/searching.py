@@ -300,13 +300,17 @@ class _Trying:
             trials = running.pop(number)
             if "apart" in result:
                 self._say(f"note: they are measured one after the other: {result['apart']}")
-            for trial, its in zip(trials, result.get("several") or [result] * len(trials), strict=True):
-                self._measured_in_full(self._complete(trial.measured_again(its)))
+            results = result.get("several") or [result] * len(trials)
+            measured = zip(trials, results, strict=True)
+            self._keep_in_full([self._complete(trial.measured_again(its)) for trial, its in measured])
 
-    def _measured_in_full(self, trial: Trial) -> None:
-        self._study.keep_in_full(trial)
-        self._trials = [trial if each.number == trial.number else each for each in self._trials]
-        self._say(f"trial {trial.number} in full: {told_of(trial, self._search.parameters, self.objectives)}")
+    def _keep_in_full(self, measured: Sequence[Trial]) -> None:
+        now = {trial.number: trial for trial in measured}
+        self._trials = [now.get(each.number, each) for each in self._trials]
+        for trial in measured:
+            self._study.keep_in_full(trial)
+            told = told_of(trial, self._search.parameters, self.objectives_in_full())
+            self._say(f"trial {trial.number} in full: {told}")
 
     def _make(self, proposals: Iterator[Proposal]) -> None:
         """Make trials of the proposals: as many beside each other as the executor takes."""
