@@ -334,6 +334,8 @@ def test_names_are_told_apart_before_anything_is_made(home: Path) -> None:
     with pytest.raises(UsageError, match="'a b' cannot be an adapter's name"):
         (home / "a b").symlink_to(home / "fr")
         resolve(base, {"adapters": [home / "a b"]}, found)
+    with pytest.raises(UsageError, match="'a/b' cannot be an adapter's name"):
+        resolve(base, {"adapters": [f"a/b={home / 'fr'}"]}, found)
     with pytest.raises(ModelError, match="there is no adapter"):
         resolve(base, {"adapters": ["x=nowhere"]}, found)
     with pytest.raises(UsageError, match="--adapters takes no weight") as weighed:

@@ -29,7 +29,7 @@ SWITCHED = "switched adapters"
 """The fact that names the adapters that are switched, as JSON."""
 NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
 """What an adapter may be called: its name is that of a file."""
-_BEFORE = re.compile(rf"(?P<before>(?:.*[/\\])?)(?P<name>{NAME})")
+_BEFORE = re.compile(rf"(?P<before>(?:(?:/|[A-Za-z]:).*[/\\])?|/)(?P<name>{NAME})")
 """What may stand before "=": a name, and before that the working folder, where the whole was made an absolute path."""
 OPTION, MERGED_OPTION = "adapters", "adapter"
 
@@ -87,11 +87,12 @@ def _divided(text: str) -> tuple[str, str]:
     """The name and the folder, or the hub id, in NAME=DIR. Folders may have "=" in their names."""
     if Path(text).expanduser().exists():
         return Path(text).name, text
-    places = [at for at, each in enumerate(text) if each == "="]
-    found = [(matched, text[at + 1 :]) for at in places if (matched := _BEFORE.fullmatch(text[:at]))]
-    named = [(each["name"], str(Path(each["before"]) / Path(rest).expanduser())) for each, rest in found if rest]
-    there = next((each for each in named if Path(each[1]).exists()), None)
-    return there or next(iter(named), (Path(text).name, text))
+    parts = [(text[:at], text[at + 1 :]) for at, each in enumerate(text) if each == "=" and text[at + 1 :]]
+    found = [(matched, rest) for before, rest in parts if (matched := _BEFORE.fullmatch(before))]
+    named = [(each["name"], str(Path(each["before"]) / Path(rest).expanduser())) for each, rest in found]
+    candidates = [*named, *parts]  # what has a name that cannot be one is refused for its name
+    there = next((each for each in candidates if Path(each[1]).expanduser().exists()), None)
+    return there or next(iter(candidates), (Path(text).name, text))
 
 
 def as_switched_fact(adapters: Iterable[SwitchedAdapter]) -> Mapping[str, str]:
