@@ -129,7 +129,7 @@ def test_finalists_are_measured_in_turn(together: dict[str, Any], monkeypatch: p
 def test_finalists_that_cannot_be_measured_in_turn_are_measured_one_after_the_other(
     together: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("drupe_search_optuna.side_by_side.HEADROOM", 1e12)
+    monkeypatch.setattr("drupe_files.memory.HEADROOM", 1e12)
     result = carried_out(together)
     assert "MiB are free" in result["apart"]
     assert [each["metrics"]["load_time"]["value"] > 0 for each in result["several"]] == [True, True]

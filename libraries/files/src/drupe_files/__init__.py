@@ -1,5 +1,5 @@
 """Files and folders for plugins: the cache, digests and notes in it, scratch folders, the errors of disks, and JSON
-files; and the memory of this process. The measurements that a package keeps are in the module `kept_measurements`."""
+files; and memory. The measurements that a package keeps are in the module `kept_measurements`."""
 
 from drupe_files.cache import LIMIT, bytes_of, cache_folder, cache_limit, key_of
 from drupe_files.cache_entries import (
@@ -19,7 +19,7 @@ from drupe_files.digests import content_digest, file_digest, leave_note, quick_d
 from drupe_files.disk import disk_errors, folder_bytes, refuse_unwritable
 from drupe_files.folder_marks import Mark, held, is_held, remove_unused
 from drupe_files.json_files import json_object, json_value, object_of
-from drupe_files.memory import peak_memory
+from drupe_files.memory import memory_shortage, peak_memory
 from drupe_files.output_lock import claimed
 from drupe_files.pass_cache import FolderCache
 from drupe_files.pass_keys import identity_of
@@ -55,6 +55,7 @@ __all__ = [
     "key_of",
     "leave_note",
     "make_room",
+    "memory_shortage",
     "note_bytes",
     "object_of",
     "peak_memory",

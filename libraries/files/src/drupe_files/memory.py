@@ -1,9 +1,30 @@
-"""The most memory that this process has held."""
+"""Memory: the most that this process has held, and whether a device has enough for packages."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from drupe_files.disk import folder_bytes
+
+if TYPE_CHECKING:
+    from drupe.api import Target
+
+HEADROOM = 1.3
+"""The memory that a runtime needs for a package, as a multiple of the package's size."""
+
+
+def memory_shortage(packages: Sequence[Path], target: Target) -> tuple[int, int] | None:
+    """The MiB of memory that packages need when all are open, and those that the target's device has free.
+
+    None where they fit, and where nobody knows. A package that is open several times is given several times.
+    """
+    if target.device is None or target.device.memory is None:
+        return None
+    needed, free = int(HEADROOM * sum(map(folder_bytes, packages))), target.device.memory
+    return (needed >> 20, free >> 20) if free < needed else None
 
 
 def peak_memory() -> int | None:

@@ -18,12 +18,10 @@ from drupe.api import (
     target_of,
     usable_threads,
 )
-from drupe_files import folder_bytes, scratch
+from drupe_files import memory_shortage, scratch
 
 TOGETHER = "evaluate_together"
 """The method of evaluators that measure several packages in turn."""
-HEADROOM = 1.3
-"""The memory that a runtime needs for a package, as a multiple of the package's size."""
 
 
 def measures_together(evaluator: str) -> bool:
@@ -40,10 +38,9 @@ def measured_together(name: str, settings: Mapping[str, Any], packages: Sequence
     evaluator = found.evaluators.make(name)
     models = [resolve_package(str(each), found) for each in packages]
     target = target_of(provider_of(models[0], None, found), found)
-    needed = int(HEADROOM * sum(folder_bytes(each) for each in packages))
-    if target.device and target.device.memory is not None and target.device.memory < needed:
-        free = target.device.memory
-        raise RuntimeMissing(f"the packages need {needed >> 20} MiB of memory together, and {free >> 20} MiB are free")
+    if shortage := memory_shortage(packages, target):
+        needed, free = shortage
+        raise RuntimeMissing(f"the packages need {needed} MiB of memory together, and {free} MiB are free")
     config = configure(f"evaluator '{name}'", evaluator.Config, settings)
     with scratch() as folder:
         context = Context(target=target, scratch=folder, threads=usable_threads())

@@ -7,23 +7,23 @@ from collections.abc import Callable
 from pathlib import Path
 
 from drupe.api import ExecutionProvider, Progress, RuntimeMissing, Target
-from drupe_files import folder_bytes
+from drupe_files import memory_shortage
 from drupe_onnx.session_options import SessionSetting
 from drupe_tune_session.bench import SessionBench
 from drupe_tune_session.session_file import SessionFile
 from drupe_tune_session.trying import Trial, Tuning, tune
 from drupe_tune_session.tunable_settings import known_settings
 
-SESSIONS, HEADROOM = 2, 1.3
-"""Two sessions are open at a time. A runtime needs so many times the package's size for one."""
+SESSIONS = 2
+"""How many sessions are open at a time."""
 
 
 def refuse_too_large(folder: Path, target: Target) -> None:
     """Raise RuntimeMissing for a package of which two sessions do not fit into memory."""
-    needed, device = int(SESSIONS * HEADROOM * folder_bytes(folder)), target.device
-    if device and device.memory is not None and device.memory < needed:
+    if shortage := memory_shortage([folder] * SESSIONS, target):
+        needed, free = shortage
         raise RuntimeMissing(
-            f"comparing two settings needs {needed >> 20} MiB of memory, and {device.memory >> 20} MiB are free",
+            f"comparing two settings needs {needed} MiB of memory, and {free} MiB are free",
             where=folder,
             cure=f"on a machine with more memory: drupe tune-session {shlex.quote(str(folder))}",
         )

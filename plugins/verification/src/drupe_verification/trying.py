@@ -20,13 +20,11 @@ from drupe.api import (
     registry,
     runtime_for,
 )
-from drupe_files import folder_bytes
+from drupe_files import memory_shortage
 from drupe_processes.child import ChildEnded, ChildProcess
 from drupe_verification.made_by import MadeBy
 
 REPORT = "please report this with the model's config.json"
-HEADROOM = 1.3
-"""The memory that a runtime needs for a package, as a multiple of the package's size."""
 
 
 def try_package(package: Model, job: Job, target: Target) -> Check:
@@ -41,9 +39,9 @@ def try_package(package: Model, job: Job, target: Target) -> Check:
         runtime = runtime_for(package, target, found.provider(target.provider), found)
     except RuntimeMissing as missing:
         return Check(not_run=_with_cure(missing.what, missing.cure))
-    needed, device = int(HEADROOM * folder_bytes(package.location)), target.device
-    if device and device.memory is not None and device.memory < needed:
-        return Check(runtime.name, f"it needs {needed >> 20} MiB of memory, and {device.memory >> 20} MiB are free")
+    if shortage := memory_shortage([package.location], target):
+        needed, free = shortage
+        return Check(runtime.name, f"it needs {needed} MiB of memory, and {free} MiB are free")
     return _in_child(package, job, target, runtime.name)
 
 
