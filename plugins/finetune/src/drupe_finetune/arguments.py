@@ -65,15 +65,13 @@ def plain(text: str) -> Any:
             return text
 
 
-def refuse_unknown(given: Mapping[str, Any]) -> None:
-    """Raise UsageError for keys that TrainingArguments does not have or that are set elsewhere, and for wrong types."""
+def refuse_unknown(config: FinetuneConfig) -> None:
+    """Raise UsageError for keys that TrainingArguments or peft's configuration does not have, or that are set
+    elsewhere, and for values of a wrong type.
+    """
     from transformers import TrainingArguments
 
-    _refuse(given, TrainingArguments, "transformers'", PREFIX, OWN)
-
-
-def refuse_unknown_to_peft(config: FinetuneConfig) -> None:
-    """Raise UsageError for keys that peft's configuration does not have, and for those that are set elsewhere."""
+    _refuse(config.training, TrainingArguments, "transformers'", PREFIX, OWN)
     if config.peft and config.method == "full":
         raise UsageError(f"{PEFT}{next(iter(config.peft))} has no effect with --method full", cure="leave it out")
     if config.peft:
@@ -116,10 +114,9 @@ def _refuse_other_type(name: str, value: Any, wanted: Any) -> None:
 
 
 def training_arguments(config: FinetuneConfig, folder: Path, steps: int) -> Any:
-    """The TrainingArguments of a run of `steps` steps, whose checkpoints go to `folder`."""
+    """The TrainingArguments of a run of `steps` steps, whose checkpoints go to `folder`; see also `refuse_unknown`."""
     from transformers import TrainingArguments
 
-    refuse_unknown(config.training)
     evaluating = config.evaluated > 0
     own: dict[str, Any] = {
         "output_dir": str(folder),

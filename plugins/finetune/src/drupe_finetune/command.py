@@ -114,15 +114,14 @@ def run(
     from drupe.api import registry, resolve
     from drupe_checkpoints import checkpoint_of
     from drupe_files import claimed, scratch
-    from drupe_finetune.arguments import refuse_unknown, refuse_unknown_to_peft
+    from drupe_finetune.arguments import refuse_unknown
     from drupe_finetune.finetune import refuse_untrainable
     from drupe_finetune.mistakes import refuse_mistakes
     from drupe_finetune.settings import refuse_idle
     from drupe_finetune.writing import named_base
 
     output = output.expanduser().absolute()
-    refuse_unknown(config.training)
-    refuse_unknown_to_peft(config)
+    refuse_unknown(config)
     refuse_idle(config)
     if merge and config.method == "full":
         raise UsageError("--merge has no effect: --method full makes a whole checkpoint", cure="leave it out")

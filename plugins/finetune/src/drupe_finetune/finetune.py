@@ -38,11 +38,13 @@ class Finetune(Pass):
         return model.but(facts=TRAINED)
 
     def run(self, model: Model, config: FinetuneConfig, context: Context) -> Model:
+        from drupe_finetune.arguments import refuse_unknown
         from drupe_finetune.mistakes import refuse_mistakes
         from drupe_finetune.training import train
         from drupe_finetune.writing import merged, with_own_base, write_adapter, write_note, write_whole
 
         model = ready_to_train(model, context.scratch / "base", context)
+        refuse_unknown(config)
         refuse_mistakes(model.location, config)
         trained = train(model.location, config, context.scratch / "checkpoints", context, tell)
         trained.source = str(model.location)

@@ -8,7 +8,7 @@ from pathlib import Path
 from drupe.api import UsageError, nearest
 from drupe_checkpoints.adapters.experts import is_of_all_experts
 from drupe_checkpoints.wording import listed
-from drupe_finetune.arguments import refuse_unknown_to_peft, training_arguments
+from drupe_finetune.arguments import training_arguments
 from drupe_finetune.examples import refuse_unknown_columns
 from drupe_finetune.four_bits import refuse_unfit_quantizer
 from drupe_finetune.models import empty_model
@@ -21,13 +21,12 @@ from drupe_finetune.training import quieten
 def refuse_mistakes(folder: Path, config: FinetuneConfig) -> None:
     """Raise DrupeError for settings, targets and data that the checkpoint in `folder` cannot be trained with.
 
-    Of the data, the first row that can be read is looked at.
+    Of the data, the first row that can be read is looked at. Names of arguments are those of `refuse_unknown`.
     """
     from transformers import AutoTokenizer
 
     quieten()
     refuse_unfit_quantizer(config)
-    refuse_unknown_to_peft(config)
     if config.patience and not config.evaluated:
         raise UsageError("--patience needs rows to evaluate on", cure="--evaluated 0.1")
     training_arguments(config, folder, steps=1)
