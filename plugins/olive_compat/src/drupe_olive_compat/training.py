@@ -218,11 +218,6 @@ def _saving(chain: Chain, value: Any, place: str) -> Answer:
     return changed("checkpoints every 50 steps, from which a stopped run goes on")
 
 
-def _warmup(chain: Chain, value: Any, place: str) -> Answer | None:
-    """A share of the steps, which transformers now has as warmup_steps."""
-    return _through("training", "warmup_steps")(chain, value, place)
-
-
 def _best(chain: Chain, value: Any, place: str) -> Answer:
     if is_off(value):
         return OFF
@@ -232,7 +227,7 @@ def _best(chain: Chain, value: Any, place: str) -> Answer:
 _NO_PART_OF_IT = ("logging_", "log_", "hub_", "ddp_", "fsdp", "deepspeed", "dataloader_", "eval_", "push_to_hub")
 """How arguments begin that say what is told, where it is kept, and how work is divided among devices."""
 _TELLING = says(left_out("it changes nothing in what is trained"))
-_TYPES = says(left_out("trained in float32 on a processor, and in the checkpoint's own type on a GPU"))
+_LOADING = says(left_out("trained in float32 on a processor, and in the checkpoint's own type on a GPU"))
 _ARGUMENTS: Mapping[str, Treatment] = {
     "learning_rate": _sets_number("learning_rate"),
     "per_device_train_batch_size": _sets("batch_size"),
@@ -241,14 +236,14 @@ _ARGUMENTS: Mapping[str, Treatment] = {
     "seed": _sets("seed"),
     "data_seed": says(changed("the one seed is of the order of rows too")),
     "save_steps": _saving,
-    "warmup_ratio": _warmup,
+    "warmup_ratio": _through("training", "warmup_steps"),  # transformers now has a share of the steps there too
     "group_by_length": says(left_out("batches are made in the order that the seed gives")),
     "optim": lambda chain, value, place: (
         changed("adamw_torch: pages of an optimizer's memory are bitsandbytes' own")
         if str(value).startswith("paged_")
         else _through("training", "optim")(chain, value, place)
     ),
-    **dict.fromkeys(("fp16", "bf16", "fp16_full_eval", "bf16_full_eval", "tf32"), _TYPES),
+    **dict.fromkeys(("fp16", "bf16", "fp16_full_eval", "bf16_full_eval", "tf32"), _LOADING),
     **dict.fromkeys(("load_best_model_at_end", "metric_for_best_model", "greater_is_better"), _best),
     **dict.fromkeys(
         (
@@ -259,7 +254,6 @@ _ARGUMENTS: Mapping[str, Treatment] = {
         _TELLING,
     ),
 }  # fmt: skip
-_LOADING = says(left_out("trained in float32 on a processor, and in the checkpoint's own type on a GPU"))
 _ADAPTER: Mapping[str, Treatment] = {
     "r": _sets("rank"),
     "alpha": _sets_number("alpha"),
