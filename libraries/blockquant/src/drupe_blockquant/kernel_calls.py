@@ -14,7 +14,7 @@ GROUP = 16  # blocks that the search handles at once
 LANES = 2 * GROUP  # two partial sums a block, see `kernels_search.interleave`
 LANE_VALUES = 10 * LANES  # values that the search keeps for each lane
 CHUNK = 16384  # values that the search loads at a time: 64 kB stay in the second-level cache
-PRODUCT_ROWS, PRODUCT_COLUMNS = 6, 32  # the block of a sum of products that is in registers
+PRODUCT_ROWS, PRODUCT_COLUMNS = 6, 32  # the most of a sum of products that is in registers at once
 PRODUCT_PANEL = 256  # columns that are in work at a time, so that their factors stay in the first-level cache
 LINE = 64  # bytes of a cache line: a vector that crosses its end is loaded in two steps
 

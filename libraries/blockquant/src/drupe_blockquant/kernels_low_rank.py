@@ -16,17 +16,30 @@ from numba import carray, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from drupe_blockquant.kernel_calls import PRODUCT_COLUMNS as COLUMNS
 from drupe_blockquant.kernel_calls import PRODUCT_PANEL as PANEL
 from drupe_blockquant.kernel_calls import PRODUCT_ROWS as ROWS
 
-LANES = 16 if llvm.get_host_cpu_features().get("avx512f") else 8  # of a vector
-VECTORS = COLUMNS // LANES  # of a row in a block
+_FEATURES = llvm.get_host_cpu_features()
+LANES = 16 if _FEATURES.get("avx512f") else 8  # of a vector
+CONVERTS = bool(_FEATURES.get("avx512bf16"))
+"""Whether the processor rounds to bfloat16 by one instruction, which takes values below 1e-38 for zero."""
+VECTORS = 2  # of a row in a block: with ROWS rows, as many as the registers of AVX2 hold
+COLUMNS = VECTORS * LANES
 
 FLOATS = ir.VectorType(ir.FloatType(), LANES)
 WORDS = ir.VectorType(ir.IntType(32), LANES)
 HALVES = ir.VectorType(ir.IntType(16), LANES)
 SIZE = ir.IntType(64)
+
+
+class _BrainFloat(ir.Type):
+    """bfloat16, which llvmlite has no type for."""
+
+    def _to_string(self):
+        return "bfloat"
+
+
+BRAIN_FLOATS = ir.VectorType(_BrainFloat(), LANES)
 
 _strict = njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)  # as `kernels`
 
@@ -116,10 +129,18 @@ def _add(builder, held, part, made):
         return
     half = ir.Constant(WORDS, [16] * LANES)
     wide = builder.shl(builder.zext(_load(builder, held, HALVES), WORDS), half)
-    bits = builder.bitcast(builder.fadd(builder.bitcast(wide, FLOATS), part), WORDS)
+    _store(builder, _rounded(builder, builder.fadd(builder.bitcast(wide, FLOATS), part)), made)
+
+
+def _rounded(builder, value):
+    """The bit patterns of values in bfloat16."""
+    if CONVERTS:
+        return builder.bitcast(builder.fptrunc(value, BRAIN_FLOATS), HALVES)
+    half = ir.Constant(WORDS, [16] * LANES)
+    bits = builder.bitcast(value, WORDS)
     odd = builder.and_(builder.lshr(bits, half), ir.Constant(WORDS, [1] * LANES))
     bits = builder.add(builder.add(bits, ir.Constant(WORDS, [0x7FFF] * LANES)), odd)
-    _store(builder, builder.trunc(builder.lshr(bits, half), HALVES), made)
+    return builder.trunc(builder.lshr(bits, half), HALVES)
 
 
 def _load(builder, pointer, vector):

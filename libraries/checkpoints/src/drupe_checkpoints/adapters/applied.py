@@ -31,7 +31,7 @@ def with_adapters(checkpoint: Kind, adapters: tuple[AdapterReference, ...]) -> K
     if any(map(unties, found.adapter_tensors)):
         config = config.with_values({TIES: False})
     config = with_own_blocks(config, [*found.adapter_tensors, *map(switchable, checkpoint.switched)])
-    return replace(found, config=config)
+    return found if config is checkpoint.config else replace(found, config=config)  # `found` knows what it has read
 
 
 def with_changes(checkpoint: Checkpoint, tensors: Mapping[str, Expression]) -> Mapping[str, Expression]:

@@ -189,16 +189,15 @@ class Merged(_Changed, dict=True):
         self, products: tuple[LowRank, ...], held: NDArray[Any], start: int, stop: int, out: NDArray[Any], files: Files
     ) -> None:
         """As one product: the narrow matrices stand beside each other."""
-        ranks = sum(each.left.shape[1] for each in products)
-        left = files.empty((stop - start, ranks), np.float32)
-        first = 0
-        for each, weight in zip(products, self.weights, strict=True):
-            last = first + each.left.shape[1]
-            left[:, first:last] = each.left.rows(start, stop, files)
-            left[:, first:last] *= np.float32(each.scale * weight)
-            first = last
+        lefts = [
+            _times(each.left.rows(start, stop, files), each.scale * weight, files)
+            for each, weight in zip(products, self.weights, strict=True)
+        ]
         rights = [_wide(each.right, files) for each in products]
-        add_product(held, left, rights[0] if len(rights) == 1 else np.concatenate(rights), out)
+        if len(products) == 1:
+            add_product(held, lefts[0], rights[0], out)
+        else:
+            add_product(held, np.concatenate(lefts, axis=1), np.concatenate(rights), out)
 
     def columns(self, first: int, last: int, files: Files) -> NDArray[Any]:
         out = files.empty((self.shape[0], last - first), self.dtype.numpy())
@@ -340,6 +339,12 @@ class RowsReplaced(_Changed):
 
     def working_bytes(self, rows: int) -> int:
         return self.base.working_bytes(rows) + self.held_bytes(rows) + 2 * self.new.held_bytes(1)
+
+
+def _times(held: NDArray[Any], factor: float, files: Files) -> NDArray[Any]:
+    """Values times a number, in float32."""
+    wide = numeric.cast(held, ir.DataType.FLOAT, files)
+    return wide if factor == 1 else np.multiply(wide, np.float32(factor), out=files.empty(wide.shape, np.float32))
 
 
 def _own_float32(held: NDArray[Any], files: Files) -> NDArray[Any]:
