@@ -59,6 +59,23 @@ def test_any_scales_leave_the_output_of_the_model_as_it_is(
     np.testing.assert_allclose(after, before, atol=1e-4 * np.abs(before).max(), rtol=0)
 
 
+@pytest.mark.parametrize("name", ["dbrx", "gpt2", "gpt_neox", "mpt", "phi"])
+def test_layer_norms_take_scales_with_their_biases(
+    name: str, kit: SimpleNamespace, cpu: Target, tmp_path: Path
+) -> None:
+    """DBRX and MPT limit their values, so nothing but norms could take scales."""
+    checkpoint, _ = decoder_families.make(name, tmp_path)
+    before = kit.logits(kit.build(checkpoint, cpu), cpu, tmp_path / "before")
+    model = kit.build(checkpoint, cpu)
+    graph = model.payload.component.graph
+    groups = [group for group in find_groups(graph, list(graph)) if type(group.giver).__name__ == "Norm"]
+    assert len(groups) >= 5  # of four layers and more, and that of the head
+    for group in groups:
+        scale_group(graph, group, RNG.uniform(0.2, 5, int(group.channels.max()) + 1).astype(np.float32))
+    after = kit.logits(model, cpu, tmp_path / "after")
+    np.testing.assert_allclose(after, before, atol=1e-4 * np.abs(before).max(), rtol=0)
+
+
 def is_old(rows: Any) -> bool:
     """Whether a matrix is unchanged from the checkpoint."""
     return type(rows).__name__ in ("SafetensorsTensor", "Concat")

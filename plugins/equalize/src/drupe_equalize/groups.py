@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from drupe.api import Record
 from drupe_equalize.expressions import ScaledRows, scaled_columns
 from drupe_equalize.matrix_replacement import put_rows, put_vector
-from drupe_equalize.norms import Norm, norm_at, set_norm_weight
+from drupe_equalize.norms import Norm, scalable_norm_at, scale_norm
 from drupe_nbits import ExpertSite, Site, find_experts, find_float_sites, find_sites, put_expert_rows
 from drupe_onnx import LAST_TOKEN, MICROSOFT, ROLE, Affine, Array, as_type, constant_of, ir
 
@@ -124,7 +124,7 @@ class _Finder:
         node = None if source is None else source.producer()
         if source is None or node is None or id(node) not in self._inside:
             return None
-        if (norm := norm_at(node)) is not None and norm.output is source and source is value:
+        if (norm := scalable_norm_at(node)) is not None and norm.output is source and source is value:
             return norm, np.arange(size)
         if (node.domain, node.op_type) == ("", "Mul"):
             made = [self._rows(each) for each in node.inputs if each is not None]
@@ -205,9 +205,9 @@ def scale_group(graph: ir.Graph, group: Group, scales: Scales) -> None:
         put_expert_rows(experts.up, scaled_columns(experts.up.rows, spread))
     inverse = (1 / scales).astype(np.float32)
     if isinstance(group.giver, Norm):
-        norm = norm_at(group.giver.node)
+        norm = scalable_norm_at(group.giver.node)
         assert norm is not None
-        set_norm_weight(graph, norm, scaled_columns(norm.weight, Array(inverse)), "scaled")
+        scale_norm(graph, norm, Array(inverse))
     else:
         _divide_rows(graph, group.giver, inverse)
 

@@ -52,7 +52,7 @@ class ScaleChannels(CalibratingPass):
 
     name = "scale-channels"
     summary = "scales channels so that quantizing changes the output less, measured on a text (AWQ)"
-    revision = 5
+    revision = 6
     Config = ScaleChannelsConfig
     requires = Form("onnx", {"weights": ("float", "mixed")})
     ensures = Form("onnx")

@@ -37,7 +37,7 @@ class SmoothActivations(CalibratingPass):
 
     name = "smooth-activations"
     summary = "moves large values from activations into weights, measured on a text (SmoothQuant)"
-    revision = 5
+    revision = 6
     Config = SmoothActivationsConfig
     requires = Form("onnx", {"weights": ("float", "mixed")})
     ensures = Form("onnx")
