@@ -407,6 +407,12 @@ CASES: Mapping[str, Case] = {
     "codegen": _gpt("codegen", "fused in four groups, part of a head rotated", rotary_dim=8),
     "cohere": Case("cohere", "side by side, norms of each head's query and key", {"use_qk_norm": True}),
     "cohere2": Case("cohere2", "windows, layers without rotation", {"head_dim": 32, "sliding_window": WINDOW}),
+    "cohere_compass_text": Case(
+        "cohere_compass_text", "halves rotated, windows, full layers without rotation",
+        {"head_dim": 32, "sliding_window": WINDOW, "layer_types": TWO_TYPES, "logit_scale": 0.3,
+         "rope_parameters": {"sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+                             "full_attention": None}},
+    ),
     "ctrl": _gpt("ctrl", "sinusoids of positions, a head with a bias", dff=96),
     "cwm": Case(
         "cwm", "windows, Llama 3's rotation", {"head_dim": 32, "sliding_window": WINDOW, "rope_parameters": LLAMA3}
@@ -464,6 +470,11 @@ CASES: Mapping[str, Case] = {
     "exaone4, no windows": Case(
         "exaone4", "all layers rotate",
         {"sliding_window": None, "sliding_window_pattern": None, "layer_types": ["full_attention"] * 5},
+    ),
+    "flint": Case(
+        "flint", "sinks, windows, full layers without rotation, experts chosen by sigmoids, a shared one",
+        {**EXPERTS, "num_experts": 8, "head_dim": 32, "sliding_window": WINDOW, "num_hidden_layers": 6,
+         "shared_expert_intermediate_size": 40, "attention_bias": True},
     ),
     "falcon": Case("falcon", "one key for all heads, side by side"),
     "falcon, groups": Case("falcon", "keys by group, two norms", {"new_decoder_architecture": True, "num_kv_heads": 2}),
