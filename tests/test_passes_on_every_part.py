@@ -47,6 +47,7 @@ CASES = {
     "zamba2": {"Mamba2", "Attention"},
     "jetmoe": {"ExpertAttention"},
     "recurrent_gemma": {"GatedRecurrence"},
+    "minimax": {"LightningAttention"},
     "longcat_flash": {"Experts"},
 }
 """The parts that each is there for. Experts are apart in deepseek_v2, merged in granitemoehybrid, without a gate in
@@ -61,9 +62,10 @@ NOT_ROTATED = {
     "zamba2": "shared_transformer/Both",
     "jetmoe": "self_attention/Column",
     "longcat_flash": "experts/Kept",
+    "minimax": "post_attention_layernorm",
 }
-"""The nodes that a rotation cannot pass through: norms on results, inputs of layers, experts with a row for each, what
-is joined with the embedding, and inputs that idle experts give back."""
+"""The nodes that a rotation cannot pass through: norms on results and on the sum with the residual, inputs of layers,
+experts with a row for each, what is joined with the embedding, and inputs that idle experts give back."""
 EXPERTS = ("deepseek_v2, groups", "gemma4_text, experts", "gpt_oss, packed", "granitemoeshared", "mixtral", "olmoe",
            "llama4_text, two experts", "nemotron_h, smaller experts", "phimoe", "qwen3_moe")  # fmt: skip
 """Families with experts: chosen in every way, apart, merged and woven, with biases and shared ones, and in halves."""

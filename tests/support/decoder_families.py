@@ -407,6 +407,12 @@ CASES: Mapping[str, Case] = {
     "codegen": _gpt("codegen", "fused in four groups, part of a head rotated", rotary_dim=8),
     "cohere": Case("cohere", "side by side, norms of each head's query and key", {"use_qk_norm": True}),
     "cohere2": Case("cohere2", "windows, layers without rotation", {"head_dim": 32, "sliding_window": WINDOW}),
+    "cohere_compass_text": Case(
+        "cohere_compass_text", "halves rotated, windows, full layers without rotation",
+        {"head_dim": 32, "sliding_window": WINDOW, "layer_types": TWO_TYPES, "logit_scale": 0.3,
+         "rope_parameters": {"sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+                             "full_attention": None}},
+    ),
     "ctrl": _gpt("ctrl", "sinusoids of positions, a head with a bias", dff=96),
     "cwm": Case(
         "cwm", "windows, Llama 3's rotation", {"head_dim": 32, "sliding_window": WINDOW, "rope_parameters": LLAMA3}
@@ -464,6 +470,11 @@ CASES: Mapping[str, Case] = {
     "exaone4, no windows": Case(
         "exaone4", "all layers rotate",
         {"sliding_window": None, "sliding_window_pattern": None, "layer_types": ["full_attention"] * 5},
+    ),
+    "flint": Case(
+        "flint", "sinks, windows, full layers without rotation, experts chosen by sigmoids, a shared one",
+        {**EXPERTS, "num_experts": 8, "head_dim": 32, "sliding_window": WINDOW, "num_hidden_layers": 6,
+         "shared_expert_intermediate_size": 40, "attention_bias": True},
     ),
     "falcon": Case("falcon", "one key for all heads, side by side"),
     "falcon, groups": Case("falcon", "keys by group, two norms", {"new_decoder_architecture": True, "num_kv_heads": 2}),
@@ -679,6 +690,17 @@ CASES: Mapping[str, Case] = {
         {**{key: value for key, value in SIZES.items() if key not in ("num_hidden_layers", "intermediate_size")},
          **LATENTS, "num_layers": 2, "ffn_hidden_size": 96, "expert_ffn_hidden_size": 48, "n_routed_experts": 6,
          "zero_expert_num": 5, "moe_topk": 4, "head_dim": 16, "attention_bias": True, "routed_scaling_factor": 1.5}, {},
+    ),
+    "minimax": Case(
+        "minimax", "lightning attention, attention on one layer, factors on the residual, experts",
+        {"num_local_experts": 5, "num_experts_per_tok": 2, "head_dim": 24, "num_hidden_layers": 4,
+         "layer_types": ["linear_attention", "linear_attention", "full_attention", "linear_attention"],
+         "rms_norm_eps": 1e-3, "full_attn_alpha_factor": 1.7, "full_attn_beta_factor": 0.6, "mlp_alpha_factor": 3.5,
+         "linear_attn_alpha_factor": 2.5, "linear_attn_beta_factor": 0.8, "mlp_beta_factor": 1.2},
+    ),
+    "minimax, alike": Case(
+        "minimax", "a window, tied, no factors",
+        {"num_local_experts": 4, "num_hidden_layers": 3, "sliding_window": WINDOW, "tie_word_embeddings": True},
     ),
     "minicpm": Case(
         "granite", "factors",
@@ -897,9 +919,10 @@ CASES: Mapping[str, Case] = {
 
 
 _RECURRENT = ("bailing_hybrid", "bamba", "falcon_h1", "falcon_mamba", "granitemoehybrid", "jamba", "kimi_linear",
-              "lfm2", "lfm3", "mamba", "nemotron_h", "olmo_hybrid", "qwen3_5", "qwen3_next", "recurrent_gemma",
-              "zamba2")  # fmt: skip
-RECURRENT = tuple(name for name in CASES if name.startswith(_RECURRENT) and name != "granitemoehybrid, attention only")
+              "lfm2", "lfm3", "mamba", "minimax", "nemotron_h", "olmo_hybrid", "qwen3_5", "qwen3_next",
+              "recurrent_gemma", "zamba2")  # fmt: skip
+_WITHOUT_STATES = ("granitemoehybrid, attention only", "minimax_m2")
+RECURRENT = tuple(name for name in CASES if name.startswith(_RECURRENT) and name not in _WITHOUT_STATES)
 """Cases with states that later padding would get into: their graphs refuse it after the first call."""
 
 

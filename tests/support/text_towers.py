@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import tiny
-from decoder_families import DELTA, EXPERTS, LATENTS, ROUTERS, SIZES, WINDOW
+from decoder_families import DELTA, EXPERTS, LATENTS, ROUTERS, SIZES, TWO_TYPES, WINDOW
 
 TOWER: Mapping[str, Any] = {
     "hidden_size": 32, "embed_dim": 32, "intermediate_size": 48, "num_hidden_layers": 1, "depth": 1, "num_layers": 1,
@@ -47,6 +47,8 @@ CASES: Mapping[str, Wrapped] = {
     "aria": Wrapped("", {"moe_num_experts": 8, "moe_topk": 3, "moe_num_shared_experts": 1, "pad_token_id": 2}),
     "aya_vision": Wrapped("cohere2", {"head_dim": 16, "sliding_window": WINDOW, "logit_scale": 1.0}),
     "cohere2_vision": Wrapped("cohere2", {"head_dim": 16, "sliding_window": WINDOW, "logit_scale": 1.0}),
+    "cohere_compass": Wrapped("", {"head_dim": 32, "sliding_window": WINDOW, "layer_types": TWO_TYPES,
+                                   "rope_parameters": {"sliding_attention": MROPE, "full_attention": None}}),
     "deepseek_vl": Wrapped("llama"),
     "emu3": Wrapped("", {"pad_token_id": 2}, {"vocabulary_map": {"<image>": 5}}),
     "exaone4_5": Wrapped("exaone4", {"sliding_window": WINDOW}),

@@ -59,6 +59,23 @@ def test_any_scales_leave_the_output_of_the_model_as_it_is(
     np.testing.assert_allclose(after, before, atol=1e-4 * np.abs(before).max(), rtol=0)
 
 
+@pytest.mark.parametrize("name", ["dbrx", "gpt2", "gpt_neox", "mpt", "phi"])
+def test_layer_norms_take_scales_with_their_biases(
+    name: str, kit: SimpleNamespace, cpu: Target, tmp_path: Path
+) -> None:
+    """DBRX and MPT limit their values, so nothing but norms could take scales."""
+    checkpoint, _ = decoder_families.make(name, tmp_path)
+    before = kit.logits(kit.build(checkpoint, cpu), cpu, tmp_path / "before")
+    model = kit.build(checkpoint, cpu)
+    graph = model.payload.component.graph
+    groups = [group for group in find_groups(graph, list(graph)) if type(group.giver).__name__ == "Norm"]
+    assert len(groups) >= 5  # of four layers and more, and that of the head
+    for group in groups:
+        scale_group(graph, group, RNG.uniform(0.2, 5, int(group.channels.max()) + 1).astype(np.float32))
+    after = kit.logits(model, cpu, tmp_path / "after")
+    np.testing.assert_allclose(after, before, atol=1e-4 * np.abs(before).max(), rtol=0)
+
+
 def is_old(rows: Any) -> bool:
     """Whether a matrix is unchanged from the checkpoint."""
     return type(rows).__name__ in ("SafetensorsTensor", "Concat")
@@ -124,10 +141,14 @@ def test_experts_are_scaled_with_all_that_reads_their_norm(
 def test_what_is_not_scaled_of_experts_is_said(
     scaling: Any, kit: SimpleNamespace, cpu: Target, context: Context, tmp_path: Path
 ) -> None:
-    checkpoint, _ = decoder_families.make("mixtral", tmp_path)
-    for folder, told in ((checkpoint, ["partly scaled"]), (kit.checkpoint("llama"), [])):
+    """What MiniMax's experts read is the residual as well."""
+    mixtral, minimax = (decoder_families.make(name, tmp_path / name)[0] for name in ("mixtral", "minimax"))
+    cases = [(mixtral, ["of experts, only"]), (minimax, ["experts are not scaled"]), (kit.checkpoint("llama"), [])]
+    for folder, told in cases:
         found = scaling.run(kit.build(folder, cpu), scaling.Config(**LITTLE), context)
-        assert [each.handling for each in found.notices if each.about == "weights"] == told
+        said = [each.what for each in found.notices if each.about == "weights"]
+        assert len(said) == len(told)
+        assert all(each.startswith(words) for each, words in zip(said, told, strict=True))
 
 
 def with_outliers(channels: int = 128) -> tuple[np.ndarray, np.ndarray]:

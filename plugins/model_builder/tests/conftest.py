@@ -113,8 +113,8 @@ class Stepper:
         return padding + row if self.side == "left" else row + padding
 
 
-FORGETFUL = frozenset({"falcon_mamba", "jamba", "mamba", "recurrent_gemma"})
-"""Families whose state transformers 5.23 forgets in a later call with several tokens."""
+FORGETFUL = frozenset({"falcon_mamba", "jamba", "mamba", "minimax", "recurrent_gemma"})
+"""Families of which transformers 5.23 forgets in a later call with several tokens what came before."""
 
 
 class Reference:

@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 
 from drupe.api import NATIVE, Model, ModelError, Stage, registry
+from drupe_checkpoints import open_checkpoint
 from drupe_model_builder.claims import claim
+from drupe_model_builder.finding import family_of, own_families
 from drupe_model_builder.plugin import drupe_options
+from drupe_model_builder.refused import REFUSED
 
 LLAMA = {
     "model_type": "llama",
@@ -57,6 +60,23 @@ def test_the_error_for_a_checkpoint_that_cannot_be_built_names_the_reason(
 ) -> None:
     with pytest.raises(ModelError, match=words):
         claim(FLOAT, checkpoint(tmp_path, **config))
+
+
+def test_every_decoder_in_transformers_is_built_or_refused_with_a_reason(tmp_path: Path) -> None:
+    """Where it is neither, the error could only say that nobody knows it."""
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    unknown = []
+    for model_type in set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES) - {*own_families(), *REFUSED}:
+        config = json.loads(AutoConfig.for_model(model_type).to_json_string())
+        (tmp_path / "config.json").write_text(json.dumps({**config, "model_type": model_type}))
+        try:
+            family_of(open_checkpoint(tmp_path))
+        except ModelError as error:
+            if "is not supported: " not in error.what:
+                unknown.append(model_type)
+    assert not unknown
 
 
 def test_other_stages_and_kinds_of_models_are_not_claimed(tmp_path: Path) -> None:

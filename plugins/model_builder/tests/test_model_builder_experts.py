@@ -18,8 +18,8 @@ from drupe_model_builder.finding import composition_of
 from drupe_onnx import Files
 
 DIALECTS = (
-    "axk1", "bailing_hybrid", "deepseek_v3", "ernie4_5_moe", "granitemoe", "hy_v3", "jamba", "kimi_linear", "kolibri1",
-    "laguna", "mixtral", "phimoe", "qwen3_moe",
+    "aria_text", "axk1", "bailing_hybrid", "deepseek_v3", "ernie4_5_moe", "flint", "granitemoe", "hy_v3", "jamba",
+    "kimi_linear", "kolibri1", "laguna", "longcat_flash", "mimo_v2_flash", "mixtral", "phimoe", "qwen3_moe",
 )  # fmt: skip
 """Families whose names differ in transformers' own form, each in another way."""
 

@@ -90,6 +90,17 @@ def test_a_tied_model_may_hold_its_embedding_as_the_head_alone(
     assert built(folder, kit, cpu, tmp_path / "out") == wanted
 
 
+def test_a_head_may_have_the_name_that_transformers_gives_it_in_its_own_form(
+    kit: SimpleNamespace, cpu: Target, tmp_path: Path
+) -> None:
+    folder = kit.make_checkpoint(tmp_path / "checkpoint", "gpt_neox", tie_word_embeddings=False)
+    wanted = built(folder, kit, cpu, tmp_path / "expected")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["lm_head.weight"] = tensors.pop("embed_out.weight")
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    assert built(folder, kit, cpu, tmp_path / "out") == wanted
+
+
 @pytest.mark.parametrize(
     ("copied", "named"),
     [

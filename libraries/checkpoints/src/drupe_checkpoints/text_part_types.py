@@ -31,6 +31,7 @@ FLAT: Mapping[str, str] = {
 UNNAMED: Mapping[str, str] = {
     "aria": "aria_text",
     "aya_vision": "cohere2",
+    "cohere_compass": "cohere_compass_text",
     "cohere2_vision": "cohere2",
     "deepseek_vl": "llama",
     "deepseek_vl_hybrid": "llama",
@@ -45,6 +46,7 @@ UNNAMED: Mapping[str, str] = {
     "glm4v": "glm4v_text",
     "glm4v_moe": "glm4v_moe_text",
     "glm_ocr": "glm_ocr_text",
+    "granite4_vision": "granite4_vision_text",
     "granite_speech": "granite",
     "hunyuan_vl": "hunyuan_vl_text",
     "idefics2": "mistral",
@@ -89,6 +91,7 @@ ALONE: Mapping[str, str] = {
     "glm4v_moe_text": "glm4_moe",
     "glm4v_text": "glm4",
     "glm_ocr_text": "glm4",
+    "granite4_vision_text": "granite",
     "granite_docling_text": "granite",
     "hunyuan_vl_text": "hunyuan_v1_dense",
     "paddleocr_vl_text": "llama",
@@ -144,6 +147,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         59392, 1024, 4096, 16, 16, num_key_value_heads=8, rms_norm_eps=1e-5, partial_rotary_factor=1.0
     ),
     "granite": _llama_like(32000, 4096, 11008, 32, 32),
+    "granite4_vision_text": _llama_like(32000, 4096, 11008, 32, 32),
     "granite_docling_text": _llama_like(
         133800, 1024, 2048, 28, 16, num_key_value_heads=4, max_position_embeddings=32768, rms_norm_eps=1e-5
     ),

@@ -23,21 +23,25 @@ SECOND_MATRICES = Notice(
     "of experts, only the matrices that read the layer's norm are scaled, and not those after the activation",
 )
 
+NO_MATRICES = Notice(
+    "weights",
+    "partly scaled",
+    "experts are not scaled: what they read is read by other nodes as well",
+)
+
 Choose = Callable[[Group, Statistics, ir.Graph], NDArray[np.float32]]
 """Chooses the scales of a group, one for each channel of its giver."""
 
 
-def notices(package: OnnxPackage) -> list[Notice]:
-    """A notice for a package with experts, whose second matrices no scales reach."""
-    return [SECOND_MATRICES] if find_experts(package.component.graph) else []
-
-
 def scale_blocks(
     package: OnnxPackage, sequences: Sequence[Sequence[int]], context: Context, choose: Choose, label: str
-) -> None:
-    """Scale every group in the decoder's blocks by the scales that `choose` gives. Raises ModelError for no group."""
+) -> list[Notice]:
+    """Scale every group in the decoder's blocks by the scales that `choose` gives. Raises ModelError for no group.
+
+    Returns a notice for a package with experts, whose second matrices no scales reach.
+    """
     model = package.component
-    tokens, found = sum(map(len, sequences)), 0
+    tokens, found = sum(map(len, sequences)), list[Group]()
     with LayerByLayer(model, sequences, context) as layers:
         blocks = [segment for segment in layers.segments if segment.block is not None]
         with context.progress.task(label, len(blocks), "block") as progress:
@@ -51,10 +55,13 @@ def scale_blocks(
             "no matrix product follows a norm or a product that could be divided by its scales",
             cure="leave --prepare out for this model",
         )
+    if not find_experts(model.graph):
+        return []
+    return [SECOND_MATRICES if any(group.experts for group in found) else NO_MATRICES]
 
 
-def _scale_block(layers: LayerByLayer, segment: Segment, tokens: int, choose: Choose) -> int:
-    """Scale the groups of one block; returns how many it has."""
+def _scale_block(layers: LayerByLayer, segment: Segment, tokens: int, choose: Choose) -> list[Group]:
+    """Scale the groups of one block, and return them."""
     groups = find_groups(segment.graph, segment.nodes)
     measured = {group.value.name or "": Statistics(group.name, tokens, SAMPLE) for group in groups}
     layers.collect(segment, measured, lambda name, rows: measured[name].add(rows))
@@ -62,4 +69,4 @@ def _scale_block(layers: LayerByLayer, segment: Segment, tokens: int, choose: Ch
         scales = choose(group, measured[group.value.name or ""], segment.graph)
         if (scales != 1).any():
             scale_group(segment.graph, group, scales)
-    return len(groups)
+    return groups

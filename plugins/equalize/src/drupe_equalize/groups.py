@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from drupe.api import Record
 from drupe_equalize.expressions import ScaledRows, scaled_columns
 from drupe_equalize.matrix_replacement import put_rows, put_vector
-from drupe_equalize.norms import Norm, norm_at, set_norm_weight
+from drupe_equalize.norms import Norm, scalable_norm_at, scale_norm
 from drupe_nbits import ExpertSite, Site, find_experts, find_float_sites, find_sites, put_expert_rows
-from drupe_onnx import LAST_TOKEN, MICROSOFT, ROLE, Affine, Array, as_type, constant_of, ir
+from drupe_onnx import LAST_TOKEN, MICROSOFT, PADDING, ROLE, Affine, Array, as_type, constant_of, ir
 
 Scales = NDArray[np.float32]
+MOVING = (LAST_TOKEN, PADDING)
+"""The roles of nodes that leave tokens out or arrange them anew: what a channel holds stays in it."""
 
 
 class Rows(Record):
@@ -120,11 +122,11 @@ class _Finder:
 
     def _giver(self, value: ir.Value, size: int) -> tuple[Norm | Rows, NDArray[np.intp]] | None:
         """The giver that makes the channels of `value`, and the giver's channel of each."""
-        source = _before_last_token(value)
+        source = _before_moving(value)
         node = None if source is None else source.producer()
         if source is None or node is None or id(node) not in self._inside:
             return None
-        if (norm := norm_at(node)) is not None and norm.output is source and source is value:
+        if (norm := scalable_norm_at(node)) is not None and norm.output is source and source is value:
             return norm, np.arange(size)
         if (node.domain, node.op_type) == ("", "Mul"):
             made = [self._rows(each) for each in node.inputs if each is not None]
@@ -155,6 +157,8 @@ class _Finder:
         node = value.producer()
         if node is None:
             return None
+        if node.metadata_props.get(ROLE) in MOVING:
+            return self._rows(node.inputs[0])
         if (node.domain, node.op_type) == ("", "Split"):
             return self._part(node, value)
         if (node.domain, node.op_type) == ("", "Add"):
@@ -184,13 +188,13 @@ class _Finder:
         return Rows(whole.node, whole.first + before, count, whole.bias)
 
 
-def _before_last_token(value: ir.Value) -> ir.Value | None:
-    """The value before all tokens but the last are dropped; None where other nodes read it as well."""
+def _before_moving(value: ir.Value) -> ir.Value | None:
+    """The value before tokens are moved or left out; None where other nodes read it as well."""
     node = value.producer()
-    if node is None or node.metadata_props.get(ROLE) != LAST_TOKEN:
+    if node is None or node.metadata_props.get(ROLE) not in MOVING:
         return value
     source = node.inputs[0]
-    return source if source is not None and len(source.uses()) == 1 else None
+    return _before_moving(source) if source is not None and len(source.uses()) == 1 else None
 
 
 def scale_group(graph: ir.Graph, group: Group, scales: Scales) -> None:
@@ -205,9 +209,9 @@ def scale_group(graph: ir.Graph, group: Group, scales: Scales) -> None:
         put_expert_rows(experts.up, scaled_columns(experts.up.rows, spread))
     inverse = (1 / scales).astype(np.float32)
     if isinstance(group.giver, Norm):
-        norm = norm_at(group.giver.node)
+        norm = scalable_norm_at(group.giver.node)
         assert norm is not None
-        set_norm_weight(graph, norm, scaled_columns(norm.weight, Array(inverse)), "scaled")
+        scale_norm(graph, norm, Array(inverse))
     else:
         _divide_rows(graph, group.giver, inverse)
 

@@ -13,7 +13,7 @@ from drupe_blockquant import Scheme
 from drupe_blockquant.scheme import Method
 from drupe_equalize.activation_statistics import Statistics
 from drupe_equalize.awq import best_scales
-from drupe_equalize.block_scaling import notices, scale_blocks
+from drupe_equalize.block_scaling import scale_blocks
 from drupe_equalize.groups import Group
 from drupe_nbits import ExpertSite, Site, candidates, expert_schemes, first_served, method_for
 from drupe_onnx import Capabilities, capabilities_of, ir
@@ -52,7 +52,7 @@ class ScaleChannels(CalibratingPass):
 
     name = "scale-channels"
     summary = "scales channels so that quantizing changes the output less, measured on a text (AWQ)"
-    revision = 5
+    revision = 6
     Config = ScaleChannelsConfig
     requires = Form("onnx", {"weights": ("float", "mixed")})
     ensures = Form("onnx")
@@ -71,6 +71,5 @@ class ScaleChannels(CalibratingPass):
                 return np.ones_like(mean)
             return best_scales(quantized, measured.sample, mean, group.channels, context.threads)
 
-        noticed = model.noticed(*notices(model.payload))
-        scale_blocks(model.payload, self.sequences(model, config, context), context, choose, "scaling channels")
-        return noticed
+        text = self.sequences(model, config, context)
+        return model.noticed(*scale_blocks(model.payload, text, context, choose, "scaling channels"))

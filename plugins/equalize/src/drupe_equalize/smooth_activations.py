@@ -8,7 +8,7 @@ from pydantic import Field
 
 from drupe.api import Context, Form, Model
 from drupe_equalize.activation_statistics import Statistics
-from drupe_equalize.block_scaling import notices, scale_blocks
+from drupe_equalize.block_scaling import scale_blocks
 from drupe_equalize.groups import Group
 from drupe_onnx import Expression, Files, ir, numeric
 from drupe_text import CalibratingPass, CalibrationConfig
@@ -37,7 +37,7 @@ class SmoothActivations(CalibratingPass):
 
     name = "smooth-activations"
     summary = "moves large values from activations into weights, measured on a text (SmoothQuant)"
-    revision = 5
+    revision = 6
     Config = SmoothActivationsConfig
     requires = Form("onnx", {"weights": ("float", "mixed")})
     ensures = Form("onnx")
@@ -52,9 +52,8 @@ class SmoothActivations(CalibratingPass):
             weights = np.max([largest_of_columns(each) for each in matrices], axis=0)
             return smooth_scales(group.most(measured.largest), group.most(weights), config.alpha)
 
-        noticed = model.noticed(*notices(model.payload))
-        scale_blocks(model.payload, self.sequences(model, config, context), context, choose, "smoothing activations")
-        return noticed
+        text = self.sequences(model, config, context)
+        return model.noticed(*scale_blocks(model.payload, text, context, choose, "smoothing activations"))
 
 
 def smooth_scales(activations: Float32, weights: Float32, alpha: float) -> Float32:

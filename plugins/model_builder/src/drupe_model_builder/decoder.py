@@ -22,6 +22,7 @@ from drupe_model_builder.parts.gated_recurrence import GatedRecurrence, gated_re
 from drupe_model_builder.parts.latent_attention import LatentAttention, latent_attention, wants_positions
 from drupe_model_builder.parts.laurel import Laurel, laurel
 from drupe_model_builder.parts.layer_inputs import LayerInput, layer_input, layer_inputs
+from drupe_model_builder.parts.lightning_attention import LightningAttention, lightning_attention
 from drupe_model_builder.parts.linear import linear
 from drupe_model_builder.parts.mamba1 import Mamba1, mamba1
 from drupe_model_builder.parts.mamba2 import Mamba2, mamba2
@@ -238,6 +239,8 @@ class DecoderGraph:
             x, name = gated_delta(graph, part, x, self._shared, index), part.output.name
         elif isinstance(part, GatedRecurrence):
             x, name = gated_recurrence(graph, part, x, self._shared, index), part.output.name
+        elif isinstance(part, LightningAttention):
+            x, name = lightning_attention(graph, part, x, self._shared, index), part.output.name
         elif isinstance(part, Mamba1):
             x, name = mamba1(graph, part, x, self._shared, index), part.output.name
         elif isinstance(part, Mamba2):

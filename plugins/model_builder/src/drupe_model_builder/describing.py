@@ -18,6 +18,7 @@ from drupe_model_builder.parts.gated_recurrence import GatedRecurrence
 from drupe_model_builder.parts.latent_attention import LatentAttention
 from drupe_model_builder.parts.laurel import Laurel
 from drupe_model_builder.parts.layer_inputs import LayerInput
+from drupe_model_builder.parts.lightning_attention import LightningAttention
 from drupe_model_builder.parts.mamba1 import Mamba1
 from drupe_model_builder.parts.mamba2 import Mamba2
 from drupe_model_builder.parts.mlp import MLP
@@ -269,6 +270,10 @@ def _gated_recurrence(part: GatedRecurrence) -> Iterator[str]:
     yield f"convolution over {part.convolution.kernel} tokens"
 
 
+def _lightning_attention(part: LightningAttention) -> Iterator[str]:
+    yield f"{part.heads} heads of {part.head_dim}"
+
+
 def _mamba2(part: Mamba2) -> Iterator[str]:
     yield f"{part.heads} heads of {part.head_dim}"
     yield f"states of {part.state_size}"
@@ -297,6 +302,7 @@ PARTS: Mapping[type, tuple[str, Callable[[Any], Iterator[str]]]] = {
     ExpertAttention: ("attention", _expert_attention),
     GatedDelta: ("gated delta", _gated_delta),
     GatedRecurrence: ("gated recurrence", _gated_recurrence),
+    LightningAttention: ("lightning attention", _lightning_attention),
     Mamba1: ("Mamba", _mamba1),
     Mamba2: ("Mamba-2", _mamba2),
     ShortConv: ("short convolution", _short_convolution),
@@ -331,6 +337,7 @@ SIZES: Mapping[type, Mapping[str, str]] = {
         "convolution": "convolution.kernel",
     },
     GatedRecurrence: {"channels": "channels", "convolution": "convolution.kernel"},
+    LightningAttention: {"heads": "heads", "head size": "head_dim"},
     Mamba1: {"channels": "channels", "state size": "state_size", "convolution": "convolution.kernel"},
     Mamba2: {
         "heads": "heads", "head size": "head_dim", "state size": "state_size", "groups": "groups",

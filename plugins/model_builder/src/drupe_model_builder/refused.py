@@ -11,28 +11,49 @@ INDEXER = (
 STREAMS = "its layers pass on several streams of hidden states (hyper-connections), which onnxruntime-genai cannot feed"
 HEADS = "its Mamba 1 layers are divided into heads, each with matrices of its own"
 WORDS = "it does not write one word after another"
+DRAFTS = "it proposes words to another model, whose keys and values it reads"
+DECODES = "it is the decoder of an encoder with a decoder, whose other half it reads"
+MIXED_KEYS = "in its attention, convolutions mix keys and values with those of the tokens before, which is not built"
+LIMITED_LATE = "its experts limit what their activation gives, which no operator of onnxruntime for experts does"
 OF_ITS_OWN = "its recurrence is one that no operator of onnxruntime computes"
 
 REFUSED: Mapping[str, str] = {
     "axk2": INDEXER,
+    "beam": "its queries grow with a power of the position, which is not built",
+    "bert-generation": DECODES,
     "blt": "it reads bytes in patches, which a second model cuts",
+    "cpmant": "it puts tokens of its own before a text, and its attention tells segments of the text apart",
     "deepseek_v32": INDEXER,
     "deepseek_v4": INDEXER,
     "diffusion_gemma": WORDS,
     "dots3_note": INDEXER,
+    "dots3_note_text": INDEXER,
+    "gemma4_assistant": DRAFTS,
+    "gemma4_unified_assistant": DRAFTS,
+    "git": "it writes what it sees in an image",
     "glm5_next": INDEXER,
+    "glm5_next_text": INDEXER,
     "glm_moe_dsa": INDEXER,
+    "hrm_text": "it reads a prompt in both directions and its answer in one, which onnxruntime-genai cannot tell apart",
     "hy_v4": INDEXER,
+    "inkling2_text": MIXED_KEYS,
+    "inkling_text": MIXED_KEYS,
     "minimax_m3_vl": INDEXER,
     "minimax_m3_vl_text": INDEXER,
     "mistral_large4": INDEXER,
+    "mistral_large4_text": INDEXER,
+    "moshi": "it writes words and sounds at once",
     "qwen4_exp": STREAMS,
     "qwen4_exp_text": STREAMS,
     "reformer": "its attention reads tokens that hashes choose, which no operator of onnxruntime computes",
     "rwkv": OF_ITS_OWN,
+    "step3p5": LIMITED_LATE,
+    "step3p7": LIMITED_LATE,
+    "trocr": DECODES,
     "xlnet": "it predicts words in any order, from both sides",
     "xlstm": OF_ITS_OWN,
     "zamba": HEADS,
+    "zaya": MIXED_KEYS,
 }
 """By `model_type`: why the family is not built."""
 

@@ -20,6 +20,8 @@ NAMES = Names(
     head="embed_out",
 )
 NORMS = {"kind": "layer", "bias": True}
+ALIASES = ((r"^lm_head\.", "embed_out."),)
+"""transformers' own name of the head."""
 IN_THE_GRAPH = ("attention.q_proj", "attention.k_proj", "attention.v_proj")
 
 
@@ -44,5 +46,6 @@ def gpt_neox(config: Configuration) -> Decoder:
         layer,
         names=NAMES,
         norms=NORMS,
+        aliases=ALIASES,
         ignored=(r"gpt_neox\.layers\.\d+\.attention\.((masked_)?bias|rotary_emb\.inv_freq)",),
     )

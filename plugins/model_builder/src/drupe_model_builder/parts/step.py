@@ -15,6 +15,7 @@ from drupe_model_builder.parts.gated_recurrence import GatedRecurrence
 from drupe_model_builder.parts.latent_attention import LatentAttention
 from drupe_model_builder.parts.laurel import Laurel
 from drupe_model_builder.parts.layer_inputs import LayerInput
+from drupe_model_builder.parts.lightning_attention import LightningAttention
 from drupe_model_builder.parts.mamba1 import Mamba1
 from drupe_model_builder.parts.mamba2 import Mamba2
 from drupe_model_builder.parts.mlp import MLP
@@ -31,6 +32,7 @@ Mixer = (
     | ShortConv
     | GatedDelta
     | GatedRecurrence
+    | LightningAttention
     | Mamba1
     | Mamba2
 )
