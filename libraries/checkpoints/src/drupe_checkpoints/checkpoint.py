@@ -181,7 +181,7 @@ class Checkpoint(Record, dict=True):
         _ = self.tokenizer
 
     def _refuse_incomplete_weights(self) -> None:
-        if self.adapters and (self.snapshot is None or self.snapshot.has_weights()):
+        if (self.adapters or self.switched) and (self.snapshot is None or self.snapshot.has_weights()):
             self.tensors()
             return
         if self.snapshot is not None and not self.snapshot.has_weights():
