@@ -140,11 +140,11 @@ class Checkpoint(Record, dict=True):
 
     def stored(self) -> Mapping[str, Expression]:
         """The tensors of the files themselves, without adapters; see `tensors`."""
-        from drupe_onnx.safetensors import open_checkpoint
+        from drupe_onnx.safetensors import tensors_of_folder
 
         _ = self.packing  # refuses what it can before a download
         self.fetch_weights()
-        tensors, packing = open_checkpoint(self.folder), self.packing
+        tensors, packing = tensors_of_folder(self.folder), self.packing
         if packing is None:
             return tensors
         from drupe_packed import matrices

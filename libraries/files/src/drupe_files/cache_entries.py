@@ -13,7 +13,15 @@ from pathlib import Path
 from drupe.api import Record
 from drupe_files.cache import cache_folder
 from drupe_files.disk import folder_bytes
-from drupe_files.entry_notes import OTHER_VERSION, EntryNote, comment_of_archive, damage_of, damage_of_archive, note_problem, read_note
+from drupe_files.entry_notes import (
+    OTHER_VERSION,
+    EntryNote,
+    comment_of_archive,
+    damage_of,
+    damage_of_archive,
+    note_problem,
+    read_note,
+)
 from drupe_files.folder_marks import A_DAY, MARKS_DRAFTS, is_held, remove_unused
 
 _KEY = re.compile(r"[0-9a-f]{64}")
