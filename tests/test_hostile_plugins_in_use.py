@@ -174,6 +174,28 @@ def test_a_command_that_closes_standard_output_ends_without_an_error(site: Site)
     assert (done.returncode, done.stderr) == (0, "")
 
 
+# What goes on beside the calls
+
+CHATTERBOX = """
+import atexit, threading, time
+def chatter():
+    for _ in range(200):
+        print("torn")
+        time.sleep(0.001)
+threading.Thread(target=chatter).start()
+atexit.register(print, "torn at last")
+"""
+
+
+def test_what_a_plugin_prints_from_a_thread_and_at_the_end_is_not_the_programs(site: Site) -> None:
+    admit(site, "tasks", "tearing", "")
+    alone = site.run("passes")
+    (site.folder / "villain.py").write_text(CHATTERBOX + LISTING.format(hook="tasks", name="tearing", more=""))
+    done = site.run("passes")
+    assert (done.returncode, done.stdout) == (0, alone.stdout) and "torn at last" in done.stderr
+    assert "torn\n" in done.stderr and not [line for line in done.stderr.splitlines() if "warning: drupe-" in line]
+
+
 # Searchers
 
 WORKFLOW = {"target": {"provider": "paper", "precision": "loud"}}

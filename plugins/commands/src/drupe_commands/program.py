@@ -7,6 +7,7 @@ import gc
 import io
 import os
 import sys
+import threading
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -167,6 +168,14 @@ class _Output(io.FileIO):
             raise OutputError(what, cure="give it another place") from None
 
 
+class _Printed(io.TextIOWrapper):
+    """Standard output as the program prints to it. It prints from one thread: what others print is not its own."""
+
+    def write(self, text: str) -> int:
+        own = threading.current_thread() is threading.main_thread()
+        return super().write(text) if own else sys.stderr.write(text)
+
+
 def _guard_output() -> None:
     """Make what standard output refuses an error for the user, also where it was closed before the start."""
     if sys.stderr is None:
@@ -179,7 +188,7 @@ def _guard_output() -> None:
     else:
         return
     encoding = getattr(sys.stdout, "encoding", "utf-8")
-    sys.stdout = io.TextIOWrapper(io.BufferedWriter(raw), encoding, "replace", line_buffering=raw.isatty())
+    sys.stdout = _Printed(io.BufferedWriter(raw), encoding, "replace", line_buffering=raw.isatty())
 
 
 def _own_output() -> int:
@@ -212,6 +221,8 @@ def _run(state: dict[str, Any]) -> None:
             app(prog_name=PROJECT, obj=state)
         finally:
             _flush()
+            if isinstance(sys.stdout, _Printed):
+                sys.stdout = sys.stderr  # what plugins print when the process ends is not the program's
     except OutputError as error:
         _complain(error)
         sys.exit(error.exit_status)
