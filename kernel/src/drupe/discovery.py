@@ -52,15 +52,15 @@ def _candidates(shipped: set[str]) -> list[Candidate]:
     for distribution in metadata.distributions():
         try:
             entries = [entry for entry in distribution.entry_points if entry.group == GROUP]
+            about = distribution.metadata if entries else None
         except (TypeError, ValueError) as error:  # not a table, or not text
-            warn(f"the entry points of {distribution.name} {distribution.version} cannot be read: {one_line(error)}")
+            warn(f"what is installed as {getattr(distribution, '_path', '?')} cannot be read: {one_line(error)}")
             continue
-        if entries and (name := (about := distribution.metadata)["Name"]):  # what was half removed may have none
+        if about and (name := about["Name"]):  # what was half removed may have none
             for entry in entries:
                 plugin = Plugin(entry.name, name, about["Version"], shipped=canonical(name) in shipped)
                 plugin.modules.add(re.split("[.:]", entry.value)[0])
-                requirements = about.get_all("Requires-Dist") or []
-                found.setdefault((entry.name, canonical(name)), (plugin, entry, requirements))
+                found.setdefault((entry.name, canonical(name)), (plugin, entry, about.get_all("Requires-Dist") or []))
     return sorted(found.values(), key=lambda each: (not each[0].shipped, each[0].name, each[0].distribution))
 
 

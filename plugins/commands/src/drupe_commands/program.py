@@ -233,6 +233,8 @@ def _run(state: dict[str, Any]) -> None:
 def main() -> None:
     """Run the program; ends the process with 0, an error's own status, or 70 for what nobody foresaw."""
     interrupts.listen()
+    # pydantic looks for plugins of its own in all that is installed, and stops at what cannot be read.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a mark for what is no text here
