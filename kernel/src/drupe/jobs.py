@@ -66,13 +66,9 @@ def evaluate(
     config: the evaluator's settings (evaluation_data, tokens, length, seed for "quality").
     """
     verifier = registry().verifiers.needed("measures packages", "drupe-verification")
+    reference = None if against is None else str(against)
     return verifier.evaluate(
-        str(package),
-        None if against is None else str(against),
-        evaluator=evaluator,
-        config=given(config.items()),
-        provider=provider,
-        progress=progress,
+        str(package), reference, evaluator=evaluator, config=given(config.items()), provider=provider, progress=progress
     )
 
 

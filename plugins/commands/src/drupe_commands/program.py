@@ -13,7 +13,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from drupe.api import PROJECT, Cancelled, DrupeError, OutputError, PluginCrash, UsageError, call
+from drupe.api import PROJECT, Cancelled, DrupeError, OutputError, PluginCrash, UsageError, call, one_line, place
 from drupe_commands import interrupts
 from drupe_commands.command_building import as_command
 from drupe_commands.command_names import summaries
@@ -82,7 +82,7 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run a command; an error meant for the user is printed as one, without a traceback."""
         try:
-            return super().invoke(ctx)
+            return self._invoke_or_crash(ctx)
         except KeyboardInterrupt:
             _stop()
         except WRONG_USAGE as error:
@@ -100,6 +100,22 @@ class Commands(TyperGroup):
                 _print_own_stack(error.__cause__ or error, hinted="debug" in (ctx.obj or {}))
             _complain(error)
             raise typer.Exit(error.exit_status) from None
+
+    def _invoke_or_crash(self, ctx: Any) -> Any:
+        """Run a command. That a plugin which did not bring it ends the program is a mistake, not the command's end."""
+        from drupe.api import registry
+        from drupe_commands.culprit import culprit
+
+        try:
+            return super().invoke(ctx)
+        except SystemExit as error:
+            found = registry()
+            plugin = culprit(error, found)
+            if plugin is None or plugin is found.commands.find(ctx.invoked_subcommand).plugin:
+                raise
+            report = f"report it to the makers of {plugin.distribution}, or {plugin.removal}"
+            what = f"{plugin.title} ended the program: {one_line(error)}"
+            raise PluginCrash(what, where=place(error, plugin), cure=report) from error
 
 
 def _stop() -> NoReturn:
