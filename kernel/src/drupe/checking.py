@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from drupe.containment import Plugin, call
+from drupe.containment import Plugin, call, one_line
 from drupe.contracts.evaluator import Evaluator
 from drupe.contracts.pass_ import Pass, PassConfig
 from drupe.errors import PlanError, UsageError, unknown
@@ -41,8 +41,7 @@ def make_ready(planned: PlannedPass, found: Registry, named: Mapping[str, str] |
     runner = entry.make()
     for form in (runner.requires, runner.ensures):
         refuse_unknown_facts(form, entry.title, found)
-    owner, title = f"pass '{planned.name}'", f"the configuration of {entry.title}"
-    config = call(entry.plugin, title, configure, owner, runner.Config, planned.config, named)
+    config = call(entry.plugin, entry.title, configure, f"pass '{planned.name}'", runner.Config, planned.config, named)
     return ReadyPass(planned, runner, config, entry.plugin)
 
 
@@ -110,12 +109,11 @@ def configure(
         key, said = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
         limits = _range(config, key) if first["type"].endswith(OF_RANGES) else ""
         message = limits or said.replace("Input should be", "it must be")
-        shown = "" if first["type"] == "missing" else f" = {first['input']!r}"
+        shown = "" if first["type"] == "missing" else f" = {one_line(first['input'])}"
         what = f"{key}{shown}: {message}" if key else message
-        # Several passes may read one option; the user who typed it need not know them.
-        refused = what if where else f"the {owner} refuses {what}"
         cure = "leave it out for the default" if shown else "give it a value"
-        raise UsageError(refused, where=where, cure=cure) from error
+        # Several passes may read one option; the user who typed it need not know them.
+        raise UsageError(what if where else f"the {owner} refuses {what}", where=where, cure=cure) from error
 
 
 def _range(config: type[BaseModel], key: str) -> str:

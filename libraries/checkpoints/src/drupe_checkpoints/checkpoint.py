@@ -176,9 +176,9 @@ class Checkpoint(Record, dict=True):
         return summary(self.folder, self.packing)
 
     def refuse_incomplete(self) -> None:
-        """Raise ModelError where weights or tokenizer are missing or broken. Reads and downloads no weight."""
+        """Raise ModelError where weights or files of a package are missing or broken. Reads and downloads no weight."""
         self._refuse_incomplete_weights()
-        _ = self.tokenizer
+        self.package_files()
 
     def _refuse_incomplete_weights(self) -> None:
         if (self.adapters or self.switched) and (self.snapshot is None or self.snapshot.has_weights()):

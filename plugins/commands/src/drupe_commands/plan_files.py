@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from drupe.api import Plan, PlannedCheck, PlannedPass, PlannedSource, PlannedTarget, UsageError, unknown
+from drupe_commands.wanted_values import wanted_in_place
 
 
 def plan_from(document: Any, where: str) -> Plan:
@@ -25,8 +26,8 @@ def plan_from(document: Any, where: str) -> Plan:
             owner = _fields_at(first["loc"][:-1])
             raise unknown("key", str(first["loc"][-1]), owner, where=f"{where}, at {place}") from None
         raise UsageError(
-            f"the plan is wrong at {place}: {first['msg']}",
-            where=where,
+            f"the key '{first['loc'][-1]}' is missing" if first["type"] == "missing" else wanted_in_place(first),
+            where=f"{where}, at {place}",
             cure="drupe optimize ... --save-plan FILE writes a plan that is right",
         ) from None
 
