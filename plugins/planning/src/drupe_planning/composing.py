@@ -24,7 +24,7 @@ def compose(request: Request, source: Model, provider: ExecutionProvider, target
     """
     refuse_undeclared(request, found)
     draft = drafted(request, source, provider, target, found)
-    plan = amended_by_plugins(_plan(draft, source), draft)
+    plan = amended_by_plugins(_plan(draft, source), draft, source)
     refuse_unread_settings(draft, plan)
     for first in plan.passes[:1]:  # which takes the source as it is
         owner = found.passes.find(first.name)
