@@ -140,7 +140,7 @@ def _parameter(option: Option) -> inspect.Parameter:
     info = typer.Option(
         f"{option.flag}/{flag(option.off)}" if option.off else option.flag,
         help=_help(option),
-        metavar=f"<{'|'.join(option.choices)}>" if option.choices else None,
+        metavar=f"<{'|'.join(option.choices) or option.type.__name__.lower()}>" if option.type is not bool else None,
         show_default=False,
         rich_help_panel=option.group or "Other options",
     )
