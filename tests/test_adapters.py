@@ -270,6 +270,15 @@ def test_a_value_that_is_no_path_is_the_callers_mistake_and_disables_no_plugin(t
     assert drupe.plan(base, quality="fast").source.kind == "hf"
 
 
+@pytest.mark.parametrize("option", ["adapter", "adapters"])
+def test_there_is_no_plan_for_an_adapter_of_another_base(tmp_path: Path, option: str) -> None:
+    base = make_checkpoint(tmp_path / "base")
+    other = make_checkpoint(tmp_path / "other", num_hidden_layers=3)
+    adapter = make_adapter(tmp_path / "adapter", other, lora(target_modules=["q_proj"]))
+    with pytest.raises(ModelError, match=r"for another base model: it changes .*layers\.2\.self_attn\.q_proj"):
+        drupe.plan(base, **{option: adapter})
+
+
 def test_a_key_that_nobody_knows_is_a_notice(tmp_path: Path) -> None:
     base = make_checkpoint(tmp_path / "base")
     adapter = make_adapter(tmp_path / "adapter", base, lora())

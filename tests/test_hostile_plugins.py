@@ -102,6 +102,11 @@ IMPORTING = {
         "its entry module implements no hook, so that it brings nothing",
     ),
     "marks-no-hook": Villain("def drupe_passes():\n    return []", "is not marked with @hookimpl", at=True),
+    "gives-a-list-for-a-hook": Villain("drupe_passes = []", "its drupe_passes is not a function"),
+    "marks-a-class": Villain(
+        f"{HEAD}@hookimpl\nclass drupe_passes:\n    pass\n", "its drupe_passes is not a function"
+    ),
+    "closes-standard-output": Villain(f"import sys\nsys.stdout.close()\n{hook('drupe_passes', 'return []')}", None),
     "misspells-a-hook": Villain(hook("drupe_pases", "return []"), "'drupe_pases'; did you mean drupe_passes"),
     "misspells-an-argument": Villain(
         f"{HEAD}@hookimpl\ndef drupe_observe(evnt):\n    pass\n", "evnt"
@@ -162,8 +167,25 @@ CLASHES = {
     "option-that-cannot-be-typed": Villain(
         lists("drupe_options", "Option('block-size', 'Mine.')"), "'block-size' is not a name in snake case", at=True
     ),
+    "option-that-is-a-word-of-python": Villain(
+        lists("drupe_options", "Option('class', 'Mine.')"), "'class' is not a valid parameter name"
+    ),
+    "option-whose-no-is-its-yes": Villain(
+        lists("drupe_options", "Option('mine', 'Mine.', type=bool, off='mine')"), "the same flag for true/false"
+    ),
+    "option-of-an-argument": Villain(
+        lists("drupe_options", "Option('model', 'Mine.')"), "drupe optimize has an argument of that name"
+    ),
     "option-of-a-strange-type": Villain(
         lists("drupe_options", "Option('author2', 'Mine.', type=object)"), "which nobody can type", at=True
+    ),
+    "ref-that-is-none": Villain(
+        hook("drupe_passes", "return [type('Odd', (), {'__class__': Ref})()]"), "which is not a Ref"
+    ),
+    "ref-that-answers-nothing": Villain(
+        f"{HEAD}class Odd(Ref):\n    @property\n    def names(self):\n        raise SystemExit(3)\n"
+        "@hookimpl\ndef drupe_passes():\n    return [Odd('mine', 'villain_code:Thing', 'mine')]\n",
+        "which is not a Ref",
     ),
     "fact": Villain(
         lists("drupe_facts", "Fact('signed', ('never',), 'mine', 'never')"), "cannot declare the fact 'signed' anew"

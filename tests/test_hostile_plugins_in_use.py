@@ -174,6 +174,28 @@ def test_a_command_that_closes_standard_output_ends_without_an_error(site: Site)
     assert (done.returncode, done.stderr) == (0, "")
 
 
+# What goes on beside the calls
+
+CHATTERBOX = """
+import atexit, threading, time
+def chatter():
+    for _ in range(200):
+        print("torn")
+        time.sleep(0.001)
+threading.Thread(target=chatter).start()
+atexit.register(print, "torn at last")
+"""
+
+
+def test_what_a_plugin_prints_from_a_thread_and_at_the_end_is_not_the_programs(site: Site) -> None:
+    admit(site, "tasks", "tearing", "")
+    alone = site.run("passes")
+    (site.folder / "villain.py").write_text(CHATTERBOX + LISTING.format(hook="tasks", name="tearing", more=""))
+    done = site.run("passes")
+    assert (done.returncode, done.stdout) == (0, alone.stdout) and "torn at last" in done.stderr
+    assert "torn\n" in done.stderr and not [line for line in done.stderr.splitlines() if "warning: drupe-" in line]
+
+
 # Searchers
 
 WORKFLOW = {"target": {"provider": "paper", "precision": "loud"}}
@@ -244,6 +266,64 @@ def test_the_error_for_a_result_that_nothing_can_work_with_names_the_pass(
     assert "the pass 'tear' of villain 1.0 " in done.stderr.replace("1.0: ", "1.0 ") and told in done.stderr, (
         done.stderr
     )
+
+
+CONFIG = """
+import pydantic
+from pathlib import Path
+from typing import Any
+from drupe.api import Form, Pass, PassConfig
+class Config(PassConfig):
+    limit: {field}
+    @pydantic.field_validator("limit", mode="before")
+    @classmethod
+    def checked(cls, value):
+        {body}
+class Thing(Pass):
+    name, summary, Config = "tear", "tears a model", Config
+    requires = ensures = Form("text")
+    def run(self, model, config, context):
+        return model
+"""
+CONFIGS = {
+    "exits": ("int = 1", "raise SystemExit(0)", "SystemExit: 0", CRASHED),
+    "calls-itself": ("int = 1", "return cls.checked(value)", "RecursionError", CRASHED),
+    "has-no-form-in-json": ("Any = object()", "return value", "PydanticSerializationError", CRASHED),
+    "makes-no-default": (
+        "int = pydantic.Field(default_factory=lambda: 1 / 0)",
+        "return 1",
+        "ZeroDivisionError",
+        CRASHED,
+    ),
+    "wants-a-value": ("int", "return value", "the pass 'tear' refuses limit: Field required", 2),
+}
+
+
+@pytest.mark.parametrize("way", CONFIGS)
+def test_a_configuration_that_cannot_be_made_is_an_error_before_the_work_and_names_the_pass(
+    site: Site, source: Path, tmp_path: Path, way: str
+) -> None:
+    field, body, told, status = CONFIGS[way]
+    admit(site, "passes", "tear", CONFIG.format(field=field, body=body))
+    given = {"limit": 1} if way in ("exits", "calls-itself") else {}
+    typed = [f"--set=tear.{key}={value}" for key, value in given.items()]
+    for more in (("--plan",), ("-o", tmp_path / "out")):
+        done = site.run_here("optimize", source, "--provider", "paper", "--passes", "tear,sign", *typed, *more)
+        assert (done.returncode, done.stdout) == (status, "") and not (tmp_path / "out").exists(), done
+        assert told in done.stderr and "'tear'" in done.stderr
+
+
+def test_a_plugin_that_ends_the_program_where_nobody_looks_is_an_error_of_its_own(site: Site, source: Path) -> None:
+    admit(
+        site,
+        "passes",
+        "tear",
+        PASS.format(kind="text", body="return model")
+        + "    def __getattribute__(self, name):\n        raise SystemExit(0)\n",
+    )
+    done = site.run_here("optimize", source, "--provider", "paper", "--passes", "tear,sign", "--plan")
+    assert (done.returncode, done.stdout) == (CRASHED, "")
+    assert "error: villain 1.0 ended the program: SystemExit: 0" in done.stderr
 
 
 PAYLOADS = {

@@ -264,15 +264,23 @@ def test_an_entry_that_is_no_module_disables_only_its_plugin(site):
     assert row(listed.stdout, "good").endswith("in use, with problems")  # what its Ref points at is not there
 
 
-@pytest.mark.parametrize("broken", ["[drupe.plugins]\nno entry\n", "\udcff[drupe.plugins]\nbroken = broken\n"])
-def test_unreadable_entry_points_are_named_and_the_program_goes_on(site, broken):
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("entry_points.txt", b"[drupe.plugins]\nno entry\n"),
+        ("entry_points.txt", b"\xff[drupe.plugins]\nbroken = broken\n"),
+        ("METADATA", b"\xff\xfeName: broken\n"),
+    ],
+)
+def test_what_is_installed_and_cannot_be_read_is_named_and_the_program_goes_on(site, file, content):
     site.add("good", {"good": "good"}, {"good.py": GOOD})
-    site.add("broken", {}, {})
+    site.add("broken", {"broken": "broken"}, {"broken.py": GOOD})
     info = site.folder / "broken-1.0.dist-info"
-    (info / "entry_points.txt").write_bytes(broken.encode(errors="surrogateescape"))
-    listed = site.run("passes")
-    assert listed.returncode == 0 and "tidies up" in listed.stdout
-    assert listed.stderr.startswith("warning: the entry points of broken 1.0 cannot be read: ")
+    (info / file).write_bytes(content)
+    for command, shown in ((("passes",), "tidies up"), (("run", "--schema", "plan"), '"passes"')):
+        listed = site.run(*command)
+        assert listed.returncode == 0 and shown in listed.stdout
+        assert f"warning: what is installed as {info} cannot be read: " in listed.stderr
 
 
 def test_a_second_plugin_with_the_same_name_is_not_even_imported(site):

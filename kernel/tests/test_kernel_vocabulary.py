@@ -239,3 +239,22 @@ def test_the_error_for_something_left_out_by_the_allow_list_says_so(acme, source
     acme.allow()
     with acme.installed_here(), pytest.raises(UsageError, match=r"unknown provider 'card'.*rival.*left out by DRUPE_P"):
         drupe.plan(source, provider="card")
+
+
+def test_an_option_with_an_empty_text_is_refused(found, source):
+    for option in ("volume", "author"):
+        with pytest.raises(UsageError, match=f"--{option} is empty"):
+            drupe.plan(source, **{option: ""})
+
+
+@pytest.mark.parametrize("passes", ["sign", {"sign": {"by": "me"}}, 7, [7]])
+def test_passes_that_are_no_list_of_names_and_steps_are_refused(found, source, passes):
+    """The keys of a mapping would be taken, and its configurations left out."""
+    with pytest.raises(UsageError, match="what is asked for has passes = "):
+        drupe.plan(source, passes=passes)
+
+
+def test_a_source_that_is_neither_text_nor_path_is_refused(found):
+    for reference in (None, 7):
+        with pytest.raises(UsageError, match=f"has reference = {reference}, which is not of the type str"):
+            drupe.plan(reference)

@@ -7,6 +7,8 @@ from .checking import follow as follow
 from .checking import make_ready as make_ready
 from .containment import Plugin as Plugin
 from .containment import call as call
+from .containment import one_line as one_line
+from .containment import place as place
 from .containment import timed as timed
 from .contracts.context import Context as Context
 from .contracts.context import Progress as Progress

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from drupe.containment import Plugin
+from drupe.containment import Plugin, call, one_line
 from drupe.contracts.evaluator import Evaluator
 from drupe.contracts.pass_ import Pass, PassConfig
 from drupe.errors import PlanError, UsageError, unknown
@@ -41,7 +41,7 @@ def make_ready(planned: PlannedPass, found: Registry, named: Mapping[str, str] |
     runner = entry.make()
     for form in (runner.requires, runner.ensures):
         refuse_unknown_facts(form, entry.title, found)
-    config = configure(f"pass '{planned.name}'", runner.Config, planned.config, named)
+    config = call(entry.plugin, entry.title, configure, f"pass '{planned.name}'", runner.Config, planned.config, named)
     return ReadyPass(planned, runner, config, entry.plugin)
 
 
@@ -101,17 +101,19 @@ def configure(
         if key not in config.model_fields:
             raise unknown(f"key of the {owner}", key, config.model_fields, where=(named or {}).get(key))
     try:
-        return config(**values)
+        (made := config(**values)).model_dump(mode="json", round_trip=True)  # as plans and records have it
+        return made
     except ValidationError as error:
         first = error.errors()[0]
         where = next((place for part in first["loc"] if (place := (named or {}).get(str(part)))), None)
         key, said = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
         limits = _range(config, key) if first["type"].endswith(OF_RANGES) else ""
         message = limits or said.replace("Input should be", "it must be")
-        what = f"{key} = {first['input']!r}: {message}" if key else message
+        shown = "" if first["type"] == "missing" else f" = {one_line(first['input'])}"
+        what = f"{key}{shown}: {message}" if key else message
+        cure = "leave it out for the default" if shown else "give it a value"
         # Several passes may read one option; the user who typed it need not know them.
-        refused = what if where else f"the {owner} refuses {what}"
-        raise UsageError(refused, where=where, cure="leave it out for the default") from error
+        raise UsageError(what if where else f"the {owner} refuses {what}", where=where, cure=cure) from error
 
 
 def _range(config: type[BaseModel], key: str) -> str:

@@ -45,6 +45,9 @@ class Plugin:
     error: BaseException | None = None
     modules: set[str] = field(default_factory=set)
 
+    def __post_init__(self) -> None:
+        self.overheard = Overheard(self)
+
     @property
     def title(self) -> str:
         """Distribution and version, for a person."""
@@ -102,7 +105,7 @@ def call(
     file and line, for anything else, SystemExit included. What the plugin prints goes to standard error.
     """
     try:
-        with contextlib.redirect_stdout(Overheard(plugin)):
+        with contextlib.redirect_stdout(plugin.overheard):
             return function(*args, **kwargs)
     except (DrupeError, KeyboardInterrupt):
         raise
@@ -116,7 +119,11 @@ def call(
 
 
 class Overheard:
-    """Standard output while a plugin runs: what it prints goes to standard error, after a line on whose it is."""
+    """Standard output while a plugin runs: what it prints goes to standard error, after a line on whose it is.
+
+    A plugin has one for good. Python's own `print` does not hold what it prints to: a thread that prints while
+    another one has put standard output back would print to what is no longer there, and end the process.
+    """
 
     def __init__(self, plugin: Plugin) -> None:
         self._plugin = plugin
@@ -124,8 +131,12 @@ class Overheard:
     def __getattr__(self, name: str) -> Any:
         return getattr(sys.stderr, name)
 
+    def close(self) -> None:
+        """Leave standard error open: it is not the plugin's."""
+
     def write(self, text: str) -> int:
-        self._plugin.remark("prints to standard output, which is the program's own; it is shown here")
+        if any(self._plugin.owns(frame) for frame, _ in traceback.walk_stack(sys._getframe())):  # not another's thread
+            self._plugin.remark("prints to standard output, which is the program's own; it is shown here")
         return sys.stderr.write(text)
 
 
@@ -149,7 +160,7 @@ def one_line(value: object) -> str:
     """An error or a value in one line of bearable length, whatever its own code for that does."""
     try:
         text = f"{type(value).__name__}: {value}" if isinstance(value, BaseException) else repr(value)
-    except Exception:
+    except BaseException:  # which its own code may raise for any question
         text = type(value).__name__
     text = " ".join(text.split()).rstrip(": ")
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."

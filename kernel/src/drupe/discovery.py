@@ -7,13 +7,13 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from importlib import metadata
-from types import FunctionType, ModuleType
+from types import FunctionType, MethodType, ModuleType
 from typing import NoReturn
 
 import pluggy
 from stevedore.extension import ExtensionManager
 
-from drupe.containment import Overheard, Plugin, one_line, place, timed, warn
+from drupe.containment import Plugin, one_line, place, timed, warn
 from drupe.errors import nearest
 from drupe.hookspecs import ALLOW_LIST, PROJECT
 from drupe.requirements import is_met, lacking
@@ -52,15 +52,15 @@ def _candidates(shipped: set[str]) -> list[Candidate]:
     for distribution in metadata.distributions():
         try:
             entries = [entry for entry in distribution.entry_points if entry.group == GROUP]
+            about = distribution.metadata if entries else None
         except (TypeError, ValueError) as error:  # not a table, or not text
-            warn(f"the entry points of {distribution.name} {distribution.version} cannot be read: {one_line(error)}")
+            warn(f"what is installed as {getattr(distribution, '_path', '?')} cannot be read: {one_line(error)}")
             continue
-        if entries and (name := (about := distribution.metadata)["Name"]):  # what was half removed may have none
+        if about and (name := about["Name"]):  # what was half removed may have none
             for entry in entries:
                 plugin = Plugin(entry.name, name, about["Version"], shipped=canonical(name) in shipped)
                 plugin.modules.add(re.split("[.:]", entry.value)[0])
-                requirements = about.get_all("Requires-Dist") or []
-                found.setdefault((entry.name, canonical(name)), (plugin, entry, requirements))
+                found.setdefault((entry.name, canonical(name)), (plugin, entry, about.get_all("Requires-Dist") or []))
     return sorted(found.values(), key=lambda each: (not each[0].shipped, each[0].name, each[0].distribution))
 
 
@@ -124,12 +124,12 @@ def _load(
             fitting = f"pip install -U {plugin.distribution} '{KERNEL}=={VERSION}' (a release for this kernel)"
             plugin.cure = f"{fitting}, or {plugin.removal}"  # the kernel itself stays, for the other plugins
             return plugin.fail(f"it wants {wanted}; this is {VERSION}")
-        with contextlib.redirect_stdout(Overheard(plugin)):
+        with contextlib.redirect_stdout(plugin.overheard):
             (extension,) = _OneEntry(entry)
             module: ModuleType = extension.plugin  # type: ignore[assignment]  # stevedore calls any object a class
             if manager.is_registered(module):
                 raise ValueError(f"its module {module.__name__} is the plugin '{manager.get_name(module)}' already")
-            _refuse_unmarked(module)
+            _refuse_unmarked(module, manager.hook)
             with contextlib.suppress(ValueError):  # most plugins declare no hook
                 manager.add_hookspecs(module)
             manager.register(module, name=plugin.name)
@@ -141,10 +141,15 @@ def _load(
         plugin.fail(one_line(error), error, place(error, plugin))
 
 
-def _refuse_unmarked(module: ModuleType) -> None:
-    """Raise TypeError for a function that is named as a hook and not marked as one: nobody would ever call it."""
+def _refuse_unmarked(module: ModuleType, hooks: object) -> None:
+    """Raise TypeError for what is named as a hook and is no function that is marked as one: nobody would call it.
+
+    hooks: has what is declared by now as attributes.
+    """
     for name, value in vars(module).items():
-        named = name.startswith(f"{PROJECT}_") and isinstance(value, FunctionType)
+        named = name.startswith(f"{PROJECT}_") and (callable(value) or hasattr(hooks, name))
+        if named and not isinstance(value, FunctionType | MethodType):
+            raise TypeError(f"its {name} is not a function, and a hook is one that is marked with @hookimpl")
         if named and not any(hasattr(value, f"{PROJECT}_{mark}") for mark in ("impl", "spec")):
             at = f"{value.__code__.co_filename}:{value.__code__.co_firstlineno}"
             raise TypeError(f"its function {name} is not marked with @hookimpl ({at})")

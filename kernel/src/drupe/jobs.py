@@ -66,13 +66,9 @@ def evaluate(
     config: the evaluator's settings (evaluation_data, tokens, length, seed for "quality").
     """
     verifier = registry().verifiers.needed("measures packages", "drupe-verification")
+    reference = None if against is None else str(against)
     return verifier.evaluate(
-        str(package),
-        None if against is None else str(against),
-        evaluator=evaluator,
-        config=given(config.items()),
-        provider=provider,
-        progress=progress,
+        str(package), reference, evaluator=evaluator, config=given(config.items()), provider=provider, progress=progress
     )
 
 
@@ -81,8 +77,10 @@ def request_of(reference: str | Path, options: dict[str, Any]) -> Request:
     asked = given(options.items())
     own = {name: asked.pop(name) for name in REQUEST if name in asked}
     claims = {"import": asked.pop("exporter")} if "exporter" in asked else {}
-    passes = tuple(Step(each) if isinstance(each, str) else each for each in asked.pop("passes", ()))
-    return Request(str(reference), options=asked, claims=claims, passes=passes, **own)
+    if isinstance(passes := asked.pop("passes", ()), list | tuple):  # Request refuses anything else
+        passes = tuple(Step(each) if isinstance(each, str) else each for each in passes)
+    name = str(reference) if isinstance(reference, Path) else reference
+    return Request(name, options=asked, claims=claims, passes=passes, **own)
 
 
 def plan_of(request: Request, found: Registry) -> tuple[Plan, Model]:

@@ -107,7 +107,7 @@ class Registry:
                 raise
             self.disable(plugin, f"{hook}() raised {one_line(error.__cause__)}", error)
             return None
-        if answer is None or isinstance(answer, kind):
+        if answer is None or type(answer) is kind:
             return answer
         wrong = f"{hook}() gave {one_line(answer)}, which is not a {kind.__name__}"
         if needed:
@@ -285,7 +285,7 @@ def _listed(plugin: Plugin, hook: str, kind: type[T], found: Registry) -> list[T
     except DrupeError as error:
         found.disable(plugin, f"{hook}() raised {one_line(error.__cause__ or error)}", error)
         return []
-    for strange in (each for each in listed if not isinstance(each, kind)):
+    for strange in (each for each in listed if type(each) is not kind):
         found.disable(plugin, f"{hook}() lists {one_line(strange)}, which is not a {kind.__name__}")
         return []
     return listed

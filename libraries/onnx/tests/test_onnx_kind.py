@@ -175,6 +175,31 @@ def test_data_outside_the_folder_is_refused(out, tmp_path, location):
         KIND.load(Model("onnx", out))
 
 
+def chain_of(*nodes: tuple[str, str]) -> bytes:
+    """A graph of Relu nodes from one value to another, from x to y."""
+    of_floats = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in ("x", "y")]
+    made = [helper.make_node("Relu", [before], [after]) for before, after in nodes]
+    return helper.make_model(helper.make_graph(made, "g", of_floats[:1], of_floats[1:])).SerializeToString()
+
+
+def test_nodes_in_another_order_are_put_into_one_that_works(tmp_path):
+    (tmp_path / "model.onnx").write_bytes(chain_of(("b", "y"), ("x", "a"), ("a", "b")))
+    loaded = KIND.load(Model("onnx", tmp_path)).payload.component
+    assert [node.outputs[0].name for node in loaded.graph] == ["a", "b", "y"]
+    loaded.clone()
+
+
+@pytest.mark.parametrize(
+    ("nodes", "told"),
+    [((("x", "a"), ("zork", "y")), "nothing makes 'zork'"), ((("b", "a"), ("a", "b"), ("x", "y")), "in a circle")],
+)
+def test_a_graph_whose_nodes_have_no_order_is_refused_once(tmp_path, nodes, told, caplog):
+    (tmp_path / "model.onnx").write_bytes(chain_of(*nodes))
+    with pytest.raises(ModelError, match=told):
+        KIND.load(Model("onnx", tmp_path))
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("content", [b"", b"\0", b"no graph at all", b"\xff" * 100])
 def test_loading_a_file_that_is_not_a_graph_is_refused(out, content):
     (out / "model.onnx").write_bytes(content)

@@ -13,7 +13,7 @@ import pytest
 import safetensors.numpy
 
 from drupe.api import ModelError
-from drupe_onnx import Files, open_checkpoint, read_header
+from drupe_onnx import Files, read_header, tensors_of_folder
 
 INDEX = "model.safetensors.index.json"
 
@@ -116,7 +116,7 @@ def sharded(tmp_path, write_safetensors):
 
 def test_shards_are_opened_by_their_index(sharded):
     folder, weight_map = sharded
-    tensors = open_checkpoint(folder)
+    tensors = tensors_of_folder(folder)
     assert {name: tensor.path.name for name, tensor in tensors.items()} == weight_map
 
 
@@ -125,14 +125,14 @@ def test_shards_may_be_in_folders_inside(sharded):
     (folder / "in" / "it").mkdir(parents=True)
     (folder / "two.safetensors").rename(folder / "in" / "it" / "two.safetensors")
     (folder / INDEX).write_text(json.dumps({"weight_map": {**weight_map, "c": "in/it/two.safetensors"}}))
-    assert set(open_checkpoint(folder)) == set(weight_map)
+    assert set(tensors_of_folder(folder)) == set(weight_map)
 
 
 def test_the_error_for_a_missing_shard_names_it(sharded):
     folder, _ = sharded
     (folder / "two.safetensors").unlink()
     with pytest.raises(ModelError, match=r"1 of 2 shards is missing, first 'two.safetensors'"):
-        open_checkpoint(folder)
+        tensors_of_folder(folder)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_a_wrong_index_is_refused(sharded, change, message):
     folder, weight_map = sharded
     (folder / INDEX).write_text(json.dumps({"weight_map": {**weight_map, **change}}))
     with pytest.raises(ModelError, match=message):
-        open_checkpoint(folder)
+        tensors_of_folder(folder)
 
 
 @pytest.mark.parametrize("change", [{"d": "two.safetensors"}, {"b": "two.safetensors"}, {"b": None}])
@@ -158,7 +158,7 @@ def test_an_index_may_name_what_no_shard_has_and_leave_out_what_one_has(sharded,
     folder, weight_map = sharded
     changed = {name: shard for name, shard in {**weight_map, **change}.items() if shard is not None}
     (folder / INDEX).write_text(json.dumps({"weight_map": changed}))
-    tensors = open_checkpoint(folder)
+    tensors = tensors_of_folder(folder)
     assert {name: tensor.path.name for name, tensor in tensors.items()} == weight_map
 
 
@@ -168,7 +168,7 @@ def test_of_two_tensors_with_one_name_the_last_file_counts(sharded, write_safete
     write_safetensors(folder / "two.safetensors", {"b": np.ones(5, np.float32), "c": np.ones(4, np.float32)})
     changed = {name: shard for name, shard in {**weight_map, "b": home}.items() if shard is not None}
     (folder / INDEX).write_text(json.dumps({"weight_map": changed}))
-    assert open_checkpoint(folder)["b"].shape == (5,)
+    assert tensors_of_folder(folder)["b"].shape == (5,)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"weight_map": []}', '{"weight_map": {}}', "{", '{"a":1,"a":2}'])
@@ -176,21 +176,21 @@ def test_an_index_without_a_valid_weight_map_is_refused(sharded, text):
     folder, _ = sharded
     (folder / INDEX).write_text(text)
     with pytest.raises(ModelError, match=INDEX):
-        open_checkpoint(folder)
+        tensors_of_folder(folder)
 
 
 def test_the_error_for_a_folder_of_pickles_says_how_to_convert_them(tmp_path):
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04")
     with pytest.raises(ModelError, match="pickles") as caught:
-        open_checkpoint(tmp_path)
+        tensors_of_folder(tmp_path)
     assert "safe_serialization=True" in str(caught.value.cure)
 
 
 def test_the_error_for_a_folder_without_weights_says_what_it_should_hold(tmp_path, write_safetensors):
     with pytest.raises(ModelError, match="no safetensors file"):
-        open_checkpoint(tmp_path)
+        tensors_of_folder(tmp_path)
     write_safetensors(tmp_path / "weights.safetensors", {"a": np.ones(2, np.float32)})
-    assert list(open_checkpoint(tmp_path)) == ["a"]
+    assert list(tensors_of_folder(tmp_path)) == ["a"]
     write_safetensors(tmp_path / "other.safetensors", {"a": np.ones(2, np.float32)})
     with pytest.raises(ModelError, match="2 safetensors files but no"):
-        open_checkpoint(tmp_path)
+        tensors_of_folder(tmp_path)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -202,6 +204,7 @@ class Hub(ModuleType):
 def test_a_data_set_of_the_hub_is_streamed_until_there_is_enough_text(monkeypatch: pytest.MonkeyPatch) -> None:
     hub = Hub()
     monkeypatch.setitem(sys.modules, "datasets", hub)
+    monkeypatch.setattr("drupe_text.hub_datasets._unreachable", lambda datasets, name: "")
     monkeypatch.setattr("drupe_text.text.LIMIT", 40)
     assert Text("acme/words:raw").read().startswith("test 0\n\ntest 1\n\n")
     assert hub.taken < 10
@@ -209,6 +212,15 @@ def test_a_data_set_of_the_hub_is_streamed_until_there_is_enough_text(monkeypatc
     with pytest.raises(UsageError, match=r"cannot be loaded: Couldn't reach 'acme/other'") as told:
         Text("acme/other").read()
     assert "acme/other" in (told.value.where or "")
+
+
+def test_a_hub_that_cannot_be_reached_is_one_error_without_a_second_attempt(tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
+    code = "from drupe_text import Text\nText('acme/words').read()"
+    nobody = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, **nobody}, capture_output=True, text=True)
+    assert "UsageError: there is no file or folder acme/words here, and the data set acme/words is not" in done.stderr
+    assert "Retry" not in done.stderr
 
 
 def test_without_the_library_datasets_a_hub_data_set_is_an_error_with_a_cure(monkeypatch: pytest.MonkeyPatch) -> None:

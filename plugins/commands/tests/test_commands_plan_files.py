@@ -43,9 +43,16 @@ def test_the_error_for_an_unknown_key_names_its_place_and_the_nearest_key(plan, 
 
 
 @pytest.mark.parametrize(
-    ("document", "place"),
-    [([], "its top"), ("text", "its top"), ({"source": {"reference": "x"}}, "target"), ({"version": 2}, "version")],
+    ("document", "what", "place"),
+    [
+        ([], r"\[\] does not fit: a mapping of keys is wanted", "its top"),
+        ("text", "'text' does not fit: a mapping", "its top"),
+        ({"source": {"reference": "x"}}, "the key 'target' is missing", "its top"),
+        ({"source": {}}, "the key 'reference' is missing", "source"),
+        ({"version": 2}, "2 does not fit: it must be 1", "version"),
+    ],
 )
-def test_the_error_for_an_invalid_plan_names_the_place(document, place):
-    with pytest.raises(UsageError, match=f"wrong at {place}"):
+def test_the_error_for_an_invalid_plan_names_the_place(document, what, place):
+    with pytest.raises(UsageError, match=what) as refused:
         plan_from(document, "file.json")
+    assert refused.value.where == f"file.json, at {place}"

@@ -16,7 +16,7 @@ import pytest
 import drupe
 from drupe.api import Context, Metric, Model, ModelError, Progress, UsageError
 from drupe_eval_quality.quality import Quality, QualityConfig
-from drupe_files import sharing
+from drupe_files import cache_entries, sharing
 from drupe_layerwise import LayerByLayer
 
 pytest.importorskip("onnxruntime")
@@ -236,6 +236,8 @@ def test_the_same_source_and_text_are_run_once(
     assert not other[1] and other[0][0] < first[0] / 10
 
     (note,) = (tmp_path / "cache" / "activations").iterdir()
+    (entry,) = cache_entries()
+    assert entry.source == str(own) and not entry.damage()
     note.write_bytes(note.read_bytes()[:900])
     assert compared(folder, own) == (first, True)  # what is damaged is made again
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -232,12 +233,15 @@ def test_the_configuration_of_a_data_set_of_the_hub_is_named(monkeypatch: pytest
     asked: list[Any] = []
 
     class Library:
+        config = SimpleNamespace(HF_DATASETS_OFFLINE=False)
+
         @staticmethod
         def load_dataset(*arguments: Any, **named: Any) -> list[dict[str, str]]:
             asked.append((*arguments, named))
             return [{"text": "a"}]
 
     monkeypatch.setattr("drupe_finetune.rows._datasets", lambda: Library)
+    monkeypatch.setattr("drupe_text.hub_datasets._unreachable", lambda datasets, name: "")
     for reference in ("o/n:small@train[:10]", "o/n"):
         assert [row.columns for row in rows_of(reference)] == [{"text": "a"}]
     assert asked == [("o/n", "small", {"split": "train[:10]"}), ("o/n", None, {"split": "train"})]

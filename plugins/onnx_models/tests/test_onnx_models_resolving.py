@@ -13,7 +13,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from drupe.api import ModelError, registry, resolve
+from drupe.api import ModelError, UsageError, registry, resolve
 from drupe_onnx_models.resolving import resolve as resolve_onnx
 
 
@@ -49,6 +49,19 @@ def test_the_only_graph_of_a_folder_may_have_any_name(tmp_path, name):
     path = write_graph(tmp_path / name)
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     assert find(tmp_path).location == path
+
+
+def test_a_part_that_is_a_link_to_nothing_is_not_left_out(tmp_path):
+    write_graph(tmp_path / "encoder.onnx")
+    (tmp_path / "decoder.onnx").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ModelError, match=r"'decoder.onnx' is a link to a file that is not there"):
+        find(tmp_path)
+
+
+def test_a_revision_of_a_graph_on_this_machine_is_refused(tmp_path):
+    path = write_graph(tmp_path / "model.onnx")
+    with pytest.raises(UsageError, match="--revision is for models on the hub"):
+        resolve(str(path), {"revision": "main"}, registry())
 
 
 def test_model_onnx_is_chosen_among_several_versions_of_one_model(tmp_path):

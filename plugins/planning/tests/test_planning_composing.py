@@ -267,3 +267,23 @@ def test_the_error_for_an_unknown_pass_in_an_amendment_names_the_plugin(acme, so
     with installed(acme, body), pytest.raises(PluginError, match="rival places an unknown pass 'sgin'") as error:
         drupe.plan(source, ribbon="red")
     assert "makers of rival" in error.value.cure
+
+
+@pytest.mark.parametrize(
+    ("amended", "told"),
+    [
+        (
+            "plan.but(passes=[{'name': 'sign', 'config': {'by': [1]}}])",
+            "does not work any more: the pass 'sign' refuses",
+        ),
+        ("plan.but(passes=[{'name': 'blot'}])", "does not work any more: the pass 'blot' needs"),
+        ("plan.model_copy(update={'passes': 7})", "raised ValidationError"),
+        ("plan.but(source={'reference': '/'})", "changed the source or the target of the plan"),
+    ],
+)
+def test_an_amendment_after_which_the_plan_does_not_work_is_an_error_of_its_plugin(acme, source, amended, told):
+    body = f"@hookimpl\ndef drupe_amend_plan(plan, request):\n    return {amended}\n"
+    body += OPTION.format(options="Option('ribbon', 'A ribbon.')")
+    with installed(acme, body), pytest.raises(PluginError, match=told) as error:
+        drupe.plan(source, ribbon="red")
+    assert "rival 1.0" in error.value.what and "makers of rival" in error.value.cure

@@ -210,3 +210,9 @@ def test_a_third_partys_runtime_takes_part_by_being_registered(checkpoint: Path,
     found.runtimes.add(Ref("slow", f"{__name__}:Slow", "runs checkpoints slowly"), plugin)
     monkeypatch.setattr("drupe_rivals.wheels.installed_version", lambda names: None)
     assert located(str(checkpoint), "cpu", found).runtime.name == "slow"
+
+
+def test_a_reference_that_no_file_can_have_is_left_to_others() -> None:
+    from drupe_rivals.openvino_kind import resolve
+
+    assert resolve("x" * 5000 + ".xml") is None and resolve("x" * 5000) is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from drupe.contracts.runtime import Session
@@ -19,13 +19,11 @@ MEMORY_BUDGET = 128 << 20  # bytes of weights in flight
 
 def usable_threads() -> int:
     """How many threads this process may keep busy: its CPU affinity, and the CPU quota of its control group."""
-    affinity = hasattr(os, "sched_getaffinity")  # not on macOS and Windows
-    count = len(os.sched_getaffinity(0)) if affinity else os.cpu_count() or 1
-    try:
+    # The affinity is not known on macOS and Windows.
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with suppress(OSError, ValueError):  # no control group, or "max"
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
         count = min(count, max(1, round(int(quota) / int(period))))
-    except (OSError, ValueError):  # no control group, or "max"
-        pass
     return count
 
 

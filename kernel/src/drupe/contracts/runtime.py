@@ -6,7 +6,6 @@ import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
-from types import TracebackType
 from typing import Any, ClassVar
 
 from drupe.errors import RuntimeMissing
@@ -38,9 +37,7 @@ class Session(contextlib.AbstractContextManager["Session"], ABC):
     def close(self) -> None:
         """Free what the session holds."""
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 

@@ -66,7 +66,7 @@ class Option(Typed):
         if isinstance(value, list | tuple) and not self.multiple:
             raise UsageError(f"{self.flag} takes one value, not a list of {len(value)}", cure=f"{self.flag} {value[0]}")
         for each in several(value):
-            if self.type is Path and not isinstance(each, str | Path):
+            if self.type is Path and (each == "" or not isinstance(each, str | Path)):
                 raise UsageError(f"{self.flag} takes a path, not {each!r}", cure=f"{self.flag} PATH")
             if self.choices and each not in self.choices:
                 cure = f"{self.flag} {' or '.join(self.choices)}"

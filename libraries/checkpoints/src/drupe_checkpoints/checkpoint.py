@@ -140,11 +140,11 @@ class Checkpoint(Record, dict=True):
 
     def stored(self) -> Mapping[str, Expression]:
         """The tensors of the files themselves, without adapters; see `tensors`."""
-        from drupe_onnx.safetensors import open_checkpoint
+        from drupe_onnx.safetensors import tensors_of_folder
 
         _ = self.packing  # refuses what it can before a download
         self.fetch_weights()
-        tensors, packing = open_checkpoint(self.folder), self.packing
+        tensors, packing = tensors_of_folder(self.folder), self.packing
         if packing is None:
             return tensors
         from drupe_packed import matrices
@@ -176,12 +176,12 @@ class Checkpoint(Record, dict=True):
         return summary(self.folder, self.packing)
 
     def refuse_incomplete(self) -> None:
-        """Raise ModelError where weights or tokenizer are missing or broken. Reads and downloads no weight."""
+        """Raise ModelError where weights or files of a package are missing or broken. Reads and downloads no weight."""
         self._refuse_incomplete_weights()
-        _ = self.tokenizer
+        self.package_files()
 
     def _refuse_incomplete_weights(self) -> None:
-        if self.adapters and (self.snapshot is None or self.snapshot.has_weights()):
+        if (self.adapters or self.switched) and (self.snapshot is None or self.snapshot.has_weights()):
             self.tensors()
             return
         if self.snapshot is not None and not self.snapshot.has_weights():

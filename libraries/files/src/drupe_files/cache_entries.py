@@ -13,7 +13,15 @@ from pathlib import Path
 from drupe.api import Record
 from drupe_files.cache import cache_folder
 from drupe_files.disk import folder_bytes
-from drupe_files.entry_notes import OTHER_VERSION, EntryNote, damage_of, damage_of_archive, note_problem, read_note
+from drupe_files.entry_notes import (
+    OTHER_VERSION,
+    EntryNote,
+    comment_of_archive,
+    damage_of,
+    damage_of_archive,
+    note_problem,
+    read_note,
+)
 from drupe_files.folder_marks import A_DAY, MARKS_DRAFTS, is_held, remove_unused
 
 _KEY = re.compile(r"[0-9a-f]{64}")
@@ -47,6 +55,13 @@ class CacheEntry(Record):
     def note(self) -> EntryNote | None:
         """What passes have made it of what; None where that cannot be read, and for other entries."""
         return read_note(self.path) if self.part == PASSES else None
+
+    @property
+    def source(self) -> str | None:
+        """The model that it was made of, as it was named; None where the entry does not say."""
+        if self.part == ACTIVATIONS:
+            return comment_of_archive(self.path) or None
+        return note.source if (note := self.note) else None
 
     @property
     def foreign(self) -> bool:

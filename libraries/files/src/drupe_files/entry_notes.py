@@ -87,6 +87,17 @@ def damage_of_archive(path: Path) -> str:
     return f"{wrong} is not as it was written" if wrong else ""
 
 
+def comment_of_archive(path: Path) -> str:
+    """The comment of an archive; empty where it has none, or cannot be read."""
+    import zipfile
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.comment.decode("utf-8", "surrogateescape")
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return ""
+
+
 def _told(folder: Path) -> tuple[dict[str, Any], str]:
     """What the note of an entry says, and what is wrong with the note."""
     try:

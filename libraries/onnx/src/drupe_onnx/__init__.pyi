@@ -66,8 +66,8 @@ from .package_folder import package_files as package_files
 from .provider import TableProvider as TableProvider
 from .recipes import float_stages as float_stages
 from .recipes import quantized_stages as quantized_stages
-from .safetensors import open_checkpoint as open_checkpoint
 from .safetensors import read_header as read_header
+from .safetensors import tensors_of_folder as tensors_of_folder
 from .session_options import ARENA as ARENA
 from .session_options import OPTIMIZATION as OPTIMIZATION
 from .session_options import SPINNING as SPINNING

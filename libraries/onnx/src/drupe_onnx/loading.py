@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -35,6 +36,7 @@ def load_package(files: PackageFiles) -> OnnxPackage:
 
 def _load_graph(path: Path) -> tuple[ir.Model, set[Path]]:
     """A graph with lazy weights, and the data files it uses."""
+    logging.getLogger("onnx_ir.serde").setLevel(logging.ERROR)  # what it warns of is an error here: see `_order`
     try:
         model = ir.from_proto(onnx.ModelProto.FromString(without_weights(path)))
     except OSError as error:
@@ -43,6 +45,7 @@ def _load_graph(path: Path) -> tuple[ir.Model, set[Path]]:
         raise ModelError(f"the ONNX graph '{path.name}' is damaged", where=path, cure=AGAIN) from error
     if not (model.opset_imports or len(model.graph)):
         raise ModelError(f"'{path.name}' is not an ONNX graph", where=path, cure=AGAIN)
+    _order(path, model)
     data = set()
     first: dict[tuple[Path, int, int, ir.DataType], ExternalTensor] = {}
     for value in initializers_of(model):
@@ -55,6 +58,30 @@ def _load_graph(path: Path) -> tuple[ir.Model, set[Path]]:
             value.const_value = LazyWeight(value.name, same)
     _refuse_external_attributes(path, model)
     return model, data
+
+
+def _order(path: Path, model: ir.Model) -> None:
+    """Put each node behind those whose results it reads, as runtimes do.
+
+    Raises ModelError for a graph that has no such order, or in which nothing makes what a node reads.
+    """
+    for graph in graphs_of(model):
+        places = {node: at for at, node in enumerate(graph)}
+        in_order = True
+        for node, at in places.items():
+            for value in node.inputs:
+                if value is None or value.is_graph_input() or value.is_initializer():
+                    continue
+                if (maker := value.producer()) is None:
+                    what = f"nothing makes '{value.name}', which the node '{node.name or node.op_type}' reads"
+                    raise ModelError(what, where=path, cure=AGAIN)
+                in_order = in_order and places.get(maker, -1) < at
+        if not in_order:
+            try:
+                graph.sort()
+            except ValueError as error:
+                what = "the nodes of the graph read one another's results in a circle"
+                raise ModelError(what, where=path, cure=AGAIN) from error
 
 
 def _checked(path: Path, tensor: ir.ExternalTensor) -> ExternalTensor:

@@ -68,7 +68,7 @@ def read_header(path: Path) -> dict[str, SafetensorsTensor]:
     return {tensor.name: tensor for tensor in tensors}
 
 
-def open_checkpoint(folder: Path) -> dict[str, SafetensorsTensor]:
+def tensors_of_folder(folder: Path) -> dict[str, SafetensorsTensor]:
     """The tensors of a checkpoint folder, by name: of one file, or of the shards that an index names.
 
     Where there are both, the one file counts, as in transformers.

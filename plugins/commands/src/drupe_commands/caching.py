@@ -150,7 +150,7 @@ def verify(as_json: AsJson = False) -> None:
 
 
 def _record(entry: CacheEntry, as_json: bool) -> dict[str, Any]:
-    """An entry in a line; of its content, only its note is read."""
+    """An entry in a line; of its content, only what it says of itself is read."""
     note = entry.note
     what = note.passes if note else _told_without_note(entry)
     used = datetime.fromtimestamp(entry.used, UTC)
@@ -160,7 +160,7 @@ def _record(entry: CacheEntry, as_json: bool) -> dict[str, Any]:
         "used": used.isoformat(timespec="seconds") if as_json else f"{used.astimezone():%Y-%m-%d %H:%M}",
         "in use": entry.in_use,
         "what it is": what,
-        "model": note.source if note else None,
+        "model": entry.source,
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import itertools
 from collections.abc import Callable, Iterable
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from drupe.api import Option, UsageError, flag, given
+from drupe.api import Option, UsageError, flag, given, one_line
 
 if TYPE_CHECKING:
     from drupe.api import Registry
@@ -39,14 +40,12 @@ class FlagApp(typer.Typer):
         epilog: str | None = None,
     ) -> None:
         super().__init__(rich_markup_mode=None, add_completion=False)
-        taken = own_flags(function)
         accepted: dict[str, Option] = {}
         for option in options:
-            if clash := flags_of(option) & taken:
-                owner = found.owners[option.name][0][1]
-                owner.remark(f"cannot have its option {clash.pop()}: drupe {name} has a flag of that name")
-                continue
-            accepted[option.name] = option
+            if wrong := option_problem(option, name, function, found):
+                found.owners[option.name][0][1].remark(f"cannot have its option {option.flag}: {wrong}")
+            else:
+                accepted[option.name] = option
 
         def command(**values: Any) -> None:
             chosen = given((name, values.pop(name)) for name in accepted)
@@ -88,6 +87,24 @@ class FlagCommand(TyperCommand):
         return rest
 
 
+def option_problem(option: Option, name: str, function: Callable[..., None], found: Registry) -> str:
+    """Why the command `name` cannot have an option of a third party's; empty where it can."""
+    if found.owners[option.name][0][1].shipped:
+        return ""
+    if clash := sorted(flags_of(option) & own_flags(function)):
+        return f"drupe {name} has a flag {clash[0]} of its own"
+    if option.name in (parameter.name for parameter in _own(function)):
+        return f"drupe {name} has an argument of that name"
+    app = typer.Typer(rich_markup_mode=None, add_completion=False)
+    try:
+        app.command()(_with_signature(lambda **values: None, [_parameter(option)], None))
+        typer.main.get_command(app)
+    except Exception as error:  # typer documents no class of errors
+        return one_line(error)
+    return ""
+
+
+@functools.cache
 def own_flags(function: Callable[..., None]) -> set[str]:
     """The flags of a command's own parameters."""
     app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -123,7 +140,7 @@ def _parameter(option: Option) -> inspect.Parameter:
     info = typer.Option(
         f"{option.flag}/{flag(option.off)}" if option.off else option.flag,
         help=_help(option),
-        metavar=f"<{'|'.join(option.choices)}>" if option.choices else None,
+        metavar=f"<{'|'.join(option.choices) or option.type.__name__.lower()}>" if option.type is not bool else None,
         show_default=False,
         rich_help_panel=option.group or "Other options",
     )

@@ -122,9 +122,7 @@ def _support(reference: str, model: Model, options: Mapping[str, Any]) -> tuple[
         plan, source = plan_of(request, registry())
         composed: Mapping[str, Any] = {}
         for first in plan.passes[:1]:
-            runner = registry().passes.make(first.name)
-            runner.refuse(source)
-            composed = runner.describe(source)
+            composed = registry().passes.make(first.name).describe(source)
         if registry().kinds.make(source.kind).here(source):
             with with_what_fits(request):
                 preview = preview_of(plan, source)

@@ -227,7 +227,7 @@ def _about_provider(provider: ExecutionProvider, entry: Entry[Any], found: Regis
         "runtime": target.runtime_version or None,
         "runtimes": [package.runtime for package in provider.packages],
         "installed by": target.install or None,
-        **call(entry.plugin, f"describe() of {entry.title}", provider.describe),
+        **call(entry.plugin, f"describe() of {entry.title}", lambda: dict(provider.describe())),
     }
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from drupe.api import Plan, PlannedCheck, PlannedPass, PlannedSource, PlannedTarget, UsageError, unknown
+from drupe_commands.wanted_values import wanted_in_place
 
 
 def plan_from(document: Any, where: str) -> Plan:
@@ -20,13 +21,15 @@ def plan_from(document: Any, where: str) -> Plan:
     except ValidationError as error:
         # A misspelt key is unknown, and the right one is missing: the first is the cause.
         first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
-        place = ".".join(map(str, (("plan",) if inside else ()) + first["loc"])) or "its top"
+        missing = first["type"] == "missing"
+        parts = first["loc"][:-1] if missing else first["loc"]
+        place = ".".join(map(str, (("plan",) if inside else ()) + parts)) or "its top"
         if first["type"] == "extra_forbidden":
             owner = _fields_at(first["loc"][:-1])
             raise unknown("key", str(first["loc"][-1]), owner, where=f"{where}, at {place}") from None
         raise UsageError(
-            f"the plan is wrong at {place}: {first['msg']}",
-            where=where,
+            f"the key '{first['loc'][-1]}' is missing" if missing else wanted_in_place(first),
+            where=f"{where}, at {place}",
             cure="drupe optimize ... --save-plan FILE writes a plan that is right",
         ) from None
 

@@ -111,7 +111,7 @@ def _problems(plugin: Plugin, found: Registry) -> list[str]:
         for problem in problems_of(entry, found)
     ]
     for option in _options(plugin, found):
-        wrong += [f"option {option.flag}: {problem}" for problem in option_problems(option)]
+        wrong += [f"option {option.flag}: {problem}" for problem in option_problems(option, found)]
     return wrong
 
 
@@ -152,7 +152,7 @@ def _show(plugin: Plugin, found: Registry, as_json: bool) -> None:
             "what": "option",
             "name": option.flag,
             "what it is": option.help,
-            "checked": "; ".join(option_problems(option)) or "well",
+            "checked": "; ".join(option_problems(option, found)) or "well",
         }
         for option in _options(plugin, found)
     ]

@@ -7,12 +7,13 @@ import gc
 import io
 import os
 import sys
+import threading
 from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
-from drupe.api import PROJECT, Cancelled, DrupeError, OutputError, PluginCrash, UsageError, call
+from drupe.api import PROJECT, Cancelled, DrupeError, OutputError, PluginCrash, UsageError, call, one_line, place
 from drupe_commands import interrupts
 from drupe_commands.command_building import as_command
 from drupe_commands.command_names import summaries
@@ -81,7 +82,7 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run a command; an error meant for the user is printed as one, without a traceback."""
         try:
-            return super().invoke(ctx)
+            return self._invoke_or_crash(ctx)
         except KeyboardInterrupt:
             _stop()
         except WRONG_USAGE as error:
@@ -99,6 +100,22 @@ class Commands(TyperGroup):
                 _print_own_stack(error.__cause__ or error, hinted="debug" in (ctx.obj or {}))
             _complain(error)
             raise typer.Exit(error.exit_status) from None
+
+    def _invoke_or_crash(self, ctx: Any) -> Any:
+        """Run a command. That a plugin which did not bring it ends the program is a mistake, not the command's end."""
+        from drupe.api import registry
+        from drupe_commands.culprit import culprit
+
+        try:
+            return super().invoke(ctx)
+        except SystemExit as error:
+            found = registry()
+            plugin = culprit(error, found)
+            if plugin is None or plugin is found.commands.find(ctx.invoked_subcommand).plugin:
+                raise
+            report = f"report it to the makers of {plugin.distribution}, or {plugin.removal}"
+            what = f"{plugin.title} ended the program: {one_line(error)}"
+            raise PluginCrash(what, where=place(error, plugin), cure=report) from error
 
 
 def _stop() -> NoReturn:
@@ -167,6 +184,14 @@ class _Output(io.FileIO):
             raise OutputError(what, cure="give it another place") from None
 
 
+class _Printed(io.TextIOWrapper):
+    """Standard output as the program prints to it. It prints from one thread: what others print is not its own."""
+
+    def write(self, text: str) -> int:
+        own = threading.current_thread() is threading.main_thread()
+        return super().write(text) if own else sys.stderr.write(text)
+
+
 def _guard_output() -> None:
     """Make what standard output refuses an error for the user, also where it was closed before the start."""
     if sys.stderr is None:
@@ -179,7 +204,7 @@ def _guard_output() -> None:
     else:
         return
     encoding = getattr(sys.stdout, "encoding", "utf-8")
-    sys.stdout = io.TextIOWrapper(io.BufferedWriter(raw), encoding, "replace", line_buffering=raw.isatty())
+    sys.stdout = _Printed(io.BufferedWriter(raw), encoding, "replace", line_buffering=raw.isatty())
 
 
 def _own_output() -> int:
@@ -212,6 +237,8 @@ def _run(state: dict[str, Any]) -> None:
             app(prog_name=PROJECT, obj=state)
         finally:
             _flush()
+            if isinstance(sys.stdout, _Printed):
+                sys.stdout = sys.stderr  # what plugins print when the process ends is not the program's
     except OutputError as error:
         _complain(error)
         sys.exit(error.exit_status)
@@ -222,6 +249,8 @@ def _run(state: dict[str, Any]) -> None:
 def main() -> None:
     """Run the program; ends the process with 0, an error's own status, or 70 for what nobody foresaw."""
     interrupts.listen()
+    # pydantic looks for plugins of its own in all that is installed, and stops at what cannot be read.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a mark for what is no text here

@@ -65,13 +65,13 @@ def requirement_problems(plugin: Plugin) -> Iterator[str]:
         yield f"it states no requirement on {KERNEL}, so that a later kernel may break it"
 
 
-def option_problems(option: Option) -> Iterator[str]:
+def option_problems(option: Option, found: Registry) -> Iterator[str]:
     """What is wrong with an option that a plugin declares."""
-    from drupe_commands.flags import flags_of, own_flags
+    from drupe_commands.flags import option_problem
     from drupe_commands.optimize import optimize
 
-    for clash in sorted(flags_of(option) & own_flags(optimize)):
-        yield f"drupe optimize has a flag {clash} of its own"
+    if wrong := option_problem(option, "optimize", optimize, found):
+        yield wrong
 
 
 def problems_of(entry: Entry[Any], found: Registry) -> Iterator[str]:

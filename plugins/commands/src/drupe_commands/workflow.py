@@ -8,6 +8,7 @@ from typing import Annotated, Any, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from drupe.api import Option, Registry, Request, Step, UsageError, unknown
+from drupe_commands.wanted_values import wanted_in_place
 
 AS_TYPED = ConfigDict(coerce_numbers_to_str=True)
 """A number is as good as its digits, as on the command line: `target_size: 250000000`."""
@@ -64,6 +65,13 @@ def _as_pass(value: Any) -> Any:
     return value
 
 
+EITHER: Mapping[tuple[object, int], str] = {
+    ("model", 1): "a text or ",
+    ("target", 1): "a text or ",
+    ("passes", 2): "a name or ",
+    ("measure", 1): "a list or ",
+}
+"""By the first key of a place and how deep the place is, what it takes beside a mapping of keys."""
 MeasureForms = list[str] | dict[str, dict[str, Any]]
 PassForms = str | dict[str, dict[str, Any]] | WorkflowPass
 
@@ -120,6 +128,8 @@ def request_of(workflow: Workflow, found: Registry, file: str) -> Request:
     assert workflow.model is not None
     sources = {name: option for name, option in found.options.items() if option.source}
     finding = _options(workflow.model.model_extra or {}, sources, f"{file}, at model")
+    if workflow.target.provider:
+        _refuse_unknown_provider(workflow.target.provider, found, f"{file}, at target.provider")
     options = _options(workflow.options, found.options, f"{file}, at options")
     for at, step in enumerate(workflow.passes):
         _refuse_unknown_keys(step.name, step.config, found, f"{file}, at passes.{at}")
@@ -152,14 +162,21 @@ def _options(values: Mapping[str, Any], declared: Mapping[str, Option], place: s
         try:
             found[name] = TypeAdapter(wanted, config=AS_TYPED).validate_python(given)
         except ValidationError as error:
-            what = f"{name} = {value!r}: {error.errors()[0]['msg']}"
-            raise UsageError(what, where=f"{place}.{name}") from None
+            raise UsageError(wanted_in_place(error.errors()[0]), where=f"{place}.{name}") from None
         try:
             option.refuse(found[name])
         except UsageError as error:
             error.where = f"{place}.{name}"
             raise
     return found
+
+
+def _refuse_unknown_provider(name: str, found: Registry, place: str) -> None:
+    try:
+        found.providers.find(name)
+    except UsageError as error:
+        error.where = place
+        raise
 
 
 def _refuse_unknown_keys(name: str, config: Mapping[str, Any], found: Registry, place: str) -> None:
@@ -182,8 +199,12 @@ def _first(error: ValidationError, file: str) -> UsageError:
     where = f"{file}, at {'.'.join(map(str, place))}"
     if first["type"] == "extra_forbidden":
         return unknown("key", str(place[-1]), _keys_at(place[:-1]), where=where)
-    wanted = "a mapping of keys is wanted" if first["type"] in ("model_type", "dict_type") else first["msg"]
-    return UsageError(f"{first['input']!r} does not fit: {wanted}", where=where)
+    if first["type"] == "missing":
+        cure = "make each pass an entry of its own" if place[0] == "passes" else None
+        at = f"{file}, at {'.'.join(map(str, place[:-1]))}"
+        return UsageError(f"the key '{place[-1]}' is missing", where=at, cure=cure)
+    takes = EITHER.get((place[0], len(place)), "") if place else ""
+    return UsageError(wanted_in_place(first, takes), where=where)
 
 
 def _keys_at(place: tuple[int | str, ...]) -> list[str]:

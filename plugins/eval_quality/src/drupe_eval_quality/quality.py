@@ -126,7 +126,7 @@ def _source(
         rows = found_logits(key)
         if rows is not None:
             return lambda positions: with_rows(windows, positions, rows)
-        layers = stack.enter_context(run_to_head(reference.payload, windows, key, context))
+        layers = stack.enter_context(run_to_head(reference, windows, key, context))
     except ModelError as error:
         error.where = error.where or str(reference.location)
         raise

@@ -12,7 +12,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from drupe.api import Context, Record
+from drupe.api import Context, Model, Record
 from drupe_decoding import Decoder
 from drupe_files import ACTIVATIONS, cache_folder, key_of, leave_note, touch
 from drupe_layerwise import LayerByLayer
@@ -81,14 +81,14 @@ def with_graph(windows: Sequence[Window], positions: int, reference: LayerByLaye
         yield Chunk(windows[logits.sequence], logits.start, logits.start + len(logits.rows), logits.rows)
 
 
-def run_to_head(package: OnnxPackage, windows: Sequence[Window], key: str, context: Context) -> LayerByLayer:
+def run_to_head(model: Model, windows: Sequence[Window], key: str, context: Context) -> LayerByLayer:
     """Run a graph that was not written over all windows, with one layer's weights at a time, and stop at its head.
 
     What comes of it is small, and is kept in the cache: the same source is compared with again on the same text.
     key: see `key_of_logits`.
     """
     note = cache_folder() / ACTIVATIONS / f"{key}.npz"
-    layers = LayerByLayer(package.component, [window.inputs for window in windows], context)
+    layers = LayerByLayer(model.payload.component, [window.inputs for window in windows], context)
     try:
         if not _start_from(note, layers):
             *before, _ = layers.segments
@@ -96,7 +96,7 @@ def run_to_head(package: OnnxPackage, windows: Sequence[Window], key: str, conte
                 for segment in before:
                     layers.advance(segment)
                     progress.advance(1)
-            _leave(note, layers)
+            _leave(note, layers, str(model.location.absolute()))
     except BaseException:
         layers.close()
         raise
@@ -129,11 +129,14 @@ def _start_from(note: Path, layers: LayerByLayer) -> bool:
     return True
 
 
-def _leave(note: Path, layers: LayerByLayer) -> None:
+def _leave(note: Path, layers: LayerByLayer, source: str) -> None:
+    """Keep what a source gives to its head, unless it is large; the archive's comment says which source that is."""
     import numpy as np
 
     values = layers.values_at_head()
     if sum(each.nbytes for each in values.values()) <= LARGEST_NOTE:
         content = io.BytesIO()
         np.savez(content, allow_pickle=False, **values)
+        with zipfile.ZipFile(content, "a") as archive:
+            archive.comment = source.encode("utf-8", "surrogateescape")
         leave_note(note, content.getvalue())

@@ -27,7 +27,7 @@ from drupe_console import size
 from drupe_finetune.models import empty_model, loaded_model
 from drupe_finetune.settings import BITS, BLOCK, LOFTQ_METHODS, FinetuneConfig
 from drupe_onnx import Expression, Files
-from drupe_onnx.safetensors import open_checkpoint
+from drupe_onnx.safetensors import tensors_of_folder
 
 Tensor: TypeAlias = Any  # of torch, which linters do not see
 Say: TypeAlias = Callable[[str], None]
@@ -175,7 +175,7 @@ class Filling:
         self._dtype = None if torch.cuda.is_available() else torch.float32
 
     def model(self) -> Any:
-        tensors = open_checkpoint(self._folder)
+        tensors = tensors_of_folder(self._folder)
         model = self._empty()
         if changed := self._changed(model, tensors):
             self._say(self._cost(model, tensors, changed))

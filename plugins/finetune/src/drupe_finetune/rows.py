@@ -11,6 +11,7 @@ from typing import Any
 from drupe.api import Record, UsageError
 from drupe_files import json_value
 from drupe_finetune.settings import INSTALL
+from drupe_text.hub_datasets import library, load
 
 TEXT = "text"
 """The column of a text file's rows, which are its paragraphs."""
@@ -48,7 +49,7 @@ def is_text(reference: str) -> bool:
 
 def _of_folder(folder: Path) -> Iterator[Row]:
     if (folder / "dataset_info.json").is_file() or (folder / "dataset_dict.json").is_file():
-        loaded = _loaded(str(folder), _datasets().load_from_disk, str(folder))
+        loaded = _of_disk(folder)
         yield from _numbered(folder.name, loaded["train"] if "train" in loaded and hasattr(loaded, "keys") else loaded)
         return
     for suffix in READERS:
@@ -64,20 +65,18 @@ def _of_folder(folder: Path) -> Iterator[Row]:
 def _of_hub(reference: str) -> Iterator[Row]:
     name, _, split = reference.partition("@")
     name, _, configuration = name.partition(":")
-    load = _datasets().load_dataset
-    yield from _numbered(name, _loaded(name, load, name, configuration or None, split=split or "train"))
+    yield from _numbered(name, load(_datasets(), name, configuration or None, split=split or "train"))
 
 
-def _loaded(name: str, load: Callable[..., Any], *given: str | None, **named: str) -> Any:
-    """What the library datasets loads. Raises UsageError where it fails."""
+def _of_disk(folder: Path) -> Any:
+    """What the library datasets has saved in a folder. Raises UsageError where it cannot read it."""
     try:
-        return load(*given, **named)
-    except Exception as error:  # the library documents no class of errors; those of network and hub come through
+        return _datasets().load_from_disk(str(folder))
+    except UsageError:
+        raise
+    except Exception as error:  # the library documents no class of errors
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise UsageError(
-            f"the data set '{name}' cannot be loaded: {reason}",
-            cure="check its id, its split (OWNER/NAME:CONFIGURATION@SPLIT) and the network, or give a file",
-        ) from error
+        raise UsageError(f"the data set cannot be loaded: {reason}", where=folder, cure=AGAIN) from error
 
 
 def _numbered(name: str, rows: Any) -> Iterator[Row]:
@@ -86,11 +85,7 @@ def _numbered(name: str, rows: Any) -> Iterator[Row]:
 
 
 def _datasets() -> Any:
-    try:
-        import datasets
-    except ImportError as error:
-        raise UsageError("data sets of the hub need the library datasets", cure=INSTALL) from error
-    return datasets
+    return library(UsageError("data sets of the hub need the library datasets", cure=INSTALL))
 
 
 def _of_file(path: Path) -> Iterator[Row]:

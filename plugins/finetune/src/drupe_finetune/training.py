@@ -102,7 +102,7 @@ def train(folder: Path, config: FinetuneConfig, work: Path, context: Context, sa
         train_dataset=learned,
         eval_dataset=held_out or None,
         data_collator=_Padding(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0),
-        callbacks=_callbacks(found, config, context, say),
+        callbacks=_callbacks(config, context, say),
     )
     trainer.remove_callback(PrinterCallback)
     with context.progress.task("fine-tuning", steps, "step"):
@@ -224,7 +224,7 @@ class _Padding(Record):
         return {**{key: torch.tensor(value) for key, value in padded.items()}, "attention_mask": torch.tensor(mask)}
 
 
-def _callbacks(found: Trained, config: FinetuneConfig, context: Context, say: Say) -> list[Any]:
+def _callbacks(config: FinetuneConfig, context: Context, say: Say) -> list[Any]:
     from transformers import EarlyStoppingCallback, TrainerCallback
 
     class Reporting(TrainerCallback):  # type: ignore[misc]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from drupe.api import PassConfig, UsageError
+from drupe_mixed_precision.sizes import parse_size
 
 
 class AllocateBitsConfig(PassConfig):
@@ -26,6 +27,13 @@ class AllocateBitsConfig(PassConfig):
     symmetric: bool = Field(False, description="without zero points")
     block_size: int | None = None
     head_bits: int | None = None
+
+    @field_validator("target_size")
+    @classmethod
+    def _is_a_size(cls, text: str | None) -> str | None:
+        if text is not None:
+            parse_size(text)
+        return text
 
     @property
     def has_budget(self) -> bool:

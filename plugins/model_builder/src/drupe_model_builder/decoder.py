@@ -108,7 +108,7 @@ class DecoderGraph:
         for number, layer in enumerate(decoder.layers):
             last_token = lengths.last_tokens() if any(step is cut for step in layer.steps) else None
             with graph.block(number):
-                x, residual = self._layer(number, layer, x, residual, cut, last_token)
+                x, residual = self._layer(layer, x, residual, cut, last_token)
         if decoder.streams is not None and self._streams is not None:
             x, residual = merged(graph, decoder.streams, self._streams), None
         if every_token:
@@ -127,7 +127,6 @@ class DecoderGraph:
 
     def _layer(
         self,
-        number: int,
         layer: Layer,
         x: ir.Value,
         residual: ir.Value | None,

@@ -59,7 +59,7 @@ _TRACED = left_out("nothing is traced: the graph is built from the checkpoint's 
 _AZURE = left_out("the cache is a folder; DRUPE_CACHE may name one on a shared disk")
 _BUILT = kept("the graph is built from the checkpoint's configuration")
 _NPU = missing("compiling for an NPU", "the vendor's own tool; a plugin can bring the provider")
-_BUILDER = _OPTION = changed("as the option of that name in a workflow file")
+_BUILDER = changed("as the option of that name in a workflow file")
 
 MODEL = (
     _flag("-m --model-name-or-path", ONE, _SAME, model),

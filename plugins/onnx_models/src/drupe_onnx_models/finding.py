@@ -35,6 +35,8 @@ def find(reference: str) -> Path | None:
 def _in_folder(folder: Path) -> Path | None:
     graphs = sorted(path for path in folder.glob(f"*{SUFFIX}") if path.is_file())
     checkpoint = any(True for pattern in CHECKPOINT for _ in folder.glob(pattern))
+    if not checkpoint:
+        _refuse_broken_links(folder)
     if not graphs:
         inner = folder / SUBFOLDER
         return _in_folder(inner) if inner.is_dir() and not checkpoint else None
@@ -50,6 +52,14 @@ def _in_folder(folder: Path) -> Path | None:
     if len(graphs) > 1 and _are_variants(graphs):
         raise _several(folder, graphs)
     return folder if len(graphs) > 1 else graphs[0]
+
+
+def _refuse_broken_links(folder: Path) -> None:
+    """Raise ModelError for a graph that is a link to no file: the model would be made without one of its parts."""
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
+        if path.is_symlink() and not path.exists():
+            what = f"'{path.name}' is a link to a file that is not there"
+            raise ModelError(what, where=folder, cure="download the model again with all its files, or remove the link")
 
 
 def _are_variants(graphs: Sequence[Path]) -> bool:

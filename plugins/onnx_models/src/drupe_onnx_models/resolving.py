@@ -19,7 +19,7 @@ FOR_CHECKPOINTS = ("adapter", "adapters")
 def resolve(reference: str, options: Mapping[str, Any] | None = None) -> Model | None:
     """The model that a reference names; None for a reference that names neither a graph nor a folder with one.
 
-    Raises UsageError for options that are for checkpoints only.
+    Raises UsageError for options that are for checkpoints, or models on the hub, only.
     """
     location = find(reference)
     if location is None:
@@ -30,6 +30,8 @@ def resolve(reference: str, options: Mapping[str, Any] | None = None) -> Model |
             where=location,
             cure="name the checkpoint that the graph was made of",
         )
+    if (options or {}).get("revision"):
+        raise UsageError("--revision is for models on the hub", where=location, cure="leave it out")
     files = package_files(location)
     outlines = [read_outline(path) for path in files.graphs.values()]
     known = task_of(outlines[0], location) if len(outlines) == 1 else GRAPH

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from drupe.api import Plan, PlannedCheck, PlannedSource, PlannedTarget
+from drupe.api import Plan, PlannedCheck, PlannedSource, PlannedTarget, call
 from drupe_planning.amending import amended_by_plugins
 from drupe_planning.drafting import drafted
 from drupe_planning.undeclared_options import refuse_undeclared
@@ -19,12 +19,16 @@ if TYPE_CHECKING:
 def compose(request: Request, source: Model, provider: ExecutionProvider, target: Target, found: Registry) -> Plan:
     """The plan for a request: the provider's recipe with its stages filled, or the passes that the user named.
 
-    Raises DrupeError, before anything runs, for passes that do not fit together and options without effect.
+    Raises DrupeError, before anything runs, for passes that do not fit together, options without effect, and a
+    source that the first pass cannot do.
     """
     refuse_undeclared(request, found)
     draft = drafted(request, source, provider, target, found)
-    plan = amended_by_plugins(_plan(draft, source), draft)
+    plan = amended_by_plugins(_plan(draft, source), draft, source)
     refuse_unread_settings(draft, plan)
+    for first in plan.passes[:1]:  # which takes the source as it is
+        owner = found.passes.find(first.name)
+        call(owner.plugin, f"refuse() of {owner.title}", owner.make().refuse, source)
     return plan.model_copy(update={"plugins": _versions(plan, provider, found)})
 
 

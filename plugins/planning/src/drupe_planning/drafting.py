@@ -5,7 +5,18 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from drupe.api import DrupeError, PlannedPass, PluginError, Step, UsageError, flag, follow, make_ready, replace
+from drupe.api import (
+    DrupeError,
+    PlanError,
+    PlannedPass,
+    PluginError,
+    Step,
+    UsageError,
+    flag,
+    follow,
+    make_ready,
+    replace,
+)
 from drupe_planning.claiming import claim_for
 from drupe_planning.draft import Draft, reporting
 from drupe_planning.unread_numerics import refuse_unread_numerics
@@ -109,6 +120,10 @@ def _add_of_plugin(
             if error.where == f"the plan of {owner}":
                 raise PluginError(f"{owner} gives the pass '{step.name}' {error.what}", cure=reporting(owner)) from None
         error.where = error.where or f"a plan by {placed_by}"
+        raise
+    except PlanError as error:
+        if not any(plugin.shipped and plugin.distribution == placed_by for plugin in draft.found.plugins):
+            error.what += f" ({placed_by} has placed it there)"
         raise
 
 

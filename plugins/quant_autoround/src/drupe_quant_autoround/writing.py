@@ -15,7 +15,7 @@ from drupe.api import Context, ModelError
 from drupe_checkpoints import Checkpoint
 from drupe_checkpoints.kind import PARTS
 from drupe_files import disk_errors
-from drupe_onnx.safetensors import INDEX, SINGLE, open_checkpoint
+from drupe_onnx.safetensors import INDEX, SINGLE, tensors_of_folder
 from drupe_quant_autoround.tuning import Levels
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def split_stored(layers: Mapping[str, Levels], folder: Path) -> tuple[dict[str, 
 
     auto-round takes merged experts apart. Raises ModelError where no matrix is left.
     """
-    tensors = open_checkpoint(folder)
+    tensors = tensors_of_folder(folder)
     stored = {name: each for name, each in layers.items() if f"{name}.weight" in tensors}
     if not stored:
         raise ModelError(
@@ -108,7 +108,7 @@ def _write_tensors(
     from safetensors import safe_open
     from safetensors.torch import save_file
 
-    tensors = open_checkpoint(source)
+    tensors = tensors_of_folder(source)
     files = list(dict.fromkeys(tensor.path for tensor in tensors.values()))
     where: dict[str, str] = {}
     with context.progress.task("writing the rounded checkpoint", len(files), "file") as progress:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import mmap
@@ -49,12 +50,7 @@ def resolve(reference: str) -> Model | None:
     """The model that `reference` names; None where it is not in OpenVINO's format."""
     path = Path(reference)
     graph = graph_of(path)
-    if (
-        not reference.strip()
-        or graph.suffix != ".xml"
-        or not graph.is_file()
-        or not graph.with_suffix(".bin").is_file()
-    ):
+    if not reference.strip() or graph.suffix != ".xml" or not (_is_file(graph) and _is_file(graph.with_suffix(".bin"))):
         return None
     if path.is_dir() and any(any(path.glob(pattern)) for pattern in WEIGHTS):
         return None  # a checkpoint with an OpenVINO model beside it, whose .xml file can be named
@@ -63,7 +59,16 @@ def resolve(reference: str) -> Model | None:
 
 def graph_of(location: Path) -> Path:
     """The .xml file of a model."""
-    return location / GRAPH if location.is_dir() else location
+    with contextlib.suppress(OSError):  # no possible name
+        return location / GRAPH if location.is_dir() else location
+    return location
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is a file; False for what cannot be the name of one."""
+    with contextlib.suppress(OSError):
+        return path.is_file()
+    return False
 
 
 def settings_of(location: Path) -> Mapping[str, Any]:

@@ -24,7 +24,7 @@ from drupe_files import memory_shortage
 from drupe_processes.child import ChildEnded, ChildProcess
 from drupe_verification.made_by import MadeBy
 
-REPORT = "please report this with the model's config.json"
+REPORT = "please report this with the model's config.json, or with its graph"
 
 
 def try_package(package: Model, job: Job, target: Target) -> Check:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from drupe.api import Notice, counted, replace
 from drupe_checkpoints.adapters.configuration import unknown_keys
-from drupe_checkpoints.adapters.merging import Base, changes_tied, merged, unties
+from drupe_checkpoints.adapters.merging import Base, changes_tied, merged, places_in, unties
 from drupe_checkpoints.adapters.reference import AdapterReference
 from drupe_checkpoints.adapters.shared_blocks import of_uses, unshared, with_own_blocks
 from drupe_checkpoints.adapters.switched import switchable, switched_notice
@@ -35,9 +35,14 @@ def with_adapters(checkpoint: Kind, adapters: tuple[AdapterReference, ...]) -> K
 
 
 def with_changes(checkpoint: Checkpoint, tensors: Mapping[str, Expression]) -> Mapping[str, Expression]:
-    """A checkpoint's tensors, with its adapters merged into them."""
+    """A checkpoint's tensors, with its adapters merged into them.
+
+    Raises ModelError for an adapter that is for another base model, or that is beside this one and cannot be switched.
+    """
     own = unshared(checkpoint.config, tensors)
     base = Base.of(own, checkpoint.model_type, has_head=checkpoint.task == TEXT)
+    for each in checkpoint.switched:
+        places_in(base, of_uses(checkpoint.config, switchable(each)))
     return merged(base, [of_uses(checkpoint.config, each) for each in checkpoint.adapter_tensors])
 
 

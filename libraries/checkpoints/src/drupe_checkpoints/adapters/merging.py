@@ -109,7 +109,7 @@ def _changes(adapter: AdapterTensors, base: Base) -> dict[str, list[Expression]]
     """What one adapter adds to each tensor, by the checkpoint's names."""
     adapter.refuse_incomplete()
     _refuse_whole_experts(adapter, base)
-    places = _places(adapter, base)
+    places = places_in(base, adapter)
     held: dict[str, Expression] = {}
     found: dict[str, list[Expression]] = {}
     for name, new in adapter.whole.items():
@@ -136,7 +136,7 @@ def _changes(adapter: AdapterTensors, base: Base) -> dict[str, list[Expression]]
     return found
 
 
-def _places(adapter: AdapterTensors, base: Base) -> dict[str, str]:
+def places_in(base: Base, adapter: AdapterTensors) -> dict[str, str]:
     """The checkpoint's names for the tensors that the adapter changes. Raises ModelError where one has none."""
     tied = None if base.shared is None else base.head if unties(adapter) else base.shared
     return places_of(adapter, {name: tuple(each.shape) for name, each in base.tensors.items()}, tied)

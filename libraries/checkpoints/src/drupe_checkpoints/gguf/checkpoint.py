@@ -71,7 +71,9 @@ class GgufCheckpoint(Checkpoint, dict=True):
         return tokenizer_files(Configuration(self.path, self._header.metadata))
 
     def refuse_incomplete(self) -> None:
-        """Check the tokenizer. The header was checked when the file was opened."""
+        """Check the tokenizer, and that adapters fit. The header was checked when the file was opened."""
+        if self.adapters or self.switched:
+            self.tensors()
         self.package_files()
 
     def summary(self) -> Summary:

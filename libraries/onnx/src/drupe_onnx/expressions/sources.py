@@ -125,6 +125,10 @@ class ExternalTensor(Source):
     shape: Shape
     offset: int
 
+    @property
+    def label(self) -> str:
+        return f"{self.path.name}, from byte {self.offset}"
+
 
 class Array(Expression, eq=False, dict=True):
     """Values in memory, for small tensors or values just computed. Arrays with equal contents are equal."""

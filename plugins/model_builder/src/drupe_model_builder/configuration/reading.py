@@ -74,6 +74,19 @@ def head_size(config: Configuration, hidden: int, heads: int, hidden_key: str, h
     return hidden // heads
 
 
+def sinusoid_width(config: Configuration, key: str, usual: int, least: int = 2) -> int:
+    """The width of a model that adds a sine and a cosine for each frequency. Raises ModelError for an odd one.
+
+    least: the smallest width from which the family's frequencies follow.
+    """
+    width = config.integer(key, usual)
+    if width % 2:
+        raise not_built(config, key, width, "leaves a sine without a cosine", "choose another model")
+    if width < least:
+        raise not_built(config, key, width, "is too narrow for two frequencies", "choose another model")
+    return width
+
+
 def not_built(config: Configuration, key: str, value: object, means: str, cure: str) -> ModelError:
     """The error for a key of config.json that asks for what is not built for a family. means: what it asks for."""
     return ModelError(

@@ -22,11 +22,7 @@ def bamba(config: Configuration) -> Decoder:
 
     def layer(block: Block) -> Layer:
         attention = block.number in attends
-        mixer = (
-            block.attention(rotary, bias=bias, output_bias=bias)
-            if attention
-            else mixer_of(config, block, mamba, "mamba")
-        )
+        mixer = block.attention(rotary, bias=bias, output_bias=bias) if attention else mixer_of(block, mamba, "mamba")
         return block.layer(
             pre(block.norm("input_layernorm"), mixer),
             pre(block.norm("pre_ff_layernorm"), block.gated_mlp(silu, bias=mlp_bias)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from drupe_checkpoints import Configuration
 from drupe_model_builder.composition import Decoder
 from drupe_model_builder.configuration.block import Block, Names, Sizes, decoder
-from drupe_model_builder.configuration.reading import MOST_HEADS, MOST_LAYERS, head_size, not_built
+from drupe_model_builder.configuration.reading import MOST_HEADS, MOST_LAYERS, head_size, sinusoid_width
 from drupe_model_builder.parts.sinusoids import Sinusoids
 from drupe_model_builder.parts.step import Layer, pre
 
@@ -47,9 +47,7 @@ def _frequencies(size: int) -> tuple[float, ...]:
 
 
 def _sizes(config: Configuration) -> Sizes:
-    hidden, heads = config.integer("n_embd", 1280), config.integer("n_head", 16, most=MOST_HEADS)
-    if hidden % 2:
-        raise not_built(config, "n_embd", hidden, "leaves a sine without a cosine", "choose another model")
+    hidden, heads = sinusoid_width(config, "n_embd", 1280), config.integer("n_head", 16, most=MOST_HEADS)
     return Sizes(
         vocab_size=config.integer("vocab_size", 246534),
         hidden=hidden,

@@ -35,7 +35,6 @@ def falcon_h1(config: Configuration) -> Decoder:
     def layer(block: Block) -> Layer:
         attention = block.attention(rotary, bias=bias, output_bias=bias, scale=scale)
         mixer = mixer_of(
-            config,
             block,
             mamba,
             "mamba",

@@ -53,7 +53,7 @@ def granitemoehybrid(config: Configuration) -> Decoder:
         mlp = shared if many is None else merged_experts(block, many, EXPERTS, shared=shared)
         if kinds[block.number] == "linear_attention":
             assert mamba is not None
-            return block.pre_norm(mixer_of(config, block, mamba, "mamba"), mlp, factor)
+            return block.pre_norm(mixer_of(block, mamba, "mamba"), mlp, factor)
         attention = block.attention(rotary, bias=bias, output_bias=bias, scale=scale)
         return block.pre_norm(attention, mlp, factor)
 

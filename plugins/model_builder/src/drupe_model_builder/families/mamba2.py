@@ -57,7 +57,7 @@ def mamba2(config: Configuration) -> Decoder:
     refuse_activation(config)
 
     def layer(block: Block) -> Layer:
-        return block.layer(pre(block.norm("norm"), mixer_of(config, block, mamba, "mixer")))
+        return block.layer(pre(block.norm("norm"), mixer_of(block, mamba, "mixer")))
 
     return decoder(config, sizes, layer, names=NAMES)
 
@@ -81,7 +81,6 @@ def hybrid_sizes(config: Configuration, width: int | None = None) -> MambaSizes:
 
 
 def mixer_of(
-    config: Configuration,
     block: Block,
     sizes: MambaSizes,
     name: str,

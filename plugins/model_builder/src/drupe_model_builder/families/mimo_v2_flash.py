@@ -53,7 +53,7 @@ def mimo_v2_flash(config: Configuration) -> Decoder:
     silu, bias = activation(config), config.flag("attention_bias", False)
     # Attention is linear in its values, so their factor can stand behind it.
     factor = _or_one(config, "attention_value_scale", 0.707)
-    many, sparse = expert_sizes(config, (256, 8, 2048)), _sparse(config, sizes)
+    many, sparse = expert_sizes(config, (256, 8, 2048)), _sparse(config)
     router = sigmoid_router(config, "gate.e_score_correction_bias", normalise=True)
     refuse_other_words(config, "topk_method", "noaux_tc")
     refuse_other_words(config, "scoring_func", "sigmoid")
@@ -123,7 +123,7 @@ def _rotary(config: Configuration, kind: str, sizes: Sizes) -> Rotary:
     return rotary(found.rope(), sizes.head_dim, sizes.context_length)
 
 
-def _sparse(config: Configuration, sizes: Sizes) -> tuple[bool, ...]:
+def _sparse(config: Configuration) -> tuple[bool, ...]:
     """Which layers have experts: all but the first, unless a list says it for each."""
     if isinstance(config.get("moe_layer_freq"), list) and config.get("mlp_layer_types") is None:
         return flags_of_layers(config, "moe_layer_freq", [])

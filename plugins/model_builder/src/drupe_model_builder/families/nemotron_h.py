@@ -44,7 +44,7 @@ def nemotron_h(config: Configuration) -> Decoder:
     def layer(block: Block) -> Layer:
         kind, before = kinds[block.number], block.norm("norm")
         if kind == "linear_attention":
-            return block.layer(pre(before, mixer_of(config, block, mamba, "mixer")))
+            return block.layer(pre(before, mixer_of(block, mamba, "mixer")))
         if kind == "full_attention":
             return block.layer(pre(before, block.attention(None)))
         if kind == "moe":

@@ -12,7 +12,7 @@ from drupe_model_builder.configuration.reading import (
     MOST_LAYERS,
     activation,
     head_size,
-    not_built,
+    sinusoid_width,
     without_effect,
 )
 from drupe_model_builder.parts.sinusoids import Sinusoids
@@ -59,10 +59,8 @@ def _frequencies(size: int) -> tuple[float, ...]:
 
 
 def _sizes(config: Configuration) -> Sizes:
-    hidden, heads = config.integer("d_model", 1024), config.integer("attention_heads", 16, most=MOST_HEADS)
-    if hidden % 2 or hidden < 4:
-        cure = "choose another model"
-        raise not_built(config, "d_model", hidden, "leaves a sine without a cosine", cure)
+    hidden = sinusoid_width(config, "d_model", 1024, least=4)
+    heads = config.integer("attention_heads", 16, most=MOST_HEADS)
     return Sizes(
         vocab_size=config.integer("vocab_size", 256008),
         hidden=hidden,

@@ -109,7 +109,7 @@ def zamba2(config: Configuration) -> Decoder:
 
 def _mixing(config: Configuration, block: Block, sizes: MambaSizes, at: str) -> Step:
     """Mamba-2 behind a norm. at: the prefix of both within the layer."""
-    mixer = mixer_of(config, block, sizes, f"{at}mamba")
+    mixer = mixer_of(block, sizes, f"{at}mamba")
     assert mixer.norm is not None
     return pre(block.norm(f"{at}input_layernorm"), replace(mixer, norm=replace(mixer.norm, epsilon=MIXER_EPSILON)))
 
