@@ -146,6 +146,12 @@ def test_a_plan_runs_on_another_model_only_with_model(acme: Site, plan: Path, so
         ("bad.yaml", "model: SOURCE\ntarget: {precision: 4}\n", ("4 does not fit", "at target.precision")),
         ("bad.yaml", "model: SOURCE\nthreads: many\n", ("'many' does not fit", "at threads")),
         ("bad.yaml", "model: SOURCE\npasses: [3]\n", ("3 does not fit", "at passes.0")),
+        ("bad.yaml", "model: SOURCE\npasses: {build-decoder: {}}\n", ("a list is wanted", "at passes")),
+        (
+            "bad.yaml",
+            "model: SOURCE\npasses: [{type: build-decoder, x: 1}]\n",
+            ("the key 'name' is missing", "at passes.0"),
+        ),
         ("bad.yaml", "model: SOURCE\npasses: [{sign: [1]}]\n", ("at passes.0.config",)),
         ("bad.yaml", "model: SOURCE\npasses: [{name: sign, by: me}]\n", ("unknown key 'by'", "at passes.0.by")),
         ("bad.yaml", "model: SOURCE\npasses: [dip, sgin]\n", ("unknown pass 'sgin'", "at passes.1")),

@@ -175,6 +175,13 @@ def _refuse_unknown_keys(name: str, config: Mapping[str, Any], found: Registry, 
             raise unknown(f"key of the {kind} '{name}'", key, keys, where=f"{place}.{key}")
 
 
+_WANTED = {
+    **dict.fromkeys(("model_type", "dict_type"), "a mapping of keys is wanted"),
+    **dict.fromkeys(("tuple_type", "list_type"), "a list is wanted"),
+}
+"""What a value should be, by the name that pydantic has for the mistake."""
+
+
 def _first(error: ValidationError, file: str) -> UsageError:
     """One error for one cause: the first that pydantic has found."""
     first = error.errors()[0]
@@ -182,7 +189,9 @@ def _first(error: ValidationError, file: str) -> UsageError:
     where = f"{file}, at {'.'.join(map(str, place))}"
     if first["type"] == "extra_forbidden":
         return unknown("key", str(place[-1]), _keys_at(place[:-1]), where=where)
-    wanted = "a mapping of keys is wanted" if first["type"] in ("model_type", "dict_type") else first["msg"]
+    if first["type"] == "missing":
+        return UsageError(f"the key '{place[-1]}' is missing", where=f"{file}, at {'.'.join(map(str, place[:-1]))}")
+    wanted = _WANTED.get(first["type"], first["msg"])
     return UsageError(f"{first['input']!r} does not fit: {wanted}", where=where)
 
 

@@ -84,6 +84,7 @@ PASSES: Mapping[str, Rule] = {
         BUILDER,
         exporting,
         exports=True,
+        required=("precision",),
     ),
     "OnnxConversion": Rule(_BUILT, _EXPORTED, EXPORTING, exporting, exports=True),
     "MobiusBuilder": Rule(
@@ -279,6 +280,7 @@ FORMER: Mapping[str, str] = {
 """Names in older files, and the pass that is meant."""
 GONE = missing("a pass that Olive itself no longer has", "leave it out")
 UNKNOWN = missing("a pass that Olive does not have", "leave it out")
+UNTYPED = missing("a pass without a type", "add its type")
 REMOVED = (
     "InsertBeamSearch",
     "AppendPrePostProcessingOps",
@@ -300,4 +302,4 @@ def rule_of(written: str) -> tuple[str, Rule]:
     last = written.rpartition(".")[2]
     name = _BY_NAME.get(last.casefold(), last)
     name = FORMER.get(name, name)
-    return name, PASSES.get(name) or Rule(GONE if name in REMOVED else UNKNOWN)
+    return name, PASSES.get(name) or Rule(GONE if name in REMOVED else UNKNOWN if name else UNTYPED)

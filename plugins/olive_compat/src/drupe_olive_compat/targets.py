@@ -88,7 +88,7 @@ def _named(target: Component, place: str, ledger: Ledger) -> str:
     if providers:
         provider: Any = providers[0]  # a name, or a pair of name and library
         return str(provider[0] if isinstance(provider, list) and provider else provider)
-    device = str(first.get("device", "cpu"))
+    device = str(first.get("device") or "cpu")
     return BY_DEVICE.get(device.casefold(), device)
 
 
