@@ -29,6 +29,7 @@ class Finetune(Pass):
     def preview(self, model: Model, config: FinetuneConfig, context: Context) -> Model:
         """The checkpoint itself: what is trained keeps its names and shapes."""
         refuse_missing()
+        refuse_beside(checkpoint_of(model))
         refuse_untrainable(checkpoint_of(model))
         refuse_idle(config)
         if config.in_four_bits:
@@ -43,6 +44,7 @@ class Finetune(Pass):
         from drupe_finetune.training import train
         from drupe_finetune.writing import merged, with_own_base, write_adapter, write_note, write_whole
 
+        refuse_beside(checkpoint_of(model))
         model = ready_to_train(model, context.scratch / "base", context)
         refuse_unknown(config)
         refuse_mistakes(model.location, config)
@@ -70,18 +72,19 @@ def ready_to_train(model: Model, folder: Path, context: Context) -> Model:
     return merged_copy(model, folder, context)
 
 
-def refuse_untrainable(checkpoint: Checkpoint) -> None:
-    """Raise ModelError for a checkpoint that writes no text, is quantized, or has adapters beside it.
-
-    Also for one that is no folder for transformers.
-    """
+def refuse_beside(checkpoint: Checkpoint) -> None:
+    """Raise ModelError where adapters lie beside a checkpoint whose weights are trained."""
     if checkpoint.switched:
         names = ", ".join(each.name for each in checkpoint.switched)
         raise ModelError(
             f"the adapters beside the checkpoint ({names}) belong to its weights, which training changes",
             where=checkpoint.folder,
-            cure="train first, with drupe finetune --merge, and train the adapters on the result; or leave one out",
+            cure="--keep-adapter NAME keeps what is trained beside them; or leave one of the two out",
         )
+
+
+def refuse_untrainable(checkpoint: Checkpoint) -> None:
+    """Raise ModelError for a checkpoint that writes no text, is quantized, or is no folder for transformers."""
     if checkpoint.task not in (TEXT, None):
         raise ModelError(
             f"the model is for {checkpoint.task}, and drupe finetune trains models that write text",

@@ -218,7 +218,7 @@ PASSES: Mapping[str, Rule] = {
         kept("an adapter that input_model names is merged while the checkpoint is read"), effect=merging
     ),
     "ExtractAdapters": Rule(
-        kept("the adapter that input_model names stays beside the base model, as an .onnx_adapter file"),
+        kept("the adapter that input_model names, or that LoRA or QLoRA trains, stays beside the base model"),
         missing("adapters as inputs of a graph, as one of several passes", "drupe extract-adapters MODEL -o OUT"),
         EXTRACTED,
         extracting,
