@@ -210,6 +210,11 @@ def test_commands_take_an_adapter_by_its_name(home: Path) -> None:
     assert "leave --keep or --adapter out" in run("evaluate", out, "--adapter", "fr", "--keep").output
 
 
+def test_what_the_layers_of_a_package_with_adapters_cost_is_measured_of_the_base(home: Path) -> None:
+    metrics = drupe.evaluate(home / "out", home / "base", evaluator="layers", tokens=40)
+    assert len(metrics) > 2 and all(abs(each.value) < 1e-6 for each in metrics)
+
+
 def test_an_adapter_that_is_gone_is_said_where_a_comparison_needs_it(home: Path, tmp_path: Path) -> None:
     fr = Path(shutil.copytree(home / "fr", tmp_path / "fr"))
     drupe.optimize(home / "base", tmp_path / "out", adapters=[fr], provider="cpu", precision="fp32", verify=False)
