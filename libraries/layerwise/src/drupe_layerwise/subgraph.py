@@ -121,7 +121,8 @@ def opened(
     model: ir.Model, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value], home: Path, context: Context
 ) -> Iterator[Opened]:
     """Write the sub-graph from `inputs` to `outputs` into a folder in `home` and open it. The folder is removed."""
-    with opened_part(cut_out(model, inputs, outputs), [*inputs, *_required(model.graph)], outputs, home, context) as part:
+    given = [*inputs, *_required(model.graph)]
+    with opened_part(cut_out(model, inputs, outputs), given, outputs, home, context) as part:
         yield part
 
 
