@@ -358,3 +358,9 @@ def test_older_data_configs_say_how_much_text_is_used() -> None:
     options = answered(gptq, BUILDER, data_configs=older).made["options"]
     assert (options["calibration_length"], options["calibration_sequences"]) == (64, 8)
     assert options["calibration_data"] == "Salesforce/wikitext@train#text"
+
+
+def test_a_file_for_webgpu_is_told_which_package_runs_there() -> None:
+    answers = answered(BUILDER, provider="WebGpuExecutionProvider")
+    (missing,) = [each for each in answers.notices if each.handling == "missing"]
+    assert "CPUExecutionProvider in its place" in missing.cure and "docs/olive.md" in missing.cure
