@@ -242,6 +242,24 @@ def test_an_adapter_that_a_plan_trains_stays_beside_the_base_and_is_compared_wit
         assert (tmp_path / "out" / file).read_bytes() == (tmp_path / "again" / file).read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("options", "settings", "said"),
+    [
+        ({}, {}, "--set finetune.column=question, or --set finetune.template='... {question} ...'"),
+        ({}, {"column": "other"}, "--set finetune.column"),
+        ({}, {"method": "full", "rank": 4}, "--set finetune.rank has no effect: --set finetune.method=full"),
+        ({"keep_adapter": "own"}, {"column": "other"}, "--set train-adapter.column"),
+    ],
+)
+def test_errors_of_a_training_in_a_plan_name_its_keys_and_not_flags(
+    base: Path, data: Path, tmp_path: Path, options: dict[str, Any], settings: dict[str, Any], said: str
+) -> None:
+    name = "train-adapter" if options else "finetune"
+    with pytest.raises(UsageError) as caught:
+        drupe.optimize(base, tmp_path / "out", provider="cpu", train_on=str(data), settings={name: settings}, **options)
+    assert said in f"{caught.value.where} {caught.value.what} {caught.value.cure}"
+
+
 def test_what_an_adapter_beside_the_base_cannot_be_is_said_before_the_training(base: Path, data: Path) -> None:
     def plan(name: str = "own", **settings: Any) -> Preview:
         given = {"template": TEMPLATE, **settings}

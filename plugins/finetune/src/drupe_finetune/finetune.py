@@ -8,6 +8,8 @@ from pathlib import Path
 from drupe.api import Context, Form, Model, ModelError, Pass
 from drupe_checkpoints import Checkpoint, checkpoint_of, merged_copy, open_checkpoint
 from drupe_checkpoints.tasks import TEXT
+from drupe_finetune.in_plans import keys_of
+from drupe_finetune.plugin import FINETUNE
 from drupe_finetune.settings import FinetuneConfig, refuse_idle, refuse_missing
 
 TRAINED = {"trained": "yes"}
@@ -16,7 +18,7 @@ TRAINED = {"trained": "yes"}
 class Finetune(Pass):
     """Trains an adapter with peft and transformers' Trainer, and merges it; or trains all weights."""
 
-    name = "finetune"
+    name = FINETUNE
     summary = "trains a checkpoint on a data set (peft, Trainer)"
     revision = 2
     Config = FinetuneConfig
@@ -26,6 +28,7 @@ class Finetune(Pass):
     grows_with = "the number of steps"
     libraries = ()
 
+    @keys_of(FINETUNE)
     def preview(self, model: Model, config: FinetuneConfig, context: Context) -> Model:
         """The checkpoint itself: what is trained keeps its names and shapes."""
         refuse_missing()
@@ -38,6 +41,7 @@ class Finetune(Pass):
             refuse_unfit_quantizer(config)
         return model.but(facts=TRAINED)
 
+    @keys_of(FINETUNE)
     def run(self, model: Model, config: FinetuneConfig, context: Context) -> Model:
         from drupe_finetune.arguments import refuse_unknown
         from drupe_finetune.mistakes import refuse_mistakes

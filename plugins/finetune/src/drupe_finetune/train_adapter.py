@@ -10,6 +10,8 @@ from drupe.api import Context, Form, Model, Notice, Pass, UsageError
 from drupe_checkpoints import Checkpoint, checkpoint_of, open_checkpoint
 from drupe_checkpoints.adapters.switched import SwitchedAdapter, as_switched_fact, name_problem, switched_of
 from drupe_finetune.finetune import ready_to_train, refuse_untrainable, tell
+from drupe_finetune.in_plans import keys_of
+from drupe_finetune.plugin import TRAIN_ADAPTER
 from drupe_finetune.settings import FinetuneConfig, refuse_idle, refuse_missing
 
 WHOLE = ("modules_to_save", "trainable_token_indices")
@@ -29,7 +31,7 @@ class TrainAdapterConfig(FinetuneConfig):
 class TrainAdapter(Pass):
     """Trains an adapter with peft and transformers' Trainer. The weights stay, and the adapter is switched on later."""
 
-    name = "train-adapter"
+    name = TRAIN_ADAPTER
     summary = "trains an adapter that stays beside the checkpoint, to be switched on at run time (peft, Trainer)"
     Config = TrainAdapterConfig
     requires = Form("hf")
@@ -38,12 +40,14 @@ class TrainAdapter(Pass):
     grows_with = "the number of steps"
     libraries = ()
 
+    @keys_of(TRAIN_ADAPTER)
     def preview(self, model: Model, config: TrainAdapterConfig, context: Context) -> Model:
         """The checkpoint itself."""
         refuse_missing()
         _refuse_unfit(checkpoint_of(model), config)
         return model
 
+    @keys_of(TRAIN_ADAPTER)
     def run(self, model: Model, config: TrainAdapterConfig, context: Context) -> Model:
         from drupe_finetune.arguments import refuse_unknown
         from drupe_finetune.mistakes import refuse_mistakes
