@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from tiny import make_checkpoint
 from typer.testing import CliRunner
 
 import drupe
-from drupe.api import ModelError, Plan, UsageError, registry, resolve
+from drupe.api import Context, Model, ModelError, Plan, UsageError, registry, resolve, target_of
 from drupe_commands.program import app
 from drupe_onnx.adapter_files import read_adapter
 
@@ -207,6 +208,43 @@ def test_commands_take_an_adapter_by_its_name(home: Path) -> None:
         assert json.loads(told)["kl_divergence"] < 1e-6
     assert json.loads(run("evaluate", out, "--against", home / "base", "--json").stdout)["kl_divergence"] < 1e-6
     assert "leave --keep or --adapter out" in run("evaluate", out, "--adapter", "fr", "--keep").output
+
+
+def test_what_the_layers_of_a_package_with_adapters_cost_is_measured_of_the_base(home: Path) -> None:
+    metrics = drupe.evaluate(home / "out", home / "base", evaluator="layers", tokens=40)
+    assert len(metrics) > 2 and all(abs(each.value) < 1e-6 for each in metrics)
+
+
+def test_an_adapter_that_is_gone_is_said_where_a_comparison_needs_it(home: Path, tmp_path: Path) -> None:
+    fr = Path(shutil.copytree(home / "fr", tmp_path / "fr"))
+    drupe.optimize(home / "base", tmp_path / "out", adapters=[fr], provider="cpu", precision="fp32", verify=False)
+    shutil.rmtree(fr)
+    told = run("evaluate", tmp_path / "out", "--adapter", "fr", "--against", home / "base")
+    assert told.exit_code == 2 and f"{fr}, which is not there any more" in " ".join(told.output.split())
+
+
+def test_a_checkpoint_is_kept_by_reference_with_the_adapters_beside_it(home: Path, tmp_path: Path) -> None:
+    base = Path(shutil.copytree(home / "base", tmp_path / "base"))
+    model = resolve(str(base), {"adapters": [str(home / "fr")]}, registry())
+    kind, kept, (_, folder) = registry().kinds.make("hf"), tmp_path / "kept", adapter_of(model)
+    kept.mkdir()
+    kind.store(model, kept, Context(target_of(registry().provider("cpu"), registry()), tmp_path / "scratch"))
+    assert not any(kept.glob("*.safetensors"))
+    found = kind.restore(Model.from_note(model.note(), kept))
+    assert found.location == base and adapter_of(found)[1] == str(kept / "adapters/fr") != folder
+    assert kind.fingerprint(found) == kind.fingerprint(model)
+    moved = Path(shutil.move(base, tmp_path / "moved"))
+    assert kind.restore(Model.from_note(model.note(), kept), (base, moved)).location == moved
+    shutil.move(moved, base)
+    (base / "config.json").write_text((base / "config.json").read_text() + " ")
+    with pytest.raises(ModelError, match=r"config\.json.* has changed"):
+        kind.restore(Model.from_note(model.note(), kept))
+
+
+def adapter_of(model: Model) -> tuple[str, str]:
+    """The name and folder of the one adapter beside a model."""
+    ((name, folder),) = json.loads(next(iter(model.parts.values()))["switched adapters"])
+    return name, folder
 
 
 def test_a_converted_adapter_works_in_a_package_that_was_made_before(home: Path, tmp_path: Path) -> None:

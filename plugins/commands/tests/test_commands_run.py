@@ -150,6 +150,12 @@ def test_a_plan_runs_on_another_model_only_with_model(acme: Site, plan: Path, so
         ("bad.yaml", "model: SOURCE\npasses: [{a: {}, b: {}}]\n", ("key 'name' is missing", "each pass an entry")),
         ("bad.yaml", "model: SOURCE\ntarget: null\n", ("null does not fit: a text or a mapping", "at target")),
         ("bad.yaml", "model: SOURCE\ntarget: papr\n", ("unknown provider 'papr'", "at target.provider")),
+        ("bad.yaml", "model: SOURCE\npasses: {build-decoder: {}}\n", ("a list is wanted", "at passes")),
+        (
+            "bad.yaml",
+            "model: SOURCE\npasses: [{type: build-decoder, x: 1}]\n",
+            ("the key 'name' is missing", "at passes.0"),
+        ),
         ("bad.yaml", "model: SOURCE\npasses: [{sign: [1]}]\n", ("at passes.0.config",)),
         ("bad.yaml", "model: SOURCE\npasses: [{name: sign, by: me}]\n", ("unknown key 'by'", "at passes.0.by")),
         ("bad.yaml", "model: SOURCE\npasses: [dip, sgin]\n", ("unknown pass 'sgin'", "at passes.1")),

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
 import json
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import drupe
 from drupe.api import Context, Metric, Model, ModelError, Progress, UsageError
+from drupe_eval_quality.kept_logits import found_logits, keeping
 from drupe_eval_quality.quality import Quality, QualityConfig
+from drupe_eval_quality.text_windows import Chunk, Window
 from drupe_files import cache_entries, sharing
 from drupe_layerwise import LayerByLayer
 
@@ -76,6 +82,28 @@ def test_a_source_is_run_once_for_all_comparisons_that_share_a_folder(
     assert len(runs) == 3
     kept = list(tmp_path.iterdir())
     assert sorted(each.name.partition("-")[0] for each in kept) == ["logits", "reference"]  # made once as well
+
+
+class Full(io.FileIO):
+    """A file on a disk that takes no more."""
+
+    def write(self, data: Any) -> int:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+
+def test_logits_are_not_kept_where_the_disk_takes_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = np.ones((4, 3), np.float32)
+    window = Window(range(4), range(4))
+    chunks = [Chunk(window, 0, 4, rows)]
+    with sharing(tmp_path):
+        assert [*keeping(iter(chunks), [window], "a")] == chunks
+        kept = found_logits("a")
+        assert kept is not None and np.array_equal(kept, rows)
+        with monkeypatch.context() as patched:
+            patched.setattr(tempfile, "NamedTemporaryFile", lambda **given: Full(tmp_path / "new", "wb"))
+            assert [*keeping(iter(chunks), [window], "b")] == chunks
+        assert found_logits("b") is None
+        assert [each.name for each in tmp_path.iterdir()] == ["logits-a.npy"]
 
 
 def test_the_size_of_chunks_does_not_change_the_results(

@@ -20,6 +20,7 @@ from drupe.api import Cancelled, Context, ModelError, OutputError, Step, UsageEr
 
 peft = pytest.importorskip("peft")
 
+from drupe_commands.previewing import Preview, preview_of  # noqa: E402
 from drupe_finetune.command import _sum_up, run  # noqa: E402
 from drupe_finetune.settings import FinetuneConfig  # noqa: E402
 from drupe_finetune.training import Trained  # noqa: E402
@@ -218,6 +219,64 @@ def test_what_adapters_beside_it_belong_to_is_not_trained(base: Path, data: Path
     make_adapter(tmp_path / "fr", base, peft.LoraConfig(r=2, target_modules=["q_proj"]))
     with pytest.raises(ModelError, match=r"adapters beside the checkpoint \(fr\)"):
         drupe.optimize(base, tmp_path / "out", provider="cpu", train_on=str(data), adapters=[tmp_path / "fr"])
+
+
+def test_an_adapter_that_a_plan_trains_stays_beside_the_base_and_is_compared_with_itself(
+    base: Path, data: Path, tmp_path: Path
+) -> None:
+    settings = {"template": TEMPLATE, "max_steps": 6, "batch_size": 4, "rank": 4, "learning_rate": 0.05}
+    make_adapter(tmp_path / "fr", base, peft.LoraConfig(r=2, target_modules=["q_proj"]))
+    options: dict[str, Any] = {"train_on": str(data), "keep_adapter": "own", "settings": {"train-adapter": settings}}
+    made = drupe.optimize(base, tmp_path / "out", provider="cpu", adapters=[tmp_path / "fr"], **options)
+    metrics = made.check.metrics
+    assert metrics["kl_divergence"] < 0.2 and metrics["kl_divergence with adapter own"] < 0.2
+    assert {path.stem for path in (tmp_path / "out/adapters").iterdir()} == {"fr", "own"}
+    with drupe.open(tmp_path / "out") as session:
+        plain = session.generate("go 1", max_new_tokens=8)
+        session.use_adapter("own")
+        assert session.generate("go 1", max_new_tokens=8) != plain
+    again = drupe.optimize(base, tmp_path / "again", provider="cpu", adapters=[tmp_path / "fr"], **options)
+    assert again.check.metrics == metrics
+    for name in ("own", "fr"):
+        file = f"adapters/{name}.onnx_adapter"
+        assert (tmp_path / "out" / file).read_bytes() == (tmp_path / "again" / file).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "settings", "said"),
+    [
+        ({}, {}, "--set finetune.column=question, or --set finetune.template='... {question} ...'"),
+        ({}, {"column": "other"}, "--set finetune.column"),
+        ({}, {"method": "full", "rank": 4}, "--set finetune.rank has no effect: --set finetune.method=full"),
+        ({"keep_adapter": "own"}, {"column": "other"}, "--set train-adapter.column"),
+    ],
+)
+def test_errors_of_a_training_in_a_plan_name_its_keys_and_not_flags(
+    base: Path, data: Path, tmp_path: Path, options: dict[str, Any], settings: dict[str, Any], said: str
+) -> None:
+    name = "train-adapter" if options else "finetune"
+    with pytest.raises(UsageError) as caught:
+        drupe.optimize(base, tmp_path / "out", provider="cpu", train_on=str(data), settings={name: settings}, **options)
+    assert said in f"{caught.value.where} {caught.value.what} {caught.value.cure}"
+
+
+def test_what_an_adapter_beside_the_base_cannot_be_is_said_before_the_training(base: Path, data: Path) -> None:
+    def plan(name: str = "own", **settings: Any) -> Preview:
+        given = {"template": TEMPLATE, **settings}
+        made = drupe.plan(
+            base, provider="cpu", train_on=str(data), keep_adapter=name, settings={"train-adapter": given}
+        )
+        return preview_of(made, drupe.api.resolve(str(base), {}, drupe.api.registry()))
+
+    assert plan().plan.passes[0].name == "train-adapter"
+    for name, settings, said in (
+        ("a/b", {}, "cannot be an adapter's name"),
+        ("own", {"init": "loftq"}, "weights of its own"),
+        ("own", {"peft": {"modules_to_save": ["lm_head"]}}, "modules_to_save"),
+        ("own", {"method": "dora"}, "'lora', 'qlora' or 'rslora'"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            plan(name, **settings)
 
 
 @pytest.mark.parametrize(

@@ -262,3 +262,9 @@ def test_help_and_errors_of_commands_that_only_olive_has() -> None:
     refused = drupe("quantize", "-m", "M", "--algorithm", "lpbq")
     assert refused.returncode == 2 and "error: quantize" in refused.stderr and "static quantization" in refused.stderr
     assert drupe("finetune").returncode == 2
+
+
+def test_a_value_that_is_missing_or_one_too_many_is_said_of_the_flag_as_it_is_typed() -> None:
+    for typed, what in ((["--prec"], "--prec needs a value"), (["--use_model_b=1"], "--use_model_b takes no value")):
+        with pytest.raises(UsageError, match=what):
+            read_line("auto-opt", ["-m", "M", *typed], frozenset({"--precision"}))

@@ -279,3 +279,88 @@ def test_an_adapter_of_the_model_is_merged_while_the_checkpoint_is_read() -> Non
     made = answered({"type": "MergeAdapterWeights"}, BUILDER, model={**LLAMA, "adapter_path": "ADAPTER"})
     assert made.made["model"] == {"reference": LLAMA["model_path"], "adapter": "ADAPTER"}
     assert not made.of("missing")
+
+
+@pytest.mark.parametrize(
+    ("part", "options"),
+    [
+        ({"bits": "4", "block_size": "64", "is_symmetric": "false"}, {"block_size": 64, "symmetric": False}),
+        ({"bits": 4.0, "block_size": 64.0, "is_symmetric": "True"}, {"block_size": 64, "symmetric": True}),
+        ({"bits": None, "block_size": None, "is_symmetric": None}, {"block_size": 128, "symmetric": True}),
+    ],
+)
+def test_texts_that_spell_a_value_are_this_value_and_null_is_none(part: dict[str, Any], options: Any) -> None:
+    made = answered({"type": "OnnxBlockWiseRtnQuantization", **part}, BUILDER).made
+    assert made["options"] == {**options, "quality": "fast"}
+    assert type(made["options"]["block_size"]) is int
+
+
+def test_null_names_neither_a_model_nor_an_adapter_nor_a_revision() -> None:
+    model = {**LLAMA, "adapter_path": None, "load_kwargs": {"revision": None}}
+    assert answered(BUILDER, model=model).made["model"] == LLAMA["model_path"]
+    assert answered(BUILDER, model={**LLAMA, "model_path": None}).of("missing")
+
+
+@pytest.mark.parametrize(
+    ("keys", "place"),
+    [
+        ({"passes": [BUILDER]}, "passes"),
+        ({"input_model": {"type": "HfModel", "model_path": ["a"]}}, "input_model.model_path"),
+        ({"input_model": {**LLAMA, "load_kwargs": "float16"}}, "input_model.load_kwargs"),
+        ({"passes": {"b": {**BUILDER, "extra_options": "a=b"}}}, "passes.b.extra_options"),
+        ({"passes": {"b": BUILDER, "s": {"type": "GraphSurgeries", "surgeries": "Tie"}}}, "passes.s.surgeries"),
+        ({"passes": {"b": {**BUILDER, "int4_is_symmetric": "maybe"}}}, "passes.b.int4_is_symmetric"),
+        ({"passes": {"m": {"type": "SelectiveMixedPrecision", "ratio": 7}, "b": BUILDER}}, "passes.m.ratio"),
+        ({"evaluators": {"e": {"metrics": {"type": "latency"}}}}, "evaluators.e.metrics"),
+        ({"evaluators": {"e": {"metrics": ["other"]}}}, "evaluators.e.metrics"),
+        ({"evaluator": "other"}, "evaluator"),
+        ({"output_dir": ["a"]}, "output_dir"),
+        ({"data_configs": [{"name": "d"}, {"name": "d"}]}, "data_configs.d"),
+    ],
+)
+def test_a_value_of_another_kind_is_an_error_with_its_place(keys: dict[str, Any], place: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        read({"input_model": LLAMA, "passes": {"b": BUILDER}, **keys}, "")
+    assert caught.value.where == place
+
+
+def test_a_builder_without_a_precision_is_not_guessed() -> None:
+    for options in ({}, {"precision": None}, {"precision": "DEFAULT_VALUE"}):
+        assert "p0.precision" in str(answered({"type": "ModelBuilder", **options}).of("missing"))
+    assert answered({"type": "ModelBuilder", "metadata_only": True}, model=GRAPH).workflow is not None
+
+
+def test_a_setting_that_stands_in_the_engine_as_well_is_said() -> None:
+    answers = answered(BUILDER, engine={"output_dir": "ELSEWHERE", "log_severity_level": 0}, log_severity_level=0)
+    assert answers.made["output"] == "OUT"
+    assert [each for each in answers.of("changed") if "engine." in each] == [
+        "engine.output_dir: output_dir stands at the top as well, and that one counts"
+    ]
+
+
+def test_a_metric_that_an_evaluator_names_is_that_at_the_top() -> None:
+    metrics = [{"name": "speed", "type": "latency", "sub_types": [{"name": "avg"}]}]
+    answers = answered(BUILDER, metrics=metrics, evaluators={"e": {"metrics": ["speed"]}}, evaluator="e")
+    assert answers.made["measure"] == ["latency"]
+
+
+def test_older_data_configs_say_how_much_text_is_used() -> None:
+    older = {
+        "d": {
+            "name": "d",
+            "params_config": {
+                "data_name": "wikitext", "split": "train", "component_kwargs": {"pre_process_data": {"max_seq_len": 64}}
+            },
+            "components": {"pre_process_data": {"type": "text", "params": {"max_samples": 8}}},
+        }
+    }  # fmt: skip
+    gptq = {"type": "Gptq", "config": {"bits": 4, "data_config": "d"}}
+    options = answered(gptq, BUILDER, data_configs=older).made["options"]
+    assert (options["calibration_length"], options["calibration_sequences"]) == (64, 8)
+    assert options["calibration_data"] == "Salesforce/wikitext@train#text"
+
+
+def test_a_file_for_webgpu_is_told_which_package_runs_there() -> None:
+    answers = answered(BUILDER, provider="WebGpuExecutionProvider")
+    (missing,) = [each for each in answers.notices if each.handling == "missing"]
+    assert "CPUExecutionProvider in its place" in missing.cure and "docs/olive.md" in missing.cure

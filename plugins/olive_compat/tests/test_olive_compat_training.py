@@ -135,8 +135,26 @@ def test_an_adapter_of_the_model_stays_beside_it_where_the_file_extracts_it() ->
     dora = answered(BUILDER, {**extract, "adapter_type": "dora"}, model=model)
     assert dora.made["model"]["adapter"] == "some/adapter" and "merged" in dora.of("changed")
     assert "no adapter" in answered(BUILDER, extract).of("left out")
-    trains = answered({"type": "LoRA", **TRAINS}, BUILDER, extract, data_configs=[ROWS])
-    assert "drupe finetune" in next(each.cure for each in trains.notices if each.handling == "missing")
+
+
+def test_an_adapter_that_the_file_trains_stays_beside_the_model_where_it_is_extracted() -> None:
+    lora, extract = {"type": "LoRA", **TRAINS, "r": 8}, {"type": "ExtractAdapters"}
+    answers = answered(lora, BUILDER, extract, data_configs=[ROWS])
+    assert answers.made["options"] == {"train_on": "o/n:small@train[:10]", "keep_adapter": "adapter"}
+    assert [*answers.made["settings"]] == ["train-adapter"] and answers.made["settings"]["train-adapter"]["rank"] == 8
+    assert "merged" not in answers.of("kept")
+    both = answered(lora, BUILDER, extract, model={**LLAMA, "adapter_path": "one"}, data_configs=[ROWS]).made
+    assert both["model"]["adapter"] == "one" and both["options"]["keep_adapter"] == "adapter"
+    tried = answered(
+        {**lora, "r": [8, 16]}, BUILDER, extract, data_configs=[ROWS], search_strategy={"sampler": "tpe"}
+    ).made
+    assert tried["settings"]["train-adapter"]["rank"] == [8, 16]
+    others: list[dict[str, Any]] = [{"type": "DoRA"}, {"type": "LoftQ"}, {"type": "LoRA", "modules_to_save": ["x"]}]
+    for each in others:
+        merged = answered({**TRAINS, **each}, BUILDER, extract, data_configs=[ROWS])
+        assert [*merged.made["settings"]] == ["finetune"] and "merged into the weights" in merged.of("changed")
+    merging = answered(lora, {"type": "MergeAdapterWeights"}, BUILDER, extract, data_configs=[ROWS])
+    assert [*merging.made["settings"]] == ["finetune"]
 
 
 def test_several_ranks_are_searched() -> None:

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 
-from drupe.api import Metric, asdict
+from drupe.api import Metric, OutputError, PlanError, asdict
 from drupe_search_optuna.goals import objectives_of
 from drupe_search_optuna.settings import Goal, SearchSettings
 from drupe_search_optuna.spaces import Parameter
 from drupe_search_optuna.study import Study
-from drupe_search_optuna.trials import Trial
+from drupe_search_optuna.trials import Trial, failed, refuse_stopped
 
 
 def test_the_folder_of_a_study_may_have_any_name(tmp_path: Path) -> None:
@@ -71,3 +72,22 @@ def test_a_search_that_goes_on_is_proposed_what_it_would_have_been_proposed(tmp_
         proposed.append([study.propose(number, attempt).values for number in (2, 3) for attempt in (0, 1)])
     assert proposed[0] == proposed[1]
     assert len({each["threads"] for each in proposed[0]}) == 4
+
+
+def test_a_disk_that_is_full_is_no_trial_and_ends_the_search(tmp_path: Path) -> None:
+    result = failed(OutputError("the disk is full", where=tmp_path, cure="free some space"))
+    for each in (result, {"several": [{"seconds": 1.0}, result]}):
+        with pytest.raises(OutputError, match="the disk is full"):
+            refuse_stopped(each)
+    refuse_stopped(failed(PlanError("it does not fit")))
+
+
+def test_a_study_that_cannot_be_written_is_an_error_of_the_disk(tmp_path: Path) -> None:
+    made = Trial(1, {"threads": 1}, {"bytes": Metric("bytes", 10, "bytes", "lower")})
+    parameters, objectives = [Parameter(("threads",), choices=(1, 2))], objectives_of((), made)
+    study = Study(tmp_path, parameters, SearchSettings())
+    study.begin({}, objectives)
+    with pytest.raises(OutputError, match=r"the study cannot be written: .*disk is full"), study.writing():
+        engine = study._begun._storage._backend.engine  # type: ignore[attr-defined]
+        event.listen(engine, "checkout", lambda connection, *rest: connection.execute("PRAGMA max_page_count=1"))
+        study.keep_in_full(Trial(1, {"threads": "1" * 1_000_000}, made.metrics))

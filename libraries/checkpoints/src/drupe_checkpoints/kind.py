@@ -15,6 +15,7 @@ from drupe_checkpoints.adapters.switched import switched_of
 from drupe_checkpoints.checkpoint import GGUF, Checkpoint
 from drupe_checkpoints.configuration import Configuration
 from drupe_checkpoints.context_length import context_of
+from drupe_checkpoints.kept import BESIDE, kept_location, with_adapters_in, write_elsewhere
 from drupe_checkpoints.opening import checkpoint_of, open_checkpoint
 from drupe_checkpoints.sentence_transformers import sentence_files, sentence_modules
 from drupe_checkpoints.summary import shards_of
@@ -42,13 +43,35 @@ class HfKind(ModelKind):
         return f"has the payload {reprlib.repr(model.payload)}, which is not a Checkpoint"
 
     def save(self, model: Model, folder: Path, context: Context) -> Mapping[str, str]:
-        """Copy the checkpoint's files in chunks. Links are followed. With adapters, the weights are those with them."""
+        """Copy the checkpoint's files in chunks. Links are followed.
+
+        Adapters that are merged are in the weights; those beside the checkpoint have folders of their own.
+        """
         _complete(model)
         sources = {_name(path, model.location): path for path in _files(model.location)}
+        beside = _beside(model)
         if adapters_of(model):
-            return self._save_merged(model, folder, sources, context)
+            merged = self._save_merged(model, folder, sources, context)
+            return {**merged, **{name: _copy(source, folder / name, context) for name, source in beside.items()}}
+        sources |= beside
         with context.progress.task("copying", sum(path.stat().st_size for path in sources.values())):
             return {name: _copy(source, folder / name, context) for name, source in sources.items()}
+
+    def store(self, model: Model, folder: Path, context: Context) -> None:
+        """Keep the checkpoint; one that is not in the scratch folder stays where it is, and is referred to."""
+        if adapters_of(model) or model.location.absolute().is_relative_to(context.scratch.absolute()):
+            self.save(model, folder, context)
+            return
+        _complete(model)
+        write_elsewhere(model.location, _files(model.location), folder)
+        for name, source in _beside(model).items():
+            _copy(source, folder / name, context)
+
+    def restore(self, model: Model, moved: tuple[Path, Path] | None = None) -> Model:
+        folder = model.location
+        parts = {role: {name: held[name] for name in held if name != FACT} for role, held in model.parts.items()}
+        here = model.but(location=kept_location(folder, moved), parts=parts)
+        return self.load(with_adapters_in(here, folder))
 
     def _save_merged(
         self, model: Model, folder: Path, sources: Mapping[str, Path], context: Context
@@ -213,6 +236,11 @@ def _all_files(model: Model) -> list[Path]:
     merged = [path for adapter in adapters_of(model) for path in adapter.files]
     beside = [path for adapter in switched_of(model) for path in adapter.files]
     return [*_files(model.location), *merged, *beside]
+
+
+def _beside(model: Model) -> dict[str, Path]:
+    """The files of the adapters beside a checkpoint, by the names that they get in a folder with it."""
+    return {f"{BESIDE}/{each.name}/{path.name}": path for each in switched_of(model) for path in each.files}
 
 
 def _name(path: Path, location: Path) -> str:

@@ -90,7 +90,7 @@ def cut_out(model: ir.Model, inputs: Sequence[ir.Value], outputs: Sequence[ir.Va
 
     The weights are shared. Shapes of inner values are left out, because those for the last token alone would be wrong.
     """
-    asked = [*dict.fromkeys([*inputs, *model.graph.inputs])]
+    asked = [*dict.fromkeys([*inputs, *_required(model.graph)])]
     graph = ir.convenience.extract(model.graph, asked, outputs)
     functions = [function.clone() for function in model.functions.values()]
     part = all_logits(ir.Model(graph, ir_version=model.ir_version or 10, functions=functions))
@@ -105,6 +105,11 @@ def cut_out(model: ir.Model, inputs: Sequence[ir.Value], outputs: Sequence[ir.Va
     return part
 
 
+def _required(graph: ir.Graph) -> list[ir.Value]:
+    """The inputs of a graph without those that have a default, such as matrices of adapters."""
+    return [value for value in graph.inputs if not value.is_initializer()]
+
+
 def _drop_unused_inputs(graph: ir.Graph) -> None:
     used = [value for value in graph.inputs if value.uses()]
     graph.inputs.clear()
@@ -116,7 +121,8 @@ def opened(
     model: ir.Model, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value], home: Path, context: Context
 ) -> Iterator[Opened]:
     """Write the sub-graph from `inputs` to `outputs` into a folder in `home` and open it. The folder is removed."""
-    with opened_part(cut_out(model, inputs, outputs), [*inputs, *model.graph.inputs], outputs, home, context) as part:
+    given = [*inputs, *_required(model.graph)]
+    with opened_part(cut_out(model, inputs, outputs), given, outputs, home, context) as part:
         yield part
 
 

@@ -82,7 +82,7 @@ def evaluate(
         from drupe_files.kept_measurements import refuse_unkeepable
 
         refuse_unkeepable(Path(package))
-    with with_active(package, adapter) as measurable:
+    with with_active(package, adapter, against) as measurable:
         measured = measured_with(list(zip(asked, configured, strict=True)), measurable, against, provider)
     if against is not None and is_of_another_source(package, against):
         tell(f"note: the record of {package} says that it was made of another model than {against}")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from numpy.typing import NDArray
 
@@ -42,33 +41,67 @@ def with_rows(windows: Sequence[Window], positions: int, rows: NDArray[Any]) -> 
 
 def keeping(chunks: Iterator[Chunk], windows: Sequence[Window], key: str) -> Iterator[Chunk]:
     """The chunks, whose logits are kept in the shared folder when all of them have passed. They come in order."""
-    import numpy as np
-
     folder = shared_folder()
     positions = sum(len(window.inputs) for window in windows)
-    unfinished: Path | None = None
-    kept: NDArray[Any] | None = None
-    done = 0
+    keeper: _Keeper | None = None
     try:
         for chunk in chunks:
             assert chunk.rows is not None
             shape = (positions, chunk.rows.shape[-1])
-            if folder is not None and unfinished is None and FLOAT * shape[0] * shape[1] <= LARGEST:
-                descriptor, name = tempfile.mkstemp(dir=folder, suffix=".unfinished")
-                os.close(descriptor)
-                unfinished = Path(name)
-                kept = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.float32, shape=shape)
-            if kept is not None:
-                kept[done : done + len(chunk.rows)] = chunk.rows
-            done += len(chunk.rows)
+            if folder is not None and keeper is None and FLOAT * shape[0] * shape[1] <= LARGEST:
+                keeper = _Keeper(folder, shape)
+            if keeper is not None:
+                keeper.write(chunk.rows)
             yield chunk
-        if unfinished is not None and folder is not None:
-            del kept
-            unfinished.replace(_file(folder, key))
+        if keeper is not None and folder is not None:
+            keeper.publish(_file(folder, key))
     finally:
-        if unfinished is not None:
+        if keeper is not None:
+            keeper.drop()
+
+
+class _Keeper:
+    """Writes rows into a file of numpy's. Where the disk does not take them, nothing is kept, and nothing fails.
+
+    Through a memory map, a disk that is full would end the process.
+    """
+
+    def __init__(self, folder: Path, shape: tuple[int, int]) -> None:
+        import numpy as np
+
+        self._file: IO[bytes] | None = None
+        self._path: Path | None = None
+        with contextlib.suppress(OSError):
+            file = tempfile.NamedTemporaryFile(dir=folder, suffix=".unfinished", delete=False)  # noqa: SIM115
+            self._file, self._path = file, Path(file.name)
+            header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)), "fortran_order": False}
+            np.lib.format.write_array_header_1_0(file, {**header, "shape": shape})
+
+    def write(self, rows: NDArray[Any]) -> None:
+        if self._file is None:
+            return
+        try:
+            self._file.write(rows.astype("float32").tobytes())
+        except OSError:
+            self.drop()
+
+    def publish(self, path: Path) -> None:
+        """Give the file its name, where all of it is there."""
+        if self._file is None or self._path is None:
+            return
+        with contextlib.suppress(OSError):
+            self._file.close()
+            self._path.replace(path)
+
+    def drop(self) -> None:
+        """Remove the file, unless it has its name."""
+        with contextlib.suppress(OSError):  # closing writes what is left
+            if self._file is not None:
+                self._file.close()
+        self._file = None
+        if self._path is not None:
             with contextlib.suppress(OSError):
-                unfinished.unlink(missing_ok=True)
+                self._path.unlink(missing_ok=True)
 
 
 def _file(folder: Path, key: str) -> Path:

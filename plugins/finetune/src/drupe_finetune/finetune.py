@@ -8,6 +8,8 @@ from pathlib import Path
 from drupe.api import Context, Form, Model, ModelError, Pass
 from drupe_checkpoints import Checkpoint, checkpoint_of, merged_copy, open_checkpoint
 from drupe_checkpoints.tasks import TEXT
+from drupe_finetune.in_plans import keys_of
+from drupe_finetune.plugin import FINETUNE
 from drupe_finetune.settings import FinetuneConfig, refuse_idle, refuse_missing
 
 TRAINED = {"trained": "yes"}
@@ -16,7 +18,7 @@ TRAINED = {"trained": "yes"}
 class Finetune(Pass):
     """Trains an adapter with peft and transformers' Trainer, and merges it; or trains all weights."""
 
-    name = "finetune"
+    name = FINETUNE
     summary = "trains a checkpoint on a data set (peft, Trainer)"
     revision = 2
     Config = FinetuneConfig
@@ -26,9 +28,11 @@ class Finetune(Pass):
     grows_with = "the number of steps"
     libraries = ()
 
+    @keys_of(FINETUNE)
     def preview(self, model: Model, config: FinetuneConfig, context: Context) -> Model:
         """The checkpoint itself: what is trained keeps its names and shapes."""
         refuse_missing()
+        refuse_beside(checkpoint_of(model))
         refuse_untrainable(checkpoint_of(model))
         refuse_idle(config)
         if config.in_four_bits:
@@ -37,12 +41,14 @@ class Finetune(Pass):
             refuse_unfit_quantizer(config)
         return model.but(facts=TRAINED)
 
+    @keys_of(FINETUNE)
     def run(self, model: Model, config: FinetuneConfig, context: Context) -> Model:
         from drupe_finetune.arguments import refuse_unknown
         from drupe_finetune.mistakes import refuse_mistakes
         from drupe_finetune.training import train
         from drupe_finetune.writing import merged, with_own_base, write_adapter, write_note, write_whole
 
+        refuse_beside(checkpoint_of(model))
         model = ready_to_train(model, context.scratch / "base", context)
         refuse_unknown(config)
         refuse_mistakes(model.location, config)
@@ -70,18 +76,19 @@ def ready_to_train(model: Model, folder: Path, context: Context) -> Model:
     return merged_copy(model, folder, context)
 
 
-def refuse_untrainable(checkpoint: Checkpoint) -> None:
-    """Raise ModelError for a checkpoint that writes no text, is quantized, or has adapters beside it.
-
-    Also for one that is no folder for transformers.
-    """
+def refuse_beside(checkpoint: Checkpoint) -> None:
+    """Raise ModelError where adapters lie beside a checkpoint whose weights are trained."""
     if checkpoint.switched:
         names = ", ".join(each.name for each in checkpoint.switched)
         raise ModelError(
             f"the adapters beside the checkpoint ({names}) belong to its weights, which training changes",
             where=checkpoint.folder,
-            cure="train first, with drupe finetune --merge, and train the adapters on the result; or leave one out",
+            cure="--keep-adapter NAME keeps what is trained beside them; or leave one of the two out",
         )
+
+
+def refuse_untrainable(checkpoint: Checkpoint) -> None:
+    """Raise ModelError for a checkpoint that writes no text, is quantized, or is no folder for transformers."""
     if checkpoint.task not in (TEXT, None):
         raise ModelError(
             f"the model is for {checkpoint.task}, and drupe finetune trains models that write text",

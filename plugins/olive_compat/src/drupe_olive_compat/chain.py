@@ -17,7 +17,7 @@ TAKEN: Mapping[str, tuple[str, ...]] = {
     "int8": ("block_size", "symmetric", "head_bits"),
 }  # fmt: skip
 """The options that have an effect where weights are quantized, by precision."""
-ALWAYS = ("train_on",)
+ALWAYS = ("train_on", "keep_adapter")
 """The options that have an effect with every precision."""
 HARMLESS: Mapping[str, tuple[str, ...]] = {"int8": ("quality",)}
 """Options that may stand there without effect, by precision; others are refused where they have none."""
@@ -35,8 +35,9 @@ class Chain:
     exports: whether a pass makes an ONNX graph; always so where the source is one. precision: what a pass names, as a
     precision of Drupe. bits: of the weights that a pass quantizes, 0 for none. options, settings: those of a workflow.
     stated: where the file states an option. mixed: whether matrices get different bits. calibrates: whether weights
-    are quantized by a text. read: the names of data configs that passes read. trains: whether a pass trains the
-    checkpoint. merged: whether a pass merges the adapter of the file's model. switches: whether it stays beside it.
+    are quantized by a text. read: the names of data configs that passes read. trains: the pass that trains the
+    checkpoint, as lines name it; "" for none. merged: whether a pass merges the adapter that there is. switches:
+    whether the adapter of the file's model stays beside it.
     """
 
     source: Source
@@ -54,7 +55,7 @@ class Chain:
     mixed: bool = False
     calibrates: bool = False
     read: set[str] = field(default_factory=set)
-    trains: bool = False
+    trains: str = ""
     merged: bool = False
     switches: bool = False
 

@@ -50,9 +50,8 @@ def _read(line: Line, command: OliveCommand, typed: Sequence[str], own: frozense
             line.arguments.append(word)
             continue
         taken = _values(flag, words, [value] if equals else [])
-        if taken is None:  # the command itself says that a value is missing, or that there is one too many
-            line.arguments.append(word)
-            continue
+        if taken is None:
+            raise UsageError(f"{name} takes no value" if equals else f"{name} needs a value")
         line.olives = line.olives or "_" in name or not own & set(flag.names)
         _take(line, flag, name, taken, own)
 

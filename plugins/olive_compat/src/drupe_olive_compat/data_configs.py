@@ -8,6 +8,7 @@ from typing import Any
 from drupe.api import Record, field
 from drupe_olive_compat.answers import Answer, is_off, missing
 from drupe_olive_compat.chain import Chain
+from drupe_olive_compat.values import a_text
 
 FULL_NAMES: Mapping[str, str] = {
     "c4": "allenai/c4",
@@ -60,8 +61,9 @@ def data_config(chain: Chain, value: Any, cure: str) -> DataConfig:
     if config.get("user_script"):
         what = f"the data config {name} is read by the Python file {config['user_script']}, which Drupe does not run"
         return DataConfig(name, lacks=missing(what, cure))
-    loading, processing = _loading(config), parameters(config.get("pre_process_data_config"))
-    reference, split, lacks = _data_set(loading)
+    loading = _component(config, "load_dataset", "load_dataset_config")
+    processing = _component(config, "pre_process_data", "pre_process_data_config")
+    reference, split, lacks = _data_set(loading, f"data_configs.{name}")
     return DataConfig(name, loading, processing, reference, split, lacks)
 
 
@@ -73,19 +75,34 @@ def parameters(part: Any) -> Mapping[str, Any]:
     return {**part, **(inner if isinstance(inner, Mapping) else {})}
 
 
-def _loading(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """How a data set is loaded; before Olive 0.6 it stood in `components` and `params_config`."""
-    components = config.get("components")
-    older = components.get("load_dataset") if isinstance(components, Mapping) else None
-    parts = (config.get("params_config"), older, config.get("load_dataset_config"))
-    return {key: value for part in parts for key, value in parameters(part).items()}
+def _component(config: Mapping[str, Any], older: str, key: str) -> Mapping[str, Any]:
+    """The options of a component. Before Olive 0.6 they stood in `components` and `params_config`, by another name."""
+    shared = config.get("params_config")
+    shared = shared if isinstance(shared, Mapping) else {}
+    held, own = config.get("components"), shared.get("component_kwargs")
+    parts = (
+        {each: shared[each] for each in _SHARED[older] if each in shared},
+        own.get(older) if isinstance(own, Mapping) else None,
+        held.get(older) if isinstance(held, Mapping) else None,
+        config.get(key),
+    )
+    return {name: value for part in parts for name, value in parameters(part).items() if value is not None}
 
 
-def _data_set(loading: Mapping[str, Any]) -> tuple[str, str, Answer | None]:
+_SHARED: Mapping[str, tuple[str, ...]] = {
+    "load_dataset": ("data_name", "subset", "split", "data_dir", "data_files", "col_filters"),
+    "pre_process_data": ("input_cols", "label_cols", "max_samples"),
+}
+"""What older files have in `params_config` for all components, by the component that reads it."""
+
+
+def _data_set(loading: Mapping[str, Any], place: str) -> tuple[str, str, Answer | None]:
     """The data set with its configuration, or the file; the split; and what of it is not done."""
     name, files = str(loading.get("data_name") or ""), loading.get("data_files")
     if not is_off(loading.get("col_filters")):
         return "", "", missing("rows of a data set that are chosen by a column's value", "write them to a file")
+    if isinstance(files, list) and len(files) == 1:
+        (files,) = files
     if name in FORMATS and isinstance(files, str):
         return files, "", None
     if not is_off(files) or not is_off(loading.get("data_dir")):
@@ -94,4 +111,4 @@ def _data_set(loading: Mapping[str, Any]) -> tuple[str, str, Answer | None]:
     if name and "/" not in reference:
         return "", "", missing(f"the data set '{name}', whose owner is not known", A_FILE)
     reference += f":{loading['subset']}" if loading.get("subset") else ""
-    return reference, str(loading.get("split") or "validation"), None
+    return reference, a_text(loading.get("split") or "validation", f"{place}.split"), None

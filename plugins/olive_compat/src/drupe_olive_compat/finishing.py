@@ -113,7 +113,7 @@ def _run_pass(line: Line) -> list[str]:
         return ["run-pass", str(name), _model(line), *line.arguments, *output, *sets]
     passes = {"pass": {"type": name, **config}}
     if not _is_graph(_model(line)) and not rule_of(str(name))[1].exports:
-        passes["export"] = {"type": "ModelBuilder"}
+        passes["export"] = {"type": "ModelBuilder", "precision": "fp32"}  # what is not quantized
         line.ledger.say(str(name), changed(_A_PACKAGE))
     for key in config:
         line.flags_of[f"passes.pass.{key}"] = f"{line.flags_of['pass_config']} {key}"
@@ -245,6 +245,12 @@ def _data(line: Line) -> dict[str, Any]:
     return {"data_config": {"name": "text", "load_dataset_config": loading, "pre_process_data_config": columns}}
 
 
+_NOT_TYPED = (
+    "output_dir", "target", "passes.export (ModelBuilder)", "passes.export.precision", "input_model.model_path",
+)  # fmt: skip
+"""Places of the workflow file that no flag stands for, unless one says so."""
+
+
 def _by_document(line: Line, passes: Mapping[str, Any]) -> list[str]:
     """Arguments of `drupe optimize` for passes of Olive, by way of the workflow file that Olive would make."""
     from drupe_olive_compat.reading import read
@@ -260,7 +266,7 @@ def _by_document(line: Line, passes: Mapping[str, Any]) -> list[str]:
     workflow, notices = answered
     told = Ledger()
     for notice in notices:
-        if notice.about in ("output_dir", "target", "passes.export (ModelBuilder)", "input_model.model_path"):
+        if notice.about in _NOT_TYPED and notice.about not in line.flags_of:
             told.notices += [notice] if notice.handling == "missing" else []
         else:
             told.notices.append(_named(notice, line))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from drupe.api import UsageError, replace
 from drupe_olive_compat import harness
 from drupe_olive_compat.answers import Answer, Ledger, changed, kept, left_out
 from drupe_olive_compat.components import Component, OliveFile, component
 from drupe_olive_compat.goals import limit_of, ranked
+from drupe_olive_compat.values import a_list
 
 AGAINST = "drupe evaluate OUT --against MODEL"
 _CLOSE = "the package is compared with its source: KL divergence, agreement and perplexity, or similarity"
@@ -74,11 +76,15 @@ def say_measuring(file: OliveFile, read: set[str], gives: str, ledger: Ledger) -
     elif evaluator is not None:
         ledger.say("evaluator", changed(f"{evaluator} measures as far as its own lines say; beside it, {_CLOSE}"))
     used = "evaluator" if isinstance(evaluator, Mapping) else evaluator
+    if used is not None and used not in file.evaluators:
+        cure = "add it to evaluators, or leave evaluator out"
+        raise UsageError(f"there is no evaluator '{used}' in the file", where="evaluator", cure=cure)
     measures = Measures(gives)
+    named = _mappings(top_metrics, "metrics")
     for name, each in file.evaluators.items():
-        _say_evaluator(each, measures, ledger, used=name == used)
-    if top_metrics:
-        ledger.say("metrics", METRICS["accuracy"])
+        _say_evaluator(_with_metrics(each, named), measures, ledger, used=name == used)
+    if named:
+        ledger.say("metrics", kept("read where an evaluator names them"))
     for config in file.data_configs:
         name = str(config.options.get("name", config.place.rpartition(".")[2]))
         ledger.say(config.place, kept("a pass reads it, as its own lines say") if name in read else _UNREAD)
@@ -96,7 +102,7 @@ def _say_evaluator(evaluator: Component, measures: Measures, ledger: Ledger, use
         ledger.say(evaluator.place, left_out("it has no metrics"))
     for place, metric in _metrics(evaluator):
         kind = str(metric.get("type", "")).casefold()
-        names = [str(each.get("name", "")) for each in _mappings(metric.get("sub_types"))]
+        names = [str(each.get("name", "")) for each in _mappings(metric.get("sub_types"), f"{place}.sub_types")]
         answer = METRICS.get(kind, left_out(f"metrics of the type {kind} are not measured", AGAINST))
         if kind in MEASURED:
             measures.evaluators |= {MEASURED[kind]: {}} if used else {}
@@ -115,7 +121,9 @@ def _say_evaluator(evaluator: Component, measures: Measures, ledger: Ledger, use
 
 def _say_tasks(evaluator: Component, kind: str, measures: Measures, ledger: Ledger, used: bool) -> None:
     """Say what becomes of an evaluator that runs the tasks of a harness."""
-    tasks = _list(evaluator.options.get("tasks"))
+    given = evaluator.options.get("tasks")
+    tasks = [given] if isinstance(given, str) else a_list(given, evaluator.at("tasks"))
+    evaluator = replace(evaluator, options={**evaluator.options, "tasks": tasks})
     names = [str(each.get("task", each) if isinstance(each, Mapping) else each) for each in tasks]
     if kind != harness.TYPE or not names or not harness.can_run():
         named = HARNESSES.get(kind, f"an evaluator of the type {evaluator.type}")
@@ -185,13 +193,13 @@ def _sub_types(evaluator: Component) -> Iterator[tuple[str, str, Mapping[str, An
     """The sub types of an evaluator's metrics, with their places and the types of the metrics."""
     for place, metric in _metrics(evaluator):
         kind = str(metric.get("type", "")).casefold()
-        for each in _mappings(metric.get("sub_types")):
+        for each in _mappings(metric.get("sub_types"), f"{place}.sub_types"):
             yield f"{place}.{each.get('name', '')}", kind, each
 
 
 def _say_how_often(place: str, metric: Mapping[str, Any], ledger: Ledger) -> None:
     """Say what becomes of the number of runs and of the session that a metric of speed asks for."""
-    for each in _mappings(metric.get("sub_types")):
+    for each in _mappings(metric.get("sub_types"), f"{place}.sub_types"):
         if each.get("metric_config"):
             ledger.say(f"{place}.{each.get('name', '')}.metric_config", _RUNS)
     settings = metric.get("user_config")
@@ -200,17 +208,27 @@ def _say_how_often(place: str, metric: Mapping[str, Any], ledger: Ledger) -> Non
 
 
 def _metrics(evaluator: Component) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The metrics of an evaluator, with their places. One that is only a name stands at the top of the file."""
-    for number, metric in enumerate(_list(evaluator.options.get("metrics"))):
-        if isinstance(metric, Mapping):
-            yield evaluator.at(f"metrics.{metric.get('name', number)}"), metric
-        else:
-            yield evaluator.at(f"metrics.{metric}"), {"type": "accuracy"}
+    """The metrics of an evaluator, with their places."""
+    for number, metric in enumerate(_mappings(evaluator.options.get("metrics"), evaluator.at("metrics"))):
+        yield evaluator.at(f"metrics.{metric.get('name', number)}"), metric
 
 
-def _mappings(value: Any) -> list[Mapping[str, Any]]:
-    return [each for each in _list(value) if isinstance(each, Mapping)]
+def _with_metrics(evaluator: Component, named: Sequence[Mapping[str, Any]]) -> Component:
+    """An evaluator that has its metrics, and not their names. named: the metrics at the top of the file."""
+    if "metrics" not in evaluator.options:
+        return evaluator
+    listed = a_list(evaluator.options["metrics"], evaluator.at("metrics"))
+    known = {str(each.get("name")): each for each in named}
+    for each in listed:
+        if not isinstance(each, Mapping) and str(each) not in known:
+            what = f"there is no metric '{each}' in the file"
+            raise UsageError(what, where=evaluator.at("metrics"), cure="add it to metrics at the top of the file")
+    metrics = [each if isinstance(each, Mapping) else known[str(each)] for each in listed]
+    return replace(evaluator, options={**evaluator.options, "metrics": metrics})
 
 
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
+def _mappings(value: Any, place: str) -> list[Mapping[str, Any]]:
+    for each in (listed := a_list(value, place)):
+        if not isinstance(each, Mapping):
+            raise UsageError(f"{each!r} does not fit: a mapping of keys is wanted", where=place)
+    return listed

@@ -53,9 +53,17 @@ def sets(name: str) -> Saying:
 
 def whole(value: Any, place: str) -> int:
     """A whole number. Raises UsageError for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int):
+    is_one = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    if isinstance(value, bool) or not is_one:
         raise UsageError(f"{value!r} does not fit: a whole number is wanted", where=place)
-    return value
+    return int(value)
+
+
+def truth(value: Any, place: str) -> bool:
+    """True or false. Raises UsageError for anything else."""
+    if value not in (True, False):
+        raise UsageError(f"{value!r} does not fit: true or false is wanted", where=place)
+    return bool(value)
 
 
 def number(value: Any, place: str) -> float:
@@ -66,16 +74,17 @@ def number(value: Any, place: str) -> float:
 
 
 def block_size(chain: Chain, value: Any, place: str) -> Answer:
-    if value not in BLOCK_SIZES:
+    if isinstance(value, bool) or value not in BLOCK_SIZES:
         sizes = ", ".join(map(str, BLOCK_SIZES))
         return changed(f"blocks of {value!r} are not stored, only those of {sizes}; Drupe chooses the size")
-    return sets("block_size")(chain, value, place)
+    return sets("block_size")(chain, int(value), place)
 
 
 def bits(chain: Chain, value: Any, place: str) -> Answer:
     """Bits of the weights. The first pass that quantizes decides; a later one completes it."""
     if value not in (4, 8):
         return missing(f"weights of {value!r} bits", "4 or 8 bits")
+    value = int(value)
     if chain.bits and chain.bits != value:
         return kept(f"{value} bits for what is not quantized yet: embedding and head")
     chain.bits = value
@@ -83,7 +92,7 @@ def bits(chain: Chain, value: Any, place: str) -> Answer:
 
 
 def symmetric(chain: Chain, value: Any, place: str) -> Answer:
-    return sets("symmetric")(chain, bool(value), place)
+    return sets("symmetric")(chain, truth(value, place), place)
 
 
 def accuracy_level(chain: Chain, value: Any, place: str) -> Answer:

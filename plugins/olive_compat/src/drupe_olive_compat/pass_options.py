@@ -19,6 +19,7 @@ from drupe_olive_compat.options import (
     damping,
     says,
     symmetric,
+    truth,
     unless_off,
     whole,
 )
@@ -63,7 +64,7 @@ OTHERS_CALIBRATED: Mapping[str, Treatment] = {
 AWQ: Mapping[str, Treatment] = {
     "q_group_size": block_size,
     "bits": bits,
-    "zero_point": lambda chain, value, place: symmetric(chain, not value, place),
+    "zero_point": lambda chain, value, place: symmetric(chain, not truth(value, place), place),
     "data_config": calibration,
     "input_model_dtype": says(left_out("weights are read in the checkpoint's own type")),
     "version": says(left_out("the format of another kernel")),

@@ -84,6 +84,7 @@ PASSES: Mapping[str, Rule] = {
         BUILDER,
         exporting,
         exports=True,
+        required=("precision",),
     ),
     "OnnxConversion": Rule(_BUILT, _EXPORTED, EXPORTING, exporting, exports=True),
     "MobiusBuilder": Rule(
@@ -217,7 +218,7 @@ PASSES: Mapping[str, Rule] = {
         kept("an adapter that input_model names is merged while the checkpoint is read"), effect=merging
     ),
     "ExtractAdapters": Rule(
-        kept("the adapter that input_model names stays beside the base model, as an .onnx_adapter file"),
+        kept("the adapter that input_model names, or that LoRA or QLoRA trains, stays beside the base model"),
         missing("adapters as inputs of a graph, as one of several passes", "drupe extract-adapters MODEL -o OUT"),
         EXTRACTED,
         extracting,
@@ -279,6 +280,7 @@ FORMER: Mapping[str, str] = {
 """Names in older files, and the pass that is meant."""
 GONE = missing("a pass that Olive itself no longer has", "leave it out")
 UNKNOWN = missing("a pass that Olive does not have", "leave it out")
+UNTYPED = missing("a pass without a type", "add its type")
 REMOVED = (
     "InsertBeamSearch",
     "AppendPrePostProcessingOps",
@@ -300,4 +302,4 @@ def rule_of(written: str) -> tuple[str, Rule]:
     last = written.rpartition(".")[2]
     name = _BY_NAME.get(last.casefold(), last)
     name = FORMER.get(name, name)
-    return name, PASSES.get(name) or Rule(GONE if name in REMOVED else UNKNOWN)
+    return name, PASSES.get(name) or Rule(GONE if name in REMOVED else UNKNOWN if name else UNTYPED)

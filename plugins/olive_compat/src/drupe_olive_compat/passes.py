@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from drupe.api import replace
+from drupe.api import UsageError, replace
 from drupe_olive_compat.answers import CHANGED, KEPT, Answer, changed, kept, left_out, missing
 from drupe_olive_compat.chain import Chain
 from drupe_olive_compat.components import Component
 from drupe_olive_compat.options import DEFAULTS, Treatment
 from drupe_olive_compat.pass_table import rule_of
 from drupe_olive_compat.rules import Rule
+from drupe_olive_compat.values import NOT_GIVEN
 
 SAID_BY_EFFECT = ("GraphSurgeries", "OrtTransformersOptimization", "OnnxIODataTypeConverter")
 """Passes whose lines depend on their options; the effect of their rule says them."""
@@ -43,6 +44,10 @@ def follow(chain: Chain, part: Component) -> None:
                 chain.ledger.say(part.at(option), treated)
     elif "user_script" in part.options:
         chain.ledger.say(part.at("user_script"), OF_ANY_PASS["user_script"])
+    for option in rule.required if answer.handling in (KEPT, CHANGED) and not chain.is_graph else ():
+        if part.options.get(option) in (None, *DEFAULTS):
+            answer = missing("Olive's pass has no default for it", f"add {option} to the pass")
+            chain.ledger.say(part.at(option), answer)
     if name in SAID_BY_EFFECT:
         for option in _left_to_defaults(part):
             chain.ledger.say(part.at(option), DEFAULT)
@@ -66,7 +71,9 @@ def _left_to_defaults(part: Component) -> list[str]:
 def _options(part: Component) -> Iterator[tuple[str, Any]]:
     """The options of a pass, and those inside of an option that holds others."""
     for option, value in part.options.items():
-        if option in NESTED and isinstance(value, Mapping):
+        if option in NESTED:
+            if not isinstance(value, Mapping):
+                raise UsageError(f"{value!r} does not fit: a mapping of keys is wanted", where=part.at(option))
             for inner, each in value.items():
                 yield f"{option}.{inner}", each
         else:
@@ -79,6 +86,8 @@ def _treated(chain: Chain, rule: Rule, option: str, value: Any, place: str) -> A
     treatment: Treatment | None = rule.options.get(known)
     if treatment is None:
         return OF_ANY_PASS.get(option, UNKNOWN)
+    if value is None:
+        return NOT_GIVEN
     if isinstance(value, str) and value in DEFAULTS:
         return DEFAULT
     return treatment(chain, value, place)

@@ -26,6 +26,7 @@ from drupe_olive_compat.strategy import (
     search_of,
 )
 from drupe_olive_compat.targets import provider_of
+from drupe_olive_compat.values import a_text
 
 ADAPTER = "input_model.adapter_path"
 
@@ -144,15 +145,16 @@ def _say_what_is_made(file: OliveFile, chain: Chain) -> None:
 def _output(file: OliveFile, ledger: Ledger) -> str:
     """The output folder. Olive takes a name with a suffix for that of the model's file."""
     named = file.settings.pop("output_dir", None)
-    if not named or is_placeholder(str(named)):
+    named = a_text(named or "", "output_dir")
+    if not named or is_placeholder(named):
         what = f"only a placeholder ('{named}') is named" if named else "no output folder is named"
         what += ", and Drupe takes none for granted"
         ledger.say("output_dir", changed(what, "-o OUT"))
         return ""
-    path = PurePosixPath(str(named))
+    path = PurePosixPath(named)
     if path.suffix.casefold() == ".onnx":
         folder = str(path.with_suffix(""))
         ledger.say("output_dir", changed(f"a folder of its own, {folder}, with the graph model.onnx in it"))
         return folder
     ledger.say("output_dir", kept(f"the folder {named}"))
-    return str(named)
+    return named

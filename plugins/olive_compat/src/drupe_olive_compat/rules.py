@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from drupe.api import Record, field
+from drupe.api import Record, UsageError, field
 from drupe_olive_compat.answers import KEPT, Answer, changed, kept, left_out, missing
 from drupe_olive_compat.builder_options import NO_COMPONENTS, WHOLE_TEXT, floating
 from drupe_olive_compat.chain import Chain
@@ -19,7 +19,8 @@ class Rule(Record):
     """What becomes of a pass. built: of a checkpoint, whose graph Drupe builds. graph: of an ONNX graph; None if alike.
 
     options: what is done about each option, where the pass is kept or changed. effect: what the pass as a whole asks
-    for, called after its options. exports: whether it makes an ONNX graph of a checkpoint.
+    for, called after its options. exports: whether it makes an ONNX graph of a checkpoint. required: options that have
+    to be there for a checkpoint.
     """
 
     built: Answer
@@ -27,6 +28,7 @@ class Rule(Record):
     options: Mapping[str, Treatment] = field(default_factory=dict)
     effect: Effect | None = None
     exports: bool = False
+    required: tuple[str, ...] = ()
 
     def answer(self, chain: Chain) -> Answer:
         return self.graph if chain.is_graph and self.graph is not None else self.built
@@ -103,6 +105,8 @@ def mixing(chain: Chain, part: Component) -> None:
     if options.get("ratio") is None:
         return
     ratio = number(options["ratio"], part.at("ratio"))
+    if not 0 <= ratio <= 1:
+        raise UsageError(f"{ratio:g} is no share of the weights", where=part.at("ratio"), cure="a number from 0 to 1")
     size, low, high = (
         whole(options.get(name) or default, part.at(name))
         for name, default in (("group_size", 128), ("bits", 4), ("high_bits", 8))

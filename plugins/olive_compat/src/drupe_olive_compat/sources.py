@@ -10,6 +10,7 @@ from drupe.api import ModelError, Record, UsageError, registry, replace, resolve
 from drupe_olive_compat.answers import Answer, Ledger, changed, kept, left_out, missing
 from drupe_olive_compat.components import Component
 from drupe_olive_compat.model_names import named
+from drupe_olive_compat.values import NOT_GIVEN, a_text
 
 FAMILIES = "drupe_decoder_families"
 """The hook that lists the families of decoders that are built."""
@@ -80,12 +81,21 @@ def source_of(part: Component, replacement: str, ledger: Ledger) -> Source:
     for name, value in part.options.items():
         if replacement and name in ("model_path", "onnx_file_name"):
             continue
-        if name == "load_kwargs" and isinstance(value, Mapping):
-            for key, each in value.items():
-                ledger.say(part.at(f"{name}.{key}"), _answer(_LOADING, key, each, replacement))
+        if name == "load_kwargs":
+            for key, each in _loading(part).items():
+                answer = NOT_GIVEN if each is None else _answer(_LOADING, key, each, replacement)
+                ledger.say(part.at(f"{name}.{key}"), answer)
         elif name not in _ANSWERED or replacement:
             ledger.say(part.at(name), _answer(_OPTIONS, name, value, replacement))
     return found
+
+
+def _loading(part: Component) -> Mapping[str, Any]:
+    """What is handed to transformers when it loads the model."""
+    loading = part.options.get("load_kwargs", {})
+    if not isinstance(loading, Mapping):
+        raise UsageError(f"{loading!r} does not fit: a mapping of keys is wanted", where=part.at("load_kwargs"))
+    return loading
 
 
 def task_of(source: Source) -> str:
@@ -138,7 +148,7 @@ def _of_the_file(part: Component, ledger: Ledger) -> Source:
     if isinstance(path, Mapping):
         ledger.say(part.at("model_path"), missing("a model in a registry of Azure is not looked for", ANOTHER))
         return Source("", CHECKPOINT)
-    path = str(path)
+    path = a_text(path, part.at("model_path"))
     if not part.type:
         ledger.say(part.place, missing("it has no type, so nobody knows what it is; Olive refuses it", ANOTHER))
     elif kind not in _TYPES:
@@ -151,7 +161,7 @@ def _of_the_file(part: Component, ledger: Ledger) -> Source:
 
 
 def _graph(part: Component, path: str, ledger: Ledger) -> Source:
-    name = part.options.get("onnx_file_name")
+    name = a_text(part.options.get("onnx_file_name") or "", part.at("onnx_file_name"))
     path = f"{path.rstrip('/')}/{name}" if name else path
     ledger.say(part.at("model_path"), kept(f"the ONNX graph {path}"))
     if "task" in part.options:
@@ -177,9 +187,8 @@ def _checkpoint(part: Component, path: str, ledger: Ledger) -> Source:
     if path.casefold().endswith(_PICKLED):
         ledger.say(part.at("model_path"), _PICKLE)
         return Source(path, CHECKPOINT)
-    loading = part.options.get("load_kwargs")
-    revision = str(loading.get("revision", "")) if isinstance(loading, Mapping) else ""
-    adapter = str(part.options.get("adapter_path") or "")
+    revision = a_text(_loading(part).get("revision") or "", part.at("load_kwargs.revision"))
+    adapter = a_text(part.options.get("adapter_path") or "", part.at("adapter_path"))
     return replace(_by_name(part, path, ledger), revision=revision, adapter=adapter)
 
 

@@ -9,6 +9,7 @@ from drupe_olive_compat.answers import Answer, kept, left_out, missing
 from drupe_olive_compat.chain import Chain
 from drupe_olive_compat.components import Component
 from drupe_olive_compat.options import EXTERNAL, sets
+from drupe_olive_compat.values import a_list
 
 BY_OLIVE = "run the pass alone with olive run-pass, and name the graph that it makes with --model"
 _NOT_THERE = left_out("nothing of this kind is in a graph that Drupe builds")
@@ -39,8 +40,10 @@ _NAMED_8_BITS = "quantizeembeddingint8"
 
 def say_surgeries(chain: Chain, part: Component) -> None:
     """A line for each surgery, and for what else the pass is told."""
-    surgeries = part.options.get("surgeries")
-    for number, surgery in enumerate(surgeries if isinstance(surgeries, list) else []):
+    surgeries = a_list(part.options.get("surgeries"), part.at("surgeries"))
+    if not surgeries:
+        chain.ledger.say(part.at("surgeries"), left_out("no surgery is named"))
+    for number, surgery in enumerate(surgeries):
         name = str(surgery.get("surgeon", "") if isinstance(surgery, Mapping) else surgery)
         place = part.at(f"surgeries.{number} ({name})")
         known = GRAPHS if chain.is_graph else BUILT

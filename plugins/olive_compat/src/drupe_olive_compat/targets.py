@@ -12,6 +12,9 @@ from drupe_olive_compat.components import Component, OliveFile, component
 CPU = "CPUExecutionProvider"
 BY_DEVICE = {"cpu": CPU, "gpu": "CUDAExecutionProvider"}
 """The provider that Olive takes where a system names a device alone."""
+_ON_WEBGPU = f"{CPU} in its place: WebGPU runs a package for the processor as it is (docs/olive.md, WebGPU)"
+INSTEAD = dict.fromkeys(("webgpuexecutionprovider", "jsexecutionprovider"), _ON_WEBGPU)
+"""What to do about a provider for which nothing is made, by its name in lower case, where there is more to say."""
 _ELSEWHERE = {
     "pythonenvironment": "another Python environment",
     "docker": "a container",
@@ -88,7 +91,7 @@ def _named(target: Component, place: str, ledger: Ledger) -> str:
     if providers:
         provider: Any = providers[0]  # a name, or a pair of name and library
         return str(provider[0] if isinstance(provider, list) and provider else provider)
-    device = str(first.get("device", "cpu"))
+    device = str(first.get("device") or "cpu")
     return BY_DEVICE.get(device.casefold(), device)
 
 
@@ -100,5 +103,6 @@ def _installed(name: str, place: str, ledger: Ledger) -> str:
         return known[name.casefold()]
     ours = ", ".join(sorted({entry.ref.name for entry in registry().providers}))
     cure = f"a plugin can bring it (docs/plugins.md); those that are installed: {ours}"
+    cure = INSTEAD.get(name.casefold(), cure)
     ledger.say(place, missing(f"no installed plugin makes packages for {name}", cure))
     return ""

@@ -14,6 +14,8 @@ from drupe_olive_compat.options import Treatment, number, says, whole
 from drupe_olive_compat.rules import Effect
 
 FINETUNE, TRAIN_ON = "finetune", "train_on"
+BESIDE, KEEP = "train-adapter", "keep_adapter"
+"""The pass that keeps what it trains beside the base model, and the option that names it."""
 INSTALL = "pip install 'drupe[finetune]'"
 DEFAULTS: Mapping[str, Any] = {"rank": 64, "alpha": 16, "dropout": 0.05, "epochs": 3.0}
 """What Olive's passes train with where the file states nothing. The size of a batch and the rate are Drupe's too."""
@@ -30,7 +32,7 @@ def training(method: str, **own: Any) -> Effect:
         if chain.trains:
             chain.ledger.say(part.title, TWICE)
             return
-        chain.trains = True
+        chain.trains = part.title
         if FINETUNE not in registry().passes:
             chain.ledger.say(part.title, missing("training, whose plugin drupe-finetune is not installed", INSTALL))
         if chain.bits:
@@ -67,7 +69,7 @@ def _sets(name: str) -> Treatment:
         if value is None:
             return OFF
         _settings(chain)[name] = value
-        return kept(f"{name} of finetune: {value!r}")
+        return kept(f"{name} of the training: {value!r}")
 
     return treat
 
@@ -155,7 +157,7 @@ def _chat(chain: Chain, value: Any, place: str) -> Answer:
 
 def _strategy(chain: Chain, value: Any, place: str) -> Answer:
     if str(value) in ("join", "line-by-line"):
-        return kept(f"packing of finetune: {_settings(chain)['packing']}")
+        return kept(f"packing of the training: {_settings(chain)['packing']}")
     return changed("sequences neither overlap nor are drawn at random; the order of rows follows the seed")
 
 
@@ -171,7 +173,7 @@ _PROCESSED: Mapping[str, Treatment] = {
     "max_samples": _most,
     "chat_template": _chat,
     "message_col": says(kept("the column of chat messages, where there is a chat template")),
-    "text_template": says(kept("template of finetune")),
+    "text_template": says(kept("the template of the training")),
     "text_formatting_func": says(missing("a Python function that writes the text", "text_template")),
     "add_special_tokens": _END,
     "joiner": _END,
@@ -186,7 +188,7 @@ def _evaluated_on(chain: Chain, value: Any, place: str) -> Answer:
     if value is None:
         return OFF
     what = "a loss on other data changes nothing in what is trained"
-    return left_out(what, "the key evaluated of finetune holds out a share of the rows, and tells their loss")
+    return left_out(what, "the key evaluated of the training holds out a share of the rows, and tells their loss")
 
 
 def _arguments(chain: Chain, value: Any, place: str) -> Answer | None:
@@ -221,7 +223,7 @@ def _saving(chain: Chain, value: Any, place: str) -> Answer:
 def _best(chain: Chain, value: Any, place: str) -> Answer:
     if is_off(value):
         return OFF
-    return changed("the last weights count", "the keys evaluated and patience of finetune keep the best ones")
+    return changed("the last weights count", "the keys evaluated and patience of the training keep the best ones")
 
 
 _NO_PART_OF_IT = ("logging_", "log_", "hub_", "ddp_", "fsdp", "deepspeed", "dataloader_", "eval_", "push_to_hub")
@@ -269,7 +271,7 @@ _ADAPTER: Mapping[str, Treatment] = {
         if isinstance(value, float) and 0 < value < 1
         else OFF
         if not value
-        else changed("no rows are held out", "the key evaluated of finetune holds out a share of them")
+        else changed("no rows are held out", "the key evaluated of the training holds out a share of them")
     ),
     "training_args": _arguments,
     "use_ort_trainer": says(changed("transformers' own Trainer")),

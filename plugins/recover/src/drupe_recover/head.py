@@ -75,11 +75,10 @@ def targets_of(source: LayerByLayer, tokens: Rows, path: Path) -> Targets:
     """The logits of these tokens, written to a file."""
     positions = sum(source.batch_sizes)
     with disk_errors(path):
-        logits = np.memmap(path, np.float32, "w+", shape=(positions, len(tokens)))
-        start = 0
-        for chunk in source.logits(POSITIONS):
-            logits[start : start + len(chunk.rows)] = chunk.rows[:, tokens]
-            start += len(chunk.rows)
+        with path.open("wb") as file:  # through a memory map, a full disk would end the process
+            for chunk in source.logits(POSITIONS):
+                file.write(chunk.rows[:, tokens].astype(np.float32).tobytes())
+        logits = np.memmap(path, np.float32, "c", shape=(positions, len(tokens)))
     return Targets(logits, tokens)
 
 

@@ -53,6 +53,7 @@ from drupe_search_optuna.trials import (
     ended,
     failed,
     impossible,
+    refuse_stopped,
     remove_packages,
     shared_by_trials,
 )
@@ -230,7 +231,7 @@ class _Trying:
         Raises Cancelled, which says what is kept.
         """
         try:
-            with self._executor:
+            with self._study.writing(), self._executor:
                 self._all()
                 while finalists := self._finalists():
                     self._measure_in_full(finalists)
@@ -296,7 +297,7 @@ class _Trying:
                 trials, task = waiting.pop(0)
                 running[trials[0].number] = trials
                 self._executor.submit(trials[0].number, CARRIED_OUT, task)
-            number, result = self._executor.ended()
+            number, result = self._ended()
             trials = running.pop(number)
             if "apart" in result:
                 self._say(f"note: they are measured one after the other: {result['apart']}")
@@ -320,7 +321,7 @@ class _Trying:
                 self._begin(next(numbers), proposal)
             if not self._running:
                 return
-            number, result = self._executor.ended()
+            number, result = self._ended()
             begun = self._running.pop(number)
             self._end(begun.proposal, ended(number, begun.proposal.values, begun.task, result))
 
@@ -369,7 +370,13 @@ class _Trying:
         except DrupeError as error:
             return ended(1, values, None, failed(error))
         self._executor.submit(1, CARRIED_OUT, task)
-        return ended(1, values, task, self._executor.ended()[1])
+        return ended(1, values, task, self._ended()[1])
+
+    def _ended(self) -> tuple[int, Mapping[str, Any]]:
+        """The number and the result of the next task that ends. Raises OutputError where the disk took no more."""
+        number, result = self._executor.ended()
+        refuse_stopped(result)
+        return number, result
 
     def _rest(self) -> dict[str, Any]:
         """The workflow without what may change when a search goes on: how long, and where."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from drupe.api import Record, UsageError
+from drupe.api import OutputError, Record, UsageError
 from drupe_search_optuna.goals import Objective
 from drupe_search_optuna.settings import SearchSettings
 from drupe_search_optuna.spaces import Parameter, is_same
@@ -149,6 +150,10 @@ class Study:
 
         self._begun.tell(proposal.asked, state=optuna.trial.TrialState.FAIL)
 
+    def writing(self) -> AbstractContextManager[None]:
+        """Where errors of a disk that does not take the study are told as such."""
+        return writes(self._file)
+
     @property
     def _begun(self) -> optuna.Study:
         assert self._study is not None, "begin() comes first"
@@ -189,6 +194,19 @@ class Study:
             return made
         numbers = {each.name: _as_number(each, fixed[each.name]) for each in self._parameters if each.name in fixed}
         return samplers.PartialFixedSampler(numbers, made)
+
+
+@contextmanager
+def writes(file: Path) -> Iterator[None]:
+    """Turn Optuna's error for a study that cannot be written into one that a user understands."""
+    from optuna.exceptions import StorageInternalError
+
+    try:
+        yield
+    except StorageInternalError as error:
+        reason = getattr(error.__cause__, "orig", None) or error.__cause__ or error
+        cure = "free some space, and run it again: it goes on where it was"
+        raise OutputError(f"the study cannot be written: {reason}", where=file, cure=cure) from error
 
 
 def _set_up(connection: Any, record: Any) -> None:

@@ -21,6 +21,7 @@ from drupe.api import (
     Metric,
     Model,
     Outcome,
+    OutputError,
     PassCache,
     Plan,
     Record,
@@ -41,6 +42,8 @@ SHARED = "shared"
 """The folder, in that of the study, for what trials share."""
 SESSIONS = ("genai_config.json", "session_options.json")
 """Files of a package that say how it is run, and not what it computes."""
+STOPS = "stops"
+"""The key of a result that ends the search: where the disk takes no more."""
 PACKAGES = "package-"
 """How the names of folders for packages that are being measured begin."""
 OWN_UNITS = {"bytes": "bytes", "conversion_seconds": "s"}
@@ -245,10 +248,21 @@ def _carried_out_alone(task: Mapping[str, Any], cache: PassCache | None) -> dict
 
 
 def failed(error: DrupeError) -> dict[str, Any]:
-    """The result of a task that ends with an error. Raises Cancelled: that is none of a trial."""
+    """The result of a task that ends with an error. Raises Cancelled: that is none of a trial.
+
+    Neither is a disk that is full: the search ends, and goes on with this trial when it is run again.
+    """
     if isinstance(error, Cancelled):
         raise error
-    return {"reason": error.what, "cure": error.cure or ""}
+    stops = {STOPS: str(error.where or "")} if isinstance(error, OutputError) else {}
+    return {"reason": error.what, "cure": error.cure or "", **stops}
+
+
+def refuse_stopped(result: Mapping[str, Any]) -> None:
+    """Raise OutputError where a task's result says that the disk took no more."""
+    for each in (result, *result.get("several", ())):
+        if STOPS in each:
+            raise OutputError(each["reason"], where=each[STOPS] or None, cure=each["cure"] or None)
 
 
 def _folder(task: Mapping[str, Any]) -> AbstractContextManager[Path | str]:

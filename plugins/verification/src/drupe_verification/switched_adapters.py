@@ -74,7 +74,7 @@ def compared_each(
             copy = Path(folder) / "package"
             copy.mkdir()
             write_adapted_copy(package, name, copy)
-            found = compare(str(copy), _with_adapter(source, name, Path(folder) / "source"))
+            found = compare(str(copy), _with_adapter(source, package, name, Path(folder) / "source"))
         if (why := found.get("not_compared")) is not None:
             return {**answer, "not_compared": f"with the adapter {name}: {why}"}
         for field in ("metrics", "units"):
@@ -83,15 +83,27 @@ def compared_each(
     return answer
 
 
-def _with_adapter(source: Model, name: str, folder: Path) -> Model:
-    """The source with one of the adapters beside it in it: merged into a checkpoint, or put into a copy of a package.
+def _with_trained(source: Model, package: Model) -> Model:
+    """The source with the package's adapters beside it, also those that a pass of the package's plan has trained."""
+    from drupe_checkpoints.adapters.switched import SwitchedAdapter, as_switched_fact, switched_of
+    from drupe_onnx.switching import switching_in
+
+    switching = switching_in(package.location)
+    sources = {} if switching is None else switching.sources
+    known = [each.name for each in switched_of(source)]
+    trained = [SwitchedAdapter(name, Path(folder)) for name, folder in sources.items() if name not in known]
+    return source.but(facts=as_switched_fact([*switched_of(source), *trained]), payload=None)
+
+
+def _with_adapter(source: Model, package: Model, name: str, folder: Path) -> Model:
+    """The source with one of the package's adapters in it: merged into a checkpoint, or put into a copy of a package.
 
     folder: for the copy. A source without the adapter stays: it has it in its graph.
     """
     if source.kind == "hf":
         from drupe_checkpoints.adapters.switched import with_one
 
-        return with_one(source, name)
+        return with_one(_with_trained(source, package), name)
     if name not in names_of(source):
         return source
     from drupe_onnx.adapted_copy import write_adapted_copy

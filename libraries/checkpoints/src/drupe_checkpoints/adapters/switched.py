@@ -75,12 +75,15 @@ def _typed(text: str, fetch: Fetch) -> SwitchedAdapter:
             cure=f"--adapters {name}={folder_of_it}; --adapter DIR:0.5 merges one with a weight",
         )
     folder = adapter_folder(place, fetch)
-    if not re.fullmatch(NAME, name):
-        raise UsageError(
-            f"'{name}' cannot be an adapter's name: letters, digits, '.', '-' and '_' make one",
-            cure=f"give it one: --adapters NAME={place}",
-        )
+    if problem := name_problem(name):
+        raise UsageError(problem, cure=f"give it one: --adapters NAME={place}")
     return SwitchedAdapter(name, folder)
+
+
+def name_problem(name: str) -> str:
+    """What is wrong with a name for an adapter; "" for a good one."""
+    fits = re.fullmatch(NAME, name)
+    return "" if fits else f"'{name}' cannot be an adapter's name: letters, digits, '.', '-' and '_' make one"
 
 
 def _divided(text: str) -> tuple[str, str]:
