@@ -192,13 +192,6 @@ def _refuse_unknown_keys(name: str, config: Mapping[str, Any], found: Registry, 
             raise unknown(f"key of the {kind} '{name}'", key, keys, where=f"{place}.{key}")
 
 
-_WANTED = {
-    **dict.fromkeys(("model_type", "dict_type"), "a mapping of keys is wanted"),
-    **dict.fromkeys(("tuple_type", "list_type"), "a list is wanted"),
-}
-"""What a value should be, by the name that pydantic has for the mistake."""
-
-
 def _first(error: ValidationError, file: str) -> UsageError:
     """One error for one cause: the first that pydantic has found."""
     first = error.errors()[0]
