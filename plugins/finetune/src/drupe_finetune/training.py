@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from drupe.api import Context, ModelError, Record, UsageError, counted
+from drupe.api import Context, ModelError, Record, UsageError
 from drupe_finetune.arguments import kind_of_adapter, training_arguments
 from drupe_finetune.checkpoints import last_complete, mark_complete
 from drupe_finetune.examples import IGNORED, Examples, examples_of
 from drupe_finetune.models import loaded_model
-from drupe_finetune.rows import is_text, rows_of
+from drupe_finetune.rows import read_as, rows_of
 from drupe_finetune.settings import FinetuneConfig
 
 if TYPE_CHECKING:
@@ -82,9 +82,7 @@ def train(folder: Path, config: FinetuneConfig, work: Path, context: Context, sa
     quieten()
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     examples = examples_of(rows_of(config.data), tokenizer, config)
-    if is_text(config.data):
-        say(f"{Path(config.data).name} is read as text, {counted(examples.rows, 'paragraph')}")
-    for line in examples.told():
+    for line in filter(None, (read_as(config.data), *examples.told())):
         say(line)
     learned, held_out = _split(examples.sequences, config)
     steps = config.max_steps or max(1, math.ceil(len(learned) / config.batch_size * config.epochs))
