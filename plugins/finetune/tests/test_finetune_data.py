@@ -296,7 +296,9 @@ def test_answers_that_a_template_changes_later_and_calls_of_tools_are_learned(to
     parts = [{"type": "text", "text": "te"}, {"type": "text", "text": "xt"}]
     chat = [{"role": "user", "content": parts}, calls, {"role": "tool", "content": "go"}]
     chat += [{"role": "assistant", "content": "in"}, {"role": "user", "content": "go"}]
-    rows: list[Any] = [{"messages": json.dumps([*chat, {"role": "assistant", "content": "text"}]), "tools": json.dumps([{"n": 1}])}]
+    rows: list[Any] = [
+        {"messages": json.dumps([*chat, {"role": "assistant", "content": "text"}]), "tools": json.dumps([{"n": 1}])}
+    ]
     rows += [{"messages": [{"role": "user", "content": [{"type": "image", "url": "x"}]}]}]
     path.write_text("\n".join(map(json.dumps, rows)))
     before = tokenizer.chat_template
@@ -308,7 +310,7 @@ def test_answers_that_a_template_changes_later_and_calls_of_tools_are_learned(to
     (row,) = found.sequences
     learned = [token for token, label in zip(row["input_ids"], row["labels"], strict=True) if label != IGNORED]
     assert tokenizer.decode(learned) == "for<|end|>in<|end|>deftext<|end|>"
-    assert tokenizer.decode(row["input_ids"]).startswith("[{\"n\": 1}]<|user|>text<|end|>")
+    assert tokenizer.decode(row["input_ids"]).startswith('[{"n": 1}]<|user|>text<|end|>')
     assert found.bad == ["chats.jsonl:2 (a message has a part of the type 'image', and only text is learned)"]
     with pytest.raises(UsageError, match="it has 'tools', for which the chat template has no place"):
         examples(path, tokenizer)

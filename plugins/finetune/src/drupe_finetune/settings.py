@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -101,7 +102,13 @@ class FinetuneConfig(PassConfig):
 
     @property
     def rate(self) -> float:
-        return self.learning_rate or (2e-5 if self.method == "full" else 2e-4)
+        stated: float | None = self.training.get("learning_rate", self.learning_rate)
+        return stated if stated is not None else 2e-5 if self.method == "full" else 2e-4
+
+    def steps(self, sequences: int) -> int:
+        """How many steps are trained with so many sequences to learn from."""
+        together = self.batch_size * int(self.training.get("gradient_accumulation_steps") or 1)
+        return self.max_steps or max(1, math.ceil(sequences / together * self.epochs))
 
     @property
     def scaling(self) -> float:
@@ -135,6 +142,12 @@ IDLE = (
         lambda config: not config.in_four_bits,
         "the base is not held in 4 bits",
         "--method qlora",
+    ),
+    Idle(
+        ("learning_rate",),
+        lambda config: "learning_rate" in config.training,
+        "--training.learning_rate says it as well",
+        "leave one of the two out",
     ),
     Idle(
         ("epochs",),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -73,9 +72,6 @@ def train(folder: Path, config: FinetuneConfig, work: Path, context: Context, sa
     Raises DrupeError for data and arguments that cannot be used, before the model is loaded where possible; see also
     `refuse_mistakes`.
     """
-    # torch's threads wait asleep: where others use the processor too, those that spin take ten times as long.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    import torch
     from transformers import AutoTokenizer, PrinterCallback, Trainer, set_seed
 
     started = time.perf_counter()
@@ -85,9 +81,8 @@ def train(folder: Path, config: FinetuneConfig, work: Path, context: Context, sa
     for line in filter(None, (read_as(config.data), *examples.told())):
         say(line)
     learned, held_out = _split(examples.sequences, config)
-    steps = config.max_steps or max(1, math.ceil(len(learned) / config.batch_size * config.epochs))
+    steps = config.steps(len(learned))
     arguments = training_arguments(config, work, steps)
-    torch.set_num_threads(context.threads)
     set_seed(config.seed)
     model = _prepared(folder, config, say)
     found = Trained(model, tokenizer, examples, steps)
