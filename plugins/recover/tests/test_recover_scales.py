@@ -19,7 +19,7 @@ pytest.importorskip("torch")
 from drupe_recover import configuration
 from drupe_recover.experts import expert_count
 from drupe_recover.recover_scales import RecoverConfig, RecoverScales
-from drupe_recover.recovering import divergence_of
+from drupe_recover.recovering import Judgement, divergences_of
 from drupe_recover.trained import array_of
 
 FAMILIES = ["llama", "gemma2", "gemma3_text", "qwen3", "phi3", "gpt2", "olmo2", "qwen3_moe", "gpt_oss"]
@@ -100,7 +100,22 @@ def fresh_divergence(kit: SimpleNamespace, source: Model, model: Model) -> float
         LayerByLayer(float_graph, fresh, kit.context()) as wanted,
         LayerByLayer(model.payload.component, fresh, kit.context()) as own,
     ):
-        return divergence_of(wanted, own)
+        return float(divergences_of(wanted, own).mean())
+
+
+def test_a_change_that_may_be_chance_is_not_kept(kit: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    before = rng.uniform(0.0, 0.1, 64)
+    assert not Judgement.of(before, before + rng.normal(-1e-4, 0.01, 64)).fell
+    assert Judgement.of(before, before + rng.normal(-1e-2, 0.01, 64)).fell
+    assert not Judgement.of(before, before).fell
+    monkeypatch.setattr("drupe_recover.recovering.CHANCE", 1e6)
+    model = kit.quantized(kit.demo())
+    after = recovered(kit, model, config(calibration_sequences=4, epochs=1))
+    (notice,) = after.notices
+    assert notice.handling == "not recovered" and "on the 32 tokens of the part held out" in notice.what
+    held, now = arrays(model, "_scales"), arrays(after, "_scales")
+    assert all(np.array_equal(held[name], now[name]) for name in held)
 
 
 def test_scales_in_two_levels_stay_multiples_of_a_unit(kit: SimpleNamespace, text: str) -> None:
@@ -134,7 +149,7 @@ def test_experts_that_do_not_fit_into_the_budget_are_trained_in_groups(
     before = kit.quantized(kit.random("qwen3_moe", num_hidden_layers=1))
     half = kit.context().memory_budget * 2
     monkeypatch.setattr("drupe_recover.recovering.held_bytes", lambda node: half // expert_count(node))
-    after = recovered(kit, before, config(text))
+    after = recovered(kit, before, config(text, calibration_sequences=32))
     held, changed = expert_arrays(before), expert_arrays(after)
     scales = [name for name in held if "scales" in name]
     different = np.any([(held[name] != changed[name]).reshape(len(held[name]), -1).any(1) for name in scales], axis=0)
