@@ -18,6 +18,7 @@ pytest.importorskip("torch")
 
 from drupe_recover import configuration
 from drupe_recover.experts import expert_count
+from drupe_recover.head import embeddings_of
 from drupe_recover.recover_scales import RecoverConfig, RecoverScales
 from drupe_recover.recovering import Judgement, divergences_of
 from drupe_recover.trained import array_of
@@ -130,6 +131,21 @@ def test_scales_in_two_levels_stay_multiples_of_a_unit(kit: SimpleNamespace, tex
     scales, trained = arrays(before, "_scales"), arrays(after, "_scales")
     assert all(each.dtype == np.uint8 for each in trained.values())
     assert any(not np.array_equal(scales[name], trained[name]) for name in scales)
+
+
+def test_a_table_in_parts_has_the_rows_of_all_of_them() -> None:
+    """Mixed precision divides a table that head and look-up share."""
+    rows = np.arange(24, dtype=np.float32).reshape(8, 3)
+    tokens = ir.Value(name="tokens", shape=ir.Shape([1]), type=ir.TensorType(ir.DataType.INT64))
+    nodes, tables = [], []
+    for part in (rows[:2], rows[2:]):
+        tables.append(ir.Value(name=f"table-{len(part)}", const_value=ir.tensor(part)))
+        moved = ir.node("Clip", [tokens])
+        nodes += [moved, ir.node("Gather", [tables[-1], moved.outputs[0]])]
+    graph = ir.Graph([tokens], [nodes[-1].outputs[0]], nodes=nodes, initializers=tables)
+    found = embeddings_of(ir.Model(graph, ir_version=10), np.array([1, 2, 7]))
+    assert found is not None
+    np.testing.assert_array_equal(found, rows[[1, 2, 7]])
 
 
 def test_experts_are_trained_at_the_same_levels(kit: SimpleNamespace, text: str) -> None:

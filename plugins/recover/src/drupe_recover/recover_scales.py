@@ -23,7 +23,7 @@ class RecoverScales(CalibratingPass):
 
     name = "recover-scales"
     summary = "trains scales and norms of a quantized model, block by block, towards its source"
-    revision = 3
+    revision = 4
     Config = RecoverConfig
     requires = Form("onnx", {"weights": "quantized"})
     ensures = Form("onnx")
