@@ -16,6 +16,7 @@ import pytest
 
 from drupe.api import UsageError
 from drupe_text import CalibrationConfig, Text
+from drupe_text.folders import data_files
 
 WORDS = ["first document", "second\ndocument", "third"]
 JOINED = "\n\n".join(WORDS)
@@ -155,8 +156,35 @@ def test_a_folder_of_files_is_read_in_order_and_by_split(tmp_path: Path) -> None
         Text(f"{tmp_path}@dev").read()
 
 
+def test_a_clone_of_a_data_set_is_read_by_split_and_without_what_is_about_it(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "README.md").write_text("about")
+    write_lines(tmp_path / ".git" / "a.jsonl", {"text": "hidden"})
+    write_lines(tmp_path / "data" / "words_train.jsonl", {"text": "one"})
+    write_lines(tmp_path / "data" / "words_validation.jsonl", {"text": "two"})
+    assert Text(str(tmp_path), "calibration").read() == "one"
+    assert Text(f"{tmp_path}@validation", "calibration").read() == "two"
+
+
+def test_the_folder_of_a_data_set_in_the_cache_of_the_hub_is_read(tmp_path: Path) -> None:
+    for commit in ("old", "new"):
+        (tmp_path / "snapshots" / commit).mkdir(parents=True)
+        write_lines(tmp_path / "snapshots" / commit / "train.jsonl", {"text": commit})
+    (tmp_path / "refs").mkdir()
+    (tmp_path / "refs" / "main").write_text("new")
+    assert Text(str(tmp_path), "calibration").read() == "new"
+
+
+def test_files_that_say_a_split_are_left_out_where_others_say_none(tmp_path: Path) -> None:
+    for name in ("rows", "test"):
+        write_lines(tmp_path / f"{name}.jsonl", {"text": name})
+    assert [path.name for path in data_files(tmp_path, None, ("train",), (".jsonl",))] == ["rows.jsonl"]
+    assert [path.name for path in data_files(tmp_path, "test", ("train",), (".jsonl",))] == ["test.jsonl"]
+
+
 def test_a_folder_without_text_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"neither \.parquet, \.jsonl or \.txt files"):
+    with pytest.raises(UsageError, match=r"neither \.parquet, \.arrow, \.jsonl or \.txt files"):
         Text(str(tmp_path)).read()
 
 

@@ -13,7 +13,7 @@ from tiny import write_tokenizer
 from drupe.api import ModelError, UsageError
 from drupe_finetune.arguments import without_arguments
 from drupe_finetune.examples import IGNORED, Examples, examples_of
-from drupe_finetune.rows import is_text, rows_of
+from drupe_finetune.rows import read_as, rows_of
 from drupe_finetune.settings import FinetuneConfig
 
 transformers = pytest.importorskip("transformers")
@@ -130,6 +130,7 @@ def test_data_without_a_row_to_learn_from_is_an_error(tokenizer: Any, tmp_path: 
     [
         ("ragged.csv", b"q,a\n1,2\n3\n4,5,6\n", ["ragged.csv:3 (it has fewer fields than the header)",
                                                  "ragged.csv:4 (it has more fields than the header)"]),
+        ("quoted.csv", b'q\n"a\nb"c\ngo\n', ["quoted.csv:2 (it is not CSV: ',' expected after '\"')"]),
         ("deep.jsonl", b'{"q": "go"}\n{"q": ' + b"[" * 100_000, ["deep.jsonl:2 (it is not JSON)"]),
         ("half.jsonl", b'{"q": "go"}\n{"q": "\\ud800"}\n', ["half.jsonl:2 (it holds half a character)"]),
         ("long.csv", b"q,a\n" + b"x" * 200_000 + b",1\n", []),
@@ -150,9 +151,10 @@ def test_a_row_that_is_damaged_is_left_out_and_others_are_kept(
         ("cut.json", b'[{"q": "go"},\n{"q":', r"cut\.json is not JSON: it breaks off in line 2"),
         ("noise.parquet", bytes(range(256)), "the parquet file is damaged"),
         ("same.csv", b"q,q\n1,2\n", "two columns have the name 'q'"),
-        ("latin.jsonl", b'{"q": "caf\xe9"}\n', "not text in UTF-8"),
+        ("latin.jsonl", b'{"q": "go"}\n{"q": "caf\xe9"}\n', "line 2 is not text in UTF-8"),
+        ("open.csv", b'q\ngo\n"for\nin\n', r"open at open\.csv:3 are not closed"),
         ("empty.csv", b"", "no row to learn from, of 0"),
-        ("saved/dataset_info.json", b"{}", "cannot be loaded"),
+        ("saved/dataset_info.json", b"{}", "the folder holds neither"),
     ],
 )
 def test_data_that_are_damaged_as_a_whole_are_refused(
@@ -247,7 +249,72 @@ def test_the_configuration_of_a_data_set_of_the_hub_is_named(monkeypatch: pytest
     assert asked == [("o/n", "small", {"split": "train[:10]"}), ("o/n", None, {"split": "train"})]
 
 
-def test_markdown_is_text_and_json_lines_are_not(tmp_path: Path) -> None:
+def test_what_is_read_is_told_where_the_name_does_not_say_it(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("# A\n\nb\n")
-    assert is_text(str(tmp_path / "README.md")) and not is_text(str(_jsonl(tmp_path)))
-    assert not is_text(str(tmp_path / "missing.txt")) and not is_text("owner/name")
+    assert "read as text" in read_as(str(tmp_path / "README.md")) and read_as(str(_jsonl(tmp_path))) == ""
+    assert read_as(str(tmp_path)) == f"reading rows.jsonl of {tmp_path.name}"
+    assert read_as(str(tmp_path / "missing.txt")) == "" and read_as("owner/name") == ""
+
+
+def test_of_a_clone_of_a_data_set_the_split_train_is_learned(tokenizer: Any, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("# About it\n")
+    (tmp_path / "data").mkdir()
+    for at, split in enumerate(("train", "test")):
+        (tmp_path / "data" / f"{split}-00000-of-00001.jsonl").write_text(json.dumps(ROWS[at]))
+    assert texts(examples(tmp_path, tokenizer, template="{q}:\\n{a}"), tokenizer) == WANTED[:1]
+    assert texts(examples(Path(f"{tmp_path}@test"), tokenizer, template="{q}:\\n{a}"), tokenizer) == WANTED[1:]
+    one, other = (FinetuneConfig(data=f"{tmp_path}{split}").data_fingerprint for split in ("", "@test"))
+    assert one != other
+
+
+def test_rows_whose_columns_are_all_empty_are_left_out(tokenizer: Any, tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("q,a\n,\ngo,\n")
+    found = examples(path, tokenizer, template="Q {q} A {a}")
+    assert found.bad == ["rows.csv:2 (its text is empty)"] and len(found.sequences) == 1
+
+
+def test_of_packed_rows_no_sequence_is_without_a_token_to_learn(tokenizer: Any, tmp_path: Path) -> None:
+    """Its loss would be no number."""
+    path = tmp_path / "chats.jsonl"
+    chat = [{"role": "user", "content": "go " * 40}, {"role": "assistant", "content": "in"}]
+    path.write_text(json.dumps({"messages": chat}))
+    packed = examples(path, tokenizer, max_length=16, packing=True)
+    assert packed.sequences
+    assert all(any(label != IGNORED for label in each["labels"][1:]) for each in packed.sequences)
+    path.write_text("\n".join(json.dumps({"text": "go for"}) for _ in range(4)))
+    whole = examples(path, tokenizer)
+    length = sum(len(each["input_ids"]) for each in whole.sequences) - 1
+    assert len(examples(path, tokenizer, max_length=length, packing=True).sequences) == 1
+
+
+TEMPLATE = """{% if tools %}{{ tools | tojson }}{% endif %}{% for m in messages %}<|{{ m.role }}|>{% if m.role ==
+'assistant' and loop.last %}def{% endif %}{{ m.content }}{% for call in m.tool_calls or [] %}{{ call.name }}{% endfor %}
+<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}""".replace("\n", "")
+"""As those of models that think: an answer is shown in another way while it is the last one. It knows tools."""
+
+
+def test_answers_that_a_template_changes_later_and_calls_of_tools_are_learned(tokenizer: Any, tmp_path: Path) -> None:
+    path = tmp_path / "chats.jsonl"
+    calls = {"role": "assistant", "content": None, "tool_calls": [{"name": "for"}]}
+    parts = [{"type": "text", "text": "te"}, {"type": "text", "text": "xt"}]
+    chat = [{"role": "user", "content": parts}, calls, {"role": "tool", "content": "go"}]
+    chat += [{"role": "assistant", "content": "in"}, {"role": "user", "content": "go"}]
+    rows: list[Any] = [
+        {"messages": json.dumps([*chat, {"role": "assistant", "content": "text"}]), "tools": json.dumps([{"n": 1}])}
+    ]
+    rows += [{"messages": [{"role": "user", "content": [{"type": "image", "url": "x"}]}]}]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    before = tokenizer.chat_template
+    try:
+        tokenizer.chat_template = TEMPLATE
+        found = examples(path, tokenizer)
+    finally:
+        tokenizer.chat_template = before
+    (row,) = found.sequences
+    learned = [token for token, label in zip(row["input_ids"], row["labels"], strict=True) if label != IGNORED]
+    assert tokenizer.decode(learned) == "for<|end|>in<|end|>deftext<|end|>"
+    assert tokenizer.decode(row["input_ids"]).startswith('[{"n": 1}]<|user|>text<|end|>')
+    assert found.bad == ["chats.jsonl:2 (a message has a part of the type 'image', and only text is learned)"]
+    with pytest.raises(UsageError, match="it has 'tools', for which the chat template has no place"):
+        examples(path, tokenizer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -114,7 +115,9 @@ from drupe_finetune.settings import FinetuneConfig
 
 def die(folder):
     if folder.name == "checkpoint-6":
-        os.kill(os.getpid(), signal.SIGKILL)  # the checkpoint is written, and not yet marked as complete
+        if sys.argv[4] == "6":
+            mark_complete(folder)
+        os.kill(os.getpid(), signal.SIGKILL)  # the checkpoint is written, and else not yet marked as complete
     mark_complete(folder)
 
 training.mark_complete = die
@@ -122,16 +125,26 @@ run(sys.argv[1], FinetuneConfig.model_validate_json(sys.argv[2]), Path(sys.argv[
 """
 
 
+@pytest.mark.parametrize(
+    ("given", "complete"),
+    [
+        ({"dropout": 0.1, "max_steps": 8}, 4),
+        ({"evaluated": 0.25, "patience": 2, "learning_rate": 16.0, "max_steps": 20}, 6),  # worse from there on
+    ],
+    ids=["dropout", "patience"],
+)
 def test_a_killed_run_goes_on_to_the_same_result(
-    base: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    given: dict[str, Any], complete: int, base: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = config(data, dropout=0.1, max_steps=8)
-    run(str(base), settings, tmp_path / "whole")
-    given = settings.model_dump_json(exclude={"data_fingerprint"})
-    killed = subprocess.run([sys.executable, "-c", KILLED, base, given, tmp_path / "out"], check=False)
+    settings = config(data, **given)
+    whole = run(str(base), settings, tmp_path / "whole")
+    typed = settings.model_dump_json(exclude={"data_fingerprint"})
+    command = [sys.executable, "-c", KILLED, base, typed, tmp_path / "out", str(complete)]
+    killed = subprocess.run(command, check=False)
     assert killed.returncode == -signal.SIGKILL and not (tmp_path / "out").exists()
-    run(str(base), settings, tmp_path / "out")
-    assert "going on from checkpoint-4" in capsys.readouterr().err
+    resumed = run(str(base), settings, tmp_path / "out")
+    assert (resumed["losses"], resumed["evaluated"]) == (whole["losses"], whole["evaluated"])
+    assert f"going on from checkpoint-{complete}" in capsys.readouterr().err
     assert_same(tmp_path / "whole", tmp_path / "out")
     assert not (tmp_path / "out.checkpoints").exists()
 
@@ -377,6 +390,47 @@ def test_the_note_names_the_model_and_the_rate_that_was_used(base: Path, data: P
     assert note == json.loads((tmp_path / "out" / "finetune.json").read_bytes())
     assert note["model"] == str(base)
     assert (note["settings"]["learning_rate"], note["settings"]["alpha"]) == (2e-4, 8)
+
+
+def test_the_rate_may_be_stated_once_among_the_arguments_of_transformers(
+    base: Path, data: Path, tmp_path: Path
+) -> None:
+    typed = {"learning_rate": 1e-3}
+    assert config(data, training=typed).chosen["learning_rate"] == 1e-3
+    with pytest.raises(UsageError, match=r"--training\.learning_rate says it as well"):
+        run(str(base), config(data, training=typed, learning_rate=1e-4), tmp_path / "out")
+
+
+def test_an_epoch_is_all_rows_whatever_batches_are_accumulated(data: Path) -> None:
+    settings = FinetuneConfig(data=str(data), batch_size=4, epochs=2, training={"gradient_accumulation_steps": 3})
+    assert settings.steps(25) == 5
+    assert FinetuneConfig(data=str(data), batch_size=4).steps(25) == 7
+
+
+WATCHED = """
+import os, sys
+from pathlib import Path
+
+class Watching:
+    def find_spec(self, name, *rest):
+        if name == "torch" and "torch" not in sys.modules:
+            print(os.environ.get("OMP_WAIT_POLICY"))
+
+sys.meta_path.insert(0, Watching())
+from drupe_finetune.command import run
+from drupe_finetune.settings import FinetuneConfig
+
+run(sys.argv[1], FinetuneConfig.model_validate_json(sys.argv[2]), Path(sys.argv[3]))
+"""
+
+
+def test_the_threads_of_torch_wait_asleep(base: Path, data: Path, tmp_path: Path) -> None:
+    """Those that spin take ten times as long where others use the processor; that is decided when torch is loaded."""
+    settings = config(data, template="{nothing}").model_dump_json(exclude={"data_fingerprint"})
+    command = [sys.executable, "-c", WATCHED, str(base), settings, str(tmp_path / "out")]
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.stdout.split() == ["PASSIVE"], done.stderr
 
 
 def test_a_loss_that_does_not_fall_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

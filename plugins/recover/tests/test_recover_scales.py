@@ -18,8 +18,9 @@ pytest.importorskip("torch")
 
 from drupe_recover import configuration
 from drupe_recover.experts import expert_count
+from drupe_recover.head import embeddings_of
 from drupe_recover.recover_scales import RecoverConfig, RecoverScales
-from drupe_recover.recovering import divergence_of
+from drupe_recover.recovering import Judgement, divergences_of
 from drupe_recover.trained import array_of
 
 FAMILIES = ["llama", "gemma2", "gemma3_text", "qwen3", "phi3", "gpt2", "olmo2", "qwen3_moe", "gpt_oss"]
@@ -100,7 +101,22 @@ def fresh_divergence(kit: SimpleNamespace, source: Model, model: Model) -> float
         LayerByLayer(float_graph, fresh, kit.context()) as wanted,
         LayerByLayer(model.payload.component, fresh, kit.context()) as own,
     ):
-        return divergence_of(wanted, own)
+        return float(divergences_of(wanted, own).mean())
+
+
+def test_a_change_that_may_be_chance_is_not_kept(kit: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    before = rng.uniform(0.0, 0.1, 64)
+    assert not Judgement.of(before, before + rng.normal(-1e-4, 0.01, 64)).fell
+    assert Judgement.of(before, before + rng.normal(-1e-2, 0.01, 64)).fell
+    assert not Judgement.of(before, before).fell
+    monkeypatch.setattr("drupe_recover.recovering.CHANCE", 1e6)
+    model = kit.quantized(kit.demo())
+    after = recovered(kit, model, config(calibration_sequences=4, epochs=1))
+    (notice,) = after.notices
+    assert notice.handling == "not recovered" and "on the 32 tokens of the part held out" in notice.what
+    held, now = arrays(model, "_scales"), arrays(after, "_scales")
+    assert all(np.array_equal(held[name], now[name]) for name in held)
 
 
 def test_scales_in_two_levels_stay_multiples_of_a_unit(kit: SimpleNamespace, text: str) -> None:
@@ -115,6 +131,21 @@ def test_scales_in_two_levels_stay_multiples_of_a_unit(kit: SimpleNamespace, tex
     scales, trained = arrays(before, "_scales"), arrays(after, "_scales")
     assert all(each.dtype == np.uint8 for each in trained.values())
     assert any(not np.array_equal(scales[name], trained[name]) for name in scales)
+
+
+def test_a_table_in_parts_has_the_rows_of_all_of_them() -> None:
+    """Mixed precision divides a table that head and look-up share."""
+    rows = np.arange(24, dtype=np.float32).reshape(8, 3)
+    tokens = ir.Value(name="tokens", shape=ir.Shape([1]), type=ir.TensorType(ir.DataType.INT64))
+    nodes, tables = [], []
+    for part in (rows[:2], rows[2:]):
+        tables.append(ir.Value(name=f"table-{len(part)}", const_value=ir.tensor(part)))
+        moved = ir.node("Clip", [tokens])
+        nodes += [moved, ir.node("Gather", [tables[-1], moved.outputs[0]])]
+    graph = ir.Graph([tokens], [nodes[-1].outputs[0]], nodes=nodes, initializers=tables)
+    found = embeddings_of(ir.Model(graph, ir_version=10), np.array([1, 2, 7]))
+    assert found is not None
+    np.testing.assert_array_equal(found, rows[[1, 2, 7]])
 
 
 def test_experts_are_trained_at_the_same_levels(kit: SimpleNamespace, text: str) -> None:
@@ -134,7 +165,7 @@ def test_experts_that_do_not_fit_into_the_budget_are_trained_in_groups(
     before = kit.quantized(kit.random("qwen3_moe", num_hidden_layers=1))
     half = kit.context().memory_budget * 2
     monkeypatch.setattr("drupe_recover.recovering.held_bytes", lambda node: half // expert_count(node))
-    after = recovered(kit, before, config(text))
+    after = recovered(kit, before, config(text, calibration_sequences=32))
     held, changed = expert_arrays(before), expert_arrays(after)
     scales = [name for name in held if "scales" in name]
     different = np.any([(held[name] != changed[name]).reshape(len(held[name]), -1).any(1) for name in scales], axis=0)

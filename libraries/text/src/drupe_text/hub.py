@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from drupe.api import UsageError
+from drupe_text.folders import choose
 from drupe_text.hub_datasets import library, load, refused
-from drupe_text.local import choose
 from drupe_text.reference import Place
 from drupe_text.row_fields import field_of, is_empty
 

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from drupe.api import UsageError
+from drupe_text.folders import data_files
 from drupe_text.reference import Place
 from drupe_text.row_fields import field_of, is_empty
 
 BATCH = 1000
 """How many rows are read at a time."""
-SAVED, SAVED_SPLITS = "state.json", "dataset_dict.json"
-"""The files that `save_to_disk` writes into the folder of a data set, and of several splits."""
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 Reader = Callable[[Path, str | None, int], Iterator[str]]
@@ -51,39 +50,8 @@ def _files(place: Place, splits: Sequence[str]) -> list[tuple[Path, Reader]]:
                 cure=f"leave @{place.split} out",
             )
         return [(place.path, READERS.get(place.path.suffix.lower(), _plain))]
-    if (place.path / SAVED_SPLITS).is_file():
-        there = _json(place.path / SAVED_SPLITS)["splits"]
-        return _saved(place.path / choose(there, place.split, splits, place.name))
-    if (place.path / SAVED).is_file():
-        return _saved(place.path)
-    for suffix in (".parquet", ".jsonl", ".txt"):
-        paths = [path for path in sorted(place.path.rglob("*")) if path.suffix.lower() == suffix and path.is_file()]
-        if paths:
-            return [(path, READERS.get(suffix, _plain)) for path in _of_split(paths, place, splits)]
-    raise UsageError("the folder holds neither .parquet, .jsonl or .txt files nor a saved data set", where=place.name)
-
-
-def _saved(folder: Path) -> list[tuple[Path, Reader]]:
-    """The files that `save_to_disk` has written for one split."""
-    return [(folder / each["filename"], _arrow) for each in _json(folder / SAVED)["_data_files"]]
-
-
-def choose(there: Sequence[str], asked: str | None, splits: Sequence[str], where: str) -> str:
-    """The split that was asked for; otherwise the first of `splits` that exists, or any first split."""
-    if asked is not None and asked not in there:
-        raise UsageError(f"there is no split '{asked}'", where=where, cure="choose one of: @" + ", @".join(there))
-    return asked or next((split for split in splits if split in there), there[0])
-
-
-def _of_split(paths: list[Path], place: Place, splits: Sequence[str]) -> list[Path]:
-    """Files whose names begin with a split's name, as in the hub's data sets; all files where no name does."""
-    by_split: dict[str, list[Path]] = {}
-    for path in paths:
-        by_split.setdefault(path.stem.partition("-")[0], []).append(path)
-    named = [split for split in splits if split in by_split]
-    if place.split is None and not named:
-        return paths
-    return by_split[choose(named or sorted(by_split), place.split, splits, place.name)]
+    paths = data_files(place.path, place.split, splits, (".parquet", ".arrow", ".jsonl", ".txt"))
+    return [(path, READERS.get(path.suffix.lower(), _plain)) for path in paths]
 
 
 def _plain(path: Path, field: str | None, limit: int) -> Iterator[str]:
@@ -208,13 +176,6 @@ def _pyarrow(path: Path) -> Any:
         cure = "pip install 'drupe-text[datasets]', or give text or JSON lines"
         raise UsageError("reading the file needs pyarrow, which is not installed", where=path, cure=cure) from error
     return pyarrow
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except ValueError as error:
-        raise UsageError(f"the data set's description is broken: {error}", where=path) from error
 
 
 READERS: dict[str, Reader] = {

@@ -31,12 +31,10 @@ def place_of(reference: str, option: str) -> Place:
 
     option: the option that the reference was given with; an error names it.
     """
-    if _exists(reference):
-        return Place(reference, True)
+    if (place := local_place(reference)) is not None:
+        return place
     parts = BEHIND.fullmatch(reference)
     name, split, field = parts.group("name", "split", "field") if parts else (reference, None, None)
-    if _exists(name):
-        return Place(name, True, None, split, field)
     found = HUB.fullmatch(name)
     if found is None or LOOKS_LIKE_A_PATH.match(name):
         raise UsageError(
@@ -46,11 +44,20 @@ def place_of(reference: str, option: str) -> Place:
     return Place(found["name"], False, found["configuration"], split, field)
 
 
+def local_place(reference: str) -> Place | None:
+    """The place on this machine that a reference names; None where nothing is there."""
+    if _exists(reference):
+        return Place(reference, True)
+    parts = BEHIND.fullmatch(reference)
+    if parts is None or not _exists(parts["name"]):
+        return None
+    return Place(parts["name"], True, None, parts["split"], parts["field"])
+
+
 def absolute(reference: str) -> str:
     """A reference with an absolute path where it names a file; any other reference unchanged."""
-    parts = BEHIND.fullmatch(reference)
-    local = next((name for name in (reference, parts["name"] if parts else "") if name and _exists(name)), None)
-    return f"{Path(local).absolute()}{reference[len(local) :]}" if local else reference
+    place = local_place(reference)
+    return f"{Path(place.name).absolute()}{reference[len(place.name) :]}" if place else reference
 
 
 def _exists(name: str) -> bool:

@@ -124,6 +124,7 @@ def training_arguments(config: FinetuneConfig, folder: Path, steps: int) -> Any:
         "per_device_train_batch_size": config.batch_size,
         "per_device_eval_batch_size": config.batch_size,
         "learning_rate": config.rate,
+        "restore_callback_states_from_checkpoint": True,  # the count of evaluations that --patience waits for
         "seed": config.seed,
         "logging_steps": max(1, steps // LOGGED),
         "save_strategy": "steps",

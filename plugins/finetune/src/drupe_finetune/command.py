@@ -111,6 +111,16 @@ def run(
     force: bool = False,
 ) -> dict[str, Any]:
     """Train, and publish the result as `output`, whole or not at all. Gives what ran."""
+    from drupe.api import usable_threads
+    from drupe_blockquant.torch_threads import torch_threads
+
+    with torch_threads(usable_threads()):
+        return _run(reference, config, output, merge=merge, restart=restart, force=force)
+
+
+def _run(
+    reference: str, config: FinetuneConfig, output: Path, *, merge: bool, restart: bool, force: bool
+) -> dict[str, Any]:
     from drupe.api import registry, resolve
     from drupe_checkpoints import checkpoint_of
     from drupe_files import claimed, scratch

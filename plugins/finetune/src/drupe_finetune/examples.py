@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import string
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -19,7 +20,13 @@ CHATS = ("messages", "conversations", "conversation")
 ROLES: Mapping[str, str] = {"human": "user", "gpt": "assistant", "model": "assistant", "bot": "assistant"}
 USUAL_ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
 """The roles that a message may have where the chat template does not name it: it may render any role."""
+OF_MESSAGES = frozenset({"role", "from", "content", "value"})
+CHANGED = "the chat template changes earlier messages, so no answer can be told from the rest"
 SHOWN = 5
+TOOLS, CALLS = "tools", "tool_calls"
+"""The column with what an assistant may call, and the key of a message with what it calls."""
+MARK = "\u241e"
+"""A character that no text has."""
 
 
 class BadRow(Exception):
@@ -56,7 +63,7 @@ def examples_of(rows: Iterable[Row], tokenizer: Any, config: FinetuneConfig) -> 
                 raise BadRow(row.problem)
             form = form or _form_of(row, tokenizer, config)
             ids, labels = form.tokens(row.columns)
-            if not any(label != IGNORED for label in labels[: config.max_length]):
+            if not _is_learned(labels if config.packing else labels[: config.max_length]):
                 raise BadRow("no token of it would be learned")
         except BadRow as error:
             found.bad.append(f"{row.where} ({error})")
@@ -90,7 +97,14 @@ def _of_length(sequences: Sequence[dict[str, list[int]]], config: FinetuneConfig
         return
     joined = {key: [value for each in sequences for value in each[key]] for key in ("input_ids", "labels")}
     for start in range(0, len(joined["input_ids"]), most):
-        yield {key: values[start : start + most] for key, values in joined.items()}
+        piece = {key: values[start : start + most] for key, values in joined.items()}
+        if _is_learned(piece["labels"]):
+            yield piece
+
+
+def _is_learned(labels: Sequence[int]) -> bool:
+    """Whether the loss is on a token. Nothing predicts the first one, and a batch without any has no loss."""
+    return any(label != IGNORED for label in labels[1:])
 
 
 class _Form(Record):
@@ -104,12 +118,11 @@ class _Form(Record):
         return self._of_chat(columns) if self.chat else self._of_template(columns)
 
     def _of_template(self, columns: Mapping[str, Any]) -> tuple[list[int], list[int]]:
-        text = "".join(
-            literal + ("" if name is None else _text(columns, name))
-            for literal, name, _, _ in string.Formatter().parse(self.template)
-        )
-        if not text.strip():
+        parts = [(text, name) for text, name, _, _ in string.Formatter().parse(self.template)]
+        values = {name: _text(columns, name) for _, name in parts if name is not None}
+        if not any(value.strip() for value in values.values()):
             raise BadRow("its text is empty")
+        text = "".join(literal + ("" if name is None else values[name]) for literal, name in parts)
         _refuse_halves(text)
         ids = list(self.tokenizer(text)["input_ids"])
         end = self.tokenizer.eos_token_id
@@ -118,14 +131,10 @@ class _Form(Record):
 
     def _of_chat(self, columns: Mapping[str, Any]) -> tuple[list[int], list[int]]:
         """The whole chat, with labels for the answers: what the template adds to the chat before each."""
-        messages = _messages(columns.get(self.chat), self.chat)
-        for role in (message["role"] for message in messages):
-            if role not in USUAL_ROLES and role not in str(self.tokenizer.chat_template):
-                raise BadRow(f"the role '{role}' is none that the chat template knows")
+        chat = _Chat(self.tokenizer, _messages(columns.get(self.chat), self.chat), _tools(columns))
+        chat.refuse_unknown()
         try:
-            whole = self._rendered(messages)
-            answers = [at for at, message in enumerate(messages) if message["role"] == "assistant"]
-            spans = [(self._start(messages[:at], whole), len(self._rendered(messages[: at + 1]))) for at in answers]
+            whole, spans = chat.rendered(chat.messages), chat.answers()
         except BadRow:
             raise
         except Exception as error:  # the template is a program of the model's, with errors of its own
@@ -138,19 +147,68 @@ class _Form(Record):
         inside = [any(first <= start < last for first, last in spans) for start, _ in places]
         return ids, [each if learned else IGNORED for each, learned in zip(ids, inside, strict=True)]
 
-    def _start(self, before: Sequence[Mapping[str, Any]], whole: str) -> int:
+
+class _Chat(Record):
+    """The messages of a row, as the model's own template shows them. tools: what the assistant may call."""
+
+    tokenizer: Any
+    messages: Sequence[Mapping[str, Any]]
+    tools: Sequence[Any] = ()
+
+    def refuse_unknown(self) -> None:
+        """Raise BadRow for what the template would leave out without a word."""
+        known = str(self.tokenizer.chat_template)
+        for role in (message["role"] for message in self.messages):
+            if role not in USUAL_ROLES and role not in known:
+                raise BadRow(f"the role '{role}' is none that the chat template knows")
+        if self.tools and TOOLS not in known:
+            raise BadRow(f"it has '{TOOLS}', for which the chat template has no place")
+        if any(CALLS in message for message in self.messages) and CALLS not in known:
+            raise BadRow(f"it has '{CALLS}', for which the chat template has no place")
+
+    def answers(self) -> list[tuple[int, int]]:
+        """Where each answer of the assistant's begins and ends in the whole chat."""
+        whole = self.rendered(self.messages)
+        places = [at for at, message in enumerate(self.messages) if message["role"] == "assistant"]
+        return [(self._start(at, whole), self._end(at, whole)) for at in places]
+
+    def _start(self, at: int, whole: str) -> int:
         """Where an answer begins: after what the template puts before it, as far as that is part of the chat."""
         for answers in (True, False):
-            text = self._rendered(before, answers=answers)
+            text = self.rendered(self.messages[:at], answers=answers)
             if whole.startswith(text):
                 return len(text)
-        raise BadRow("the chat template changes earlier messages, so no answer can be told from the rest")
+        raise BadRow(CHANGED)
 
-    def _rendered(self, messages: Sequence[Mapping[str, Any]], *, answers: bool = False) -> str:
+    def _end(self, at: int, whole: str) -> int:
+        """Where an answer ends. A template may show an answer in another way as long as it is the last one.
+
+        Then a mark behind it tells what follows, within the answer and within the chat.
+        """
+        last = self.rendered(self.messages[: at + 1])
+        if whole.startswith(last):
+            return len(last)
+        marked = list(self.messages)
+        marked[at] = {**marked[at], "content": marked[at]["content"] + MARK}
+        behind = _common_end(last, self.rendered(marked[: at + 1]))
+        following = _common_end(whole, self.rendered(marked))
+        if not following.startswith(behind):
+            raise BadRow(CHANGED)
+        return len(whole) - len(following) + len(behind)
+
+    def rendered(self, messages: Sequence[Mapping[str, Any]], *, answers: bool = False) -> str:
         if not messages:
             return ""
-        text: str = self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=answers)
+        text: str = self.tokenizer.apply_chat_template(
+            list(messages), tools=list(self.tools) or None, tokenize=False, add_generation_prompt=answers
+        )
         return text
+
+
+def _common_end(one: str, other: str) -> str:
+    pairs = zip(reversed(one), reversed(other), strict=False)
+    count = next((at for at, (mine, its) in enumerate(pairs) if mine != its), min(len(one), len(other)))
+    return one[len(one) - count :]
 
 
 def _form_of(row: Row, tokenizer: Any, config: FinetuneConfig) -> _Form:
@@ -232,14 +290,47 @@ def _text(columns: Mapping[str, Any], name: str) -> str:
 
 
 def _messages(value: Any, name: str) -> list[dict[str, Any]]:
-    """Messages with role and content, also in the form of ShareGPT (from, value)."""
-    if not isinstance(value, list) or not value:
+    """Messages with role and content, also in the form of ShareGPT (from, value). Other keys are the template's."""
+    messages = _list(value)
+    if not messages:
         raise BadRow(f"'{name}' is no list of messages")
     found = []
-    for each in value:
+    for each in messages:
         role = each.get("role", each.get("from")) if isinstance(each, dict) else None
-        content = each.get("content", each.get("value")) if isinstance(each, dict) else None
-        if not isinstance(role, str) or not isinstance(content, str):
+        if not isinstance(role, str):
             raise BadRow("a message lacks its role or content")
-        found.append({"role": ROLES.get(role, role), "content": content})
+        others = {key: kept for key, kept in each.items() if key not in OF_MESSAGES and kept not in (None, [], {})}
+        content = _content(each.get("content", each.get("value")), CALLS in others)
+        found.append({**others, "role": ROLES.get(role, role), "content": content})
     return found
+
+
+def _content(value: Any, calls: bool) -> str:
+    """The text of a message: as it is, or of parts. calls: whether it calls tools, which need no text beside them."""
+    if isinstance(value, list) and all(isinstance(part, dict) and "type" in part for part in value):
+        if other := next((part["type"] for part in value if not isinstance(part.get("text"), str)), None):
+            raise BadRow(f"a message has a part of the type '{other}', and only text is learned")
+        return "".join(part["text"] for part in value)
+    if value is None and calls:
+        return ""
+    if not isinstance(value, str):
+        raise BadRow("a message lacks its role or content")
+    return value
+
+
+def _tools(columns: Mapping[str, Any]) -> list[Any]:
+    stated = columns.get(TOOLS)
+    tools = _list(stated)
+    if stated and not tools and stated != "[]":
+        raise BadRow(f"'{TOOLS}' is no list")
+    return tools
+
+
+def _list(value: Any) -> list[Any]:
+    """A list, or the JSON of one, as tables have it; [] for anything else."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return []
+    return value if isinstance(value, list) else []

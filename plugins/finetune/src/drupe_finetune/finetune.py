@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from drupe.api import Context, Form, Model, ModelError, Pass
+from drupe_blockquant.torch_threads import torch_threads
 from drupe_checkpoints import Checkpoint, checkpoint_of, merged_copy, open_checkpoint
 from drupe_checkpoints.tasks import TEXT
 from drupe_finetune.in_plans import keys_of
@@ -43,6 +44,11 @@ class Finetune(Pass):
 
     @keys_of(FINETUNE)
     def run(self, model: Model, config: FinetuneConfig, context: Context) -> Model:
+        refuse_missing()
+        with torch_threads(context.threads):
+            return self._trained(model, config, context)
+
+    def _trained(self, model: Model, config: FinetuneConfig, context: Context) -> Model:
         from drupe_finetune.arguments import refuse_unknown
         from drupe_finetune.mistakes import refuse_mistakes
         from drupe_finetune.training import train

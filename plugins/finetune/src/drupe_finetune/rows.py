@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,13 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from drupe.api import Record, UsageError
+from drupe_checkpoints.wording import listed
 from drupe_files import json_value
 from drupe_finetune.settings import INSTALL
+from drupe_text.folders import data_files
 from drupe_text.hub_datasets import library, load
+from drupe_text.reference import Place, local_place
 
 TEXT = "text"
 """The column of a text file's rows, which are its paragraphs."""
+SHOWN = 5
+"""How many files are named."""
 AGAIN = "save or download the file again: it is cut short or damaged"
+SPLITS = ("train",)
+"""The split that is read where none is named."""
+UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 LONGEST_FIELD = 2**31 - 1
 """Characters of a field of a CSV file; Python's own limit is 131,072, and texts are longer."""
 
@@ -30,53 +39,45 @@ class Row(Record):
 
 def rows_of(reference: str) -> Iterator[Row]:
     """The rows of a file, of the files of a folder, or of a data set of the hub. Raises UsageError for no data."""
-    path = Path(reference).expanduser()
-    if path.is_dir():
-        yield from _of_folder(path)
-    elif path.is_file():
-        yield from _of_file(path)
-    elif path.suffix in READERS or reference.startswith((".", "/", "~")):
+    place = local_place(str(Path(reference).expanduser()))
+    if place is not None:
+        for path in _files(place):
+            yield from _of_file(path)
+    elif Path(reference).suffix.lower() in READERS or reference.startswith((".", "/", "~")):
         raise UsageError(f"there is no file {reference}", cure="--data FILE, FOLDER or a hub id")
     else:
         yield from _of_hub(reference)
 
 
-def is_text(reference: str) -> bool:
-    """Whether the data is a file of text, of which each paragraph is a row."""
-    path = Path(reference).expanduser()
-    return path.is_file() and READERS.get(path.suffix.lower()) is _text
+def read_as(reference: str) -> str:
+    """What is read, where the reference alone does not say it: of a folder, which files; "" where it does."""
+    place = local_place(str(Path(reference).expanduser()))
+    if place is None:
+        return ""
+    files = _files(place)
+    folder = place.path if place.path.is_dir() else place.path.parent
+    names = listed([str(path.relative_to(folder)) for path in files], SHOWN)
+    if READERS.get(files[0].suffix.lower()) is _text:
+        return f"{names} is read as text, of which each paragraph is a row"
+    return f"reading {names} of {folder.name}" if place.path.is_dir() else ""
 
 
-def _of_folder(folder: Path) -> Iterator[Row]:
-    if (folder / "dataset_info.json").is_file() or (folder / "dataset_dict.json").is_file():
-        loaded = _of_disk(folder)
-        yield from _numbered(folder.name, loaded["train"] if "train" in loaded and hasattr(loaded, "keys") else loaded)
-        return
-    for suffix in READERS:
-        if found := sorted(folder.glob(f"*{suffix}")):
-            for path in found:
-                yield from _of_file(path)
-            return
-    raise UsageError(
-        "the folder holds no data", where=folder, cure=f"put files of one kind into it: {', '.join(READERS)}"
-    )
+def _files(place: Place) -> list[Path]:
+    if place.path.is_dir():
+        return data_files(place.path, place.split, SPLITS, list(READERS))
+    if place.split is not None:
+        raise UsageError(
+            f"'@{place.split}' names a split, but a file has no splits",
+            where=place.name,
+            cure=f"leave @{place.split} out",
+        )
+    return [place.path]
 
 
 def _of_hub(reference: str) -> Iterator[Row]:
     name, _, split = reference.partition("@")
     name, _, configuration = name.partition(":")
     yield from _numbered(name, load(_datasets(), name, configuration or None, split=split or "train"))
-
-
-def _of_disk(folder: Path) -> Any:
-    """What the library datasets has saved in a folder. Raises UsageError where it cannot read it."""
-    try:
-        return _datasets().load_from_disk(str(folder))
-    except UsageError:
-        raise
-    except Exception as error:  # the library documents no class of errors
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UsageError(f"the data set cannot be loaded: {reason}", where=folder, cure=AGAIN) from error
 
 
 def _numbered(name: str, rows: Any) -> Iterator[Row]:
@@ -97,9 +98,31 @@ def _of_file(path: Path) -> Iterator[Row]:
     try:
         yield from reader(path)
     except UnicodeDecodeError as error:
-        raise UsageError("the data is not text in UTF-8", where=path, cure="save it in UTF-8") from error
+        raise _not_utf8(path) from error
     except OSError as error:
         raise UsageError(f"the data cannot be read: {error.strerror or error}", where=path, cure=AGAIN) from error
+
+
+def _not_utf8(path: Path) -> UsageError:
+    """The error for a file whose bytes are no UTF-8, with the first line where they are none."""
+    with path.open("rb") as file:
+        start = file.read(2)
+        file.seek(0)
+        bad = next((number for number, line in enumerate(file, 1) if not _is_utf8(line)), 1)
+    encoding = "utf-16" if start in UTF16 else "latin1"
+    return UsageError(
+        f"line {bad} is not text in UTF-8",
+        where=path,
+        cure=f"convert it: iconv -f {encoding} -t utf-8, with the encoding that the file has",
+    )
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _json_lines(path: Path) -> Iterator[Row]:
@@ -128,22 +151,44 @@ def _json(path: Path) -> Iterator[Row]:
 
 
 def _csv(path: Path) -> Iterator[Row]:
+    header: list[str] = []
+    for where, fields, problem in _records(path):
+        if header and problem:
+            yield Row(where, {}, problem)
+        elif header:
+            yield _row(where, header, fields)
+        elif problem:
+            raise UsageError(f"its first line cannot be read: {problem}", where=path, cure=AGAIN)
+        else:
+            header = fields
+            _refuse_equal_columns(header, path)
+
+
+def _records(path: Path) -> Iterator[tuple[str, list[str], str]]:
+    """The records of a CSV file, without empty lines: where each begins, its fields, and what is wrong with it."""
     csv.field_size_limit(LONGEST_FIELD)
     with path.open(encoding="utf-8-sig", newline="") as file:
-        lines = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
-        try:
-            filled = filter(None, lines)
-            header = next(filled, [])
-            _refuse_equal_columns(header, path)
-            for fields in filled:
-                where = f"{path.name}:{lines.line_num}"
-                if len(fields) == len(header):
-                    yield Row(where, dict(zip(header, fields, strict=True)))
-                else:
-                    than = "more" if len(fields) > len(header) else "fewer"
-                    yield Row(where, {}, f"it has {than} fields than the header")
-        except csv.Error as error:
-            raise UsageError(f"line {lines.line_num} is not CSV: {error}", where=path, cure=AGAIN) from error
+        lines = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
+        while True:
+            where = f"{path.name}:{lines.line_num + 1}"
+            try:
+                fields = next(lines, None)
+            except csv.Error as error:
+                if "end of data" in str(error):
+                    what = f"the quotation marks that open at {where} are not closed, so all that follows is one field"
+                    raise UsageError(what, where=path, cure="close them, or double them within a field") from error
+                yield where, [], f"it is not CSV: {error}"
+                continue
+            if fields is None:
+                return
+            if fields:
+                yield where, fields, ""
+
+
+def _row(where: str, header: Sequence[str], fields: Sequence[str]) -> Row:
+    if len(fields) == len(header):
+        return Row(where, dict(zip(header, fields, strict=True)))
+    return Row(where, {}, f"it has {'more' if len(fields) > len(header) else 'fewer'} fields than the header")
 
 
 def _refuse_equal_columns(header: Sequence[str], path: Path) -> None:
@@ -152,22 +197,46 @@ def _refuse_equal_columns(header: Sequence[str], path: Path) -> None:
 
 
 def _parquet(path: Path) -> Iterator[Row]:
-    try:
-        import pyarrow
-        import pyarrow.parquet as parquet
-    except ImportError as error:
-        raise UsageError("parquet files need the library pyarrow", where=path, cure=INSTALL) from error
+    pyarrow = _pyarrow(path)
     number = 0
     try:
-        with parquet.ParquetFile(path) as opened:
+        with pyarrow.parquet.ParquetFile(path) as opened:
             for batch in opened.iter_batches():
                 for row in batch.to_pylist():
                     number += 1
                     yield Row(f"{path.name}, row {number}", row)
     except (pyarrow.ArrowException, OSError) as error:
-        place = f" behind row {number}" if number else ""
-        reason = " ".join(str(error).split())
-        raise UsageError(f"the parquet file is damaged{place}: {reason}", where=path, cure=AGAIN) from error
+        raise _damaged("parquet", number, path, error) from error
+
+
+def _arrow(path: Path) -> Iterator[Row]:
+    """The rows of a file that the library datasets has written."""
+    pyarrow = _pyarrow(path)
+    number = 0
+    try:
+        with pyarrow.OSFile(str(path)) as file, pyarrow.ipc.open_stream(file) as batches:
+            for batch in batches:
+                for row in batch.to_pylist():
+                    number += 1
+                    yield Row(f"{path.name}, row {number}", row)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise _damaged("Arrow", number, path, error) from error
+
+
+def _damaged(kind: str, number: int, path: Path, error: Exception) -> UsageError:
+    place = f" behind row {number}" if number else ""
+    return UsageError(f"the {kind} file is damaged{place}: {' '.join(str(error).split())}", where=path, cure=AGAIN)
+
+
+def _pyarrow(path: Path) -> Any:
+    try:
+        import pyarrow
+        import pyarrow.ipc
+        import pyarrow.parquet
+    except ImportError as error:
+        kind = path.suffix.removeprefix(".")
+        raise UsageError(f"{kind} files need the library pyarrow", where=path, cure=INSTALL) from error
+    return pyarrow
 
 
 def _text(path: Path) -> Iterator[Row]:
@@ -185,11 +254,13 @@ def _text(path: Path) -> Iterator[Row]:
 
 
 READERS: Mapping[str, Callable[[Path], Iterator[Row]]] = {
+    ".parquet": _parquet,
+    ".arrow": _arrow,
     ".jsonl": _json_lines,
-    ".json": _json,
+    ".ndjson": _json_lines,
     ".csv": _csv,
     ".tsv": _csv,
-    ".parquet": _parquet,
+    ".json": _json,
     ".txt": _text,
     ".md": _text,
 }

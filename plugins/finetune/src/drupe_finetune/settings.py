@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,6 +12,7 @@ from pydantic import BeforeValidator, Field, computed_field
 
 from drupe.api import PassConfig, Record, RuntimeMissing, UsageError
 from drupe_files import file_digest
+from drupe_text.reference import absolute, local_place
 
 Method = Literal["lora", "qlora", "rslora", "dora", "loha", "lokr", "full"]
 Init = Literal["default", "loftq"]
@@ -22,9 +24,8 @@ LIBRARIES = ("torch", "transformers", "peft", "accelerate")
 
 
 def _absolute(value: Any) -> Any:
-    """An existing path as an absolute one, so a plan names the same data in any working folder."""
-    path = Path(str(value)).expanduser()
-    return str(path.absolute()) if path.exists() else str(value)
+    """A path that exists as an absolute one, so a plan names the same data in any working folder."""
+    return absolute(str(Path(str(value)).expanduser()))
 
 
 class FinetuneConfig(PassConfig):
@@ -76,12 +77,13 @@ class FinetuneConfig(PassConfig):
     @property
     def data_fingerprint(self) -> str:
         """The SHA-256 of the data's files; of the name, for a data set of the hub."""
-        path = Path(self.data)
-        files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
-        if not path.exists():
+        place = local_place(self.data)
+        if place is None:
             return hashlib.sha256(self.data.encode()).hexdigest()
+        path = place.path
+        files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
         listed = "".join(f"{each.name}\0{file_digest(each)}\0" for each in files)
-        return hashlib.sha256(listed.encode()).hexdigest()
+        return hashlib.sha256(f"{listed}{place.split or ''}".encode()).hexdigest()
 
     @property
     def in_four_bits(self) -> bool:
@@ -100,7 +102,13 @@ class FinetuneConfig(PassConfig):
 
     @property
     def rate(self) -> float:
-        return self.learning_rate or (2e-5 if self.method == "full" else 2e-4)
+        stated: float | None = self.training.get("learning_rate", self.learning_rate)
+        return stated if stated is not None else 2e-5 if self.method == "full" else 2e-4
+
+    def steps(self, sequences: int) -> int:
+        """How many steps are trained with so many sequences to learn from."""
+        together = self.batch_size * int(self.training.get("gradient_accumulation_steps") or 1)
+        return self.max_steps or max(1, math.ceil(sequences / together * self.epochs))
 
     @property
     def scaling(self) -> float:
@@ -134,6 +142,12 @@ IDLE = (
         lambda config: not config.in_four_bits,
         "the base is not held in 4 bits",
         "--method qlora",
+    ),
+    Idle(
+        ("learning_rate",),
+        lambda config: "learning_rate" in config.training,
+        "--training.learning_rate says it as well",
+        "leave one of the two out",
     ),
     Idle(
         ("epochs",),

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from drupe.api import Context, ModelError, Record, UsageError, counted
+from drupe.api import Context, ModelError, Record, UsageError
 from drupe_finetune.arguments import kind_of_adapter, training_arguments
 from drupe_finetune.checkpoints import last_complete, mark_complete
 from drupe_finetune.examples import IGNORED, Examples, examples_of
 from drupe_finetune.models import loaded_model
-from drupe_finetune.rows import is_text, rows_of
+from drupe_finetune.rows import read_as, rows_of
 from drupe_finetune.settings import FinetuneConfig
 
 if TYPE_CHECKING:
@@ -73,23 +72,17 @@ def train(folder: Path, config: FinetuneConfig, work: Path, context: Context, sa
     Raises DrupeError for data and arguments that cannot be used, before the model is loaded where possible; see also
     `refuse_mistakes`.
     """
-    # torch's threads wait asleep: where others use the processor too, those that spin take ten times as long.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    import torch
     from transformers import AutoTokenizer, PrinterCallback, Trainer, set_seed
 
     started = time.perf_counter()
     quieten()
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     examples = examples_of(rows_of(config.data), tokenizer, config)
-    if is_text(config.data):
-        say(f"{Path(config.data).name} is read as text, {counted(examples.rows, 'paragraph')}")
-    for line in examples.told():
+    for line in filter(None, (read_as(config.data), *examples.told())):
         say(line)
     learned, held_out = _split(examples.sequences, config)
-    steps = config.max_steps or max(1, math.ceil(len(learned) / config.batch_size * config.epochs))
+    steps = config.steps(len(learned))
     arguments = training_arguments(config, work, steps)
-    torch.set_num_threads(context.threads)
     set_seed(config.seed)
     model = _prepared(folder, config, say)
     found = Trained(model, tokenizer, examples, steps)

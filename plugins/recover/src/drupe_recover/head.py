@@ -148,16 +148,28 @@ class SharedHead:
 
 
 def embeddings_of(source: ir.Model, tokens: Rows) -> NDArray[np.float32] | None:
-    """The rows of the table that a model looks its tokens up in; None where it is made in another way."""
-    for node in source.graph:
-        looked_up = node.op_type == "Gather" and node.inputs[1] is not None and node.inputs[1].is_graph_input()
-        table = constant_of(node.inputs[0]) if looked_up else None
-        if table is not None and len(table.shape) == 2:
-            with Files() as files:
-                return np.concatenate([table.rows(each, each + 1, files) for each in tokens.tolist()]).astype(
-                    np.float32
-                )
-    return None
+    """The rows of the table that a model looks its tokens up in, or of its parts; None where it is made otherwise."""
+    tables = [
+        table
+        for node in source.graph
+        if node.op_type == "Gather" and _is_of_tokens(node.inputs[1])
+        if (table := constant_of(node.inputs[0])) is not None and len(table.shape) == 2
+    ]
+    found, start = [], 0
+    with Files() as files:
+        for table in tables:
+            own = tokens[(tokens >= start) & (tokens < start + table.shape[0])] - start
+            found += [table.rows(each, each + 1, files) for each in own.tolist()]
+            start += table.shape[0]
+    return np.concatenate(found).astype(np.float32) if len(found) == len(tokens) else None
+
+
+def _is_of_tokens(value: ir.Value | None) -> bool:
+    """Whether indices are the model's input, maybe moved to the part of a table."""
+    while value is not None and not value.is_graph_input():
+        node = value.producer()
+        value = node.inputs[0] if node is not None and node.op_type in ("Clip", "Sub", "Cast") else None
+    return value is not None
 
 
 def shares_of(sequences: Sequence[Sequence[int]], tokens: Rows) -> NDArray[np.float32]:

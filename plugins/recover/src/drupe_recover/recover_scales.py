@@ -17,13 +17,13 @@ class RecoverScales(CalibratingPass):
 
     Each block gets what the quantized blocks before it make of a text, and its targets are the outputs of the source's
     block; those of the head are the source's logits. What does not become better on a part of the text that is held
-    out stays as it was, and all of it does where the divergence of the whole model does not fall there. What torch does
-    not run here stays as well.
+    out stays as it was, and all of it does where the divergence of the whole model does not fall there by more than
+    chance. What torch does not run here stays as well.
     """
 
     name = "recover-scales"
     summary = "trains scales and norms of a quantized model, block by block, towards its source"
-    revision = 2
+    revision = 4
     Config = RecoverConfig
     requires = Form("onnx", {"weights": "quantized"})
     ensures = Form("onnx")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from drupe.api import Context, Notice, counted
+from drupe.api import Context, Notice, Record, counted
 from drupe_files import disk_errors
 from drupe_layerwise import Distribution, LayerByLayer, Segment, has_head, hidden_states, result_of, whole
 from drupe_onnx import ir
@@ -39,6 +40,8 @@ from drupe_recover.training import Lesson, Trainee, train
 
 FARTHEST = 0.05
 """How far torch's outputs of a block may be from the runtime's, relative to them. Activations may have 8 bits there."""
+CHANCE = 1.64
+"""How many standard errors the divergence has to fall by: by chance, it does so in one of twenty runs."""
 Sequences: TypeAlias = Sequence[Sequence[int]]
 States: TypeAlias = Mapping[str, NDArray[Any]]
 Target: TypeAlias = Callable[[], NDArray[Any]]
@@ -91,13 +94,13 @@ class Recovering:
         with self._pair(self.model, learned, apart) as own, self._pair(self.source, learned, apart) as wanted:
             self._train_segments(own, wanted, targets)
             if not self.better:
-                return self._told(0.0, 0.0)
-            after = divergence_of(wanted.apart, own.apart)
+                return self._told(Judgement())
+            after = divergences_of(wanted.apart, own.apart)
             with LayerByLayer(untouched, apart, self.context) as plain:
-                before = divergence_of(wanted.apart, plain)
-        if after >= before:
+                judgement = Judgement.of(divergences_of(wanted.apart, plain), after)
+        if not judgement.fell:
             _take_back(self.model, untouched)
-        return self._told(before, after)
+        return self._told(judgement)
 
     @contextmanager
     def _pair(self, model: ir.Model, *texts: Sequences) -> Iterator[Pair]:
@@ -239,17 +242,24 @@ class Recovering:
         if self._train(head, lessons, self._written()):
             self.better.add("head")
 
-    def _told(self, before: float, after: float) -> Notice:
+    def _told(self, judgement: Judgement) -> Notice:
         """What came of it, in one sentence."""
+        before, after = judgement.before, judgement.after
         left = "".join(
             f"; because of {why}, weights stayed as before in {counted(count, 'block')}"
             for why, count in self.left.items()
         )
         if not self.better:
             return Notice("weights", "not recovered", f"nothing became better by training{left}")
-        if after >= before:
-            what = f"training did not lower the divergence on the part held out ({before:.4g} nats a token){left}"
-            return Notice("weights", "not recovered", what, "other --calibration-data, or more of it")
+        if not judgement.fell:
+            tokens = counted(judgement.tokens, "token")
+            what = f"training did not lower the divergence on the part held out ({before:.4g} nats a token)"
+            if after < before:
+                what = (
+                    f"on the {tokens} of the part held out, training lowered the divergence only from {before:.4g} to "
+                    f"{after:.4g} nats a token, which may be chance"
+                )
+            return Notice("weights", "not recovered", what + left, "other --calibration-data, or more of it")
         blocks = len(self.better - {"head", "embedding"})
         others = "".join(f", and of the {each}" for each in ("head", "embedding") if each in self.better)
         what = (
@@ -259,14 +269,30 @@ class Recovering:
         return Notice("weights", "recovered", what)
 
 
-def divergence_of(source: LayerByLayer, changed: LayerByLayer) -> float:
-    """KL(source || changed), the mean over all tokens, in nats."""
-    total, tokens = 0.0, 0
-    for expected, found in zip(source.logits(POSITIONS), changed.logits(POSITIONS), strict=True):
-        for one, other in zip(expected.rows, found.rows, strict=True):
-            total += Distribution.of(one, "the source").divergence(Distribution.of(other, "the package"))
-        tokens += len(expected.rows)
-    return total / max(1, tokens)
+class Judgement(Record):
+    """The divergence on the part held out, before and after training; and whether it fell by more than chance."""
+
+    before: float = 0.0
+    after: float = 0.0
+    tokens: int = 0
+    fell: bool = False
+
+    @classmethod
+    def of(cls, before: NDArray[np.float64], after: NDArray[np.float64]) -> Judgement:
+        """From the divergences at each token: some became larger, and others smaller."""
+        change = after - before
+        error = float(change.std()) / math.sqrt(len(change))
+        fell = float(change.mean()) + CHANCE * error < 0
+        return cls(float(before.mean()), float(after.mean()), len(change), fell)
+
+
+def divergences_of(source: LayerByLayer, changed: LayerByLayer) -> NDArray[np.float64]:
+    """KL(source || changed) at each token, in nats."""
+    return np.array([
+        Distribution.of(one, "the source").divergence(Distribution.of(other, "the package"))
+        for expected, found in zip(source.logits(POSITIONS), changed.logits(POSITIONS), strict=True)
+        for one, other in zip(expected.rows, found.rows, strict=True)
+    ])  # fmt: skip
 
 
 def _head_stage(layers: LayerByLayer) -> Stage:
