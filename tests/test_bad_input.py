@@ -264,10 +264,10 @@ def test_inspect_describes_a_folder_with_a_config_only(good: Path, tmp_path: Pat
     done = program("inspect", folder)
     assert done.returncode == optimize(folder, tmp_path / "out").returncode == 3, done.stderr
     assert "Qwen2ForCausalLM" in done.stdout and "no safetensors file" in done.stdout
-    edit_config(folder, model_type="cpmant", architectures=["CpmAntForCausalLM"])
+    edit_config(folder, model_type="acme", architectures=["AcmeForCausalLM"])
     shown = program("inspect", folder, "--json").stdout
     assert json.loads(shown)["supported"] is False
-    assert "'CpmAntForCausalLM' (model_type cpmant) is not supported" in shown and "a plugin can bring" in shown
+    assert "'AcmeForCausalLM' (model_type acme) is not supported" in shown and "a plugin can bring" in shown
 
 
 @pytest.mark.parametrize("option", ["--quality=best", "--max-kl=0.1"])

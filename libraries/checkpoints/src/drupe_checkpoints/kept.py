@@ -8,7 +8,7 @@ from pathlib import Path
 
 from drupe.api import Model, ModelError
 from drupe_checkpoints.adapters.switched import SwitchedAdapter, as_switched_fact, switched_of
-from drupe_onnx.expressions.fingerprints import file_stamp
+from drupe_files import file_stamp
 
 BESIDE = "adapters"
 """The folder of the adapters beside a checkpoint that is saved; each has one of its own, by its name."""

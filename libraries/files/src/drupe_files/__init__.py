@@ -15,7 +15,7 @@ from drupe_files.cache_entries import (
     remove_notes,
     touch,
 )
-from drupe_files.digests import content_digest, file_digest, leave_note, quick_digest
+from drupe_files.digests import content_digest, file_digest, file_stamp, leave_note, quick_digest
 from drupe_files.disk import disk_errors, folder_bytes, refuse_unwritable
 from drupe_files.folder_marks import Mark, held, is_held, remove_unused
 from drupe_files.json_files import json_object, json_value, object_of
@@ -46,6 +46,7 @@ __all__ = [
     "content_digest",
     "disk_errors",
     "file_digest",
+    "file_stamp",
     "folder_bytes",
     "held",
     "identity_of",

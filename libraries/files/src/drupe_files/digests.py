@@ -7,6 +7,7 @@ import functools
 import hashlib
 from pathlib import Path
 
+from drupe.api import ModelError
 from drupe_files.cache import cache_folder, key_of
 from drupe_files.whole_files import whole_file
 
@@ -16,6 +17,15 @@ LARGE = 64 << 20
 """Bytes of a file above which `quick_digest` reads samples only."""
 SAMPLES, SAMPLE = 64, 4 << 10
 """How many samples are read of a large file, and the bytes of each."""
+
+
+def file_stamp(path: Path) -> tuple[str, int, int]:
+    """A file's stamp: absolute path, size, time of change in ns. Raises ModelError where the file does not exist."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise ModelError(f"the file '{path.name}' does not exist any more", where=path) from error
+    return str(path.absolute()), status.st_size, status.st_mtime_ns
 
 
 def file_digest(path: Path) -> str:

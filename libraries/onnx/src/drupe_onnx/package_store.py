@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drupe.api import ModelError
+from drupe_files import file_stamp
 from drupe_onnx import ir
 from drupe_onnx.expressions.expression import Expression
-from drupe_onnx.expressions.fingerprints import file_stamp
 from drupe_onnx.expressions.serialization import Codec, from_json, to_json
 from drupe_onnx.expressions.sources import Array
 from drupe_onnx.files import Files, link_or_copy

@@ -10,19 +10,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from drupe.api import ModelError
+from drupe_files import file_stamp
 from drupe_onnx.expressions.expression import Expression
 from drupe_onnx.expressions.serialization import Codec, to_json
 from drupe_onnx.expressions.sources import Array
-
-
-def file_stamp(path: Path) -> tuple[str, int, int]:
-    """A file's stamp: absolute path, size, time of change in ns. Raises ModelError where the file does not exist."""
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise ModelError(f"the file '{path.name}' does not exist any more", where=path) from error
-    return str(path.absolute()), status.st_size, status.st_mtime_ns
 
 
 def fingerprint(expression: Expression, stamp: Callable[[Path], Any] = file_stamp) -> str:
