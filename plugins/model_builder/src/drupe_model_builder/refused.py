@@ -15,22 +15,26 @@ DRAFTS = "it proposes words to another model, whose keys and values it reads"
 DECODES = "it is the decoder of an encoder with a decoder, whose other half it reads"
 MIXED_KEYS = "in its attention, convolutions mix keys and values with those of the tokens before, which is not built"
 LIMITED_LATE = "its experts limit what their activation gives, which no operator of onnxruntime for experts does"
+SEES = "it writes what it sees in an image"
 OF_ITS_OWN = "its recurrence is one that no operator of onnxruntime computes"
 
 REFUSED: Mapping[str, str] = {
     "axk2": INDEXER,
     "beam": "its queries grow with a power of the position, which is not built",
     "bert-generation": DECODES,
+    "blip": SEES,
     "blt": "it reads bytes in patches, which a second model cuts",
     "cpmant": "it puts tokens of its own before a text, and its attention tells segments of the text apart",
     "deepseek_v32": INDEXER,
     "deepseek_v4": INDEXER,
     "diffusion_gemma": WORDS,
+    "diffusion_gemma_text": WORDS,
     "dots3_note": INDEXER,
     "dots3_note_text": INDEXER,
+    "evolla": "it answers questions on proteins, which it reads",
     "gemma4_assistant": DRAFTS,
     "gemma4_unified_assistant": DRAFTS,
-    "git": "it writes what it sees in an image",
+    "git": SEES,
     "glm5_next": INDEXER,
     "glm5_next_text": INDEXER,
     "glm_moe_dsa": INDEXER,
@@ -38,11 +42,15 @@ REFUSED: Mapping[str, str] = {
     "hy_v4": INDEXER,
     "inkling2_text": MIXED_KEYS,
     "inkling_text": MIXED_KEYS,
+    "kyutai_speech_to_text": "it writes down what it hears",
     "minimax_m3_vl": INDEXER,
     "minimax_m3_vl_text": INDEXER,
     "mistral_large4": INDEXER,
     "mistral_large4_text": INDEXER,
     "moshi": "it writes words and sounds at once",
+    "pi0": "it gives movements of a robot",
+    "pp_formulanet": DECODES,
+    "pp_formulanet_text": DECODES,
     "qwen4_exp": STREAMS,
     "qwen4_exp_text": STREAMS,
     "reformer": "its attention reads tokens that hashes choose, which no operator of onnxruntime computes",
