@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from drupe.api import Context, Form, Model, ModelError, Pass
 from drupe_blockquant.torch_threads import torch_threads
@@ -12,6 +13,9 @@ from drupe_checkpoints.tasks import TEXT
 from drupe_finetune.in_plans import keys_of
 from drupe_finetune.plugin import FINETUNE
 from drupe_finetune.settings import FinetuneConfig, refuse_idle, refuse_missing
+
+if TYPE_CHECKING:
+    from drupe_finetune.training import Trained
 
 TRAINED = {"trained": "yes"}
 
@@ -34,32 +38,16 @@ class Finetune(Pass):
         """The checkpoint itself: what is trained keeps its names and shapes."""
         refuse_missing()
         refuse_beside(checkpoint_of(model))
-        refuse_untrainable(checkpoint_of(model))
-        refuse_idle(config)
-        if config.in_four_bits:
-            from drupe_finetune.four_bits import refuse_unfit_quantizer
-
-            refuse_unfit_quantizer(config)
+        refuse_unfit(checkpoint_of(model), config)
         return model.but(facts=TRAINED)
 
     @keys_of(FINETUNE)
     def run(self, model: Model, config: FinetuneConfig, context: Context) -> Model:
-        refuse_missing()
-        with torch_threads(context.threads):
-            return self._trained(model, config, context)
-
-    def _trained(self, model: Model, config: FinetuneConfig, context: Context) -> Model:
-        from drupe_finetune.arguments import refuse_unknown
-        from drupe_finetune.mistakes import refuse_mistakes
-        from drupe_finetune.training import train
         from drupe_finetune.writing import merged, with_own_base, write_adapter, write_note, write_whole
 
+        refuse_missing()
         refuse_beside(checkpoint_of(model))
-        model = ready_to_train(model, context.scratch / "base", context)
-        refuse_unknown(config)
-        refuse_mistakes(model.location, config)
-        trained = train(model.location, config, context.scratch / "checkpoints", context, tell)
-        trained.source = str(model.location)
+        model, trained = trained_on(model, config, context)
         folder = context.scratch / "trained"
         if config.method == "full":
             folder.mkdir()
@@ -73,9 +61,23 @@ class Finetune(Pass):
         return made.but(facts=TRAINED)
 
 
+def trained_on(model: Model, config: FinetuneConfig, context: Context) -> tuple[Model, Trained]:
+    """The model as it was trained, with its own adapters merged, and what came of it. Mistakes are told first."""
+    with torch_threads(context.threads):
+        from drupe_finetune.arguments import refuse_unknown
+        from drupe_finetune.mistakes import refuse_mistakes
+        from drupe_finetune.training import train
+
+        model = ready_to_train(model, context.scratch / "base", context)
+        refuse_unknown(config)
+        refuse_mistakes(model.location, config)
+        trained = train(model.location, config, context.scratch / "checkpoints", context, tell)
+    trained.source = str(model.location)
+    return model, trained
+
+
 def ready_to_train(model: Model, folder: Path, context: Context) -> Model:
     """The model with its weights here, and its own adapters merged into a copy in `folder`."""
-    refuse_missing()
     checkpoint = checkpoint_of(model)
     refuse_untrainable(checkpoint)
     checkpoint.tensors()  # downloads them, and refuses broken files
@@ -91,6 +93,16 @@ def refuse_beside(checkpoint: Checkpoint) -> None:
             where=checkpoint.folder,
             cure="--keep-adapter NAME keeps what is trained beside them; or leave one of the two out",
         )
+
+
+def refuse_unfit(checkpoint: Checkpoint, config: FinetuneConfig) -> None:
+    """Raise an error for what can be told before anything is read: of the checkpoint, and of settings."""
+    refuse_untrainable(checkpoint)
+    refuse_idle(config)
+    if config.in_four_bits:
+        from drupe_finetune.four_bits import refuse_unfit_quantizer
+
+        refuse_unfit_quantizer(config)
 
 
 def refuse_untrainable(checkpoint: Checkpoint) -> None:

@@ -9,10 +9,10 @@ from pydantic import Field
 from drupe.api import Context, Form, Model, Notice, Pass, UsageError
 from drupe_checkpoints import Checkpoint, checkpoint_of, open_checkpoint
 from drupe_checkpoints.adapters.switched import SwitchedAdapter, as_switched_fact, name_problem, switched_of
-from drupe_finetune.finetune import ready_to_train, refuse_untrainable, tell
+from drupe_finetune.finetune import refuse_unfit, trained_on
 from drupe_finetune.in_plans import keys_of
 from drupe_finetune.plugin import TRAIN_ADAPTER
-from drupe_finetune.settings import FinetuneConfig, refuse_idle, refuse_missing
+from drupe_finetune.settings import FinetuneConfig, refuse_missing
 
 WHOLE = ("modules_to_save", "trainable_token_indices")
 """Keys of peft's configuration for what no matrices of an adapter hold."""
@@ -49,17 +49,11 @@ class TrainAdapter(Pass):
 
     @keys_of(TRAIN_ADAPTER)
     def run(self, model: Model, config: TrainAdapterConfig, context: Context) -> Model:
-        from drupe_finetune.arguments import refuse_unknown
-        from drupe_finetune.mistakes import refuse_mistakes
-        from drupe_finetune.training import train
         from drupe_finetune.writing import write_adapter
 
+        refuse_missing()
         _refuse_unfit(checkpoint_of(model), config)
-        model = ready_to_train(model, context.scratch / "base", context)
-        refuse_unknown(config)
-        refuse_mistakes(model.location, config)
-        trained = train(model.location, config, context.scratch / "checkpoints", context, tell)
-        trained.source = str(model.location)
+        model, trained = trained_on(model, config, context)
         folder = context.scratch / config.name
         write_adapter(trained, str(model.location), folder, config)
         beside = (*switched_of(model), SwitchedAdapter(config.name, folder))
@@ -71,12 +65,7 @@ def _refuse_unfit(checkpoint: Checkpoint, config: TrainAdapterConfig) -> None:
     """Raise an error for what cannot be trained, or cannot stay beside the checkpoint."""
     if problem := name_problem(config.name):
         raise UsageError(problem, cure="--keep-adapter NAME")
-    refuse_untrainable(checkpoint)
-    refuse_idle(config)
-    if config.in_four_bits:
-        from drupe_finetune.four_bits import refuse_unfit_quantizer
-
-        refuse_unfit_quantizer(config)
+    refuse_unfit(checkpoint, config)
     if config.name in (each.name for each in checkpoint.switched):
         raise UsageError(f"there is an adapter {config.name} beside the checkpoint already", cure="give another name")
     if config.init == "loftq":
