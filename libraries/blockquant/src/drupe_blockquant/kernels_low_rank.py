@@ -30,6 +30,7 @@ FLOATS = ir.VectorType(ir.FloatType(), LANES)
 WORDS = ir.VectorType(ir.IntType(32), LANES)
 HALVES = ir.VectorType(ir.IntType(16), LANES)
 SIZE = ir.IntType(64)
+HALF = ir.Constant(WORDS, [16] * LANES)  # the bits of a float32 that bfloat16 does not have
 
 
 class _BrainFloat(ir.Type):
@@ -127,8 +128,7 @@ def _add(builder, held, part, made):
     if held.type.pointee == ir.FloatType():
         _store(builder, builder.fadd(_load(builder, held, FLOATS), part), made)
         return
-    half = ir.Constant(WORDS, [16] * LANES)
-    wide = builder.shl(builder.zext(_load(builder, held, HALVES), WORDS), half)
+    wide = builder.shl(builder.zext(_load(builder, held, HALVES), WORDS), HALF)
     _store(builder, _rounded(builder, builder.fadd(builder.bitcast(wide, FLOATS), part)), made)
 
 
@@ -136,11 +136,10 @@ def _rounded(builder, value):
     """The bit patterns of values in bfloat16."""
     if CONVERTS:
         return builder.bitcast(builder.fptrunc(value, BRAIN_FLOATS), HALVES)
-    half = ir.Constant(WORDS, [16] * LANES)
     bits = builder.bitcast(value, WORDS)
-    odd = builder.and_(builder.lshr(bits, half), ir.Constant(WORDS, [1] * LANES))
+    odd = builder.and_(builder.lshr(bits, HALF), ir.Constant(WORDS, [1] * LANES))
     bits = builder.add(builder.add(bits, ir.Constant(WORDS, [0x7FFF] * LANES)), odd)
-    return builder.trunc(builder.lshr(bits, half), HALVES)
+    return builder.trunc(builder.lshr(bits, HALF), HALVES)
 
 
 def _load(builder, pointer, vector):

@@ -78,10 +78,12 @@ class _Keeper:
             np.lib.format.write_array_header_1_0(file, {**header, "shape": shape})
 
     def write(self, rows: NDArray[Any]) -> None:
+        import numpy as np
+
         if self._file is None:
             return
         try:
-            self._file.write(rows.astype("float32").tobytes())
+            self._file.write(np.ascontiguousarray(rows, np.float32).data)
         except OSError:
             self.drop()
 
